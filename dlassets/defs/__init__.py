@@ -1,0 +1,1 @@
+"""Dagster wiring, a folder a stage. No logic: an asset pins its inputs, calls one function, returns its result."""

@@ -1,0 +1,162 @@
+"""The operations an engine offers. Assets and domain code know these alone, never which engine runs them.
+
+`Rows` is a set of rows that an engine holds in its own way (Arrow batches, a Spark DataFrame), perhaps not computed yet.
+A `Kernel` is a plain picklable function from an Arrow record batch to an Arrow record batch, run by both engines.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dlassets.lakehouse.tables import Column, Table
+    from dlassets.settings import LandingZone
+
+    type Kernel = Callable[[pa.RecordBatch], pa.RecordBatch]
+    type Progress = Callable[[int], None]
+
+# The Delta commit's own field for what a writer wants to say, read and written by both engines.
+COMMIT_FIELD = "userMetadata"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of one Delta table."""
+
+    name: str
+    uri: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """An application transaction of Delta: of two writers with the same `app_id` and `version`, one is refused."""
+
+    app_id: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a write records of itself in the table's log."""
+
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    transaction: Transaction | None = None
+
+    @property
+    def message(self) -> str:
+        return json.dumps(self.provenance, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write did. `version` is the table's version after it; `changed` is False where nothing was written."""
+
+    version: int
+    inserted: int = 0
+    updated: int = 0
+    changed: bool = True
+
+
+@dataclass(frozen=True)
+class Maintained:
+    version: int
+    files_before: int
+    files_after: int
+    files_deleted: int
+
+
+class Rows(ABC):
+    """Rows that an engine can go on working with."""
+
+    @abstractmethod
+    def arrow(self) -> pa.Table:
+        """Compute the rows and return them: for narrow rows alone, since they come to this process."""
+
+    @abstractmethod
+    def map(self, kernel: Kernel, columns: Sequence[Column]) -> Rows:
+        """Return what `kernel` makes of the rows, whose columns will be `columns`."""
+
+    @abstractmethod
+    def without(self, known: Rows, on: Sequence[str]) -> Rows:
+        """Return the rows whose values in `on` are not among `known`'s."""
+
+    @abstractmethod
+    def split_by_null(self, column: str) -> tuple[Rows, Rows]:
+        """Compute the rows once and return those where `column` is null, and the others."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Compute the rows, keep them, and return how many there are."""
+
+
+class Engine(ABC):
+    """Reads and writes the lake's tables. Tables exist before they are written (see `lakehouse.snapshots.create`)."""
+
+    name: str
+
+    @abstractmethod
+    def rows(self, table: pa.Table) -> Rows:
+        """Return `table`, already in this process, as rows of this engine."""
+
+    @abstractmethod
+    def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> Rows:
+        """Run ANSI SQL over named, pinned snapshots and rows: keys and narrow columns, never image bytes."""
+
+    @abstractmethod
+    def map(
+        self,
+        snapshot: Snapshot,
+        columns: Sequence[str],
+        keys: Rows,
+        kernel: Kernel,
+        returns: Sequence[Column],
+        progress: Progress | None = None,
+    ) -> Rows:
+        """Run `kernel` over `columns` of the snapshot's rows whose values are among `keys` (rows of key columns).
+
+        Bytes included, memory bounded. `progress` is told how many rows were done since it was last told, where the
+        engine can tell.
+        """
+
+    @abstractmethod
+    def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
+        """Add the rows; no rows, no new version. Raises ConflictError where `commit.transaction` was overtaken."""
+
+    @abstractmethod
+    def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
+        """Insert or update by the table's key; no rows, no new version. Narrow tables alone."""
+
+    @abstractmethod
+    def replace(self, rows: Rows, table: Table, uri: str, commit: Commit, where: str | None = None) -> Written:
+        """Put the rows in place of those that satisfy `where` (all of them by default), in one commit."""
+
+    @abstractmethod
+    def maintain(self, table: Table, uri: str, *, z_order: Sequence[str] = (), vacuum_hours: float = 168) -> Maintained:
+        """Compact small files (clustered by `z_order`), then delete files no version of the last hours needs."""
+
+    @abstractmethod
+    def arrivals(
+        self,
+        name: str,
+        zone: LandingZone,
+        uri: str,
+        checkpoint: str,
+        known: Callable[[], Rows],
+        handle: Callable[[Rows], None],
+        limits: tuple[int, int],
+        progress: Progress | None = None,
+    ) -> None:
+        """Hand every file of a landing zone that is not `known` to `handle`, in micro-batches.
+
+        A batch has the columns path (`<name>/<path within the zone>`), modificationTime (milliseconds), length and
+        content; `known` has path, modificationTime and length. `limits` are the most files and bytes of a batch. Files
+        and folders whose names begin with a dot or an underscore are not looked at. A zone that does not exist raises
+        DlassetsError. `progress` is told how many files were read.
+        """

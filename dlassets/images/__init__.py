@@ -1,0 +1,1 @@
+"""Photos as bytes: decoding, validation, profiles, sample sets. No tables, no Dagster."""

@@ -1,0 +1,64 @@
+"""Where everything of a lake lies, under one root. Every path rule stands here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlassets.errors import SettingsError
+
+
+def is_uri(location: str) -> bool:
+    return re.match(r"[a-z][a-z0-9+.-]+://", location) is not None
+
+
+def local_path(uri: str) -> Path:
+    """Return the folder behind a plain path or `file://` URI. Raises SettingsError for storage that is not a file system."""
+    if is_uri(uri) and not uri.startswith("file://"):
+        raise SettingsError(f"{uri} is not a local folder, and this needs one.")
+    return Path(uri.removeprefix("file://"))
+
+
+@dataclass(frozen=True)
+class Lake:
+    """`root` is an absolute path or a URI; make one with `Lake.at`."""
+
+    root: str
+
+    @classmethod
+    def at(cls, root: str) -> Lake:
+        return cls(root.rstrip("/") if is_uri(root) else str(Path(root).expanduser().resolve()))
+
+    def under(self, *parts: str) -> str:
+        return "/".join((self.root, *parts))
+
+    def table(self, name: str) -> str:
+        return self.under("tables", name)
+
+    def zone(self, uri: str) -> str:
+        """A landing zone's folder: as it stands when absolute, else under `landing`."""
+        return uri if is_uri(uri) or uri.startswith("/") else self.under("landing", uri)
+
+    def checkpoint(self, stream: str) -> str:
+        return self.under("checkpoints", stream)
+
+    @property
+    def requests(self) -> str:
+        return self.under("labeling", "requests")
+
+    @property
+    def answers(self) -> str:
+        return self.under("labeling", "answers")
+
+    @property
+    def mlflow(self) -> str:
+        return self.under("mlflow")
+
+    @property
+    def reports(self) -> str:
+        return self.under("reports")
+
+    @property
+    def dagster_home(self) -> str:
+        return self.under("dagster")

@@ -1,0 +1,242 @@
+"""Every table of the lake: its columns, key and partitions, once.
+
+Types are named as Spark SQL names them. This module stays light (no pyarrow at import), since Dagster's definitions
+read it each time a code location loads.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+TOP_K = "array<struct<label:bigint,name:string,confidence:double>>"
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type: str
+    description: str
+    nullable: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """`key` is unique in the table. A `wide` table holds image bytes: it is stored uncompressed and never merged into."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...] = ()
+    wide: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The table's Arrow schema."""
+        import pyarrow as pa
+
+        return pa.schema([pa.field(c.name, arrow_type(c.type), nullable=c.nullable) for c in self.columns])
+
+    def columns_named(self, *names: str) -> tuple[Column, ...]:
+        by_name = {column.name: column for column in self.columns}
+        return tuple(by_name[name] for name in names)
+
+
+def arrow_type(name: str) -> pa.DataType:
+    """Return the Arrow type of a Spark SQL type name. Raises KeyError for one this lake does not use."""
+    import pyarrow as pa
+
+    plain = {
+        "string": pa.string(),
+        "binary": pa.binary(),
+        "boolean": pa.bool_(),
+        "int": pa.int32(),
+        "bigint": pa.int64(),
+        "float": pa.float32(),
+        "double": pa.float64(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+    }
+    if match := re.fullmatch(r"array<(.+)>", name):
+        return pa.list_(arrow_type(match[1]))
+    if match := re.fullmatch(r"struct<(.+)>", name):
+        fields = (field.split(":", 1) for field in match[1].split(","))
+        return pa.struct([pa.field(field, arrow_type(type_)) for field, type_ in fields])
+    return plain[name]
+
+
+PATH = Column("path", "string", "Landing zone and path within it: the same on every engine and machine.", nullable=False)
+IMAGE_ID = Column("image_id", "string", "SHA-256 of the file's bytes, in hexadecimal.", nullable=False)
+
+RAW_IMAGES = Table(
+    "raw_images",
+    "One image file, with its bytes.",
+    (
+        PATH,
+        Column("modificationTime", "timestamp", "When the file was last written.", nullable=False),
+        Column("length", "bigint", "Size of the file, in bytes.", nullable=False),
+        Column("content", "binary", "The file's bytes."),
+        IMAGE_ID,
+        Column("landing", "string", "The landing zone it came through.", nullable=False),
+        Column("folder", "string", "Name of its parent folder; empty at the zone's top."),
+        Column("load_date", "date", "Day it was taken in (UTC).", nullable=False),
+        Column("batch_id", "string", "The micro-batch that took it in.", nullable=False),
+    ),
+    key=("path",),
+    partition_by=("load_date",),
+    wide=True,
+)
+
+QUARANTINED_FILES = Table(
+    "quarantined_files",
+    "One file that is no usable image, and why.",
+    (
+        PATH,
+        Column("modificationTime", "timestamp", "When the file was last written.", nullable=False),
+        Column("length", "bigint", "Size of the file, in bytes.", nullable=False),
+        Column("landing", "string", "The landing zone it lies in.", nullable=False),
+        Column("reason", "string", "One of a closed list of reasons.", nullable=False),
+        Column("detail", "string", "What exactly was found."),
+        Column("load_date", "date", "Day it was refused (UTC).", nullable=False),
+        Column("batch_id", "string", "The micro-batch that refused it.", nullable=False),
+    ),
+    key=("path", "modificationTime", "length"),
+)
+
+IMAGE_PROFILES = Table(
+    "image_profiles",
+    "What one image looks like, for exploration.",
+    (
+        IMAGE_ID,
+        Column("width", "int", "Pixels."),
+        Column("height", "int", "Pixels."),
+        Column("channels", "int", "Colour channels as stored."),
+        Column("mode", "string", "Colour mode as stored, in Pillow's names."),
+        Column("thumbnail", "binary", "A JPEG of at most 96 pixels a side."),
+        Column("brightness", "double", "Mean luminance, 0 to 255."),
+        Column("sharpness", "double", "Variance of the Laplacian of the luminance: low is blurred."),
+    ),
+    key=("image_id",),
+)
+
+HUMAN_LABELS = Table(
+    "human_labels",
+    "One answer that a person gave, accepted or refused.",
+    (
+        Column("request_id", "string", "The label request it answers.", nullable=False),
+        Column("path", "string", "The image's path; null where the request is unknown."),
+        Column("image_id", "string", "The image; null where the request is unknown."),
+        Column("label", "bigint", "The class the person chose; null where it is not a class."),
+        Column("annotator", "string", "Who answered."),
+        Column("answered_at", "timestamp", "When.", nullable=False),
+        Column("status", "string", "accepted or refused.", nullable=False),
+        Column("reason", "string", "Why it was refused."),
+    ),
+    key=("request_id", "answered_at", "annotator", "label"),
+)
+
+LABELED_IMAGES = Table(
+    "labeled_images",
+    "The label in force of one image.",
+    (
+        PATH,
+        IMAGE_ID,
+        Column("label", "bigint", "The class, as the folders number it.", nullable=False),
+        Column("label_name", "string", "The class's name."),
+        Column("source", "string", "folder or human.", nullable=False),
+        Column("annotator", "string", "Who answered, for a human label."),
+        Column("labeled_at", "timestamp", "When the label was given.", nullable=False),
+        Column("split", "string", "train, validation or test: a function of image_id alone.", nullable=False),
+    ),
+    key=("path",),
+)
+
+IMAGE_FEATURES = Table(
+    "image_features",
+    "The embedding of one image.",
+    (
+        IMAGE_ID,
+        Column("feature_version", "string", "Backbone, weights and preprocessing that made it.", nullable=False),
+        Column("features", "array<float>", "The embedding."),
+    ),
+    key=("image_id", "feature_version"),
+)
+
+TRAINING_SET = Table(
+    "training_set",
+    "The exact rows a model learns from and is tested on.",
+    (
+        PATH,
+        IMAGE_ID,
+        Column("label", "bigint", "The class, as the folders number it.", nullable=False),
+        Column("label_name", "string", "The class's name."),
+        Column("feature_version", "string", "What made the features.", nullable=False),
+        Column("features", "array<float>", "The embedding."),
+        Column("split", "string", "train, validation or test.", nullable=False),
+    ),
+    key=("image_id",),
+    partition_by=("split",),
+)
+
+PREDICTIONS = Table(
+    "predictions",
+    "What one model version says of one image.",
+    (
+        PATH,
+        IMAGE_ID,
+        Column("model_name", "string", "The registered model.", nullable=False),
+        Column("model_version", "bigint", "Its version.", nullable=False),
+        Column("predicted_label", "bigint", "The likeliest class.", nullable=False),
+        Column("predicted_name", "string", "Its name."),
+        Column("confidence", "double", "Probability of the likeliest class.", nullable=False),
+        Column("margin", "double", "That minus the probability of the second.", nullable=False),
+        Column("top_k", TOP_K, "The likeliest classes, best first."),
+        Column("scored_at", "timestamp", "When.", nullable=False),
+    ),
+    key=("path", "model_version"),
+)
+
+LABEL_REQUESTS = Table(
+    "label_requests",
+    "One image sent to people for its label.",
+    (
+        Column("request_id", "string", "A function of image and model version.", nullable=False),
+        Column("batch_id", "string", "The batch it was sent in.", nullable=False),
+        PATH,
+        IMAGE_ID,
+        Column("predicted_label", "bigint", "What the model thought.", nullable=False),
+        Column("confidence", "double", "How sure it was.", nullable=False),
+        Column("strategy", "string", "Why this image was chosen.", nullable=False),
+        Column("requested_at", "timestamp", "When.", nullable=False),
+        Column("status", "string", "open or answered.", nullable=False),
+        Column("service", "string", "The labelling service it went to.", nullable=False),
+        Column("external_id", "string", "The service's own name for it."),
+    ),
+    key=("request_id",),
+)
+
+TABLES = {
+    table.name: table
+    for table in (
+        RAW_IMAGES,
+        QUARANTINED_FILES,
+        IMAGE_PROFILES,
+        HUMAN_LABELS,
+        LABELED_IMAGES,
+        IMAGE_FEATURES,
+        TRAINING_SET,
+        PREDICTIONS,
+        LABEL_REQUESTS,
+    )
+}

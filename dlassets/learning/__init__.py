@@ -1,0 +1,1 @@
+"""From bytes to a trained head: backbones, features, Petastorm, training, evaluation. No Dagster."""

@@ -1,0 +1,1 @@
+"""The model package and its life in MLflow's registry."""

@@ -1,0 +1,1 @@
+"""Dagster resources: the lake and its engine, MLflow, the trainer, the labelling service."""

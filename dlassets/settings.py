@@ -1,0 +1,243 @@
+"""One typed tree of settings, from a profile and `DLASSETS_*` variables.
+
+Order, later wins: the defaults below, the profile (`DLASSETS_PROFILE`: a name in `deploy/` or a YAML file), then the
+variables. `DLASSETS_TRAINING__EPOCHS=20` sets `training.epochs`. Anything unknown is an error that names the nearest
+setting. Nothing here reads a table, a model or a photo.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dlassets.errors import SettingsError
+
+PREFIX = "DLASSETS_"
+PROFILE_VARIABLE = PREFIX + "PROFILE"
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LandingZone(_Section):
+    """A place where photos arrive."""
+
+    uri: str = Field(description="Where the photos lie; relative to <root>/landing unless it is absolute or a URI.")
+    labelled: bool = Field(description="Whether the parent folder says the label.")
+    pattern: str = Field(r"(?i)\.jpe?g$", description="Regular expression a file's path must contain to be taken in.")
+    label_rule: str = Field(
+        r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$",
+        description="Regular expression with the groups `label` (a number) and `name` that the parent folder must match.",
+    )
+
+    @field_validator("pattern", "label_rule")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return value
+
+    @model_validator(mode="after")
+    def _has_label_group(self) -> LandingZone:
+        if "label" not in re.compile(self.label_rule).groupindex:
+            raise ValueError("label_rule needs a group named `label`, such as (?P<label>\\d+)")
+        return self
+
+
+class IngestSettings(_Section):
+    files_per_batch: int = Field(1000, gt=0, description="A micro-batch ends at this many files,")
+    bytes_per_batch: int = Field(256 * 2**20, gt=0, description="or at this many bytes, whichever comes first.")
+    max_file_bytes: int = Field(100 * 2**20, gt=0, description="A larger file is quarantined as too_large.")
+    max_pixels: int = Field(100_000_000, gt=0, description="A larger picture is quarantined before it is decoded.")
+
+
+class SplitSettings(_Section):
+    """Shares of the three sides; what train and validation leave is the test split."""
+
+    train: float = Field(0.70, gt=0, lt=1)
+    validation: float = Field(0.15, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leaves_a_test_split(self) -> SplitSettings:
+        if self.train + self.validation >= 1:
+            raise ValueError("train + validation must leave something for the test split")
+        return self
+
+
+class SparkSettings(_Section):
+    master: str = Field("local[*]", description="local[*], spark://… or k8s://…")
+    remote: str | None = Field(None, description="A Spark Connect server, sc://host:port; wins over master.")
+    driver_memory: str = "4g"
+    conf: dict[str, str] = Field(default_factory=dict, description="Any further Spark setting.")
+
+
+class FeatureSettings(_Section):
+    backbone: str = Field("efficientnet_lite0", description="The frozen network that turns a photo into numbers.")
+    runtime: Literal["auto", "openvino", "torch"] = Field("auto", description="auto: OpenVINO where it runs, else torch.")
+    batch_size: int = Field(32, gt=0)
+
+
+class TrainingSettings(_Section):
+    epochs: int = Field(200, gt=0, description="At most; training stops early when validation no longer improves.")
+    patience: int = Field(20, gt=0, description="Epochs without a better validation loss before it stops.")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    batch_size: int = Field(64, gt=0)
+    seed: int = 0
+
+
+class RegistrySettings(_Section):
+    model_name: str = "image_classifier"
+    tolerance: float = Field(0.0, ge=0, lt=1, description="How far below the champion's accuracy a challenger may be.")
+
+
+class ScoringSettings(_Section):
+    top_k: int = Field(5, gt=0)
+
+
+class LabelingSettings(_Section):
+    service: Literal["folder"] = "folder"
+    threshold: float = Field(0.95, ge=0, le=1, description="Predictions less confident than this go to people.")
+    share: float = Field(1.0, gt=0, le=1, description="The share of those that is sent.")
+    batch_limit: int | None = Field(None, gt=0, description="At most this many in one batch, least confident first.")
+
+
+class MlflowSettings(_Section):
+    tracking_uri: str | None = Field(None, description="Unset: a sqlite store under <root>/mlflow.")
+    experiment: str = "dlassets"
+
+
+class AutomationSettings(_Section):
+    sensors: bool = Field(False, description="Whether sensors start by themselves.")
+    schedules: bool = Field(False, description="Whether schedules start by themselves.")
+    sensor_seconds: int = Field(30, gt=0)
+    scoring_cron: str = "0 2 * * *"
+    training_cron: str = "0 4 * * 0"
+
+
+class Settings(_Section):
+    """Everything that may differ between two deployments."""
+
+    root: str = Field("lake", description="The lake's root: a folder or a URI that Spark and fsspec know.")
+    engine: Literal["local", "spark"] = "local"
+    landing: dict[str, LandingZone] = Field(
+        default_factory=lambda: {
+            "labeled": LandingZone(uri="labeled", labelled=True),
+            "unlabeled": LandingZone(uri="unlabeled", labelled=False),
+        }
+    )
+    ingest: IngestSettings = IngestSettings()
+    split: SplitSettings = SplitSettings()
+    spark: SparkSettings = SparkSettings()
+    features: FeatureSettings = FeatureSettings()
+    training: TrainingSettings = TrainingSettings()
+    registry: RegistrySettings = RegistrySettings()
+    scoring: ScoringSettings = ScoringSettings()
+    labeling: LabelingSettings = LabelingSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    automation: AutomationSettings = AutomationSettings()
+
+    @field_validator("landing")
+    @classmethod
+    def _names_are_plain(cls, zones: dict[str, LandingZone]) -> dict[str, LandingZone]:
+        for name in zones:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"landing zone {name!r}: use letters, digits, _ and - alone")
+        return zones
+
+
+def load_settings(environment: Mapping[str, str] | None = None, **changes: Any) -> Settings:
+    """Return the settings of `environment` (the process's own by default), with `changes` on top.
+
+    Raises SettingsError for an unknown setting or an impossible value, naming every one.
+    """
+    environment = os.environ if environment is None else environment
+    tree = _profile(environment.get(PROFILE_VARIABLE))
+    _check_names(tree, "the profile")
+    variables = _from_variables(environment)
+    _check_names(variables, "the environment")
+    tree = _merged(_merged(tree, variables), changes)
+    if remote := environment.get("SPARK_REMOTE"):
+        tree = _merged({"spark": {"remote": remote}}, tree)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (given: {e['input']!r})" for e in error.errors()]
+        raise SettingsError("These settings cannot be:\n" + "\n".join(lines)) from error
+
+
+def _profile(name: str | None) -> dict[str, Any]:
+    path = DEPLOY / "local.yaml" if name is None else Path(name) if name.endswith((".yaml", ".yml")) else DEPLOY / f"{name}.yaml"
+    if not path.is_file():
+        if name is None:  # an installed package has no deploy folder: the defaults are the local profile
+            return {}
+        known = ", ".join(sorted(p.stem for p in DEPLOY.glob("*.yaml") if p.stem != "dagster")) or "none"
+        raise SettingsError(f"{PROFILE_VARIABLE}={name}: there is no {path}. Profiles in {DEPLOY}: {known}.")
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path} must be a mapping of settings.")
+    return tree
+
+
+def _from_variables(environment: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith(PREFIX) or variable == PROFILE_VARIABLE:
+            continue
+        *parents, leaf = variable[len(PREFIX) :].lower().split("__")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[leaf] = text if leaf in {"root", "uri"} else yaml.safe_load(text)
+    return tree
+
+
+def _check_names(tree: Mapping[str, Any], source: str) -> None:
+    known = dict(_known_names())
+    for path in _paths(tree):
+        if path in known or any(path.startswith(f"{free}.") for free, is_free in known.items() if is_free):
+            continue
+        near = difflib.get_close_matches(path, known, n=1)
+        hint = f" Did you mean {near[0]} ({PREFIX}{near[0].upper().replace('.', '__')})?" if near else ""
+        raise SettingsError(f"Unknown setting {path!r} in {source}.{hint}")
+
+
+def _known_names(model: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, bool]]:
+    """Every setting's dotted name, with whether anything may stand below it."""
+    names: list[tuple[str, bool]] = []
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        names.append((prefix + name, str(annotation).startswith("dict")))
+        if is_section:
+            names += _known_names(annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+    return names
+
+
+def _paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    paths: list[str] = []
+    for name, value in tree.items():
+        paths += _paths(value, f"{prefix}{name}.") if isinstance(value, dict) and value else [f"{prefix}{name}"]
+    return paths
+
+
+def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in top.items():
+        below = merged.get(name)
+        merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
