@@ -36,7 +36,7 @@ class LandingZone(_Section):
     pattern: str = Field(r"(?i)\.jpe?g$", description="Regular expression a file's path must contain to be taken in.")
     label_rule: str = Field(
         r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$",
-        description="Regular expression with the groups `label` (a number) and `name` that the parent folder must match.",
+        description="Regular expression with groups `label` (a number) and `name` that the parent folder must match.",
     )
 
     @field_validator("pattern", "label_rule")
@@ -84,7 +84,9 @@ class SparkSettings(_Section):
 
 class FeatureSettings(_Section):
     backbone: str = Field("efficientnet_lite0", description="The frozen network that turns a photo into numbers.")
-    runtime: Literal["auto", "openvino", "torch"] = Field("auto", description="auto: OpenVINO where it runs, else torch.")
+    runtime: Literal["auto", "openvino", "torch"] = Field(
+        "auto", description="auto: OpenVINO where it runs, else torch."
+    )
     batch_size: int = Field(32, gt=0)
 
 
@@ -178,7 +180,13 @@ def load_settings(environment: Mapping[str, str] | None = None, **changes: Any) 
 
 
 def _profile(name: str | None) -> dict[str, Any]:
-    path = DEPLOY / "local.yaml" if name is None else Path(name) if name.endswith((".yaml", ".yml")) else DEPLOY / f"{name}.yaml"
+    path = (
+        DEPLOY / "local.yaml"
+        if name is None
+        else Path(name)
+        if name.endswith((".yaml", ".yml"))
+        else DEPLOY / f"{name}.yaml"
+    )
     if not path.is_file():
         if name is None:  # an installed package has no deploy folder: the defaults are the local profile
             return {}

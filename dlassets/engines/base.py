@@ -1,6 +1,6 @@
 """The operations an engine offers. Assets and domain code know these alone, never which engine runs them.
 
-`Rows` is a set of rows that an engine holds in its own way (Arrow batches, a Spark DataFrame), perhaps not computed yet.
+`Rows` is a set of rows that an engine holds in its own way (Arrow batches, a Spark DataFrame), perhaps not yet computed.
 A `Kernel` is a plain picklable function from an Arrow record batch to an Arrow record batch, run by both engines.
 """
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dlassets.lakehouse.tables import Column, Table
     from dlassets.settings import LandingZone
 
-    type Kernel = Callable[[pa.RecordBatch], pa.RecordBatch]
-    type Progress = Callable[[int], None]
+    Kernel = Callable[[pa.RecordBatch], pa.RecordBatch]
+    Progress = Callable[[int], None]
 
 # The Delta commit's own field for what a writer wants to say, read and written by both engines.
 COMMIT_FIELD = "userMetadata"

@@ -14,7 +14,7 @@ def is_uri(location: str) -> bool:
 
 
 def local_path(uri: str) -> Path:
-    """Return the folder behind a plain path or `file://` URI. Raises SettingsError for storage that is not a file system."""
+    """Return the folder behind a plain path or `file://` URI. Raises SettingsError for any other storage."""
     if is_uri(uri) and not uri.startswith("file://"):
         raise SettingsError(f"{uri} is not a local folder, and this needs one.")
     return Path(uri.removeprefix("file://"))

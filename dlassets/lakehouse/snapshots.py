@@ -32,8 +32,8 @@ def create(lake: Lake, name: str) -> None:
         )
     except OSError as error:
         raise DlassetsError(
-            f"The lake at {lake.root} cannot be written: {error}. Check that the place exists, has room and is yours to "
-            "write, or set DLASSETS_ROOT to another."
+            f"The lake at {lake.root} cannot be written: {error}. Check that the place exists, has room and is "
+            "yours to write, or set DLASSETS_ROOT to another."
         ) from error
 
 

@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """`key` is unique in the table. A `wide` table holds image bytes: it is stored uncompressed and never merged into."""
+    """`key` is unique in the table. A `wide` table holds image bytes: stored uncompressed and never merged into."""
 
     name: str
     description: str
@@ -76,7 +76,9 @@ def arrow_type(name: str) -> pa.DataType:
     return plain[name]
 
 
-PATH = Column("path", "string", "Landing zone and path within it: the same on every engine and machine.", nullable=False)
+PATH = Column(
+    "path", "string", "Landing zone and path within it: the same on every engine and machine.", nullable=False
+)
 IMAGE_ID = Column("image_id", "string", "SHA-256 of the file's bytes, in hexadecimal.", nullable=False)
 
 RAW_IMAGES = Table(
