@@ -1,6 +1,6 @@
 """The operations an engine offers. Assets and domain code know these alone, never which engine runs them.
 
-`Rows` is a set of rows that an engine holds in its own way (Arrow batches, a Spark DataFrame), perhaps not yet computed.
+`Rows` is a set of rows that an engine holds in its own way (Arrow batches, a Spark DataFrame), perhaps still lazy.
 A `Kernel` is a plain picklable function from an Arrow record batch to an Arrow record batch, run by both engines.
 """
 
