@@ -84,6 +84,10 @@ class Rows(ABC):
         """Return what `kernel` makes of the rows, whose columns will be `columns`."""
 
     @abstractmethod
+    def select(self, columns: Sequence[str]) -> Rows:
+        """Return these columns alone."""
+
+    @abstractmethod
     def without(self, known: Rows, on: Sequence[str]) -> Rows:
         """Return the rows whose values in `on` are not among `known`'s."""
 
@@ -119,7 +123,7 @@ class Engine(ABC):
         returns: Sequence[Column],
         progress: Progress | None = None,
     ) -> Rows:
-        """Run `kernel` over `columns` of the snapshot's rows whose values are among `keys` (rows of key columns).
+        """Run `kernel` over `columns` of the snapshot's rows whose key is in `keys`, rows of that one column.
 
         Bytes included, memory bounded. `progress` is told how many rows were done since it was last told, where the
         engine can tell.
@@ -134,8 +138,13 @@ class Engine(ABC):
         """Insert or update by the table's key; no rows, no new version. Narrow tables alone."""
 
     @abstractmethod
-    def replace(self, rows: Rows, table: Table, uri: str, commit: Commit, where: str | None = None) -> Written:
-        """Put the rows in place of those that satisfy `where` (all of them by default), in one commit."""
+    def replace(
+        self, rows: Rows, table: Table, uri: str, commit: Commit, where: Mapping[str, Sequence[str]] | None = None
+    ) -> Written:
+        """Put the rows in place of those whose columns are among `where`'s values (of all, by default), in one commit.
+
+        `{"path": [...]}` replaces these paths; every new row must be among them too. Raises ConflictError like `append`.
+        """
 
     @abstractmethod
     def maintain(self, table: Table, uri: str, *, z_order: Sequence[str] = (), vacuum_hours: float = 168) -> Maintained:

@@ -28,7 +28,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """`key` is unique in the table. A `wide` table holds image bytes: stored uncompressed and never merged into."""
+    """`key` is unique in the table. A `wide` table holds image bytes: stored uncompressed and never merged into.
+
+    `row_group` is the most rows of a Parquet row group: small where rows are large, or where readers share a file.
+    """
 
     name: str
     description: str
@@ -36,6 +39,7 @@ class Table:
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ()
     wide: bool = False
+    row_group: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -98,6 +102,7 @@ RAW_IMAGES = Table(
     key=("path",),
     partition_by=("load_date",),
     wide=True,
+    row_group=256,
 )
 
 QUARANTINED_FILES = Table(
@@ -189,6 +194,7 @@ TRAINING_SET = Table(
     ),
     key=("image_id",),
     partition_by=("split",),
+    row_group=512,
 )
 
 PREDICTIONS = Table(

@@ -1,0 +1,444 @@
+"""The embedded engine: DuckDB reads, Arrow streams, delta-rs writes. No JVM, memory bounded by small batches."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
+from dlassets.errors import ConflictError, DlassetsError
+from dlassets.lakehouse.tables import Column, Table, arrow_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.dataset as pads
+    import pyarrow.fs as pafs
+    from deltalake import CommitProperties, DeltaTable
+
+    from dlassets.engines.base import Kernel, Progress
+    from dlassets.settings import LandingZone
+
+# Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
+BATCH_ROWS = 64
+WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class LocalRows(Rows):
+    """Parts of work and the function that turns each into a record batch, run in order by a few threads.
+
+    A `map` only composes functions, so a file is read, checked and hashed by one thread without waiting for another.
+    Rows made of a stream can be gone through once; those of a table, as often as one likes.
+    """
+
+    def __init__(self, schema: pa.Schema, parts: Iterable[Any], compute: Callable[[Any], pa.RecordBatch]) -> None:
+        self.schema = schema
+        self._parts = parts
+        self._compute = compute
+
+    @classmethod
+    def of(cls, table: pa.Table) -> LocalRows:
+        return cls(table.schema, table.to_batches(max_chunksize=BATCH_ROWS), _same)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        if self._compute is _same:
+            yield from self._parts
+            return
+        with ThreadPoolExecutor(WORKERS) as pool:
+            pending: deque[Any] = deque()
+            for part in self._parts:
+                pending.append(pool.submit(self._compute, part))
+                if len(pending) > 2 * WORKERS:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def arrow(self) -> pa.Table:
+        import pyarrow as pa
+
+        table = pa.Table.from_batches(self.batches(), schema=self.schema)
+        self._parts, self._compute = table.to_batches(), _same
+        return table
+
+    def map(self, kernel: Kernel, columns: Sequence[Column]) -> LocalRows:
+        schema, compute = _schema(columns), self._compute
+        return LocalRows(schema, self._parts, lambda part: kernel(compute(part)).cast(schema))
+
+    def select(self, columns: Sequence[str]) -> LocalRows:
+        return LocalRows.of(self.arrow().select(list(columns)))
+
+    def without(self, known: Rows, on: Sequence[str]) -> LocalRows:
+        return LocalRows.of(_without(self.arrow(), known.arrow(), on))
+
+    def split_by_null(self, column: str) -> tuple[LocalRows, LocalRows]:
+        import pyarrow.compute as pc
+
+        table = self.arrow()
+        null = pc.is_null(table[column])
+        return LocalRows.of(table.filter(null)), LocalRows.of(table.filter(pc.invert(null)))
+
+    def count(self) -> int:
+        return int(self.arrow().num_rows)
+
+
+class FileRows(LocalRows):
+    """Files of a listing, read only when their turn comes."""
+
+    def __init__(self, listing: pa.Table, read: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
+        import pyarrow as pa
+
+        super().__init__(
+            listing.schema.append(pa.field("content", pa.binary())), listing.to_batches(max_chunksize=BATCH_ROWS), read
+        )
+        self._listing = listing
+        self._read = read
+
+    def select(self, columns: Sequence[str]) -> LocalRows:
+        return super().select(columns) if "content" in columns else LocalRows.of(self._listing.select(list(columns)))
+
+    def without(self, known: Rows, on: Sequence[str]) -> FileRows:
+        return FileRows(_without(self._listing, known.arrow(), on), self._read)
+
+
+class LocalEngine(Engine):
+    """delta-rs, DuckDB and Arrow, in this process."""
+
+    name = "local"
+
+    def rows(self, table: pa.Table) -> LocalRows:
+        return LocalRows.of(table)
+
+    def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> LocalRows:
+        import duckdb
+
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            for name, source in tables.items():
+                connection.register(name, _dataset(source) if isinstance(source, Snapshot) else source.arrow())
+            return LocalRows.of(connection.sql(query).to_arrow_table())
+
+    def map(
+        self,
+        snapshot: Snapshot,
+        columns: Sequence[str],
+        keys: Rows,
+        kernel: Kernel,
+        returns: Sequence[Column],
+        progress: Progress | None = None,
+    ) -> LocalRows:
+        key, wanted = keys.arrow().column_names[0], keys.arrow().column(0).combine_chunks()
+        schema = _schema(returns)
+
+        def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
+            result = kernel(batch).cast(schema)
+            if progress is not None:
+                progress(batch.num_rows)
+            return result
+
+        return LocalRows(schema, _matching(_dataset(snapshot), columns, key, wanted), compute)
+
+    def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
+        from deltalake import DeltaTable
+
+        delta = DeltaTable(uri)
+        _refuse_overtaken(delta, commit)
+        return _write(rows, table, delta, commit, mode="append")
+
+    def replace(
+        self, rows: Rows, table: Table, uri: str, commit: Commit, where: Mapping[str, Sequence[str]] | None = None
+    ) -> Written:
+        from deltalake import DeltaTable
+
+        delta = DeltaTable(uri)
+        _refuse_overtaken(delta, commit)
+        predicate = " AND ".join(f"{name} IN ({_literals(values)})" for name, values in (where or {}).items())
+        return _write(rows, table, delta, commit, mode="overwrite", predicate=predicate or None)
+
+    def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
+        from deltalake import DeltaTable
+
+        delta = DeltaTable(uri)
+        source = rows.arrow().select(table.names).cast(table.schema)
+        if not source.num_rows:
+            return Written(delta.version(), changed=False)
+        with _explained(uri):
+            metrics = (
+                delta.merge(
+                    source,
+                    predicate=" AND ".join(f"target.{name} = source.{name}" for name in table.key),
+                    source_alias="source",
+                    target_alias="target",
+                    commit_properties=_commit_properties(commit),
+                )
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute()
+            )
+        return Written(delta.version(), metrics["num_target_rows_inserted"], metrics["num_target_rows_updated"])
+
+    def maintain(self, table: Table, uri: str, *, z_order: Sequence[str] = (), vacuum_hours: float = 168) -> Maintained:
+        from deltalake import DeltaTable
+
+        delta = DeltaTable(uri)
+        before = len(delta.file_uris())
+        with _explained(uri):
+            if z_order:
+                delta.optimize.z_order(list(z_order), writer_properties=_writer_properties(table))
+            else:
+                delta.optimize.compact(writer_properties=_writer_properties(table))
+            deleted = delta.vacuum(retention_hours=int(vacuum_hours), dry_run=False, enforce_retention_duration=False)
+        return Maintained(delta.version(), before, len(delta.file_uris()), len(deleted))
+
+    def arrivals(
+        self,
+        name: str,
+        zone: LandingZone,
+        uri: str,
+        checkpoint: str,  # noqa: ARG002 - what is known stands in the tables themselves
+        known: Callable[[], Rows],
+        handle: Callable[[Rows], None],
+        limits: tuple[int, int],
+        progress: Progress | None = None,
+    ) -> None:
+        filesystem, folder = _filesystem(uri)
+        listing = _without(
+            list_files(name, zone, uri), known().arrow(), ("path", "modificationTime", "length")
+        ).sort_by("path")
+
+        def read(files: pa.RecordBatch) -> pa.RecordBatch:
+            batch = _read_files(filesystem, folder, files, skip=len(name) + 1)
+            if progress is not None:
+                progress(files.num_rows)
+            return batch
+
+        for batch in _micro_batches(listing, *limits):
+            handle(FileRows(batch, read))
+
+
+def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
+    """Return path, modificationTime and length of every file of a zone that its pattern takes in.
+
+    Raises DlassetsError where the zone is not there or cannot be listed.
+    """
+    import pyarrow as pa
+    import pyarrow.fs as pafs
+
+    filesystem, folder = _filesystem(uri)
+    try:
+        infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
+    except FileNotFoundError as error:
+        raise DlassetsError(
+            f"The landing zone {name!r} is not there: {uri}. Create the folder, or change landing.{name}.uri."
+        ) from error
+    except OSError as error:
+        raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be listed: {error}") from error
+    takes_in = re.compile(zone.pattern).search
+    files = []
+    for info in infos:
+        relative = info.path[len(folder) :].lstrip("/")
+        if info.type == pafs.FileType.File and not _is_hidden(relative) and takes_in(relative):
+            files.append((f"{name}/{relative}", info.mtime_ns // 1_000_000 * 1_000, info.size))
+    paths, times, lengths = zip(*files, strict=True) if files else ((), (), ())
+    return pa.table(
+        {
+            "path": pa.array(paths, pa.string()),
+            "modificationTime": pa.array(times, pa.int64()).cast(arrow_type("timestamp")),
+            "length": pa.array(lengths, pa.int64()),
+        }
+    )
+
+
+def _same(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch
+
+
+def _schema(columns: Sequence[Column]) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([pa.field(c.name, arrow_type(c.type)) for c in columns])
+
+
+def _is_hidden(relative: str) -> bool:
+    return any(part.startswith((".", "_")) for part in relative.split("/"))
+
+
+def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    import pyarrow.fs as pafs
+
+    filesystem, path = pafs.FileSystem.from_uri(uri.replace("s3a://", "s3://", 1))
+    return filesystem, path
+
+
+def _dataset(snapshot: Snapshot) -> pads.Dataset:
+    # delta-rs's own file system aborts the process at exit, at random: its reader threads outlive Python.
+    import pyarrow.fs as pafs
+    from deltalake import DeltaTable
+
+    filesystem, path = _filesystem(snapshot.uri)
+    return DeltaTable(snapshot.uri, version=snapshot.version).to_pyarrow_dataset(
+        filesystem=pafs.SubTreeFileSystem(path, filesystem)
+    )
+
+
+def _without(table: pa.Table, known: pa.Table, on: Sequence[str]) -> pa.Table:
+    """Return the rows of `table` whose `on` columns do not stand in `known`."""
+    return table.join(known.select(on), keys=list(on), join_type="left anti")
+
+
+def _matching(dataset: pads.Dataset, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
+    """Stream the rows whose key is wanted: the key column first, and bytes only from row groups that hold one."""
+    import pyarrow.compute as pc
+    import pyarrow.dataset as pads
+
+    if not len(wanted):
+        return
+    for fragment in dataset.get_fragments():
+        found = pc.is_in(fragment.to_table(schema=dataset.schema, columns=[key])[key], value_set=wanted).to_numpy()
+        start, groups = 0, []
+        for group in fragment.row_groups:
+            if found[start : start + group.num_rows].any():
+                groups.append(group.id)
+            start += group.num_rows
+        if groups:
+            yield from (
+                fragment.subset(row_group_ids=groups)
+                .scanner(
+                    schema=dataset.schema,
+                    columns=list(columns),
+                    filter=pads.field(key).isin(wanted),
+                    batch_size=BATCH_ROWS,
+                    batch_readahead=2,
+                    fragment_readahead=1,
+                )
+                .to_batches()
+            )
+
+
+def _read_files(filesystem: pafs.FileSystem, folder: str, files: pa.RecordBatch, skip: int) -> pa.RecordBatch:
+    """Add `content` to a listing; null where a file cannot be read, and no row for one that has gone meanwhile."""
+    import pyarrow as pa
+
+    contents: list[bytes | None] = []
+    kept: list[bool] = []
+    for path in files["path"].to_pylist():
+        try:
+            with filesystem.open_input_file(f"{folder}/{path[skip:]}") as stream:
+                contents.append(stream.read())
+            kept.append(True)
+        except FileNotFoundError:
+            contents.append(None)
+            kept.append(False)
+        except OSError:
+            contents.append(None)
+            kept.append(True)
+    batch = pa.RecordBatch.from_arrays(
+        [*files.columns, pa.array(contents, pa.binary())], names=[*files.schema.names, "content"]
+    )
+    return batch if all(kept) else batch.filter(pa.array(kept))
+
+
+def _micro_batches(listing: pa.Table, most_files: int, most_bytes: int) -> Iterator[pa.Table]:
+    start, size = 0, 0
+    lengths = listing["length"].to_pylist()
+    for position, length in enumerate(lengths):
+        if position > start and (position - start == most_files or size + length > most_bytes):
+            yield listing.slice(start, position - start)
+            start, size = position, 0
+        size += length
+    if start < len(lengths):
+        yield listing.slice(start)
+
+
+def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **options: Any) -> Written:
+    """Stream the rows into the table; nothing is committed where an append has none."""
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    written = 0
+
+    def stream(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        nonlocal written
+        for batch in batches:
+            written += batch.num_rows
+            yield batch.select(table.names).cast(table.schema)
+
+    batches = _non_empty(rows)
+    first = next(batches, None)
+    if first is None and options["mode"] == "append":
+        return Written(delta.version(), changed=False)
+    source = stream(_chain(first, batches))
+    with _explained(delta.table_uri):
+        write_deltalake(
+            delta,
+            pa.RecordBatchReader.from_batches(table.schema, source),
+            writer_properties=_writer_properties(table),
+            commit_properties=_commit_properties(commit),
+            **{name: value for name, value in options.items() if value is not None},
+        )
+    return Written(delta.version(), inserted=written)
+
+
+def _non_empty(rows: Rows) -> Iterator[pa.RecordBatch]:
+    batches = rows.batches() if isinstance(rows, LocalRows) else iter(rows.arrow().to_batches())
+    return (batch for batch in batches if batch.num_rows)
+
+
+def _chain(first: pa.RecordBatch | None, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    if first is not None:
+        yield first
+    yield from rest
+
+
+def _writer_properties(table: Table) -> Any:
+    from deltalake import WriterProperties
+
+    return WriterProperties(
+        compression="UNCOMPRESSED" if table.wide else "ZSTD", max_row_group_size=table.row_group or 128 * 1024
+    )
+
+
+def _commit_properties(commit: Commit) -> CommitProperties:
+    from deltalake import CommitProperties
+    from deltalake import Transaction as DeltaTransaction
+
+    transaction = commit.transaction
+    return CommitProperties(
+        custom_metadata={COMMIT_FIELD: commit.message},
+        app_transactions=[DeltaTransaction(transaction.app_id, transaction.version)] if transaction else None,
+    )
+
+
+def _literals(values: Sequence[str]) -> str:
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+
+
+def _refuse_overtaken(delta: DeltaTable, commit: Commit) -> None:
+    """delta-rs refuses a writer on a stale snapshot alone, so what a fresh one says is looked at first."""
+    transaction = commit.transaction
+    last = delta.transaction_version(transaction.app_id) if transaction else None
+    if transaction and last is not None and last >= transaction.version:
+        raise ConflictError(
+            f"Another run wrote batch {last} of {transaction.app_id} to {delta.table_uri} before this one's "
+            f"{transaction.version}. Nothing of this batch was written; run it again."
+        )
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    from deltalake.exceptions import CommitFailedError
+
+    try:
+        yield
+    except CommitFailedError as error:
+        raise ConflictError(
+            f"Another run changed {uri} at the same moment ({error}). Nothing was written; run it again."
+        ) from error
+    except OSError as error:
+        raise DlassetsError(
+            f"{uri} could not be written: {error}. Check that the place is there, has room and is yours to write, then "
+            "run again: what was committed before stands."
+        ) from error
