@@ -143,7 +143,7 @@ class Engine(ABC):
     ) -> Written:
         """Put the rows in place of those whose columns are among `where`'s values (of all, by default), in one commit.
 
-        `{"path": [...]}` replaces these paths; every new row must be among them too. Raises ConflictError like `append`.
+        `{"path": [...]}` replaces these paths; new rows must be among them too. Raises ConflictError as `append` does.
         """
 
     @abstractmethod
