@@ -22,6 +22,8 @@ from dlassets.errors import SettingsError
 PREFIX = "DLASSETS_"
 PROFILE_VARIABLE = PREFIX + "PROFILE"
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+# How a folder's name says its class: 012.name, 12_name or 12.
+LABEL_RULE = r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$"
 
 
 class _Section(BaseModel):
@@ -35,7 +37,7 @@ class LandingZone(_Section):
     labelled: bool = Field(description="Whether the parent folder says the label.")
     pattern: str = Field(r"(?i)\.jpe?g$", description="Regular expression a file's path must contain to be taken in.")
     label_rule: str = Field(
-        r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$",
+        LABEL_RULE,
         description="Regular expression with groups `label` (a number) and `name` that the parent folder must match.",
     )
 

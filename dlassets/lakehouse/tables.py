@@ -141,7 +141,12 @@ HUMAN_LABELS = Table(
     "human_labels",
     "One answer that a person gave, accepted or refused.",
     (
-        Column("request_id", "string", "The label request it answers.", nullable=False),
+        Column(
+            "request_id",
+            "string",
+            "The label request it answers; of what could not be read at all, the file and the line.",
+            nullable=False,
+        ),
         Column("path", "string", "The image's path; null where the request is unknown."),
         Column("image_id", "string", "The image; null where the request is unknown."),
         Column("label", "bigint", "The class the person chose; null where it is not a class."),
@@ -149,8 +154,11 @@ HUMAN_LABELS = Table(
         Column("answered_at", "timestamp", "When.", nullable=False),
         Column("status", "string", "accepted or refused.", nullable=False),
         Column("reason", "string", "Why it was refused."),
+        Column("answer", "string", "The answer as it was given; null where nothing could be read."),
+        Column("origin", "string", "Where it was read: for the folder service, the file and the line."),
     ),
-    key=("request_id", "answered_at", "annotator", "label"),
+    # An answer refused once (its class was not known yet) may be accepted later, so the status is part of the key.
+    key=("request_id", "answered_at", "annotator", "answer", "status"),
 )
 
 LABELED_IMAGES = Table(
@@ -224,10 +232,11 @@ LABEL_REQUESTS = Table(
         PATH,
         IMAGE_ID,
         Column("predicted_label", "bigint", "What the model thought.", nullable=False),
+        Column("predicted_name", "string", "That class's name."),
         Column("confidence", "double", "How sure it was.", nullable=False),
         Column("strategy", "string", "Why this image was chosen.", nullable=False),
         Column("requested_at", "timestamp", "When.", nullable=False),
-        Column("status", "string", "open or answered.", nullable=False),
+        Column("status", "string", "planned (not sent yet), open or answered.", nullable=False),
         Column("service", "string", "The labelling service it went to.", nullable=False),
         Column("external_id", "string", "The service's own name for it."),
     ),
