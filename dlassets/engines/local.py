@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
 BATCH_ROWS = 64
+SQL_BATCH_ROWS = 4096
 WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -115,11 +116,12 @@ class LocalEngine(Engine):
     def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> LocalRows:
         import duckdb
 
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            for name, source in tables.items():
-                connection.register(name, _dataset(source) if isinstance(source, Snapshot) else source.arrow())
-            return LocalRows.of(connection.sql(query).to_arrow_table())
+        connection = duckdb.connect()
+        connection.execute("SET TimeZone = 'UTC'")
+        for name, source in tables.items():
+            connection.register(name, _dataset(source) if isinstance(source, Snapshot) else source.arrow())
+        reader = connection.sql(query).to_arrow_reader(SQL_BATCH_ROWS)
+        return LocalRows(reader.schema, reader, _same)
 
     def map(
         self,

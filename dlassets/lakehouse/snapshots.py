@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dlassets.engines.base import COMMIT_FIELD, Snapshot
-from dlassets.errors import DlassetsError
+from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.lake import Lake, is_uri
 from dlassets.lakehouse.tables import TABLES
+
+ATTEMPTS = 5
+Result = TypeVar("Result")
 
 
 def create(lake: Lake, name: str) -> None:
@@ -63,3 +67,13 @@ def transaction_version(snapshot: Snapshot, app_id: str) -> int:
 
     version = DeltaTable(snapshot.uri, version=snapshot.version).transaction_version(app_id)
     return -1 if version is None else version
+
+
+def replanned(plan_and_write: Callable[[], Result]) -> Result:
+    """Run `plan_and_write`; where another run committed first, again, so that it plans on what stands then."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return plan_and_write()
+        except ConflictError:
+            continue
+    return plan_and_write()

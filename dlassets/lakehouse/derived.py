@@ -1,0 +1,90 @@
+"""Tables that a kernel makes of images: one row an image, made once, for new images only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
+from dlassets.lakehouse.tables import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dlassets.engines.base import Kernel
+
+# A killed run loses at most the work of one commit.
+IMAGES_PER_COMMIT = 10_000
+
+
+def derive(
+    engine: Engine,
+    lake: Lake,
+    raw_images: Snapshot,
+    table: Table,
+    kernel: Kernel,
+    provenance: Mapping[str, Any],
+    *,
+    done_where: str = "TRUE",
+    progress: Callable[[int, int], None] | None = None,
+) -> Written:
+    """Run `kernel` (image_id and content in, the table's columns out) over every image that the table lacks.
+
+    A row that does not satisfy the SQL `done_where` (one of an older backbone, say) does not count as done.
+    `progress` is told how many images are done, and of how many.
+    """
+
+    def plan_and_write() -> Written:
+        done = pin(lake, table.name)
+        todo = images_without(engine, raw_images, done, done_where)
+        return _append(engine, raw_images, done, table, todo, kernel, provenance, progress)
+
+    return replanned(plan_and_write)
+
+
+def images_without(engine: Engine, raw_images: Snapshot, done: Snapshot, done_where: str = "TRUE") -> pa.Table:
+    """Return one path of every image of `raw_images` that `done` has no row of, least path first."""
+    return engine.sql(
+        f"""
+        SELECT MIN(path) AS path FROM raw_images
+        WHERE image_id NOT IN (SELECT image_id FROM done WHERE {done_where})
+        GROUP BY image_id ORDER BY path
+        """,  # noqa: S608 - a condition of the caller's own
+        {"raw_images": raw_images, "done": done},
+    ).arrow()
+
+
+def _append(
+    engine: Engine,
+    raw_images: Snapshot,
+    done: Snapshot,
+    table: Table,
+    todo: pa.Table,
+    kernel: Kernel,
+    provenance: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None,
+) -> Written:
+    app_id = f"dlassets/{table.name}"
+    next_version = transaction_version(done, app_id) + 1
+    finished, inserted = 0, 0
+    written = Written(done.version, changed=False)
+
+    def advance(images: int) -> None:
+        nonlocal finished
+        finished += images
+        if progress is not None:
+            progress(finished, todo.num_rows)
+
+    for number, keys in enumerate(_chunks(todo)):
+        rows = engine.map(raw_images, ["image_id", "content"], engine.rows(keys), kernel, table.columns, advance)
+        commit = Commit(provenance, Transaction(app_id, next_version + number))
+        written = engine.append(rows, table, done.uri, commit)
+        inserted += written.inserted
+    return Written(written.version, inserted, changed=inserted > 0)
+
+
+def _chunks(table: pa.Table) -> Iterator[pa.Table]:
+    for start in range(0, table.num_rows, IMAGES_PER_COMMIT):
+        yield table.slice(start, IMAGES_PER_COMMIT)

@@ -1,0 +1,28 @@
+"""Shares of images by hash: a rule that is a function of `image_id` alone, the same on every engine and every day.
+
+An `image_id` is a SHA-256 in hexadecimal, so its digits are uniform and comparing them as text compares numbers. That
+is plain SQL, where arithmetic on hexadecimal is not.
+"""
+
+from __future__ import annotations
+
+from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
+from dlassets.settings import SplitSettings
+
+_DIGITS = 8
+
+
+def below_share(column: str, share: float, place: int = 0) -> str:
+    """Return SQL that is true for `share` (0 to 1) of the images. Another `place` makes an independent choice."""
+    if share >= 1:
+        return "TRUE"
+    bound = format(int(share * 16**_DIGITS), f"0{_DIGITS}x")
+    return f"SUBSTR({column}, {place * _DIGITS + 1}, {_DIGITS}) < '{bound}'"
+
+
+def split_of(column: str, split: SplitSettings) -> str:
+    """Return SQL for the side an image is on: train, validation or test."""
+    return (
+        f"CASE WHEN {below_share(column, split.train)} THEN '{TRAIN}' "
+        f"WHEN {below_share(column, split.train + split.validation)} THEN '{VALIDATION}' ELSE '{TEST}' END"
+    )
