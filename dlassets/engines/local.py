@@ -118,6 +118,8 @@ class LocalEngine(Engine):
 
         connection = duckdb.connect()
         connection.execute("SET TimeZone = 'UTC'")
+        # delta-rs's MERGE writes string_view columns, which Arrow cannot compare with a filter pushed into the scan.
+        connection.execute("SET disabled_optimizers = 'filter_pushdown'")
         for name, source in tables.items():
             connection.register(name, _dataset(source) if isinstance(source, Snapshot) else source.arrow())
         reader = connection.sql(query).to_arrow_reader(SQL_BATCH_ROWS)
