@@ -1,0 +1,50 @@
+# Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check dev bench setup lock clean
+
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+
+# PYTHON picks the Python of the environment; ENGINE is local or spark, whatever runs.
+export PYTHON
+ifdef ENGINE
+export DLASSETS_ENGINE := $(ENGINE)
+endif
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  ENGINE=local|spark, ARGS='...' for further options, PYTHON=/path/to/python3.12 for another Python"
+
+demo: $(READY) ## run the whole loop on sample images, or on IMAGES=<folder, zip or tar>
+	$(BIN)/dlassets demo $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
+
+test: $(READY) ## run the tests with coverage; PHOTOS=<folder> adds the accuracy on real photos
+	$(BIN)/pytest --cov $(if $(PHOTOS),--photos '$(PHOTOS)') $(ARGS)
+
+check: $(READY) ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+dev: $(READY) ## start Dagster's and MLflow's user interfaces and print their addresses
+	$(BIN)/dlassets dev $(ARGS)
+
+bench: $(READY) ## measure speed and accuracy; IMAGES=<folder> for one's own photos
+	$(BIN)/python -m benchmarks $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
+
+setup: $(READY) ## build the environment, .venv
+
+$(READY): requirements.lock requirements-tools.lock pyproject.toml scripts/setup.sh
+	@scripts/setup.sh
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+
+lock: ## resolve pyproject.toml anew into the locks; ARGS=--upgrade for newer releases
+	@scripts/setup.sh tools
+	$(LOCK) $(ARGS) --extra dev pyproject.toml --output-file requirements.lock
+	printf 'setuptools\nuv\n' | $(LOCK) $(ARGS) --no-annotate - --output-file requirements-tools.lock
+
+clean: ## delete the environment, caches and build output; never the lake
+	rm -rf .venv build dist *.egg-info .coverage coverage.xml .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,143 @@
+"""What make does: the targets' commands, and the set-up script where something cannot be had."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SETUP_FILES = ("Makefile", "requirements.lock", "requirements-tools.lock", "pyproject.toml", "scripts/setup.sh")
+
+# Nothing listens on the discard port, so every index is out of reach.
+NO_INDEX = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_RETRIES": "0",
+    "PIP_FIND_LINKS": "",
+    "PIP_CONFIG_FILE": os.devnull,
+}
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    for name in SETUP_FILES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "DLASSETS_", "PIP_", "UV_"))}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=folder,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def ready(checkout) -> Path:
+    """A checkout whose environment is there, with commands that say how they were called."""
+    commands = checkout / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    for name in ("dlassets", "pytest", "ruff", "mypy", "python"):
+        (commands / name).write_text('#!/bin/sh\necho "${0##*/}" "$@" "engine=$DLASSETS_ENGINE"\n')
+        (commands / name).chmod(0o755)
+    (checkout / ".venv" / ".ready").touch()
+    return checkout
+
+
+def called(result: subprocess.CompletedProcess[str]) -> list[str]:
+    assert result.returncode == 0, result.stderr
+    return [line for line in result.stdout.splitlines() if "engine=" in line]
+
+
+def test_demo_takes_images_and_engine(ready):
+    assert called(make(ready, "demo")) == ["dlassets demo engine="]
+    result = make(ready, "demo", "ENGINE=spark", "IMAGES=/my photos/a.zip", "ARGS=--per-class 5")
+    assert called(result) == ["dlassets demo --images /my photos/a.zip --per-class 5 engine=spark"]
+
+
+def test_test_runs_with_coverage_and_takes_photos(ready):
+    assert called(make(ready, "test", "PHOTOS=../photos", "ARGS=-k lake")) == [
+        "pytest --cov --photos ../photos -k lake engine="
+    ]
+
+
+def test_check_runs_formatting_lint_and_types(ready):
+    assert called(make(ready, "check")) == ["ruff format --check . engine=", "ruff check . engine=", "mypy engine="]
+
+
+def test_an_environment_that_is_there_is_not_built_again(ready):
+    assert "Nothing to be done" in make(ready, "setup").stdout
+
+
+def test_clean_keeps_the_lake(ready):
+    (ready / "lake" / "tables").mkdir(parents=True)
+    assert make(ready, "clean").returncode == 0
+    assert not (ready / ".venv").exists()
+    assert (ready / "lake" / "tables").is_dir()
+
+
+def test_a_missing_python_is_said(checkout):
+    result = make(checkout, "setup", "PYTHON=python-that-is-not-there")
+    assert result.returncode != 0
+    assert "Python 3.11, 3.12 or 3.13 is needed" in result.stderr
+    assert "not there" in result.stderr
+
+
+def test_an_old_python_is_said(checkout):
+    old = checkout / "old-python"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.18\nexit 1\n')
+    old.chmod(0o755)
+    result = make(checkout, "demo", f"PYTHON={old}")
+    assert result.returncode != 0
+    assert "is Python 3.9.18" in result.stderr
+
+
+def test_a_python_without_venv_is_said(checkout):
+    bare = checkout / "bare-python"
+    bare.write_text('#!/bin/sh\ncase "$2" in *venv*) exit 1 ;; esac\n')
+    bare.chmod(0o755)
+    result = make(checkout, "setup", f"PYTHON={bare}")
+    assert result.returncode != 0
+    assert "lacks the module venv or ensurepip" in result.stderr
+
+
+def test_an_index_out_of_reach_is_said_and_leaves_no_stamp(checkout):
+    result = make(checkout, "test", **NO_INDEX)
+    assert result.returncode != 0
+    assert "uv could not be had from the package index" in result.stderr
+    assert not (checkout / ".venv" / ".ready").exists()
+
+    # With uv there, it is pointed at the index that pip was told of.
+    shutil.copy(Path(sys.prefix) / "bin" / "uv", checkout / ".venv" / "bin" / "uv")
+    result = make(checkout, "test", **NO_INDEX, UV_CACHE_DIR=str(checkout / "cache"), UV_HTTP_RETRIES="0")
+    assert result.returncode != 0
+    assert "127.0.0.1:9" in result.stderr
+    assert "packages of requirements.lock could not be installed" in result.stderr
+    assert not (checkout / ".venv" / ".ready").exists()
+
+
+def test_the_lock_holds_the_pinned_versions():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    pinned = {match[0] for each in wanted if (match := re.match(r"[A-Za-z0-9._-]+==[^; ]+", each))}
+    locked = set(re.findall(r"(?m)^[a-z0-9._-]+==[^ ;]+", (REPOSITORY / "requirements.lock").read_text()))
+    assert pinned <= locked
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-tools.lock"])
+def test_every_locked_package_has_a_hash_and_no_index_is_named(lock):
+    text = (REPOSITORY / lock).read_text()
+    packages = re.split(r"(?m)^(?=[a-z0-9])", text)[1:]
+    assert [package.split()[0] for package in packages if "--hash=sha256:" not in package] == []
+    assert "://" not in text

@@ -1,0 +1,82 @@
+#!/bin/sh
+# Build the one environment, .venv, from the two locks. Run by make; `scripts/setup.sh tools` stops once uv is there.
+#
+# Everything fetched is checked against a hash: uv and what it builds source packages with (requirements-tools.lock), and
+# all the rest (requirements.lock). PYTHON names the Python to use; package indexes are whatever pip and uv are set to.
+set -eu
+cd "$(dirname "$0")/.."
+
+ENVIRONMENT=.venv
+STAMP=$ENVIRONMENT/.ready
+
+fail() {
+    printf '\nset-up failed: %s\n' "$1" >&2
+    exit 1
+}
+
+has_version() {
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1
+}
+
+has_venv() {
+    "$1" -c 'import ensurepip, venv' >/dev/null 2>&1
+}
+
+# Set PYTHON to a Python that can make the environment.
+find_python() {
+    lacks_venv=
+    if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3 python3.13 python3.12 python3.11; fi
+    for candidate; do
+        if has_version "$candidate"; then
+            if has_venv "$candidate"; then
+                PYTHON=$candidate
+                return
+            fi
+            lacks_venv=${lacks_venv:-$candidate}
+        fi
+    done
+    if [ -n "$lacks_venv" ]; then
+        fail "$lacks_venv lacks the module venv or ensurepip (Debian and Ubuntu keep them in python3-venv).
+Install them, or name another Python: make setup PYTHON=/path/to/python3.12"
+    fi
+    fail "Python 3.11, 3.12 or 3.13 is needed. Tried: $*; $1 is $("$1" --version 2>&1 || echo "not there").
+Install one, or name it: make setup PYTHON=/path/to/python3.12"
+}
+
+# uv does not read pip's settings, and a machine behind a mirror often has those alone.
+share_index() {
+    if [ -z "${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-}}" ]; then
+        index=${PIP_INDEX_URL:-$("$ENVIRONMENT/bin/python" -m pip config get global.index-url 2>/dev/null || true)}
+        if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
+    fi
+}
+
+uv_pip() {
+    command=$1
+    shift
+    "$ENVIRONMENT/bin/uv" pip "$command" --python "$ENVIRONMENT/bin/python" \
+        --build-constraint requirements-tools.lock "$@"
+}
+
+rm -f "$STAMP"
+if ! has_version "$ENVIRONMENT/bin/python"; then
+    find_python
+    echo "Making $ENVIRONMENT with $("$PYTHON" --version)"
+    "$PYTHON" -m venv --clear "$ENVIRONMENT" || fail "$PYTHON could not make $ENVIRONMENT; the lines above say why."
+fi
+if ! "$ENVIRONMENT/bin/uv" --version >/dev/null 2>&1; then
+    "$ENVIRONMENT/bin/python" -m pip install --quiet --require-hashes --only-binary :all: \
+        -r requirements-tools.lock ||
+        fail "uv could not be had from the package index; the lines above say why.
+If the index cannot be reached from here, name one that can be: PIP_INDEX_URL=... make setup"
+fi
+if [ "${1:-}" = tools ]; then exit 0; fi
+
+share_index
+echo "Installing requirements.lock into $ENVIRONMENT (about 6 GB; seconds where it is there already)"
+uv_pip sync --require-hashes requirements.lock ||
+    fail "the packages of requirements.lock could not be installed; the lines above say why.
+If the index cannot be reached from here, name one that can be (UV_DEFAULT_INDEX=... make setup).
+Otherwise try again: what was fetched is kept. The packages take about 6 GB."
+uv_pip install --quiet --no-deps --editable . || fail "dlassets itself could not be installed; the lines above say why."
+touch "$STAMP"
