@@ -122,6 +122,13 @@ class MlflowSettings(_Section):
     experiment: str = "dlassets"
 
 
+class UiSettings(_Section):
+    """Where people reach the two UIs: links between Dagster's and MLflow's runs point there."""
+
+    dagster: str = "http://127.0.0.1:3000"
+    mlflow: str = "http://127.0.0.1:5000"
+
+
 class AutomationSettings(_Section):
     sensors: bool = Field(False, description="Whether sensors start by themselves.")
     schedules: bool = Field(False, description="Whether schedules start by themselves.")
@@ -150,6 +157,7 @@ class Settings(_Section):
     scoring: ScoringSettings = ScoringSettings()
     labeling: LabelingSettings = LabelingSettings()
     mlflow: MlflowSettings = MlflowSettings()
+    ui: UiSettings = UiSettings()
     automation: AutomationSettings = AutomationSettings()
 
     @field_validator("landing")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Kernel = Callable[[pa.RecordBatch], pa.RecordBatch]
     Progress = Callable[[int], None]
+    Report = Callable[[int, int | None], None]  # how many are done, and of how many where that is known
 
 # The Delta commit's own field for what a writer wants to say, read and written by both engines.
 COMMIT_FIELD = "userMetadata"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
@@ -13,7 +13,7 @@ from dlassets.lakehouse.tables import Table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dlassets.engines.base import Kernel
+    from dlassets.engines.base import Kernel, Report
 
 # A killed run loses at most the work of one commit.
 IMAGES_PER_COMMIT = 10_000
@@ -28,12 +28,11 @@ def derive(
     provenance: Mapping[str, Any],
     *,
     done_where: str = "TRUE",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
 ) -> Written:
     """Run `kernel` (image_id and content in, the table's columns out) over every image that the table lacks.
 
     A row that does not satisfy the SQL `done_where` (one of an older backbone, say) does not count as done.
-    `progress` is told how many images are done, and of how many.
     """
 
     def plan_and_write() -> Written:
@@ -64,7 +63,7 @@ def _append(
     todo: pa.Table,
     kernel: Kernel,
     provenance: Mapping[str, Any],
-    progress: Callable[[int, int], None] | None,
+    progress: Report | None,
 ) -> Written:
     app_id = f"dlassets/{table.name}"
     next_version = transaction_version(done, app_id) + 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from dlassets.settings import IngestSettings, LandingZone, Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from dlassets.engines.base import Report
 
 FILE_KEY = ("path", "modificationTime", "length")
 TRANSACTION = "dlassets/ingest"
@@ -50,7 +53,7 @@ def ingest(
     lake: Lake,
     settings: Settings,
     provenance: Mapping[str, Any],
-    progress: Callable[[int], None] | None = None,
+    progress: Report | None = None,
 ) -> Ingested:
     """Take in every new or changed file of every landing zone.
 
@@ -58,6 +61,14 @@ def ingest(
     """
     done = Ingested()
     problems = []
+    files_read = 0
+
+    def advance(files: int) -> None:
+        nonlocal files_read
+        files_read += files
+        if progress is not None:
+            progress(files_read, None)
+
     for name, zone in settings.landing.items():
         before = done.images + done.replaced
         try:
@@ -69,7 +80,7 @@ def ingest(
                 lambda: known_files(engine, pin(lake, "raw_images"), pin(lake, "quarantined_files")),
                 functools.partial(_ingest_batch, engine, lake, name, zone, settings.ingest, provenance, done),
                 (settings.ingest.files_per_batch, settings.ingest.bytes_per_batch),
-                progress,
+                advance,
             )
         except DlassetsError as error:  # raised again below, once the other zones are in
             problems.append(error)
@@ -165,3 +176,27 @@ def _check_files(
         "batch_id": pa.repeat(pa.scalar(batch_id), batch.num_rows),
     }
     return pa.RecordBatch.from_pydict({column.name: columns[column.name] for column in _CHECKED})
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The files of a landing zone that no run has taken in yet. `digest` names exactly these files."""
+
+    uri: str
+    files: int
+    digest: str
+
+
+def waiting_files(lake: Lake, name: str, zone: LandingZone) -> Waiting:
+    """Return what waits in a zone: a listing against the tables, without a JVM on either engine.
+
+    Raises DlassetsError where the zone is not there or cannot be listed.
+    """
+    from dlassets.engines.local import LocalEngine, list_files
+
+    uri = lake.zone(zone.uri)
+    engine = LocalEngine()
+    known = known_files(engine, pin(lake, "raw_images"), pin(lake, "quarantined_files"))
+    listing = engine.rows(list_files(name, zone, uri)).without(known, FILE_KEY).arrow().sort_by("path")
+    digest = hashlib.sha256(repr(listing.to_pydict()).encode()).hexdigest()[:16]
+    return Waiting(uri, listing.num_rows, digest)

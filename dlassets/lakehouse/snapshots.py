@@ -77,3 +77,12 @@ def replanned(plan_and_write: Callable[[], Result]) -> Result:
         except ConflictError:
             continue
     return plan_and_write()
+
+
+def row_count(snapshot: Snapshot) -> int:
+    """Return how many rows the version has, from the table's log alone."""
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+    actions = pa.table(DeltaTable(snapshot.uri, version=snapshot.version).get_add_actions(flatten=True))
+    return sum(actions["num_records"].to_pylist())

@@ -1,0 +1,85 @@
+"""What starts a pipeline by itself: new files, new answers, the clock. Started or stopped by `automation` settings."""
+
+import hashlib
+
+import dagster as dg
+
+from dlassets.defs.jobs import LABELING_PIPELINE, SCORING_PIPELINE, TRAINING_PIPELINE
+from dlassets.resources.labeling import LabelingResource
+from dlassets.resources.lake import LakeResource
+from dlassets.settings import LandingZone, Settings
+
+
+def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.SensorDefinition:
+    """Return the sensor of a landing zone: new files start ingest and scoring.
+
+    The run key names what was waiting, so a tick while the run is under way, or after it failed on the same files,
+    starts no second one.
+    """
+
+    @dg.sensor(
+        name=f"new_files_in_{name}",
+        job=SCORING_PIPELINE if not zone.labelled else TRAINING_PIPELINE,
+        minimum_interval_seconds=settings.automation.sensor_seconds,
+        default_status=_sensor_status(settings),
+        description=f"Starts the pipeline when files wait in the landing zone {name}.",
+    )
+    def new_files(
+        context: dg.SensorEvaluationContext,  # noqa: ARG001 - Dagster wants it
+        lake: dg.ResourceParam[LakeResource],
+    ) -> dg.RunRequest | dg.SkipReason:
+        from dlassets.lakehouse.ingest import waiting_files
+
+        waiting = waiting_files(lake.lake, name, zone)
+        if not waiting.files:
+            return dg.SkipReason(f"No new file in {waiting.uri}.")
+        return dg.RunRequest(run_key=f"{name}:{waiting.digest}", tags={"dlassets/waiting_files": str(waiting.files)})
+
+    return new_files
+
+
+def answers_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Return the sensor of the labelling service: new answers start the labelling pipeline."""
+
+    @dg.sensor(
+        name="new_answers",
+        job=LABELING_PIPELINE,
+        minimum_interval_seconds=settings.automation.sensor_seconds,
+        default_status=_sensor_status(settings),
+        description="Starts the labelling pipeline when people have answered.",
+    )
+    def new_answers(
+        context: dg.SensorEvaluationContext, labeling: dg.ResourceParam[LabelingResource]
+    ) -> dg.SensorResult | dg.SkipReason:
+        answers = labeling.service.answers()
+        seen = hashlib.sha256(
+            repr(sorted((a.request_id, a.label or "", a.annotator or "", str(a.answered_at)) for a in answers)).encode()
+        ).hexdigest()[:16]
+        if not answers or seen == context.cursor:
+            return dg.SkipReason("No new answer.")
+        request = dg.RunRequest(run_key=f"answers:{seen}", tags={"dlassets/answers": str(len(answers))})
+        return dg.SensorResult(run_requests=[request], cursor=seen)
+
+    return new_answers
+
+
+def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    automation = settings.automation
+    status = dg.DefaultScheduleStatus.RUNNING if automation.schedules else dg.DefaultScheduleStatus.STOPPED
+    return [
+        dg.ScheduleDefinition(
+            name="daily_scoring", job=SCORING_PIPELINE, cron_schedule=automation.scoring_cron, default_status=status
+        ),
+        dg.ScheduleDefinition(
+            name="weekly_training", job=TRAINING_PIPELINE, cron_schedule=automation.training_cron, default_status=status
+        ),
+    ]
+
+
+def sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    zones = [landing_sensor(name, zone, settings) for name, zone in settings.landing.items()]
+    return [*zones, answers_sensor(settings)]
+
+
+def _sensor_status(settings: Settings) -> dg.DefaultSensorStatus:
+    return dg.DefaultSensorStatus.RUNNING if settings.automation.sensors else dg.DefaultSensorStatus.STOPPED

@@ -1,0 +1,71 @@
+"""Asset checks: one op a table, that runs every rule of `monitoring.quality` on it, and one for files on disk."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from dlassets.lakehouse.tables import LABEL_REQUESTS, TABLES
+from dlassets.monitoring.quality import Finding, Rule, check, rules_of
+from dlassets.resources.labeling import LabelingResource
+from dlassets.resources.lake import LakeResource
+
+
+def table_checks(table: str) -> dg.AssetChecksDefinition:
+    """Return the checks of a table, each a rule, in one op."""
+    rules = rules_of(table)
+    needs_champion = any("{model_version}" in rule.broken for rule in rules)
+
+    @dg.multi_asset_check(
+        name=f"{table}_checks",
+        specs=[_spec(rule) for rule in rules],
+        required_resource_keys={"lake"} | ({"mlflow"} if needs_champion else set()),
+    )
+    def run_rules(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        lake: LakeResource = context.resources.lake
+        values = {"model_version": context.resources.mlflow.champion()[1]} if needs_champion else {}
+        names = {name for rule in rules for name in rule.reads}
+        snapshots = {snapshot.name: snapshot for snapshot in lake.pin(*names)}
+        for rule in rules:
+            yield _result(check(lake.engine, rule, snapshots, **values))
+
+    return run_rules
+
+
+def _spec(rule: Rule) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(rule.name, asset=rule.table, description=rule.description, blocking=rule.blocking)
+
+
+def _result(finding: Finding) -> dg.AssetCheckResult:
+    rule = finding.rule
+    return dg.AssetCheckResult(
+        asset_key=rule.table,
+        check_name=rule.name,
+        passed=finding.passed,
+        severity=dg.AssetCheckSeverity.ERROR if rule.blocking else dg.AssetCheckSeverity.WARN,
+        description=rule.description
+        if finding.passed
+        else f"{finding.broken} rows break it, such as {finding.examples[0]}",
+        metadata={"broken": finding.broken, "examples": [str(example) for example in finding.examples]},
+    )
+
+
+@dg.asset_check(
+    asset=LABEL_REQUESTS.name,
+    name="photos_written",
+    description="Every open request's photo lies where people look for it.",
+    blocking=True,
+)
+def photos_written(
+    lake: dg.ResourceParam[LakeResource], labeling: dg.ResourceParam[LabelingResource]
+) -> dg.AssetCheckResult:
+    from dlassets.labeling.requests import without_photo
+
+    missing = without_photo(lake.engine, labeling.service, lake.pin(LABEL_REQUESTS.name)[0])
+    return dg.AssetCheckResult(
+        passed=not missing,
+        metadata={"missing": len(missing), "examples": missing[:5]},
+        description=f"{len(missing)} requests have no photo to look at" if missing else None,
+    )
+
+
+CHECKS = [*(table_checks(table) for table in TABLES), photos_written]

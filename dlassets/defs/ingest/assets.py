@@ -1,0 +1,64 @@
+"""Photos in: raw images, what was refused, what they look like, and the label in force of each."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from dlassets.defs.common import INGEST, provenance, table_result, table_spec
+from dlassets.engines.base import Commit, Written
+from dlassets.lakehouse.tables import HUMAN_LABELS, IMAGE_PROFILES, LABELED_IMAGES, QUARANTINED_FILES, RAW_IMAGES
+from dlassets.resources.lake import LakeResource
+from dlassets.resources.progress import LoggedProgress
+
+
+@dg.multi_asset(
+    specs=[table_spec(RAW_IMAGES, INGEST), table_spec(QUARANTINED_FILES, INGEST)],
+    description="Take every new or changed file of every landing zone in, once.",
+)
+def ingested_files(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[LakeResource],
+    progress: dg.ResourceParam[LoggedProgress],
+) -> Iterator[dg.MaterializeResult]:
+    from dlassets.lakehouse.ingest import ingest
+
+    origin = provenance(context, RAW_IMAGES.name, [])
+    report = progress.of(context, "files read")
+    done = ingest(lake.engine, lake.lake, lake.settings, origin.as_dict(), report)
+    taken_in = Written(0, done.images, done.replaced, changed=done.images + done.replaced > 0)
+    refused = Written(0, done.quarantined, changed=done.quarantined > 0)
+    yield table_result(
+        lake, RAW_IMAGES, taken_in, origin, metadata={"batches": done.batches, "by_landing_zone": done.zones}
+    )
+    yield table_result(lake, QUARANTINED_FILES, refused, origin)
+
+
+@dg.multi_asset(specs=[table_spec(IMAGE_PROFILES, INGEST, reads=[RAW_IMAGES])])
+def image_profiles(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[LakeResource],
+    progress: dg.ResourceParam[LoggedProgress],
+) -> dg.MaterializeResult:
+    from dlassets.images.profile import profile_images
+    from dlassets.lakehouse.derived import derive
+
+    (raw,) = lake.pin(RAW_IMAGES.name)
+    origin = provenance(context, IMAGE_PROFILES.name, [raw])
+    report = progress.of(context, "images profiled")
+    written = derive(lake.engine, lake.lake, raw, IMAGE_PROFILES, profile_images, origin.as_dict(), progress=report)
+    return table_result(lake, IMAGE_PROFILES, written, origin)
+
+
+@dg.multi_asset(specs=[table_spec(LABELED_IMAGES, INGEST, reads=[RAW_IMAGES, HUMAN_LABELS])])
+def labeled_images(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeResource]) -> dg.MaterializeResult:
+    from dlassets.lakehouse.labels import known_classes, update_labels
+
+    raw, human, labeled = lake.pin(RAW_IMAGES.name, HUMAN_LABELS.name, LABELED_IMAGES.name)
+    split = lake.settings.split
+    origin = provenance(context, LABELED_IMAGES.name, [raw, human], parameters=split.model_dump())
+    commit = Commit(origin.as_dict())
+    written = update_labels(lake.engine, raw, human, labeled, lake.settings.landing, split, commit)
+    classes = known_classes(lake.engine, lake.pin(LABELED_IMAGES.name)[0])
+    return table_result(
+        lake, LABELED_IMAGES, written, origin, metadata={"classes": {str(k): v for k, v in classes.items()}}
+    )

@@ -1,0 +1,48 @@
+"""The pipelines as jobs, each one run at a time (deploy/dagster.yaml limits runs by the tag)."""
+
+from typing import Any
+
+import dagster as dg
+
+from dlassets.defs.common import PIPELINE_TAG
+
+
+def _pipeline(name: str, description: str, *assets: str) -> Any:
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*assets),
+        description=description,
+        tags={PIPELINE_TAG: name},
+    )
+
+
+TRAINING_PIPELINE = _pipeline(
+    "training_pipeline",
+    "Take photos in, label them, embed them, train, register, and promote what is at least as good.",
+    "raw_images",
+    "quarantined_files",
+    "image_profiles",
+    "labeled_images",
+    "image_features",
+    "training_set",
+    "trained_model",
+    "registered_version",
+)
+SCORING_PIPELINE = _pipeline(
+    "scoring_pipeline",
+    "Take photos in, score those without a label, and send the unsure ones to people.",
+    "raw_images",
+    "quarantined_files",
+    "image_profiles",
+    "labeled_images",
+    "image_features",
+    "predictions",
+    "label_requests",
+)
+LABELING_PIPELINE = _pipeline(
+    "labeling_pipeline",
+    "Collect people's answers and merge them into the labels.",
+    "human_labels",
+    "labeled_images",
+)
+JOBS = [TRAINING_PIPELINE, SCORING_PIPELINE, LABELING_PIPELINE]

@@ -1,0 +1,76 @@
+"""People: which images they are asked about, and what they answered."""
+
+import dagster as dg
+
+from dlassets.defs.common import LABELING, provenance, table_result, table_spec
+from dlassets.engines.base import Commit
+from dlassets.lakehouse.tables import HUMAN_LABELS, LABEL_REQUESTS, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
+from dlassets.resources.labeling import LabelingResource
+from dlassets.resources.lake import LakeResource
+from dlassets.resources.mlflow import MlflowResource
+
+
+@dg.multi_asset(specs=[table_spec(HUMAN_LABELS, LABELING)])
+def human_labels(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[LakeResource],
+    labeling: dg.ResourceParam[LabelingResource],
+) -> dg.MaterializeResult:
+    from dlassets.labeling.answers import collect_answers
+    from dlassets.lakehouse.labels import known_classes
+    from dlassets.lakehouse.snapshots import replanned
+
+    requests, labeled = lake.pin(LABEL_REQUESTS.name, LABELED_IMAGES.name)
+    origin = provenance(context, HUMAN_LABELS.name, [requests, labeled])
+    classes = known_classes(lake.engine, labeled)
+    written = replanned(
+        lambda: collect_answers(
+            lake.engine,
+            labeling.service,
+            lake.pin(HUMAN_LABELS.name)[0],
+            requests,
+            classes,
+            Commit(origin.as_dict()),
+        )
+    )
+    return table_result(lake, HUMAN_LABELS, written, origin)
+
+
+@dg.multi_asset(
+    specs=[table_spec(LABEL_REQUESTS, LABELING, reads=[RAW_IMAGES, PREDICTIONS, LABELED_IMAGES, HUMAN_LABELS])]
+)
+def label_requests(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[LakeResource],
+    mlflow: dg.ResourceParam[MlflowResource],
+    labeling: dg.ResourceParam[LabelingResource],
+) -> dg.MaterializeResult:
+    from dlassets.labeling.requests import close_answered, send_requests
+    from dlassets.lakehouse.labels import known_classes
+
+    requests, answers = lake.pin(LABEL_REQUESTS.name, HUMAN_LABELS.name)
+    inputs = lake.pin(RAW_IMAGES.name, PREDICTIONS.name, LABELED_IMAGES.name)
+    name, version = mlflow.champion()
+    settings = lake.settings.labeling
+    origin = provenance(
+        context, LABEL_REQUESTS.name, [*inputs, answers], model=f"{name}/{version}", parameters=settings.model_dump()
+    )
+    commit = Commit(origin.as_dict())
+    closed = close_answered(lake.engine, requests, answers, commit)
+    sent = send_requests(
+        lake.engine,
+        labeling.service,
+        {snapshot.name: snapshot for snapshot in (*inputs, *lake.pin(LABEL_REQUESTS.name))},
+        model_name=name,
+        model_version=version,
+        settings=settings,
+        classes=known_classes(lake.engine, inputs[2]),
+        commit=commit,
+    )
+    return table_result(
+        lake,
+        LABEL_REQUESTS,
+        sent if sent.changed else closed,
+        origin,
+        metadata={"requests_sent": sent.inserted, "requests_closed": closed.updated},
+    )

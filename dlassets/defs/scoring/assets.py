@@ -1,0 +1,43 @@
+"""What the champion says of every image without a label."""
+
+import dagster as dg
+
+from dlassets.defs.common import SCORING, provenance, table_result, table_spec
+from dlassets.lakehouse.tables import IMAGE_FEATURES, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
+from dlassets.resources.lake import LakeResource
+from dlassets.resources.mlflow import MlflowResource
+from dlassets.resources.progress import LoggedProgress
+
+_SPEC = table_spec(PREDICTIONS, SCORING, reads=[RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES])
+
+
+@dg.multi_asset(specs=[_SPEC.merge_attributes(deps=["registered_version"])])
+def predictions(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[LakeResource],
+    mlflow: dg.ResourceParam[MlflowResource],
+    progress: dg.ResourceParam[LoggedProgress],
+) -> dg.MaterializeResult:
+    from dlassets.registry.lifecycle import load_version
+    from dlassets.scoring.batch import score_new
+
+    inputs = raw, labeled, features, done = lake.pin(
+        RAW_IMAGES.name, LABELED_IMAGES.name, IMAGE_FEATURES.name, PREDICTIONS.name
+    )
+    name, version = mlflow.champion()
+    origin = provenance(context, PREDICTIONS.name, inputs, model=f"{name}/{version}")
+    package = load_version(mlflow.client, name, version)
+    report = progress.of(context, "images scored")
+    written = score_new(
+        lake.engine,
+        raw,
+        labeled,
+        features,
+        done,
+        package,
+        (name, version),
+        lake.settings.scoring.top_k,
+        origin.as_dict(),
+        report,
+    )
+    return table_result(lake, PREDICTIONS, written, origin, metadata={"model": name, "model_version": version})

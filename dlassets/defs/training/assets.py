@@ -1,0 +1,186 @@
+"""From labelled images to a registered model: features, the training set, the model, its version."""
+
+import base64
+import functools
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dlassets.defs.common import OWNERS, TRAINING, provenance, table_result, table_spec
+from dlassets.lakehouse.tables import IMAGE_FEATURES, LABELED_IMAGES, RAW_IMAGES, TEST, TRAINING_SET
+from dlassets.resources.lake import LakeResource
+from dlassets.resources.mlflow import MlflowResource
+from dlassets.resources.progress import LoggedProgress
+from dlassets.resources.trainer import Trainer
+
+if TYPE_CHECKING:
+    from dlassets.registry.tracking import TrainingInputs
+
+TRAINED_MODEL = "trained_model"
+REGISTERED_VERSION = "registered_version"
+GATE = "at_least_as_good_as_champion"
+
+
+@dg.multi_asset(specs=[table_spec(IMAGE_FEATURES, TRAINING, reads=[RAW_IMAGES])])
+def image_features(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[LakeResource],
+    progress: dg.ResourceParam[LoggedProgress],
+) -> dg.MaterializeResult:
+    from dlassets.lakehouse.derived import derive
+    from dlassets.learning.backbones import embed_images, feature_version
+
+    (raw,) = lake.pin(RAW_IMAGES.name)
+    settings = lake.settings.features
+    version = feature_version(settings.backbone)
+    origin = provenance(context, IMAGE_FEATURES.name, [raw], parameters={"feature_version": version})
+    written = derive(
+        lake.engine,
+        lake.lake,
+        raw,
+        IMAGE_FEATURES,
+        functools.partial(embed_images, backbone=settings.backbone, runtime=settings.runtime),
+        origin.as_dict(),
+        done_where=f"feature_version = '{version}'",
+        progress=progress.of(context, "images embedded"),
+    )
+    return table_result(lake, IMAGE_FEATURES, written, origin, metadata={"feature_version": version})
+
+
+@dg.multi_asset(specs=[table_spec(TRAINING_SET, TRAINING, reads=[LABELED_IMAGES, IMAGE_FEATURES])])
+def training_set(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeResource]) -> dg.MaterializeResult:
+    from dlassets.lakehouse.training_set import build_training_set
+    from dlassets.learning.backbones import feature_version
+
+    labeled, features, current = lake.pin(LABELED_IMAGES.name, IMAGE_FEATURES.name, TRAINING_SET.name)
+    version = feature_version(lake.settings.features.backbone)
+    origin = provenance(context, TRAINING_SET.name, [labeled, features], parameters={"feature_version": version})
+    written = build_training_set(lake.engine, labeled, features, current, version, origin.as_dict())
+    return table_result(lake, TRAINING_SET, written, origin, metadata={"feature_version": version})
+
+
+@dg.asset(
+    deps=[TRAINING_SET.name],
+    description="An MLflow run with its model, metrics, pictures and inputs.",
+    group_name=TRAINING,
+    owners=OWNERS,
+    kinds={"torch", "mlflow"},
+    code_version="1",
+)
+def trained_model(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[LakeResource],
+    mlflow: dg.ResourceParam[MlflowResource],
+    trainer: dg.ResourceParam[Trainer],
+    progress: dg.ResourceParam[LoggedProgress],
+) -> dg.MaterializeResult:
+    from dlassets.lakehouse.photos import photos_of
+    from dlassets.learning.training import read_splits
+    from dlassets.registry.lifecycle import find_run
+    from dlassets.registry.tracking import train_and_log
+
+    (raw,) = lake.pin(RAW_IMAGES.name)
+    inputs = _training_inputs(lake, trainer)
+    run = find_run(mlflow.client, mlflow.experiment, inputs.sha256)
+    is_new = run is None
+    if run is None:
+        splits = read_splits(inputs.training_set)
+        photos = functools.partial(photos_of, lake.engine, raw)
+        tags = {"dagster_asset": TRAINED_MODEL, "mlflow.note.content": _link_back(lake, context.run_id)}
+        with mlflow.run() as tracking:
+            train_and_log(tracking, inputs, splits, trainer.fit, photos, tags, progress.of(context, "epochs"))
+        run = mlflow.run_of(inputs.sha256)
+    origin = provenance(context, TRAINED_MODEL, [inputs.training_set], parameters={"inputs_sha256": inputs.sha256})
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(run.info.run_id),
+        metadata={
+            "changed": "a new run" if is_new else "nothing new: the run that learned from these inputs stands",
+            "mlflow_run_id": run.info.run_id,
+            "mlflow_run": dg.MetadataValue.url(mlflow.run_url(run)),
+            "test_accuracy": run.data.metrics["test_accuracy"],
+            "test_accuracy_interval": f"{run.data.metrics['test_accuracy_low']:.3f} to "
+            f"{run.data.metrics['test_accuracy_high']:.3f}",
+            "training_set_version": inputs.training_set.version,
+            "confusion_matrix": _picture(mlflow, run.info.run_id),
+            "provenance": dg.MetadataValue.json(origin.as_dict()),
+        },
+    )
+
+
+@dg.asset(
+    deps=[TRAINED_MODEL],
+    description="A version in MLflow's registry, champion where it is at least as good as the champion was.",
+    group_name=TRAINING,
+    owners=OWNERS,
+    kinds={"mlflow"},
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            GATE,
+            asset=REGISTERED_VERSION,
+            blocking=True,
+            description="Promoted only where its accuracy on the same test rows is not below the champion's.",
+        )
+    ],
+)
+def registered_version(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[LakeResource],
+    mlflow: dg.ResourceParam[MlflowResource],
+    trainer: dg.ResourceParam[Trainer],
+) -> dg.MaterializeResult:
+    from dlassets.learning.training import read_split
+    from dlassets.registry.lifecycle import compare, promote, register
+
+    settings = lake.settings.registry
+    inputs = _training_inputs(lake, trainer)
+    run = mlflow.run_of(inputs.sha256)
+    version = register(mlflow.client, settings.model_name, run)
+    verdict = compare(
+        mlflow.client, settings.model_name, version, read_split(inputs.training_set, TEST), settings.tolerance
+    )
+    if verdict.passed:
+        promote(mlflow.client, settings.model_name, version, verdict, context.run_id)
+    origin = provenance(context, REGISTERED_VERSION, [inputs.training_set], model=f"{settings.model_name}/{version}")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(str(version)),
+        metadata={
+            "model": settings.model_name,
+            "version": version,
+            "verdict": verdict.explanation,
+            "mlflow_run": dg.MetadataValue.url(mlflow.run_url(run)),
+            "provenance": dg.MetadataValue.json(origin.as_dict()),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                passed=verdict.passed,
+                check_name=GATE,
+                description=verdict.explanation,
+                metadata={
+                    "challenger_accuracy": verdict.challenger.accuracy,
+                    "champion_accuracy": verdict.champion.accuracy if verdict.champion else None,
+                    "test_rows": verdict.challenger.rows,
+                },
+            )
+        ],
+    )
+
+
+def _training_inputs(lake: LakeResource, trainer: Trainer) -> "TrainingInputs":
+    from dlassets.learning.backbones import feature_version
+    from dlassets.registry.tracking import TrainingInputs
+
+    backbone = lake.settings.features.backbone
+    (learned_from,) = lake.pin(TRAINING_SET.name)
+    return TrainingInputs(learned_from, backbone, feature_version(backbone), trainer.settings)
+
+
+def _link_back(lake: LakeResource, run_id: str) -> str:
+    return f"Materialized by Dagster run [{run_id}]({lake.settings.ui.dagster}/runs/{run_id})."
+
+
+def _picture(mlflow: MlflowResource, run_id: str) -> dg.MarkdownMetadataValue:
+    from dlassets.registry.tracking import CONFUSION_MATRIX, picture_of
+
+    encoded = base64.b64encode(picture_of(mlflow.client, run_id, CONFUSION_MATRIX)).decode()
+    return dg.MetadataValue.md(f"![confusion matrix](data:image/png;base64,{encoded})")

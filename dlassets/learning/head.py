@@ -1,0 +1,37 @@
+"""A linear head on frozen features: what is trained, stored and scored with.
+
+Prediction is numpy alone, so that scoring needs no torch. Class index and label are mapped by the class list, so labels
+need not start at 0 nor be dense.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Head:
+    """`weight` is (classes, features), `bias` (classes,); inputs are standardised by `mean` and `scale` (features,)."""
+
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return (rows, classes) probabilities of (rows, features)."""
+        logits = ((features - self.mean) / self.scale) @ self.weight.T + self.bias
+        exponents = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
+        return exponents / exponents.sum(axis=1, keepdims=True)
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the likeliest label of each row."""
+        return np.asarray(self.labels)[self.probabilities(features).argmax(axis=1)]

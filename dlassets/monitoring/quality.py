@@ -1,0 +1,198 @@
+"""What must hold of every table, as SQL that finds the rows that break it. Run by either engine on pinned versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dlassets.engines.base import Engine, Snapshot
+from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION, Table
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`broken` is SQL for the rows that break the rule, over the tables in `reads`.
+
+    A `blocking` rule protects people downstream: what depends on the table does not run where it is broken. Names in
+    braces (`{model_version}`) are filled in by the one who runs the rule.
+    """
+
+    name: str
+    table: str
+    description: str
+    broken: str
+    reads: tuple[str, ...]
+    blocking: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How many rows break a rule, and a few of them."""
+
+    rule: Rule
+    broken: int
+    examples: list[dict[str, Any]]
+
+    @property
+    def passed(self) -> bool:
+        return self.broken == 0
+
+
+def check(engine: Engine, rule: Rule, snapshots: Mapping[str, Snapshot], **values: Any) -> Finding:
+    """Count the rows that break the rule. `values` fill the names in braces."""
+    found = f"({rule.broken.format(**values)}) AS found"
+    tables = {name: snapshots[name] for name in rule.reads}
+    count = engine.sql(f"SELECT COUNT(*) AS broken FROM {found}", tables).arrow()["broken"][0].as_py()  # noqa: S608 - a rule of this module
+    examples = engine.sql(f"SELECT * FROM {found} LIMIT {SHOWN}", tables).arrow().to_pylist() if count else []  # noqa: S608 - as above
+    return Finding(rule, count, examples)
+
+
+def unique_key(table: Table) -> Rule:
+    """A table's key is a key."""
+    key = ", ".join(table.key)
+    return Rule(
+        f"unique_{'_and_'.join(table.key)}",
+        table.name,
+        f"No two rows have the same {key}.",
+        f"SELECT {key}, COUNT(*) AS copies FROM {table.name} GROUP BY {key} HAVING COUNT(*) > 1",  # noqa: S608 - of the schema
+        (table.name,),
+        blocking=True,
+    )
+
+
+RULES = (
+    *(unique_key(table) for table in TABLES.values()),
+    Rule(
+        "image_ids_are_hashes",
+        "raw_images",
+        "Every image is named by a SHA-256: 64 hexadecimal digits.",
+        "SELECT path, image_id FROM raw_images WHERE LENGTH(image_id) <> 64 OR image_id <> LOWER(image_id)",
+        ("raw_images",),
+        blocking=True,
+    ),
+    Rule(
+        "no_empty_image",
+        "raw_images",
+        "Every image taken in has bytes.",
+        "SELECT path FROM raw_images WHERE length <= 0",
+        ("raw_images",),
+        blocking=True,
+    ),
+    Rule(
+        "nothing_quarantined",
+        "quarantined_files",
+        "No file was refused. A warning: `quarantined_files` says which were, and why.",
+        "SELECT path, reason, detail FROM quarantined_files",
+        ("quarantined_files",),
+    ),
+    Rule(
+        "every_image_profiled",
+        "image_profiles",
+        "Every image has its profile.",
+        "SELECT path FROM raw_images WHERE image_id NOT IN (SELECT image_id FROM image_profiles)",
+        ("raw_images", "image_profiles"),
+    ),
+    Rule(
+        "every_answer_is_decided",
+        "human_labels",
+        "An answer is accepted with image and label, or refused with a reason.",
+        "SELECT request_id, status FROM human_labels WHERE status NOT IN ('accepted', 'refused') "
+        "OR (status = 'accepted' AND (image_id IS NULL OR label IS NULL)) "
+        "OR (status = 'refused' AND reason IS NULL)",
+        ("human_labels",),
+        blocking=True,
+    ),
+    Rule(
+        "nothing_refused",
+        "human_labels",
+        "No answer was refused. A warning: the column `reason` says why.",
+        "SELECT request_id, answer, reason, origin FROM human_labels WHERE status = 'refused'",
+        ("human_labels",),
+    ),
+    Rule(
+        "exactly_one_split",
+        "labeled_images",
+        "Every image is on exactly one side.",
+        f"SELECT path, split FROM labeled_images WHERE split IS NULL "  # noqa: S608 - constants
+        f"OR split NOT IN ('{TRAIN}', '{VALIDATION}', '{TEST}')",
+        ("labeled_images",),
+        blocking=True,
+    ),
+    Rule(
+        "equal_bytes_never_straddle",
+        "labeled_images",
+        "Equal bytes are on one side, under however many paths.",
+        "SELECT image_id, MIN(path) AS path FROM labeled_images GROUP BY image_id HAVING MIN(split) <> MAX(split)",
+        ("labeled_images",),
+        blocking=True,
+    ),
+    Rule(
+        "equal_bytes_have_one_label",
+        "labeled_images",
+        "Equal bytes carry one label. A warning: where they do not, the training set leaves the image out.",
+        "SELECT image_id, MIN(path) AS path, MIN(label) AS one, MAX(label) AS other FROM labeled_images "
+        "GROUP BY image_id HAVING MIN(label) <> MAX(label)",
+        ("labeled_images",),
+    ),
+    Rule(
+        "every_image_embedded",
+        "image_features",
+        "Every image has features.",
+        "SELECT path FROM raw_images WHERE image_id NOT IN (SELECT image_id FROM image_features)",
+        ("raw_images", "image_features"),
+        blocking=True,
+    ),
+    Rule(
+        "one_backbone",
+        "training_set",
+        "All rows have features of one version.",
+        "SELECT MIN(feature_version) AS one, MAX(feature_version) AS other FROM training_set "
+        "HAVING MIN(feature_version) <> MAX(feature_version)",
+        ("training_set",),
+        blocking=True,
+    ),
+    Rule(
+        "labels_as_in_force",
+        "training_set",
+        "Every row carries the label in force, on the side it belongs to.",
+        "SELECT t.path FROM training_set AS t LEFT JOIN labeled_images AS l ON l.path = t.path "
+        "AND l.image_id = t.image_id AND l.label = t.label AND l.split = t.split WHERE l.path IS NULL",
+        ("training_set", "labeled_images"),
+        blocking=True,
+    ),
+    Rule(
+        "every_unlabelled_image_scored",
+        "predictions",
+        "Every image without a label has a prediction by the champion.",
+        "SELECT r.path FROM raw_images AS r "
+        "LEFT JOIN labeled_images AS l ON l.path = r.path AND l.image_id = r.image_id "
+        "LEFT JOIN predictions AS p ON p.path = r.path AND p.image_id = r.image_id "
+        "AND p.model_version = {model_version} WHERE l.path IS NULL AND p.path IS NULL",
+        ("raw_images", "labeled_images", "predictions"),
+        blocking=True,
+    ),
+    Rule(
+        "confidence_is_a_probability",
+        "predictions",
+        "Confidence and margin lie between 0 and 1.",
+        "SELECT path, confidence, margin FROM predictions WHERE NOT (confidence BETWEEN 0 AND 1 "
+        "AND margin BETWEEN 0 AND 1)",
+        ("predictions",),
+        blocking=True,
+    ),
+    Rule(
+        "one_open_request_an_image",
+        "label_requests",
+        "No image is open in two requests.",
+        "SELECT image_id, COUNT(*) AS requests FROM label_requests WHERE status = 'open' "
+        "GROUP BY image_id HAVING COUNT(*) > 1",
+        ("label_requests",),
+    ),
+)
+
+
+def rules_of(table: str) -> tuple[Rule, ...]:
+    return tuple(rule for rule in RULES if rule.table == table)

@@ -1,0 +1,136 @@
+"""A model version's life: found, registered, compared with the champion, promoted. Every step can be repeated."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlassets.errors import DlassetsError
+from dlassets.learning.evaluation import Evaluation, evaluate
+from dlassets.learning.training import Rows
+from dlassets.registry.package import ModelPackage
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+TAG_INPUTS = "dlassets.inputs_sha256"
+TAG_PROMOTIONS = "dlassets.promotions"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a challenger did against the champion (None for the first version) on the same test rows."""
+
+    challenger: Evaluation
+    champion: Evaluation | None
+    champion_version: int | None
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.champion is None or self.challenger.accuracy >= self.champion.accuracy - self.tolerance
+
+    @property
+    def explanation(self) -> str:
+        says = f"accuracy {self.challenger.accuracy:.4f} on {self.challenger.rows} test rows"
+        if self.champion is None:
+            return f"{says}; there was no champion"
+        relation = "at least as good as" if self.passed else "worse than"
+        return f"{says}, {relation} champion version {self.champion_version}'s {self.champion.accuracy:.4f}"
+
+
+def find_run(client: MlflowClient, experiment: str, inputs_sha256: str) -> Run | None:
+    """Return the finished run that learned from exactly these inputs, if there is one."""
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    runs = client.search_runs(
+        [found.experiment_id],
+        f"tags.`{TAG_INPUTS}` = '{inputs_sha256}' AND attributes.status = 'FINISHED'",
+        max_results=1,
+    )
+    return runs[0] if runs else None
+
+
+def register(client: MlflowClient, model_name: str, run: Run) -> int:
+    """Register the run's model as a version, as challenger; a run that is registered already keeps its version."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.search_model_versions(f"name = '{model_name}' AND run_id = '{run.info.run_id}'")
+    if found:
+        return int(found[0].version)
+    try:
+        client.create_registered_model(model_name, description="Photos to classes: a linear head on a frozen backbone.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    models = run.outputs.model_outputs if run.outputs else []
+    if not models:
+        raise DlassetsError(f"MLflow run {run.info.run_id} holds no model. Materialize trained_model again.")
+    source = f"models:/{models[0].model_id}"
+    version = client.create_model_version(model_name, source, run_id=run.info.run_id, model_id=models[0].model_id)
+    client.set_registered_model_alias(model_name, CHALLENGER, version.version)
+    return int(version.version)
+
+
+def version_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> int | None:
+    """Return the version behind an alias, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return int(client.get_model_version_by_alias(model_name, alias).version)
+    except MlflowException as error:
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            return None
+        raise
+
+
+def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPackage:
+    """Download the package of a registered version."""
+    import mlflow
+
+    folder = mlflow.artifacts.download_artifacts(
+        artifact_uri=f"models:/{model_name}/{version}", tracking_uri=client.tracking_uri
+    )
+    return ModelPackage.load(Path(folder) / "artifacts" / "package")
+
+
+def compare(client: MlflowClient, model_name: str, version: int, test: Rows, tolerance: float) -> Verdict:
+    """Evaluate a version and the champion on the same test rows."""
+    challenger = load_version(client, model_name, version)
+    champion_version = version_of(client, model_name)
+    if champion_version is None:
+        return Verdict(evaluate(challenger.head, test), None, None, tolerance)
+    champion = load_version(client, model_name, champion_version)
+    if champion.feature_version != challenger.feature_version:
+        raise DlassetsError(
+            f"Champion version {champion_version} reads features {champion.feature_version}, and version {version} "
+            f"{challenger.feature_version}: they cannot be compared on these rows. Set features.backbone back, or "
+            f"remove the alias {CHAMPION!r} to start anew."
+        )
+    return Verdict(evaluate(challenger.head, test), evaluate(champion.head, test), champion_version, tolerance)
+
+
+def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:
+    """Make a version the champion; write down when, over which, and why. Nothing changes for the champion itself."""
+    if version_of(client, model_name) == version:
+        return
+    if not verdict.passed:
+        raise DlassetsError(f"Version {version} may not be promoted: {verdict.explanation}.")
+    client.set_registered_model_alias(model_name, CHAMPION, version)
+    history = json.loads(client.get_registered_model(model_name).tags.get(TAG_PROMOTIONS, "[]"))
+    history.append(
+        {
+            "version": version,
+            "over": verdict.champion_version,
+            "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            "why": verdict.explanation,
+            "run_id": run_id,
+        }
+    )
+    client.set_registered_model_tag(model_name, TAG_PROMOTIONS, json.dumps(history))

@@ -1,0 +1,86 @@
+"""The model package: all that is needed to turn image bytes into a label, in files that hold no code and no pickle.
+
+A folder with `head.npz` (the head's arrays) and `package.json` (classes, backbone, feature version). MLflow wraps it in
+a pyfunc (`registry/pyfunc_model.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlassets.errors import DlassetsError
+from dlassets.learning.head import Head
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1
+_ARRAYS = ("weight", "bias", "mean", "scale")
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A head, and the backbone whose features it was trained on."""
+
+    head: Head
+    backbone: str
+    feature_version: str
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / "head.npz", **{name: getattr(self.head, name) for name in _ARRAYS})
+        description = {
+            "format": FORMAT,
+            "backbone": self.backbone,
+            "feature_version": self.feature_version,
+            "classes": [
+                {"label": label, "name": name} for label, name in zip(self.head.labels, self.head.names, strict=True)
+            ],
+        }
+        (folder / "package.json").write_text(json.dumps(description, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> ModelPackage:
+        """Read a package. Raises DlassetsError where it is not one, or is of a newer format."""
+        try:
+            description = json.loads((folder / "package.json").read_text())
+            with np.load(folder / "head.npz", allow_pickle=False) as arrays:
+                head = {name: arrays[name] for name in _ARRAYS}
+        except (OSError, ValueError, KeyError) as error:
+            raise DlassetsError(f"{folder} holds no readable model package: {error}") from error
+        if description["format"] != FORMAT:
+            raise DlassetsError(
+                f"{folder} is a package of format {description['format']}, and this dlassets reads format {FORMAT}. "
+                "Install the dlassets that made it."
+            )
+        classes = description["classes"]
+        return cls(
+            Head(tuple(c["label"] for c in classes), tuple(c["name"] for c in classes), **head),
+            description["backbone"],
+            description["feature_version"],
+        )
+
+
+def ranked(head: Head, probabilities: NDArray[np.float64], top_k: int) -> list[dict[str, Any]]:
+    """Return label, name, confidence, margin and top_k of each row of (rows, classes) probabilities."""
+    places = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(top_k, 2)]
+    rows = []
+    for row, best in zip(probabilities, places, strict=True):
+        top = [
+            {"label": head.labels[place], "name": head.names[place], "confidence": float(row[place])} for place in best
+        ]
+        rows.append(
+            {
+                "label": top[0]["label"],
+                "name": top[0]["name"],
+                "confidence": top[0]["confidence"],
+                "margin": top[0]["confidence"] - top[1]["confidence"],
+                "top_k": top[:top_k],
+            }
+        )
+    return rows

@@ -1,0 +1,46 @@
+"""The lake as assets see it: its settings, its engine, and pinned versions of its tables."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from dlassets.engines.base import Engine, Snapshot
+from dlassets.lakehouse import snapshots
+from dlassets.lakehouse.lake import Lake
+from dlassets.settings import Settings
+
+
+class LakeResource:
+    """One lake and the engine that runs on it. The engine starts when it is first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lake = Lake.at(settings.root)
+
+    @cached_property
+    def engine(self) -> Engine:
+        return engine_of(self.settings)
+
+    def pin(self, *names: str) -> list[Snapshot]:
+        """Return the newest version of each table, read through dagster-deltalake; a missing table is created."""
+        return [self._pin(name) for name in names]
+
+    def _pin(self, name: str) -> Snapshot:
+        from dagster_deltalake import DeltaTableResource, LocalConfig
+
+        snapshots.create(self.lake, name)
+        uri = self.lake.table(name)
+        table = DeltaTableResource(url=uri, storage_options=LocalConfig()).load()
+        return Snapshot(name, uri, table.version())
+
+
+def engine_of(settings: Settings) -> Engine:
+    """Return the engine that the settings name."""
+    if settings.engine == "local":
+        from dlassets.engines.local import LocalEngine
+
+        return LocalEngine()
+    from dlassets.engines.spark import SparkEngine
+    from dlassets.resources.spark import spark_session
+
+    return SparkEngine(lambda: spark_session(settings.spark))

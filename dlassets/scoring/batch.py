@@ -1,0 +1,109 @@
+"""Give every image without a label a prediction by one model version, from its features, through the engine."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlassets.engines.base import Commit, Engine, Snapshot, Written
+from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
+from dlassets.learning.head import Head
+from dlassets.registry.package import ModelPackage, ranked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dlassets.engines.base import Report
+
+_SCORED = PREDICTIONS.columns_named("image_id", "predicted_label", "predicted_name", "confidence", "margin", "top_k")
+
+
+def score_new(
+    engine: Engine,
+    raw_images: Snapshot,
+    labeled_images: Snapshot,
+    image_features: Snapshot,
+    predictions: Snapshot,
+    package: ModelPackage,
+    model: tuple[str, int],
+    top_k: int,
+    provenance: Mapping[str, Any],
+    progress: Report | None = None,
+) -> Written:
+    """Score the paths that have no label, and no prediction by `model` (name, version), and merge them.
+
+    A path whose bytes changed since it was scored is scored again.
+    """
+    name, version = model
+    todo = engine.sql(
+        f"""
+        SELECT images.path, images.image_id FROM raw_images AS images
+        LEFT JOIN labeled_images AS labels ON labels.path = images.path AND labels.image_id = images.image_id
+        LEFT JOIN predictions AS done ON done.path = images.path AND done.image_id = images.image_id
+            AND done.model_name = '{name}' AND done.model_version = {version}
+        WHERE labels.path IS NULL AND done.path IS NULL
+        """,  # noqa: S608 - the model's name is a setting, its version a number
+        {"raw_images": raw_images, "labeled_images": labeled_images, "predictions": predictions},
+    ).arrow()
+    if not todo.num_rows:
+        return Written(predictions.version, changed=False)
+    images = engine.sql("SELECT DISTINCT image_id FROM todo", {"todo": engine.rows(todo)}).arrow()
+    finished = 0
+
+    def advance(rows: int) -> None:
+        nonlocal finished
+        finished += rows
+        if progress is not None:
+            progress(finished, images.num_rows)
+
+    scored = engine.map(
+        image_features,
+        IMAGE_FEATURES.names,
+        engine.rows(images),
+        functools.partial(classify, head=package.head, feature_version=package.feature_version, top_k=top_k),
+        _SCORED,
+        advance,
+    )
+    rows = engine.sql(
+        """
+        SELECT todo.*, scored.predicted_label, scored.predicted_name, scored.confidence, scored.margin, scored.top_k
+        FROM todo JOIN scored ON scored.image_id = todo.image_id
+        """,
+        {"todo": engine.rows(_stamped(todo, name, version)), "scored": scored},
+    )
+    return engine.merge(rows, PREDICTIONS, predictions.uri, Commit(provenance))
+
+
+def _stamped(todo: pa.Table, name: str, version: int) -> pa.Table:
+    import pyarrow as pa
+
+    for column, value in (("model_name", name), ("model_version", version), ("scored_at", dt.datetime.now(dt.UTC))):
+        scalar = pa.scalar(value, PREDICTIONS.schema.field(column).type)
+        todo = todo.append_column(column, pa.repeat(scalar, todo.num_rows))
+    return todo
+
+
+def classify(batch: pa.RecordBatch, *, head: Head, feature_version: str, top_k: int) -> pa.RecordBatch:
+    """Kernel: rows of `image_features` to label, name, confidence, margin and top_k."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    batch = batch.filter(pc.equal(batch["feature_version"], feature_version))
+    features = np.asarray(batch["features"].values, dtype=np.float32).reshape(batch.num_rows, -1)
+    rows = ranked(head, head.probabilities(features), top_k) if batch.num_rows else []
+    columns: dict[str, list[Any]] = {
+        "image_id": batch["image_id"].to_pylist(),
+        "predicted_label": [row["label"] for row in rows],
+        "predicted_name": [row["name"] for row in rows],
+        "confidence": [row["confidence"] for row in rows],
+        "margin": [row["margin"] for row in rows],
+        "top_k": [row["top_k"] for row in rows],
+    }
+    schema = PREDICTIONS.schema
+    return pa.RecordBatch.from_pydict(
+        {column.name: pa.array(columns[column.name], schema.field(column.name).type) for column in _SCORED}
+    )
