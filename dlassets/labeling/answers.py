@@ -1,0 +1,131 @@
+"""Taking in what people answered: each answer is written down once, accepted or refused with a reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
+from dlassets.labeling.services import Answer, LabelingService
+from dlassets.lakehouse.snapshots import transaction_version
+from dlassets.lakehouse.tables import HUMAN_LABELS, arrow_type
+from dlassets.settings import LABEL_RULE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_APP_ID = f"dlassets/{HUMAN_LABELS.name}"
+
+_GIVEN = {
+    "request_id": "string",
+    "label": "bigint",
+    "annotator": "string",
+    "answered_at": "timestamp",
+    "reason": "string",
+    "answer": "string",
+    "origin": "string",
+    "dated": "boolean",
+}
+
+
+def collect_answers(
+    engine: Engine,
+    service: LabelingService,
+    human_labels: Snapshot,
+    label_requests: Snapshot,
+    classes: Mapping[int, str],
+    commit: Commit,
+) -> Written:
+    """Append the answers that `human_labels` does not have yet; none new, no new version.
+
+    An answer is refused where it cannot be read, its class is not among `classes` (name by label) or there is no such
+    request, and accepted later should that have changed. An answer without a time of its own is new only if it is not
+    what that person's newest answer already says: saving a list again answers nothing again. Raises ConflictError
+    where another run wrote answers since `human_labels` was pinned: pin and collect again.
+    """
+    new = engine.sql(
+        """
+        WITH resolved AS (
+            SELECT g.request_id, r.path, r.image_id, g.label, g.annotator, g.answered_at,
+                CASE WHEN g.reason IS NULL AND r.request_id IS NOT NULL THEN 'accepted' ELSE 'refused' END AS status,
+                CASE WHEN g.reason IS NULL AND r.request_id IS NULL THEN 'no such request' ELSE g.reason END AS reason,
+                g.answer, g.origin, g.dated
+            FROM given AS g LEFT JOIN label_requests AS r ON r.request_id = g.request_id
+        ), newest AS (
+            SELECT request_id, annotator, answer, status FROM (
+                SELECT request_id, annotator, answer, status, ROW_NUMBER() OVER (
+                    PARTITION BY request_id, annotator ORDER BY answered_at DESC, status) AS place
+                FROM human_labels) AS ranked
+            WHERE place = 1
+        )
+        SELECT a.request_id, a.path, a.image_id, a.label, a.annotator, a.answered_at, a.status, a.reason, a.answer,
+            a.origin
+        FROM resolved AS a
+        WHERE NOT EXISTS (
+            SELECT 1 FROM human_labels AS h
+            WHERE h.request_id = a.request_id AND h.answered_at = a.answered_at
+                AND h.annotator IS NOT DISTINCT FROM a.annotator AND h.answer IS NOT DISTINCT FROM a.answer
+                AND (h.status = a.status OR h.status = 'accepted'))
+        AND (a.dated OR NOT EXISTS (
+            SELECT 1 FROM newest AS n
+            WHERE n.request_id = a.request_id AND n.annotator IS NOT DISTINCT FROM a.annotator
+                AND n.answer IS NOT DISTINCT FROM a.answer AND (n.status = a.status OR n.status = 'accepted')))
+        """,
+        {
+            "given": engine.rows(_given(service.answers(), classes)),
+            "human_labels": human_labels,
+            "label_requests": label_requests,
+        },
+    )
+    transaction = Transaction(_APP_ID, transaction_version(human_labels, _APP_ID) + 1)
+    return engine.append(new, HUMAN_LABELS, human_labels.uri, replace(commit, transaction=transaction))
+
+
+def class_of(answer: str, classes: Mapping[int, str]) -> int | None:
+    """Return the class that an answer means: its number (`2`, `002`), its name (`hat`) or both (`002.hat`).
+
+    None where it means none, or contradicts itself: the number of one class with the name of another.
+    """
+    by_name: dict[str, list[int]] = {}
+    for label, name in classes.items():
+        by_name.setdefault(name.casefold(), []).append(label)
+    named = by_name.get(answer.casefold(), [])
+    if len(named) == 1 and not answer.isdigit():
+        return named[0]
+    match = re.match(LABEL_RULE, answer)
+    if match is None:
+        return None
+    # Compared as text: a number of thousands of digits is no class, but no error either.
+    numbered = {str(label): label for label in classes}.get(match["label"].lstrip("0") or "0")
+    others = by_name.get((match["name"] or "").casefold())
+    return None if others and numbered not in others else numbered
+
+
+def _given(answers: Sequence[Answer], classes: Mapping[int, str]) -> pa.Table:
+    """Return the answers as rows with label or reason; the same answer found at two places is one."""
+    import pyarrow as pa
+
+    labels = {text: class_of(text, classes) for text in {a.label for a in answers if a.label is not None}}
+    rows = {(a.request_id, a.answered_at, a.annotator, a.label): _row(a, labels, classes) for a in answers}
+    schema = pa.schema([(name, arrow_type(type_)) for name, type_ in _GIVEN.items()])
+    return pa.Table.from_pylist(list(rows.values()), schema=schema)
+
+
+def _row(answer: Answer, labels: Mapping[str, int | None], classes: Mapping[int, str]) -> dict[str, Any]:
+    text, reason = answer.label or "", answer.problem
+    label = labels.get(text)
+    if reason is None and label is None:
+        known = ", ".join(f"{number} {name}" for number, name in sorted(classes.items())) or "none yet"
+        reason = f"unknown class {text[:60]}: the classes are {known}"
+    return {
+        "request_id": answer.request_id,
+        "label": label,
+        "annotator": answer.annotator,
+        "answered_at": answer.answered_at,
+        "reason": reason,
+        "answer": answer.label,
+        "origin": answer.where,
+        "dated": answer.dated,
+    }

@@ -1,0 +1,149 @@
+"""Labelling by folders: photos are laid out for people, who move them into class folders or fill in a list."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from dlassets.errors import DlassetsError
+from dlassets.labeling.formats import (
+    READERS,
+    as_text,
+    class_folder,
+    contact_sheet,
+    how_to_answer,
+    problem,
+    read_answers,
+    request_list,
+)
+from dlassets.labeling.services import Answer, LabelingService, Request
+
+_BEGINNINGS = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\x00": ".tif",
+    b"MM\x00*": ".tif",
+    b"RIFF": ".webp",
+}
+_OTHER_PHOTO = ".img"
+_PHOTO_SUFFIXES = {*_BEGINNINGS.values(), _OTHER_PHOTO, ".jpeg", ".tiff"}
+
+# What file managers and editors leave behind, files still being copied, and what a batch brings with it.
+_LEFT_ALONE = re.compile(r"(?i)[._~].*|thumbs\.db|desktop\.ini|readme\.txt|index\.html")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class FolderService(LabelingService):
+    """`<requests>/<batch>/` holds what is asked, `<answers>/` what was answered, in class folders or in files.
+
+    A batch is written beside its place and then renamed to it, so where it stands it is whole. It stays as people leave
+    it: a photo they have moved does not come back. Links are not followed.
+    """
+
+    name = "folder"
+
+    def __init__(self, requests: Path, answers: Path) -> None:
+        self._requests = requests
+        self._answers = answers
+
+    def send(
+        self,
+        batch_id: str,
+        requests: Sequence[Request],
+        photos: Iterable[tuple[str, bytes]],
+        classes: Mapping[int, str],
+    ) -> dict[str, str]:
+        for name in (batch_id, *(request.request_id for request in requests)):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise DlassetsError(f"{name!r} cannot be a file's name: use letters, digits, '.', '_' and '-'.")
+        batch = self._requests / batch_id
+        try:
+            for label, name in classes.items():
+                (self._answers / class_folder(label, name)).mkdir(parents=True, exist_ok=True)
+            if not batch.exists():
+                self._lay_out(batch, requests, photos, classes)
+        except OSError as error:
+            raise DlassetsError(
+                f"The labelling batch {batch_id} could not be written to {self._requests}: {error}. Check that the "
+                "place is there, has room and is yours to write, then run again: nothing is sent twice."
+            ) from error
+        return {request.request_id: f"{batch_id}/{request.request_id}" for request in requests}
+
+    def answers(self) -> list[Answer]:
+        return [answer for path in self._files() for answer in self._read(path)]
+
+    def _lay_out(
+        self,
+        batch: Path,
+        requests: Sequence[Request],
+        photos: Iterable[tuple[str, bytes]],
+        classes: Mapping[int, str],
+    ) -> None:
+        unfinished = batch.with_name(f".{batch.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        files: dict[str, str] = {}
+        for request_id, photo in photos:
+            files[request_id] = request_id + _suffix(photo)
+            (unfinished / files[request_id]).write_bytes(photo)
+        if missing := [request.request_id for request in requests if request.request_id not in files]:
+            raise DlassetsError(
+                f"{len(missing)} photos of the labelling batch {batch.name} are missing: {missing[:5]}."
+            )
+        unsure_first = sorted(requests, key=lambda request: (request.confidence, request.request_id))
+        (unfinished / "requests.csv").write_bytes(request_list(unsure_first))
+        (unfinished / "index.html").write_text(contact_sheet(batch.name, unsure_first, files), encoding="utf-8")
+        (unfinished / "README.txt").write_text(how_to_answer(classes, str(self._answers)), encoding="utf-8")
+        unfinished.rename(batch)
+
+    def _files(self) -> Iterator[Path]:
+        """Every file under the answers, and every link, in a stable order."""
+        for folder, subfolders, names in os.walk(self._answers, onerror=_raise_unless_gone):
+            links = [name for name in subfolders if Path(folder, name).is_symlink()]
+            subfolders[:] = sorted(name for name in subfolders if not _LEFT_ALONE.fullmatch(name))
+            yield from (Path(folder, name) for name in sorted(names + links) if not _LEFT_ALONE.fullmatch(name))
+
+    def _read(self, path: Path) -> list[Answer]:
+        where = as_text(path.relative_to(self._answers))
+        try:
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                message = "is no plain file, and links are not followed: put the file itself there"
+                return [problem(where, message, _time(status.st_mtime_ns))]
+            if path.suffix.lower() in READERS:
+                return read_answers(path.read_bytes(), path.suffix.lower(), where, _time(status.st_mtime_ns))
+        except FileNotFoundError:  # moved on while we looked: the next look finds it
+            return []
+        except OSError as error:
+            return [problem(where, f"cannot be read: {error.strerror}", _EPOCH)]
+        return [self._moved_photo(path, where, status)]
+
+    def _moved_photo(self, path: Path, where: str, status: os.stat_result) -> Answer:
+        # Moving a photo leaves its modification time (when it was sent) as it is: the move itself is the change time.
+        moved_at = _time(max(status.st_mtime_ns, status.st_ctime_ns))
+        if path.suffix.lower() not in _PHOTO_SUFFIXES:
+            return problem(where, "is neither a photo nor a CSV, JSON or JSONL file", moved_at)
+        if path.parent == self._answers:
+            return problem(where, "lies in no class folder: move it into one", moved_at)
+        return Answer(as_text(path.stem), as_text(path.parent.name), None, moved_at, where, dated=False)
+
+
+def _suffix(photo: bytes) -> str:
+    return next((suffix for start, suffix in _BEGINNINGS.items() if photo.startswith(start)), _OTHER_PHOTO)
+
+
+def _time(nanoseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise DlassetsError(f"The answers cannot be listed: {error}. Make the folder readable.") from error

@@ -1,0 +1,176 @@
+"""Sending images to people, and closing the requests that were answered.
+
+A batch is written down before it is sent: its rows stand in `label_requests` as `planned`, then the service gets the
+photos, then the rows become `open`. A run killed anywhere leaves a plan that the next one carries out to the letter,
+even if other predictions, another model or other settings would by then choose other images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from dlassets.engines.base import Commit, Engine, Snapshot, Written
+from dlassets.labeling.selection import LEAST_CONFIDENCE, select_requests
+from dlassets.labeling.services import LabelingService, Request
+from dlassets.lakehouse.tables import LABEL_REQUESTS, RAW_IMAGES
+from dlassets.settings import LabelingSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PLANNED, OPEN = "planned", "open"
+
+# Image bytes in this process at once, on their way from the table to the service.
+CHUNK_BYTES = 64 * 2**20
+
+
+def request_id(image_id: str, model_name: str, model_version: int) -> str:
+    """Return the 16 hexadecimal digits that name the request for one image and model version."""
+    return hashlib.sha256(f"{image_id}\n{model_name}\n{model_version}".encode()).hexdigest()[:16]
+
+
+def batch_id(model_version: int, request_ids: Iterable[str]) -> str:
+    """Return the name of the batch that holds these requests, whatever their order."""
+    digest = hashlib.sha256("\n".join(sorted(request_ids)).encode()).hexdigest()
+    return f"v{model_version}-{digest[:8]}"
+
+
+def send_requests(
+    engine: Engine,
+    service: LabelingService,
+    snapshots: Mapping[str, Snapshot],
+    *,
+    model_name: str,
+    model_version: int,
+    settings: LabelingSettings,
+    classes: Mapping[int, str],
+    commit: Commit,
+) -> Written:
+    """Choose images, send them to people and write them into `label_requests`; finish what a killed run had planned.
+
+    `snapshots` holds raw_images, predictions, labeled_images and label_requests. `inserted` counts the requests that
+    are new, `updated` those of an earlier run that were sent now. Nothing to send, no new version.
+    """
+    images, requests = snapshots["raw_images"], snapshots["label_requests"]
+    chosen = select_requests(
+        engine,
+        images,
+        snapshots["predictions"],
+        snapshots["labeled_images"],
+        requests,
+        model_name=model_name,
+        model_version=model_version,
+        threshold=settings.threshold,
+        share=settings.share,
+        limit=settings.batch_limit,
+    )
+    plan = _plan(chosen, model_name, model_version, service.name)
+    planned = engine.merge(engine.rows(plan), LABEL_REQUESTS, requests.uri, commit)
+    written, sent = planned, 0
+    for batch in _unsent(engine, images, replace(requests, version=planned.version)):
+        opened = _send(engine, service, images, batch, classes)
+        written = engine.merge(engine.rows(opened), LABEL_REQUESTS, requests.uri, commit)
+        sent += len(batch)
+    return Written(
+        written.version, inserted=planned.inserted, updated=max(0, sent - planned.inserted), changed=written.changed
+    )
+
+
+def close_answered(engine: Engine, label_requests: Snapshot, human_labels: Snapshot, commit: Commit) -> Written:
+    """Mark the requests that have an accepted answer as answered; none newly answered, no new version."""
+    answered = engine.sql(
+        """
+        SELECT r.request_id, r.batch_id, r.path, r.image_id, r.predicted_label, r.predicted_name, r.confidence,
+            r.strategy, r.requested_at, 'answered' AS status, r.service, r.external_id
+        FROM label_requests AS r
+        WHERE r.status <> 'answered' AND EXISTS (
+            SELECT 1 FROM human_labels AS h WHERE h.request_id = r.request_id AND h.status = 'accepted')
+        """,
+        {"label_requests": label_requests, "human_labels": human_labels},
+    )
+    return engine.merge(answered, LABEL_REQUESTS, label_requests.uri, commit)
+
+
+def _plan(chosen: pa.Table, model_name: str, model_version: int, service: str) -> pa.Table:
+    import pyarrow as pa
+
+    rows = chosen.to_pylist()
+    ids = [request_id(row["image_id"], model_name, model_version) for row in rows]
+    common = {
+        "batch_id": batch_id(model_version, ids),
+        "strategy": LEAST_CONFIDENCE,
+        "requested_at": datetime.now(UTC),
+        "status": PLANNED,
+        "service": service,
+        "external_id": None,
+    }
+    return pa.Table.from_pylist(
+        [{**row, **common, "request_id": id_} for row, id_ in zip(rows, ids, strict=True)], schema=LABEL_REQUESTS.schema
+    )
+
+
+def _unsent(engine: Engine, images: Snapshot, requests: Snapshot) -> list[list[dict[str, Any]]]:
+    """Return the planned requests whose photo is still there, with its length in bytes, a list a batch."""
+    rows = engine.sql(
+        """
+        SELECT r.*, i.length FROM label_requests AS r
+        JOIN raw_images AS i ON i.path = r.path AND i.image_id = r.image_id
+        WHERE r.status = 'planned' ORDER BY r.batch_id, r.path
+        """,
+        {"label_requests": requests, "raw_images": images},
+    ).arrow()
+    return [list(batch) for _, batch in groupby(rows.to_pylist(), key=lambda row: row["batch_id"])]
+
+
+def _send(
+    engine: Engine,
+    service: LabelingService,
+    images: Snapshot,
+    batch: Sequence[Mapping[str, Any]],
+    classes: Mapping[int, str],
+) -> pa.Table:
+    """Give one batch to the service and return its rows as they are now."""
+    import pyarrow as pa
+
+    requests = [Request(**{name: row[name] for name in Request.__dataclass_fields__}) for row in batch]
+    external = service.send(batch[0]["batch_id"], requests, _photos(engine, images, batch), classes)
+    return pa.Table.from_pylist(
+        [{**row, "status": OPEN, "external_id": external[row["request_id"]]} for row in batch],
+        schema=LABEL_REQUESTS.schema,
+    )
+
+
+def _photos(engine: Engine, images: Snapshot, batch: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    import pyarrow as pa
+
+    columns = RAW_IMAGES.columns_named("path", "content")
+    for chunk in _chunks(batch):
+        ids = {row["path"]: row["request_id"] for row in chunk}
+        keys = engine.rows(pa.table({"path": pa.array(list(ids), pa.string())}))
+        found = engine.map(images, ["path", "content"], keys, _as_it_is, columns).arrow()
+        for part in found.to_batches():
+            for path, content in zip(part["path"], part["content"], strict=True):
+                yield ids[path.as_py()], content.as_py()
+
+
+def _chunks(batch: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Cut a batch into runs of at most CHUNK_BYTES of photos, or of one larger photo."""
+    chunk: list[Mapping[str, Any]] = []
+    size = 0
+    for row in batch:
+        if chunk and size + row["length"] > CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(row)
+        size += row["length"]
+    if chunk:
+        yield chunk
+
+
+def _as_it_is(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch

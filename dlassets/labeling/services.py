@@ -1,0 +1,63 @@
+"""What a labelling service is: a place that photos are sent to and answers come back from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image that a person is asked about, with what the model thought of it."""
+
+    request_id: str
+    path: str
+    image_id: str
+    predicted_label: int
+    predicted_name: str | None
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a person said of one request, as it was given: nothing is checked yet.
+
+    `answered_at` is in UTC. Where nobody wrote it down (`dated` is False) it is the time of the file, which moves when
+    the file is saved again. `where` names the place it was read, for a person to find. What could not be read is an
+    answer too: `problem` says why, `label` is None and `request_id` is the place.
+    """
+
+    request_id: str
+    label: str | None
+    annotator: str | None
+    answered_at: datetime
+    where: str
+    dated: bool = True
+    problem: str | None = None
+
+
+class LabelingService(ABC):
+    """Sends photos to people and reads what they answered."""
+
+    name: str
+
+    @abstractmethod
+    def send(
+        self,
+        batch_id: str,
+        requests: Sequence[Request],
+        photos: Iterable[tuple[str, bytes]],
+        classes: Mapping[int, str],
+    ) -> dict[str, str]:
+        """Show the requests to people and return the service's own name for each, by request id.
+
+        `photos` gives request id and bytes, once, in any order, and is read only as far as needed. The same batch sent
+        again is the same batch: nothing stands there twice, and what a killed run left half done is completed.
+        `classes` are the possible answers, name by label. Raises DlassetsError where the batch cannot be sent.
+        """
+
+    @abstractmethod
+    def answers(self) -> list[Answer]:
+        """Return every answer given so far, in a stable order. What cannot be read is among them, with its problem."""

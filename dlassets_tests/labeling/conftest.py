@@ -1,0 +1,132 @@
+"""A lake of a few scored photos, and the folder service beside it."""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlassets.engines.base import Commit, Snapshot, Written
+from dlassets.engines.local import LocalEngine
+from dlassets.labeling.answers import collect_answers
+from dlassets.labeling.folder import FolderService
+from dlassets.labeling.requests import close_answered, send_requests
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import TABLES
+from dlassets.settings import LabelingSettings
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+CLASSES = {2: "hat", 6: "shirt", 10: "t-shirt"}
+
+
+def photo(name: str) -> bytes:
+    """Bytes that begin as a JPEG's do."""
+    return b"\xff\xd8\xff\xe0" + name.encode() * 10
+
+
+def image_id(name: str) -> str:
+    return hashlib.sha256(photo(name)).hexdigest()
+
+
+@dataclass
+class Bench:
+    """What the asset bodies will have: an engine, a lake and a service, and the tables pinned at each step."""
+
+    root: Path
+    engine: LocalEngine = field(default_factory=LocalEngine)
+
+    def __post_init__(self) -> None:
+        self.lake = Lake.at(str(self.root / "lake"))
+        self.service = FolderService(Path(self.lake.requests), Path(self.lake.answers))
+
+    @property
+    def requests(self) -> Path:
+        return Path(self.lake.requests)
+
+    @property
+    def answers(self) -> Path:
+        return Path(self.lake.answers)
+
+    def pin(self, name: str) -> Snapshot:
+        return pin(self.lake, name)
+
+    def add(self, name: str, rows: list[dict[str, Any]]) -> None:
+        import pyarrow as pa
+
+        table = TABLES[name]
+        arrow = pa.Table.from_pylist(rows, schema=table.schema)
+        self.engine.append(self.engine.rows(arrow), table, self.pin(name).uri, Commit())
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        return self.engine.sql(f"SELECT * FROM {name}", {name: self.pin(name)}).arrow().to_pylist()
+
+    def add_photos(self, *names: str) -> None:
+        self.add("raw_images", [raw_image(name) for name in names])
+
+    def replace_photo(self, row: dict[str, Any]) -> None:
+        import pyarrow as pa
+
+        rows = self.engine.rows(pa.Table.from_pylist([row], schema=TABLES["raw_images"].schema))
+        uri = self.pin("raw_images").uri
+        self.engine.replace(rows, TABLES["raw_images"], uri, Commit(), {"path": [row["path"]]})
+
+    def score(self, confidences: dict[str, float], version: int = 3, model: str = "image_classifier") -> None:
+        self.add("predictions", [prediction(name, c, version, model) for name, c in confidences.items()])
+
+    def send(self, version: int = 3, service: Any = None, engine: Any = None, **settings: Any) -> Written:
+        names = ("raw_images", "predictions", "labeled_images", "label_requests")
+        return send_requests(
+            engine or self.engine,
+            service or self.service,
+            {name: self.pin(name) for name in names},
+            model_name="image_classifier",
+            model_version=version,
+            settings=LabelingSettings(**settings),
+            classes=CLASSES,
+            commit=Commit(),
+        )
+
+    def collect(self, classes: dict[int, str] = CLASSES) -> Written:
+        labels, requests = self.pin("human_labels"), self.pin("label_requests")
+        return collect_answers(self.engine, self.service, labels, requests, classes, Commit())
+
+    def close(self) -> Written:
+        return close_answered(self.engine, self.pin("label_requests"), self.pin("human_labels"), Commit())
+
+
+def raw_image(name: str, path: str | None = None) -> dict[str, Any]:
+    content = photo(name)
+    return {
+        "path": path or f"unlabeled/{name}.jpg",
+        "modificationTime": NOON,
+        "length": len(content),
+        "content": content,
+        "image_id": image_id(name),
+        "landing": "unlabeled",
+        "folder": "",
+        "load_date": NOON.date(),
+        "batch_id": "1",
+    }
+
+
+def prediction(name: str, confidence: float, version: int = 3, model: str = "image_classifier") -> dict[str, Any]:
+    return {
+        "path": f"unlabeled/{name}.jpg",
+        "image_id": image_id(name),
+        "model_name": model,
+        "model_version": version,
+        "predicted_label": 2,
+        "predicted_name": "hat",
+        "confidence": confidence,
+        "margin": 0.1,
+        "top_k": [],
+        "scored_at": NOON,
+    }
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)

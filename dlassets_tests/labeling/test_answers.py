@@ -1,0 +1,191 @@
+import os
+from typing import Any
+
+import pytest
+
+from dlassets.engines.base import Commit
+from dlassets.errors import ConflictError
+from dlassets.labeling.answers import class_of, collect_answers
+from dlassets.labeling.requests import request_id
+
+from .conftest import CLASSES, NOON, Bench, image_id
+
+A, B = (request_id(image_id(name), "image_classifier", 3) for name in "ab")
+
+
+@pytest.fixture
+def asked(bench: Bench) -> Bench:
+    """A lake where people were asked about photos a and b."""
+    bench.add_photos("a", "b")
+    bench.score({"a": 0.5, "b": 0.4})
+    bench.send()
+    return bench
+
+
+def put(bench: Bench, name: str, content: str, seconds_after_noon: int = 0) -> None:
+    path = bench.answers / name
+    path.write_text(content)
+    time = NOON.timestamp() + seconds_after_noon
+    os.utime(path, (time, time))
+
+
+def move(bench: Bench, photo: str, folder: str) -> None:
+    """Move a photo, from wherever it lies, into a class folder."""
+    (source,) = bench.requests.parent.rglob(f"{photo}.jpg")
+    source.rename(bench.answers / folder / source.name)
+
+
+def labels(bench: Bench) -> list[tuple[str, int | None, str, str | None]]:
+    rows = sorted(
+        bench.rows("human_labels"), key=lambda row: (row["answered_at"], row["request_id"], str(row["label"]))
+    )
+    return [(row["request_id"], row["label"], row["status"], row["annotator"]) for row in rows]
+
+
+def assert_nothing_new(bench: Bench) -> None:
+    before = bench.pin("human_labels").version
+    written = bench.collect()
+    assert (written.changed, written.inserted, written.version) == (False, 0, before)
+    assert bench.pin("human_labels").version == before
+
+
+def test_a_moved_photo_is_an_accepted_answer_about_its_image(asked: Bench) -> None:
+    move(asked, A, "006.shirt")
+    assert asked.collect().inserted == 1
+    (row,) = asked.rows("human_labels")
+    assert (row["request_id"], row["path"], row["image_id"]) == (A, "unlabeled/a.jpg", image_id("a"))
+    assert (row["label"], row["status"], row["reason"]) == (6, "accepted", None)
+    assert (row["answer"], row["origin"]) == ("006.shirt", f"006.shirt/{A}.jpg")
+    assert_nothing_new(asked)
+    assert asked.close().updated == 1
+
+
+def test_moving_a_photo_on_is_a_newer_answer_and_moving_it_back_another(asked: Bench) -> None:
+    for folder in ("006.shirt", "002.hat", "006.shirt"):
+        move(asked, A, folder)
+        assert asked.collect().inserted == 1
+        assert_nothing_new(asked)
+    assert [label for _, label, _, _ in labels(asked)] == [6, 2, 6]
+
+
+def test_no_answers_make_no_version(asked: Bench) -> None:
+    assert_nothing_new(asked)
+
+
+def test_unknown_classes_and_requests_are_refused_with_a_reason_and_the_rest_is_accepted(asked: Bench) -> None:
+    put(asked, "a.csv", f"request_id,label\n{A},99\n{B},hat\nfeedfeedfeedfeed,2\n")
+    put(asked, "b.csv", "nonsense")
+    asked.collect()
+    rows = {row["request_id"]: row for row in asked.rows("human_labels")}
+    assert rows[A]["reason"] == "unknown class 99: the classes are 2 hat, 6 shirt, 10 t-shirt"
+    assert (rows[A]["label"], rows[A]["status"], rows[A]["path"]) == (None, "refused", "unlabeled/a.jpg")
+    assert (rows[B]["label"], rows[B]["status"], rows[B]["reason"]) == (2, "accepted", None)
+    unknown = rows["feedfeedfeedfeed"]
+    assert (unknown["reason"], unknown["status"]) == ("no such request", "refused")
+    assert (unknown["path"], unknown["image_id"]) == (None, None)
+    broken = rows["b.csv, line 1"]
+    assert broken["reason"] == "b.csv, line 1: the header lacks request_id and label"
+    assert (broken["status"], broken["label"], broken["answer"], broken["path"]) == ("refused", None, None, None)
+    assert_nothing_new(asked)
+    assert asked.close().updated == 1
+
+
+def test_two_people_who_differ_are_both_written_down(asked: Bench) -> None:
+    put(asked, "a.csv", f"request_id,label,annotator\n{A},2,Ada\n{A},6,Bo\n")
+    asked.collect()
+    assert labels(asked) == [(A, 2, "accepted", "Ada"), (A, 6, "accepted", "Bo")]
+    assert_nothing_new(asked)
+
+
+def test_the_same_answer_in_two_files_is_one(asked: Bench) -> None:
+    put(asked, "a.csv", f"request_id,label,answered_at\n{A},2,2026-02-01T00:00:00Z\n")
+    put(asked, "b.json", f'{{"request_id": "{A}", "label": 2, "answered_at": "2026-02-01"}}')
+    assert asked.collect().inserted == 1
+    assert_nothing_new(asked)
+
+
+def test_a_list_saved_again_with_more_answers_adds_only_those(asked: Bench) -> None:
+    put(asked, "a.csv", f"request_id,label\n{A},2\n{B},\n")
+    asked.collect()
+    put(asked, "a.csv", f"request_id,label\n{A},2\n{B},6\n", seconds_after_noon=60)
+    assert asked.collect().inserted == 1
+    assert labels(asked) == [(A, 2, "accepted", None), (B, 6, "accepted", None)]
+    put(asked, "a.csv", f"request_id,label\n{A},10\n{B},6\n", seconds_after_noon=120)
+    assert asked.collect().inserted == 1
+    put(asked, "a.csv", f"request_id,label\n{A},2\n{B},6\n", seconds_after_noon=180)
+    assert asked.collect().inserted == 1
+    assert [label for id_, label, _, _ in labels(asked) if id_ == A] == [2, 10, 2]
+    assert_nothing_new(asked)
+
+
+def test_a_dated_answer_that_repeats_the_last_is_written_down_as_said(asked: Bench) -> None:
+    put(asked, "a.csv", f"request_id,label,answered_at\n{A},2,2026-02-01\n{A},2,2026-02-02\n")
+    assert asked.collect().inserted == 2
+    assert_nothing_new(asked)
+
+
+def test_an_answer_refused_is_accepted_once_its_class_is_known_and_stays_so(asked: Bench) -> None:
+    put(asked, "a.csv", f"request_id,label,answered_at\n{A},99,\n{B},99,2026-02-01\n")
+    asked.collect()
+    assert asked.collect({**CLASSES, 99: "cape"}).inserted == 2
+    assert sorted(labels(asked), key=str) == sorted(
+        [(id_, label, status, None) for id_ in (A, B) for label, status in ((99, "accepted"), (None, "refused"))],
+        key=str,
+    )
+    assert_nothing_new(asked)  # though the class is unknown again
+
+
+def test_an_answer_that_came_before_its_request_counts_once_that_is_there(bench: Bench) -> None:
+    bench.answers.mkdir(parents=True)
+    put(bench, "a.csv", f"request_id,label\n{A},2\n")
+    bench.collect()
+    bench.add_photos("a")
+    bench.score({"a": 0.5})
+    bench.send()
+    assert bench.collect().inserted == 1
+    assert {status for _, _, status, _ in labels(bench)} == {"refused", "accepted"}
+    assert_nothing_new(bench)
+
+
+def test_of_two_runs_at_once_one_is_told_to_collect_again(asked: Bench) -> None:
+    put(asked, "a.csv", f"request_id,label\n{A},2\n")
+    pinned, requests = asked.pin("human_labels"), asked.pin("label_requests")
+    asked.collect()
+    with pytest.raises(ConflictError):
+        collect_answers(asked.engine, asked.service, pinned, requests, CLASSES, Commit())
+    assert len(asked.rows("human_labels")) == 1
+
+
+def test_the_key_of_the_table_is_kept(asked: Bench) -> None:
+    from dlassets.lakehouse.tables import HUMAN_LABELS
+
+    put(asked, "a.csv", f"request_id,label,annotator\n{A},2,Ada\n{A},2,Ada\n{A},2,\n{A},hat,\n{A},98,\n{A},99,\n")
+    put(asked, "b.csv", "broken")
+    put(asked, "c.csv", "broken")
+    asked.collect()
+    keys: list[Any] = [tuple(row[name] for name in HUMAN_LABELS.key) for row in asked.rows("human_labels")]
+    assert len(keys) == len(set(keys)) == 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("2", 2),
+        ("002", 2),
+        ("002.hat", 2),
+        ("2_anything", 2),
+        ("Hat", 2),
+        ("t-shirt", 10),
+        ("2.0", 2),  # as spreadsheets write a number
+        ("5 stars", 11),  # a name that begins with a number
+        ("002.shirt", None),
+        ("twice", None),
+        ("99", None),
+        ("-2", None),
+        ("", None),
+        ("9" * 5000, None),
+        ("True", None),
+    ],
+)
+def test_a_class_is_said_by_number_name_or_both(answer: str, label: int | None) -> None:
+    assert class_of(answer, {**CLASSES, 5: "five", 11: "5 stars", 12: "twice", 13: "Twice"}) == label

@@ -1,0 +1,250 @@
+import csv
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dlassets.errors import DlassetsError
+from dlassets.labeling.folder import FolderService
+from dlassets.labeling.services import Answer, Request
+
+from .conftest import CLASSES, NOON, photo
+
+PHOTOS = [("aa11", photo("a")), ("bb22", b"\x89PNG\r\n\x1a\n and more")]
+HOSTILE = "<script>alert('x')</script>"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> FolderService:
+    (tmp_path / "answers").mkdir()
+    return FolderService(tmp_path / "requests", tmp_path / "answers")
+
+
+def requests() -> list[Request]:
+    return [
+        Request("aa11", f"unlabeled/{HOSTILE}.jpg", "a" * 64, 6, HOSTILE, 0.8),
+        Request("bb22", "unlabeled/b.png", "b" * 64, 2, "=hat", 0.25),
+    ]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def put(tmp_path: Path, name: str, content: str | bytes = "") -> Path:
+    """Write a file under the answers, last written at noon."""
+    path = tmp_path / "answers" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.utime(path, (NOON.timestamp(), NOON.timestamp()))
+    return path
+
+
+def said(service: FolderService) -> list[tuple[str, str | None]]:
+    return [(answer.request_id, answer.label) for answer in service.answers()]
+
+
+def problems(service: FolderService) -> list[str]:
+    return [answer.problem for answer in service.answers() if answer.problem is not None]
+
+
+def test_a_batch_holds_photos_a_list_a_contact_sheet_and_a_how_to(service: FolderService, tmp_path: Path) -> None:
+    assert service.send("v1-ab", requests(), iter(PHOTOS), CLASSES) == {"aa11": "v1-ab/aa11", "bb22": "v1-ab/bb22"}
+    batch = tmp_path / "requests" / "v1-ab"
+    assert sorted(contents(batch)) == ["README.txt", "aa11.jpg", "bb22.png", "index.html", "requests.csv"]
+    assert (batch / "bb22.png").read_bytes() == PHOTOS[1][1]
+    with (batch / "requests.csv").open(encoding="utf-8-sig", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert lines[1] == {
+        "request_id": "aa11",
+        "path": f"unlabeled/{HOSTILE}.jpg",
+        "predicted_label": "6",
+        "predicted_name": HOSTILE,
+        "confidence": "0.8000",
+        "label": "",
+    }
+    assert lines[0]["predicted_name"] == "'=hat"  # a spreadsheet must not run it
+    assert "002.hat" in (batch / "README.txt").read_text()
+
+
+def test_the_contact_sheet_escapes_what_came_from_outside_and_shows_the_least_sure_first(
+    service: FolderService, tmp_path: Path
+) -> None:
+    service.send("v1-ab", requests(), iter(PHOTOS), CLASSES)
+    page = (tmp_path / "requests" / "v1-ab" / "index.html").read_text()
+    assert "<script" not in page
+    assert page.index('src="bb22.png"') < page.index('src="aa11.jpg"')
+    assert page.index("25.0%") < page.index("80.0%")
+
+
+def test_sending_makes_a_folder_for_every_class(service: FolderService, tmp_path: Path) -> None:
+    service.send("v1-ab", requests(), iter(PHOTOS), {2: "hat", 3: "a/b", 7: "7"})
+    assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == ["002.hat", "003.a_b", "007"]
+
+
+def test_the_same_batch_again_changes_nothing_and_reads_no_photo(service: FolderService, tmp_path: Path) -> None:
+    first = service.send("v1-ab", requests(), iter(PHOTOS), CLASSES)
+    (tmp_path / "requests" / "v1-ab" / "aa11.jpg").rename(tmp_path / "answers" / "002.hat" / "aa11.jpg")
+    before = contents(tmp_path)
+    unread = iter(PHOTOS)
+    assert service.send("v1-ab", requests(), unread, CLASSES) == first
+    assert list(unread) == PHOTOS
+    assert contents(tmp_path) == before
+
+
+def test_a_batch_without_all_its_photos_is_not_laid_out(service: FolderService, tmp_path: Path) -> None:
+    with pytest.raises(DlassetsError, match=r"1 photos of the labelling batch v1-ab are missing: \['bb22'\]"):
+        service.send("v1-ab", requests(), PHOTOS[:1], CLASSES)
+    assert not (tmp_path / "requests" / "v1-ab").exists()
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "", "a\0"])
+def test_names_that_would_leave_the_folder_are_refused(service: FolderService, tmp_path: Path, name: str) -> None:
+    with pytest.raises(DlassetsError, match="cannot be a file's name"):
+        service.send(name, [], [], CLASSES)
+    with pytest.raises(DlassetsError, match="cannot be a file's name"):
+        service.send("v1-ab", [Request(name, "p", "i", 2, None, 0.5)], [(name, b"")], CLASSES)
+    assert not (tmp_path / "requests").exists()
+
+
+def test_no_answers_folder_is_no_answers(tmp_path: Path) -> None:
+    assert FolderService(tmp_path / "requests", tmp_path / "answers").answers() == []
+
+
+def test_a_moved_photo_answers_with_its_folders_name_at_the_time_of_the_move(
+    service: FolderService, tmp_path: Path
+) -> None:
+    sent = put(tmp_path, "../aa11.jpg", photo("a"))
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    (tmp_path / "answers" / "002.hat").mkdir()
+    sent.rename(tmp_path / "answers" / "002.hat" / "aa11.jpg")
+    (answer,) = service.answers()
+    assert (answer.request_id, answer.label, answer.annotator, answer.dated) == ("aa11", "002.hat", None, False)
+    assert answer.where == "002.hat/aa11.jpg"
+    assert before < answer.answered_at < datetime.now(UTC) + timedelta(seconds=1)
+    assert service.answers() == [answer]
+
+
+def test_a_csv_gives_label_annotator_and_time(service: FolderService, tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "deep/er/mine.csv",
+        "request_id,label,annotator,answered_at\n"
+        "aa11,2,Åsa,2026-02-01T10:00:00.000001+02:00\n"
+        "bb22,002.hat,,2026-02-01\n"
+        "cc33,t-shirt,,\n"
+        "dd44,,,\n",
+    )
+    where = "deep/er/mine.csv, line"
+    assert service.answers() == [
+        Answer("aa11", "2", "Åsa", datetime(2026, 2, 1, 8, 0, 0, 1, tzinfo=UTC), f"{where} 2"),
+        Answer("bb22", "002.hat", None, datetime(2026, 2, 1, tzinfo=UTC), f"{where} 3"),
+        Answer("cc33", "t-shirt", None, NOON, f"{where} 4", dated=False),
+    ]
+
+
+def test_the_list_that_was_sent_can_be_filled_in(service: FolderService, tmp_path: Path) -> None:
+    service.send("v1-ab", requests(), iter(PHOTOS), CLASSES)
+    text = (tmp_path / "requests" / "v1-ab" / "requests.csv").read_bytes().decode("utf-8-sig")
+    put(tmp_path, "requests.csv", text)
+    assert service.answers() == []
+    put(tmp_path, "requests.csv", text.replace("0.2500,", "0.2500,shirt"))
+    assert said(service) == [("bb22", "shirt")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "request_id,label\naa11,2\nbb22,6\n"),
+        ("a.CSV", "\ufeffrequest_id;label\r\naa11;2\r\n\r\nbb22;6"),
+        ("a.csv", 'Label ; note ; Request_ID\n2;"a; b";aa11\n"6";"two\nlines";bb22\n'),
+        ("a.json", '[{"request_id": "aa11", "label": 2}, {"request_id": "bb22", "label": "6"}]'),
+        ("a.json", '\ufeff[{"request_id": "aa11", "label": 2},\n{"request_id": "bb22", "label": 6, "more": []}]'),
+        ("a.jsonl", '{"request_id": "aa11", "label": 2}\n\n{"request_id": "bb22", "label": 6}\n'),
+        ("a.jsonl", '\ufeff{"request_id": "aa11", "label": 2}\r\n{"request_id": "bb22", "label": 6}'),
+    ],
+)
+def test_every_format_says_the_same(service: FolderService, tmp_path: Path, name: str, content: str) -> None:
+    put(tmp_path, name, content)
+    assert said(service) == [("aa11", "2"), ("bb22", "6")]
+
+
+def test_one_json_object_is_one_answer(service: FolderService, tmp_path: Path) -> None:
+    put(tmp_path, "a.json", '{"request_id": "aa11", "label": "hat"}')
+    put(tmp_path, "b.json", '{"request_id": "aa11", "label": null}')
+    assert said(service) == [("aa11", "hat")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", "a.csv, line 1: the header lacks request_id and label"),
+        ("a.csv", "id,label\naa11,2\n", "a.csv, line 1: the header lacks request_id"),
+        ("a.csv", "request_id,label\nbb22,6\naa11,2,3\n", "a.csv, line 3: has 3 fields where the header has 2"),
+        ("a.csv", 'request_id,label\nbb22,6\n"aa11,2\n', "a.csv, line 3: is not CSV: unexpected end of data"),
+        ("a.csv", b"\x89PNG\r\n\x1a\n\x00\x00", "a.csv, line 1: is not UTF-8 text"),
+        ("a.csv", "request_id,label\naa11,\xe9".encode("latin-1"), "a.csv, line 2: is not UTF-8 text"),
+        ("a.csv", "request_id,label\nbb22,6\n,2\n", "a.csv, line 3: has the label '2' but no request_id"),
+        (
+            "a.csv",
+            "request_id,label,answered_at\nbb22,6,\naa11,2,yesterday\n",
+            "a.csv, line 3: answered_at 'yesterday' is no time",
+        ),
+        ("a.csv", "request_id,label,answered_at\naa11,2,0001-01-01T00:00:00+05:00\n", "a.csv, line 2: answered_at"),
+        ("a.json", "[\n{,\n]", "a.json, line 2: is not JSON"),
+        ("a.json", "[" * 100_000, "a.json, line 1: is not JSON that can be read"),
+        ("a.json", '[{"label": 2}]', "a.json, item 1: lacks request_id"),
+        ("a.json", "[7]", "a.json, item 1: is no object with request_id and label"),
+        ("a.jsonl", '{"request_id": "bb22", "label": 6}\nnonsense\n', "a.jsonl, line 2: is not JSON"),
+        ("a.xlsx", "PK", "a.xlsx: is neither a photo nor a CSV, JSON or JSONL file"),
+        ("aa11.jpg", "", "aa11.jpg: lies in no class folder"),
+    ],
+)
+def test_what_cannot_be_read_says_file_and_line_and_the_rest_still_counts(
+    service: FolderService, tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    put(tmp_path, name, content)
+    put(tmp_path, "z.csv", "request_id,label\ncc33,10\n")
+    (problem,) = problems(service)
+    assert problem.startswith(message)
+    good = [pair for pair in said(service) if pair[1] is not None]
+    assert good == ([("bb22", "6")] if "bb22" in str(content) else []) + [("cc33", "10")]
+
+
+def test_links_are_not_followed(service: FolderService, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.csv").write_text("request_id,label\naa11,2\n")
+    (tmp_path / "answers" / "file.csv").symlink_to(outside / "secret.csv")
+    (tmp_path / "answers" / "folder").symlink_to(outside)
+    (tmp_path / "answers" / "loop").symlink_to(tmp_path / "answers")
+    os.mkfifo(tmp_path / "answers" / "pipe.csv")
+    assert [answer.label for answer in service.answers()] == [None] * 4
+    assert [problem.split(":")[0] for problem in problems(service)] == ["file.csv", "folder", "loop", "pipe.csv"]
+
+
+def test_what_file_managers_and_editors_leave_is_no_answer(service: FolderService, tmp_path: Path) -> None:
+    for name in (".DS_Store", "002.hat/Thumbs.db", "~$mine.xlsx", ".~lock.mine.csv#", ".git/a.csv", "x/index.html"):
+        put(tmp_path, name)
+    assert service.answers() == []
+
+
+def test_the_later_line_counts_where_one_person_answers_twice_at_no_stated_time(
+    service: FolderService, tmp_path: Path
+) -> None:
+    put(
+        tmp_path,
+        "log.jsonl",
+        '{"request_id": "aa11", "label": 2}\n{"request_id": "aa11", "label": 6}\n'
+        '{"request_id": "aa11", "label": 10, "annotator": "Bo"}\n'
+        '{"request_id": "aa11", "label": 2, "answered_at": "2026-01-01"}\n',
+    )
+    assert said(service) == [("aa11", "6"), ("aa11", "10"), ("aa11", "2")]
+
+
+def test_names_that_are_no_unicode_are_answers_like_others(service: FolderService, tmp_path: Path) -> None:
+    (tmp_path / "answers" / "002.hat").mkdir()
+    (Path(os.fsdecode(os.fsencode(tmp_path / "answers" / "002.hat") + b"/\xff.jpg"))).write_bytes(photo("a"))
+    put(tmp_path, "a.json", '{"request_id": "\\ud800", "label": 2}')
+    assert set(said(service)) == {("?", "002.hat"), ("?", "2")}

@@ -1,0 +1,204 @@
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlassets.engines.base import Written
+from dlassets.engines.local import LocalEngine
+from dlassets.errors import DlassetsError
+from dlassets.labeling import requests as module
+from dlassets.labeling.requests import batch_id, request_id
+
+from .conftest import NOON, Bench, image_id, photo, raw_image
+
+
+class DyingEngine(LocalEngine):
+    """Raises in the merge of the given number, as a killed process would end there."""
+
+    def __init__(self, dies_at: int) -> None:
+        self.merges_left = dies_at
+
+    def merge(self, *arguments: Any) -> Written:
+        self.merges_left -= 1
+        if self.merges_left == 0:
+            raise KeyboardInterrupt
+        return super().merge(*arguments)
+
+
+@pytest.fixture
+def scored(bench: Bench) -> Bench:
+    bench.add_photos("a", "b", "c")
+    bench.score({"a": 0.5, "b": 0.4, "c": 0.99})
+    return bench
+
+
+def names(bench: Bench) -> set[str]:
+    return {row["path"].removeprefix("unlabeled/").removesuffix(".jpg") for row in bench.rows("label_requests")}
+
+
+def photos_laid_out(bench: Bench) -> list[str]:
+    """The file names of every photo that people see, in whatever batch."""
+    return sorted(path.name for path in bench.requests.rglob("*.jpg"))
+
+
+def expected_photos(*photos: str, version: int = 3) -> list[str]:
+    return sorted(f"{request_id(image_id(name), 'image_classifier', version)}.jpg" for name in photos)
+
+
+def test_ids_are_functions_of_what_they_name() -> None:
+    assert request_id("ab", "m", 1) == request_id("ab", "m", 1)
+    assert len({request_id("ab", "m", 1), request_id("ab", "m", 2), request_id("ab", "n", 1)}) == 3
+    assert len(request_id("ab", "m", 1)) == 16
+    assert int(request_id("ab", "m", 1), 16) >= 0
+    assert batch_id(3, ["x", "y"]) == batch_id(3, ["y", "x"])
+    assert batch_id(3, ["x", "y"]) != batch_id(3, ["x"])
+    assert batch_id(3, ["x"]).startswith("v3-")
+
+
+def test_unsure_images_become_open_requests_with_their_photos_in_a_batch(scored: Bench) -> None:
+    written = scored.send()
+    assert (written.inserted, written.updated, written.changed) == (2, 0, True)
+    assert written.version == scored.pin("label_requests").version
+    rows = {row["path"]: row for row in scored.rows("label_requests")}
+    assert sorted(rows) == ["unlabeled/a.jpg", "unlabeled/b.jpg"]
+    row = rows["unlabeled/b.jpg"]
+    assert row["request_id"] == request_id(image_id("b"), "image_classifier", 3)
+    assert row["batch_id"] == batch_id(3, [other["request_id"] for other in rows.values()])
+    assert (row["status"], row["service"], row["strategy"]) == ("open", "folder", "least_confidence")
+    assert (row["predicted_label"], row["predicted_name"], row["confidence"]) == (2, "hat", 0.4)
+    assert row["external_id"] == f"{row['batch_id']}/{row['request_id']}"
+    batch = scored.requests / row["batch_id"]
+    assert (batch / f"{row['request_id']}.jpg").read_bytes() == photo("b")
+    with (batch / "requests.csv").open(encoding="utf-8-sig", newline="") as stream:
+        listed = list(csv.DictReader(stream))
+    assert [line["path"] for line in listed] == ["unlabeled/b.jpg", "unlabeled/a.jpg"]
+    assert [line["label"] for line in listed] == ["", ""]
+
+
+def test_nothing_to_send_makes_no_version_and_no_batch(scored: Bench) -> None:
+    scored.send()
+    before = scored.pin("label_requests").version
+    written = scored.send()
+    assert (written.version, written.changed, written.inserted) == (before, False, 0)
+    assert scored.pin("label_requests").version == before
+    assert len(list(scored.requests.iterdir())) == 1
+
+
+@pytest.mark.parametrize("merge", [1, 2])
+def test_killed_at_a_merge_and_run_again_ends_as_if_never_killed(scored: Bench, merge: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        scored.send(engine=DyingEngine(merge))
+    scored.send()
+    assert photos_laid_out(scored) == expected_photos("a", "b")
+    assert {row["status"] for row in scored.rows("label_requests")} == {"open"}
+    assert names(scored) == {"a", "b"}
+
+
+def test_killed_between_files_and_table_nothing_is_doubled_though_the_choice_would_now_differ(scored: Bench) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        scored.send(engine=DyingEngine(2))
+    scored.add_photos("d")
+    scored.score({"a": 0.2, "b": 0.1, "d": 0.3}, version=4)
+    written = scored.send(version=4)
+    assert (written.inserted, written.updated) == (1, 2)
+    assert photos_laid_out(scored) == sorted(expected_photos("a", "b") + expected_photos("d", version=4))
+    assert {row["status"] for row in scored.rows("label_requests")} == {"open"}
+    assert names(scored) == {"a", "b", "d"}
+
+
+def test_a_photo_moved_before_the_killed_run_is_repeated_does_not_come_back(scored: Bench) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        scored.send(engine=DyingEngine(2))
+    moved = next(scored.requests.rglob("*.jpg"))
+    moved.rename(scored.answers / "002.hat" / moved.name)
+    scored.send()
+    assert len(photos_laid_out(scored)) == 1
+    assert {row["status"] for row in scored.rows("label_requests")} == {"open"}
+
+
+def test_killed_while_photos_are_written_the_batch_is_completed(scored: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = module._photos
+
+    def dying(*arguments: Any) -> Iterator[tuple[str, bytes]]:
+        yield next(fetch(*arguments))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_photos", dying)
+        with pytest.raises(KeyboardInterrupt):
+            scored.send()
+    assert [path.name[0] for path in scored.requests.iterdir()] == ["."]
+    scored.send()
+    assert photos_laid_out(scored) == expected_photos("a", "b")
+    assert [path.name[0] for path in scored.requests.iterdir()] == ["v"]
+
+
+def test_photos_come_in_chunks_of_bounded_size(scored: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class CountingEngine(LocalEngine):
+        def map(self, snapshot: Any, columns: Any, keys: Any, *rest: Any) -> Any:
+            asked.append(keys.count())
+            return super().map(snapshot, columns, keys, *rest)
+
+    monkeypatch.setattr(module, "CHUNK_BYTES", 2 * len(photo("a")))
+    scored.send(engine=CountingEngine(), threshold=1.0)
+    assert asked == [2, 1]
+    assert photos_laid_out(scored) == expected_photos("a", "b", "c")
+
+
+def test_a_planned_request_whose_photo_has_gone_waits_and_stops_no_other(scored: Bench) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        scored.send(engine=DyingEngine(2), service=Unreachable())
+    scored.replace_photo(raw_image("other", "unlabeled/a.jpg"))
+    scored.send()
+    assert {row["path"]: row["status"] for row in scored.rows("label_requests")} == {
+        "unlabeled/a.jpg": "planned",
+        "unlabeled/b.jpg": "open",
+    }
+
+
+class Unreachable:
+    name = "folder"
+
+    def send(self, *_: Any) -> dict[str, str]:
+        raise KeyboardInterrupt
+
+
+def test_a_place_that_cannot_be_written_is_said_and_the_plan_waits(scored: Bench) -> None:
+    scored.requests.parent.mkdir(parents=True, exist_ok=True)
+    scored.requests.write_text("a file where the folder should be")
+    with pytest.raises(DlassetsError, match=r"labelling batch v3-\w{8} could not be written to .*requests"):
+        scored.send()
+    scored.requests.unlink()
+    scored.send()
+    assert photos_laid_out(scored) == expected_photos("a", "b")
+
+
+def test_requests_close_when_an_accepted_answer_is_there_and_only_once(scored: Bench) -> None:
+    scored.send()
+    ids = {row["path"]: row["request_id"] for row in scored.rows("label_requests")}
+    common = {"answered_at": NOON, "annotator": None}
+    scored.add(
+        "human_labels",
+        [
+            {**common, "request_id": ids["unlabeled/a.jpg"], "label": 2, "status": "accepted", "answer": "2"},
+            {**common, "request_id": ids["unlabeled/b.jpg"], "label": None, "status": "refused", "answer": "99"},
+        ],
+    )
+    before = {row["path"]: row for row in scored.rows("label_requests")}
+    written = scored.close()
+    assert (written.updated, written.inserted) == (1, 0)
+    after = {row["path"]: row for row in scored.rows("label_requests")}
+    assert after["unlabeled/a.jpg"] == {**before["unlabeled/a.jpg"], "status": "answered"}
+    assert after["unlabeled/b.jpg"] == before["unlabeled/b.jpg"]
+    again = scored.close()
+    assert (again.changed, again.version) == (False, written.version)
+    assert scored.send().changed is False
+
+
+def test_the_lake_is_all_under_its_root(scored: Bench, tmp_path: Path) -> None:
+    scored.send()
+    assert [path.name for path in tmp_path.iterdir()] == ["lake"]
