@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 import click
+import yaml
 
 from dlassets.errors import DlassetsError
 from dlassets.instance import HOME_VARIABLE, dagster_home
@@ -26,6 +27,7 @@ from dlassets.registry.store import artifact_location, tracking_uri
 from dlassets.settings import Settings, UiSettings
 
 HOST = "127.0.0.1"
+LOCATION = "dlassets"
 PORTS_TRIED = 20
 POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 10
@@ -170,7 +172,10 @@ def _stop_requests() -> Iterator[threading.Event]:
 
 @contextmanager
 def _dagster(module: str, port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
-    command = ["dagster", "dev", "--module-name", module, "--host", HOST, "--port", str(port)]
+    # As the repository's workspace.yaml: under another name, sensors switched on here would be off in `dagster dev`.
+    workspace = {"load_from": [{"python_module": {"module_name": module, "location_name": LOCATION}}]}
+    (logs / "workspace.yaml").write_text(yaml.safe_dump(workspace))
+    command = ["dagster", "dev", "--workspace", str(logs / "workspace.yaml"), "--host", HOST, "--port", str(port)]
     with _running("Dagster", command, port, "/server_info", logs / "dagster.log", environment) as server:
         yield server
 

@@ -7,14 +7,18 @@ import sys
 import threading
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from dlassets import servers
 from dlassets.errors import DlassetsError
 from dlassets.servers import HOST, ServerError, serve
 from dlassets.settings import Settings, UiSettings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 DEFINITIONS = """
 from dagster import Definitions, asset
@@ -94,8 +98,11 @@ def test_both_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_pa
             addresses = dict(line.split() for line in said if len(line.split()) == 2)
             assert not addresses["MLflow"].endswith(f":{taken}")
 
-            assets = fetch(addresses["Dagster"] + "/graphql", {"query": "{ assetNodes { assetKey { path } } }"})
-            assert json.loads(assets) == {"data": {"assetNodes": [{"assetKey": {"path": ["a_stand_in"]}}]}}
+            query = {"query": "{ assetNodes { assetKey { path } repository { location { name } } } }"}
+            assets = json.loads(fetch(addresses["Dagster"] + "/graphql", query))
+            (asset,) = assets["data"]["assetNodes"]
+            assert asset["assetKey"]["path"] == ["a_stand_in"]
+            assert asset["repository"]["location"]["name"] == location_name()
             assert "<html" in fetch(addresses["Dagster"])
             assert "<html" in fetch(addresses["MLflow"])
             assert_artifacts_lie_in_the_lake(addresses["MLflow"], tmp_path / "lake")
@@ -108,6 +115,11 @@ def test_both_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_pa
     assert process.returncode == 0, rest
     assert psutil.wait_procs(children, timeout=10)[1] == []
     assert (tmp_path / "lake" / "dagster" / "server_logs" / "dagster.log").stat().st_size > 0
+
+
+def location_name() -> str:
+    workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
+    return workspace["load_from"][0]["python_module"]["location_name"]
 
 
 def assert_artifacts_lie_in_the_lake(mlflow: str, lake) -> None:
