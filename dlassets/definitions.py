@@ -20,8 +20,10 @@ from dlassets.resources.trainer import Trainer
 from dlassets.settings import Settings, load_settings
 
 
-def build_defs(settings: Settings, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """Return the definitions for these settings; `overrides` swaps resources by name."""
+def build_defs(
+    settings: Settings, overrides: Mapping[str, Any] | None = None, logger: dg.LoggerDefinition | None = None
+) -> dg.Definitions:
+    """Return the definitions for these settings; `overrides` swaps resources by name, `logger` the console's."""
     resources: dict[str, Any] = {
         "lake": LakeResource(settings),
         "mlflow": dg.ResourceDefinition(lambda context: MlflowResource(settings, context)),
@@ -37,6 +39,7 @@ def build_defs(settings: Settings, overrides: Mapping[str, Any] | None = None) -
         schedules=automation.schedules(settings),
         resources={**resources, **(overrides or {})},
         # One process a run: one JVM on Spark, and no import of torch or mlflow paid for twice.
+        loggers={"console": logger} if logger else None,
         executor=dg.in_process_executor,
     )
 

@@ -80,6 +80,14 @@ class FolderService(LabelingService):
     def answers(self) -> list[Answer]:
         return [answer for path in self._files() for answer in self._read(path)]
 
+    def photos(self) -> set[str]:
+        return {
+            path.stem
+            for root in (self._requests, self._answers)
+            for path in root.glob("*/*")
+            if path.suffix.lower() in _PHOTO_SUFFIXES
+        }
+
     def _lay_out(
         self,
         batch: Path,

@@ -96,6 +96,16 @@ def close_answered(engine: Engine, label_requests: Snapshot, human_labels: Snaps
     return engine.merge(answered, LABEL_REQUESTS, label_requests.uri, commit)
 
 
+def without_photo(engine: Engine, service: LabelingService, label_requests: Snapshot) -> list[str]:
+    """Return the open requests that people have no photo of."""
+    opened = engine.sql(
+        "SELECT request_id FROM label_requests WHERE status = 'open' ORDER BY request_id",
+        {"label_requests": label_requests},
+    ).arrow()
+    shown = service.photos()
+    return [request for request in opened["request_id"].to_pylist() if request not in shown]
+
+
 def _plan(chosen: pa.Table, model_name: str, model_version: int, service: str) -> pa.Table:
     import pyarrow as pa
 

@@ -59,5 +59,9 @@ class LabelingService(ABC):
         """
 
     @abstractmethod
+    def photos(self) -> set[str]:
+        """Return the request ids whose photo people have: where it was laid out, or where they moved it."""
+
+    @abstractmethod
     def answers(self) -> list[Answer]:
         """Return every answer given so far, in a stable order. What cannot be read is among them, with its problem."""

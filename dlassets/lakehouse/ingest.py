@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction
 from dlassets.errors import DlassetsError
+from dlassets.images.folders import folder_of
 from dlassets.images.validate import validate_files
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
@@ -168,7 +169,7 @@ def _check_files(
 
     checked = validate_files(batch, label_rule=label_rule, max_file_bytes=max_file_bytes, max_pixels=max_pixels)
     columns = {name: checked[name] for name in checked.schema.names}
-    folders = [parts[-2] if len(parts := path.split("/")) > 2 else "" for path in checked["path"].to_pylist()]  # noqa: PLR2004 - zone, folder, file
+    folders = [folder_of(path) for path in checked["path"].to_pylist()]
     columns |= {
         "folder": pa.array(folders, pa.string()),
         "landing": pa.repeat(pa.scalar(landing), batch.num_rows),

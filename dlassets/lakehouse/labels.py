@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
+from dlassets.images.folders import folder_label
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import LABELED_IMAGES
 from dlassets.settings import LandingZone, SplitSettings
@@ -28,7 +29,7 @@ def update_labels(
         f"""
         WITH answers AS (
             SELECT image_id, label, annotator, answered_at, ROW_NUMBER() OVER (
-                PARTITION BY image_id ORDER BY answered_at DESC, request_id DESC, annotator DESC) AS place
+                PARTITION BY image_id ORDER BY answered_at DESC, request_id DESC, annotator DESC, label) AS place
             FROM human_labels WHERE status = 'accepted'
         ), names AS (
             SELECT label, MIN(label_name) AS label_name FROM classes GROUP BY label
@@ -69,9 +70,9 @@ def classes_of_folders(engine: Engine, raw_images: Snapshot, zones: Mapping[str,
     rows = []
     for landing, folder in zip(*(folders[name].to_pylist() for name in ("landing", "folder")), strict=True):
         zone = zones.get(landing)
-        if zone is not None and zone.labelled and (match := re.match(zone.label_rule, folder)):
-            label = int(match["label"])
-            rows.append((landing, folder, label, match.groupdict().get("name") or str(label)))
+        if zone is not None and zone.labelled and (found := folder_label(folder, re.compile(zone.label_rule))):
+            label, class_name = found
+            rows.append((landing, folder, label, class_name or str(label)))
     columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
     types = (("landing", pa.string()), ("folder", pa.string()), ("label", pa.int64()), ("label_name", pa.string()))
     return engine.rows(

@@ -31,14 +31,19 @@ class Evaluation:
     confidence: NDArray[np.float64]
 
     @property
+    def majority_share(self) -> float:
+        """The share of the most frequent class: what one gets by always guessing it."""
+        return float(self.confusion.sum(axis=1).max() / self.rows)
+
+    @property
     def recall(self) -> NDArray[np.float64]:
         """(classes,) share of a class's rows that were found; 0 for a class without rows."""
-        return np.diag(self.confusion) / np.maximum(self.confusion.sum(axis=1), 1)
+        return np.asarray(np.diag(self.confusion) / np.maximum(self.confusion.sum(axis=1), 1))
 
     @property
     def precision(self) -> NDArray[np.float64]:
         """(classes,) share of a class's predictions that were right; 0 for a class never predicted."""
-        return np.diag(self.confusion) / np.maximum(self.confusion.sum(axis=0), 1)
+        return np.asarray(np.diag(self.confusion) / np.maximum(self.confusion.sum(axis=0), 1))
 
 
 def evaluate(head: Head, rows: Rows) -> Evaluation:

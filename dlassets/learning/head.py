@@ -30,8 +30,8 @@ class Head:
         """Return (rows, classes) probabilities of (rows, features)."""
         logits = ((features - self.mean) / self.scale) @ self.weight.T + self.bias
         exponents = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
-        return exponents / exponents.sum(axis=1, keepdims=True)
+        return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the likeliest label of each row."""
-        return np.asarray(self.labels)[self.probabilities(features).argmax(axis=1)]
+        return np.asarray(np.take(self.labels, self.probabilities(features).argmax(axis=1)), dtype=np.int64)

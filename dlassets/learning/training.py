@@ -107,7 +107,7 @@ def train_head(
         for rows in torch.split(torch.randperm(len(train), generator=generator), settings.batch_size):
             loss = loss_of(linear(inputs[TRAIN][rows]), targets[TRAIN][rows])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
         with torch.no_grad():

@@ -90,6 +90,11 @@ def version_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> 
         raise
 
 
+def versions_of(client: MlflowClient, model_name: str) -> list[int]:
+    """Return every registered version, oldest first."""
+    return sorted(int(version.version) for version in client.search_model_versions(f"name = '{model_name}'"))
+
+
 def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPackage:
     """Download the package of a registered version."""
     import mlflow

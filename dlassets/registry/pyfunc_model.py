@@ -18,7 +18,7 @@ TOP_K = 5
 COLUMNS = ["label", "name", "confidence", "margin", "top_k"]
 
 
-class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """Image bytes to label, name, confidence, margin and the likeliest classes."""
 
     def load_context(self, context: Any) -> None:

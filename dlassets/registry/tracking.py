@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # Raise it when the way of training changes what is learned: runs of the older way are then not taken for the same.
 TRAINING_VERSION = 1
+GUESSING = "test_majority_share"
 EVALUATION, CONFUSION_MATRIX = "evaluation", "confusion_matrix.png"
 _WORST = 24
 _RUNTIME_PACKAGES = (
@@ -124,6 +125,7 @@ def _log_metrics(mlflow: Any, trained: Trained, evaluation: Evaluation) -> None:
             "test_accuracy": evaluation.accuracy,
             "test_accuracy_low": low,
             "test_accuracy_high": high,
+            GUESSING: evaluation.majority_share,
             "best_epoch": trained.best_epoch,
             "best_validation_loss": trained.history[trained.best_epoch]["validation_loss"],
         }

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class MlflowResource:
-    """The tracking store and registry of one lake."""
+    """The tracking store and registry of one lake. Without Dagster's context it reads, and opens no run."""
 
-    def __init__(self, settings: Settings, context: InitResourceContext) -> None:
+    def __init__(self, settings: Settings, context: InitResourceContext | None = None) -> None:
         self.settings = settings
         self._context = context
         self._lake = Lake.at(settings.root)
@@ -55,6 +55,8 @@ class MlflowResource:
     @contextmanager
     def run(self) -> Iterator[Any]:
         """Open a run for this Dagster run; it is ended here, as finished or as failed."""
+        if self._context is None:
+            raise RuntimeError("A run belongs to a Dagster run, and this resource was made without one.")
         client = self.client
         from dagster_mlflow.resources import MlFlow
 

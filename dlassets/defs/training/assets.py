@@ -14,10 +14,13 @@ from dlassets.resources.progress import LoggedProgress
 from dlassets.resources.trainer import Trainer
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+
     from dlassets.registry.tracking import TrainingInputs
 
 TRAINED_MODEL = "trained_model"
 REGISTERED_VERSION = "registered_version"
+LEARNED = "better_than_guessing"
 GATE = "at_least_as_good_as_champion"
 
 
@@ -66,6 +69,14 @@ def training_set(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeR
     owners=OWNERS,
     kinds={"torch", "mlflow"},
     code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            LEARNED,
+            asset=TRAINED_MODEL,
+            blocking=True,
+            description="On the test rows it is right more often than always saying the most frequent class.",
+        )
+    ],
 )
 def trained_model(
     context: dg.AssetExecutionContext,
@@ -104,6 +115,7 @@ def trained_model(
             "confusion_matrix": _picture(mlflow, run.info.run_id),
             "provenance": dg.MetadataValue.json(origin.as_dict()),
         },
+        check_results=[_better_than_guessing(run)],
     )
 
 
@@ -173,6 +185,17 @@ def _training_inputs(lake: LakeResource, trainer: Trainer) -> "TrainingInputs":
     backbone = lake.settings.features.backbone
     (learned_from,) = lake.pin(TRAINING_SET.name)
     return TrainingInputs(learned_from, backbone, feature_version(backbone), trainer.settings)
+
+
+def _better_than_guessing(run: "Run") -> dg.AssetCheckResult:
+    from dlassets.registry.tracking import GUESSING
+
+    accuracy, guessing = run.data.metrics["test_accuracy"], run.data.metrics[GUESSING]
+    return dg.AssetCheckResult(
+        passed=accuracy > guessing,
+        check_name=LEARNED,
+        description=f"accuracy {accuracy:.3f}, and {guessing:.3f} by always saying the most frequent class",
+    )
 
 
 def _link_back(lake: LakeResource, run_id: str) -> str:

@@ -1,0 +1,132 @@
+"""The `dlassets` command: what Dagster has no word for. Exit code 0: done; 1: a step failed; 2: used wrongly."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dlassets import __version__
+from dlassets.errors import DlassetsError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+
+class _Commands(click.Group):
+    """Turns an error that the user can put right into its message and an exit code, without a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except DlassetsError as error:
+            click.secho(f"error: {error}", fg="red", err=True)
+            sys.exit(2 if isinstance(error, SettingsError) else 1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Image deep learning on a lakehouse, as one Dagster asset graph.
+
+    Settings come from a profile (DLASSETS_PROFILE) and DLASSETS_* variables; DLASSETS_ROOT says where the lake lies.
+    """
+
+
+@main.command()
+@click.option("--images", metavar="SOURCE", help="Photos in NNN.class/ folders: a folder, zip, tar or URL.")
+@click.option("--classes", default=10, show_default=True, help="Classes to generate where no --images are given.")
+@click.option("--per-class", default=60, show_default=True, help="Photos a class to generate.")
+def demo(images: str | None, classes: int, per_class: int) -> None:
+    """Run the whole loop on photos: ingest, train, score, ask people, learn from their answers."""
+    from dlassets.demo.loop import run_demo
+    from dlassets.settings import load_settings
+
+    settings = load_settings()
+    console = _console()
+    folder = _images(images, settings.root, classes, per_class)
+    run_demo(settings, folder, console)
+    console.print("\nLook at it: both addresses appear when the servers answer.")
+    console.print(f"  DLASSETS_ROOT={settings.root} make dev        Dagster's and MLflow's UI on this lake")
+    console.print(f"  DLASSETS_ROOT={settings.root} dlassets dev    the same, without make", highlight=False)
+
+
+@main.command()
+@click.argument("source", default="generated")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--classes", default=10, show_default=True, help="Classes to generate.")
+@click.option("--per-class", default=60, show_default=True, help="Photos a class to generate.")
+@click.option("--seed", default=0, show_default=True, help="Of the generator: the same seed makes the same photos.")
+@click.option("--checksum", metavar="ALGO:HEX", help="Of a URL's archive, such as sha256:…; a mismatch is refused.")
+def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, checksum: str | None) -> None:
+    """Put a set of sample photos into FOLDER, as NNN.class/ folders.
+
+    SOURCE is `generated`, the name of a public set, a URL, or a folder, zip or tar.
+    """
+    from dlassets.images.samples import samples as make
+
+    with _bars() as progress:
+        count = make(
+            source, folder, classes=classes, per_class=per_class, seed=seed, checksum=checksum, progress=progress
+        )
+    click.echo(f"{count:,} photos in {folder}")
+
+
+@main.command()
+@click.option("--dagster-port", default=3000, show_default=True)
+@click.option("--mlflow-port", default=5000, show_default=True)
+def dev(dagster_port: int, mlflow_port: int) -> None:
+    """Start Dagster's and MLflow's UI on the lake, on this machine alone; Ctrl-C stops both."""
+    from dlassets.servers import serve
+    from dlassets.settings import load_settings
+
+    sys.exit(serve(load_settings(), dagster_port=dagster_port, mlflow_port=mlflow_port))
+
+
+def _images(source: str | None, root: str, classes: int, per_class: int) -> Path:
+    """Return a folder of class folders: the user's own as it stands, or one made under the lake's root."""
+    from dlassets.demo.photos import has_class_folders
+    from dlassets.images.samples import samples as make
+    from dlassets.lakehouse.lake import Lake, local_path
+
+    if source is not None and Path(source).is_dir() and has_class_folders(Path(source)):
+        return Path(source)
+    folder = local_path(Lake.at(root).under("demo", "images" if source is None else "given"))
+    with _bars() as progress:
+        make(source or "generated", folder, classes=classes, per_class=per_class, progress=progress)
+    return folder
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A log file or CI is no terminal, and has no width: lines must not be broken at 80.
+    return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int | None], None]]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_console(), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int | None = None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report

@@ -1,0 +1,95 @@
+"""What is shown while the demo runs: the stage, the step, how far it is, and how long it has taken."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+class Display:
+    """One line a finished step; below them, on a terminal, a bar of the step that runs.
+
+    It stands in for the resource `progress` and for the console logger, so it hears of every step and every count.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.elapsed: dict[str, float] = {}
+        self._started: dict[str, float] = {}
+        self._counts: dict[str, str] = {}
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bar = self._bars.add_task("", visible=False, count="")
+
+    @contextmanager
+    def stage(self, number: int, of: int, title: str) -> Iterator[None]:
+        """Head a stage; its time goes into the summary."""
+        self.console.print(f"[bold]{number}/{of} {title}[/bold]")
+        started = time.monotonic()
+        with self._bars:
+            yield
+        self.elapsed[title] = time.monotonic() - started
+        self.console.print(f"    [dim]{self.elapsed[title]:.1f} s[/dim]")
+
+    def say(self, text: str) -> None:
+        self.console.print(f"    {text}", highlight=False)
+
+    def of(self, context: dg.AssetExecutionContext, what: str) -> Callable[[int, int | None], None]:
+        """The resource's method: return a function to be told how many are done, and of how many."""
+        step = context.op_handle.name if hasattr(context, "op_handle") else ""
+
+        def report(done: int, total: int | None = None) -> None:
+            count = f"{done:,}{f' of {total:,}' if total else ''} {what}"
+            self._counts[step] = count
+            self._bars.update(self._bar, completed=done, total=total, count=count)
+
+        return report
+
+    @property
+    def logger(self) -> dg.LoggerDefinition:
+        """A console logger that turns a run's events into lines, and shows warnings and errors of the pipeline."""
+
+        class Handler(logging.Handler):
+            def emit(handler, record: logging.LogRecord) -> None:  # noqa: N805 - self is the display
+                meta: dict[str, Any] = getattr(record, "dagster_meta", {}) or {}
+                event = meta.get("dagster_event")
+                if event is not None:
+                    self._on_event(event)
+
+        @dg.logger
+        def display_logger(context: dg.InitLoggerContext) -> logging.Logger:  # noqa: ARG001 - Dagster's signature
+            log = logging.getLogger("dlassets.demo")
+            log.setLevel(logging.DEBUG)
+            log.propagate = False
+            log.handlers.clear()
+            log.addHandler(Handler())
+            return log
+
+        return display_logger
+
+    def _on_event(self, event: dg.DagsterEvent) -> None:
+        step = event.step_key or ""
+        if event.event_type == dg.DagsterEventType.STEP_START:
+            self._started[step] = time.monotonic()
+            self._bars.update(self._bar, description=f"    {step}", completed=0, total=None, count="", visible=True)
+        elif event.event_type in {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE}:
+            self._bars.update(self._bar, visible=False)
+            if event.event_type == dg.DagsterEventType.STEP_FAILURE or not step.endswith("checks"):
+                took = time.monotonic() - self._started.get(step, time.monotonic())
+                mark = "[green]✓[/green]" if event.event_type == dg.DagsterEventType.STEP_SUCCESS else "[red]✗[/red]"
+                count = self._counts.pop(step, "")
+                self.console.print(f"  {mark} {step:<22} {took:6.1f} s  {count}", highlight=False)

@@ -1,0 +1,168 @@
+"""The whole loop, stage by stage, through the same jobs that Dagster schedules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+from rich.console import Console
+
+from dlassets.definitions import build_defs
+from dlassets.demo.annotator import Asked, answer
+from dlassets.demo.display import Display
+from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, read_truth
+from dlassets.demo.summary import Summary, show
+from dlassets.errors import DlassetsError
+from dlassets.instance import HOME_VARIABLE, dagster_home
+from dlassets.lakehouse.lake import local_path
+from dlassets.lakehouse.tables import TABLES
+from dlassets.resources.lake import LakeResource
+from dlassets.settings import Settings
+
+LABELED, UNLABELED = "labeled", "unlabeled"
+
+
+class JobFailedError(DlassetsError):
+    """A pipeline's run failed; the message is what its step said."""
+
+
+class Loop:
+    """One lake and the jobs on it. `run` may be killed and run again at any moment: it goes on from what is there."""
+
+    def __init__(self, settings: Settings, console: Console) -> None:
+        missing = {LABELED, UNLABELED} - settings.landing.keys()
+        if missing:
+            raise DlassetsError(
+                f"The demo puts its photos into the landing zones {LABELED} and {UNLABELED}: declare both."
+            )
+        self.settings = settings
+        self.display = Display(console)
+        self.resource = LakeResource(settings)
+        self.lake = self.resource.lake
+        self.refused: str | None = None
+        os.environ[HOME_VARIABLE] = str(dagster_home(self.lake))
+        self.instance = dg.DagsterInstance.get()
+        self.defs = build_defs(settings, {"lake": self.resource, "progress": self.display}, self.display.logger)
+
+    def run(self, images: Path) -> Summary:
+        stages: list[tuple[str, Callable[[], None]]] = [
+            ("Photos arrive, labelled by their folders", lambda: self._labelled_arrive(images)),
+            ("Ingest, label, embed, train, evaluate, register, promote", self._train),
+            ("More photos arrive, without labels", lambda: self._unlabelled_arrive(images)),
+            ("Ingest them, score them, ask people about the unsure ones", lambda: self._run_job("scoring_pipeline")),
+            ("People answer", self._people_answer),
+            ("Merge the answers into the labels", lambda: self._run_job("labeling_pipeline")),
+            ("Retrain, and promote if it is at least as good", self._train),
+            ("Score again", lambda: self._run_job("scoring_pipeline")),
+        ]
+        for number, (title, work) in enumerate(stages, start=1):
+            with self.display.stage(number, len(stages), title):
+                work()
+        return self._summary()
+
+    def _zone(self, name: str) -> Path:
+        return local_path(self.lake.zone(self.settings.landing[name].uri))
+
+    @property
+    def _kept_aside(self) -> Path:
+        return local_path(self.lake.under("demo"))
+
+    def _labelled_arrive(self, images: Path) -> None:
+        new = arrive_labelled(images, self._zone(LABELED))
+        # A landing zone that is not there is an error to the pipeline, and this one is empty for now.
+        self._zone(UNLABELED).mkdir(parents=True, exist_ok=True)
+        self.display.say(f"{new:,} new photos in {self._zone(LABELED)}")
+
+    def _unlabelled_arrive(self, images: Path) -> None:
+        new = arrive_unlabelled(images, self._zone(UNLABELED), self._kept_aside)
+        self.display.say(f"{new:,} new photos in {self._zone(UNLABELED)}")
+
+    def _train(self) -> None:
+        from dlassets.defs.training.assets import GATE
+
+        result = self._execute("training_pipeline")
+        refusals = [e for e in result.get_asset_check_evaluations() if e.check_name == GATE and not e.passed]
+        if refusals:
+            # The gate did its work: the champion stays, and scoring goes on with it.
+            self.refused = refusals[0].description
+            self.display.say(f"not promoted: {self.refused}")
+        elif not result.success:
+            raise JobFailedError(_failure(result))
+
+    def _run_job(self, name: str) -> None:
+        result = self._execute(name)
+        if not result.success:
+            raise JobFailedError(_failure(result))
+
+    def _execute(self, name: str) -> dg.ExecuteInProcessResult:
+        job = self.defs.resolve_job_def(name)
+        return job.execute_in_process(instance=self.instance, raise_on_error=False)
+
+    def _people_answer(self) -> None:
+        """Answer what the first model asked. What a later one asks stays open, for whoever tries the lake out."""
+        (requests,) = self.resource.pin("label_requests")
+        rows = self.resource.engine.sql(
+            "SELECT request_id, batch_id, image_id FROM label_requests WHERE status = 'open' AND requested_at = "
+            "(SELECT MIN(requested_at) FROM label_requests) ORDER BY request_id",
+            {"label_requests": requests},
+        ).arrow()
+        asked = [Asked(**row) for row in rows.to_pylist()]
+        answers = local_path(self.lake.answers)
+        given = answer(asked, read_truth(self._kept_aside), local_path(self.lake.requests), answers)
+        self.display.say(f"{given:,} answers in {answers}")
+
+    def _summary(self) -> Summary:
+        from dlassets.lakehouse.snapshots import row_count
+        from dlassets.lakehouse.tables import TEST, TRAINING_SET
+        from dlassets.learning.evaluation import evaluate
+        from dlassets.learning.training import read_split
+        from dlassets.registry.lifecycle import load_version, versions_of
+        from dlassets.resources.mlflow import MlflowResource
+
+        snapshots = {name: self.resource.pin(name)[0] for name in TABLES}
+        mlflow = MlflowResource(self.settings)
+        name, champion = mlflow.champion()
+        versions = versions_of(mlflow.client, name)
+        test = read_split(snapshots[TRAINING_SET.name], TEST)
+        before, after = (
+            (version, evaluate(load_version(mlflow.client, name, version).head, test))
+            for version in (versions[0], versions[-1])
+        )
+        by_status = self.resource.engine.sql(
+            "SELECT COUNT(*) AS sent, COUNT(CASE WHEN status = 'answered' THEN 1 END) AS answered FROM label_requests",
+            {"label_requests": snapshots["label_requests"]},
+        ).arrow()
+        return Summary(
+            images=row_count(snapshots["raw_images"]),
+            quarantined=row_count(snapshots["quarantined_files"]),
+            before=before,
+            after=after,
+            requests_sent=by_status["sent"][0].as_py(),
+            requests_answered=by_status["answered"][0].as_py(),
+            table_versions={name: snapshot.version for name, snapshot in snapshots.items()},
+            model_versions=versions,
+            champion=champion,
+            elapsed=self.display.elapsed,
+            refused=self.refused,
+        )
+
+
+def run_demo(settings: Settings, images: Path, console: Console) -> None:
+    """Run the loop on `NNN.class/` folders and show the summary. Raises DlassetsError where a step fails."""
+    loop = Loop(settings, console)
+    show(console, loop.run(images))
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> str:
+    """Return what the failed step said: a message for people where it is one, else the whole error."""
+    said = []
+    for event in result.all_events:
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            if error is not None:
+                said.append(f"{event.step_key}: {error.message.strip() if error.cls_name else error.to_string()}")
+    return "\n".join(said) or "The run failed before its first step; Dagster's UI shows its log."

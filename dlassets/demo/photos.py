@@ -1,0 +1,94 @@
+"""The demo's photos: most arrive labelled; a held-back part arrives unlabelled, its true classes kept aside."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlassets.errors import DlassetsError
+from dlassets.settings import LABEL_RULE
+
+HELD_BACK = 0.3
+TRUTH = "truth.csv"
+
+
+@dataclass(frozen=True)
+class Photo:
+    path: Path
+    folder: str
+    image_id: str
+
+    @property
+    def is_held_back(self) -> bool:
+        # The last digits, since the first ones decide the split: the held-back part has the same splits as the rest.
+        return int(self.image_id[-8:], 16) < HELD_BACK * 16**8
+
+
+def photos_in(images: Path) -> Iterator[Photo]:
+    """Yield every file of a folder of `NNN.class/` folders, in a stable order."""
+    for path in sorted(images.glob("*/*")):
+        if path.is_file() and not path.name.startswith((".", "_")):
+            yield Photo(path, path.parent.name, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def arrive_labelled(images: Path, landing: Path) -> int:
+    """Copy what is not held back into the labelled landing zone; return how many were new."""
+    return sum(
+        _copy(photo.path, landing / photo.folder / photo.path.name)
+        for photo in photos_in(images)
+        if not photo.is_held_back
+    )
+
+
+def arrive_unlabelled(images: Path, landing: Path, kept_aside: Path) -> int:
+    """Copy the held-back photos under names that tell nothing, and write their true classes down aside."""
+    held_back = {photo.image_id: photo for photo in photos_in(images) if photo.is_held_back}
+    truth = read_truth(kept_aside) | {image_id: photo.folder for image_id, photo in held_back.items()}
+    kept_aside.mkdir(parents=True, exist_ok=True)
+    unfinished = kept_aside / f".{TRUTH}"
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(sorted(truth.items()))
+    unfinished.replace(kept_aside / TRUTH)
+    landing.mkdir(parents=True, exist_ok=True)
+    return sum(
+        _copy(photo.path, landing / f"{image_id[:16]}{photo.path.suffix.lower()}")
+        for image_id, photo in held_back.items()
+    )
+
+
+def read_truth(kept_aside: Path) -> dict[str, str]:
+    """Return the true class folder of every held-back image, by image_id."""
+    path = kept_aside / TRUTH
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return dict(csv.reader(file))
+
+
+def has_class_folders(images: Path) -> bool:
+    """Whether the folder holds `NNN.class` folders, and can be used as it stands."""
+    return any(path.is_dir() and re.match(LABEL_RULE, path.name) for path in images.iterdir())
+
+
+def _copy(source: Path, target: Path) -> bool:
+    """Copy unless it is there already; whole or not at all, since a pipeline may be watching the folder."""
+    if target.exists():
+        return False
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, unfinished)
+        unfinished.replace(target)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise DlassetsError(
+            f"{target} could not be written: {error}. Check that the place has room and is yours to write, then run "
+            "again: what was copied stays."
+        ) from error
+    return True

@@ -1,0 +1,64 @@
+"""What every test may use: a lake of its own, both engines, small photos. `--photos` puts real ones in their place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dlassets.engines.base import Engine
+from dlassets.lakehouse.lake import Lake
+from dlassets.settings import Settings
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--photos", metavar="FOLDER", help="Real photos in NNN.class/ folders; without it, generated ones are used."
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [name for name in os.environ if name.startswith(("DLASSETS_", "DAGSTER_HOME", "SPARK_REMOTE"))]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake.at(str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def settings(lake: Lake) -> Settings:
+    return Settings(root=lake.root)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four classes with 20 generated photos each."""
+    from dlassets.images.generated import generate
+
+    folder = tmp_path_factory.mktemp("photos")
+    generate(folder, classes=4, per_class=20, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_photos(request: pytest.FixtureRequest) -> Path | None:
+    given = request.config.getoption("--photos")
+    return Path(given) if given else None
+
+
+@pytest.fixture(scope="session")
+def local_engine() -> Engine:
+    from dlassets.engines.local import LocalEngine
+
+    return LocalEngine()
+
+
+@pytest.fixture(params=["local", pytest.param("spark", marks=pytest.mark.spark)])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Either engine: what works on one alone does not work."""
+    found: Engine = request.getfixturevalue(f"{request.param}_engine")
+    return found

@@ -1,0 +1,91 @@
+"""What Dagster is told: assets, jobs, checks, and how little loading them costs."""
+
+import json
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from dlassets.definitions import build_defs
+from dlassets.lakehouse.tables import TABLES
+from dlassets.settings import Settings
+
+GRAPH = {
+    "raw_images": ("ingest", set()),
+    "quarantined_files": ("ingest", set()),
+    "image_profiles": ("ingest", {"raw_images"}),
+    "labeled_images": ("ingest", {"raw_images", "human_labels"}),
+    "image_features": ("training", {"raw_images"}),
+    "training_set": ("training", {"labeled_images", "image_features"}),
+    "trained_model": ("training", {"training_set"}),
+    "registered_version": ("training", {"trained_model"}),
+    "predictions": ("scoring", {"raw_images", "labeled_images", "image_features", "registered_version"}),
+    "label_requests": ("labeling", {"raw_images", "predictions", "labeled_images", "human_labels"}),
+    "human_labels": ("labeling", set()),
+}
+
+
+@pytest.fixture
+def defs(settings: Settings) -> dg.Definitions:
+    return build_defs(settings)
+
+
+def test_the_graph_is_the_design_s(defs: dg.Definitions) -> None:
+    actual = {
+        spec.key.to_user_string(): (spec.group_name, {dep.asset_key.to_user_string() for dep in spec.deps})
+        for spec in defs.resolve_all_asset_specs()
+    }
+
+    assert actual == GRAPH
+
+
+def test_every_asset_says_who_owns_it_what_it_is_and_its_code_version(defs: dg.Definitions) -> None:
+    for spec in defs.resolve_all_asset_specs():
+        assert spec.owners, spec.key
+        assert spec.description, spec.key
+        assert spec.kinds, spec.key
+        assert spec.code_version, spec.key
+
+
+def test_every_table_asset_shows_its_schema(defs: dg.Definitions) -> None:
+    schemas = {
+        spec.key.to_user_string(): [column.name for column in spec.metadata["dagster/column_schema"].columns]
+        for spec in defs.resolve_all_asset_specs()
+        if "dagster/column_schema" in spec.metadata
+    }
+
+    assert schemas == {name: table.names for name, table in TABLES.items()}
+
+
+def test_every_asset_has_a_check(defs: dg.Definitions) -> None:
+    checked = {key.asset_key.to_user_string() for key in defs.resolve_asset_graph().asset_check_keys}
+
+    assert checked == set(GRAPH)
+
+
+@pytest.mark.parametrize(
+    ("job", "last"),
+    [
+        ("training_pipeline", "registered_version"),
+        ("scoring_pipeline", "label_requests"),
+        ("labeling_pipeline", "labeled_images"),
+    ],
+)
+def test_a_pipeline_is_a_job_that_runs_one_at_a_time(defs: dg.Definitions, job: str, last: str) -> None:
+    found = defs.resolve_job_def(job)
+
+    assert found.tags["dlassets/pipeline"] == job
+    assert dg.AssetKey(last) in found.asset_layer.selected_asset_keys
+
+
+def test_loading_the_code_location_imports_nothing_heavy() -> None:
+    heavy = ["torch", "mlflow", "pyspark", "pandas", "pyarrow", "duckdb", "deltalake", "petastorm", "openvino"]
+    program = (
+        "import sys, json, dlassets.definitions as d; d.defs.resolve_all_job_defs();"
+        f"print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    )
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert json.loads(loaded.stdout) == []

@@ -1,0 +1,112 @@
+"""A kernel's table: one row an image, made once."""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dlassets.engines.base import Engine, Written
+from dlassets.engines.local import LocalEngine
+from dlassets.lakehouse import derived
+from dlassets.lakehouse.derived import derive
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import IMAGE_FEATURES
+from dlassets_tests.tables import get, image_id, put
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def lengths(batch: "pa.RecordBatch", *, version: str) -> "pa.RecordBatch":
+    """Kernel: an image's number of bytes for an embedding."""
+    import pyarrow as pa
+
+    sizes = [[float(len(content))] for content in batch["content"].to_pylist()]
+    return pa.RecordBatch.from_pydict(
+        {
+            "image_id": batch["image_id"],
+            "feature_version": pa.array([version] * batch.num_rows),
+            "features": pa.array(sizes, pa.list_(pa.float32())),
+        }
+    )
+
+
+def photos(engine: Engine, lake: Lake, *names: str) -> None:
+    put(
+        engine,
+        lake,
+        "raw_images",
+        *({"path": f"zone/{name}", "image_id": image_id(name[0]), "content": name[0].encode() * 3} for name in names),
+    )
+
+
+def run(engine: Engine, lake: Lake, version: str = "v1", **options: Any) -> Written:
+    kernel = functools.partial(lengths, version=version)
+    where = f"feature_version = '{version}'"
+    return derive(engine, lake, pin(lake, "raw_images"), IMAGE_FEATURES, kernel, {}, done_where=where, **options)
+
+
+def test_every_image_gets_one_row_under_however_many_paths(engine: Engine, lake: Lake) -> None:
+    photos(engine, lake, "a", "b", "a again")
+
+    assert run(engine, lake).inserted == 2
+    assert get(engine, lake, "image_features", "image_id, features") == sorted(
+        ({"image_id": image_id(name), "features": [3.0]} for name in "ab"), key=repr
+    )
+
+
+def test_only_new_images_are_worked_on(engine: Engine, lake: Lake) -> None:
+    photos(engine, lake, "a")
+    first = run(engine, lake)
+
+    assert run(engine, lake) == Written(first.version, changed=False)
+    photos(engine, lake, "b")
+    assert run(engine, lake).inserted == 1
+    assert run(engine, lake, version="v2").inserted == 2
+
+
+def test_progress_is_told_of_how_many(lake: Lake) -> None:
+    photos(LocalEngine(), lake, "a", "b", "c")
+    told: list[tuple[int, int | None]] = []
+
+    run(LocalEngine(), lake, progress=lambda done, total: told.append((done, total)))
+
+    assert told[-1] == (3, 3)
+
+
+def test_killed_midway_it_goes_on_after_the_last_commit(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(derived, "IMAGES_PER_COMMIT", 2)
+    photos(LocalEngine(), lake, *"abcde")
+
+    class DyingEngine(LocalEngine):
+        commits = 0
+
+        def append(self, rows, table, uri, commit):
+            if self.commits == 1:
+                raise KeyboardInterrupt
+            self.commits += 1
+            return super().append(rows, table, uri, commit)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(DyingEngine(), lake)
+
+    assert run(LocalEngine(), lake).inserted == 3
+    assert len(get(LocalEngine(), lake, "image_features", "image_id")) == 5
+
+
+def test_of_two_runs_at_once_nothing_doubles(lake: Lake) -> None:
+    photos(LocalEngine(), lake, *"abc")
+
+    class OvertakenEngine(LocalEngine):
+        overtaken = False
+
+        def append(self, rows, table, uri, commit):
+            if not self.overtaken:
+                self.overtaken = True
+                run(LocalEngine(), lake)
+            return super().append(rows, table, uri, commit)
+
+    run(OvertakenEngine(), lake)
+
+    assert len(get(LocalEngine(), lake, "image_features", "image_id")) == 3

@@ -1,0 +1,244 @@
+"""Photos come in once, changed ones take their old rows' place, and bad files are set aside with a reason."""
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dlassets.engines.base import Engine
+from dlassets.engines.local import LocalEngine
+from dlassets.errors import ConflictError, DlassetsError
+from dlassets.lakehouse.ingest import Ingested, ingest, waiting_files
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin, provenance_of
+from dlassets.settings import IngestSettings, Settings
+
+
+def photo(shade: int = 128, size: tuple[int, int] = (40, 30)) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (shade, 255 - shade, shade // 2)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def landing(lake: Lake) -> Path:
+    """Both landing zones, with three labelled photos in two classes and one without a label."""
+    landing = Path(lake.zone(""))
+    for place, shade in {
+        "labeled/001.cat/a.jpg": 10,
+        "labeled/001.cat/b.JPG": 20,
+        "labeled/012.dog/c.jpeg": 30,
+    }.items():
+        put(landing / place, photo(shade))
+    put(landing / "unlabeled/2026/01/d.jpg", photo(40))
+    return landing
+
+
+def put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def rows(engine: Engine, lake: Lake, table: str, columns: str) -> list[tuple[object, ...]]:
+    found = engine.sql(f"SELECT {columns} FROM {table}", {table: pin(lake, table)}).arrow().to_pylist()
+    return sorted(tuple(row.values()) for row in found)
+
+
+def test_every_photo_comes_in_with_its_path_folder_and_hash(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    import hashlib
+
+    done = ingest(engine, lake, settings, {})
+
+    assert (done.images, done.replaced, done.quarantined) == (4, 0, 0)
+    assert done.zones == {"labeled": 3, "unlabeled": 1}
+    assert rows(engine, lake, "raw_images", "path, landing, folder, length, image_id") == [
+        (path, path.split("/")[0], path.split("/")[-2], len(content), hashlib.sha256(content).hexdigest())
+        for path, content in (
+            ("labeled/001.cat/a.jpg", photo(10)),
+            ("labeled/001.cat/b.JPG", photo(20)),
+            ("labeled/012.dog/c.jpeg", photo(30)),
+            ("unlabeled/2026/01/d.jpg", photo(40)),
+        )
+    ]
+
+
+def test_nothing_new_makes_no_version(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:
+    ingest(engine, lake, settings, {})
+    before = pin(lake, "raw_images"), pin(lake, "quarantined_files")
+
+    done = ingest(engine, lake, settings, {})
+
+    assert (pin(lake, "raw_images"), pin(lake, "quarantined_files")) == before
+    assert done == Ingested(zones={"labeled": 0, "unlabeled": 0})
+
+
+def test_an_overwritten_file_takes_its_old_row_s_place(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    import hashlib
+
+    ingest(engine, lake, settings, {})
+    put(landing / "labeled/001.cat/a.jpg", photo(99, (50, 50)))
+    put(landing / "labeled/001.cat/new.jpg", photo(77))
+
+    done = ingest(engine, lake, settings, {})
+
+    assert (done.images, done.replaced) == (1, 1)
+    found = dict(rows(engine, lake, "raw_images", "path, image_id"))
+    assert len(found) == 5
+    assert found["labeled/001.cat/a.jpg"] == hashlib.sha256(photo(99, (50, 50))).hexdigest()
+
+
+BAD = {
+    "001.cat/empty.jpg": (b"", "empty"),
+    "001.cat/cut.jpg": (photo()[: len(photo()) // 2], "truncated"),
+    "001.cat/note.jpg": (b"not a picture at all", "not_an_image"),
+    "cats/fine.jpg": (photo(55), "bad_label_folder"),
+}
+
+
+def test_bad_files_are_set_aside_with_their_reason_and_the_good_ones_come_in(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    for place, (content, _) in BAD.items():
+        put(landing / "labeled" / place, content)
+
+    done = ingest(engine, lake, settings, {})
+
+    assert (done.images, done.quarantined) == (4, len(BAD))
+    assert rows(engine, lake, "quarantined_files", "path, reason") == sorted(
+        (f"labeled/{place}", reason) for place, (_, reason) in BAD.items()
+    )
+    assert ingest(engine, lake, settings, {}).quarantined == 0
+
+
+def test_a_mended_file_comes_in(lake: Lake, settings: Settings, landing: Path) -> None:
+    engine = LocalEngine()
+    put(landing / "labeled/001.cat/cut.jpg", photo()[:100])
+    ingest(engine, lake, settings, {})
+    put(landing / "labeled/001.cat/cut.jpg", photo())
+
+    assert ingest(engine, lake, settings, {}).images == 1
+
+
+def test_a_lake_moves_from_one_engine_to_the_other_midway(
+    local_engine: Engine, spark_engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    ingest(local_engine, lake, settings, {})
+    put(landing / "unlabeled/e.jpg", photo(50))
+    put(landing / "labeled/001.cat/a.jpg", photo(98, (60, 60)))
+
+    done = ingest(spark_engine, lake, settings, {})
+
+    assert (done.images, done.replaced) == (1, 1)
+    put(landing / "unlabeled/f.jpg", photo(60))
+    assert ingest(local_engine, lake, settings, {}).images == 1
+    columns = "path, modificationTime, length, image_id, landing, folder"
+    assert rows(local_engine, lake, "raw_images", columns) == rows(spark_engine, lake, "raw_images", columns)
+    assert len(rows(local_engine, lake, "raw_images", "path")) == 6
+
+
+def test_small_batches_take_in_the_same_files(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:
+    one_by_one = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=1)})
+
+    done = ingest(engine, lake, one_by_one, {})
+
+    assert (done.images, done.batches) == (4, 4)
+    assert len(rows(engine, lake, "raw_images", "path")) == 4
+
+
+@pytest.mark.parametrize("after", ["append raw_images", "append quarantined_files"])
+def test_killed_after_a_commit_and_run_again_it_ends_with_the_same_rows(
+    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    class DyingEngine(LocalEngine):
+        def append(self, rows, table, uri, commit):
+            written = super().append(rows, table, uri, commit)
+            if f"append {table.name}" == after and written.changed:
+                raise Killed
+            return written
+
+    put(landing / "labeled/001.cat/empty.jpg", b"")
+    with pytest.raises(Killed):
+        ingest(DyingEngine(), lake, settings, {})
+
+    ingest(LocalEngine(), lake, settings, {})
+
+    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 4
+    assert rows(LocalEngine(), lake, "quarantined_files", "path") == [("labeled/001.cat/empty.jpg",)]
+
+
+def test_of_two_runs_at_once_nothing_doubles(lake: Lake, settings: Settings, landing: Path) -> None:
+    class OvertakenEngine(LocalEngine):
+        """Another run takes everything in between this one's plan and its commit."""
+
+        overtaken = False
+
+        def append(self, rows, table, uri, commit):
+            if not self.overtaken:
+                self.overtaken = True
+                ingest(LocalEngine(), lake, settings, {})
+            return super().append(rows, table, uri, commit)
+
+    put(landing / "labeled/001.cat/empty.jpg", b"")
+    ingest(OvertakenEngine(), lake, settings, {})
+
+    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 4
+    assert len(rows(LocalEngine(), lake, "quarantined_files", "path")) == 1
+
+
+def test_a_run_that_is_always_overtaken_gives_up_and_says_so(lake: Lake, settings: Settings, landing: Path) -> None:
+    class UnluckyEngine(LocalEngine):
+        def append(self, *_rows_table_uri_commit):
+            raise ConflictError("another run was first")
+
+    with pytest.raises(ConflictError, match="another run was first"):
+        ingest(UnluckyEngine(), lake, settings, {})
+
+
+def test_a_missing_zone_is_named_and_the_others_still_come_in(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    shutil.rmtree(landing / "labeled")
+
+    with pytest.raises(DlassetsError, match=r"landing zone 'labeled' is not there.*landing\.labeled\.uri"):
+        ingest(engine, lake, settings, {})
+
+    assert rows(engine, lake, "raw_images", "path") == [("unlabeled/2026/01/d.jpg",)]
+
+
+def test_an_empty_zone_is_no_error(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:
+    shutil.rmtree(landing)
+    (landing / "labeled").mkdir(parents=True)
+    (landing / "unlabeled").mkdir()
+
+    assert ingest(engine, lake, settings, {}).images == 0
+
+
+def test_what_was_read_stands_in_the_table_s_log(lake: Lake, settings: Settings, landing: Path) -> None:
+    ingest(LocalEngine(), lake, settings, {"run_id": "r1", "asset": "raw_images"})
+
+    assert provenance_of(pin(lake, "raw_images")) == {"run_id": "r1", "asset": "raw_images"}
+
+
+def test_waiting_files_are_counted_until_they_are_in(lake: Lake, settings: Settings, landing: Path) -> None:
+    zone = settings.landing["labeled"]
+    waiting = waiting_files(lake, "labeled", zone)
+    assert waiting.files == 3
+    assert waiting_files(lake, "labeled", zone).digest == waiting.digest
+
+    ingest(LocalEngine(), lake, settings, {})
+    assert waiting_files(lake, "labeled", zone).files == 0
+
+    put(landing / "labeled/001.cat/late.jpg", photo(61))
+    late = waiting_files(lake, "labeled", zone)
+    assert late.files == 1
+    assert late.digest != waiting.digest

@@ -1,0 +1,149 @@
+"""The label in force: the folder's, unless a person has said otherwise; the split, a function of the bytes alone."""
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from dlassets.engines.base import Commit, Engine, Written
+from dlassets.lakehouse.labels import known_classes, update_labels
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin
+from dlassets.settings import Settings, SplitSettings
+from dlassets_tests.tables import NOON, get, image_id, put
+
+
+def photo(path: str, of: str | None = None) -> dict[str, Any]:
+    landing, *_, folder, _ = path.split("/")
+    return {
+        "path": path,
+        "image_id": image_id(of or path),
+        "landing": landing,
+        "folder": folder,
+        "modificationTime": NOON,
+    }
+
+
+def said(path: str, label: int, *, minutes: int = 0, status: str = "accepted", who: str = "ada") -> dict[str, Any]:
+    return {
+        "request_id": f"r-{path}",
+        "path": path,
+        "image_id": image_id(path),
+        "label": label,
+        "annotator": who,
+        "answered_at": NOON + dt.timedelta(minutes=minutes),
+        "status": status,
+    }
+
+
+@pytest.fixture
+def photos(engine: Engine, lake: Lake) -> None:
+    put(
+        engine,
+        lake,
+        "raw_images",
+        photo("labeled/001.cat/a.jpg"),
+        photo("labeled/012.dog/b.jpg"),
+        photo("unlabeled/x/c.jpg"),
+        photo("unlabeled/x/d.jpg"),
+    )
+
+
+def update(engine: Engine, lake: Lake, settings: Settings) -> Written:
+    raw, human, labeled = (pin(lake, name) for name in ("raw_images", "human_labels", "labeled_images"))
+    return update_labels(engine, raw, human, labeled, settings.landing, settings.split, Commit())
+
+
+def labels(engine: Engine, lake: Lake) -> dict[str, tuple[int, str, str]]:
+    rows = get(engine, lake, "labeled_images", "path, label, label_name, source")
+    return {row["path"]: (row["label"], row["label_name"], row["source"]) for row in rows}
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_folder_s_number_is_the_label_and_the_rest_its_name(engine: Engine, lake: Lake, settings: Settings) -> None:
+    update(engine, lake, settings)
+
+    assert labels(engine, lake) == {
+        "labeled/001.cat/a.jpg": (1, "cat", "folder"),
+        "labeled/012.dog/b.jpg": (12, "dog", "folder"),
+    }
+    assert known_classes(engine, pin(lake, "labeled_images")) == {1: "cat", 12: "dog"}
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_person_s_newest_accepted_answer_wins(engine: Engine, lake: Lake, settings: Settings) -> None:
+    put(
+        engine,
+        lake,
+        "human_labels",
+        said("unlabeled/x/c.jpg", 12),
+        said("unlabeled/x/c.jpg", 1, minutes=5, who="bob"),
+        said("unlabeled/x/c.jpg", 12, minutes=9, status="refused"),
+        said("labeled/001.cat/a.jpg", 12),
+    )
+
+    update(engine, lake, settings)
+
+    assert labels(engine, lake) == {
+        "labeled/001.cat/a.jpg": (12, "dog", "human"),
+        "labeled/012.dog/b.jpg": (12, "dog", "folder"),
+        "unlabeled/x/c.jpg": (1, "cat", "human"),
+    }
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_later_answer_updates_one_row_and_the_same_again_none(engine: Engine, lake: Lake, settings: Settings) -> None:
+    update(engine, lake, settings)
+    put(engine, lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/d.jpg", 1))
+
+    merged = update(engine, lake, settings)
+    again = update(engine, lake, settings)
+
+    assert (merged.inserted, merged.updated) == (1, 1)
+    assert again == Written(merged.version, changed=False)
+
+
+@pytest.mark.usefixtures("photos")
+def test_an_answer_holds_for_every_path_with_the_same_bytes(engine: Engine, lake: Lake, settings: Settings) -> None:
+    put(engine, lake, "raw_images", photo("unlabeled/y/copy.jpg", of="unlabeled/x/c.jpg"))
+    put(engine, lake, "human_labels", said("unlabeled/x/c.jpg", 1))
+
+    update(engine, lake, settings)
+
+    assert labels(engine, lake)["unlabeled/y/copy.jpg"] == (1, "cat", "human")
+    splits = {row["path"]: row["split"] for row in get(engine, lake, "labeled_images", "path, split")}
+    assert splits["unlabeled/y/copy.jpg"] == splits["unlabeled/x/c.jpg"]
+
+
+def test_the_split_follows_the_hash_and_its_shares(engine: Engine, lake: Lake, settings: Settings) -> None:
+    put(engine, lake, "raw_images", *(photo(f"labeled/001.cat/{number}.jpg") for number in range(1000)))
+
+    update(engine, lake, settings)
+
+    def side(name: str) -> str:
+        share = int(image_id(name)[:8], 16) / 16**8
+        return "train" if share < 0.7 else "validation" if share < 0.85 else "test"
+
+    assert {row["path"]: row["split"] for row in get(engine, lake, "labeled_images", "path, split")} == {
+        path: side(path) for path in (f"labeled/001.cat/{number}.jpg" for number in range(1000))
+    }
+
+
+@pytest.mark.usefixtures("photos")
+def test_another_split_moves_the_rows_it_concerns(engine: Engine, lake: Lake, settings: Settings) -> None:
+    update(engine, lake, settings)
+    everything = settings.model_copy(update={"split": SplitSettings(train=0.0001, validation=0.0001)})
+
+    update(engine, lake, everything)
+
+    assert {row["split"] for row in get(engine, lake, "labeled_images", "split")} == {"test"}
+
+
+@pytest.mark.usefixtures("photos")
+def test_the_label_rule_is_the_zone_s(engine: Engine, lake: Lake, settings: Settings) -> None:
+    put(engine, lake, "raw_images", photo("labeled/dog-7/e.jpg"))
+    zone = settings.landing["labeled"].model_copy(update={"label_rule": r"(?P<name>[a-z]+)-(?P<label>\d+)"})
+
+    update(engine, lake, settings.model_copy(update={"landing": {"labeled": zone}}))
+
+    assert labels(engine, lake) == {"labeled/dog-7/e.jpg": (7, "dog", "folder")}

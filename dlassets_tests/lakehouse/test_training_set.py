@@ -1,0 +1,74 @@
+"""The training set: labels with features, replaced only where its rows would differ."""
+
+from typing import Any
+
+import pytest
+
+from dlassets.engines.base import Engine, Written
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.training_set import build_training_set
+from dlassets_tests.tables import get, image_id, put
+
+
+def labelled(name: str, label: int, *, path: str | None = None, split: str = "train") -> dict[str, Any]:
+    return {
+        "path": path or f"labeled/{name}.jpg",
+        "image_id": image_id(name),
+        "label": label,
+        "label_name": f"class {label}",
+        "source": "folder",
+        "split": split,
+    }
+
+
+def embedded(name: str, *features: float, version: str = "v1") -> dict[str, Any]:
+    return {"image_id": image_id(name), "feature_version": version, "features": features}
+
+
+def build(engine: Engine, lake: Lake, version: str = "v1") -> Written:
+    labeled, features, current = (pin(lake, n) for n in ("labeled_images", "image_features", "training_set"))
+    return build_training_set(engine, labeled, features, current, version, {"asset": "training_set"})
+
+
+@pytest.fixture
+def inputs(engine: Engine, lake: Lake) -> None:
+    put(engine, lake, "labeled_images", labelled("a", 1), labelled("b", 12, split="test"), labelled("no features", 1))
+    put(engine, lake, "image_features", embedded("a", 1, 2), embedded("b", 3, 4), embedded("a", 9, 9, version="v0"))
+
+
+@pytest.mark.usefixtures("inputs")
+def test_it_holds_what_is_labelled_and_has_features_of_the_version(engine: Engine, lake: Lake) -> None:
+    build(engine, lake)
+
+    rows = get(engine, lake, "training_set", "path, label, label_name, feature_version, features, split")
+    assert [tuple(row.values()) for row in rows] == [
+        ("labeled/a.jpg", 1, "class 1", "v1", [1.0, 2.0], "train"),
+        ("labeled/b.jpg", 12, "class 12", "v1", [3.0, 4.0], "test"),
+    ]
+
+
+@pytest.mark.usefixtures("inputs")
+def test_it_is_left_as_it_is_where_only_versions_moved(engine: Engine, lake: Lake) -> None:
+    first = build(engine, lake)
+    put(engine, lake, "image_features", embedded("somebody else's", 7, 7))
+
+    assert build(engine, lake) == Written(first.version, changed=False)
+
+
+@pytest.mark.usefixtures("inputs")
+def test_it_is_replaced_where_a_row_is_new(engine: Engine, lake: Lake) -> None:
+    first = build(engine, lake)
+    put(engine, lake, "image_features", embedded("no features", 5, 6))
+
+    assert build(engine, lake).version == first.version + 1
+    assert len(get(engine, lake, "training_set", "path")) == 3
+
+
+@pytest.mark.usefixtures("inputs")
+def test_equal_bytes_count_once_and_not_at_all_where_their_labels_differ(engine: Engine, lake: Lake) -> None:
+    put(engine, lake, "labeled_images", labelled("a", 1, path="labeled/z.jpg"), labelled("b", 1, path="labeled/y.jpg"))
+
+    build(engine, lake)
+
+    assert get(engine, lake, "training_set", "path") == [{"path": "labeled/a.jpg"}]

@@ -1,0 +1,41 @@
+"""Rows for tests, written as few words: what is not said has a plain default."""
+
+import datetime as dt
+import hashlib
+from typing import Any
+
+from dlassets.engines.base import Commit, Engine
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import TABLES
+
+NOON = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
+
+
+def image_id(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def put(engine: Engine, lake: Lake, table: str, *rows: dict[str, Any]) -> None:
+    """Append rows to a table of the lake."""
+    import pyarrow as pa
+
+    schema = TABLES[table].schema
+    complete = [{field.name: row.get(field.name, _default(field)) for field in schema} for row in rows]
+    uri = pin(lake, table).uri
+    engine.append(engine.rows(pa.Table.from_pylist(complete, schema=schema)), TABLES[table], uri, Commit())
+
+
+def get(engine: Engine, lake: Lake, table: str, columns: str = "*") -> list[dict[str, Any]]:
+    """Return the rows of a table, ordered by their text."""
+    rows: list[dict[str, Any]] = (
+        engine.sql(f"SELECT {columns} FROM {table}", {table: pin(lake, table)}).arrow().to_pylist()
+    )
+    return sorted(rows, key=repr)
+
+
+def _default(field: Any) -> Any:
+    if field.nullable:
+        return None
+    defaults = {"timestamp[us, tz=UTC]": NOON, "date32[day]": NOON.date(), "int64": 0, "double": 0.0, "string": ""}
+    return defaults[str(field.type)]
