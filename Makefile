@@ -38,13 +38,8 @@ setup: $(READY) ## build the environment, .venv
 $(READY): requirements.lock requirements-tools.lock pyproject.toml scripts/setup.sh
 	@scripts/setup.sh
 
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --custom-compile-command "make lock"
-
 lock: ## resolve pyproject.toml anew into the locks; ARGS=--upgrade for newer releases
-	@scripts/setup.sh tools
-	$(LOCK) $(ARGS) --extra dev pyproject.toml --output-file requirements.lock
-	printf 'setuptools\nuv\n' | $(LOCK) $(ARGS) --no-annotate - --output-file requirements-tools.lock
+	@scripts/setup.sh lock $(ARGS)
 
 clean: ## delete the environment, caches and build output; never the lake
 	rm -rf .venv build dist *.egg-info .coverage coverage.xml .mypy_cache .pytest_cache .ruff_cache

@@ -127,6 +127,19 @@ def test_an_index_out_of_reach_is_said_and_leaves_no_stamp(checkout):
     assert not (checkout / ".venv" / ".ready").exists()
 
 
+def test_uv_gets_the_index_and_certificates_that_pip_is_set_to(checkout):
+    commands = checkout / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    (commands / "python").symlink_to(sys.executable)
+    (commands / "uv").write_text('#!/bin/sh\necho "$2 from $UV_DEFAULT_INDEX with $SSL_CERT_FILE"\n')
+    (commands / "uv").chmod(0o755)
+    (checkout / "pip.conf").write_text("[global]\nindex-url = https://mirror.example.com/simple\ncert = /ca.pem\n")
+    result = make(checkout, "setup", PIP_CONFIG_FILE=str(checkout / "pip.conf"), SSL_CERT_FILE="")
+    assert result.returncode == 0, result.stderr
+    assert "sync from https://mirror.example.com/simple with /ca.pem" in result.stdout
+    assert (checkout / ".venv" / ".ready").exists()
+
+
 def test_the_lock_holds_the_pinned_versions():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Build the one environment, .venv, from the two locks. Run by make; `scripts/setup.sh tools` stops once uv is there.
+# Build the one environment, .venv, from the two locks. Run by make. `scripts/setup.sh lock` instead resolves
+# pyproject.toml anew into the locks, with any further options of `uv pip compile`.
 #
 # Everything fetched is checked against a hash: uv and what it builds source packages with (requirements-tools.lock), and
 # all the rest (requirements.lock). PYTHON names the Python to use; package indexes are whatever pip and uv are set to.
@@ -43,12 +44,16 @@ Install them, or name another Python: make setup PYTHON=/path/to/python3.12"
 Install one, or name it: make setup PYTHON=/path/to/python3.12"
 }
 
-# uv does not read pip's settings, and a machine behind a mirror often has those alone.
-share_index() {
-    if [ -z "${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-}}" ]; then
-        index=${PIP_INDEX_URL:-$("$ENVIRONMENT/bin/python" -m pip config get global.index-url 2>/dev/null || true)}
-        if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
-    fi
+pip_setting() {
+    "$ENVIRONMENT/bin/python" -m pip config list 2>/dev/null | sed -n "s/^global\.$1='\(.*\)'\$/\1/p"
+}
+
+# uv does not read pip's settings, and a machine behind a mirror or a proxy often has those alone.
+share_pip_settings() {
+    index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-${PIP_INDEX_URL:-$(pip_setting index-url)}}}
+    certificates=${SSL_CERT_FILE:-${PIP_CERT:-$(pip_setting cert)}}
+    if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
+    if [ -n "$certificates" ]; then export SSL_CERT_FILE="$certificates"; fi
 }
 
 uv_pip() {
@@ -56,6 +61,11 @@ uv_pip() {
     shift
     "$ENVIRONMENT/bin/uv" pip "$command" --python "$ENVIRONMENT/bin/python" \
         --build-constraint requirements-tools.lock "$@"
+}
+
+resolve() {
+    "$ENVIRONMENT/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --custom-compile-command "make lock" "$@"
 }
 
 rm -f "$STAMP"
@@ -70,9 +80,16 @@ if ! "$ENVIRONMENT/bin/uv" --version >/dev/null 2>&1; then
         fail "uv could not be had from the package index; the lines above say why.
 If the index cannot be reached from here, name one that can be: PIP_INDEX_URL=... make setup"
 fi
-if [ "${1:-}" = tools ]; then exit 0; fi
+share_pip_settings
 
-share_index
+if [ "${1:-}" = lock ]; then
+    shift
+    resolve "$@" --extra dev pyproject.toml --output-file requirements.lock &&
+        printf 'setuptools\nuv\n' | resolve "$@" --no-annotate - --output-file requirements-tools.lock ||
+        fail "pyproject.toml could not be resolved; the lines above say why."
+    exit
+fi
+
 echo "Installing requirements.lock into $ENVIRONMENT (about 6 GB; seconds where it is there already)"
 uv_pip sync --require-hashes requirements.lock ||
     fail "the packages of requirements.lock could not be installed; the lines above say why.
