@@ -1,0 +1,177 @@
+import datetime as dt
+import functools
+import hashlib
+import io
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlassets.images.validate import Reason, check_image, validate_files
+
+RULE = r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$"
+LIMITS = {"max_file_bytes": 100_000, "max_pixels": 1_000_000}
+
+
+def photo(format_="JPEG", size=(60, 40), **options):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).resize(size).save(out, format_, **options)
+    return out.getvalue()
+
+
+def batch_of(*files):
+    import pyarrow as pa
+
+    arrived = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    schema = pa.schema(
+        [
+            ("path", pa.string()),
+            ("modificationTime", pa.timestamp("us", tz="UTC")),
+            ("length", pa.int64()),
+            ("content", pa.binary()),
+        ]
+    )
+    rows = [
+        {"path": path, "modificationTime": arrived, "length": length, "content": content}
+        for path, length, content in files
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=schema)
+
+
+def reasons(*contents, **options):
+    batch = batch_of(*((f"unlabeled/{i}.jpg", len(data or b"") or 9, data) for i, data in enumerate(contents)))
+    return validate_files(batch, **{**LIMITS, **options}).column("reason").to_pylist()
+
+
+def test_a_good_file_keeps_its_columns_and_gets_its_hash():
+    data = photo()
+    batch = batch_of(("unlabeled/a.jpg", len(data), data))
+
+    checked = validate_files(batch, **LIMITS)
+
+    assert checked.select(batch.schema.names).equals(batch)
+    assert checked.schema.names == [*batch.schema.names, "image_id", "reason", "detail"]
+    assert checked.to_pylist()[0]["image_id"] == hashlib.sha256(data).hexdigest()
+    assert (checked.to_pylist()[0]["reason"], checked.to_pylist()[0]["detail"]) == (None, None)
+
+
+def test_each_bad_file_says_its_reason_and_spoils_no_other():
+    good = photo()
+    batch = batch_of(
+        ("unlabeled/good.jpg", len(good), good),
+        ("unlabeled/empty.jpg", 0, b""),
+        ("unlabeled/lost.jpg", 12, None),
+        ("unlabeled/huge.jpg", 100_001, None),
+        ("unlabeled/text.jpg", 5, b"hello"),
+        ("unlabeled/cut.jpg", 700, good[:700]),
+        ("unlabeled/short.jpg", len(good) + 1, good),
+        ("unlabeled/wide.jpg", 1, photo(size=(1001, 1000))),
+        ("unlabeled/icon.jpg", 1, photo("ICO")),
+        ("unlabeled/heic.jpg", 24, b"\0\0\0\x18ftypheic" + bytes(12)),
+        ("unlabeled/last.jpg", len(good), good),
+    )
+
+    checked = validate_files(batch, **LIMITS).to_pylist()
+
+    found = {row["path"].removeprefix("unlabeled/"): row["reason"] for row in checked}
+    assert found == {
+        "good.jpg": None,
+        "empty.jpg": Reason.EMPTY,
+        "lost.jpg": Reason.UNREADABLE,
+        "huge.jpg": Reason.TOO_LARGE,
+        "text.jpg": Reason.NOT_AN_IMAGE,
+        "cut.jpg": Reason.TRUNCATED,
+        "short.jpg": Reason.TRUNCATED,
+        "wide.jpg": Reason.TOO_LARGE,
+        "icon.jpg": Reason.FORMAT_NOT_ALLOWED,
+        "heic.jpg": Reason.FORMAT_NOT_ALLOWED,
+        "last.jpg": None,
+    }
+    assert all(row["detail"] for row in checked if row["reason"])
+    assert [row["image_id"] is None for row in checked] == [row["content"] is None for row in checked]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_cut_anywhere_is_truncated(options):
+    data = photo(size=(24, 24), **options)
+
+    assert check_image(data, 10_000) is None
+    passed = [cut for cut in range(3, len(data)) if (check_image(data[:cut], 10_000) or [None])[0] != Reason.TRUNCATED]
+    assert passed == []
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_other_formats_pass_whole_and_are_truncated_when_pixels_are_missing(format_):
+    data = photo(format_)
+
+    assert check_image(data, 10_000) is None
+    assert [check_image(data[: len(data) * share // 10], 10_000)[0] for share in (2, 5, 9)] == 3 * [Reason.TRUNCATED]
+
+
+def test_jpegs_that_simplejpeg_does_not_read_and_trailing_bytes_pass():
+    cmyk = io.BytesIO()
+    Image.new("CMYK", (30, 20)).save(cmyk, "JPEG")
+
+    assert reasons(cmyk.getvalue(), photo() + b"\0" * 40) == [None, None]
+
+
+def test_a_bomb_is_refused_from_its_header_in_every_format():
+    jpeg = bytearray(photo())
+    size = jpeg.index(b"\xff\xc0") + 5
+    jpeg[size : size + 4] = b"\xff\xff\xff\xff"
+    png = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(png, "PNG")
+
+    assert reasons(bytes(jpeg), png.getvalue(), max_pixels=10**12) == [Reason.TOO_LARGE, Reason.TOO_LARGE]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+def test_nothing_in_a_damaged_file_raises():
+    generator = np.random.default_rng(1)
+    damaged = []
+    for format_ in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"):
+        for _ in range(40):
+            data = bytearray(photo(format_, size=(20, 20)))
+            for place in generator.integers(0, len(data), 8):
+                data[place] = generator.integers(0, 256)
+            damaged.append(bytes(data))
+
+    found = reasons(*damaged)
+
+    assert len(found) == len(damaged)
+    assert set(found) <= {None, *Reason}
+
+
+@pytest.mark.parametrize(
+    ("path", "rule", "expected"),
+    [
+        ("labeled/012.name/a.jpg", RULE, None),
+        ("labeled/deep/012.name/a.jpg", RULE, None),
+        ("labeled/7/a.jpg", RULE, None),
+        ("labeled/012.name/deep/a.jpg", RULE, Reason.BAD_LABEL_FOLDER),
+        ("labeled/name/a.jpg", RULE, Reason.BAD_LABEL_FOLDER),
+        ("012/a.jpg", RULE, Reason.BAD_LABEL_FOLDER),
+        ("labeled/99999999999999999999/a.jpg", RULE, Reason.BAD_LABEL_FOLDER),
+        ("labeled/twelve/a.jpg", r"(?P<label>\w+)", Reason.BAD_LABEL_FOLDER),
+        ("unlabeled/name/a.jpg", None, None),
+    ],
+)
+def test_a_labelled_zones_folder_must_give_a_label(path, rule, expected):
+    data = photo()
+
+    checked = validate_files(batch_of((path, len(data), data)), **LIMITS, label_rule=rule)
+
+    assert checked.column("reason").to_pylist() == [expected]
+
+
+def test_bound_to_its_limits_the_kernel_pickles():
+    data = photo()
+    kernel = pickle.loads(pickle.dumps(functools.partial(validate_files, **LIMITS, label_rule=RULE)))
+
+    assert kernel(batch_of(("labeled/1/a.jpg", len(data), data))).column("reason").to_pylist() == [None]
+
+
+def test_a_batch_of_no_rows_gives_no_rows():
+    assert validate_files(batch_of(), **LIMITS).num_rows == 0
