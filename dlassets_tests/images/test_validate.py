@@ -21,6 +21,12 @@ def photo(format_="JPEG", size=(60, 40), **options):
     return out.getvalue()
 
 
+def blank(size):
+    out = io.BytesIO()
+    Image.new("RGB", size).save(out, "JPEG")
+    return out.getvalue()
+
+
 def batch_of(*files):
     import pyarrow as pa
 
@@ -58,7 +64,7 @@ def test_a_good_file_keeps_its_columns_and_gets_its_hash():
 
 
 def test_each_bad_file_says_its_reason_and_spoils_no_other():
-    good = photo()
+    good, wide = photo(), blank((1001, 1000))
     batch = batch_of(
         ("unlabeled/good.jpg", len(good), good),
         ("unlabeled/empty.jpg", 0, b""),
@@ -67,7 +73,7 @@ def test_each_bad_file_says_its_reason_and_spoils_no_other():
         ("unlabeled/text.jpg", 5, b"hello"),
         ("unlabeled/cut.jpg", 700, good[:700]),
         ("unlabeled/short.jpg", len(good) + 1, good),
-        ("unlabeled/wide.jpg", 1, photo(size=(1001, 1000))),
+        ("unlabeled/wide.jpg", 1, wide),
         ("unlabeled/icon.jpg", 1, photo("ICO")),
         ("unlabeled/heic.jpg", 24, b"\0\0\0\x18ftypheic" + bytes(12)),
         ("unlabeled/last.jpg", len(good), good),
@@ -89,6 +95,7 @@ def test_each_bad_file_says_its_reason_and_spoils_no_other():
         "heic.jpg": Reason.FORMAT_NOT_ALLOWED,
         "last.jpg": None,
     }
+    assert "1001x1000 pixels" in checked[7]["detail"]
     assert all(row["detail"] for row in checked if row["reason"])
     assert [row["image_id"] is None for row in checked] == [row["content"] is None for row in checked]
 
