@@ -21,9 +21,11 @@ from dlassets.settings import Settings, load_settings
 
 
 def build_defs(
-    settings: Settings, overrides: Mapping[str, Any] | None = None, logger: dg.LoggerDefinition | None = None
+    settings: Settings,
+    overrides: Mapping[str, Any] | None = None,
+    loggers: Mapping[str, dg.LoggerDefinition] | None = None,
 ) -> dg.Definitions:
-    """Return the definitions for these settings; `overrides` swaps resources by name, `logger` the console's."""
+    """Return the definitions for these settings; `overrides` swaps resources, `loggers` adds to Dagster's own."""
     resources: dict[str, Any] = {
         "lake": LakeResource(settings),
         "mlflow": dg.ResourceDefinition(lambda context: MlflowResource(settings, context)),
@@ -39,7 +41,7 @@ def build_defs(
         schedules=automation.schedules(settings),
         resources={**resources, **(overrides or {})},
         # One process a run: one JVM on Spark, and no import of torch or mlflow paid for twice.
-        loggers={"console": logger} if logger else None,
+        loggers=loggers,
         executor=dg.in_process_executor,
     )
 

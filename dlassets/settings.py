@@ -89,15 +89,13 @@ class FeatureSettings(_Section):
     runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="auto: OpenVINO where it runs, else torch."
     )
-    batch_size: int = Field(32, gt=0)
 
 
 class TrainingSettings(_Section):
-    epochs: int = Field(200, gt=0, description="At most; training stops early when validation no longer improves.")
-    patience: int = Field(20, gt=0, description="Epochs without a better validation loss before it stops.")
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    batch_size: int = Field(64, gt=0)
+    epochs: int = Field(50, gt=0, description="At most; training stops early when validation no longer improves.")
+    patience: int = Field(5, gt=0, description="Epochs without a better validation loss before it stops.")
+    min_improvement: float = Field(1e-4, ge=0, description="What counts as a better validation loss.")
+    l2: float = Field(0.05, ge=0, description="Penalty on the squares of the head's weights.")
     seed: int = 0
 
 

@@ -22,6 +22,7 @@ from dlassets.resources.lake import LakeResource
 from dlassets.settings import Settings
 
 LABELED, UNLABELED = "labeled", "unlabeled"
+LOGGER = "demo"
 
 
 class JobFailedError(DlassetsError):
@@ -44,7 +45,8 @@ class Loop:
         self.refused: str | None = None
         os.environ[HOME_VARIABLE] = str(dagster_home(self.lake))
         self.instance = dg.DagsterInstance.get()
-        self.defs = build_defs(settings, {"lake": self.resource, "progress": self.display}, self.display.logger)
+        overrides = {"lake": self.resource, "progress": self.display}
+        self.defs = build_defs(settings, overrides, loggers={LOGGER: self.display.logger})
 
     def run(self, images: Path) -> Summary:
         stages: list[tuple[str, Callable[[], None]]] = [
@@ -98,7 +100,9 @@ class Loop:
 
     def _execute(self, name: str) -> dg.ExecuteInProcessResult:
         job = self.defs.resolve_job_def(name)
-        return job.execute_in_process(instance=self.instance, raise_on_error=False)
+        return job.execute_in_process(
+            instance=self.instance, raise_on_error=False, run_config={"loggers": {LOGGER: {}}}
+        )
 
     def _people_answer(self) -> None:
         """Answer what the first model asked. What a later one asks stays open, for whoever tries the lake out."""

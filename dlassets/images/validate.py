@@ -8,9 +8,10 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dlassets.images.decode import FORMATS, MAX_PIXELS, is_jpeg
+from dlassets.images.folders import folder_label, folder_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 _ALLOWED = frozenset({*FORMATS, "MPO"})
 # What begins as a picture and does not decode was cut short or damaged on the way.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
-_BIGINT = range(-(2**63), 2**63)
 
 
 class Reason(StrEnum):
@@ -68,23 +68,6 @@ def validate_files(
     return batch
 
 
-def _folder_of(path: str) -> str:
-    """Return the name of the parent folder in `<zone>/<path within it>`; empty at the zone's top."""
-    return path.split("/")[-2] if path.count("/") > 1 else ""
-
-
-def _folder_label(folder: str, rule: re.Pattern[str]) -> tuple[int, str | None] | None:
-    """Return the label (a bigint) and the name, if any, that `rule` finds in a folder's name; None for no label."""
-    match = rule.match(folder)
-    if match is None:
-        return None
-    try:
-        label = int(match["label"])
-    except (TypeError, ValueError):  # the group took no part, or is no whole number
-        return None
-    return (label, match.groupdict().get("name")) if label in _BIGINT else None
-
-
 def check_image(data: bytes, max_pixels: int) -> Finding:
     """Return what is wrong with a picture's bytes, None where all of them decode. Never raises."""
     try:
@@ -109,9 +92,9 @@ def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max
 
 
 def _check_folder(path: str, rule: re.Pattern[str] | None) -> Finding:
-    if rule is None or _folder_label(_folder_of(path), rule) is not None:
+    if rule is None or folder_label(folder_of(path), rule) is not None:
         return None
-    return Reason.BAD_LABEL_FOLDER, f"folder {_folder_of(path)!r} gives no label by the rule {rule.pattern}"
+    return Reason.BAD_LABEL_FOLDER, f"folder {folder_of(path)!r} gives no label by the rule {rule.pattern}"
 
 
 def _check_jpeg(data: bytes, max_pixels: int) -> Finding:
@@ -158,5 +141,8 @@ def _failed(data: bytes, error: Exception) -> tuple[Reason, str]:
     if data[4:8] == b"ftyp":
         return Reason.FORMAT_NOT_ALLOWED, f"{data[8:12]!r} (HEIC, or a video); allowed: {', '.join(FORMATS)}"
     begins_well = data.startswith(_BEGINNINGS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
-    reason = Reason.TRUNCATED if begins_well else Reason.NOT_AN_IMAGE
-    return reason, f"{type(error).__name__}: {error}"
+    if isinstance(error, UnidentifiedImageError):  # its text is the address of a buffer
+        said = f"begins with {data[:8]!r}"
+    else:
+        said = f"{type(error).__name__}: {error}"
+    return (Reason.TRUNCATED if begins_well else Reason.NOT_AN_IMAGE), said

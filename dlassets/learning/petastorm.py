@@ -265,10 +265,15 @@ def _petastorm() -> Any:
     parquet = _view(pq, ParquetDataset=_Dataset, ParquetDatasetPiece=_Piece)
     for module in (reader, worker, dataset_metadata):
         module.pq = parquet
+    reader.print = _say_nothing
     unischema.np = _view(np, string_=np.bytes_, unicode_=np.str_)
     # The worker casts every string column to `unicode_`: as objects, a null stays None instead of becoming "None".
     worker.np = _view(np, unicode_=np.object_)
     return petastorm
+
+
+def _say_nothing(*_: Any) -> None:
+    """Stand in for Petastorm's print, which would tell of its cache at the end of every read."""
 
 
 def _view(module: ModuleType, **names: Any) -> ModuleType:

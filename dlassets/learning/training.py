@@ -19,9 +19,12 @@ from dlassets.learning.petastorm import read_columns
 from dlassets.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     Metrics = dict[str, float]
+
+STEPS_PER_EPOCH = 5
 
 
 @dataclass(frozen=True)
@@ -79,55 +82,54 @@ def read_splits(training_set: Snapshot) -> dict[str, Rows]:
 def train_head(
     train: Rows, validation: Rows, settings: TrainingSettings, on_epoch: Callable[[int, Metrics], None] | None = None
 ) -> Trained:
-    """Fit a softmax head by AdamW; keep the weights of the best validation loss. Same rows and settings, same weights.
+    """Fit a softmax head with an L2 penalty; keep the weights of the best validation loss.
 
-    Raises DlassetsError where the loss is no longer a number.
+    The problem is convex and its rows are few and ready, so an epoch is a few L-BFGS steps on all of them (Liu and
+    Nocedal, 1989): no learning rate to choose, and the same rows and settings give the same weights. Raises
+    DlassetsError where the loss is no longer a number.
     """
     import torch
 
     torch.manual_seed(settings.seed)
-    generator = torch.Generator().manual_seed(settings.seed)
     names = dict(zip(train.labels.tolist(), train.names, strict=True))
     labels = tuple(sorted(names))
-    mean, scale = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
-    inputs = {rows: torch.from_numpy((rows_.features - mean) / scale) for rows, rows_ in _both(train, validation)}
-    # A class that validation has and training lacks cannot be right; it is left out of the stopping rule.
-    targets = {rows: torch.from_numpy(_indices(rows_.labels, labels)) for rows, rows_ in _both(train, validation)}
-    known = targets[VALIDATION] >= 0
+    # One scale for all features: their differences in spread are what the backbone has to say.
+    mean, scale = train.features.mean(axis=0), np.full(train.features.shape[1], train.features.std() + 1e-6, np.float32)
+    inputs, targets = _tensors(train, mean, scale, labels)
+    validation_inputs, validation_targets = _tensors(validation, mean, scale, labels)
+    # A class that validation has and training lacks cannot be right; it has no say in when to stop.
+    known = validation_targets >= 0
+    validation_inputs, validation_targets = validation_inputs[known], validation_targets[known]
 
-    linear = torch.nn.Linear(inputs[TRAIN].shape[1], len(labels))
+    linear = torch.nn.Linear(inputs.shape[1], len(labels))
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
-    optimizer = torch.optim.AdamW(linear.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=STEPS_PER_EPOCH, line_search_fn="strong_wolfe")
     loss_of = torch.nn.functional.cross_entropy
+
+    def penalised_loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = loss_of(linear(inputs), targets) + settings.l2 / 2 * linear.weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
     history: list[Metrics] = []
-    best_epoch, best_loss, best_state = 0, float("inf"), {}
+    best_epoch, best_loss, best_state = 0, float("inf"), linear.state_dict()
     for epoch in range(settings.epochs):
-        losses = []
-        for rows in torch.split(torch.randperm(len(train), generator=generator), settings.batch_size):
-            loss = loss_of(linear(inputs[TRAIN][rows]), targets[TRAIN][rows])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.item())
+        loss = optimizer.step(penalised_loss).item()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            logits = linear(inputs[VALIDATION][known])
-            validation_loss = loss_of(logits, targets[VALIDATION][known]).item()
-            accuracy = (logits.argmax(dim=1) == targets[VALIDATION][known]).float().mean().item()
-        metrics = {
-            "train_loss": float(np.mean(losses)),
-            "validation_loss": validation_loss,
-            "validation_accuracy": accuracy,
-        }
-        history.append(metrics)
+            logits = linear(validation_inputs)
+            validation_loss = loss_of(logits, validation_targets).item()
+            accuracy = (logits.argmax(dim=1) == validation_targets).float().mean().item()
+        history.append({"train_loss": loss, "validation_loss": validation_loss, "validation_accuracy": accuracy})
         if on_epoch is not None:
-            on_epoch(epoch, metrics)
-        if not np.isfinite(metrics["train_loss"]):
+            on_epoch(epoch, history[-1])
+        if not (np.isfinite(loss) and np.isfinite(validation_loss)):
             raise DlassetsError(
-                f"The training loss is not a number after epoch {epoch}. Lower training.learning_rate "
-                f"({settings.learning_rate}) and run again."
+                f"The loss is not a number after epoch {epoch}. Look for features that are not numbers in the training "
+                f"set, or raise training.l2 ({settings.l2}), and run again."
             )
-        if validation_loss < best_loss:
+        if validation_loss < best_loss - settings.min_improvement:
             best_epoch, best_loss = epoch, validation_loss
             best_state = {name: value.clone() for name, value in linear.state_dict().items()}
         elif epoch - best_epoch >= settings.patience:
@@ -143,8 +145,12 @@ def train_head(
     return Trained(head, history, best_epoch)
 
 
-def _both(train: Rows, validation: Rows) -> tuple[tuple[str, Rows], tuple[str, Rows]]:
-    return (TRAIN, train), (VALIDATION, validation)
+def _tensors(
+    rows: Rows, mean: NDArray[np.float32], scale: NDArray[np.float32], labels: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    return torch.from_numpy((rows.features - mean) / scale), torch.from_numpy(_indices(rows.labels, labels))
 
 
 def _indices(labels: NDArray[np.int64], classes: tuple[int, ...]) -> NDArray[np.int64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 from dlassets.errors import DlassetsError, SettingsError
@@ -44,3 +46,10 @@ def artifact_location(settings: Settings, lake: Lake) -> str | None:
     if location.startswith("s3a://"):  # Spark's name for what MLflow and everyone else call s3
         return "s3://" + location.removeprefix("s3a://")
     return location if "://" in location else Path(location).as_uri()
+
+
+def quiet_mlflow() -> None:
+    """Keep MLflow's hints and progress bars out of a run's output; its warnings and errors stay."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("mlflow.models.signature", "mlflow.pyfunc", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+        logging.getLogger(name).setLevel(logging.WARNING)

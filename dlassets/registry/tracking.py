@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -176,7 +177,9 @@ def log_model(mlflow: Any, package: ModelPackage, example: bytes) -> None:
     import pandas as pd
 
     code = Path(dlassets.__file__).parent
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # Asks for type hints to make a signature of; the signature is given.
+        warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
         package.save(Path(folder) / "package")
         mlflow.pyfunc.log_model(
             name="model",
@@ -221,7 +224,10 @@ def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Rows) -> Any:
 
     frame: pd.DataFrame = pd.DataFrame({"path": rows.paths, "image_id": rows.image_ids, "label": rows.labels})
     source = DeltaDatasetSource(path=snapshot.uri, delta_table_version=snapshot.version)
-    return mlflow.data.from_pandas(frame, source=source, targets="label", name=f"{snapshot.name}.{split}")
+    with warnings.catch_warnings():
+        # A label is never missing here, which is what the hint on integers is about.
+        warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer column")
+        return mlflow.data.from_pandas(frame, source=source, targets="label", name=f"{snapshot.name}.{split}")
 
 
 def _installed() -> list[str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dagster import InitResourceContext
+from dagster import BetaWarning, InitResourceContext
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.lake import Lake
-from dlassets.registry.store import artifact_location, tracking_uri
+from dlassets.registry.store import artifact_location, quiet_mlflow, tracking_uri
 from dlassets.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class MlflowResource:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
+        quiet_mlflow()
         uri = tracking_uri(self.settings, self._lake)
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
@@ -69,7 +71,8 @@ class MlflowResource:
             "env_to_tag": [],
             "extra_tags": {},
         }
-        tracking = MlFlow(self._context.replace_config(config))
+        with warnings.catch_warnings(action="ignore", category=BetaWarning):
+            tracking = MlFlow(self._context.replace_config(config))
         try:
             yield tracking
         except BaseException:
