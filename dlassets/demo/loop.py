@@ -43,6 +43,8 @@ class Loop:
         self.resource = LakeResource(settings)
         self.lake = self.resource.lake
         self.refused: str | None = None
+        self._learned_from = -1
+        self._retrained = False
         os.environ[HOME_VARIABLE] = str(dagster_home(self.lake))
         self.instance = dg.DagsterInstance.get()
         overrides = {"lake": self.resource, "progress": self.display}
@@ -56,8 +58,8 @@ class Loop:
             ("Ingest them, score them, ask people about the unsure ones", lambda: self._run_job("scoring_pipeline")),
             ("People answer", self._people_answer),
             ("Merge the answers into the labels", lambda: self._run_job("labeling_pipeline")),
-            ("Retrain, and promote if it is at least as good", self._train),
-            ("Score again", lambda: self._run_job("scoring_pipeline")),
+            ("Retrain, and promote if it is at least as good", self._retrain),
+            ("Score again", self._score_again),
         ]
         for number, (title, work) in enumerate(stages, start=1):
             with self.display.stage(number, len(stages), title):
@@ -92,6 +94,25 @@ class Loop:
             self.display.say(f"not promoted: {self.refused}")
         elif not result.success:
             raise JobFailedError(_failure(result))
+        self._learned_from = self._labels
+
+    def _retrain(self) -> None:
+        """Learn from the answers. Where there are none, the model of the second stage has learned from all labels."""
+        if self._labels == self._learned_from:
+            self.display.say("no label is new, so the model stands")
+            return
+        self._train()
+        self._retrained = True
+
+    def _score_again(self) -> None:
+        if self._retrained:
+            self._run_job("scoring_pipeline")
+        else:
+            self.display.say("the model is the same, and so are its predictions")
+
+    @property
+    def _labels(self) -> int:
+        return self.resource.pin("labeled_images")[0].version
 
     def _run_job(self, name: str) -> None:
         result = self._execute(name)

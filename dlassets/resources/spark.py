@@ -1,0 +1,24 @@
+"""The Spark session through dagster-pyspark: lazy, and one for the whole process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dlassets.engines import spark_session as sessions
+from dlassets.settings import SparkSettings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def spark_session(settings: SparkSettings) -> SparkSession:
+    """Return the session that dagster-pyspark's lazy resource hands out, for these settings.
+
+    Spark is started before the resource asks for it, so that what can be missing (a Java, Delta's jars, the server) is
+    said in one clear DlassetsError; the resource then finds it running.
+    """
+    from dagster_pyspark import LazyPySparkResource
+
+    sessions.spark_session(settings)
+    session: SparkSession = LazyPySparkResource(spark_config=sessions.spark_config(settings)).spark_session
+    return session
