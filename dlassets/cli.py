@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+
+    from dlassets.settings import Settings
 
 
 class _Commands(click.Group):
@@ -53,9 +56,7 @@ def demo(images: str | None, classes: int, per_class: int) -> None:
     console = _console()
     folder = _images(images, settings.root, classes, per_class)
     run_demo(settings, folder, console)
-    console.print("\nLook at it: both addresses appear when the servers answer.")
-    console.print(f"  DLASSETS_ROOT={settings.root} make dev        Dagster's and MLflow's UI on this lake")
-    console.print(f"  DLASSETS_ROOT={settings.root} dlassets dev    the same, without make", highlight=False)
+    _say_how_to_look(console, settings)
 
 
 @main.command()
@@ -102,6 +103,27 @@ def _images(source: str | None, root: str, classes: int, per_class: int) -> Path
     with _bars() as progress:
         make(source or "generated", folder, classes=classes, per_class=per_class, progress=progress)
     return folder
+
+
+def _say_how_to_look(console: Console, settings: Settings) -> None:
+    from dlassets.instance import dagster_home
+    from dlassets.lakehouse.lake import Lake
+    from dlassets.registry.store import tracking_uri
+
+    lake = Lake.at(settings.root)
+    programs = Path(sys.executable).parent
+    where = f"DLASSETS_ROOT={shlex.quote(lake.root)}"
+    home = f"DAGSTER_HOME={shlex.quote(str(dagster_home(lake)))}"
+    store = shlex.quote(tracking_uri(settings, lake))
+    lines = (
+        "",
+        "Look at this lake, these runs and these tables in Dagster's UI, and at the models in MLflow's:",
+        f"  {where} {home} {programs / 'dagster'} dev -m dlassets.definitions",
+        f"  {programs / 'mlflow'} ui --backend-store-uri {store}",
+        f"or at both at once: {where} make dev",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _console() -> Console:

@@ -4,14 +4,14 @@ import hashlib
 
 import dagster as dg
 
-from dlassets.defs.jobs import LABELING_PIPELINE, SCORING_PIPELINE, TRAINING_PIPELINE
+from dlassets.defs.jobs import INGEST_PIPELINE, LABELING_PIPELINE, SCORING_PIPELINE, TRAINING_PIPELINE
 from dlassets.resources.labeling import LabelingResource
 from dlassets.resources.lake import LakeResource
 from dlassets.settings import LandingZone, Settings
 
 
 def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.SensorDefinition:
-    """Return the sensor of a landing zone: new files start ingest and scoring.
+    """Return the sensor of a landing zone: labelled files are taken in, unlabelled ones scored as well.
 
     The run key names what was waiting, so a tick while the run is under way, or after it failed on the same files,
     starts no second one.
@@ -19,7 +19,7 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
 
     @dg.sensor(
         name=f"new_files_in_{name}",
-        job=SCORING_PIPELINE if not zone.labelled else TRAINING_PIPELINE,
+        job=INGEST_PIPELINE if zone.labelled else SCORING_PIPELINE,
         minimum_interval_seconds=settings.automation.sensor_seconds,
         default_status=_sensor_status(settings),
         description=f"Starts the pipeline when files wait in the landing zone {name}.",

@@ -16,6 +16,14 @@ def _pipeline(name: str, description: str, *assets: str) -> Any:
     )
 
 
+INGEST_PIPELINE = _pipeline(
+    "ingest_pipeline",
+    "Take photos in, look at them, and label those whose folder says their label.",
+    "raw_images",
+    "quarantined_files",
+    "image_profiles",
+    "labeled_images",
+)
 TRAINING_PIPELINE = _pipeline(
     "training_pipeline",
     "Take photos in, label them, embed them, train, register, and promote what is at least as good.",
@@ -45,4 +53,4 @@ LABELING_PIPELINE = _pipeline(
     "human_labels",
     "labeled_images",
 )
-JOBS = [TRAINING_PIPELINE, SCORING_PIPELINE, LABELING_PIPELINE]
+JOBS = [INGEST_PIPELINE, TRAINING_PIPELINE, SCORING_PIPELINE, LABELING_PIPELINE]

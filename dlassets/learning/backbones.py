@@ -115,6 +115,19 @@ def feature_version(name: str) -> str:
     return f"{name}-{_weights_hash(name)[:12]}-p{PREPROCESSING_VERSION}"
 
 
+def preprocessing(name: str) -> dict[str, str | float]:
+    """Return what is done to a photo before the backbone sees it, for people and for other programs."""
+    spec = _spec(name)
+    return {
+        "colours": "RGB",
+        "resize_shorter_side_to": SHORTER_SIDE,
+        "interpolation": "bicubic, antialiased",
+        "crop_centre_to": SIDE,
+        "subtract": spec.mean,
+        "then_divide_by": spec.scale,
+    }
+
+
 def embed_images(batch: pa.RecordBatch, *, backbone: str, runtime: Runtime = "auto") -> pa.RecordBatch:
     """Embed images: a kernel from image_id and content to the columns of the table image_features.
 

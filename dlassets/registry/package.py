@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlassets.errors import DlassetsError
+from dlassets.learning.backbones import preprocessing
 from dlassets.learning.head import Head
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class ModelPackage:
             "format": FORMAT,
             "backbone": self.backbone,
             "feature_version": self.feature_version,
+            "preprocessing": preprocessing(self.backbone),
             "classes": [
                 {"label": label, "name": name} for label, name in zip(self.head.labels, self.head.names, strict=True)
             ],

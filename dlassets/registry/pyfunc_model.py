@@ -22,10 +22,17 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """Image bytes to label, name, confidence, margin and the likeliest classes."""
 
     def load_context(self, context: Any) -> None:
-        from dlassets.learning.backbones import load_backbone
+        from dlassets.errors import DlassetsError
+        from dlassets.learning.backbones import feature_version, load_backbone
         from dlassets.registry.package import ModelPackage
 
         self.package = ModelPackage.load(Path(context.artifacts["package"]))
+        found = feature_version(self.package.backbone)
+        if found != self.package.feature_version:
+            raise DlassetsError(
+                f"The model reads features {self.package.feature_version}, and what is installed here makes {found}. "
+                "Install the packages that its requirements name."
+            )
         self.backbone = load_backbone(self.package.backbone)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002 - MLflow's signature
