@@ -218,8 +218,23 @@ def _from_variables(environment: Mapping[str, str]) -> dict[str, Any]:
         branch = tree
         for parent in parents:
             branch = branch.setdefault(parent, {})
-        branch[leaf] = text if leaf in {"root", "uri"} else yaml.safe_load(text)
+            if not isinstance(branch, dict):
+                raise SettingsError(f"{variable} sets a part of {parent!r}, which another variable sets as a whole.")
+        branch[leaf] = _value(variable, text)
     return tree
+
+
+def _value(variable: str, text: str) -> Any:
+    """Return a variable's value: a mapping in YAML where it begins as one, none where it says so, else the text."""
+    if text in {"", "null"}:
+        return None
+    # Text stays text, and the setting's type reads it: a cron line or a pattern may well be YAML of some other kind.
+    if not text.startswith("{"):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{variable} begins as a YAML mapping, and is none: {error}") from error
 
 
 def _check_names(tree: Mapping[str, Any], source: str) -> None:

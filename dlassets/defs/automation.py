@@ -5,6 +5,7 @@ import hashlib
 import dagster as dg
 
 from dlassets.defs.jobs import INGEST_PIPELINE, LABELING_PIPELINE, SCORING_PIPELINE, TRAINING_PIPELINE
+from dlassets.errors import SettingsError
 from dlassets.resources.labeling import LabelingResource
 from dlassets.resources.lake import LakeResource
 from dlassets.settings import LandingZone, Settings
@@ -66,14 +67,16 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     automation = settings.automation
     status = dg.DefaultScheduleStatus.RUNNING if automation.schedules else dg.DefaultScheduleStatus.STOPPED
-    return [
-        dg.ScheduleDefinition(
-            name="daily_scoring", job=SCORING_PIPELINE, cron_schedule=automation.scoring_cron, default_status=status
-        ),
-        dg.ScheduleDefinition(
-            name="weekly_training", job=TRAINING_PIPELINE, cron_schedule=automation.training_cron, default_status=status
-        ),
-    ]
+    try:
+        return [
+            dg.ScheduleDefinition(name=name, job=job, cron_schedule=cron, default_status=status)
+            for name, job, cron in (
+                ("daily_scoring", SCORING_PIPELINE, automation.scoring_cron),
+                ("weekly_training", TRAINING_PIPELINE, automation.training_cron),
+            )
+        ]
+    except dg.DagsterInvalidDefinitionError as error:
+        raise SettingsError(f"{error} Set automation.scoring_cron and automation.training_cron so.") from error
 
 
 def sensors(settings: Settings) -> list[dg.SensorDefinition]:

@@ -1,0 +1,142 @@
+"""The settings tree: where a value comes from, and what is said of one that cannot be."""
+
+import pytest
+
+from dlassets.errors import SettingsError
+from dlassets.settings import LandingZone, Settings, load_settings
+
+
+def test_without_profile_and_variables_the_defaults_hold() -> None:
+    assert load_settings({}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "path", "expected"),
+    [
+        ("DLASSETS_ROOT", "/data/007", "root", "/data/007"),
+        ("DLASSETS_ROOT", "12", "root", "12"),
+        ("DLASSETS_TRAINING__EPOCHS", "20", "training.epochs", 20),
+        ("DLASSETS_TRAINING__L2", "0", "training.l2", 0.0),
+        ("DLASSETS_AUTOMATION__SENSORS", "true", "automation.sensors", True),
+        ("DLASSETS_AUTOMATION__SENSORS", "off", "automation.sensors", False),
+        ("DLASSETS_LABELING__BATCH_LIMIT", "null", "labeling.batch_limit", None),
+        ("DLASSETS_LABELING__BATCH_LIMIT", "7", "labeling.batch_limit", 7),
+        ("DLASSETS_SPARK__CONF", "{spark.ui.port: '4050'}", "spark.conf", {"spark.ui.port": "4050"}),
+        ("DLASSETS_REGISTRY__MODEL_NAME", "2026", "registry.model_name", "2026"),
+        ("DLASSETS_MLFLOW__EXPERIMENT", "on", "mlflow.experiment", "on"),
+        ("DLASSETS_AUTOMATION__SCORING_CRON", "*/5 * * * *", "automation.scoring_cron", "*/5 * * * *"),
+    ],
+)
+def test_a_variable_is_read_as_its_setting_s_type(variable, text, path, expected) -> None:
+    value = load_settings({variable: text})
+    for name in path.split("."):
+        value = getattr(value, name)
+
+    assert value == expected
+
+
+def test_a_pattern_may_begin_with_a_bracket() -> None:
+    settings = load_settings({"DLASSETS_LANDING__LABELED__PATTERN": "[.]png$"})
+
+    assert settings.landing["labeled"].pattern == "[.]png$"
+
+
+def test_a_variable_wins_over_the_profile_and_a_change_over_both(tmp_path) -> None:
+    (tmp_path / "mine.yaml").write_text("training: {epochs: 3, seed: 5, patience: 2}\nengine: spark\n")
+    environment = {
+        "DLASSETS_PROFILE": str(tmp_path / "mine.yaml"),
+        "DLASSETS_TRAINING__EPOCHS": "4",
+        "DLASSETS_TRAINING__SEED": "6",
+    }
+
+    settings = load_settings(environment, training={"seed": 7})
+
+    assert (settings.training.epochs, settings.training.seed, settings.training.patience) == (4, 7, 2)
+    assert settings.engine == "spark"
+
+
+def test_a_profile_adds_a_landing_zone_by_its_name(tmp_path) -> None:
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("landing: {cameras: {uri: /mnt/cameras, labelled: false}}\n")
+
+    settings = load_settings({"DLASSETS_PROFILE": str(profile)})
+
+    assert settings.landing == {"cameras": LandingZone(uri="/mnt/cameras", labelled=False)}
+
+
+def test_an_empty_profile_is_the_defaults(tmp_path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+
+    assert load_settings({"DLASSETS_PROFILE": str(tmp_path / "empty.yaml")}) == Settings()
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().engine = "spark"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        (
+            {"DLASSETS_TRANING__EPOCHS": "3"},
+            r"'traning.epochs' in the environment. Did you mean training.epochs \(DLASSETS_TRAINING__EPOCHS\)\?",
+        ),
+        ({"DLASSETS_EPOCHS": "3"}, "Unknown setting 'epochs'"),
+        ({"DLASSETS_TRAINING__EPOCHS": "many"}, "training.epochs: .*integer.*'many'"),
+        ({"DLASSETS_TRAINING__EPOCHS": ""}, "training.epochs: .*integer"),
+        ({"DLASSETS_TRAINING__EPOCHS": "0"}, "training.epochs: .*greater than 0"),
+        ({"DLASSETS_TRAINING__EPOCHS": "{"}, "DLASSETS_TRAINING__EPOCHS begins as a YAML mapping"),
+        ({"DLASSETS_TRAINING": "5"}, "training: .*'5'"),
+        (
+            {"DLASSETS_TRAINING": "5", "DLASSETS_TRAINING__EPOCHS": "3"},
+            "DLASSETS_TRAINING__EPOCHS sets a part of 'training', which another variable sets as a whole",
+        ),
+        ({"DLASSETS_ENGINE": "sparc"}, "engine: .*'local' or 'spark'.*'sparc'"),
+        ({"DLASSETS_ROOT": ""}, "root: "),
+        ({"DLASSETS_LABELING__THRESHOLD": "1.5"}, "labeling.threshold: .*less than or equal to 1"),
+        ({"DLASSETS_SPLIT__TRAIN": "0.9"}, "split: .*must leave something for the test split"),
+        ({"DLASSETS_LANDING__LABELED__PATTERN": "("}, "landing.labeled.pattern: .*not a regular expression"),
+        ({"DLASSETS_LANDING__LABELED__LABEL_RULE": "(.*)"}, "needs a group named `label`"),
+        ({"DLASSETS_LANDING__LABELED__LABELED": "true"}, "landing.labeled.labeled: "),
+        (
+            {"DLASSETS_PROFILE": "nope"},
+            "DLASSETS_PROFILE=nope: there is no .*nope.yaml. Profiles in .*: cluster, local",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(environment, says) -> None:
+    with pytest.raises(SettingsError, match=f"(?s){says}"):
+        load_settings(environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a list", "must be a mapping of settings"),
+        ("just words", "must be a mapping of settings"),
+        ("training: [", "is not YAML"),
+        ("training: {epoch: 3}", r"Unknown setting 'training.epoch' in the profile. Did you mean training.epochs"),
+        ("landing: {'a/b': {uri: x, labelled: true}}", "'a/b': use letters, digits, _ and - alone"),
+        ("training: [1]", "training: "),
+        ("training: {1: 2}", "Unknown setting 'training.1'"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused(tmp_path, text, says) -> None:
+    profile = tmp_path / "mine.yaml"
+    profile.write_text(text)
+
+    with pytest.raises(SettingsError, match=says):
+        load_settings({"DLASSETS_PROFILE": str(profile)})
+
+
+def test_every_impossible_value_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"DLASSETS_ENGINE": "sparc", "DLASSETS_TRAINING__L2": "-1"})
+
+    assert "engine: " in str(caught.value)
+    assert "training.l2: " in str(caught.value)
+
+
+def test_other_programs_variables_are_not_settings() -> None:
+    assert load_settings({"DLASSETSX": "1", "PATH": "/bin", "DLASSETS": "2"}) == Settings()
