@@ -1,0 +1,436 @@
+"""The Spark engine, for where one machine is outgrown: in this process, on a cluster, or through Spark Connect.
+
+Rows are DataFrames and stay where Spark has them. Nothing here touches `sparkContext`, the JVM or RDDs, which Spark
+Connect does not have.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
+from dlassets.engines.local import _filesystem, _is_hidden, _micro_batches, _read_files, _refuse_overtaken, list_files
+from dlassets.errors import ConflictError, DlassetsError
+from dlassets.lakehouse.lake import is_uri
+from dlassets.lakehouse.tables import Column, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+    from pyspark.sql import DataFrame, SparkSession
+
+    from dlassets.engines.base import Kernel, Progress
+    from dlassets.settings import LandingZone
+
+FILE_KEY = ("path", "modificationTime", "length")
+FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
+
+
+class SparkRows(Rows):
+    """A DataFrame, lazy until it is asked for values or written, and from then on kept where Spark computed it.
+
+    Kept is a local checkpoint, not a cache: Spark drops a cache that reads a table as soon as that table is written,
+    and a second write would run the kernels again.
+    """
+
+    def __init__(self, frame: DataFrame, *, kept: bool = False, progress: Progress | None = None) -> None:
+        self._frame = frame
+        self._kept = kept
+        self._progress = progress
+
+    @property
+    def frame(self) -> DataFrame:
+        return self._frame
+
+    def keep(self) -> DataFrame:
+        """Compute the rows, once."""
+        if not self._kept:
+            self._frame = self.frame.localCheckpoint(eager=True)
+            self._kept = True
+            if self._progress is not None:
+                self._progress(self._frame.count())
+        return self._frame
+
+    def arrow(self) -> pa.Table:
+        return self.keep().toArrow()
+
+    def map(self, kernel: Kernel, columns: Sequence[Column]) -> SparkRows:
+        return SparkRows(_mapped(self.frame, kernel, columns))
+
+    def select(self, columns: Sequence[str]) -> SparkRows:
+        return SparkRows(self.frame.select(*columns), kept=self._kept)
+
+    def without(self, known: Rows, on: Sequence[str]) -> SparkRows:
+        return SparkRows(_without(self.frame, known, on))
+
+    def split_by_null(self, column: str) -> tuple[SparkRows, SparkRows]:
+        frame = self.keep()
+        null = frame[column].isNull()
+        return SparkRows(frame.where(null), kept=True), SparkRows(frame.where(~null), kept=True)
+
+    def count(self) -> int:
+        return self.keep().count()
+
+
+class FileRows(SparkRows):
+    """Files of a listing, read only when their turn comes, in the Python that works on them.
+
+    binaryFile could read them as well, but fails all of them for one that it cannot open (no right to read, a colon in
+    the name, 2 GB) or that has gone meanwhile.
+    """
+
+    def __init__(self, listing: DataFrame, read: Kernel) -> None:
+        super().__init__(listing.mapInArrow(_over_batches(read), FILE_SCHEMA))
+        self._listing = listing
+        self._read = read
+
+    def map(self, kernel: Kernel, columns: Sequence[Column]) -> SparkRows:
+        # In one go, so that the bytes stay where they were read.
+        def read_and_run(batch: pa.RecordBatch) -> pa.RecordBatch:
+            return kernel(read(batch))
+
+        read = self._read
+        return SparkRows(self._listing.mapInArrow(_over_batches(read_and_run), _ddl(columns)))
+
+    def select(self, columns: Sequence[str]) -> SparkRows:
+        return super().select(columns) if "content" in columns else SparkRows(self._listing.select(*columns))
+
+    def without(self, known: Rows, on: Sequence[str]) -> FileRows:
+        return FileRows(_without(self._listing, known, on), self._read)
+
+
+class SparkEngine(Engine):
+    """Spark SQL and Delta on Spark. `session` is called, and Spark started, when first needed."""
+
+    name = "spark"
+
+    def __init__(self, session: Callable[[], SparkSession]) -> None:
+        self._session = session
+        # What a MERGE says of itself goes through the session's settings, which its writes share: one at a time.
+        self._writing = threading.RLock()
+
+    @property
+    def session(self) -> SparkSession:
+        return self._session()
+
+    def rows(self, table: pa.Table) -> SparkRows:
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        # Spark Connect takes no schema from a table without rows.
+        return SparkRows(self.session.createDataFrame(table, from_arrow_schema(table.schema)), kept=True)
+
+    def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> SparkRows:
+        frames: dict[str, Any] = {
+            f"t{number}": self._read(source) if isinstance(source, Snapshot) else _frame(source)
+            for number, source in enumerate(tables.values())
+        }
+        # Names of this query alone: temporary views would be everyone's in this session.
+        names = ", ".join(f"`{name}` AS (FROM {{t{number}}})" for number, name in enumerate(tables))
+        text = query.replace("{", "{{").replace("}", "}}")
+        return SparkRows(self.session.sql(f"WITH {names} ({text})" if names else text, **frames))
+
+    def map(
+        self,
+        snapshot: Snapshot,
+        columns: Sequence[str],
+        keys: Rows,
+        kernel: Kernel,
+        returns: Sequence[Column],
+        progress: Progress | None = None,
+    ) -> SparkRows:
+        """As Engine.map; `progress` is told once, when all rows are done."""
+        wanted = _frame(keys)
+        rows = self._read(snapshot).join(wanted, wanted.columns, "left_semi").select(*columns)
+        return SparkRows(_mapped(rows, kernel, returns), progress=progress)
+
+    def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
+        return self._write(rows, table, uri, commit, mode="append")
+
+    def replace(
+        self, rows: Rows, table: Table, uri: str, commit: Commit, where: Mapping[str, Sequence[str]] | None = None
+    ) -> Written:
+        predicate = " AND ".join(f"`{name}` IN ({_literals(values)})" for name, values in (where or {}).items())
+        options = {"replaceWhere": predicate} if predicate else {}
+        return self._write(rows, table, uri, commit, mode="overwrite", **options)
+
+    def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
+        delta, source = _opened(uri, commit), _shaped(rows, table)
+        if source.isEmpty():
+            return Written(delta.version(), changed=False)
+        with self._committing(table, uri, commit):
+            counts = self.session.sql(
+                f"MERGE INTO {_identifier(uri)} AS target USING {{source}} AS source "
+                f"ON {' AND '.join(f'target.`{name}` = source.`{name}`' for name in table.key)} "
+                "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
+                source=source,
+            ).collect()
+        version = _landed(delta, commit)
+        return Written(version, counts[0]["num_inserted_rows"], counts[0]["num_updated_rows"])
+
+    def maintain(self, table: Table, uri: str, *, z_order: Sequence[str] = (), vacuum_hours: float = 168) -> Maintained:
+        from deltalake import DeltaTable
+
+        before = len(DeltaTable(uri).file_uris())
+        clustered = f" ZORDER BY ({', '.join(f'`{name}`' for name in z_order)})" if z_order else ""
+        vacuum = {
+            "spark.databricks.delta.retentionDurationCheck.enabled": "false",
+            "spark.databricks.delta.vacuum.logging.enabled": "true",  # nothing else says how many files were deleted
+        }
+        with self._committing(table, uri, None), _settings(self.session, vacuum):
+            self.session.sql(f"OPTIMIZE {_identifier(uri)}{clustered}").collect()
+            self.session.sql(f"VACUUM {_identifier(uri)} RETAIN {vacuum_hours} HOURS").collect()
+        after = DeltaTable(uri)
+        vacuumed = next(entry for entry in after.history() if entry["operation"] == "VACUUM END")
+        deleted = int(vacuumed["operationMetrics"]["numDeletedFiles"])
+        return Maintained(after.version(), before, len(after.file_uris()), deleted)
+
+    def arrivals(
+        self,
+        name: str,
+        zone: LandingZone,
+        uri: str,
+        checkpoint: str,
+        known: Callable[[], Rows],
+        handle: Callable[[Rows], None],
+        limits: tuple[int, int],
+        progress: Progress | None = None,
+    ) -> None:
+        """As Engine.arrivals: a stream first, then a look at all files for those that the stream does not give.
+
+        A stream never looks at a path twice, so it misses a file that changed in place, and it leaves out empty files.
+        What it has seen stands in `checkpoint`, but what is known decides what is new: a lost checkpoint costs time
+        and nothing else. Through Spark Connect there is no stream, since its batches are handled on the server; there,
+        the look at all files does everything.
+        """
+        session = self.session
+        read = functools.partial(_read_content, uri, len(name) + 1)
+
+        def take_in(files: DataFrame) -> None:
+            for batch in _micro_batches(_new_files(name, zone, files, known()), *limits):
+                handle(FileRows(session.createDataFrame(batch), read))
+                if progress is not None:
+                    progress(batch.num_rows)
+
+        if not type(session).__module__.startswith("pyspark.sql.connect"):
+            _stream(session, name, uri, checkpoint, take_in, limits[0])
+        take_in(self.rows(list_files(name, zone, uri)).frame)
+
+    def _read(self, snapshot: Snapshot) -> DataFrame:
+        return self.session.read.format("delta").option("versionAsOf", snapshot.version).load(_spark_uri(snapshot.uri))
+
+    def _write(self, rows: Rows, table: Table, uri: str, commit: Commit, mode: str, **options: str) -> Written:
+        delta, frame = _opened(uri, commit), _shaped(rows, table)
+        number = frame.count()
+        if not number and mode == "append":
+            return Written(delta.version(), changed=False)
+        with self._committing(table, uri, commit):
+            frame.write.format("delta").mode(mode).options(**options).save(_spark_uri(uri))
+        return Written(_landed(delta, commit), inserted=number)
+
+    @contextmanager
+    def _committing(self, table: Table, uri: str, commit: Commit | None) -> Iterator[None]:
+        """Have every commit of the session say what `commit` says, in files of the table's kind."""
+        settings = {"spark.sql.parquet.compression.codec": "uncompressed" if table.wide else "zstd"}
+        if table.row_group is not None:
+            settings["parquet.block.row.count.limit"] = str(table.row_group)
+        if commit is not None:
+            settings["spark.databricks.delta.commitInfo.userMetadata"] = commit.message
+        if commit is not None and commit.transaction is not None:
+            settings["spark.databricks.delta.write.txnAppId"] = commit.transaction.app_id
+            settings["spark.databricks.delta.write.txnVersion"] = str(commit.transaction.version)
+        with self._writing, _settings(self.session, settings), _explained(uri):
+            yield
+
+
+def _frame(rows: Rows) -> DataFrame:
+    if not isinstance(rows, SparkRows):
+        raise TypeError(f"The spark engine works with its own rows, not with {type(rows).__name__}.")
+    return rows.frame
+
+
+def _mapped(frame: DataFrame, kernel: Kernel, columns: Sequence[Column]) -> DataFrame:
+    return frame.mapInArrow(_over_batches(kernel), _ddl(columns))
+
+
+def _over_batches(kernel: Kernel) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    return lambda batches: (kernel(batch) for batch in batches)
+
+
+def _ddl(columns: Sequence[Column]) -> str:
+    return ", ".join(f"`{column.name}` {column.type}" for column in columns)
+
+
+def _without(frame: DataFrame, known: Rows, on: Sequence[str]) -> DataFrame:
+    return frame.join(_frame(known).select(*on), list(on), "left_anti").select(*frame.columns)
+
+
+def _shaped(rows: Rows, table: Table) -> DataFrame:
+    """Return the rows, computed once, with the table's columns in order and of its types."""
+    from pyspark.sql import functions as f
+
+    if not isinstance(rows, SparkRows):
+        raise TypeError(f"The spark engine writes its own rows, not {type(rows).__name__}.")
+    return rows.keep().select(*(f.col(f"`{column.name}`").cast(column.type) for column in table.columns))
+
+
+def _opened(uri: str, commit: Commit) -> DeltaTable:
+    """Return the table as it stands before a write. Raises ConflictError where `commit` is overtaken already."""
+    from deltalake import DeltaTable
+
+    delta = DeltaTable(uri)
+    _refuse_overtaken(delta, commit)
+    return delta
+
+
+def _landed(before: DeltaTable, commit: Commit) -> int:
+    """Return the version that a write made.
+
+    Delta on Spark skips a write whose transaction is in the log already, and says nothing. Raises ConflictError then:
+    the commit that is there is another's.
+    """
+    from deltalake import DeltaTable
+
+    after = DeltaTable(before.table_uri)
+    for entry in after.history(after.version() - before.version()):
+        if entry["version"] > before.version() and entry.get(COMMIT_FIELD) == commit.message:
+            return int(entry["version"])
+    raise ConflictError(
+        f"Another run wrote the same batch to {before.table_uri} first. Nothing of this one was written; run it again."
+    )
+
+
+def _spark_uri(uri: str) -> str:
+    if uri.startswith("s3://"):
+        return uri.replace("s3://", "s3a://", 1).rstrip("/")
+    return uri.rstrip("/") if is_uri(uri) else f"file://{os.path.normpath(uri)}"
+
+
+def _identifier(uri: str) -> str:
+    return f"delta.`{_spark_uri(uri).replace('`', '``')}`"
+
+
+def _literals(values: Sequence[str]) -> str:
+    return ", ".join("'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in values)
+
+
+@contextmanager
+def _settings(session: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set them, and put back what was there."""
+    before: dict[str, str | None] = {name: session.conf.get(name, None) for name in settings}
+    try:
+        for name, value in settings.items():
+            session.conf.set(name, value)
+        yield
+    finally:
+        for name, earlier in before.items():
+            if earlier is None:
+                session.conf.unset(name)
+            else:
+                session.conf.set(name, earlier)
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    from delta import exceptions
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except tuple(getattr(exceptions, name) for name in exceptions.__all__) as error:  # no class stands above them all
+        raise ConflictError(
+            f"Another run changed {uri} at the same moment ({_first_line(error)}). Nothing was written; run it again."
+        ) from error
+    except PySparkException as error:
+        if not re.search(r"IOException|FileSystemException|No space left|Permission denied", str(error)):
+            raise
+        raise DlassetsError(
+            f"{uri} could not be written: {_first_line(error)}. Check that the place is there, has room and is yours "
+            "to write, then run again: what was committed before stands."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+def _stream(
+    session: SparkSession, name: str, uri: str, checkpoint: str, take_in: Callable[[DataFrame], None], most_files: int
+) -> None:
+    """Run `take_in` on each batch of files that the stream has not seen. What it raises comes out as it is.
+
+    A zone that is not there has no files: looking at them all is what says so.
+    """
+    from pyspark.errors import AnalysisException, StreamingQueryException
+
+    raised: list[Exception] = []
+
+    def each(batch: DataFrame, _: int) -> None:
+        try:
+            take_in(batch)
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    try:
+        files = _streamed_files(session, name, uri, most_files)
+    except AnalysisException as error:
+        if error.getCondition() == "PATH_NOT_FOUND":
+            return
+        raise
+    query = (
+        files.writeStream.foreachBatch(each)
+        .option("checkpointLocation", _spark_uri(checkpoint))
+        .trigger(availableNow=True)
+        .start()
+    )
+    try:
+        query.awaitTermination()
+    except StreamingQueryException as error:
+        if raised:
+            raise raised[0] from None
+        if "CONCURRENT_STREAM_LOG_UPDATE" in str(error):
+            raise ConflictError(f"Another run is taking in {uri} at this moment. Run it again after that.") from error
+        raise
+    finally:
+        query.stop()
+
+
+def _streamed_files(session: SparkSession, name: str, uri: str, most_files: int) -> DataFrame:
+    """Return a stream of path, modificationTime and length of a zone's files."""
+    from pyspark.sql import functions as f
+
+    options = {
+        "recursiveFileLookup": "true",
+        "maxFilesPerTrigger": str(most_files),
+        "maxFileAge": "36500d",  # else photos a week older than the newest, such as copied ones, are left out
+        "ignoreMissingFiles": "true",  # a file that goes before its batch is read would stop every later run there
+    }
+    files = session.readStream.format("binaryFile").schema(FILE_SCHEMA).options(**options).load(_spark_uri(uri))
+    # Spark gives whole paths, not URIs: nothing in them is escaped.
+    zone_length = len(re.sub(r"^file:/+", "file:/", _spark_uri(uri)))
+    path = f.concat(f.lit(f"{name}/"), f.expr(f"substring(path, {zone_length + 2})"))
+    # Without content here and not in the batches: those come with all of their columns read, used or not.
+    return files.select(path.alias("path"), *FILE_KEY[1:])
+
+
+def _new_files(name: str, zone: LandingZone, files: DataFrame, known: Rows) -> pa.Table:
+    """Return the files that the zone takes in and that are not known, in order of their paths."""
+    import pyarrow as pa
+
+    new = _without(files, known, FILE_KEY).toArrow().sort_by("path")
+    # Python's regular expressions, not Java's, so that a pattern means the same to both engines.
+    takes_in = re.compile(zone.pattern).search
+    inside = (path[len(name) + 1 :] for path in new["path"].to_pylist())
+    return new.filter(pa.array([bool(takes_in(path)) and not _is_hidden(path) for path in inside], pa.bool_()))
+
+
+def _read_content(uri: str, skip: int, files: pa.RecordBatch) -> pa.RecordBatch:
+    """Kernel: add their bytes to files of a listing."""
+    filesystem, folder = _filesystem(uri)
+    return _read_files(filesystem, folder, files, skip)

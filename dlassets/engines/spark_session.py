@@ -1,0 +1,159 @@
+"""A Spark session with Delta: in this process, on a cluster, or through Spark Connect."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from dlassets.engines.java import cache_folder, ensure_java
+from dlassets.errors import DlassetsError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from dlassets.settings import SparkSettings
+
+# Rows of a step through image bytes: Spark's own 10,000 photos would be gigabytes in one Arrow batch.
+BATCH_ROWS = 64
+
+# A user's `conf` adds to these; it replaces any other.
+_LISTS = {"spark.jars.packages": ",", "spark.driver.extraJavaOptions": " "}
+
+_starting = threading.Lock()
+
+
+def spark_config(settings: SparkSettings) -> dict[str, str]:
+    """Return the Spark settings of a session: what `SparkSession.builder.config` and dagster-pyspark take."""
+    config = {
+        "spark.app.name": "dlassets",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
+        # Photos are small files: counted as 4 MB each, a thousand of them would be read, and written, in 32 parts.
+        "spark.sql.files.openCostInBytes": str(64 * 2**10),
+    }
+    if settings.remote is not None:
+        return config | {"spark.remote": settings.remote} | settings.conf
+    config |= {
+        "spark.master": settings.master,
+        "spark.driver.memory": settings.driver_memory,
+        "spark.jars.packages": _delta_package(),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.warehouse.dir": str(cache_folder() / "spark-warehouse"),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+    }
+    if settings.master.startswith("local"):
+        config |= _for_one_machine(settings.master)
+    for name, value in settings.conf.items():
+        joined = name in _LISTS and name in config
+        config[name] = f"{config[name]}{_LISTS[name]}{value}" if joined else value
+    return config
+
+
+def spark_session(settings: SparkSettings) -> SparkSession:
+    """Return this process's session, started on the first call.
+
+    Raises DlassetsError where there is no Java, Delta's jars cannot be had, or the cluster or server does not answer.
+    """
+    with _starting:
+        config = spark_config(settings)
+        return _started(config) if settings.remote is None else _connected(settings.remote, config)
+
+
+def _started(config: dict[str, str]) -> SparkSession:
+    from pyspark import SparkConf, SparkContext
+    from pyspark.sql import SparkSession
+
+    if SparkContext._active_spark_context is None:  # noqa: SLF001 - what the builder itself looks at
+        ensure_java()
+        # Workers, too, are to be this Python.
+        os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+        conf = SparkConf(loadDefaults=False).setAll(list(config.items()))
+        SparkContext(conf=conf, gateway=_jvm(conf))
+    return SparkSession.builder.getOrCreate()
+
+
+def _jvm(conf: object) -> object:
+    """Start Spark's JVM. What it says goes to a file: a hundred lines on jars each time, and the reason if it fails."""
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.java_gateway import launch_gateway
+
+    log = cache_folder() / "spark.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)  # not emptied: another process may be writing to it
+    with log.open("ab") as stream:
+        try:
+            return launch_gateway(conf, popen_kwargs={"stdout": stream, "stderr": stream})  # type: ignore[no-untyped-call]
+        except PySparkRuntimeError as error:
+            raise DlassetsError(_why_not(log.read_text(errors="replace"), str(log))) from error
+
+
+def _why_not(said: str, log: str) -> str:
+    missing = sorted(set(re.findall(r"unresolved dependency: (\S+?):? ", said)))
+    if missing:
+        return (
+            f"Spark's jars cannot be had: {', '.join(missing)}. They come from Maven Central once and stay in the Ivy "
+            "cache (~/.ivy2.5.2): let this machine reach it or a mirror (spark.conf: spark.jars.repositories, "
+            "spark.jars.ivySettings), copy that folder from a machine that has it, or set DLASSETS_ENGINE=local. "
+            f"Everything Spark said: {log}"
+        )
+    last = "\n".join(said.strip().splitlines()[-5:])
+    return f"Spark's JVM did not start (everything it said: {log}). Its last words:\n{last}"
+
+
+def _connected(remote: str, config: dict[str, str]) -> SparkSession:
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder
+    for name, value in config.items():
+        builder = builder.config(name, value)
+    try:
+        session = builder.getOrCreate()
+        session.version  # noqa: B018 - the first word with the server
+    except ImportError as error:
+        raise DlassetsError(
+            f"Spark Connect needs more packages here: {error}. Install 'pyspark[connect]', or unset spark.remote."
+        ) from error
+    except PySparkException as error:
+        raise DlassetsError(
+            f"The Spark Connect server {remote} does not answer: {error}. Start it, or change spark.remote "
+            "(SPARK_REMOTE)."
+        ) from error
+    return session
+
+
+def _delta_package() -> str:
+    from delta import configure_spark_with_delta_pip
+    from pyspark.sql import SparkSession
+
+    builder = configure_spark_with_delta_pip(SparkSession.builder)
+    return str(builder._options["spark.jars.packages"])  # noqa: SLF001 - nowhere else does delta-spark say it
+
+
+def _for_one_machine(master: str) -> dict[str, str]:
+    """Measured on 2 cores: these take a third off what a session, a first write and a first MERGE cost."""
+    wanted = re.match(r"local\[(\d+)", master)
+    cores = wanted[1] if wanted else str(os.cpu_count() if master.startswith("local[*") else 1)
+    return {
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -Xlog:disable {_class_archive()}",
+        "spark.sql.shuffle.partitions": cores,
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": cores,
+        "spark.databricks.delta.snapshotPartitions": "1",
+    }
+
+
+def _class_archive() -> str:
+    """Have the first JVM leave its loaded classes (200 MB) for later ones; one that does not fit is ignored by Java."""
+    import pyspark
+
+    archive = cache_folder() / f"spark-{pyspark.__version__}.jsa"
+    return shlex.quote(f"-XX:{'SharedArchiveFile' if archive.is_file() else 'ArchiveClassesAtExit'}={archive}")

@@ -1,0 +1,91 @@
+"""What a session is configured with, and what is said where it cannot start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dlassets.engines.spark_session import spark_config
+from dlassets.settings import SparkSettings
+
+START = """
+import sys
+from dlassets.engines.spark_session import spark_session
+from dlassets.errors import DlassetsError
+from dlassets.settings import SparkSettings
+
+try:
+    spark_session(SparkSettings(driver_memory="512m", conf=dict(word.split("=", 1) for word in sys.argv[1:])))
+except DlassetsError as error:
+    print(error)
+"""
+
+NO_REPOSITORY = """\
+<ivysettings>
+  <settings defaultResolver="here"/>
+  <resolvers><filesystem name="here"><artifact pattern="{folder}/[artifact].[ext]"/></filesystem></resolvers>
+</ivysettings>
+"""
+
+
+def test_one_machine_keeps_to_itself_and_to_its_cores() -> None:
+    config = spark_config(SparkSettings(master="local[3]", driver_memory="3g"))
+
+    assert config["spark.master"] == "local[3]"
+    assert config["spark.driver.memory"] == "3g"
+    assert config["spark.sql.shuffle.partitions"] == "3"
+    assert config["spark.driver.bindAddress"] == "127.0.0.1"
+    assert config["spark.sql.session.timeZone"] == "UTC"
+    assert config["spark.jars.packages"].startswith("io.delta:delta-spark_")
+    assert spark_config(SparkSettings())["spark.sql.shuffle.partitions"] == str(os.cpu_count())
+
+
+def test_a_cluster_keeps_its_own_sizes_and_addresses() -> None:
+    config = spark_config(SparkSettings(master="spark://head:7077"))
+
+    assert "spark.sql.extensions" in config
+    assert not {"spark.driver.bindAddress", "spark.sql.shuffle.partitions"} & config.keys()
+
+
+def test_spark_connect_takes_what_a_session_may_set() -> None:
+    config = spark_config(SparkSettings(remote="sc://host:15002"))
+
+    assert config["spark.remote"] == "sc://host:15002"
+    assert config["spark.sql.execution.arrow.maxRecordsPerBatch"] == "64"
+    assert not {"spark.master", "spark.jars.packages", "spark.driver.memory"} & config.keys()
+
+
+def test_a_users_settings_win_and_add_to_jars_and_java_options() -> None:
+    plain = spark_config(SparkSettings())
+    config = spark_config(
+        SparkSettings(
+            conf={
+                "spark.sql.session.timeZone": "Asia/Tokyo",
+                "spark.jars.packages": "org.apache.hadoop:hadoop-aws:3.5.0",
+                "spark.driver.extraJavaOptions": "-Da=b",
+                "spark.new": "1",
+            }
+        )
+    )
+
+    assert config["spark.sql.session.timeZone"] == "Asia/Tokyo"
+    assert config["spark.jars.packages"] == f"{plain['spark.jars.packages']},org.apache.hadoop:hadoop-aws:3.5.0"
+    assert config["spark.driver.extraJavaOptions"].endswith(" -Da=b")
+    assert config["spark.new"] == "1"
+
+
+@pytest.mark.spark
+def test_jars_that_cannot_be_had_are_named_with_what_to_do(tmp_path: Path) -> None:
+    ivy = tmp_path / "ivy.xml"
+    ivy.write_text(NO_REPOSITORY.format(folder=tmp_path))
+    conf = [f"spark.jars.ivySettings={ivy}", f"spark.jars.ivy={tmp_path / 'ivy'}"]
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    said = subprocess.run([sys.executable, "-c", START, *conf], env=env, capture_output=True, text=True, check=True)
+
+    assert said.stdout.startswith("Spark's jars cannot be had: io.delta#delta-spark_")
+    assert "Maven Central" in said.stdout
+    assert "DLASSETS_ENGINE=local" in said.stdout
+    assert "Traceback" not in said.stderr
