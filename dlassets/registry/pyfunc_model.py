@@ -3,16 +3,12 @@
 MLflow runs this file to make the model (models from code), so nothing is pickled.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow  # noqa: TID253 - MLflow itself runs this file
 import numpy as np
-
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd  # noqa: TID253 - as above, and MLflow reads the annotation below
 
 TOP_K = 5
 COLUMNS = ["label", "name", "confidence", "margin", "top_k"]
@@ -36,8 +32,6 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self.backbone = load_backbone(self.package.backbone)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002 - MLflow's signature
-        import pandas as pd
-
         from dlassets.registry.package import ranked
 
         features = self.backbone.embed_bytes(list(model_input["content"]))

@@ -6,7 +6,6 @@ import hashlib
 import json
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -177,9 +176,7 @@ def log_model(mlflow: Any, package: ModelPackage, example: bytes) -> None:
     import pandas as pd
 
     code = Path(dlassets.__file__).parent
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # Asks for type hints to make a signature of; the signature is given.
-        warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
+    with tempfile.TemporaryDirectory() as folder:
         package.save(Path(folder) / "package")
         mlflow.pyfunc.log_model(
             name="model",
@@ -222,12 +219,11 @@ def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Rows) -> Any:
     import pandas as pd
     from mlflow.data.delta_dataset_source import DeltaDatasetSource
 
-    frame: pd.DataFrame = pd.DataFrame({"path": rows.paths, "image_id": rows.image_ids, "label": rows.labels})
+    frame: pd.DataFrame = pd.DataFrame(
+        {"path": rows.paths, "image_id": rows.image_ids, "label": rows.labels.astype(str)}
+    )
     source = DeltaDatasetSource(path=snapshot.uri, delta_table_version=snapshot.version)
-    with warnings.catch_warnings():
-        # A label is never missing here, which is what the hint on integers is about.
-        warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer column")
-        return mlflow.data.from_pandas(frame, source=source, targets="label", name=f"{snapshot.name}.{split}")
+    return mlflow.data.from_pandas(frame, source=source, targets="label", name=f"{snapshot.name}.{split}")
 
 
 def _installed() -> list[str]:

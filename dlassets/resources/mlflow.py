@@ -60,8 +60,6 @@ class MlflowResource:
         if self._context is None:
             raise RuntimeError("A run belongs to a Dagster run, and this resource was made without one.")
         client = self.client
-        from dagster_mlflow.resources import MlFlow
-
         config = {
             "experiment_name": self.experiment,
             "mlflow_tracking_uri": client.tracking_uri,
@@ -72,6 +70,8 @@ class MlflowResource:
             "extra_tags": {},
         }
         with warnings.catch_warnings(action="ignore", category=BetaWarning):
+            from dagster_mlflow.resources import MlFlow
+
             tracking = MlFlow(self._context.replace_config(config))
         try:
             yield tracking
