@@ -17,13 +17,14 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
     The run key names what was waiting, so a tick while the run is under way, or after it failed on the same files,
     starts no second one.
     """
+    job = INGEST_PIPELINE if zone.labelled else SCORING_PIPELINE
 
     @dg.sensor(
         name=f"new_files_in_{name}",
-        job=INGEST_PIPELINE if zone.labelled else SCORING_PIPELINE,
+        job=job,
         minimum_interval_seconds=settings.automation.sensor_seconds,
         default_status=_sensor_status(settings),
-        description=f"Starts the pipeline when files wait in the landing zone {name}.",
+        description=f"Starts {job.name} when files wait in the landing zone {name}.",
     )
     def new_files(
         context: dg.SensorEvaluationContext,  # noqa: ARG001 - Dagster wants it
@@ -47,7 +48,7 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
         job=LABELING_PIPELINE,
         minimum_interval_seconds=settings.automation.sensor_seconds,
         default_status=_sensor_status(settings),
-        description="Starts the labelling pipeline when people have answered.",
+        description=f"Starts {LABELING_PIPELINE.name} when people have answered.",
     )
     def new_answers(
         context: dg.SensorEvaluationContext, labeling: dg.ResourceParam[LabelingResource]
@@ -69,7 +70,9 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     status = dg.DefaultScheduleStatus.RUNNING if automation.schedules else dg.DefaultScheduleStatus.STOPPED
     try:
         return [
-            dg.ScheduleDefinition(name=name, job=job, cron_schedule=cron, default_status=status)
+            dg.ScheduleDefinition(
+                name=name, job=job, cron_schedule=cron, default_status=status, description=job.description
+            )
             for name, job, cron in (
                 ("daily_scoring", SCORING_PIPELINE, automation.scoring_cron),
                 ("weekly_training", TRAINING_PIPELINE, automation.training_cron),

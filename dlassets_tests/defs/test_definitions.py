@@ -64,6 +64,16 @@ def test_every_asset_has_a_check(defs: dg.Definitions) -> None:
     assert checked == set(GRAPH)
 
 
+def test_one_check_of_a_table_runs_by_itself(settings: Settings) -> None:
+    one = dg.AssetCheckKey(dg.AssetKey("raw_images"), "no_empty_image")
+    job = dg.define_asset_job("one_check", selection=dg.AssetSelection.checks(one))
+    defs = dg.Definitions.merge(build_defs(settings), dg.Definitions(jobs=[job]))
+
+    result = defs.resolve_job_def("one_check").execute_in_process()
+
+    assert [(found.asset_check_key, found.passed) for found in result.get_asset_check_evaluations()] == [(one, True)]
+
+
 @pytest.mark.parametrize(
     ("job", "last"),
     [

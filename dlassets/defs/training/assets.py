@@ -67,7 +67,7 @@ def training_set(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeR
     description="An MLflow run with its model, metrics, pictures and inputs.",
     group_name=TRAINING,
     owners=OWNERS,
-    kinds={"torch", "mlflow"},
+    kinds={"pytorch", "mlflow"},
     code_version="1",
     check_specs=[
         dg.AssetCheckSpec(
