@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 
 from dlassets.definitions import build_defs
@@ -23,6 +24,7 @@ from dlassets.settings import Settings
 
 LABELED, UNLABELED = "labeled", "unlabeled"
 LOGGER = "demo"
+_FOR_PEOPLE = {DlassetsError.__name__, *(error.__name__ for error in DlassetsError.__subclasses__())}
 
 
 class JobFailedError(DlassetsError):
@@ -181,13 +183,23 @@ def run_demo(settings: Settings, images: Path, console: Console) -> None:
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:
-    """Return what the failed step said: a message for people where it is one, else the whole error."""
-    said = []
+    """Return what the failed checks and steps said."""
+    said = [
+        f"{check.asset_key.to_user_string()}: the check {check.check_name} did not pass: {check.description}"
+        for check in result.get_asset_check_evaluations()
+        if check.blocking and not check.passed
+    ]
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            if error is not None:
-                said.append(f"{event.step_key}: {error.message.strip() if error.cls_name else error.to_string()}")
+            if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
+                said.append(f"{event.step_key}: {_said(error)}")
     return "\n".join(said) or "The run failed before its first step; Dagster's UI shows its log."
+
+
+def _said(error: SerializableErrorInfo) -> str:
+    """Return the message for people that an error was caused by, else what its root says."""
+    while error.cause is not None and error.cls_name not in _FOR_PEOPLE:
+        error = error.cause
+    message = error.message.strip()
+    return message.partition(": ")[2] if error.cls_name in _FOR_PEOPLE else message

@@ -12,7 +12,7 @@ from dagster import BetaWarning, InitResourceContext
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.lake import Lake
-from dlassets.registry.store import artifact_location, quiet_mlflow, tracking_uri
+from dlassets.registry.store import artifact_location, fail_soon, quiet_mlflow, tracking_uri
 from dlassets.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class MlflowResource:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
+        fail_soon()
         quiet_mlflow()
         uri = tracking_uri(self.settings, self._lake)
         mlflow.set_tracking_uri(uri)
