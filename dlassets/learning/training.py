@@ -71,6 +71,14 @@ def read_splits(training_set: Snapshot) -> dict[str, Rows]:
             f"There are too few labelled images to learn from: {counts}. Put more photos into the labelled landing "
             "zone: each split needs at least one, and a few dozen a class make a model."
         )
+    for split, rows in splits.items():
+        if unusable := [
+            path for path, row in zip(rows.paths, rows.features, strict=True) if not np.isfinite(row).all()
+        ]:
+            raise DlassetsError(
+                f"{len(unusable)} images of the {split} split have features that are no numbers, such as "
+                f"{unusable[0]}. Delete their rows from image_features and materialize it and training_set again."
+            )
     if len(classes := set(splits[TRAIN].labels.tolist())) < 2:  # noqa: PLR2004 - telling apart takes two
         raise DlassetsError(
             f"The training split has one class only ({splits[TRAIN].names[0]}, label {classes.pop()}). A classifier "
@@ -86,7 +94,7 @@ def train_head(
 
     The problem is convex and its rows are few and ready, so an epoch is a few L-BFGS steps on all of them (Liu and
     Nocedal, 1989): no learning rate to choose, and the same rows and settings give the same weights. Raises
-    DlassetsError where the loss is no longer a number.
+    DlassetsError where validation shares no class with training, or the loss is no longer a number.
     """
     import torch
 
@@ -99,6 +107,11 @@ def train_head(
     validation_inputs, validation_targets = _tensors(validation, mean, scale, labels)
     # A class that validation has and training lacks cannot be right; it has no say in when to stop.
     known = validation_targets >= 0
+    if not known.any():
+        raise DlassetsError(
+            "The validation split has no image of a class that the training split has. Put more photos of each class "
+            "into the labelled landing zone."
+        )
     validation_inputs, validation_targets = validation_inputs[known], validation_targets[known]
 
     linear = torch.nn.Linear(inputs.shape[1], len(labels))

@@ -96,12 +96,17 @@ def versions_of(client: MlflowClient, model_name: str) -> list[int]:
 
 
 def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPackage:
-    """Download the package of a registered version."""
+    """Download the package of a registered version. Raises DlassetsError where its files are gone or broken."""
     import mlflow
+    from mlflow.exceptions import MlflowException
 
-    folder = mlflow.artifacts.download_artifacts(
-        artifact_uri=f"models:/{model_name}/{version}", tracking_uri=client.tracking_uri
-    )
+    uri = f"models:/{model_name}/{version}"
+    try:
+        folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri)
+    except (MlflowException, OSError) as error:
+        raise DlassetsError(
+            f"The files of {uri} cannot be read: {error} Restore MLflow's artifacts, or see that they can be reached."
+        ) from error
     return ModelPackage.load(Path(folder) / "artifacts" / "package")
 
 
@@ -127,7 +132,7 @@ def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdic
         return
     if not verdict.passed:
         raise DlassetsError(f"Version {version} may not be promoted: {verdict.explanation}.")
-    client.set_registered_model_alias(model_name, CHAMPION, version)
+    # Written down before it is done: a run killed in between promotes again, and no promotion lacks its entry.
     history = json.loads(client.get_registered_model(model_name).tags.get(TAG_PROMOTIONS, "[]"))
     history.append(
         {
@@ -139,3 +144,4 @@ def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdic
         }
     )
     client.set_registered_model_tag(model_name, TAG_PROMOTIONS, json.dumps(history))
+    client.set_registered_model_alias(model_name, CHAMPION, version)

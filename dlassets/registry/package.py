@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -51,21 +52,33 @@ class ModelPackage:
         """Read a package. Raises DlassetsError where it is not one, or is of a newer format."""
         try:
             description = json.loads((folder / "package.json").read_text())
-            with np.load(folder / "head.npz", allow_pickle=False) as arrays:
-                head = {name: arrays[name] for name in _ARRAYS}
-        except (OSError, ValueError, KeyError) as error:
-            raise DlassetsError(f"{folder} holds no readable model package: {error}") from error
-        if description["format"] != FORMAT:
-            raise DlassetsError(
-                f"{folder} is a package of format {description['format']}, and this dlassets reads format {FORMAT}. "
-                "Install the dlassets that made it."
+            if description["format"] != FORMAT:
+                raise DlassetsError(
+                    f"{folder} is a package of format {description['format']}, and this dlassets reads format "
+                    f"{FORMAT}. Install the dlassets that made it."
+                )
+            classes = description["classes"]
+            head = Head(
+                tuple(c["label"] for c in classes),
+                tuple(c["name"] for c in classes),
+                **_arrays(folder / "head.npz", len(classes)),
             )
-        classes = description["classes"]
-        return cls(
-            Head(tuple(c["label"] for c in classes), tuple(c["name"] for c in classes), **head),
-            description["backbone"],
-            description["feature_version"],
-        )
+            return cls(head, description["backbone"], description["feature_version"])
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise DlassetsError(
+                f"{folder} holds no readable model package: {error}. Restore its files; or go on without it: take the "
+                "alias champion off that version in MLflow's registry, and train with another training.seed."
+            ) from error
+
+
+def _arrays(file: Path, classes: int) -> dict[str, NDArray[np.float32]]:
+    with np.load(file, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in _ARRAYS}
+    features = arrays["mean"].shape
+    shapes = {"weight": (classes, *features), "bias": (classes,), "mean": features, "scale": features}
+    if any(array.shape != shapes[name] for name, array in arrays.items()):
+        raise ValueError(f"{file.name} does not fit {classes} classes")
+    return arrays
 
 
 def ranked(head: Head, probabilities: NDArray[np.float64], top_k: int) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 
 import dlassets
 from dlassets.engines.base import Snapshot
+from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning import pictures
 from dlassets.learning.evaluation import Evaluation, evaluate
@@ -147,9 +148,17 @@ def _log_pictures(mlflow: Any, trained: Trained, evaluation: Evaluation, test: R
 
 
 def picture_of(client: MlflowClient, run_id: str, name: str) -> bytes:
-    """Return a picture that was logged with a run."""
+    """Return a picture that was logged with a run. Raises DlassetsError where it is gone."""
+    from mlflow.exceptions import MlflowException
+
     with tempfile.TemporaryDirectory() as folder:
-        return Path(client.download_artifacts(run_id, f"{EVALUATION}/{name}", folder)).read_bytes()
+        try:
+            return Path(client.download_artifacts(run_id, f"{EVALUATION}/{name}", folder)).read_bytes()
+        except (MlflowException, OSError) as error:
+            raise DlassetsError(
+                f"The files of MLflow run {run_id} cannot be read: {error} Restore MLflow's artifacts, or delete the "
+                "run in MLflow to train again."
+            ) from error
 
 
 def misclassified(evaluation: Evaluation, test: Rows, photos_of: PhotosOf) -> bytes:
