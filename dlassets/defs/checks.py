@@ -40,15 +40,14 @@ def _spec(rule: Rule) -> dg.AssetCheckSpec:
 
 def _result(finding: Finding) -> dg.AssetCheckResult:
     rule = finding.rule
+    examples = [", ".join(f"{name}: {value}" for name, value in row.items()) for row in finding.examples]
     return dg.AssetCheckResult(
         asset_key=rule.table,
         check_name=rule.name,
         passed=finding.passed,
         severity=dg.AssetCheckSeverity.ERROR if rule.blocking else dg.AssetCheckSeverity.WARN,
-        description=rule.description
-        if finding.passed
-        else f"{finding.broken} rows break it, such as {finding.examples[0]}",
-        metadata={"broken": finding.broken, "examples": [str(example) for example in finding.examples]},
+        description=rule.description if finding.passed else f"{finding.broken} rows break it, such as {examples[0]}",
+        metadata={"broken": finding.broken, "examples": examples},
     )
 
 

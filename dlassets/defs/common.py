@@ -51,7 +51,7 @@ def column_schema(table: Table) -> dg.TableSchema:
 
 
 def provenance(context: dg.AssetExecutionContext, asset: str, read: Sequence[Snapshot], **more: Any) -> Provenance:
-    return Provenance.of(asset, read, __version__, run_id=context.run_id, **more)
+    return Provenance.of(asset, read, __version__, run_id=context.run.run_id, **more)
 
 
 def table_result(

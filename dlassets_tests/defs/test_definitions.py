@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from dlassets.definitions import build_defs
+from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import Settings
 
@@ -62,6 +64,17 @@ def test_every_asset_has_a_check(defs: dg.Definitions) -> None:
     checked = {key.asset_key.to_user_string() for key in defs.resolve_asset_graph().asset_check_keys}
 
     assert checked == set(GRAPH)
+
+
+def test_photos_are_taken_in_where_raw_images_alone_is_asked_for(settings: Settings) -> None:
+    for zone in settings.landing.values():
+        Path(Lake.at(settings.root).zone(zone.uri)).mkdir(parents=True)
+    job = dg.define_asset_job("one_asset", selection=["raw_images"])
+    defs = dg.Definitions.merge(build_defs(settings), dg.Definitions(jobs=[job]))
+
+    result = defs.resolve_job_def("one_asset").execute_in_process()
+
+    assert [event.asset_key for event in result.get_asset_materialization_events()] == [dg.AssetKey("raw_images")]
 
 
 def test_one_check_of_a_table_runs_by_itself(settings: Settings) -> None:

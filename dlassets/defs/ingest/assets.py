@@ -14,6 +14,7 @@ from dlassets.resources.progress import LoggedProgress
 @dg.multi_asset(
     specs=[table_spec(RAW_IMAGES, INGEST), table_spec(QUARANTINED_FILES, INGEST)],
     description="Take every new or changed file of every landing zone in, once.",
+    can_subset=True,  # so that `--select raw_images` will do; both tables are written whichever is asked for
 )
 def ingested_files(
     context: dg.AssetExecutionContext,
@@ -27,10 +28,13 @@ def ingested_files(
     done = ingest(lake.engine, lake.lake, lake.settings, origin.as_dict(), report)
     taken_in = Written(0, done.images, done.replaced, changed=done.images + done.replaced > 0)
     refused = Written(0, done.quarantined, changed=done.quarantined > 0)
-    yield table_result(
-        lake, RAW_IMAGES, taken_in, origin, metadata={"batches": done.batches, "by_landing_zone": done.zones}
+    results = (
+        table_result(
+            lake, RAW_IMAGES, taken_in, origin, metadata={"batches": done.batches, "by_landing_zone": done.zones}
+        ),
+        table_result(lake, QUARANTINED_FILES, refused, origin),
     )
-    yield table_result(lake, QUARANTINED_FILES, refused, origin)
+    yield from (result for result in results if result.asset_key in context.selected_asset_keys)
 
 
 @dg.multi_asset(specs=[table_spec(IMAGE_PROFILES, INGEST, reads=[RAW_IMAGES])])

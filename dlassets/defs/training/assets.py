@@ -97,7 +97,7 @@ def trained_model(
     if run is None:
         splits = read_splits(inputs.training_set)
         photos = functools.partial(photos_of, lake.engine, raw)
-        tags = {"dagster_asset": TRAINED_MODEL, "mlflow.note.content": _link_back(lake, context.run_id)}
+        tags = {"dagster_asset": TRAINED_MODEL, "mlflow.note.content": _link_back(lake, context.run.run_id)}
         with mlflow.run() as tracking:
             train_and_log(tracking, inputs, splits, trainer.fit, photos, tags, progress.of(context, "epochs"))
         run = mlflow.run_of(inputs.sha256)
@@ -152,7 +152,7 @@ def registered_version(
         mlflow.client, settings.model_name, version, read_split(inputs.training_set, TEST), settings.tolerance
     )
     if verdict.passed:
-        promote(mlflow.client, settings.model_name, version, verdict, context.run_id)
+        promote(mlflow.client, settings.model_name, version, verdict, context.run.run_id)
     origin = provenance(context, REGISTERED_VERSION, [inputs.training_set], model=f"{settings.model_name}/{version}")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(version)),
