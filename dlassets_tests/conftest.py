@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dlassets.engines.base import Engine
 from dlassets.lakehouse.lake import Lake
-from dlassets.settings import Settings
+from dlassets.settings import Settings, SparkSettings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,6 +56,17 @@ def local_engine() -> Engine:
     from dlassets.engines.local import LocalEngine
 
     return LocalEngine()
+
+
+@pytest.fixture(scope="session")
+def spark_engine() -> Iterator[Engine]:
+    """One Spark session for the whole run: it takes longer to start than most tests take."""
+    from dlassets.engines.spark import SparkEngine
+    from dlassets.engines.spark_session import spark_session
+
+    session = spark_session(SparkSettings(driver_memory="2g"))
+    yield SparkEngine(lambda: session)
+    session.stop()
 
 
 @pytest.fixture(params=["local", pytest.param("spark", marks=pytest.mark.spark)])

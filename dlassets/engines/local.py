@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
+from dlassets.engines.delta_log import refuse_overtaken
+from dlassets.engines.files import filesystem_of, list_files, micro_batches, read_files
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.tables import Column, Table, arrow_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as pads
-    import pyarrow.fs as pafs
     from deltalake import CommitProperties, DeltaTable
 
     from dlassets.engines.base import Kernel, Progress
@@ -149,7 +149,7 @@ class LocalEngine(Engine):
         from deltalake import DeltaTable
 
         delta = DeltaTable(uri)
-        _refuse_overtaken(delta, commit)
+        refuse_overtaken(delta, commit)
         return _write(rows, table, delta, commit, mode="append")
 
     def replace(
@@ -158,7 +158,7 @@ class LocalEngine(Engine):
         from deltalake import DeltaTable
 
         delta = DeltaTable(uri)
-        _refuse_overtaken(delta, commit)
+        refuse_overtaken(delta, commit)
         predicate = " AND ".join(f"{name} IN ({_literals(values)})" for name, values in (where or {}).items())
         return _write(rows, table, delta, commit, mode="overwrite", predicate=predicate or None)
 
@@ -208,52 +208,19 @@ class LocalEngine(Engine):
         limits: tuple[int, int],
         progress: Progress | None = None,
     ) -> None:
-        filesystem, folder = _filesystem(uri)
+        filesystem, folder = filesystem_of(uri)
         listing = _without(
             list_files(name, zone, uri), known().arrow(), ("path", "modificationTime", "length")
         ).sort_by("path")
 
         def read(files: pa.RecordBatch) -> pa.RecordBatch:
-            batch = _read_files(filesystem, folder, files, skip=len(name) + 1)
+            batch = read_files(filesystem, folder, files, skip=len(name) + 1)
             if progress is not None:
                 progress(files.num_rows)
             return batch
 
-        for batch in _micro_batches(listing, *limits):
+        for batch in micro_batches(listing, *limits):
             handle(FileRows(batch, read))
-
-
-def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
-    """Return path, modificationTime and length of every file of a zone that its pattern takes in.
-
-    Raises DlassetsError where the zone is not there or cannot be listed.
-    """
-    import pyarrow as pa
-    import pyarrow.fs as pafs
-
-    filesystem, folder = _filesystem(uri)
-    try:
-        infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
-    except FileNotFoundError as error:
-        raise DlassetsError(
-            f"The landing zone {name!r} is not there: {uri}. Create the folder, or change landing.{name}.uri."
-        ) from error
-    except OSError as error:
-        raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be listed: {error}") from error
-    takes_in = re.compile(zone.pattern).search
-    files = []
-    for info in infos:
-        relative = info.path[len(folder) :].lstrip("/")
-        if info.type == pafs.FileType.File and not _is_hidden(relative) and takes_in(relative):
-            files.append((f"{name}/{relative}", info.mtime_ns // 1_000_000 * 1_000, info.size))
-    paths, times, lengths = zip(*files, strict=True) if files else ((), (), ())
-    return pa.table(
-        {
-            "path": pa.array(paths, pa.string()),
-            "modificationTime": pa.array(times, pa.int64()).cast(arrow_type("timestamp")),
-            "length": pa.array(lengths, pa.int64()),
-        }
-    )
 
 
 def _same(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -266,23 +233,12 @@ def _schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([pa.field(c.name, arrow_type(c.type)) for c in columns])
 
 
-def _is_hidden(relative: str) -> bool:
-    return any(part.startswith((".", "_")) for part in relative.split("/"))
-
-
-def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    import pyarrow.fs as pafs
-
-    filesystem, path = pafs.FileSystem.from_uri(uri.replace("s3a://", "s3://", 1))
-    return filesystem, path
-
-
 def _dataset(snapshot: Snapshot) -> pads.Dataset:
     # delta-rs's own file system aborts the process at exit, at random: its reader threads outlive Python.
     import pyarrow.fs as pafs
     from deltalake import DeltaTable
 
-    filesystem, path = _filesystem(snapshot.uri)
+    filesystem, path = filesystem_of(snapshot.uri)
     return DeltaTable(snapshot.uri, version=snapshot.version).to_pyarrow_dataset(
         filesystem=pafs.SubTreeFileSystem(path, filesystem)
     )
@@ -320,41 +276,6 @@ def _matching(dataset: pads.Dataset, columns: Sequence[str], key: str, wanted: p
                 )
                 .to_batches()
             )
-
-
-def _read_files(filesystem: pafs.FileSystem, folder: str, files: pa.RecordBatch, skip: int) -> pa.RecordBatch:
-    """Add `content` to a listing; null where a file cannot be read, and no row for one that has gone meanwhile."""
-    import pyarrow as pa
-
-    contents: list[bytes | None] = []
-    kept: list[bool] = []
-    for path in files["path"].to_pylist():
-        try:
-            with filesystem.open_input_file(f"{folder}/{path[skip:]}") as stream:
-                contents.append(stream.read())
-            kept.append(True)
-        except FileNotFoundError:
-            contents.append(None)
-            kept.append(False)
-        except OSError:
-            contents.append(None)
-            kept.append(True)
-    batch = pa.RecordBatch.from_arrays(
-        [*files.columns, pa.array(contents, pa.binary())], names=[*files.schema.names, "content"]
-    )
-    return batch if all(kept) else batch.filter(pa.array(kept))
-
-
-def _micro_batches(listing: pa.Table, most_files: int, most_bytes: int) -> Iterator[pa.Table]:
-    start, size = 0, 0
-    lengths = listing["length"].to_pylist()
-    for position, length in enumerate(lengths):
-        if position > start and (position - start == most_files or size + length > most_bytes):
-            yield listing.slice(start, position - start)
-            start, size = position, 0
-        size += length
-    if start < len(lengths):
-        yield listing.slice(start)
 
 
 def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **options: Any) -> Written:
@@ -418,17 +339,6 @@ def _commit_properties(commit: Commit) -> CommitProperties:
 
 def _literals(values: Sequence[str]) -> str:
     return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-
-
-def _refuse_overtaken(delta: DeltaTable, commit: Commit) -> None:
-    """delta-rs refuses a writer on a stale snapshot alone, so what a fresh one says is looked at first."""
-    transaction = commit.transaction
-    last = delta.transaction_version(transaction.app_id) if transaction else None
-    if transaction and last is not None and last >= transaction.version:
-        raise ConflictError(
-            f"Another run wrote batch {last} of {transaction.app_id} to {delta.table_uri} before this one's "
-            f"{transaction.version}. Nothing of this batch was written; run it again."
-        )
 
 
 @contextmanager

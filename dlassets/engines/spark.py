@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
-from dlassets.engines.local import _filesystem, _is_hidden, _micro_batches, _read_files, _refuse_overtaken, list_files
+from dlassets.engines.delta_log import refuse_overtaken
+from dlassets.engines.files import filesystem_of, is_hidden, list_files, micro_batches, read_files
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.lake import is_uri
 from dlassets.lakehouse.tables import Column, Table
@@ -212,7 +213,7 @@ class SparkEngine(Engine):
         read = functools.partial(_read_content, uri, len(name) + 1)
 
         def take_in(files: DataFrame) -> None:
-            for batch in _micro_batches(_new_files(name, zone, files, known()), *limits):
+            for batch in micro_batches(_new_files(name, zone, files, known()), *limits):
                 handle(FileRows(session.createDataFrame(batch), read))
                 if progress is not None:
                     progress(batch.num_rows)
@@ -284,7 +285,7 @@ def _opened(uri: str, commit: Commit) -> DeltaTable:
     from deltalake import DeltaTable
 
     delta = DeltaTable(uri)
-    _refuse_overtaken(delta, commit)
+    refuse_overtaken(delta, commit)
     return delta
 
 
@@ -337,16 +338,17 @@ def _settings(session: SparkSession, settings: Mapping[str, str]) -> Iterator[No
 
 @contextmanager
 def _explained(uri: str) -> Iterator[None]:
-    from delta import exceptions
     from pyspark.errors import PySparkException
 
     try:
         yield
-    except tuple(getattr(exceptions, name) for name in exceptions.__all__) as error:  # no class stands above them all
-        raise ConflictError(
-            f"Another run changed {uri} at the same moment ({_first_line(error)}). Nothing was written; run it again."
-        ) from error
     except PySparkException as error:
+        # By its name: Spark Connect gives it in another class.
+        if re.search(r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)", str(error)):
+            raise ConflictError(
+                f"Another run changed {uri} at the same moment ({_first_line(error)}). Nothing was written; run it "
+                "again."
+            ) from error
         if not re.search(r"IOException|FileSystemException|No space left|Permission denied", str(error)):
             raise
         raise DlassetsError(
@@ -409,7 +411,7 @@ def _streamed_files(session: SparkSession, name: str, uri: str, most_files: int)
         "recursiveFileLookup": "true",
         "maxFilesPerTrigger": str(most_files),
         "maxFileAge": "36500d",  # else photos a week older than the newest, such as copied ones, are left out
-        "ignoreMissingFiles": "true",  # a file that goes before its batch is read would stop every later run there
+        "ignoreMissingFiles": "true",  # a file may go between its listing and its turn
     }
     files = session.readStream.format("binaryFile").schema(FILE_SCHEMA).options(**options).load(_spark_uri(uri))
     # Spark gives whole paths, not URIs: nothing in them is escaped.
@@ -427,10 +429,10 @@ def _new_files(name: str, zone: LandingZone, files: DataFrame, known: Rows) -> p
     # Python's regular expressions, not Java's, so that a pattern means the same to both engines.
     takes_in = re.compile(zone.pattern).search
     inside = (path[len(name) + 1 :] for path in new["path"].to_pylist())
-    return new.filter(pa.array([bool(takes_in(path)) and not _is_hidden(path) for path in inside], pa.bool_()))
+    return new.filter(pa.array([bool(takes_in(path)) and not is_hidden(path) for path in inside], pa.bool_()))
 
 
 def _read_content(uri: str, skip: int, files: pa.RecordBatch) -> pa.RecordBatch:
     """Kernel: add their bytes to files of a listing."""
-    filesystem, folder = _filesystem(uri)
-    return _read_files(filesystem, folder, files, skip)
+    filesystem, folder = filesystem_of(uri)
+    return read_files(filesystem, folder, files, skip)

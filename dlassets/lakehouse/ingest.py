@@ -193,7 +193,8 @@ def waiting_files(lake: Lake, name: str, zone: LandingZone) -> Waiting:
 
     Raises DlassetsError where the zone is not there or cannot be listed.
     """
-    from dlassets.engines.local import LocalEngine, list_files
+    from dlassets.engines.files import list_files
+    from dlassets.engines.local import LocalEngine
 
     uri = lake.zone(zone.uri)
     engine = LocalEngine()

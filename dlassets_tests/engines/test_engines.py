@@ -492,7 +492,7 @@ class TestSparkAlone:
     ) -> None:
         append(spark_engine, lake, prediction("a"), provenance={"run": 1}, transaction=Transaction("t", 1))
         # As where another run commits after this one has looked.
-        monkeypatch.setattr("dlassets.engines.spark._refuse_overtaken", lambda *_: None)
+        monkeypatch.setattr("dlassets.engines.spark.refuse_overtaken", lambda *_: None)
 
         with pytest.raises(ConflictError, match="wrote the same batch"):
             append(spark_engine, lake, prediction("b"), provenance={"run": 2}, transaction=Transaction("t", 1))
