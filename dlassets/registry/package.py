@@ -72,7 +72,7 @@ class ModelPackage:
 
 
 def _arrays(file: Path, classes: int) -> dict[str, NDArray[np.float32]]:
-    with np.load(file, allow_pickle=False) as stored:
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in _ARRAYS}
     features = arrays["mean"].shape
     shapes = {"weight": (classes, *features), "bias": (classes,), "mean": features, "scale": features}

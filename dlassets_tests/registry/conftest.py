@@ -1,0 +1,76 @@
+"""A tracking store on sqlite, and models in it that cost no training."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlassets.learning.head import Head
+from dlassets.learning.training import Rows
+from dlassets.registry.package import ModelPackage
+from dlassets.resources.mlflow import MlflowResource
+from dlassets.settings import Settings
+from dlassets_tests.stores import give_store
+
+MODEL = "image_classifier"
+
+
+def head(*labels: int, knows: float = 1.0, features: int = 2) -> Head:
+    """A head of as many classes that looks at the first feature alone; with `knows` of -1, the wrong way round."""
+    weight = np.zeros((len(labels), features), np.float32)
+    weight[:, 0] = np.linspace(-knows, knows, len(labels))
+    return Head(
+        labels=labels,
+        names=tuple(f"class {label}" for label in labels),
+        weight=weight,
+        bias=np.zeros(len(labels), np.float32),
+        mean=np.zeros(features, np.float32),
+        scale=np.ones(features, np.float32),
+    )
+
+
+def points(*values: float, labels: tuple[int, ...]) -> Rows:
+    """Rows whose first feature is the value."""
+    return Rows(
+        paths=[f"{place}.jpg" for place in range(len(values))],
+        image_ids=[str(place) for place in range(len(values))],
+        labels=np.array(labels, np.int64),
+        names=[f"class {label}" for label in labels],
+        features=np.array([[value, 0] for value in values], np.float32),
+    )
+
+
+@dataclass
+class Registry:
+    resource: MlflowResource
+
+    @property
+    def client(self) -> Any:
+        return self.resource.client
+
+    def run(self, package: ModelPackage, inputs: str = "inputs", status: str = "FINISHED") -> Any:
+        """Return a run that logged the package, as training would."""
+        import mlflow
+
+        from dlassets.registry.lifecycle import TAG_INPUTS
+        from dlassets.registry.tracking import log_model
+
+        experiment = self.client.get_experiment_by_name(self.resource.experiment)
+        with mlflow.start_run(experiment_id=experiment.experiment_id) as run:
+            mlflow.set_tag(TAG_INPUTS, inputs)
+            log_model(mlflow, package, example=b"no photo")
+        self.client.set_terminated(run.info.run_id, status)
+        return self.client.get_run(run.info.run_id)
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Iterator[Registry]:
+    import mlflow
+
+    give_store(settings)
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    yield Registry(MlflowResource(settings))
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])

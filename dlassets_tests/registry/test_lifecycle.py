@@ -1,0 +1,182 @@
+"""Versions in a real registry on sqlite: registered once, compared, promoted, and written down."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from dlassets.errors import DlassetsError
+from dlassets.learning.evaluation import evaluate
+from dlassets.registry.lifecycle import (
+    CHALLENGER,
+    TAG_PROMOTIONS,
+    Verdict,
+    compare,
+    find_run,
+    load_version,
+    promote,
+    register,
+    version_of,
+    versions_of,
+)
+from dlassets.registry.package import ModelPackage
+from dlassets_tests.registry.conftest import MODEL, Registry, head, points
+
+GOOD = ModelPackage(head(3, 40), "efficientnet_lite0", "features-1")
+EQUAL = ModelPackage(head(3, 40, knows=2), "efficientnet_lite0", "features-1")
+BAD = ModelPackage(head(3, 40, knows=-1), "efficientnet_lite0", "features-1")
+TEST = points(-1, -1, 1, 1, labels=(3, 3, 40, 40))
+
+
+def enter(registry: Registry, package: ModelPackage, tolerance: float = 0.0):
+    """Register a package and promote it if the comparison allows."""
+    version = register(registry.client, MODEL, registry.run(package))
+    verdict = compare(registry.client, MODEL, version, TEST, tolerance)
+    if verdict.passed:
+        promote(registry.client, MODEL, version, verdict, "run-1")
+    return version, verdict
+
+
+def history(registry: Registry):
+    return json.loads(registry.client.get_registered_model(MODEL).tags[TAG_PROMOTIONS])
+
+
+def test_without_a_model_there_is_no_champion_and_no_version(registry) -> None:
+    assert version_of(registry.client, MODEL) is None
+    assert versions_of(registry.client, MODEL) == []
+    with pytest.raises(DlassetsError, match=r"No version of image_classifier is champion yet. Run training_pipeline"):
+        registry.resource.champion()
+
+
+def test_a_run_is_found_by_what_it_learned_from_once_it_has_finished(registry) -> None:
+    finished = registry.run(GOOD, "one")
+    registry.run(GOOD, "failed", status="FAILED")
+    registry.run(GOOD, "running", status="RUNNING")
+
+    experiment = registry.resource.experiment
+    assert find_run(registry.client, experiment, "one").info.run_id == finished.info.run_id
+    assert registry.resource.run_of("one").info.run_id == finished.info.run_id
+    for inputs in ("failed", "running", "another"):
+        assert find_run(registry.client, experiment, inputs) is None
+    assert find_run(registry.client, "no such experiment", "one") is None
+    with pytest.raises(DlassetsError, match="Materialize trained_model first"):
+        registry.resource.run_of("another")
+
+
+def test_a_run_is_registered_once_as_challenger(registry) -> None:
+    run = registry.run(GOOD)
+
+    assert [register(registry.client, MODEL, run) for _ in range(3)] == [1, 1, 1]
+    assert register(registry.client, MODEL, registry.run(BAD)) == 2
+    assert versions_of(registry.client, MODEL) == [1, 2]
+    assert version_of(registry.client, MODEL, CHALLENGER) == 2
+    assert version_of(registry.client, MODEL) is None
+
+
+def test_a_run_without_a_model_cannot_be_registered(registry) -> None:
+    import mlflow
+
+    registry.client.get_experiment_by_name(registry.resource.experiment)
+    with mlflow.start_run() as run:
+        pass
+
+    with pytest.raises(DlassetsError, match=r"holds no model. Materialize trained_model again"):
+        register(registry.client, MODEL, registry.client.get_run(run.info.run_id))
+
+
+def test_a_version_is_loaded_as_the_package_that_was_logged(registry) -> None:
+    version = register(registry.client, MODEL, registry.run(GOOD))
+
+    loaded = load_version(registry.client, MODEL, version)
+
+    assert (loaded.backbone, loaded.feature_version) == (GOOD.backbone, GOOD.feature_version)
+    assert loaded.head.weight.tolist() == GOOD.head.weight.tolist()
+
+
+def test_a_version_whose_files_are_gone_is_said(registry, settings) -> None:
+    version = register(registry.client, MODEL, registry.run(GOOD))
+    shutil.rmtree(f"{settings.root}/mlflow/artifacts")
+
+    with pytest.raises(DlassetsError, match=f"The files of models:/{MODEL}/1 cannot be read: .*Restore"):
+        load_version(registry.client, MODEL, version)
+
+
+def test_the_first_version_becomes_champion(registry) -> None:
+    version, verdict = enter(registry, BAD)
+
+    assert (version, verdict.passed, verdict.champion) == (1, True, None)
+    assert registry.resource.champion() == (MODEL, 1)
+    assert verdict.explanation == "accuracy 0.0000 on 4 test rows; there was no champion"
+
+
+def test_a_worse_challenger_is_refused_and_the_champion_stays(registry) -> None:
+    enter(registry, GOOD)
+    version, verdict = enter(registry, BAD)
+
+    assert (version, verdict.passed) == (2, False)
+    assert verdict.explanation == "accuracy 0.0000 on 4 test rows, worse than champion version 1's 1.0000"
+    assert version_of(registry.client, MODEL) == 1
+    with pytest.raises(DlassetsError, match=r"Version 2 may not be promoted: accuracy 0.0000"):
+        promote(registry.client, MODEL, version, verdict, "run-1")
+    assert version_of(registry.client, MODEL) == 1
+    assert [entry["version"] for entry in history(registry)] == [1]
+
+
+def test_an_equal_challenger_is_promoted(registry) -> None:
+    enter(registry, GOOD)
+    version, verdict = enter(registry, EQUAL)
+
+    assert (verdict.challenger.accuracy, verdict.champion.accuracy, verdict.champion_version) == (1, 1, 1)
+    assert version_of(registry.client, MODEL) == version == 2
+
+
+@pytest.mark.parametrize(("tolerance", "passed"), [(0.0, False), (0.24, False), (0.25, True)])
+def test_a_challenger_may_be_worse_by_the_tolerance_and_no_more(tolerance, passed) -> None:
+    strict = dataclasses.replace(GOOD.head, bias=np.array([1, 0], np.float32))
+    test = points(-1, -1, 1, 0.2, labels=(3, 3, 40, 40))
+    verdict = Verdict(evaluate(strict, test), evaluate(GOOD.head, test), 1, tolerance)
+
+    assert (verdict.challenger.accuracy, verdict.champion.accuracy) == (0.75, 1)
+    assert verdict.passed is passed
+
+
+def test_every_promotion_is_written_down_once(registry) -> None:
+    enter(registry, GOOD)
+    version, verdict = enter(registry, EQUAL)
+    promote(registry.client, MODEL, version, verdict, "run-2")
+
+    entries = history(registry)
+    assert [(entry["version"], entry["over"], entry["run_id"]) for entry in entries] == [
+        (1, None, "run-1"),
+        (2, 1, "run-1"),
+    ]
+    assert entries[1]["why"] == "accuracy 1.0000 on 4 test rows, at least as good as champion version 1's 1.0000"
+    assert entries[0]["at"] <= entries[1]["at"]
+
+
+def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next(registry, monkeypatch) -> None:
+    version = register(registry.client, MODEL, registry.run(GOOD))
+    verdict = compare(registry.client, MODEL, version, TEST, 0.0)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.client, "set_registered_model_alias", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote(registry.client, MODEL, version, verdict, "run-1")
+    promote(registry.client, MODEL, version, verdict, "run-2")
+
+    assert version_of(registry.client, MODEL) == version
+    assert history(registry)[-1]["version"] == version
+
+
+def test_models_of_other_features_are_not_compared(registry) -> None:
+    enter(registry, GOOD)
+    other = ModelPackage(head(3, 40), "efficientnet_lite0", "features-2")
+    version = register(registry.client, MODEL, registry.run(other))
+
+    with pytest.raises(DlassetsError, match=r"features-1, and version 2 features-2: .* Set features.backbone back"):
+        compare(registry.client, MODEL, version, TEST, 0.0)
