@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.labeling.selection import LEAST_CONFIDENCE, select_requests
 from dlassets.labeling.services import LabelingService, Request
-from dlassets.lakehouse.tables import LABEL_REQUESTS, RAW_IMAGES
+from dlassets.lakehouse.photos import photos_of
+from dlassets.lakehouse.tables import LABEL_REQUESTS
 from dlassets.settings import LabelingSettings
 
 if TYPE_CHECKING:
@@ -156,16 +157,10 @@ def _send(
 
 
 def _photos(engine: Engine, images: Snapshot, batch: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bytes]]:
-    import pyarrow as pa
-
-    columns = RAW_IMAGES.columns_named("path", "content")
     for chunk in _chunks(batch):
         ids = {row["path"]: row["request_id"] for row in chunk}
-        keys = engine.rows(pa.table({"path": pa.array(list(ids), pa.string())}))
-        found = engine.map(images, ["path", "content"], keys, _as_it_is, columns).arrow()
-        for part in found.to_batches():
-            for path, content in zip(part["path"], part["content"], strict=True):
-                yield ids[path.as_py()], content.as_py()
+        for path, content in photos_of(engine, images, list(ids)).items():
+            yield ids[path], content
 
 
 def _chunks(batch: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
@@ -180,7 +175,3 @@ def _chunks(batch: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, An
         size += row["length"]
     if chunk:
         yield chunk
-
-
-def _as_it_is(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch
