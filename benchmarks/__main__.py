@@ -1,0 +1,91 @@
+"""`python -m benchmarks [names…]`: measure, and print tables. Nothing passes or fails: goals stand beside figures."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from benchmarks import accuracy, demo_time, loading
+from benchmarks.machine import Machine
+from dlassets.errors import DlassetsError
+
+NAMES = ("loading", "demo", "accuracy")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice(NAMES))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    help="Photos in NNN.class/ folders; without it, generated ones, which say little of accuracy.",
+)
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    type=click.Choice(tuple(demo_time.GOALS)),
+    help="Engine of the demo, local by default; may be given twice. Accuracy is measured on the first.",
+)
+@click.option("--processes", default=7, show_default=True, help="Fresh processes of each import that `loading` times.")
+@click.option("--draws", default=10, show_default=True, help="Splits that `accuracy` draws anew.")
+@click.option("--json", "record", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there too.")
+def main(
+    names: tuple[str, ...],
+    images: Path | None,
+    engines: tuple[str, ...],
+    processes: int,
+    draws: int,
+    record: Path | None,
+) -> None:
+    """Measure what NAMES say (all by default): how the code location loads, the demo's time, the models' accuracy."""
+    console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
+    chosen_engines = engines or (os.environ.get("DLASSETS_ENGINE", "local"),)
+    chosen = names or NAMES
+    figures: dict[str, Any] = {}
+
+    def show(name: str, work: Callable[[], Any]) -> None:
+        with console.status(f"{name} …"):
+            result = work()
+        figures[name] = asdict(result)
+        for table in result.tables():
+            console.print(table, "")
+        if record is not None:  # each as it comes: a later one may fail
+            record.write_text(json.dumps(figures, indent=2) + "\n")
+
+    show("machine", Machine.here)
+    if "loading" in chosen:
+        show("loading", lambda: loading.measure(processes))
+    with tempfile.TemporaryDirectory(prefix="dlassets-bench-") as folder:
+        photos = images or _generated(Path(folder), needed=set(chosen) != {"loading"})
+        if "demo" in chosen:
+            for engine in chosen_engines:
+                show(f"demo, {engine}", functools.partial(demo_time.measure, photos, engine, Path(folder)))
+        if "accuracy" in chosen:
+            show("accuracy", lambda: accuracy.measure(photos, chosen_engines[0], Path(folder), draws))
+
+
+def _generated(folder: Path, *, needed: bool) -> Path:
+    """Return a folder of generated photos, those of `dlassets demo`."""
+    from dlassets.images.generated import generate
+
+    photos = folder / "images"
+    if needed:
+        generate(photos, classes=10, per_class=60)
+    return photos
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DlassetsError as error:
+        sys.exit(f"error: {error}")

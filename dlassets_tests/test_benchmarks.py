@@ -1,0 +1,88 @@
+"""The benchmarks still run, and what they compute from a measurement is right. Their figures are for people."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import accuracy, demo_time, loading
+from benchmarks.processes import clean_environment, run
+from dlassets.errors import DlassetsError
+from dlassets.learning.training import Rows
+from dlassets.settings import Settings
+
+
+def test_loading_names_each_import_and_finds_nothing_heavy_in_the_code_location() -> None:
+    statements = {name: loading.STATEMENTS[name] for name in (loading.DAGSTER, loading.LOCATION)}
+
+    measured = loading.measure(1, {**statements, "two heavy ones": "import duckdb, simplejpeg"})
+
+    heavy = {one.what: one.heavy for one in measured.imports}
+    assert heavy == {loading.DAGSTER: [], loading.LOCATION: [], "two heavy ones": ["duckdb", "simplejpeg"]}
+    assert measured.ratio(measured.imports[0]) == 1
+    shown = io.StringIO()
+    Console(file=shown, width=160).print(*measured.tables())
+    assert loading.LOCATION in shown.getvalue()
+
+
+def test_a_program_that_fails_is_an_error_with_what_it_said() -> None:
+    with pytest.raises(DlassetsError, match="no photos today"):
+        run(["sh", "-c", "echo no photos today; exit 3"], clean_environment())
+
+
+def test_measuring_leaves_the_user_s_settings_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLASSETS_TRAINING__EPOCHS", "1")
+    monkeypatch.setenv("DAGSTER_HOME", "elsewhere")
+    monkeypatch.setenv("UNRELATED", "stays")
+
+    kept = clean_environment(DLASSETS_ROOT="lake")
+
+    assert {name for name in kept if name.startswith(("DLASSETS_", "DAGSTER_"))} == {"DLASSETS_ROOT"}
+    assert kept["UNRELATED"] == "stays"
+
+
+def test_a_stage_lasts_until_the_next_heading() -> None:
+    lines = [(2.0, "1/2 Photos arrive"), (2.5, "    3 of 4/5 photos"), (3.0, "2/2 Train"), (7.0, "Summary   ")]
+
+    stages = demo_time.stage_seconds(lines, wall_s=7.5)
+
+    assert stages == {demo_time.START: 2.0, "Photos arrive": 1.0, "Train": 4.0, demo_time.END: 0.5}
+
+
+def test_a_paired_difference_counts_only_the_rows_on_which_the_two_differ() -> None:
+    one = np.array([True] * 80 + [True] * 12 + [False] * 4 + [False] * 4)
+    other = np.array([True] * 80 + [False] * 12 + [True] * 4 + [False] * 4)
+
+    difference, low, high = accuracy.paired_difference(one, other)
+
+    assert difference == pytest.approx(0.08)
+    assert (low, high) == pytest.approx((0.0032, 0.1568), abs=1e-4)
+    assert accuracy.paired_difference(one, one) == (0, 0, 0)
+
+
+def test_the_sides_are_those_of_the_lake_and_redrawn_hashes_give_others() -> None:
+    image_ids = ["b3333332" + "0" * 56, "b3333334" + "0" * 56, "e0000000" + "0" * 56]
+
+    assert accuracy.sides_of(image_ids, Settings()).tolist() == ["train", "validation", "test"]
+    assert accuracy.redrawn_hashes(image_ids, 1) == accuracy.redrawn_hashes(image_ids, 1)
+    assert not set(accuracy.redrawn_hashes(image_ids, 1)) & {*image_ids, *accuracy.redrawn_hashes(image_ids, 2)}
+
+
+def test_the_probes_learn_what_can_be_learned() -> None:
+    rows = _separable(seed=0)
+    validation, test = _separable(seed=1), _separable(seed=2)
+
+    predictions = {name: predict(test.features) for name, predict in accuracy.probes(rows, validation).items()}
+
+    assert set(predictions) == {accuracy.PEER, accuracy.PEER_DEFAULT}
+    for predicted in predictions.values():
+        assert predicted.tolist() == test.labels.tolist()
+
+
+def _separable(seed: int) -> Rows:
+    labels = np.tile(np.array([3, 12], dtype=np.int64), 20)
+    features = np.random.default_rng(seed).normal(size=(40, 8)).astype(np.float32)
+    features[:, 0] += np.where(labels == 3, -20, 20)
+    names = [str(place) for place in range(40)]
+    return Rows(paths=names, image_ids=names, labels=labels, names=names, features=features)
