@@ -93,8 +93,8 @@ def classify(batch: pa.RecordBatch, *, head: Head, feature_version: str, top_k: 
     import pyarrow.compute as pc
 
     batch = batch.filter(pc.equal(batch["feature_version"], feature_version))
-    features = np.asarray(batch["features"].values, dtype=np.float32).reshape(batch.num_rows, -1)
-    rows = ranked(head, head.probabilities(features), top_k) if batch.num_rows else []
+    features = np.asarray(batch["features"].flatten(), dtype=np.float32).reshape(batch.num_rows, len(head.mean))
+    rows = ranked(head, head.probabilities(features), top_k)
     columns: dict[str, list[Any]] = {
         "image_id": batch["image_id"].to_pylist(),
         "predicted_label": [row["label"] for row in rows],

@@ -1,0 +1,152 @@
+"""Every rule finds what breaks it, and is quiet about tables that are as they should be."""
+
+from typing import Any
+
+import pytest
+
+from dlassets.engines.base import Engine
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import TABLES
+from dlassets.monitoring.quality import RULES, Rule, check, rules_of
+from dlassets_tests.tables import image_id, put
+
+A, B = image_id("a"), image_id("b")
+Row = dict[str, Any]
+
+IMAGE = {"path": "labeled/a.jpg", "image_id": A, "length": 9}
+LABEL = {"path": "labeled/a.jpg", "image_id": A, "label": 3, "split": "train"}
+ANSWER = {"request_id": "r", "image_id": B, "label": 3, "annotator": "me", "answer": "3", "status": "accepted"}
+PREDICTION = {"path": "unlabeled/b.jpg", "image_id": B, "model_version": 2, "confidence": 0.9, "margin": 0.8}
+REQUEST = {"request_id": "r", "image_id": B, "status": "open"}
+CLEAN: dict[str, list[Row]] = {
+    "raw_images": [IMAGE, {"path": "unlabeled/b.jpg", "image_id": B, "length": 9}],
+    "quarantined_files": [],
+    "image_profiles": [{"image_id": A}, {"image_id": B}],
+    "human_labels": [ANSWER],
+    "labeled_images": [LABEL, {**LABEL, "path": "labeled/copy.jpg"}],
+    "image_features": [{"image_id": A, "feature_version": "1"}, {"image_id": B, "feature_version": "1"}],
+    "training_set": [{**LABEL, "feature_version": "1"}],
+    "predictions": [PREDICTION, {**PREDICTION, "model_version": 1}],
+    "label_requests": [REQUEST, {**REQUEST, "request_id": "s", "status": "answered"}],
+}
+
+# What breaks each rule: rows in place of a table's clean ones, and how many rows the rule then finds.
+BREAKING: list[tuple[str, str, dict[str, list[Row]], int]] = [
+    *(
+        (table.name, f"unique_{'_and_'.join(table.key)}", {table.name: [*CLEAN[table.name], CLEAN[table.name][0]]}, 1)
+        for table in TABLES.values()
+        if CLEAN[table.name]
+    ),
+    (
+        "quarantined_files",
+        "unique_path_and_modificationTime_and_length",
+        {"quarantined_files": [{"path": "labeled/x.jpg"}] * 2},
+        1,
+    ),
+    (
+        "raw_images",
+        "image_ids_are_hashes",
+        {"raw_images": [{**IMAGE, "image_id": A.upper()}, {**IMAGE, "image_id": "a"}]},
+        2,
+    ),
+    ("raw_images", "no_empty_image", {"raw_images": [{**IMAGE, "length": 0}]}, 1),
+    ("quarantined_files", "nothing_quarantined", {"quarantined_files": [{"path": "labeled/x.jpg"}]}, 1),
+    ("image_profiles", "every_image_profiled", {"image_profiles": [{"image_id": A}]}, 1),
+    (
+        "human_labels",
+        "every_answer_is_decided",
+        {
+            "human_labels": [
+                {**ANSWER, "status": "perhaps"},
+                {**ANSWER, "label": None},
+                {**ANSWER, "image_id": None},
+                {**ANSWER, "status": "refused", "reason": None},
+            ]
+        },
+        4,
+    ),
+    ("human_labels", "nothing_refused", {"human_labels": [{**ANSWER, "status": "refused", "reason": "because"}]}, 1),
+    ("labeled_images", "exactly_one_split", {"labeled_images": [{**LABEL, "split": "both"}]}, 1),
+    (
+        "labeled_images",
+        "equal_bytes_never_straddle",
+        {"labeled_images": [LABEL, {**LABEL, "path": "labeled/copy.jpg", "split": "test"}]},
+        1,
+    ),
+    (
+        "labeled_images",
+        "equal_bytes_have_one_label",
+        {"labeled_images": [LABEL, {**LABEL, "path": "labeled/copy.jpg", "label": 4}]},
+        1,
+    ),
+    ("image_features", "every_image_embedded", {"image_features": [{"image_id": B, "feature_version": "1"}]}, 1),
+    (
+        "training_set",
+        "one_backbone",
+        {"training_set": [{**LABEL, "feature_version": "1"}, {**LABEL, "feature_version": "2"}]},
+        1,
+    ),
+    *(
+        ("training_set", "labels_as_in_force", {"training_set": [{**LABEL, **change, "feature_version": "1"}]}, 1)
+        for change in ({"label": 4}, {"split": "test"}, {"image_id": B}, {"path": "labeled/gone.jpg"})
+    ),
+    *(
+        ("predictions", "every_unlabelled_image_scored", {"predictions": rows}, 1)
+        for rows in ([], [{**PREDICTION, "model_version": 1}], [{**PREDICTION, "image_id": A}])
+    ),
+    *(
+        ("predictions", "confidence_is_a_probability", {"predictions": [{**PREDICTION, name: value}]}, 1)
+        for name in ("confidence", "margin")
+        for value in (-0.1, 1.1, float("nan"))
+    ),
+    ("label_requests", "one_open_request_an_image", {"label_requests": [REQUEST, {**REQUEST, "request_id": "s"}]}, 1),
+]
+
+
+def rule_named(table: str, name: str) -> Rule:
+    return next(rule for rule in rules_of(table) if rule.name == name)
+
+
+def broken(engine: Engine, lake: Lake, rule: Rule, tables: dict[str, list[Row]]):
+    for name in rule.reads:
+        if tables[name]:
+            put(engine, lake, name, *tables[name])
+    return check(engine, rule, {name: pin(lake, name) for name in rule.reads}, model_version=2)
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "rows", "count"), BREAKING, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_rule_finds_the_rows_that_break_it(engine, lake, table, name, rows, count) -> None:
+    finding = broken(engine, lake, rule_named(table, name), CLEAN | rows)
+
+    assert (finding.broken, finding.passed) == (count, False)
+    assert len(finding.examples) == count
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.table}-{rule.name}")
+def test_clean_tables_pass(engine, lake, rule) -> None:
+    finding = broken(engine, lake, rule, CLEAN)
+
+    assert (finding.broken, finding.passed, finding.examples) == (0, True, [])
+
+
+def test_every_rule_is_tried() -> None:
+    assert {(table, name) for table, name, _, _ in BREAKING} == {(rule.table, rule.name) for rule in RULES}
+
+
+def test_empty_tables_break_nothing(local_engine, lake) -> None:
+    for rule in RULES:
+        assert broken(local_engine, lake, rule, {name: [] for name in TABLES}).passed, rule.name
+
+
+def test_a_few_examples_are_shown_of_many(local_engine, lake) -> None:
+    rows = [{"path": f"labeled/{place}.jpg"} for place in range(12)]
+
+    finding = broken(
+        local_engine, lake, rule_named("quarantined_files", "nothing_quarantined"), {"quarantined_files": rows}
+    )
+
+    assert (finding.broken, len(finding.examples)) == (12, 5)
+    assert set(finding.examples[0]) == {"path", "reason", "detail"}
