@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dlassets.engines.base import Engine, Written
+from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.learning.head import Head
@@ -12,6 +13,7 @@ from dlassets.scoring.batch import score_new
 from dlassets_tests.tables import get, image_id, put
 
 INPUTS = ("raw_images", "labeled_images", "image_features", "predictions")
+ENGINE = LocalEngine()  # writes and reads the tables around the scoring, whichever engine scores
 FEATURES = {"a": [2.0, 0.0], "b": [0.0, 2.0], "c": [1.0, 1.0], "d": [-3.0, 0.0]}
 
 
@@ -28,21 +30,21 @@ def package(*labels: int) -> ModelPackage:
     return ModelPackage(head, "any", "features-1")
 
 
-def arrive(engine: Engine, lake: Lake, *names: str, feature_version: str = "features-1") -> None:
+def arrive(lake: Lake, *names: str, feature_version: str = "features-1") -> None:
     put(
-        engine,
+        ENGINE,
         lake,
         "raw_images",
         *({"path": f"unlabeled/{name}.jpg", "image_id": image_id(name), "length": 1} for name in names),
     )
-    embed(engine, lake, *names, feature_version=feature_version)
+    embed(lake, *names, feature_version=feature_version)
 
 
-def embed(engine: Engine, lake: Lake, *names: str, feature_version: str = "features-1") -> None:
+def embed(lake: Lake, *names: str, feature_version: str = "features-1") -> None:
     rows = [
         {"image_id": image_id(name), "feature_version": feature_version, "features": FEATURES[name]} for name in names
     ]
-    put(engine, lake, "image_features", *rows)
+    put(ENGINE, lake, "image_features", *rows)
 
 
 def score(engine: Engine, lake: Lake, version: int = 1, model: ModelPackage | None = None, top_k: int = 5) -> Written:
@@ -50,16 +52,16 @@ def score(engine: Engine, lake: Lake, version: int = 1, model: ModelPackage | No
     return score_new(engine, *snapshots, model or package(3, 40), ("m", version), top_k, {"asset": "predictions"})
 
 
-def scored(engine: Engine, lake: Lake) -> dict[tuple[str, int], int]:
-    return {(row["path"], row["model_version"]): row["predicted_label"] for row in get(engine, lake, "predictions")}
+def scored(lake: Lake) -> dict[tuple[str, int], int]:
+    return {(row["path"], row["model_version"]): row["predicted_label"] for row in get(ENGINE, lake, "predictions")}
 
 
 def test_every_image_without_a_label_is_scored_by_its_features(engine, lake) -> None:
-    arrive(engine, lake, "a", "b")
+    arrive(lake, "a", "b")
 
     written = score(engine, lake)
 
-    rows = get(engine, lake, "predictions")
+    rows = get(ENGINE, lake, "predictions")
     assert (written.inserted, written.updated, written.changed) == (2, 0, True)
     assert [(row["path"], row["image_id"], row["predicted_label"], row["predicted_name"]) for row in rows] == [
         ("unlabeled/a.jpg", image_id("a"), 3, "class 3"),
@@ -76,32 +78,32 @@ def test_every_image_without_a_label_is_scored_by_its_features(engine, lake) -> 
 
 
 def test_the_commit_says_what_made_it(engine, lake) -> None:
-    arrive(engine, lake, "a")
+    arrive(lake, "a")
     score(engine, lake)
 
     assert provenance_of(pin(lake, "predictions")) == {"asset": "predictions"}
 
 
-def test_an_image_with_a_label_is_not_scored(engine, lake) -> None:
-    arrive(engine, lake, "a", "b")
-    put(engine, lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
+def test_an_image_with_a_label_is_not_scored(lake) -> None:
+    arrive(lake, "a", "b")
+    put(ENGINE, lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
 
     score(engine, lake)
 
-    assert scored(engine, lake) == {("unlabeled/b.jpg", 1): 40}
+    assert scored(lake) == {("unlabeled/b.jpg", 1): 40}
 
 
 def test_a_label_of_other_bytes_under_the_same_path_does_not_count(engine, lake) -> None:
-    arrive(engine, lake, "a")
-    put(engine, lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "label": 3})
+    arrive(lake, "a")
+    put(ENGINE, lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "label": 3})
 
     score(engine, lake)
 
-    assert scored(engine, lake) == {("unlabeled/a.jpg", 1): 3}
+    assert scored(lake) == {("unlabeled/a.jpg", 1): 3}
 
 
 def test_nothing_new_makes_no_new_version(engine, lake) -> None:
-    arrive(engine, lake, "a")
+    arrive(lake, "a")
     first = score(engine, lake)
 
     assert score(engine, lake) == Written(first.version, changed=False)
@@ -112,28 +114,28 @@ def test_an_empty_lake_makes_no_new_version(engine, lake) -> None:
     assert not score(engine, lake).changed
 
 
-def test_only_what_came_since_is_scored(engine, lake) -> None:
-    arrive(engine, lake, "a")
+def test_only_what_came_since_is_scored(lake) -> None:
+    arrive(lake, "a")
     score(engine, lake)
-    arrive(engine, lake, "b")
+    arrive(lake, "b")
 
     assert score(engine, lake).inserted == 1
-    assert scored(engine, lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/b.jpg", 1): 40}
+    assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/b.jpg", 1): 40}
 
 
 def test_another_version_scores_again_beside_the_first(engine, lake) -> None:
-    arrive(engine, lake, "a")
+    arrive(lake, "a")
     score(engine, lake)
 
     score(engine, lake, version=2, model=package(40, 3))
 
-    assert scored(engine, lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/a.jpg", 2): 40}
+    assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/a.jpg", 2): 40}
 
 
 def test_a_path_whose_bytes_changed_is_scored_again(engine, lake) -> None:
-    arrive(engine, lake, "a", "b")
+    arrive(lake, "a", "b")
     put(
-        engine,
+        ENGINE,
         lake,
         "predictions",
         {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "model_name": "m", "model_version": 1},
@@ -142,29 +144,29 @@ def test_a_path_whose_bytes_changed_is_scored_again(engine, lake) -> None:
     written = score(engine, lake)
 
     assert (written.inserted, written.updated) == (1, 1)
-    assert scored(engine, lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/b.jpg", 1): 40}
+    assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/b.jpg", 1): 40}
 
 
 def test_features_of_another_version_are_not_read(engine, lake) -> None:
-    arrive(engine, lake, "a", feature_version="features-0")
+    arrive(lake, "a", feature_version="features-0")
     assert score(engine, lake).inserted == 0
-    embed(engine, lake, "a")
+    embed(lake, "a")
 
     assert score(engine, lake).inserted == 1
 
 
-def test_equal_bytes_under_two_paths_are_both_scored(engine, lake) -> None:
-    arrive(engine, lake, "a")
-    put(engine, lake, "raw_images", {"path": "unlabeled/copy.jpg", "image_id": image_id("a"), "length": 1})
+def test_equal_bytes_under_two_paths_are_both_scored(lake) -> None:
+    arrive(lake, "a")
+    put(ENGINE, lake, "raw_images", {"path": "unlabeled/copy.jpg", "image_id": image_id("a"), "length": 1})
 
     score(engine, lake)
 
-    assert scored(engine, lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/copy.jpg", 1): 3}
+    assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/copy.jpg", 1): 3}
 
 
 def test_top_k_is_as_long_as_asked(engine, lake) -> None:
-    arrive(engine, lake, "a")
+    arrive(lake, "a")
     score(engine, lake, top_k=1)
 
-    (row,) = get(engine, lake, "predictions")
+    (row,) = get(ENGINE, lake, "predictions")
     assert [best["label"] for best in row["top_k"]] == [3]
