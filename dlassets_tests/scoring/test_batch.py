@@ -84,7 +84,7 @@ def test_the_commit_says_what_made_it(engine, lake) -> None:
     assert provenance_of(pin(lake, "predictions")) == {"asset": "predictions"}
 
 
-def test_an_image_with_a_label_is_not_scored(lake) -> None:
+def test_an_image_with_a_label_is_not_scored(engine, lake) -> None:
     arrive(lake, "a", "b")
     put(ENGINE, lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
 
@@ -114,7 +114,7 @@ def test_an_empty_lake_makes_no_new_version(engine, lake) -> None:
     assert not score(engine, lake).changed
 
 
-def test_only_what_came_since_is_scored(lake) -> None:
+def test_only_what_came_since_is_scored(engine, lake) -> None:
     arrive(lake, "a")
     score(engine, lake)
     arrive(lake, "b")
@@ -155,7 +155,7 @@ def test_features_of_another_version_are_not_read(engine, lake) -> None:
     assert score(engine, lake).inserted == 1
 
 
-def test_equal_bytes_under_two_paths_are_both_scored(lake) -> None:
+def test_equal_bytes_under_two_paths_are_both_scored(engine, lake) -> None:
     arrive(lake, "a")
     put(ENGINE, lake, "raw_images", {"path": "unlabeled/copy.jpg", "image_id": image_id("a"), "length": 1})
 
