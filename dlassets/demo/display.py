@@ -32,6 +32,7 @@ class Display:
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._bar = self._bars.add_task("", visible=False, count="")
 

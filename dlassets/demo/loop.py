@@ -77,8 +77,9 @@ class Loop:
 
     def _labelled_arrive(self, images: Path) -> None:
         new = arrive_labelled(images, self._zone(LABELED))
-        # A landing zone that is not there is an error to the pipeline, and this one is empty for now.
-        self._zone(UNLABELED).mkdir(parents=True, exist_ok=True)
+        # A landing zone that is not there is an error to the pipeline, and one may be empty for now.
+        for name in (LABELED, UNLABELED):
+            self._zone(name).mkdir(parents=True, exist_ok=True)
         self.display.say(f"{new:,} new photos in {self._zone(LABELED)}")
 
     def _unlabelled_arrive(self, images: Path) -> None:

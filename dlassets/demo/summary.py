@@ -38,11 +38,11 @@ def show(console: Console, summary: Summary) -> None:
             f"accuracy {when} the answers",
             f"{evaluation.accuracy:.3f} ({low:.3f} to {high:.3f}), version {version}, {evaluation.rows} test rows",
         )
+    if summary.refused:
+        grid.add_row("not promoted", summary.refused)
     grid.add_row("label requests", f"{summary.requests_sent:,} sent, {summary.requests_answered:,} answered")
     versions = ", ".join(f"{v}{' (champion)' if v == summary.champion else ''}" for v in summary.model_versions)
     grid.add_row("registered versions", versions)
-    if summary.refused:
-        grid.add_row("not promoted", summary.refused)
     grid.add_section()
     for name, version in summary.table_versions.items():
         grid.add_row(f"table {name}", f"Delta version {version}")

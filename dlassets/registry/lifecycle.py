@@ -145,3 +145,5 @@ def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdic
     )
     client.set_registered_model_tag(model_name, TAG_PROMOTIONS, json.dumps(history))
     client.set_registered_model_alias(model_name, CHAMPION, version)
+    if version_of(client, model_name, CHALLENGER) == version:
+        client.delete_registered_model_alias(model_name, CHALLENGER)

@@ -232,7 +232,9 @@ def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Rows) -> Any:
         {"path": rows.paths, "image_id": rows.image_ids, "label": rows.labels.astype(str)}
     )
     source = DeltaDatasetSource(path=snapshot.uri, delta_table_version=snapshot.version)
-    return mlflow.data.from_pandas(frame, source=source, targets="label", name=f"{snapshot.name}.{split}")
+    return mlflow.data.from_pandas(
+        frame, source=source, targets="label", name=f"{snapshot.name}.{split}@v{snapshot.version}"
+    )
 
 
 def _installed() -> list[str]:

@@ -130,6 +130,7 @@ def test_an_equal_challenger_is_promoted(registry) -> None:
 
     assert (verdict.challenger.accuracy, verdict.champion.accuracy, verdict.champion_version) == (1, 1, 1)
     assert version_of(registry.client, MODEL) == version == 2
+    assert version_of(registry.client, MODEL, CHALLENGER) is None
 
 
 @pytest.mark.parametrize(("tolerance", "passed"), [(0.0, False), (0.24, False), (0.25, True)])

@@ -99,7 +99,7 @@ def test_each_split_is_an_input_with_the_delta_version_it_was_read_from(logged) 
 
     assert set(inputs) == {TRAIN, VALIDATION, TEST}
     for name, (dataset, source) in inputs.items():
-        assert dataset == f"training_set.{name}"
+        assert dataset == f"training_set.{name}@v7"
         assert (source["path"], source["delta_table_version"]) == ("/lake/tables/training_set", 7)
 
 
