@@ -20,7 +20,7 @@ demo: $(READY) ## run the whole loop on sample images, or on IMAGES=<folder, zip
 	$(BIN)/dlassets demo $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
 
 test: $(READY) ## run the tests with coverage; PHOTOS=<folder> adds the accuracy on real photos
-	$(BIN)/pytest --cov $(if $(PHOTOS),--photos '$(PHOTOS)') $(ARGS)
+	$(BIN)/pytest --cov $(if $(PHOTOS),--photos='$(PHOTOS)') $(ARGS)
 
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -91,7 +91,7 @@ if [ "${1:-}" = lock ]; then
 fi
 
 echo "Installing requirements.lock into $ENVIRONMENT (about 6 GB; seconds where it is there already)"
-uv_pip sync --require-hashes requirements.lock ||
+uv_pip sync --require-hashes --compile-bytecode requirements.lock ||
     fail "the packages of requirements.lock could not be installed; the lines above say why.
 If the index cannot be reached from here, name one that can be (UV_DEFAULT_INDEX=... make setup).
 Otherwise try again: what was fetched is kept. The packages take about 6 GB."

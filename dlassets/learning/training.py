@@ -5,7 +5,8 @@ The rows of a head are small (5 kB), so each process reads its shard once and ke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     Metrics = dict[str, float]
 
 STEPS_PER_EPOCH = 5
+FEW_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
@@ -103,26 +105,46 @@ def train_head(
     labels = tuple(sorted(names))
     # One scale for all features: their differences in spread are what the backbone has to say.
     mean, scale = train.features.mean(axis=0), np.full(train.features.shape[1], train.features.std() + 1e-6, np.float32)
-    inputs, targets = _tensors(train, mean, scale, labels)
-    validation_inputs, validation_targets = _tensors(validation, mean, scale, labels)
+    learned, (inputs, targets) = _tensors(train, mean, scale, labels), _tensors(validation, mean, scale, labels)
     # A class that validation has and training lacks cannot be right; it has no say in when to stop.
-    known = validation_targets >= 0
+    known = targets >= 0
     if not known.any():
         raise DlassetsError(
             "The validation split has no image of a class that the training split has. Put more photos of each class "
             "into the labelled landing zone."
         )
-    validation_inputs, validation_targets = validation_inputs[known], validation_targets[known]
-
     linear = torch.nn.Linear(inputs.shape[1], len(labels))
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
+    with _threads_for(learned[0]):
+        history, best_epoch = _fit(linear, learned, (inputs[known], targets[known]), settings, on_epoch)
+    head = Head(
+        labels=labels,
+        names=tuple(names[label] for label in labels),
+        weight=linear.weight.detach().numpy(),
+        bias=linear.bias.detach().numpy(),
+        mean=mean,
+        scale=scale,
+    )
+    return Trained(head, history, best_epoch)
+
+
+def _fit(
+    linear: torch.nn.Linear,
+    train: tuple[torch.Tensor, torch.Tensor],
+    validation: tuple[torch.Tensor, torch.Tensor],
+    settings: TrainingSettings,
+    on_epoch: Callable[[int, Metrics], None] | None,
+) -> tuple[list[Metrics], int]:
+    """Fit `linear` in place, ending with the weights of the best epoch; return what each epoch gave, and that epoch."""
+    import torch
+
     optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=STEPS_PER_EPOCH, line_search_fn="strong_wolfe")
     loss_of = torch.nn.functional.cross_entropy
 
     def penalised_loss() -> torch.Tensor:
         optimizer.zero_grad()
-        loss: torch.Tensor = loss_of(linear(inputs), targets) + settings.l2 / 2 * linear.weight.square().sum()
+        loss: torch.Tensor = loss_of(linear(train[0]), train[1]) + settings.l2 / 2 * linear.weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -131,9 +153,9 @@ def train_head(
     for epoch in range(settings.epochs):
         loss = optimizer.step(penalised_loss).item()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            logits = linear(validation_inputs)
-            validation_loss = loss_of(logits, validation_targets).item()
-            accuracy = (logits.argmax(dim=1) == validation_targets).float().mean().item()
+            logits = linear(validation[0])
+            validation_loss = loss_of(logits, validation[1]).item()
+            accuracy = (logits.argmax(dim=1) == validation[1]).float().mean().item()
         history.append({"train_loss": loss, "validation_loss": validation_loss, "validation_accuracy": accuracy})
         if on_epoch is not None:
             on_epoch(epoch, history[-1])
@@ -147,15 +169,22 @@ def train_head(
             best_state = {name: value.clone() for name, value in linear.state_dict().items()}
         elif epoch - best_epoch >= settings.patience:
             break
-    head = Head(
-        labels=labels,
-        names=tuple(names[label] for label in labels),
-        weight=best_state["weight"].numpy(),
-        bias=best_state["bias"].numpy(),
-        mean=mean,
-        scale=scale,
-    )
-    return Trained(head, history, best_epoch)
+    linear.load_state_dict(best_state)
+    return history, best_epoch
+
+
+@contextmanager
+def _threads_for(inputs: torch.Tensor) -> Iterator[None]:
+    """Fit few rows on one thread: L-BFGS is thousands of tiny products, over which threads wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    if inputs.numel() < FEW_NUMBERS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _tensors(
