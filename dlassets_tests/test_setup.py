@@ -68,7 +68,7 @@ def test_demo_takes_images_and_engine(ready):
 
 def test_test_runs_with_coverage_and_takes_photos(ready):
     assert called(make(ready, "test", "PHOTOS=../photos", "ARGS=-k lake")) == [
-        "pytest --cov --photos ../photos -k lake engine="
+        "pytest --cov --photos=../photos -k lake engine="
     ]
 
 
