@@ -1,0 +1,83 @@
+"""A small lake for tests of whole pipelines, and what may be asked of a run of one."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dlassets.definitions import build_defs
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import TABLES
+from dlassets.settings import Settings
+from dlassets_tests.stores import give_store
+
+
+@dataclass
+class Pipelines:
+    """A lake, its definitions, and an instance that remembers its runs."""
+
+    settings: Settings
+    instance: dg.DagsterInstance
+
+    @property
+    def lake(self) -> Lake:
+        return Lake.at(self.settings.root)
+
+    @property
+    def defs(self) -> dg.Definitions:
+        return build_defs(self.settings)
+
+    def zone(self, name: str) -> Path:
+        return Path(self.lake.zone(name))
+
+    def run(self, job: str) -> dg.ExecuteInProcessResult:
+        return self.defs.resolve_job_def(job).execute_in_process(instance=self.instance, raise_on_error=False)
+
+    def versions(self) -> dict[str, int]:
+        return {name: pin(self.lake, name).version for name in TABLES}
+
+
+def new_lake(root: Path, instance: dg.DagsterInstance, **settings: Any) -> Pipelines:
+    """Return a lake with empty landing zones."""
+    made = Settings(root=str(root), **settings)
+    give_store(made)
+    for zone in ("labeled", "unlabeled"):
+        (root / "landing" / zone).mkdir(parents=True)
+    return Pipelines(made, instance)
+
+
+def arrive(photos: Path, pipelines: Pipelines, unlabelled_from: int = 14) -> None:
+    """Copy the first photos of each class into the labelled zone, the others into the unlabelled one."""
+    for folder in sorted(photos.iterdir()):
+        for place, photo in enumerate(sorted(folder.iterdir())):
+            if place < unlabelled_from:
+                target = pipelines.zone("labeled") / folder.name / photo.name
+            else:
+                target = pipelines.zone("unlabeled") / f"{folder.name[:3]}-{photo.name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(photo, target)
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetMaterialization]:
+    """Return what each asset of a run reported."""
+    events = result.get_asset_materialization_events()
+    return {event.materialization.asset_key.to_user_string(): event.materialization for event in events}
+
+
+def values(materialization: dg.AssetMaterialization) -> dict[str, Any]:
+    return {name: value.value for name, value in materialization.metadata.items()}
+
+
+def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """Return the message of each failed step's own error, by step."""
+    said = {}
+    for event in result.all_events:
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.error
+            while error.cause is not None and error.cls_name != "DlassetsError":
+                error = error.cause
+            said[event.step_key] = f"{error.cls_name}: {error.message}"
+    return said

@@ -1,0 +1,400 @@
+"""The pipelines as Dagster runs them: on photos, on nothing new, on what cannot work; and what starts them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dlassets.engines.local import LocalEngine
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import TABLES
+from dlassets.resources.mlflow import MlflowResource
+from dlassets.settings import Settings
+from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, new_lake, values
+from dlassets_tests.tables import get
+
+MODEL = "image_classifier"
+PIPELINES = ("training_pipeline", "scoring_pipeline", "labeling_pipeline")
+
+
+def rows(pipelines: Pipelines, table: str, columns: str = "*"):
+    return get(LocalEngine(), pipelines.lake, table, columns)
+
+
+def answer_every_request(pipelines: Pipelines) -> int:
+    """Move every photo that was sent to people into the class its name tells."""
+    classes = {folder.name[:3]: folder.name for folder in pipelines.zone("labeled").iterdir()}
+    sent = rows(pipelines, "label_requests", "request_id, batch_id, path")
+    for request in sent:
+        (photo,) = Path(pipelines.lake.requests, request["batch_id"]).glob(f"{request['request_id']}.*")
+        folder = Path(pipelines.lake.answers, classes[Path(request["path"]).name[:3]])
+        folder.mkdir(parents=True, exist_ok=True)
+        photo.rename(folder / photo.name)
+    return len(sent)
+
+
+@pytest.fixture(scope="module")
+def ran(photos, tmp_path_factory):
+    """A lake that went once through everything, with what each run reported."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        pipelines = new_lake(tmp_path_factory.mktemp("lake"), instance)
+        arrive(photos, pipelines)
+        results = {"training_pipeline": pipelines.run("training_pipeline")}
+        results["scoring_pipeline"] = pipelines.run("scoring_pipeline")
+        answer_every_request(pipelines)
+        results["labeling_pipeline"] = pipelines.run("labeling_pipeline")
+        yield pipelines, results
+
+
+@pytest.mark.parametrize("job", PIPELINES)
+def test_a_pipeline_does_its_work(ran, job) -> None:
+    _, results = ran
+
+    assert failures(results[job]) == {}
+    assert results[job].success
+
+
+def test_every_table_reports_its_size_its_place_and_its_version(ran) -> None:
+    pipelines, results = ran
+    reported = {name: made for result in results.values() for name, made in materialized(result).items()}
+
+    assert set(TABLES) <= set(reported)
+    for name in TABLES:
+        metadata = values(reported[name])
+        version = metadata["delta_version"]
+        assert reported[name].tags["dagster/data_version"] == str(version), name
+        assert metadata["dagster/uri"] == pipelines.lake.table(name)
+        assert version <= pin(pipelines.lake, name).version
+        assert metadata["engine"] == "local"
+        if version == pin(pipelines.lake, name).version:
+            assert metadata["dagster/row_count"] == len(rows(pipelines, name, TABLES[name].key[0])), name
+
+
+def test_the_tables_hold_what_arrived_was_scored_and_was_answered(ran) -> None:
+    pipelines, _ = ran
+    sent = rows(pipelines, "label_requests", "path")
+
+    assert len(rows(pipelines, "raw_images", "path")) == 80
+    assert len(rows(pipelines, "labeled_images", "path")) == 56 + len(sent)
+    assert len(rows(pipelines, "training_set", "path")) == 56
+    assert len(rows(pipelines, "predictions", "path")) == 24
+    assert {row["status"] for row in rows(pipelines, "human_labels", "status")} == {"accepted"}
+    human = rows(pipelines, "labeled_images", "path, label, source")
+    answered = [row for row in human if row["source"] == "human"]
+    assert sorted(row["path"] for row in answered) == sorted(row["path"] for row in sent)
+    assert all(row["label"] == int(Path(row["path"]).name[:3]) for row in answered)
+
+
+def test_a_materialization_names_the_versions_it_read(ran) -> None:
+    _, results = ran
+    made = materialized(results["scoring_pipeline"])
+    labels = values(made["labeled_images"])["provenance"]
+    predictions = values(made["predictions"])["provenance"]
+
+    assert labels["inputs"]["raw_images"] == values(made["raw_images"])["delta_version"]
+    assert predictions["inputs"]["image_features"] == values(made["image_features"])["delta_version"]
+    assert predictions["model"] == f"{MODEL}/1"
+    assert predictions["run_id"] == results["scoring_pipeline"].run_id
+    assert predictions["code_version"]
+
+
+def test_dagster_s_run_and_mlflow_s_name_each_other(ran) -> None:
+    pipelines, results = ran
+    result = results["training_pipeline"]
+    metadata = values(materialized(result)["trained_model"])
+
+    run = MlflowResource(pipelines.settings).client.get_run(metadata["mlflow_run_id"])
+    assert run.data.tags["dagster_run_id"] == result.run_id
+    assert result.run_id in run.data.tags["mlflow.note.content"]
+    assert run.info.status == "FINISHED"
+    assert metadata["mlflow_run"].endswith(f"/runs/{run.info.run_id}")
+    assert metadata["confusion_matrix"].startswith("![confusion matrix](data:image/png;base64,")
+    assert metadata["test_accuracy"] == run.data.metrics["test_accuracy"]
+    recorded = [found.dataset.name for found in run.inputs.dataset_inputs]
+    assert sorted(recorded) == [f"training_set.{name}@v1" for name in ("test", "train", "validation")]
+
+
+def test_every_check_ran_and_none_that_blocks_is_broken(ran) -> None:
+    _, results = ran
+    evaluations = [found for result in results.values() for found in result.get_asset_check_evaluations()]
+
+    assert {found.asset_key.to_user_string() for found in evaluations} >= set(TABLES)
+    assert [found.check_name for found in evaluations if found.blocking and not found.passed] == []
+
+
+@pytest.fixture(scope="module")
+def ran_twice(ran):
+    """The lake of `ran` after a training on the answers, and then everything once more with nothing new."""
+    pipelines, _ = ran
+    for job in ("training_pipeline", "scoring_pipeline", "labeling_pipeline"):
+        pipelines.run(job)
+    before = pipelines.versions(), MlflowResource(pipelines.settings).client.search_model_versions()
+    again = {job: pipelines.run(job) for job in PIPELINES}
+    return pipelines, before, again
+
+
+def test_a_run_with_nothing_new_makes_no_table_version_and_says_so(ran_twice) -> None:
+    pipelines, (versions, models), again = ran_twice
+
+    assert pipelines.versions() == versions
+    found = MlflowResource(pipelines.settings).client.search_model_versions()
+    assert [model.version for model in found] == [model.version for model in models]
+    for result in again.values():
+        for name, made in materialized(result).items():
+            if name != "registered_version":
+                assert values(made)["changed"].startswith("nothing new"), name
+
+
+def test_requests_that_were_answered_are_closed(ran_twice) -> None:
+    pipelines, _, _ = ran_twice
+    answered = {row["request_id"] for row in rows(pipelines, "human_labels", "request_id")}
+    closed = {
+        row["request_id"]
+        for row in rows(pipelines, "label_requests", "request_id, status")
+        if row["status"] == "answered"
+    }
+
+    assert closed == answered
+
+
+def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch) -> None:
+    import numpy as np
+
+    from dlassets.learning import training
+
+    pipelines, _, _ = ran_twice
+    mlflow = MlflowResource(pipelines.settings)
+    champion, learned = mlflow.champion(), training.train_head
+
+    def learn_the_wrong_way_round(*arguments: object) -> training.Trained:
+        trained = learned(*arguments)
+        head = trained.head
+        wrong = type(head)(head.labels, head.names, -head.weight, -head.bias, head.mean, head.scale)
+        return training.Trained(wrong, trained.history, trained.best_epoch)
+
+    monkeypatch.setattr(training, "train_head", learn_the_wrong_way_round)
+    # Worse than guessing must not stop it before the gate does.
+    monkeypatch.setattr("dlassets.defs.training.assets._better_than_guessing", _passes)
+    changed = Pipelines(
+        pipelines.settings.model_copy(update={"training": pipelines.settings.training.model_copy(update={"seed": 1})}),
+        pipelines.instance,
+    )
+    selection = dg.AssetSelection.assets("trained_model", "registered_version", "predictions", "label_requests")
+    job = dg.define_asset_job("gated", selection)
+    defs = dg.Definitions.merge(changed.defs, dg.Definitions(jobs=[job]))
+
+    result = defs.resolve_job_def("gated").execute_in_process(instance=pipelines.instance, raise_on_error=False)
+
+    assert not result.success
+    (gate,) = [
+        found for found in result.get_asset_check_evaluations() if found.check_name == "at_least_as_good_as_champion"
+    ]
+    assert not gate.passed
+    assert f"worse than champion version {champion[1]}'s" in gate.description
+    assert mlflow.champion() == champion
+    assert {"predictions", "label_requests"}.isdisjoint(materialized(result))
+    assert np.isfinite(gate.metadata["challenger_accuracy"].value)
+
+
+def _passes(run: object) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=True, check_name="better_than_guessing")
+
+
+@pytest.fixture
+def empty(tmp_path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield new_lake(tmp_path / "lake", instance)
+
+
+def test_scoring_before_any_model_says_what_to_run_and_keeps_what_came_in(empty, photos) -> None:
+    arrive(photos, empty, unlabelled_from=0)
+
+    result = empty.run("scoring_pipeline")
+
+    assert failures(result)["predictions"] == (
+        "DlassetsError: dlassets.errors.DlassetsError: No version of image_classifier is champion yet. "
+        "Run training_pipeline first.\n"
+    )
+    assert len(rows(empty, "raw_images", "path")) == 80
+    assert len(rows(empty, "image_features", "image_id")) == 80
+
+
+def test_training_before_any_label_says_what_is_missing(empty, photos) -> None:
+    shutil.copyfile(next(photos.glob("*/*")), empty.zone("unlabeled") / "a.jpg")
+
+    result = empty.run("training_pipeline")
+
+    assert list(failures(result)) == ["trained_model"]
+    assert (
+        "train 0, validation 0, test 0. Put more photos into the labelled landing zone"
+        in failures(result)["trained_model"]
+    )
+
+
+def test_an_empty_landing_zone_is_nothing_to_take_in(empty) -> None:
+    result = empty.run("ingest_pipeline")
+
+    assert result.success
+    assert set(empty.versions().values()) == {0}
+
+
+def test_a_missing_landing_zone_is_said_after_the_others_are_taken_in(empty, photos) -> None:
+    arrive(photos, empty)
+    shutil.rmtree(empty.zone("unlabeled"))
+
+    result = empty.run("ingest_pipeline")
+
+    (said,) = failures(result).values()
+    assert "The landing zone 'unlabeled' is not there" in said
+    assert "Create the folder, or change landing.unlabeled.uri" in said
+    assert len(rows(empty, "raw_images", "path")) == 56
+
+
+def test_one_bad_file_of_each_kind_fails_no_run(empty, photos) -> None:
+    arrive(photos, empty)
+    folder = next(empty.zone("labeled").iterdir())
+    good = next(folder.iterdir()).read_bytes()
+    (folder / "empty.jpg").touch()
+    (folder / "cut.jpg").write_bytes(good[: len(good) // 2])
+    (folder / "text.jpg").write_text("no photo")
+    (empty.zone("labeled") / "no number").mkdir()
+    (empty.zone("labeled") / "no number" / "a.jpg").write_bytes(good)
+
+    result = empty.run("ingest_pipeline")
+
+    assert result.success
+    refused = {Path(row["path"]).name: row["reason"] for row in rows(empty, "quarantined_files", "path, reason")}
+    assert set(refused) == {"empty.jpg", "cut.jpg", "text.jpg", "a.jpg"}
+    assert all(refused.values())
+    warning = next(found for found in result.get_asset_check_evaluations() if found.check_name == "nothing_quarantined")
+    assert (warning.passed, warning.severity) == (False, dg.AssetCheckSeverity.WARN)
+
+
+def sensor(pipelines: Pipelines, name: str):
+    return pipelines.defs.resolve_sensor_def(name)
+
+
+def tick(pipelines: Pipelines, name: str, cursor: str | None = None):
+    """Evaluate a sensor once, as the daemon would."""
+    context = dg.build_sensor_context(
+        instance=pipelines.instance,
+        cursor=cursor,
+        resources={name: pipelines.defs.resources[name] for name in sensor(pipelines, name).required_resource_keys},
+    )
+    with context:
+        return sensor(pipelines, name).evaluate_tick(context)
+
+
+@pytest.mark.parametrize(("zone", "job"), [("labeled", "ingest_pipeline"), ("unlabeled", "scoring_pipeline")])
+def test_new_files_start_a_run_once(empty, photos, zone, job) -> None:
+    name = f"new_files_in_{zone}"
+    assert "No new file in" in tick(empty, name).skip_message
+    arrive(photos, empty)
+
+    (first,) = tick(empty, name).run_requests
+    (second,) = tick(empty, name).run_requests
+    assert first.run_key == second.run_key
+    assert first.run_key.startswith(f"{zone}:")
+    assert sensor(empty, name).job_name == job
+
+    shutil.copyfile(next(photos.glob("*/*")), empty.zone(zone) / "one more.jpg")
+    (third,) = tick(empty, name).run_requests
+    assert third.run_key != first.run_key
+    assert int(third.tags["dlassets/waiting_files"]) == int(first.tags["dlassets/waiting_files"]) + 1
+
+    empty.run("ingest_pipeline")
+    assert tick(empty, name).run_requests == []
+
+
+def test_new_answers_start_a_run_once(empty) -> None:
+    assert tick(empty, "new_answers").run_requests == []
+    answers = Path(empty.lake.answers)
+    answers.mkdir(parents=True)
+    (answers / "mine.csv").write_text("request_id,label\nabc,3\n")
+
+    first = tick(empty, "new_answers")
+    assert first.run_requests[0].run_key.startswith("answers:")
+    assert first.run_requests[0].tags["dlassets/answers"] == "1"
+    assert sensor(empty, "new_answers").job_name == "labeling_pipeline"
+    assert tick(empty, "new_answers", first.cursor).run_requests == []
+
+    (answers / "mine.csv").write_text("request_id,label\nabc,3\nabd,3\n")
+    again = tick(empty, "new_answers", first.cursor)
+    assert again.run_requests[0].run_key != first.run_requests[0].run_key
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
+    from dlassets.definitions import build_defs
+
+    automation = {
+        "sensors": running,
+        "schedules": running,
+        "sensor_seconds": 45,
+        "scoring_cron": "*/10 * * * *",
+        "training_cron": "0 1 * * 1",
+    }
+    defs = build_defs(Settings.model_validate({"root": lake.root, "automation": automation}))
+
+    schedules = {found.name: found for found in defs.schedules}
+    assert {name: (found.job_name, found.cron_schedule) for name, found in schedules.items()} == {
+        "daily_scoring": ("scoring_pipeline", "*/10 * * * *"),
+        "weekly_training": ("training_pipeline", "0 1 * * 1"),
+    }
+    expected = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
+    assert {found.default_status for found in schedules.values()} == {expected}
+    assert {found.name for found in defs.sensors} == {"new_files_in_labeled", "new_files_in_unlabeled", "new_answers"}
+    for found in defs.sensors:
+        assert found.minimum_interval_seconds == 45
+        assert (found.default_status == dg.DefaultSensorStatus.RUNNING) is running
+
+
+def test_a_cron_line_that_is_none_is_a_setting_that_cannot_be(lake) -> None:
+    from dlassets.definitions import build_defs
+    from dlassets.errors import SettingsError
+
+    with pytest.raises(SettingsError, match=r"'every day'.*automation.scoring_cron"):
+        build_defs(Settings.model_validate({"root": lake.root, "automation": {"scoring_cron": "every day"}}))
+
+
+def dagster(pipelines: Pipelines, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dagster", *arguments],
+        env=os.environ | {"DLASSETS_ROOT": pipelines.settings.root} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+def test_dagster_s_own_command_runs_a_pipeline(empty, photos) -> None:
+    arrive(photos, empty)
+
+    ran = dagster(empty, "job", "execute", "-m", "dlassets.definitions", "-j", "training_pipeline")
+
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    assert MlflowResource(empty.settings).champion() == (MODEL, 1)
+
+
+def test_dagster_s_own_command_materializes_an_asset(empty, photos) -> None:
+    arrive(photos, empty)
+
+    ran = dagster(empty, "asset", "materialize", "-m", "dlassets.definitions", "--select", "raw_images")
+
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    assert len(rows(empty, "raw_images", "path")) == 80
+    assert rows(empty, "labeled_images") == []
+
+
+def test_dagster_s_own_command_says_what_a_setting_cannot_be(empty) -> None:
+    ran = dagster(
+        empty, "job", "execute", "-m", "dlassets.definitions", "-j", "training_pipeline", DLASSETS_ENGINE="sparc"
+    )
+
+    assert ran.returncode != 0
+    assert "engine: Input should be 'local' or 'spark' (given: 'sparc')" in ran.stderr + ran.stdout
