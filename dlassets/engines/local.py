@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -343,7 +344,7 @@ def _literals(values: Sequence[str]) -> str:
 
 @contextmanager
 def _explained(uri: str) -> Iterator[None]:
-    from deltalake.exceptions import CommitFailedError
+    from deltalake.exceptions import CommitFailedError, DeltaError
 
     try:
         yield
@@ -351,7 +352,10 @@ def _explained(uri: str) -> Iterator[None]:
         raise ConflictError(
             f"Another run changed {uri} at the same moment ({error}). Nothing was written; run it again."
         ) from error
-    except OSError as error:
+    except (OSError, DeltaError) as error:
+        # What storage says (no space left, say) comes as an error of delta-rs's own, among others that are not so.
+        if isinstance(error, DeltaError) and not re.search(r"Generic \w+ error|os error", str(error)):
+            raise
         raise DlassetsError(
             f"{uri} could not be written: {error}. Check that the place is there, has room and is yours to write, then "
             "run again: what was committed before stands."
