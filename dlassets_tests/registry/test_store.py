@@ -1,8 +1,10 @@
+import os
+
 import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.lake import Lake
-from dlassets.registry.store import artifact_location, tracking_uri
+from dlassets.registry.store import artifact_location, fail_soon, tracking_uri
 from dlassets.settings import Settings
 
 
@@ -43,3 +45,26 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "lake").touch()
     with pytest.raises(DlassetsError, match="cannot be written"):
         tracking_uri(Settings(), Lake.at(str(tmp_path / "lake")))
+
+
+def test_a_server_that_does_not_answer_is_given_up_on_with_the_remedy(tmp_path, monkeypatch, registry):
+    from dlassets.resources.mlflow import MlflowResource
+
+    for name in ("MAX_RETRIES", "BACKOFF_FACTOR", "TIMEOUT"):
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "")  # so that what is set below is taken back
+        monkeypatch.delenv(f"MLFLOW_HTTP_REQUEST_{name}")
+    settings = Settings.model_validate({"root": str(tmp_path), "mlflow": {"tracking_uri": "http://127.0.0.1:9"}})
+    with pytest.raises(
+        DlassetsError, match=r"http://127.0.0.1:9 cannot be reached: .*Start the server, or set"
+    ) as said:
+        MlflowResource(settings).client  # noqa: B018 - looking is asking
+    assert "DLASSETS_MLFLOW__TRACKING_URI" in str(said.value)
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"
+
+
+def test_how_long_a_server_is_waited_for_is_the_user_s_to_say(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
+    for name in ("BACKOFF_FACTOR", "TIMEOUT"):
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "1")
+    fail_soon()
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "9"

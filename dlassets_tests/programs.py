@@ -1,0 +1,23 @@
+"""The `dlassets` command as a user runs it: another process, with the lake in its environment."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = (sys.executable, "-c", "from dlassets.cli import main; main()")
+
+
+def dlassets(
+    *arguments: str | Path, program: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command, or a `program` that calls it, to its end."""
+    command = COMMAND if program is None else (sys.executable, "-c", program)
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        env=os.environ | {"COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )

@@ -1,0 +1,122 @@
+"""The command's own manners: help, exit codes, and one clear error for what cannot be."""
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import dlassets as package
+from dlassets.cli import main
+from dlassets_tests.programs import dlassets
+
+
+def run(*arguments: object, **environment: str):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], env=environment)
+
+
+def test_help_names_every_command() -> None:
+    result = run("--help")
+
+    assert result.exit_code == 0
+    for command in main.commands:
+        assert f"  {command} " in result.output
+        assert run(command, "--help").exit_code == 0
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert package.__version__ in run("--version").output
+
+
+def test_an_unknown_command_or_option_is_used_wrongly() -> None:
+    assert run("demmo").exit_code == 2
+    assert run("demo", "--photos", "x").exit_code == 2
+
+
+def test_samples_makes_class_folders_and_says_how_many(tmp_path) -> None:
+    result = run("samples", "generated", tmp_path / "photos", "--classes", 2, "--per-class", 3)
+
+    assert (result.exit_code, result.output.strip().splitlines()[-1]) == (0, f"6 photos in {tmp_path}/photos")
+    folders = sorted((tmp_path / "photos").iterdir())
+    assert [len(list(folder.glob("*.jpg"))) for folder in folders] == [3, 3]
+
+
+def test_samples_of_nothing_that_exists_says_what_there_is(tmp_path) -> None:
+    result = run("samples", "clothng", tmp_path)
+
+    assert result.exit_code == 1
+    assert "Did you mean clothing?" in result.output
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"DLASSETS_TRANING__EPOCHS": "3"}, "Did you mean training.epochs (DLASSETS_TRAINING__EPOCHS)?"),
+        ({"DLASSETS_TRAINING__EPOCHS": "many"}, "training.epochs: Input should be a valid integer"),
+        ({"DLASSETS_ENGINE": "sparc"}, "engine: Input should be 'local' or 'spark' (given: 'sparc')"),
+        ({"DLASSETS_PROFILE": "nope"}, "DLASSETS_PROFILE=nope: there is no"),
+        ({"DLASSETS_AUTOMATION__SCORING_CRON": "every day"}, "invalid cron schedule 'every day'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_error_with_exit_code_2(tmp_path, environment, says) -> None:
+    ran = dlassets("demo", DLASSETS_ROOT=str(tmp_path), **environment)
+
+    assert ran.returncode == 2, ran.stderr
+    assert ran.stderr.startswith("error: ")
+    assert says in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_profile_that_is_a_list_is_refused(tmp_path) -> None:
+    (tmp_path / "list.yaml").write_text("- a\n")
+
+    ran = dlassets("demo", DLASSETS_ROOT=str(tmp_path / "lake"), DLASSETS_PROFILE=str(tmp_path / "list.yaml"))
+
+    assert (ran.returncode, ran.stderr.strip()) == (2, f"error: {tmp_path}/list.yaml must be a mapping of settings.")
+
+
+def failed(images: Path, root: Path, program: str | None = None, **environment: str) -> str:
+    """Return the one error of a demo that cannot work."""
+    ran = dlassets("demo", "--images", images, program=program, DLASSETS_ROOT=str(root), **environment)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    return errors[0]
+
+
+def test_a_folder_without_photos_says_how_to_lay_them_out(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    assert "Put each class's photos into a folder, 001.name" in failed(tmp_path / "empty", tmp_path / "lake")
+
+
+def test_a_root_that_is_a_file_is_said(tmp_path, photos) -> None:
+    (tmp_path / "file").touch()
+
+    assert f"{tmp_path}/file/dagster cannot be written" in failed(photos, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unwritable to root")
+def test_a_root_that_cannot_be_written_is_said(tmp_path, photos) -> None:
+    (tmp_path / "locked").mkdir(mode=0o555)
+
+    assert "cannot be written" in failed(photos, tmp_path / "locked" / "lake")
+
+
+def test_a_full_disk_is_said_and_what_was_committed_stands(tmp_path, photos) -> None:
+    # Files may not grow beyond a size that photos and Dagster's databases have room in, and a table of photos has not.
+    program = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+from dlassets.cli import main
+main()
+"""
+    said = failed(photos, tmp_path, program=program)
+
+    assert said.startswith("error: ingested_files: ")
+    assert "raw_images/ could not be written" in said
+    assert "File too large" in said
+    assert "Check that the place is there, has room and is yours to write, then run again" in said
