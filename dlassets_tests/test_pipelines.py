@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from dlassets.engines.local import LocalEngine
+from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.resources.mlflow import MlflowResource
@@ -99,7 +100,7 @@ def test_a_materialization_names_the_versions_it_read(ran) -> None:
     assert predictions["inputs"]["image_features"] == values(made["image_features"])["delta_version"]
     assert predictions["model"] == f"{MODEL}/1"
     assert predictions["run_id"] == results["scoring_pipeline"].run_id
-    assert predictions["code_version"]
+    assert predictions["code_version"] == code_version()
 
 
 def test_dagster_s_run_and_mlflow_s_name_each_other(ran) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets import __version__
 from dlassets.engines.base import Snapshot, Written
 from dlassets.lakehouse.provenance import Provenance
 from dlassets.lakehouse.tables import Table
@@ -51,7 +50,7 @@ def column_schema(table: Table) -> dg.TableSchema:
 
 
 def provenance(context: dg.AssetExecutionContext, asset: str, read: Sequence[Snapshot], **more: Any) -> Provenance:
-    return Provenance.of(asset, read, __version__, run_id=context.run.run_id, **more)
+    return Provenance.of(asset, read, run_id=context.run.run_id, **more)
 
 
 def table_result(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from dlassets import __version__
 from dlassets.engines.base import Snapshot
 
 
@@ -21,8 +26,25 @@ class Provenance:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, asset: str, read: Iterable[Snapshot], code_version: str, **more: Any) -> Provenance:
-        return cls(asset, {s.name: s.version for s in read if s.name != asset}, code_version, **more)
+    def of(cls, asset: str, read: Iterable[Snapshot], **more: Any) -> Provenance:
+        return cls(asset, {s.name: s.version for s in read if s.name != asset}, code_version(), **more)
 
     def as_dict(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value not in (None, "", {})}
+
+
+@functools.cache
+def code_version() -> str:
+    """Return the package's version, with git's commit and whether it is dirty where the code is a checkout."""
+    checkout = Path(__file__).resolve().parents[2]
+    git = shutil.which("git")
+    if git is None or not (checkout / ".git").exists():
+        return __version__
+    described = subprocess.run(
+        [git, "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commit = described.stdout.strip()
+    return f"{__version__}+{commit}" if described.returncode == 0 and commit else __version__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import dlassets
 from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
+from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning import pictures
 from dlassets.learning.evaluation import Evaluation, evaluate
@@ -63,19 +63,6 @@ class TrainingInputs:
             "training_version": TRAINING_VERSION,
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def code_version() -> str:
-    """Return the package's version, with git's commit and whether it is dirty where the code is a checkout."""
-    here = Path(__file__).resolve().parent
-    described = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    commit = described.stdout.strip()
-    return f"{dlassets.__version__}+{commit}" if described.returncode == 0 and commit else dlassets.__version__
 
 
 def train_and_log(

@@ -11,12 +11,13 @@ import pytest
 import dlassets
 from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
+from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import feature_version
 from dlassets.learning.evaluation import evaluate
 from dlassets.learning.training import Rows, train_head
 from dlassets.registry.lifecycle import TAG_INPUTS, load_version, register
-from dlassets.registry.tracking import TrainingInputs, code_version, picture_of, train_and_log
+from dlassets.registry.tracking import TrainingInputs, picture_of, train_and_log
 from dlassets.settings import Settings, TrainingSettings
 from dlassets_tests.registry.conftest import MODEL, Registry
 
