@@ -65,9 +65,14 @@ main()
 
 
 def contents(root: Path):
-    """Return the rows of every table that must not depend on interruptions, the versions and the champion."""
+    """Return the rows of every table that must not depend on interruptions, the versions and the champion.
+
+    Confidences to nine digits: the last of a float64's depend on how many rows were scored together.
+    """
     lake, mlflow = Lake.at(str(root)), MlflowResource(Settings(root=str(root)))
     tables = {name: get(LocalEngine(), lake, name, columns) for name, columns in COMPARED.items()}
+    for row in tables["predictions"] + tables["label_requests"]:
+        row["confidence"] = round(row["confidence"], 9)
     name, champion = mlflow.champion()
     return tables | {"registry": [versions_of(mlflow.client, name), champion]}
 

@@ -28,8 +28,9 @@ class Head:
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return (rows, classes) probabilities of (rows, features)."""
-        logits = ((features - self.mean) / self.scale) @ self.weight.T + self.bias
-        exponents = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
+        # In float64: a product of float32 differs in the fifth digit by how many rows it is computed with.
+        logits = ((features - self.mean) / self.scale).astype(np.float64) @ self.weight.T.astype(np.float64) + self.bias
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
