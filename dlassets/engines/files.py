@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from dlassets.settings import LandingZone
 
+# What tells one state of a file from another: an overwritten file has another time or length.
+FILE_KEY = ("path", "modificationTime", "length")
+
 
 def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
     """Return path, modificationTime and length of every file of a zone that its pattern takes in.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
 from dlassets.engines.delta_log import refuse_overtaken
-from dlassets.engines.files import filesystem_of, list_files, micro_batches, read_files
+from dlassets.engines.files import FILE_KEY, filesystem_of, list_files, micro_batches, read_files
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.tables import Column, Table, arrow_type
 
@@ -210,9 +210,7 @@ class LocalEngine(Engine):
         progress: Progress | None = None,
     ) -> None:
         filesystem, folder = filesystem_of(uri)
-        listing = _without(
-            list_files(name, zone, uri), known().arrow(), ("path", "modificationTime", "length")
-        ).sort_by("path")
+        listing = _without(list_files(name, zone, uri), known().arrow(), FILE_KEY).sort_by("path")
 
         def read(files: pa.RecordBatch) -> pa.RecordBatch:
             batch = read_files(filesystem, folder, files, skip=len(name) + 1)

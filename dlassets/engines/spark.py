@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
 from dlassets.engines.delta_log import refuse_overtaken
-from dlassets.engines.files import filesystem_of, is_hidden, list_files, micro_batches, read_files
+from dlassets.engines.files import FILE_KEY, filesystem_of, is_hidden, list_files, micro_batches, read_files
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.lake import is_uri
 from dlassets.lakehouse.tables import Column, Table
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from dlassets.engines.base import Kernel, Progress
     from dlassets.settings import LandingZone
 
-FILE_KEY = ("path", "modificationTime", "length")
 FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
 
 

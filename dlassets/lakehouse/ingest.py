@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction
+from dlassets.engines.files import FILE_KEY, list_files
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import folder_of
 from dlassets.images.validate import validate_files
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from dlassets.engines.base import Report
 
-FILE_KEY = ("path", "modificationTime", "length")
 TRANSACTION = "dlassets/ingest"
 
 _CHECKED = (
@@ -193,7 +193,6 @@ def waiting_files(lake: Lake, name: str, zone: LandingZone) -> Waiting:
 
     Raises DlassetsError where the zone is not there or cannot be listed.
     """
-    from dlassets.engines.files import list_files
     from dlassets.engines.local import LocalEngine
 
     uri = lake.zone(zone.uri)
