@@ -35,10 +35,16 @@ class LandingZone(_Section):
 
     uri: str = Field(description="Where the photos lie; relative to <root>/landing unless it is absolute or a URI.")
     labelled: bool = Field(description="Whether the parent folder says the label.")
-    pattern: str = Field(r"(?i)\.jpe?g$", description="Regular expression a file's path must contain to be taken in.")
+    pattern: str = Field(
+        "", description="Regular expression a file's path must contain to be taken in; any file, where it is empty."
+    )
     label_rule: str = Field(
         LABEL_RULE,
         description="Regular expression with groups `label` (a number) and `name` that the parent folder must match.",
+    )
+    discovery: Literal["listing", "events"] = Field(
+        "listing",
+        description="How new files are found: by listing all of them, or by the events in <root>/events/<name>.",
     )
 
     @field_validator("pattern", "label_rule")
@@ -57,11 +63,28 @@ class LandingZone(_Section):
         return self
 
 
+Capture = Literal["taken_at", "camera", "latitude", "longitude"]
+
+
 class IngestSettings(_Section):
     files_per_batch: int = Field(1000, gt=0, description="A micro-batch ends at this many files,")
     bytes_per_batch: int = Field(256 * 2**20, gt=0, description="or at this many bytes, whichever comes first.")
     max_file_bytes: int = Field(100 * 2**20, gt=0, description="A larger file is quarantined as too_large.")
     max_pixels: int = Field(100_000_000, gt=0, description="A larger picture is quarantined before it is decoded.")
+    storage: Literal["table", "files", "landing"] = Field(
+        "table", description="Where photos' bytes are kept: in raw_images, as files of the lake, or where they arrived."
+    )
+    capture: tuple[Capture, ...] = Field((), description="What cameras wrote down that raw_images has a column for.")
+    reconcile_minutes: float = Field(
+        60, gt=0, description="With events, all files are listed as well when that was so long ago."
+    )
+
+
+class LabelSettings(_Section):
+    conflicts: Literal["drop", "first", "ask"] = Field(
+        "drop",
+        description="Equal bytes with different labels: learn from none, take the oldest label, or ask people.",
+    )
 
 
 class SplitSettings(_Section):
@@ -120,6 +143,30 @@ class MlflowSettings(_Section):
     experiment: str = "dlassets"
 
 
+_Z_ORDER: dict[str, tuple[str, ...]] = {
+    "predictions": ("path",),
+    "labeled_images": ("path",),
+    "image_features": ("image_id",),
+}
+
+
+class MaintenanceSettings(_Section):
+    target_file_bytes: int = Field(256 * 2**20, gt=0, description="Small files of a table are put together up to this.")
+    retention_hours: int = Field(
+        168, ge=24, description="How long files that no current version needs are kept, for time travel and readers."
+    )
+    z_order: dict[str, tuple[str, ...]] = Field(
+        _Z_ORDER, description="Tables whose rows are laid out by columns that are queried."
+    )
+
+
+class StreamSettings(_Section):
+    """Continuous mode: `dlassets watch`, `dlassets stream` and the job streaming_pipeline."""
+
+    batch_seconds: float = Field(0.2, gt=0, description="How long events are collected before they are taken in.")
+    listing_seconds: float = Field(10, gt=0, description="How often a zone that cannot be watched is listed.")
+
+
 class UiSettings(_Section):
     """Where people reach the two UIs: links between Dagster's and MLflow's runs point there."""
 
@@ -133,6 +180,8 @@ class AutomationSettings(_Section):
     sensor_seconds: int = Field(30, gt=0)
     scoring_cron: str = "0 2 * * *"
     training_cron: str = "0 4 * * 0"
+    maintenance_cron: str = "0 3 * * *"
+    streaming: bool = Field(False, description="Whether Dagster keeps a run of streaming_pipeline up.")
 
 
 class Settings(_Section):
@@ -147,6 +196,7 @@ class Settings(_Section):
         }
     )
     ingest: IngestSettings = IngestSettings()
+    labels: LabelSettings = LabelSettings()
     split: SplitSettings = SplitSettings()
     spark: SparkSettings = SparkSettings()
     features: FeatureSettings = FeatureSettings()
@@ -154,6 +204,8 @@ class Settings(_Section):
     registry: RegistrySettings = RegistrySettings()
     scoring: ScoringSettings = ScoringSettings()
     labeling: LabelingSettings = LabelingSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
+    stream: StreamSettings = StreamSettings()
     mlflow: MlflowSettings = MlflowSettings()
     ui: UiSettings = UiSettings()
     automation: AutomationSettings = AutomationSettings()

@@ -43,6 +43,15 @@ class Lake:
     def checkpoint(self, stream: str) -> str:
         return self.under("checkpoints", stream)
 
+    def events(self, zone: str) -> str:
+        """Where the events of a landing zone are written: JSON lines, in any number of files."""
+        return self.under("events", zone)
+
+    @property
+    def files(self) -> str:
+        """Photos' bytes, where they are kept as files of the lake."""
+        return self.under("files")
+
     @property
     def requests(self) -> str:
         return self.under("labeling", "requests")

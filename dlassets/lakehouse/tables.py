@@ -92,17 +92,28 @@ RAW_IMAGES = Table(
         PATH,
         Column("modificationTime", "timestamp", "When the file was last written.", nullable=False),
         Column("length", "bigint", "Size of the file, in bytes.", nullable=False),
-        Column("content", "binary", "The file's bytes."),
+        Column("content", "binary", "The file's bytes; null where `stored` says that they are elsewhere."),
         IMAGE_ID,
         Column("landing", "string", "The landing zone it came through.", nullable=False),
         Column("folder", "string", "Name of its parent folder; empty at the zone's top."),
         Column("load_date", "date", "Day it was taken in (UTC).", nullable=False),
         Column("batch_id", "string", "The micro-batch that took it in.", nullable=False),
+        Column("stored", "string", "Where the bytes are: table (or null), files or landing."),
     ),
     key=("path",),
     partition_by=("load_date",),
     wide=True,
     row_group=256,
+)
+
+# What a camera may have written down, as columns of `raw_images` where the setting `ingest.capture` asks for them.
+CAPTURE = (
+    Column(
+        "taken_at", "timestamp", "When the photo was taken, by its EXIF; its own clock's time where that has no zone."
+    ),
+    Column("camera", "string", "Maker and model of the camera, by its EXIF."),
+    Column("latitude", "double", "Degrees north where the photo was taken, by its EXIF."),
+    Column("longitude", "double", "Degrees east where the photo was taken, by its EXIF."),
 )
 
 QUARANTINED_FILES = Table(
@@ -117,8 +128,21 @@ QUARANTINED_FILES = Table(
         Column("detail", "string", "What exactly was found."),
         Column("load_date", "date", "Day it was refused (UTC).", nullable=False),
         Column("batch_id", "string", "The micro-batch that refused it.", nullable=False),
+        Column("dropped_at", "timestamp", "When a person decided that it is not wanted; null where nobody has."),
     ),
     key=("path", "modificationTime", "length"),
+)
+
+DELETED_FILES = Table(
+    "deleted_files",
+    "One path that was taken in or refused and is gone from its landing zone.",
+    (
+        PATH,
+        Column("landing", "string", "The landing zone it lay in.", nullable=False),
+        Column("deleted_at", "timestamp", "When it was noticed that the file had gone.", nullable=False),
+        Column("returned_at", "timestamp", "When a file was noticed under the path again; null while it is gone."),
+    ),
+    key=("path",),
 )
 
 IMAGE_PROFILES = Table(
@@ -133,6 +157,7 @@ IMAGE_PROFILES = Table(
         Column("thumbnail", "binary", "A JPEG of at most 96 pixels a side."),
         Column("brightness", "double", "Mean luminance, 0 to 255."),
         Column("sharpness", "double", "Variance of the Laplacian of the luminance: low is blurred."),
+        Column("perceptual_hash", "bigint", "64 bits that differ in few places where two photos look alike."),
     ),
     key=("image_id",),
 )
@@ -248,6 +273,7 @@ TABLES = {
     for table in (
         RAW_IMAGES,
         QUARANTINED_FILES,
+        DELETED_FILES,
         IMAGE_PROFILES,
         HUMAN_LABELS,
         LABELED_IMAGES,

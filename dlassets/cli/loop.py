@@ -1,49 +1,23 @@
-"""The `dlassets` command: what Dagster has no word for. Exit code 0: done; 1: a step failed; 2: used wrongly."""
+"""`dlassets demo`, `samples` and `dev`: the whole loop at once, photos to try it on, and the user interfaces."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from dlassets import __version__
-from dlassets.errors import DlassetsError, SettingsError
+from dlassets.cli.group import bars, console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.console import Console
 
     from dlassets.settings import Settings
 
 
-class _Commands(click.Group):
-    """Turns an error that the user can put right into its message and an exit code, without a traceback."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except DlassetsError as error:
-            click.secho(f"error: {error}", fg="red", err=True)
-            sys.exit(2 if isinstance(error, SettingsError) else 1)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
-def main() -> None:
-    """Image deep learning on a lakehouse, as one Dagster asset graph.
-
-    Settings come from a profile (DLASSETS_PROFILE) and DLASSETS_* variables; DLASSETS_ROOT says where the lake lies.
-    """
-
-
-@main.command()
+@click.command()
 @click.option("--images", metavar="SOURCE", help="Photos in NNN.class/ folders: a folder, zip, tar or URL.")
 @click.option("--classes", default=10, show_default=True, help="Classes to generate where no --images are given.")
 @click.option("--per-class", default=60, show_default=True, help="Photos a class to generate.")
@@ -53,13 +27,12 @@ def demo(images: str | None, classes: int, per_class: int) -> None:
     from dlassets.settings import load_settings
 
     settings = load_settings()
-    console = _console()
     folder = _images(images, settings.root, classes, per_class)
-    run_demo(settings, folder, console)
-    _say_how_to_look(console, settings)
+    run_demo(settings, folder, console())
+    _say_how_to_look(console(), settings)
 
 
-@main.command()
+@click.command()
 @click.argument("source", default="generated")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--classes", default=10, show_default=True, help="Classes to generate.")
@@ -73,14 +46,14 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
     """
     from dlassets.images.samples import samples as make
 
-    with _bars() as progress:
+    with bars() as progress:
         count = make(
             source, folder, classes=classes, per_class=per_class, seed=seed, checksum=checksum, progress=progress
         )
     click.echo(f"{count:,} photos in {folder}")
 
 
-@main.command()
+@click.command()
 @click.option("--dagster-port", default=3000, show_default=True)
 @click.option("--mlflow-port", default=5000, show_default=True)
 def dev(dagster_port: int, mlflow_port: int) -> None:
@@ -100,12 +73,12 @@ def _images(source: str | None, root: str, classes: int, per_class: int) -> Path
     if source is not None and Path(source).is_dir() and has_class_folders(Path(source)):
         return Path(source)
     folder = local_path(Lake.at(root).under("demo", "images" if source is None else "given"))
-    with _bars() as progress:
+    with bars() as progress:
         make(source or "generated", folder, classes=classes, per_class=per_class, progress=progress)
     return folder
 
 
-def _say_how_to_look(console: Console, settings: Settings) -> None:
+def _say_how_to_look(out: Console, settings: Settings) -> None:
     from dlassets.instance import dagster_home
     from dlassets.lakehouse.lake import Lake
     from dlassets.registry.store import tracking_uri
@@ -123,32 +96,4 @@ def _say_how_to_look(console: Console, settings: Settings) -> None:
         f"or at both at once: {where} make dev",
     )
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # A log file or CI is no terminal, and has no width: lines must not be broken at 80.
-    return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int, int | None], None]]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_console(), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int | None = None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield report
+        out.print(line, highlight=False, soft_wrap=True)

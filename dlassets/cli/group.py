@@ -1,0 +1,66 @@
+"""The command itself, and how every part of it speaks: errors without tracebacks, bars in a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dlassets import __version__
+from dlassets.errors import DlassetsError, SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class _Commands(click.Group):
+    """Turns an error that the user can put right into its message and an exit code, without a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except DlassetsError as error:
+            click.secho(f"error: {error}", fg="red", err=True)
+            sys.exit(2 if isinstance(error, SettingsError) else 1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Image deep learning on a lakehouse, as one Dagster asset graph.
+
+    Settings come from a profile (DLASSETS_PROFILE) and DLASSETS_* variables; DLASSETS_ROOT says where the lake lies.
+    """
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    # A log file or CI is no terminal, and has no width: lines must not be broken at 80.
+    return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Give a function to be told of a stage how much is done, and of how much where that is known."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console(), transient=True) as shown:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int | None = None) -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage)
+            shown.update(tasks[stage], completed=done, total=total)
+
+        yield report
