@@ -1,28 +1,76 @@
-"""Pin a table's version, create a table, and read what its last commit says of itself. No JVM, on either engine."""
+"""Pin a table's version, create or extend a table, read what its commits say of themselves. No JVM on either engine."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines.base import COMMIT_FIELD, Snapshot
+from dlassets.engines.delta_log import explained
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.lake import Lake, is_uri
-from dlassets.lakehouse.tables import TABLES
+from dlassets.lakehouse.tables import TABLES, Column, Table, arrow_type
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 ATTEMPTS = 5
+# A log that cleans itself forgets the versions models were trained on: `maintenance` cleans it, and knows those.
+PROPERTIES: dict[str, str | None] = {"delta.enableExpiredLogCleanup": "false"}
+# What Delta on Spark and delta-rs call commits that change no row.
+CARE = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "ADD COLUMNS", "SET TBLPROPERTIES"})
+_SQL_NAMES = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
+_REMEDY = (
+    "Nothing was written. Rename or drop that column with the tool that made it, or move the table's folder away: it "
+    "is then made anew."
+)
 Result = TypeVar("Result")
 
 
 def create(lake: Lake, name: str) -> None:
-    """Create the table if it is not there: version 0, no rows, readable by delta-rs and Spark alike."""
+    """Create the table if it is not there, and bring one that is up to its definition (see `evolve`)."""
+    _ready(lake, TABLES[name])
+
+
+def pin(lake: Lake, name: str) -> Snapshot:
+    """Return the table's newest version, having created it or brought it up to its definition where need be."""
+    return evolve(lake, TABLES[name])
+
+
+def evolve(lake: Lake, table: Table) -> Snapshot:
+    """Return the newest version of the table with every column that `table` has, adding those it lacks.
+
+    That is one commit to the log alone: no row is rewritten, and older rows have null there. Columns that only the
+    table has are kept. Raises DlassetsError, before anything is written, where a column cannot be what `table` says.
+    """
+    return Snapshot(table.name, lake.table(table.name), _ready(lake, table).version())
+
+
+def _ready(lake: Lake, table: Table) -> DeltaTable:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
+
+    def ready() -> DeltaTable:
+        try:
+            delta = DeltaTable(lake.table(table.name))
+        except TableNotFoundError:
+            delta = _new(lake, table)
+        if lacking := _lacking(table, delta.schema().to_json()):
+            _add(delta, lacking)
+        return delta
+
+    return replanned(ready)
+
+
+def _new(lake: Lake, table: Table) -> DeltaTable:
+    """Create the table: version 0, no rows, readable by delta-rs and Spark alike."""
     from deltalake import DeltaTable
 
-    table, uri = TABLES[name], lake.table(name)
-    if DeltaTable.is_deltatable(uri):
-        return
+    uri = lake.table(table.name)
     try:
         if not is_uri(uri):
             Path(uri).mkdir(parents=True, exist_ok=True)
@@ -31,9 +79,11 @@ def create(lake: Lake, name: str) -> None:
             schema=table.schema,
             mode="ignore",
             partition_by=list(table.partition_by),
-            name=name,
+            name=table.name,
             description=table.description,
+            configuration=PROPERTIES,
         )
+        return DeltaTable(uri)
     except OSError as error:
         raise DlassetsError(
             f"The lake at {lake.root} cannot be written: {error}. Check that the place exists, has room and is "
@@ -41,24 +91,90 @@ def create(lake: Lake, name: str) -> None:
         ) from error
 
 
-def pin(lake: Lake, name: str) -> Snapshot:
-    """Return the table's newest version, creating the table first if it is not there."""
+@functools.lru_cache(maxsize=256)
+def _lacking(table: Table, schema: str) -> tuple[Column, ...]:
+    """Return the columns that a table of this schema (Delta's JSON) lacks. Raises DlassetsError as `evolve` does."""
+    fields = {field["name"]: field for field in json.loads(schema)["fields"]}
+    spelled = {name.lower(): name for name in fields}
+    for column in table.columns:
+        found = spelled.get(column.name.lower(), column.name)
+        if found != column.name:
+            raise DlassetsError(
+                f"Table {table.name} has a column {found}, which Spark does not tell from {column.name}, and that must "
+                f"be a {column.type}. {_REMEDY}"
+            )
+        if found in fields and (type_ := _sql_type(fields[found]["type"])) != column.type:
+            raise DlassetsError(
+                f"Column {found} of table {table.name} is of type {type_} there, and must be {column.type}. {_REMEDY}"
+            )
+        if found in fields and column.nullable and not fields[found]["nullable"]:
+            raise DlassetsError(
+                f"Column {found} of table {table.name} is NOT NULL there, and must take null. Let it: ALTER TABLE … "
+                f"ALTER COLUMN {found} DROP NOT NULL."
+            )
+    for name in fields.keys() - set(table.names):
+        if not fields[name]["nullable"]:
+            raise DlassetsError(
+                f"Table {table.name} has a further column {name} that is NOT NULL, and what dlassets writes has no "
+                f"value for it. Let it be null (ALTER TABLE … ALTER COLUMN {name} DROP NOT NULL), or drop it."
+            )
+    return tuple(column for column in table.columns if column.name not in fields)
+
+
+def _sql_type(type_: Any) -> str:
+    """Return Spark SQL's name of a type in a Delta schema's JSON."""
+    if isinstance(type_, str):
+        return _SQL_NAMES.get(type_, type_)
+    if type_["type"] == "array":
+        return f"array<{_sql_type(type_['elementType'])}>"
+    if type_["type"] == "map":
+        return f"map<{_sql_type(type_['keyType'])},{_sql_type(type_['valueType'])}>"
+    fields = ",".join(f"{field['name']}:{_sql_type(field['type'])}" for field in type_["fields"])
+    return f"struct<{fields}>"
+
+
+def _add(delta: DeltaTable, columns: Sequence[Column]) -> None:
+    """Add columns, all in one commit. Rows that are there have no value in them, so they take null."""
+    import pyarrow as pa
+    from deltalake import Schema
+
+    fields = Schema.from_arrow(pa.schema([pa.field(column.name, arrow_type(column.type)) for column in columns])).fields
+    with explained(delta.table_uri):
+        delta.alter.add_columns(fields)
+
+
+def commits(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+    """Yield the commits up to this version as Delta's history has them, newest first, reading few where few do."""
     from deltalake import DeltaTable
 
-    create(lake, name)
-    uri = lake.table(name)
-    return Snapshot(name, uri, DeltaTable(uri).version())
+    delta = DeltaTable(snapshot.uri, version=snapshot.version)
+    seen, limit = 0, 4
+    while True:
+        entries = delta.history(limit)
+        yield from entries[seen:]
+        if len(entries) < limit:
+            return
+        seen, limit = len(entries), 8 * limit
+
+
+def recorded(commit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a commit says of itself; nothing where another tool's words are no JSON."""
+    try:
+        said = json.loads(commit.get(COMMIT_FIELD) or "{}")
+    except json.JSONDecodeError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def provenance_of(snapshot: Snapshot) -> dict[str, Any]:
     """Return what the newest commit that says anything recorded; empty where none does."""
-    from deltalake import DeltaTable
+    return next((said for commit in commits(snapshot) if (said := recorded(commit))), {})
 
-    for entry in DeltaTable(snapshot.uri, version=snapshot.version).history():
-        if said := entry.get(COMMIT_FIELD):
-            recorded = json.loads(said)
-            return recorded if isinstance(recorded, dict) else {}
-    return {}
+
+def settled(snapshot: Snapshot) -> Snapshot:
+    """Return the version that first had these very rows: care of a table makes versions too, but no rows."""
+    changed = (commit["version"] for commit in commits(snapshot) if commit["operation"] not in CARE)
+    return replace(snapshot, version=next(changed, snapshot.version))
 
 
 def transaction_version(snapshot: Snapshot, app_id: str) -> int:
