@@ -2,9 +2,11 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter
 
-from dlassets.images.profile import profile, profile_images, sharpness
+from dlassets.images.generated import generate
+from dlassets.images.near_duplicates import DISTANCE
+from dlassets.images.profile import perceptual_hash, profile, profile_images, sharpness
 from dlassets.lakehouse.tables import IMAGE_PROFILES
 
 
@@ -34,6 +36,7 @@ def test_the_kernel_gives_the_table_s_columns():
         "mode": "RGB",
         "brightness": 255.0,
         "sharpness": 0.0,
+        "perceptual_hash": 0,
     }
 
 
@@ -70,3 +73,71 @@ def test_a_blurred_picture_is_less_sharp():
 
     assert blurred["sharpness"] < sharp["sharpness"] / 10
     assert blurred["brightness"] == pytest.approx(sharp["brightness"], abs=2)
+
+
+def bits_between(one, other):
+    return ((one ^ other) & (2**64 - 1)).bit_count()
+
+
+@pytest.fixture(scope="module")
+def pictures(real_photos, tmp_path_factory):
+    folder = real_photos
+    if folder is None:
+        folder = tmp_path_factory.mktemp("pictures")
+        generate(folder, classes=4, per_class=5, seed=3)
+    files = sorted(path for path in folder.rglob("*") if path.suffix in {".jpg", ".jpeg", ".png"})
+    return [Image.open(path).convert("RGB") for path in files[:: max(1, len(files) // 40)]]
+
+
+def cropped(image):
+    left, top = round(image.width / 100), round(image.height / 100)
+    return image.crop((left, top, image.width - left, image.height - top))
+
+
+@pytest.mark.parametrize(
+    ("change", "bits"),
+    [
+        (lambda image: Image.open(io.BytesIO(encoded(image, "JPEG", quality=40))), DISTANCE),
+        (lambda image: image.resize((image.width // 2, image.height // 2)), DISTANCE),
+        (lambda image: ImageEnhance.Brightness(image).enhance(1.2), 2 * DISTANCE),
+        (lambda image: ImageEnhance.Brightness(image).enhance(0.8), DISTANCE),
+        (cropped, 3 * DISTANCE),
+    ],
+    ids=["encoded anew", "half the size", "brighter", "darker", "cropped"],
+)
+def test_a_copy_has_nearly_the_same_hash(pictures, change, bits):
+    changed = [
+        bits_between(profile(encoded(image))["perceptual_hash"], profile(encoded(change(image)))["perceptual_hash"])
+        for image in pictures
+    ]
+
+    assert max(changed) <= bits
+    assert np.median(changed) <= DISTANCE / 2
+
+
+def test_the_hash_fits_a_bigint_and_half_of_its_bits_are_set():
+    rng = np.random.default_rng(5)
+    hashes = [perceptual_hash(Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8))) for _ in range(20)]
+
+    assert {(value & (2**64 - 1)).bit_count() for value in hashes} == {32}
+    assert min(hashes) < 0 < max(hashes)
+    assert all(-(2**63) <= value < 2**63 for value in hashes)
+
+
+@pytest.mark.parametrize("colour", [0, 1, 77, 254, 255])
+def test_a_picture_of_one_colour_has_no_bits(colour):
+    assert perceptual_hash(Image.new("RGB", (96, 60), (colour, colour, colour))) == 0
+
+
+def test_the_hash_is_that_of_the_paper():
+    """Bit by bit from the definition, with sums in place of matrices."""
+    grey = np.random.default_rng(8).integers(0, 256, (32, 32), np.uint8)
+    places = np.arange(32)
+    strengths = [
+        (grey * np.outer(np.cos(np.pi * v * (2 * places + 1) / 64), np.cos(np.pi * u * (2 * places + 1) / 64))).sum()
+        for v in range(1, 9)
+        for u in range(1, 9)
+    ]
+    expected = "".join("1" if strength > np.median(strengths) else "0" for strength in strengths)
+
+    assert format(perceptual_hash(Image.fromarray(grey)) & (2**64 - 1), "064b") == expected
