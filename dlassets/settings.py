@@ -47,6 +47,10 @@ class LandingZone(_Section):
         description="How new files are found: by listing all of them, or by the events in <root>/events/<name>.",
     )
 
+    def takes_in(self, path: str) -> bool:
+        """Whether `path`, within the zone, is one that its pattern takes in."""
+        return re.search(self.pattern, path) is not None
+
     @field_validator("pattern", "label_rule")
     @classmethod
     def _compiles(cls, value: str) -> str:

@@ -32,7 +32,7 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
     ) -> dg.RunRequest | dg.SkipReason:
         from dlassets.lakehouse.ingest import waiting_files
 
-        waiting = waiting_files(lake.lake, name, zone)
+        waiting = waiting_files(lake.lake, settings, name)
         if not waiting.files:
             return dg.SkipReason(f"No new file in {waiting.uri}.")
         return dg.RunRequest(run_key=f"{name}:{waiting.digest}", tags={"dlassets/waiting_files": str(waiting.files)})

@@ -21,6 +21,7 @@ INGEST_PIPELINE = _pipeline(
     "Take photos in, look at them, and label those whose folder says their label.",
     "raw_images",
     "quarantined_files",
+    "deleted_files",
     "image_profiles",
     "labeled_images",
 )
@@ -29,6 +30,7 @@ TRAINING_PIPELINE = _pipeline(
     "Take photos in, label them, embed them, train, register, and promote what is at least as good.",
     "raw_images",
     "quarantined_files",
+    "deleted_files",
     "image_profiles",
     "labeled_images",
     "image_features",
@@ -41,6 +43,7 @@ SCORING_PIPELINE = _pipeline(
     "Take photos in, score those without a label, and send the unsure ones to people.",
     "raw_images",
     "quarantined_files",
+    "deleted_files",
     "image_profiles",
     "labeled_images",
     "image_features",

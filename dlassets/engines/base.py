@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dlassets.lakehouse.tables import Column, Table
-    from dlassets.settings import LandingZone
 
     Kernel = Callable[[pa.RecordBatch], pa.RecordBatch]
     Progress = Callable[[int], None]
@@ -89,10 +88,6 @@ class Rows(ABC):
         """Return these columns alone."""
 
     @abstractmethod
-    def without(self, known: Rows, on: Sequence[str]) -> Rows:
-        """Return the rows whose values in `on` are not among `known`'s."""
-
-    @abstractmethod
     def split_by_null(self, column: str) -> tuple[Rows, Rows]:
         """Compute the rows once and return those where `column` is null, and the others."""
 
@@ -152,21 +147,10 @@ class Engine(ABC):
         """Compact small files (clustered by `z_order`), then delete files no version of the last hours needs."""
 
     @abstractmethod
-    def arrivals(
-        self,
-        name: str,
-        zone: LandingZone,
-        uri: str,
-        checkpoint: str,
-        known: Callable[[], Rows],
-        handle: Callable[[Rows], None],
-        limits: tuple[int, int],
-        progress: Progress | None = None,
-    ) -> None:
-        """Hand every file of a landing zone that is not `known` to `handle`, in micro-batches.
+    def files(self, name: str, uri: str, listing: pa.Table, most_bytes: int, progress: Progress | None = None) -> Rows:
+        """Return the files of a landing zone's listing with their bytes, each read when its turn comes.
 
-        A batch has the columns path (`<name>/<path within the zone>`), modificationTime (milliseconds), length and
-        content; `known` has path, modificationTime and length. `limits` are the most files and bytes of a batch. Files
-        and folders whose names begin with a dot or an underscore are not looked at. A zone that does not exist raises
-        DlassetsError. `progress` is told how many files were read.
+        The columns are `listing`'s, of which path is `<name>/<path within the zone>`, and content: null where a file
+        cannot be read or is larger than `most_bytes`. One that has gone meanwhile has no row. `progress` is told how
+        many files were read.
         """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
 from dlassets.engines.delta_log import refuse_overtaken
-from dlassets.engines.files import FILE_KEY, filesystem_of, list_files, micro_batches, read_files
+from dlassets.engines.files import filesystem_of, read_files
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.tables import Column, Table, arrow_type
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable
 
     from dlassets.engines.base import Kernel, Progress
-    from dlassets.settings import LandingZone
 
 # Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
 BATCH_ROWS = 64
@@ -73,37 +72,17 @@ class LocalRows(Rows):
     def select(self, columns: Sequence[str]) -> LocalRows:
         return LocalRows.of(self.arrow().select(list(columns)))
 
-    def without(self, known: Rows, on: Sequence[str]) -> LocalRows:
-        return LocalRows.of(_without(self.arrow(), known.arrow(), on))
-
     def split_by_null(self, column: str) -> tuple[LocalRows, LocalRows]:
         import pyarrow.compute as pc
 
         table = self.arrow()
+        if table[column].null_count == table.num_rows:  # nearly always so, and a filter would copy every byte
+            return LocalRows.of(table), LocalRows.of(table.slice(0, 0))
         null = pc.is_null(table[column])
         return LocalRows.of(table.filter(null)), LocalRows.of(table.filter(pc.invert(null)))
 
     def count(self) -> int:
         return int(self.arrow().num_rows)
-
-
-class FileRows(LocalRows):
-    """Files of a listing, read only when their turn comes."""
-
-    def __init__(self, listing: pa.Table, read: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
-        import pyarrow as pa
-
-        super().__init__(
-            listing.schema.append(pa.field("content", pa.binary())), listing.to_batches(max_chunksize=BATCH_ROWS), read
-        )
-        self._listing = listing
-        self._read = read
-
-    def select(self, columns: Sequence[str]) -> LocalRows:
-        return super().select(columns) if "content" in columns else LocalRows.of(self._listing.select(list(columns)))
-
-    def without(self, known: Rows, on: Sequence[str]) -> FileRows:
-        return FileRows(_without(self._listing, known.arrow(), on), self._read)
 
 
 class LocalEngine(Engine):
@@ -198,28 +177,21 @@ class LocalEngine(Engine):
             deleted = delta.vacuum(retention_hours=int(vacuum_hours), dry_run=False, enforce_retention_duration=False)
         return Maintained(delta.version(), before, len(delta.file_uris()), len(deleted))
 
-    def arrivals(
-        self,
-        name: str,
-        zone: LandingZone,
-        uri: str,
-        checkpoint: str,  # noqa: ARG002 - what is known stands in the tables themselves
-        known: Callable[[], Rows],
-        handle: Callable[[Rows], None],
-        limits: tuple[int, int],
-        progress: Progress | None = None,
-    ) -> None:
+    def files(
+        self, name: str, uri: str, listing: pa.Table, most_bytes: int, progress: Progress | None = None
+    ) -> LocalRows:
+        import pyarrow as pa
+
         filesystem, folder = filesystem_of(uri)
-        listing = _without(list_files(name, zone, uri), known().arrow(), FILE_KEY).sort_by("path")
 
         def read(files: pa.RecordBatch) -> pa.RecordBatch:
-            batch = read_files(filesystem, folder, files, skip=len(name) + 1)
+            batch = read_files(filesystem, folder, files, len(name) + 1, most_bytes)
             if progress is not None:
                 progress(files.num_rows)
             return batch
 
-        for batch in micro_batches(listing, *limits):
-            handle(FileRows(batch, read))
+        schema = listing.schema.append(pa.field("content", pa.binary()))
+        return LocalRows(schema, listing.to_batches(max_chunksize=BATCH_ROWS), read)
 
 
 def _same(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -241,11 +213,6 @@ def _dataset(snapshot: Snapshot) -> pads.Dataset:
     return DeltaTable(snapshot.uri, version=snapshot.version).to_pyarrow_dataset(
         filesystem=pafs.SubTreeFileSystem(path, filesystem)
     )
-
-
-def _without(table: pa.Table, known: pa.Table, on: Sequence[str]) -> pa.Table:
-    """Return the rows of `table` whose `on` columns do not stand in `known`."""
-    return table.join(known.select(on), keys=list(on), join_type="left anti")
 
 
 def _matching(dataset: pads.Dataset, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
@@ -352,7 +319,7 @@ def _explained(uri: str) -> Iterator[None]:
         ) from error
     except (OSError, DeltaError) as error:
         # What storage says (no space left, say) comes as an error of delta-rs's own, among others that are not so.
-        if isinstance(error, DeltaError) and not re.search(r"Generic \w+ error|os error", str(error)):
+        if isinstance(error, DeltaError) and not re.search(r"Generic (?!DeltaTable)\w+ error|os error", str(error)):
             raise
         raise DlassetsError(
             f"{uri} could not be written: {error}. Check that the place is there, has room and is yours to write, then "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
 from dlassets.engines.delta_log import refuse_overtaken
-from dlassets.engines.files import FILE_KEY, filesystem_of, is_hidden, list_files, micro_batches, read_files
+from dlassets.engines.files import FILE_KEY, filesystem_of, read_files
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.lake import is_uri
 from dlassets.lakehouse.tables import Column, Table
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from dlassets.engines.base import Kernel, Progress
-    from dlassets.settings import LandingZone
 
 FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
 
@@ -66,9 +65,6 @@ class SparkRows(Rows):
     def select(self, columns: Sequence[str]) -> SparkRows:
         return SparkRows(self.frame.select(*columns), kept=self._kept)
 
-    def without(self, known: Rows, on: Sequence[str]) -> SparkRows:
-        return SparkRows(_without(self.frame, known, on))
-
     def split_by_null(self, column: str) -> tuple[SparkRows, SparkRows]:
         frame = self.keep()
         null = frame[column].isNull()
@@ -85,8 +81,9 @@ class FileRows(SparkRows):
     the name, 2 GB) or that has gone meanwhile.
     """
 
-    def __init__(self, listing: DataFrame, read: Kernel) -> None:
-        super().__init__(listing.mapInArrow(_over_batches(read), FILE_SCHEMA))
+    def __init__(self, listing: DataFrame, read: Kernel, progress: Progress | None = None) -> None:
+        schema = f"{listing.schema.toDDL()}, content BINARY"
+        super().__init__(listing.mapInArrow(_over_batches(read), schema), progress=progress)
         self._listing = listing
         self._read = read
 
@@ -96,13 +93,8 @@ class FileRows(SparkRows):
             return kernel(read(batch))
 
         read = self._read
-        return SparkRows(self._listing.mapInArrow(_over_batches(read_and_run), _ddl(columns)))
-
-    def select(self, columns: Sequence[str]) -> SparkRows:
-        return super().select(columns) if "content" in columns else SparkRows(self._listing.select(*columns))
-
-    def without(self, known: Rows, on: Sequence[str]) -> FileRows:
-        return FileRows(_without(self._listing, known, on), self._read)
+        mapped = self._listing.mapInArrow(_over_batches(read_and_run), _ddl(columns))
+        return SparkRows(mapped, progress=self._progress)
 
 
 class SparkEngine(Engine):
@@ -190,36 +182,11 @@ class SparkEngine(Engine):
         deleted = int(vacuumed["operationMetrics"]["numDeletedFiles"])
         return Maintained(after.version(), before, len(after.file_uris()), deleted)
 
-    def arrivals(
-        self,
-        name: str,
-        zone: LandingZone,
-        uri: str,
-        checkpoint: str,
-        known: Callable[[], Rows],
-        handle: Callable[[Rows], None],
-        limits: tuple[int, int],
-        progress: Progress | None = None,
-    ) -> None:
-        """As Engine.arrivals: a stream first, then a look at all files for those that the stream does not give.
-
-        A stream never looks at a path twice, so it misses a file that changed in place, and it leaves out empty files.
-        What it has seen stands in `checkpoint`, but what is known decides what is new: a lost checkpoint costs time
-        and nothing else. Through Spark Connect there is no stream, since its batches are handled on the server; there,
-        the look at all files does everything.
-        """
-        session = self.session
-        read = functools.partial(_read_content, uri, len(name) + 1)
-
-        def take_in(files: DataFrame) -> None:
-            for batch in micro_batches(_new_files(name, zone, files, known()), *limits):
-                handle(FileRows(session.createDataFrame(batch), read))
-                if progress is not None:
-                    progress(batch.num_rows)
-
-        if not type(session).__module__.startswith("pyspark.sql.connect"):
-            _stream(session, name, uri, checkpoint, take_in, limits[0])
-        take_in(self.rows(list_files(name, zone, uri)).frame)
+    def files(
+        self, name: str, uri: str, listing: pa.Table, most_bytes: int, progress: Progress | None = None
+    ) -> FileRows:
+        read = functools.partial(_read_content, uri, len(name) + 1, most_bytes)
+        return FileRows(self.rows(listing).frame, read, progress)
 
     def _read(self, snapshot: Snapshot) -> DataFrame:
         return self.session.read.format("delta").option("versionAsOf", snapshot.version).load(_spark_uri(snapshot.uri))
@@ -264,10 +231,6 @@ def _over_batches(kernel: Kernel) -> Callable[[Iterator[pa.RecordBatch]], Iterat
 
 def _ddl(columns: Sequence[Column]) -> str:
     return ", ".join(f"`{column.name}` {column.type}" for column in columns)
-
-
-def _without(frame: DataFrame, known: Rows, on: Sequence[str]) -> DataFrame:
-    return frame.join(_frame(known).select(*on), list(on), "left_anti").select(*frame.columns)
 
 
 def _shaped(rows: Rows, table: Table) -> DataFrame:
@@ -420,18 +383,7 @@ def _streamed_files(session: SparkSession, name: str, uri: str, most_files: int)
     return files.select(path.alias("path"), *FILE_KEY[1:])
 
 
-def _new_files(name: str, zone: LandingZone, files: DataFrame, known: Rows) -> pa.Table:
-    """Return the files that the zone takes in and that are not known, in order of their paths."""
-    import pyarrow as pa
-
-    new = _without(files, known, FILE_KEY).toArrow().sort_by("path")
-    # Python's regular expressions, not Java's, so that a pattern means the same to both engines.
-    takes_in = re.compile(zone.pattern).search
-    inside = (path[len(name) + 1 :] for path in new["path"].to_pylist())
-    return new.filter(pa.array([bool(takes_in(path)) and not is_hidden(path) for path in inside], pa.bool_()))
-
-
-def _read_content(uri: str, skip: int, files: pa.RecordBatch) -> pa.RecordBatch:
+def _read_content(uri: str, skip: int, most_bytes: int, files: pa.RecordBatch) -> pa.RecordBatch:
     """Kernel: add their bytes to files of a listing."""
     filesystem, folder = filesystem_of(uri)
-    return read_files(filesystem, folder, files, skip)
+    return read_files(filesystem, folder, files, skip, most_bytes)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
+from dlassets.lakehouse.content import REACHABLE, map_images
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import Table
@@ -30,33 +31,36 @@ def derive(
     done_where: str = "TRUE",
     progress: Report | None = None,
 ) -> Written:
-    """Run `kernel` (image_id and content in, the table's columns out) over every image that the table lacks.
+    """Run `kernel` (path, image_id and content in, the table's columns out) over every image that the table lacks.
 
     A row that does not satisfy the SQL `done_where` (one of an older backbone, say) does not count as done.
     """
 
     def plan_and_write() -> Written:
         done = pin(lake, table.name)
-        todo = images_without(engine, raw_images, done, done_where)
-        return _append(engine, raw_images, done, table, todo, kernel, provenance, progress)
+        todo = images_without(engine, lake, raw_images, done, done_where)
+        return _append(engine, lake, raw_images, done, table, todo, kernel, provenance, progress)
 
     return replanned(plan_and_write)
 
 
-def images_without(engine: Engine, raw_images: Snapshot, done: Snapshot, done_where: str = "TRUE") -> pa.Table:
-    """Return one path of every image of `raw_images` that `done` has no row of, least path first."""
+def images_without(
+    engine: Engine, lake: Lake, raw_images: Snapshot, done: Snapshot, done_where: str = "TRUE"
+) -> pa.Table:
+    """Return one path of every image of `raw_images` that is to be had and `done` has no row of, least path first."""
     return engine.sql(
         f"""
-        SELECT MIN(path) AS path FROM raw_images
+        SELECT MIN(path) AS path FROM ({REACHABLE}) AS reachable
         WHERE image_id NOT IN (SELECT image_id FROM done WHERE {done_where})
         GROUP BY image_id ORDER BY path
         """,  # noqa: S608 - a condition of the caller's own
-        {"raw_images": raw_images, "done": done},
+        {"raw_images": raw_images, "done": done, "deleted_files": pin(lake, "deleted_files")},
     ).arrow()
 
 
 def _append(
     engine: Engine,
+    lake: Lake,
     raw_images: Snapshot,
     done: Snapshot,
     table: Table,
@@ -77,7 +81,7 @@ def _append(
             progress(finished, todo.num_rows)
 
     for number, keys in enumerate(_chunks(todo)):
-        rows = engine.map(raw_images, ["image_id", "content"], engine.rows(keys), kernel, table.columns, advance)
+        rows = map_images(engine, lake, raw_images, engine.rows(keys), kernel, table.columns, advance)
         commit = Commit(provenance, Transaction(app_id, next_version + number))
         written = engine.append(rows, table, done.uri, commit)
         inserted += written.inserted

@@ -1,8 +1,8 @@
 """Take photos in: landing zones → micro-batches → `raw_images`, and `quarantined_files` for what is no usable image.
 
-Both engines hand their batches to the same `_ingest_batch`. A batch is exactly once: what the two tables already hold
-is left out, and the commit carries a transaction that refuses all but one of two writers that planned on the same
-snapshot.
+What stands in the two tables decides what is new, so a run that was killed, repeated, or lost what it had noted takes
+in what is missing and nothing twice. Each commit carries a transaction that refuses all but one of two writers that
+planned on the same snapshot.
 """
 
 from __future__ import annotations
@@ -10,42 +10,53 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction
-from dlassets.engines.files import FILE_KEY, list_files
+from dlassets.engines.base import Commit, Engine, Snapshot, Transaction
+from dlassets.engines.files import list_files, look_at, micro_batches
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import folder_of
 from dlassets.images.validate import validate_files
+from dlassets.lakehouse.content import Keeper
+from dlassets.lakehouse.events import Manifest
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
-from dlassets.lakehouse.tables import QUARANTINED_FILES, RAW_IMAGES, Column
-from dlassets.settings import IngestSettings, LandingZone, Settings
+from dlassets.lakehouse.tables import (
+    CAPTURE,
+    DELETED_FILES,
+    QUARANTINED_FILES,
+    RAW_IMAGES,
+    Table,
+    arrow_type,
+    raw_images_with,
+)
+from dlassets.settings import LandingZone, Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dlassets.engines.base import Report
+    from dlassets.engines.base import Progress, Report
 
 TRANSACTION = "dlassets/ingest"
 
-_CHECKED = (
-    *RAW_IMAGES.columns,
-    Column("reason", "string", "Why the file is no usable image; null where it is one."),
-    Column("detail", "string", "What exactly was found."),
-)
+# What only a file that is no usable image has a value for.
+_FOUND = tuple(column for column in QUARANTINED_FILES.columns if column.name not in RAW_IMAGES.names)
 
 
 @dataclass
 class Ingested:
-    """What an ingest did."""
+    """What an ingest did. `bad_events` are lines of event files that could not be read; `first_bad` says of one why."""
 
     images: int = 0
     replaced: int = 0
     quarantined: int = 0
+    deleted: int = 0
+    returned: int = 0
     batches: int = 0
+    bad_events: int = 0
+    first_bad: str | None = None
     zones: dict[str, int] = field(default_factory=dict)
 
 
@@ -55,8 +66,9 @@ def ingest(
     settings: Settings,
     provenance: Mapping[str, Any],
     progress: Report | None = None,
+    zones: Collection[str] | None = None,
 ) -> Ingested:
-    """Take in every new or changed file of every landing zone.
+    """Take in every new or changed file of the landing zones (of all, by default), and note those that are gone.
 
     Raises DlassetsError where a zone cannot be listed: the others are taken in first.
     """
@@ -71,100 +83,212 @@ def ingest(
             progress(files_read, None)
 
     for name, zone in settings.landing.items():
+        if zones is not None and name not in zones:
+            continue
         before = done.images + done.replaced
         try:
-            engine.arrivals(
-                name,
-                zone,
-                lake.zone(zone.uri),
-                lake.checkpoint(f"ingest-{name}"),
-                lambda: known_files(engine, pin(lake, "raw_images"), pin(lake, "quarantined_files")),
-                functools.partial(_ingest_batch, engine, lake, name, zone, settings.ingest, provenance, done),
-                (settings.ingest.files_per_batch, settings.ingest.bytes_per_batch),
-                advance,
-            )
+            Intake(engine, lake, settings, name, zone, provenance, done, advance).run()
         except DlassetsError as error:  # raised again below, once the other zones are in
             problems.append(error)
         done.zones[name] = done.images + done.replaced - before
     if problems:
-        raise problems[0]
+        raise type(problems[0])("\n".join(map(str, problems))) from problems[0]
     return done
 
 
-def known_files(engine: Engine, raw: Snapshot, quarantined: Snapshot) -> Rows:
-    """Return path, modificationTime and length of every file that was taken in or refused."""
-    return engine.sql(
-        "SELECT path, modificationTime, length FROM raw_images "
-        "UNION ALL SELECT path, modificationTime, length FROM quarantined_files",
-        {"raw_images": raw, "quarantined_files": quarantined},
-    )
+@dataclass
+class Intake:
+    """One landing zone's way into the tables. `done` counts what was taken in, `advance` is told of files read."""
 
+    engine: Engine
+    lake: Lake
+    settings: Settings
+    name: str
+    zone: LandingZone
+    provenance: Mapping[str, Any]
+    done: Ingested
+    advance: Progress | None = None
+    # The tables' versions that the files at hand were compared with, moved along by this run's own commits.
+    _compared_with: tuple[int, int] = field(default=(-1, -1), init=False)
 
-def _ingest_batch(
-    engine: Engine,
-    lake: Lake,
-    name: str,
-    zone: LandingZone,
-    settings: IngestSettings,
-    provenance: Mapping[str, Any],
-    done: Ingested,
-    files: Rows,
-) -> None:
-    """Check a batch of files and write it down; planned again where another run committed first."""
+    @property
+    def uri(self) -> str:
+        return self.lake.zone(self.zone.uri)
 
-    def plan_and_write() -> None:
-        raw, quarantined = pin(lake, "raw_images"), pin(lake, "quarantined_files")
+    def run(self) -> None:
+        """Take in what arrived, found by events where the zone has them, else by listing every file."""
+        if self.zone.discovery == "listing":
+            self._take_in_all()
+            return
+        manifest = Manifest.of(self.lake, self.name, self.zone)
+        pending = manifest.pending()
+        self.done.bad_events += pending.bad_lines
+        self.done.first_bad = self.done.first_bad or pending.first_bad
+        # A line that cannot be read may have named any file.
+        if pending.bad_lines or listing_due(manifest, self.settings):
+            # Taken before the listing, so that what happens during it is looked at again.
+            position, started = manifest.end(), dt.datetime.now(dt.UTC)
+            self._take_in_all()
+            manifest.advance(position, listed_at=started)
+        elif pending:
+            present, gone = look_at(self.name, self.uri, pending.paths)
+            self.take_in(present)
+            self._note(present, gone)
+            manifest.advance(pending.position)
+
+    def _take_in_all(self) -> None:
+        listing = list_files(self.name, self.zone, self.uri)
+        self.take_in(listing)
+        self._note(listing)
+
+    def take_in(self, listing: pa.Table) -> None:
+        """Take in those of the listed files that are new or changed, in micro-batches."""
+        if not listing.num_rows:
+            return
+        limits = self.settings.ingest.files_per_batch, self.settings.ingest.bytes_per_batch
+        new = self._new(listing, pin(self.lake, "raw_images"), pin(self.lake, "quarantined_files"))
+        # Apart, so that batches without a changed file are plain appends.
+        for replaces in (False, True):
+            for batch in micro_batches(_where(new, "replaces", replaces), *limits):
+                replanned(functools.partial(self._take_in_batch, batch))
+
+    def _new(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
+        """Return the files that neither table knows as they are now, and whether they take an older row's place."""
+        self._compared_with = raw.version, refused.version
+        return self.engine.sql(
+            """
+            SELECT listing.path, listing.modificationTime, listing.length, raw_images.path IS NOT NULL AS replaces
+            FROM listing LEFT JOIN raw_images ON raw_images.path = listing.path
+            LEFT JOIN refused ON refused.path = listing.path
+                AND refused.modificationTime = listing.modificationTime AND refused.length = listing.length
+            WHERE refused.path IS NULL AND (raw_images.path IS NULL
+                OR raw_images.modificationTime <> listing.modificationTime OR raw_images.length <> listing.length)
+            ORDER BY listing.path
+            """,
+            {"listing": self.engine.rows(listing), "raw_images": raw, "refused": refused},
+        ).arrow()
+
+    def _take_in_batch(self, batch: pa.Table) -> None:
+        """Check a batch of files and write it down; compared anew where another run has committed since it was."""
+        raw, refused = pin(self.lake, "raw_images"), pin(self.lake, "quarantined_files")
+        if self._compared_with != (raw.version, refused.version):
+            batch = self._new(batch.drop_columns("replaces"), raw, refused)
+        if not batch.num_rows:
+            return
+        table = raw_images_with(self.settings.ingest.capture)
         number = transaction_version(raw, TRANSACTION) + 1
-        kernel = functools.partial(
-            _check_files,
-            landing=name,
-            batch_id=f"{name}-{number:06d}",
+        limit = self.settings.ingest.max_file_bytes
+        files = self.engine.files(self.name, self.uri, batch.drop_columns("replaces"), limit, self.advance)
+        checked = files.map(self._kernel(table, number), (*table.columns, *_FOUND))
+        good, bad = checked.split_by_null("reason")
+
+        commit = Commit(self.provenance, Transaction(TRANSACTION, number))
+        replaced = _where(batch, "replaces", value=True)["path"].to_pylist()
+        if replaced:
+            paths = good.select(["path"]).arrow()["path"].to_pylist()
+            written = self.engine.replace(good, table, raw.uri, commit, where={"path": paths}) if paths else None
+            replacing = len({*paths} & {*replaced})
+        else:
+            written = self.engine.append(good, table, raw.uri, commit)
+            replacing = 0
+        refusal = Transaction(TRANSACTION, transaction_version(refused, TRANSACTION) + 1)
+        not_taken = self.engine.append(bad, QUARANTINED_FILES, refused.uri, Commit(self.provenance, refusal))
+
+        self._compared_with = written.version if written else raw.version, not_taken.version
+        self.done.images += (written.inserted if written else 0) - replacing
+        self.done.replaced += replacing
+        self.done.quarantined += not_taken.inserted
+        self.done.batches += 1
+
+    def _kernel(self, table: Table, number: int) -> Any:
+        limits = self.settings.ingest
+        return functools.partial(
+            check_files,
+            table=table,
+            landing=self.name,
+            batch_id=f"{self.name}-{number:06d}",
             load_date=dt.datetime.now(dt.UTC).date(),
-            label_rule=zone.label_rule if zone.labelled else None,
-            max_file_bytes=settings.max_file_bytes,
-            max_pixels=settings.max_pixels,
+            label_rule=self.zone.label_rule if self.zone.labelled else None,
+            max_file_bytes=limits.max_file_bytes,
+            max_pixels=limits.max_pixels,
+            keeper=Keeper(limits.storage, self.lake, self.zone.uri),
         )
-        fresh = files.without(known_files(engine, raw, quarantined), FILE_KEY)
-        good, bad = fresh.map(kernel, _CHECKED).split_by_null("reason")
-        _write_images(engine, raw, good, Commit(provenance, Transaction(TRANSACTION, number)), done)
-        refusal = Transaction(TRANSACTION, transaction_version(quarantined, TRANSACTION) + 1)
-        done.quarantined += engine.append(bad, QUARANTINED_FILES, quarantined.uri, Commit(provenance, refusal)).inserted
 
-    replanned(plan_and_write)
+    def _note(self, present: pa.Table, gone: Collection[str] | None = None) -> None:
+        """Note in `deleted_files` which known paths have gone, and which are back.
+
+        Those of `gone`; where that is not given, `present` are all files of the zone, and what is not there has gone.
+        """
+        replanned(functools.partial(self._note_planned, present, gone))
+
+    def _note_planned(self, present: pa.Table, gone: Collection[str] | None) -> None:
+        import pyarrow as pa
+
+        deleted = pin(self.lake, DELETED_FILES.name)
+        has_gone = "present.path IS NULL" if gone is None else "known.path IN (SELECT path FROM gone)"
+        changed = self.engine.sql(
+            f"""
+            WITH known AS (
+                SELECT path FROM raw_images WHERE landing = '{self.name}'
+                UNION SELECT path FROM quarantined_files WHERE landing = '{self.name}'
+            ), noted AS (
+                SELECT * FROM deleted_files WHERE landing = '{self.name}' AND returned_at IS NULL
+            )
+            SELECT known.path, CAST(NULL AS TIMESTAMP) AS deleted_at FROM known
+            LEFT JOIN present ON present.path = known.path LEFT JOIN noted ON noted.path = known.path
+            WHERE {has_gone} AND noted.path IS NULL
+            UNION ALL SELECT noted.path, noted.deleted_at FROM noted JOIN present ON present.path = noted.path
+            """,  # noqa: S608 - a zone's name is checked, the rest is constant
+            {
+                "raw_images": pin(self.lake, "raw_images"),
+                "quarantined_files": pin(self.lake, "quarantined_files"),
+                "deleted_files": deleted,
+                "present": self.engine.rows(present.select(["path"])),
+                "gone": self.engine.rows(pa.table({"path": pa.array(gone or [], pa.string())})),
+            },
+        ).arrow()
+        now = dt.datetime.now(dt.UTC)
+        rows = [
+            {
+                "path": row["path"],
+                "landing": self.name,
+                "deleted_at": row["deleted_at"] or now,
+                "returned_at": row["deleted_at"] and now,
+            }
+            for row in changed.to_pylist()
+            if row["deleted_at"] or self._takes_in(row["path"])
+        ]
+        if rows:
+            noted = self.engine.rows(pa.Table.from_pylist(rows, schema=DELETED_FILES.schema))
+            self.engine.merge(noted, DELETED_FILES, deleted.uri, Commit(self.provenance))
+        returned = sum(row["returned_at"] is not None for row in rows)
+        self.done.returned += returned
+        self.done.deleted += len(rows) - returned
+
+    def _takes_in(self, path: str) -> bool:
+        """Whether a listing looks at the path at all: what a new pattern leaves out has not gone."""
+        return self.zone.takes_in(path[len(self.name) + 1 :])
 
 
-def _write_images(engine: Engine, raw: Snapshot, good: Rows, commit: Commit, done: Ingested) -> None:
-    """Append new files; a batch with changed ones takes the place of their old rows, in one commit either way."""
-    paths = good.select(["path"])
-    changed = (
-        engine.sql(
-            "SELECT COUNT(*) AS changed FROM raw_images JOIN batch ON raw_images.path = batch.path",
-            {"raw_images": raw, "batch": paths},
-        )
-        .arrow()["changed"][0]
-        .as_py()
-    )
-    if changed:
-        batch = paths.arrow()["path"].to_pylist()
-        written = engine.replace(good, RAW_IMAGES, raw.uri, commit, where={"path": batch})
-    else:
-        written = engine.append(good, RAW_IMAGES, raw.uri, commit)
-    done.images += written.inserted - changed
-    done.replaced += changed
-    done.batches += 1
+def listing_due(manifest: Manifest, settings: Settings) -> bool:
+    """Whether a zone with events is to be listed, for those that were missed."""
+    since = manifest.listed_at
+    return since is None or dt.datetime.now(dt.UTC) - since >= dt.timedelta(minutes=settings.ingest.reconcile_minutes)
 
 
-def _check_files(
+def check_files(
     batch: pa.RecordBatch,
     *,
+    table: Table,
     landing: str,
     batch_id: str,
     load_date: dt.date,
     label_rule: str | None,
     max_file_bytes: int,
     max_pixels: int,
+    keeper: Keeper,
 ) -> pa.RecordBatch:
-    """Kernel: files validated and hashed, with where and when they came in."""
+    """Kernel: files validated, hashed and put where their bytes are kept, with where and when they came in."""
     import pyarrow as pa
 
     checked = validate_files(batch, label_rule=label_rule, max_file_bytes=max_file_bytes, max_pixels=max_pixels)
@@ -175,8 +299,31 @@ def _check_files(
         "landing": pa.repeat(pa.scalar(landing), batch.num_rows),
         "load_date": pa.repeat(pa.scalar(load_date, pa.date32()), batch.num_rows),
         "batch_id": pa.repeat(pa.scalar(batch_id), batch.num_rows),
+        "dropped_at": pa.nulls(batch.num_rows, arrow_type("timestamp")),
     }
-    return pa.RecordBatch.from_pydict({column.name: columns[column.name] for column in _CHECKED})
+    columns |= _captured(table, checked)
+    columns |= keeper.keep(checked)
+    return pa.RecordBatch.from_pydict({column.name: columns[column.name] for column in (*table.columns, *_FOUND)})
+
+
+def _captured(table: Table, checked: pa.RecordBatch) -> dict[str, pa.Array]:
+    """Return what cameras wrote down, for those columns of it that the table has; null for what is no image."""
+    import pyarrow as pa
+
+    wanted = [column for column in CAPTURE if column.name in table.names]
+    if not wanted:
+        return {}
+    from dlassets.images.capture import capture
+
+    pairs = zip(checked["content"], checked["reason"], strict=True)
+    rows = [{} if reason.is_valid else capture(content.as_py()) for content, reason in pairs]
+    return {c.name: pa.array([row.get(c.name) for row in rows], table.schema.field(c.name).type) for c in wanted}
+
+
+def _where(table: pa.Table, column: str, value: bool) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return table.filter(pc.equal(table[column], value))
 
 
 @dataclass(frozen=True)
@@ -188,16 +335,16 @@ class Waiting:
     digest: str
 
 
-def waiting_files(lake: Lake, name: str, zone: LandingZone) -> Waiting:
-    """Return what waits in a zone: a listing against the tables, without a JVM on either engine.
+def waiting_files(lake: Lake, settings: Settings, name: str) -> Waiting:
+    """Return what waits in a zone: a look without a JVM, on either engine.
 
     Raises DlassetsError where the zone is not there or cannot be listed.
     """
     from dlassets.engines.local import LocalEngine
 
-    uri = lake.zone(zone.uri)
-    engine = LocalEngine()
-    known = known_files(engine, pin(lake, "raw_images"), pin(lake, "quarantined_files"))
-    listing = engine.rows(list_files(name, zone, uri)).without(known, FILE_KEY).arrow().sort_by("path")
-    digest = hashlib.sha256(repr(listing.to_pydict()).encode()).hexdigest()[:16]
-    return Waiting(uri, listing.num_rows, digest)
+    zone = settings.landing[name]
+    intake = Intake(LocalEngine(), lake, settings, name, zone, {}, Ingested())
+    listing = list_files(name, zone, intake.uri)
+    new = intake._new(listing, pin(lake, "raw_images"), pin(lake, "quarantined_files"))  # noqa: SLF001 - its own module
+    digest = hashlib.sha256(repr(new.to_pydict()).encode()).hexdigest()[:16]
+    return Waiting(intake.uri, new.num_rows, digest)

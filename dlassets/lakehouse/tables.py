@@ -7,7 +7,8 @@ read it each time a code location loads.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -92,13 +93,13 @@ RAW_IMAGES = Table(
         PATH,
         Column("modificationTime", "timestamp", "When the file was last written.", nullable=False),
         Column("length", "bigint", "Size of the file, in bytes.", nullable=False),
-        Column("content", "binary", "The file's bytes; null where `stored` says that they are elsewhere."),
+        Column("content", "binary", "The file's bytes; null where `location` says that they are elsewhere."),
         IMAGE_ID,
         Column("landing", "string", "The landing zone it came through.", nullable=False),
         Column("folder", "string", "Name of its parent folder; empty at the zone's top."),
         Column("load_date", "date", "Day it was taken in (UTC).", nullable=False),
         Column("batch_id", "string", "The micro-batch that took it in.", nullable=False),
-        Column("stored", "string", "Where the bytes are: table (or null), files or landing."),
+        Column("location", "string", "Where the bytes are if not in `content`: within the lake's root, or a URI."),
     ),
     key=("path",),
     partition_by=("load_date",),
@@ -115,6 +116,12 @@ CAPTURE = (
     Column("latitude", "double", "Degrees north where the photo was taken, by its EXIF."),
     Column("longitude", "double", "Degrees east where the photo was taken, by its EXIF."),
 )
+
+
+def raw_images_with(capture: Sequence[str]) -> Table:
+    """Return `raw_images` with those columns of CAPTURE that are named."""
+    return replace(RAW_IMAGES, columns=(*RAW_IMAGES.columns, *(c for c in CAPTURE if c.name in capture)))
+
 
 QUARANTINED_FILES = Table(
     "quarantined_files",

@@ -1,14 +1,14 @@
 """What an engine does, said once: both must do it, and go on from what the other left."""
 
 import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dlassets.engines.base import Commit, Engine, Rows, Transaction, Written
+from dlassets.engines.files import list_files, look_at
+from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, provenance_of, transaction_version
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ZONE = LandingZone(uri="zone", labelled=False)
-FILE_KEY = ["path", "modificationTime", "length"]
 
 
 def prediction(name: str, confidence: float = 0.5) -> dict[str, Any]:
@@ -244,13 +243,10 @@ class TestReading:
         import pyarrow as pa
 
         rows = engine.rows(pa.table({"a": [1, 2, 3, 4], "b": [1, 1, 2, 2], "c": ["x", None, None, "y"]}))
-        known = engine.rows(pa.table({"b": [1, 2, 2], "other": [0, 0, 0], "a": [1, 4, 5]}))
 
-        left = rows.without(known, ["a", "b"])
         missing, there = rows.split_by_null("c")
 
-        assert left.arrow().sort_by("a").to_pylist() == [{"a": 2, "b": 1, "c": None}, {"a": 3, "b": 2, "c": None}]
-        assert left.count() == 2
+        assert rows.count() == 4
         assert rows.select(["c", "a"]).arrow().sort_by("a").to_pylist()[0] == {"c": "x", "a": 1}
         assert missing.arrow()["a"].to_pylist() == [2, 3]
         assert there.arrow()["a"].to_pylist() == [1, 4]
@@ -272,9 +268,8 @@ class TestReading:
             )
 
         # What it works on is found by looking at the very table it is written to, as scoring does.
-        new = engine.rows(_paths("a", "b", "c")).without(
-            engine.sql("SELECT path FROM p", {"p": pin(lake, "predictions")}), ["path"]
-        )
+        tables = {"n": engine.rows(_paths("a", "b", "c")), "p": pin(lake, "predictions")}
+        new = engine.sql("SELECT path FROM n WHERE path NOT IN (SELECT path FROM p)", tables)
         rows = new.map(scored, PREDICTIONS.columns)
 
         assert rows.count() == 2
@@ -355,15 +350,13 @@ class TestHandingOver:
         assert mapped(local_engine) == mapped(spark_engine)
 
 
-class Arrivals:
-    """A landing zone, and what an engine handed over of it; `known` is what it handed over before."""
+class Landed:
+    """A landing zone with files in it."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
         self.zone = folder / "a zone"
         self.zone.mkdir()
-        self.checkpoint = folder / "checkpoint"
-        self.batches: list[pa.Table] = []
         self.progress: list[int] = []
 
     def land(self, *names: str, content: bytes = b"jpeg") -> None:
@@ -371,118 +364,89 @@ class Arrivals:
             (self.zone / name).parent.mkdir(parents=True, exist_ok=True)
             (self.zone / name).write_bytes(content)
 
-    def handle(self, rows: Rows) -> None:
-        self.batches.append(rows.without(self.known(), FILE_KEY).arrow())
+    def listing(self) -> "pa.Table":
+        return list_files("in", ZONE, str(self.zone))
 
-    def known(self) -> Rows:
-        import pyarrow as pa
-
-        schema = pa.schema([RAW_IMAGES.schema.field(name) for name in FILE_KEY])
-        batches = [batch.select(FILE_KEY).cast(schema) for batch in self.batches]
-        return self.engine.rows(pa.concat_tables([schema.empty_table(), *batches]))
-
-    def taken_in(
-        self, limits: tuple[int, int] = (100, 10_000), handle: Callable[[Rows], None] | None = None
-    ) -> list[str]:
-        """Take in, and return the paths of what is new."""
-        before = len(self.batches)
-        self.engine.arrivals(
-            "in",
-            ZONE,
-            str(self.zone),
-            str(self.checkpoint),
-            self.known,
-            handle or self.handle,
-            limits,
-            self.progress.append,
+    def read(self, listing: "pa.Table | None" = None, most_bytes: int = 1000) -> list[dict[str, Any]]:
+        """Return the files of a listing (by default of what is there now) as the engine reads them, by path."""
+        files = self.engine.files(
+            "in", str(self.zone), self.listing() if listing is None else listing, most_bytes, self.progress.append
         )
-        return sorted(path for batch in self.batches[before:] for path in batch["path"].to_pylist())
+        return sorted(files.arrow().to_pylist(), key=lambda row: row["path"])
 
 
 @pytest.fixture
-def arrivals(engine: Engine, tmp_path: Path) -> Arrivals:
-    return Arrivals(engine, tmp_path)
+def landed(engine: Engine, tmp_path: Path) -> Landed:
+    return Landed(engine, tmp_path)
 
 
-class TestArrivals:
-    def test_a_file_comes_with_its_path_in_the_zone_time_length_and_bytes(self, arrivals: Arrivals) -> None:
-        arrivals.land("001.dress/a.jpg", content=b"\xff\xd8 bytes")
-        os.utime(arrivals.zone / "001.dress/a.jpg", ns=(0, NOON.timestamp().__int__() * 10**9 + 123_456_789))
+class TestFiles:
+    def test_a_file_comes_with_its_path_in_the_zone_time_length_and_bytes(self, landed: Landed) -> None:
+        landed.land("001.dress/a.jpg", content=b"\xff\xd8 bytes")
+        os.utime(landed.zone / "001.dress/a.jpg", ns=(0, NOON.timestamp().__int__() * 10**9 + 123_456_789))
 
-        arrivals.taken_in()
-
-        assert [batch.to_pylist() for batch in arrivals.batches] == [
-            [
-                {
-                    "path": "in/001.dress/a.jpg",
-                    "modificationTime": NOON.replace(microsecond=123_000),
-                    "length": 8,
-                    "content": b"\xff\xd8 bytes",
-                }
-            ]
+        assert landed.read() == [
+            {
+                "path": "in/001.dress/a.jpg",
+                "modificationTime": NOON.replace(microsecond=123_000),
+                "length": 8,
+                "content": b"\xff\xd8 bytes",
+            }
         ]
-        assert sum(arrivals.progress) == 1
+        assert sum(landed.progress) == 1
 
-    def test_names_of_any_kind_and_the_pattern(self, arrivals: Arrivals) -> None:
+    def test_names_of_any_kind_are_read(self, landed: Landed) -> None:
         names = ["a b/ü é.JPG", "p%20q/100%.jpeg", "h#a/?q.jpg", "gl[ob]/{a,b}*.jpg", "back\\slash.jpg", "co:lon.jpg"]
-        arrivals.land(*names, "quo'te\".jpg", "no.txt", "jpg", "x.jpg.part")
-        arrivals.land("empty.jpg", content=b"")
-        arrivals.land(".hidden/x.jpg", "_hidden/x.jpg", "d/.x.jpg", "d/_x.jpg", "d/_a=b/x.jpg")
+        names += ["quo'te\".jpg", "li\nne.jpg", "no extension", "n" * 251 + ".jpg", "cafe\u0301.jpg", "caf\u00e9.jpg"]
+        for name in names:
+            landed.land(name, content=name.encode())
 
-        assert arrivals.taken_in() == sorted(f"in/{name}" for name in [*names, "quo'te\".jpg", "empty.jpg"])
+        assert {row["path"]: row["content"] for row in landed.read()} == {f"in/{n}": n.encode() for n in names}
 
-    def test_only_what_is_new_or_changed_is_handed_over(self, arrivals: Arrivals) -> None:
-        arrivals.land("a.jpg", "b.jpg")
-        assert arrivals.taken_in() == ["in/a.jpg", "in/b.jpg"]
-        assert arrivals.taken_in() == []
+    def test_hidden_names_and_those_outside_the_pattern_are_not_listed(self, landed: Landed) -> None:
+        landed.land(".hidden/x.jpg", "_hidden/x.jpg", "d/.x.jpg", "d/_x.jpg", "d/_a=b/x.jpg", "_temporary/0/x.jpg")
+        landed.land("a.jpg", "b.png", "c.txt")
 
-        arrivals.land("a.jpg", content=b"other bytes")
-        arrivals.land("c/d.jpg")
-        assert arrivals.taken_in() == ["in/a.jpg", "in/c/d.jpg"]
-        contents = {row["path"]: row["content"] for batch in arrivals.batches for row in batch.to_pylist()}
-        assert contents["in/a.jpg"] == b"other bytes"
+        assert sorted(landed.listing()["path"].to_pylist()) == ["in/a.jpg", "in/b.png", "in/c.txt"]
+        pictures = LandingZone(uri="zone", labelled=False, pattern=r"\.(jpg|png)$")
+        assert sorted(list_files("in", pictures, str(landed.zone))["path"].to_pylist()) == ["in/a.jpg", "in/b.png"]
 
-        shutil.rmtree(arrivals.checkpoint, ignore_errors=True)
-        assert arrivals.taken_in() == []
+    def test_a_file_that_has_gone_has_no_row(self, landed: Landed) -> None:
+        landed.land("a.jpg", "gone.jpg")
+        listing = landed.listing()
+        (landed.zone / "gone.jpg").unlink()
 
-    def test_a_batch_ends_at_so_many_files_or_bytes(self, arrivals: Arrivals) -> None:
-        arrivals.land(*(f"{number}.jpg" for number in range(7)))
-        arrivals.land("big.jpg", content=b"x" * 200)
+        assert [row["path"] for row in landed.read(listing)] == ["in/a.jpg"]
 
-        arrivals.taken_in(limits=(3, 100))
+    def test_a_file_that_is_too_large_or_no_file_any_more_has_no_bytes(self, landed: Landed) -> None:
+        landed.land("a.jpg", "large.jpg", content=b"12345")
+        landed.land("large.jpg", content=b"x" * 11)
+        listing = landed.listing()
+        (landed.zone / "a.jpg").unlink()
+        (landed.zone / "a.jpg").mkdir()
 
-        assert sum(batch.num_rows for batch in arrivals.batches) == 8
-        assert max(batch.num_rows for batch in arrivals.batches) == 3
-        assert [
-            1 for batch in arrivals.batches if "in/big.jpg" in batch["path"].to_pylist() and batch.num_rows > 1
-        ] == []
+        assert [(row["path"], row["content"]) for row in landed.read(listing, most_bytes=10)] == [
+            ("in/a.jpg", None),
+            ("in/large.jpg", None),
+        ]
 
-    def test_an_error_comes_out_as_it_is_and_the_batch_comes_again(self, arrivals: Arrivals) -> None:
-        def fail(_: Rows) -> None:
-            raise ConflictError("another run was first")
-
-        arrivals.land("a.jpg", "gone.jpg")
-        with pytest.raises(ConflictError, match=r"^another run was first$"):
-            arrivals.taken_in(handle=fail)
-        (arrivals.zone / "gone.jpg").unlink()
-
-        assert arrivals.taken_in() == ["in/a.jpg"]
-
-    def test_a_file_that_goes_before_it_is_read_is_left_out(self, arrivals: Arrivals) -> None:
-        def remove_first(rows: Rows) -> None:
-            (arrivals.zone / "gone.jpg").unlink()
-            arrivals.handle(rows)
-
-        arrivals.land("a.jpg", "gone.jpg")
-
-        assert arrivals.taken_in(handle=remove_first) == ["in/a.jpg"]
-
-    def test_a_zone_that_is_empty_or_missing(self, arrivals: Arrivals) -> None:
-        assert arrivals.taken_in() == []
-        arrivals.zone.rmdir()
+    def test_a_zone_that_is_empty_or_missing(self, landed: Landed) -> None:
+        assert landed.read() == []
+        landed.zone.rmdir()
 
         with pytest.raises(DlassetsError, match=r"'in' is not there: .*a zone.*Create the folder"):
-            arrivals.taken_in()
+            landed.listing()
+
+
+class TestLookingAtPaths:
+    def test_it_says_what_a_listing_would_and_what_is_not_there(self, tmp_path: Path) -> None:
+        zone = Landed(LocalEngine(), tmp_path)
+        zone.land("a b.jpg", "d/e.jpg")
+
+        found, gone = look_at("in", str(zone.zone), ["d/e.jpg", "a b.jpg", "never.jpg", "d"])
+
+        assert found.sort_by("path") == zone.listing().sort_by("path")
+        assert gone == ["in/never.jpg", "in/d"]
 
 
 @pytest.mark.spark

@@ -230,15 +230,14 @@ def test_what_was_read_stands_in_the_table_s_log(lake: Lake, settings: Settings,
 
 
 def test_waiting_files_are_counted_until_they_are_in(lake: Lake, settings: Settings, landing: Path) -> None:
-    zone = settings.landing["labeled"]
-    waiting = waiting_files(lake, "labeled", zone)
+    waiting = waiting_files(lake, settings, "labeled")
     assert waiting.files == 3
-    assert waiting_files(lake, "labeled", zone).digest == waiting.digest
+    assert waiting_files(lake, settings, "labeled").digest == waiting.digest
 
     ingest(LocalEngine(), lake, settings, {})
-    assert waiting_files(lake, "labeled", zone).files == 0
+    assert waiting_files(lake, settings, "labeled").files == 0
 
     put(landing / "labeled/001.cat/late.jpg", photo(61))
-    late = waiting_files(lake, "labeled", zone)
+    late = waiting_files(lake, settings, "labeled")
     assert late.files == 1
     assert late.digest != waiting.digest

@@ -6,15 +6,22 @@ import dagster as dg
 
 from dlassets.defs.common import INGEST, provenance, table_result, table_spec
 from dlassets.engines.base import Commit, Written
-from dlassets.lakehouse.tables import HUMAN_LABELS, IMAGE_PROFILES, LABELED_IMAGES, QUARANTINED_FILES, RAW_IMAGES
+from dlassets.lakehouse.tables import (
+    DELETED_FILES,
+    HUMAN_LABELS,
+    IMAGE_PROFILES,
+    LABELED_IMAGES,
+    QUARANTINED_FILES,
+    RAW_IMAGES,
+)
 from dlassets.resources.lake import LakeResource
 from dlassets.resources.progress import LoggedProgress
 
 
 @dg.multi_asset(
-    specs=[table_spec(RAW_IMAGES, INGEST), table_spec(QUARANTINED_FILES, INGEST)],
-    description="Take every new or changed file of every landing zone in, once.",
-    can_subset=True,  # so that `--select raw_images` will do; both tables are written whichever is asked for
+    specs=[table_spec(table, INGEST) for table in (RAW_IMAGES, QUARANTINED_FILES, DELETED_FILES)],
+    description="Take every new or changed file of every landing zone in, once, and note what has gone.",
+    can_subset=True,  # so that `--select raw_images` will do; all three are written whichever is asked for
 )
 def ingested_files(
     context: dg.AssetExecutionContext,
@@ -28,11 +35,18 @@ def ingested_files(
     done = ingest(lake.engine, lake.lake, lake.settings, origin.as_dict(), report)
     taken_in = Written(0, done.images, done.replaced, changed=done.images + done.replaced > 0)
     refused = Written(0, done.quarantined, changed=done.quarantined > 0)
+    gone = Written(0, done.deleted, done.returned, changed=done.deleted + done.returned > 0)
+    if done.bad_events:
+        context.log.warning(
+            f"{done.bad_events} lines of event files could not be read, so every file was listed instead. The first: "
+            f"{done.first_bad}"
+        )
     results = (
         table_result(
             lake, RAW_IMAGES, taken_in, origin, metadata={"batches": done.batches, "by_landing_zone": done.zones}
         ),
         table_result(lake, QUARANTINED_FILES, refused, origin),
+        table_result(lake, DELETED_FILES, gone, origin),
     )
     yield from (result for result in results if result.asset_key in context.selected_asset_keys)
 

@@ -96,7 +96,7 @@ def trained_model(
     is_new = run is None
     if run is None:
         splits = read_splits(inputs.training_set)
-        photos = functools.partial(photos_of, lake.engine, raw)
+        photos = functools.partial(photos_of, lake.engine, lake.lake, raw)
         tags = {"dagster_asset": TRAINED_MODEL, "mlflow.note.content": _link_back(lake, context.run.run_id)}
         with mlflow.run() as tracking:
             train_and_log(tracking, inputs, splits, trainer.fit, photos, tags, progress.of(context, "epochs"))

@@ -1,0 +1,140 @@
+"""Where photos' bytes are kept, in three forms: in the table, as files of the lake, or where they arrived.
+
+`raw_images.location` says of each row where its bytes are, so one lake may hold rows of all three forms: null where
+they stand in `content`, else a path within the lake's root, or a URI.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dlassets.engines.base import Engine, Rows, Snapshot
+from dlassets.engines.files import filesystem_of, read_bytes
+from dlassets.lakehouse.lake import Lake, is_uri
+from dlassets.lakehouse.tables import Column
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.fs as pafs
+
+    from dlassets.engines.base import Kernel, Progress
+
+# SQL over `raw_images` and `deleted_files`: the rows whose bytes are still to be had.
+REACHABLE = """
+    SELECT raw_images.path, raw_images.image_id FROM raw_images
+    LEFT JOIN deleted_files ON deleted_files.path = raw_images.path AND deleted_files.returned_at IS NULL
+    WHERE deleted_files.path IS NULL OR raw_images.location IS NULL OR raw_images.location LIKE 'files/%'
+"""
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Puts the bytes of arriving photos where the setting `ingest.storage` says. `zone` is the landing zone's URI."""
+
+    storage: Literal["table", "files", "landing"]
+    lake: Lake
+    zone: str
+
+    def keep(self, checked: pa.RecordBatch) -> dict[str, pa.Array]:
+        """Return the columns content and location for checked files; written where they are kept as files.
+
+        `checked` has path, content, image_id and reason. What is no usable image is kept nowhere.
+        """
+        import pyarrow as pa
+
+        rows = checked.num_rows
+        if self.storage == "table":
+            return {"content": checked["content"], "location": pa.nulls(rows, pa.string())}
+        names = ("path", "content", "image_id", "reason")
+        locations = [
+            None if reason.is_valid else self._kept(path.as_py(), content, image_id.as_py())
+            for path, content, image_id, reason in zip(*(checked[name] for name in names), strict=True)
+        ]
+        return {"content": pa.nulls(rows, pa.binary()), "location": pa.array(locations, pa.string())}
+
+    def _kept(self, path: str, content: pa.BinaryScalar, image_id: str) -> str:
+        if self.storage == "files":
+            location = f"files/{image_id[:2]}/{image_id}"
+            _write_once(f"{self.lake.root}/{location}", content.as_py())
+            return location
+        folder = self.zone if is_uri(self.zone) or self.zone.startswith("/") else f"landing/{self.zone}"
+        return f"{folder.rstrip('/')}/{path.split('/', 1)[1]}"
+
+
+def map_images(
+    engine: Engine,
+    lake: Lake,
+    raw_images: Snapshot,
+    paths: Rows,
+    kernel: Kernel,
+    returns: Sequence[Column],
+    progress: Progress | None = None,
+) -> Rows:
+    """Run `kernel` over path, image_id and content of these paths' images, wherever the bytes are kept.
+
+    An image whose bytes have gone, or are no longer those that were taken in, has no row.
+    """
+    columns = ("path", "image_id", "content", "location")
+    return engine.map(raw_images, columns, paths, functools.partial(_filled, lake, kernel), returns, progress)
+
+
+def _filled(lake: Lake, kernel: Kernel, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Kernel: `kernel`, on rows that have all their bytes."""
+    import pyarrow as pa
+
+    elsewhere = batch["location"]
+    if elsewhere.null_count < batch.num_rows:
+        columns = zip(*(batch[name] for name in ("content", "location", "image_id")), strict=True)
+        contents = [
+            _read(lake, location.as_py(), image_id.as_py()) if location.is_valid else content.as_py()
+            for content, location, image_id in columns
+        ]
+        found = pa.array(contents, pa.binary())
+        batch = batch.set_column(batch.schema.get_field_index("content"), "content", found).filter(found.is_valid())
+    return kernel(batch.drop_columns(["location"]))
+
+
+def _read(lake: Lake, location: str, image_id: str) -> bytes | None:
+    filesystem, path = _place(location if is_uri(location) or location.startswith("/") else lake.under(location))
+    try:
+        data = read_bytes(filesystem, path)
+    except FileNotFoundError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == image_id else None
+
+
+def _place(location: str) -> tuple[pafs.FileSystem, str]:
+    """Return what reads a location. Nothing in its path is escaped, so it is not taken for a URI as a whole."""
+    import pyarrow.fs as pafs
+
+    if not is_uri(location):
+        return pafs.LocalFileSystem(), location
+    scheme, rest = location.split("://", 1)
+    return (pafs.LocalFileSystem(), rest) if scheme == "file" else (_bucket(scheme, rest.split("/", 1)[0]), rest)
+
+
+@functools.lru_cache
+def _bucket(scheme: str, name: str) -> pafs.FileSystem:
+    return filesystem_of(f"{scheme}://{name}")[0]
+
+
+def _write_once(location: str, data: bytes) -> None:
+    """Write a file named by its bytes in one step; one that is there has them already."""
+    filesystem, path = _place(location)
+    if is_uri(location) and not location.startswith("file://"):
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(data)
+        return
+    target = Path(path)
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as new:
+        new.write(data)
+    Path(new.name).replace(target)
