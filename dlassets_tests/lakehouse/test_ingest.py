@@ -9,6 +9,7 @@ import pytest
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
+from dlassets.lakehouse.events import Manifest
 from dlassets.lakehouse.ingest import Ingested, ingest, waiting_files
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, provenance_of
@@ -241,3 +242,149 @@ def test_waiting_files_are_counted_until_they_are_in(lake: Lake, settings: Setti
     late = waiting_files(lake, settings, "labeled")
     assert late.files == 1
     assert late.digest != waiting.digest
+
+
+def deleted(engine: Engine, lake: Lake) -> dict[object, bool]:
+    """Every path that is noted as gone, and whether it has come back."""
+    return {path: back is not None for path, back in rows(engine, lake, "deleted_files", "path, returned_at")}
+
+
+def test_a_file_that_has_gone_is_noted_and_its_row_stays(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    put(landing / "unlabeled/bad.jpg", b"no picture")
+    ingest(engine, lake, settings, {})
+    (landing / "labeled/001.cat/a.jpg").unlink()
+    (landing / "unlabeled/bad.jpg").unlink()
+
+    done = ingest(engine, lake, settings, {})
+
+    assert (done.deleted, done.returned) == (2, 0)
+    assert deleted(engine, lake) == {"labeled/001.cat/a.jpg": False, "unlabeled/bad.jpg": False}
+    assert len(rows(engine, lake, "raw_images", "path")) == 4
+    version = pin(lake, "deleted_files").version
+    assert ingest(engine, lake, settings, {}).deleted == 0
+    assert pin(lake, "deleted_files").version == version
+
+
+def test_a_file_that_is_back_is_noted_too_and_taken_in_where_it_is_another(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    place = landing / "labeled/001.cat/a.jpg"
+    ingest(engine, lake, settings, {})
+    place.rename(landing / "kept")
+    ingest(engine, lake, settings, {})
+    (landing / "kept").rename(place)
+
+    done = ingest(engine, lake, settings, {})
+
+    assert (done.images, done.replaced, done.returned) == (0, 0, 1)
+    assert deleted(engine, lake) == {"labeled/001.cat/a.jpg": True}
+    place.unlink()
+    assert ingest(engine, lake, settings, {}).deleted == 1
+    put(place, photo(200, (9, 9)))
+    done = ingest(engine, lake, settings, {})
+    assert (done.images, done.replaced, done.returned) == (0, 1, 1)
+    assert deleted(engine, lake) == {"labeled/001.cat/a.jpg": True}
+
+
+def test_what_a_new_pattern_leaves_out_has_not_gone(lake: Lake, settings: Settings, landing: Path) -> None:
+    ingest(LocalEngine(), lake, settings, {})
+    zones = {name: zone.model_copy(update={"pattern": r"\.JPG$"}) for name, zone in settings.landing.items()}
+
+    assert ingest(LocalEngine(), lake, settings.model_copy(update={"landing": zones}), {}).deleted == 0
+
+
+def test_the_same_bytes_under_two_paths_are_one_image_with_two_paths(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    put(landing / "unlabeled/copy of a.jpg", photo(10))
+
+    ingest(engine, lake, settings, {})
+
+    paths = {}
+    for path, image in rows(engine, lake, "raw_images", "path, image_id"):
+        paths.setdefault(image, []).append(path)
+    assert ["labeled/001.cat/a.jpg", "unlabeled/copy of a.jpg"] in paths.values()
+    assert len(paths) == 4
+
+
+class TestEvents:
+    """Zones that are read by their events. The first look, which knows of no listing yet, lists them."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings, engine: Engine, lake: Lake, landing: Path) -> Settings:
+        assert landing.is_dir()
+        zones = {name: zone.model_copy(update={"discovery": "events"}) for name, zone in settings.landing.items()}
+        settings = settings.model_copy(update={"landing": zones})
+        assert ingest(engine, lake, settings, {}).images == 4
+        return settings
+
+    def note(self, lake: Lake, settings: Settings, *paths: str) -> None:
+        Manifest.of(lake, "unlabeled", settings.landing["unlabeled"]).note([(path, "created") for path in paths])
+
+    def test_only_files_with_an_event_are_looked_at(
+        self, engine: Engine, lake: Lake, settings: Settings, landing: Path
+    ) -> None:
+        put(landing / "unlabeled/told.jpg", photo(41))
+        put(landing / "unlabeled/2026/01/d.jpg", photo(42, (8, 8)))
+        put(landing / "unlabeled/untold.jpg", photo(43))
+        self.note(lake, settings, "told.jpg", "2026/01/d.jpg", "told.jpg", "never there.jpg")
+
+        done = ingest(engine, lake, settings, {})
+
+        assert (done.images, done.replaced, done.deleted) == (1, 1, 0)
+        assert ingest(engine, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
+
+    def test_a_file_that_an_event_names_and_that_has_gone_is_noted(
+        self, engine: Engine, lake: Lake, settings: Settings, landing: Path
+    ) -> None:
+        (landing / "unlabeled/2026/01/d.jpg").unlink()
+        self.note(lake, settings, "2026/01/d.jpg")
+
+        assert ingest(engine, lake, settings, {}).deleted == 1
+        assert deleted(engine, lake) == {"unlabeled/2026/01/d.jpg": False}
+
+    def test_a_listing_finds_what_events_missed_when_it_is_due(
+        self, engine: Engine, lake: Lake, settings: Settings, landing: Path
+    ) -> None:
+        put(landing / "unlabeled/untold.jpg", photo(43))
+        assert ingest(engine, lake, settings, {}).images == 0
+
+        due = settings.model_copy(update={"ingest": IngestSettings(reconcile_minutes=1e-9)})
+        assert ingest(engine, lake, due, {}).images == 1
+
+    def test_a_line_that_cannot_be_read_has_every_file_listed(
+        self, engine: Engine, lake: Lake, settings: Settings, landing: Path
+    ) -> None:
+        put(landing / "unlabeled/untold.jpg", photo(43))
+        Path(lake.events("unlabeled")).mkdir(parents=True, exist_ok=True)
+        (Path(lake.events("unlabeled")) / "producer.jsonl").write_text('{"path": "unt\n')
+
+        done = ingest(engine, lake, settings, {})
+
+        assert (done.images, done.bad_events) == (1, 1)
+        assert "producer.jsonl" in str(done.first_bad)
+        assert ingest(engine, lake, settings, {}).bad_events == 0
+
+    def test_lost_notes_of_where_reading_stopped_add_nothing(
+        self, engine: Engine, lake: Lake, settings: Settings, landing: Path
+    ) -> None:
+        put(landing / "unlabeled/told.jpg", photo(41))
+        self.note(lake, settings, "told.jpg")
+        ingest(engine, lake, settings, {})
+        versions = pin(lake, "raw_images"), pin(lake, "deleted_files")
+        shutil.rmtree(lake.checkpoint("ingest-unlabeled"))
+
+        assert ingest(engine, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
+        assert (pin(lake, "raw_images"), pin(lake, "deleted_files")) == versions
+
+    def test_nothing_new_opens_no_table(self, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So that a look costs the same, however many files there are."""
+
+        def fail(*_: object) -> None:
+            raise AssertionError("a table was opened")
+
+        monkeypatch.setattr("deltalake.DeltaTable.__init__", fail)
+
+        ingest(LocalEngine(), lake, settings, {})

@@ -1,0 +1,140 @@
+"""The three forms in which photos' bytes are kept: the same rows, and the same bytes for whoever asks for them."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dlassets.engines.base import Engine
+from dlassets.engines.local import LocalEngine
+from dlassets.images.profile import profile_images
+from dlassets.lakehouse.derived import derive
+from dlassets.lakehouse.ingest import ingest
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.photos import photos_of
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import IMAGE_PROFILES
+from dlassets.settings import IngestSettings, Settings
+from dlassets_tests.lakehouse.test_ingest import photo, put, rows
+
+ARRIVED = {
+    "labeled/001.cat/a b ü%20#.jpg": photo(10),
+    "labeled/012.dog/c.jpg": photo(30),
+    "unlabeled/2026/d.jpg": photo(40),
+    "unlabeled/same as c.jpg": photo(30),
+}
+
+
+@pytest.fixture(params=["table", "files", "landing"])
+def storage(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def landing(lake: Lake) -> Path:
+    for place, content in ARRIVED.items():
+        put(Path(lake.zone(place)), content)
+    put(Path(lake.zone("unlabeled/broken.jpg")), b"no picture")
+    return Path(lake.zone(""))
+
+
+@pytest.fixture
+def settings(lake: Lake, storage: str) -> Settings:
+    return Settings(root=lake.root, ingest=IngestSettings(storage=storage))
+
+
+def bytes_of(engine: Engine, lake: Lake) -> dict[str, bytes]:
+    raw = pin(lake, "raw_images")
+    return photos_of(engine, lake, raw, [str(path) for (path,) in rows(engine, lake, "raw_images", "path")])
+
+
+def profiled(engine: Engine, lake: Lake) -> int:
+    return derive(engine, lake, pin(lake, "raw_images"), IMAGE_PROFILES, profile_images, {}).inserted
+
+
+def test_the_same_rows_and_bytes_in_every_form(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path, storage: str
+) -> None:
+    done = ingest(engine, lake, settings, {})
+
+    assert (done.images, done.quarantined) == (4, 1)
+    assert rows(engine, lake, "raw_images", "path, image_id, length") == sorted(
+        (path, hashlib.sha256(content).hexdigest(), len(content)) for path, content in ARRIVED.items()
+    )
+    assert bytes_of(engine, lake) == ARRIVED
+    assert profiled(engine, lake) == 3
+    in_table = rows(engine, lake, "raw_images", "content IS NOT NULL, location IS NULL")
+    assert in_table == [(storage == "table", storage == "table")] * 4
+    kept = [path for path in Path(lake.files).rglob("*") if path.is_file()]
+    assert len(kept) == (3 if storage == "files" else 0)
+    assert ingest(engine, lake, settings, {}).batches == 0
+
+
+def test_an_overwritten_photo_has_its_new_bytes(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:
+    ingest(engine, lake, settings, {})
+    put(landing / "unlabeled/2026/d.jpg", photo(99, (64, 64)))
+
+    assert ingest(engine, lake, settings, {}).replaced == 1
+
+    assert bytes_of(engine, lake) == ARRIVED | {"unlabeled/2026/d.jpg": photo(99, (64, 64))}
+
+
+def test_a_photo_that_left_the_landing_zone_is_kept_unless_that_is_its_place(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path, storage: str
+) -> None:
+    ingest(engine, lake, settings, {})
+    (landing / "unlabeled/2026/d.jpg").unlink()
+    # Overwritten, and not yet taken in again: no longer the bytes that the row is about.
+    put(landing / "labeled/001.cat/a b ü%20#.jpg", photo(11))
+
+    gone = {"unlabeled/2026/d.jpg", "labeled/001.cat/a b ü%20#.jpg"} if storage == "landing" else set()
+    assert bytes_of(engine, lake) == {path: content for path, content in ARRIVED.items() if path not in gone}
+    assert profiled(engine, lake) == (1 if gone else 3)
+
+
+def test_of_two_paths_the_one_that_is_still_there_is_read(lake: Lake, settings: Settings, landing: Path) -> None:
+    engine = LocalEngine()
+    ingest(engine, lake, settings, {})
+    (landing / "labeled/012.dog/c.jpg").unlink()
+    ingest(engine, lake, settings, {})
+
+    assert profiled(engine, lake) == 3
+
+
+def test_a_lake_may_hold_all_three_forms(lake: Lake, landing: Path) -> None:
+    engine = LocalEngine()
+    for number, storage in enumerate(("table", "files", "landing")):
+        put(landing / f"unlabeled/{number}.jpg", photo(50 + number))
+        ingest(engine, lake, Settings(root=lake.root, ingest=IngestSettings(storage=storage)), {})
+
+    assert bytes_of(engine, lake) == ARRIVED | {f"unlabeled/{n}.jpg": photo(50 + n) for n in range(3)}
+
+
+def test_a_moved_lake_finds_its_photos(tmp_path: Path, lake: Lake, settings: Settings, landing: Path) -> None:
+    ingest(LocalEngine(), lake, settings, {})
+    shutil.move(lake.root, tmp_path / "elsewhere")
+
+    assert bytes_of(LocalEngine(), Lake.at(str(tmp_path / "elsewhere"))) == ARRIVED
+
+
+def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(
+    lake: Lake, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(root=lake.root, ingest=IngestSettings(storage="files"))
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", die)
+        with pytest.raises(Killed):
+            ingest(LocalEngine(), lake, settings, {})
+
+    ingest(LocalEngine(), lake, settings, {})
+    assert bytes_of(LocalEngine(), lake) == ARRIVED
+    names = {hashlib.sha256(content).hexdigest() for content in ARRIVED.values()}
+    assert {p.name for p in Path(lake.files).rglob("*") if p.is_file() and not p.name.startswith(".")} == names
