@@ -22,7 +22,7 @@ from dlassets.images.validate import validate_files
 from dlassets.lakehouse.content import Keeper
 from dlassets.lakehouse.events import Manifest
 from dlassets.lakehouse.lake import Lake
-from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
+from dlassets.lakehouse.snapshots import evolve, pin, replanned, transaction_version
 from dlassets.lakehouse.tables import (
     CAPTURE,
     DELETED_FILES,
@@ -146,11 +146,19 @@ class Intake:
         if not listing.num_rows:
             return
         limits = self.settings.ingest.files_per_batch, self.settings.ingest.bytes_per_batch
-        new = self._new(listing, pin(self.lake, "raw_images"), pin(self.lake, "quarantined_files"))
+        new = self._new(listing, *self._pinned())
         # Apart, so that batches without a changed file are plain appends.
         for replaces in (False, True):
             for batch in micro_batches(_where(new, "replaces", replaces), *limits):
                 replanned(functools.partial(self._take_in_batch, batch))
+
+    def _pinned(self) -> tuple[Snapshot, Snapshot]:
+        """Return `raw_images`, with the columns that settings ask for, and `quarantined_files`."""
+        return evolve(self.lake, self._table), pin(self.lake, QUARANTINED_FILES.name)
+
+    @functools.cached_property
+    def _table(self) -> Table:
+        return raw_images_with(self.settings.ingest.capture)
 
     def _new(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
         """Return the files that neither table knows as they are now, and whether they take an older row's place."""
@@ -170,16 +178,16 @@ class Intake:
 
     def _take_in_batch(self, batch: pa.Table) -> None:
         """Check a batch of files and write it down; compared anew where another run has committed since it was."""
-        raw, refused = pin(self.lake, "raw_images"), pin(self.lake, "quarantined_files")
+        raw, refused = self._pinned()
         if self._compared_with != (raw.version, refused.version):
             batch = self._new(batch.drop_columns("replaces"), raw, refused)
         if not batch.num_rows:
             return
-        table = raw_images_with(self.settings.ingest.capture)
+        table = self._table
         number = transaction_version(raw, TRANSACTION) + 1
         limit = self.settings.ingest.max_file_bytes
         files = self.engine.files(self.name, self.uri, batch.drop_columns("replaces"), limit, self.advance)
-        checked = files.map(self._kernel(table, number), (*table.columns, *_FOUND))
+        checked = files.map(self._kernel(number), (*table.columns, *_FOUND))
         good, bad = checked.split_by_null("reason")
 
         commit = Commit(self.provenance, Transaction(TRANSACTION, number))
@@ -200,11 +208,11 @@ class Intake:
         self.done.quarantined += not_taken.inserted
         self.done.batches += 1
 
-    def _kernel(self, table: Table, number: int) -> Any:
+    def _kernel(self, number: int) -> Any:
         limits = self.settings.ingest
         return functools.partial(
             check_files,
-            table=table,
+            table=self._table,
             landing=self.name,
             batch_id=f"{self.name}-{number:06d}",
             load_date=dt.datetime.now(dt.UTC).date(),
@@ -345,6 +353,6 @@ def waiting_files(lake: Lake, settings: Settings, name: str) -> Waiting:
     zone = settings.landing[name]
     intake = Intake(LocalEngine(), lake, settings, name, zone, {}, Ingested())
     listing = list_files(name, zone, intake.uri)
-    new = intake._new(listing, pin(lake, "raw_images"), pin(lake, "quarantined_files"))  # noqa: SLF001 - its own module
+    new = intake._new(listing, *intake._pinned())  # noqa: SLF001 - its own module
     digest = hashlib.sha256(repr(new.to_pydict()).encode()).hexdigest()[:16]
     return Waiting(intake.uri, new.num_rows, digest)
