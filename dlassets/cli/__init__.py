@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
+from dlassets.cli.tables import history, restore
+from dlassets.cli.watch import stream, watch
 
-for command in (demo, samples, dev):
+for command in (demo, samples, dev, watch, stream, history, restore):
     main.add_command(command)
 
 __all__ = ["main"]

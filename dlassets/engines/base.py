@@ -96,6 +96,19 @@ class Rows(ABC):
         """Compute the rows, keep them, and return how many there are."""
 
 
+class Stream(ABC):
+    """New files of a landing zone, handed on as they come, until it is stopped."""
+
+    @property
+    @abstractmethod
+    def error(self) -> str | None:
+        """Why it ended by itself; None while it runs."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it. What was not handed on, or not taken, comes again when the next one is started."""
+
+
 class Engine(ABC):
     """Reads and writes the lake's tables. Tables exist before they are written (see `lakehouse.snapshots.create`)."""
 
@@ -154,3 +167,21 @@ class Engine(ABC):
         cannot be read or is larger than `most_bytes`. One that has gone meanwhile has no row. `progress` is told how
         many files were read.
         """
+
+    def stream(
+        self,
+        name: str,  # noqa: ARG002
+        uri: str,  # noqa: ARG002
+        checkpoint: str,  # noqa: ARG002
+        seconds: float,  # noqa: ARG002
+        most_files: int,  # noqa: ARG002
+        handle: Callable[[pa.Table], None],  # noqa: ARG002
+    ) -> Stream | None:
+        """Start handing what arrives in a landing zone to `handle`: listings (see `files`) of at most `most_files`.
+
+        Looks for new files every `seconds`, and calls from threads of its own. A batch that `handle` raises for ends
+        the stream and comes again; what has been handed on stands in `checkpoint`. It tells of no file twice, not of
+        one that changed, and not of an empty one: listing does. Returns None where the engine has no streams of its
+        own, and raises DlassetsError where the zone is not there.
+        """
+        return None

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
+from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Stream, Written
 from dlassets.engines.delta_log import refuse_overtaken
 from dlassets.engines.files import FILE_KEY, filesystem_of, read_files
-from dlassets.errors import ConflictError, DlassetsError
+from dlassets.errors import ConflictError, DlassetsError, SettingsError
 from dlassets.lakehouse.lake import is_uri
 from dlassets.lakehouse.tables import Column, Table
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
 
     from dlassets.engines.base import Kernel, Progress
 
@@ -188,6 +189,42 @@ class SparkEngine(Engine):
         read = functools.partial(_read_content, uri, len(name) + 1, most_bytes)
         return FileRows(self.rows(listing).frame, read, progress)
 
+    def stream(
+        self,
+        name: str,
+        uri: str,
+        checkpoint: str,
+        seconds: float,
+        most_files: int,
+        handle: Callable[[pa.Table], None],
+    ) -> SparkStream:
+        """As Engine.stream. Raises SettingsError through Spark Connect, whose batches are handled on the server."""
+        from pyspark.errors import AnalysisException
+
+        session = self.session
+        if type(session).__module__.startswith("pyspark.sql.connect"):
+            raise SettingsError(
+                "A stream cannot be run through Spark Connect: its batches would be handled on the server. Unset "
+                "SPARK_REMOTE and set spark.master, or set DLASSETS_ENGINE=local for the process that streams."
+            )
+        raised: list[Exception] = []
+
+        def each(batch: DataFrame, _: int) -> None:
+            try:
+                handle(batch.toArrow())
+            except Exception as error:
+                raised.append(error)
+                raise
+
+        try:
+            files = _streamed_files(session, name, uri, most_files)
+        except AnalysisException as error:
+            if error.getCondition() != "PATH_NOT_FOUND":
+                raise
+            raise DlassetsError(f"The landing zone {name!r} is not there: {uri}. Create it.") from error
+        writer = files.writeStream.foreachBatch(each).option("checkpointLocation", _spark_uri(checkpoint))
+        return SparkStream(writer.trigger(processingTime=f"{seconds} seconds").start(), raised)
+
     def _read(self, snapshot: Snapshot) -> DataFrame:
         return self.session.read.format("delta").option("versionAsOf", snapshot.version).load(_spark_uri(snapshot.uri))
 
@@ -323,46 +360,23 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
-def _stream(
-    session: SparkSession, name: str, uri: str, checkpoint: str, take_in: Callable[[DataFrame], None], most_files: int
-) -> None:
-    """Run `take_in` on each batch of files that the stream has not seen. What it raises comes out as it is.
+class SparkStream(Stream):
+    """A structured streaming query. `raised` holds what its batches raised."""
 
-    A zone that is not there has no files: looking at them all is what says so.
-    """
-    from pyspark.errors import AnalysisException, StreamingQueryException
+    def __init__(self, query: StreamingQuery, raised: list[Exception]) -> None:
+        self._query = query
+        self._raised = raised
 
-    raised: list[Exception] = []
+    @property
+    def error(self) -> str | None:
+        if self._query.isActive:
+            return None
+        error = self._raised[-1] if self._raised else self._query.exception()
+        # Spark names the run before it says what happened, so no two would read alike.
+        return "it was stopped" if error is None else _first_line(error).split("terminated with exception: ")[-1]
 
-    def each(batch: DataFrame, _: int) -> None:
-        try:
-            take_in(batch)
-        except Exception as error:
-            raised.append(error)
-            raise
-
-    try:
-        files = _streamed_files(session, name, uri, most_files)
-    except AnalysisException as error:
-        if error.getCondition() == "PATH_NOT_FOUND":
-            return
-        raise
-    query = (
-        files.writeStream.foreachBatch(each)
-        .option("checkpointLocation", _spark_uri(checkpoint))
-        .trigger(availableNow=True)
-        .start()
-    )
-    try:
-        query.awaitTermination()
-    except StreamingQueryException as error:
-        if raised:
-            raise raised[0] from None
-        if "CONCURRENT_STREAM_LOG_UPDATE" in str(error):
-            raise ConflictError(f"Another run is taking in {uri} at this moment. Run it again after that.") from error
-        raise
-    finally:
-        query.stop()
+    def stop(self) -> None:
+        self._query.stop()
 
 
 def _streamed_files(session: SparkSession, name: str, uri: str, most_files: int) -> DataFrame:

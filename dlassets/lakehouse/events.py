@@ -23,6 +23,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
@@ -169,8 +170,9 @@ class Manifest:
         for name, info in self._files():
             mark = marks.get(name)
             if mark is not None and mark.consumed == info.size and info.mtime_ns < oldest:
-                self._events.delete_file(info.path)
-                deleted += 1
+                with suppress(FileNotFoundError):  # another was at it as well
+                    self._events.delete_file(info.path)
+                    deleted += 1
         return deleted
 
     @property
@@ -184,6 +186,8 @@ class Manifest:
         selector = pafs.FileSelector(self._folder, allow_not_found=True, recursive=True)
         try:
             infos = self._events.get_file_info(selector)
+        except FileNotFoundError:  # deleted while it was listed
+            return
         except OSError as error:
             raise self._explained("listed", error) from error
         for info in sorted(infos, key=lambda info: info.path):
