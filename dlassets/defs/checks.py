@@ -1,11 +1,12 @@
 """Asset checks: one op a table, that runs every rule of `monitoring.quality` on it, and one for files on disk."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
 from dlassets.lakehouse.tables import LABEL_REQUESTS, TABLES
-from dlassets.monitoring.quality import Finding, Rule, check, rules_of
+from dlassets.monitoring.quality import Finding, Rule, check, rules_of, values_of
 from dlassets.resources.labeling import LabelingResource
 from dlassets.resources.lake import LakeResource
 
@@ -23,7 +24,9 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
     )
     def run_rules(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         lake: LakeResource = context.resources.lake
-        values = {"model_version": context.resources.mlflow.champion()[1]} if needs_champion else {}
+        values: dict[str, Any] = dict(values_of(lake.settings.labels))
+        if needs_champion:
+            values["model_version"] = context.resources.mlflow.champion()[1]
         asked = {key.name for key in context.selected_asset_check_keys}
         selected = [rule for rule in rules if rule.name in asked]
         names = {name for rule in selected for name in rule.reads}
@@ -46,7 +49,9 @@ def _result(finding: Finding) -> dg.AssetCheckResult:
         check_name=rule.name,
         passed=finding.passed,
         severity=dg.AssetCheckSeverity.ERROR if rule.blocking else dg.AssetCheckSeverity.WARN,
-        description=rule.description if finding.passed else f"{finding.broken} rows break it, such as {examples[0]}",
+        description=rule.description
+        if finding.passed
+        else f"{finding.broken} rows break it, such as {examples[0]}. {finding.remedy}".rstrip(),
         metadata={"broken": finding.broken, "examples": examples},
     )
 

@@ -15,11 +15,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Written
-from dlassets.labeling.selection import LEAST_CONFIDENCE, select_requests
+from dlassets.labeling.selection import select_requests
 from dlassets.labeling.services import LabelingService, Request
+from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.photos import photos_of
 from dlassets.lakehouse.tables import LABEL_REQUESTS
-from dlassets.settings import LabelingSettings
+from dlassets.settings import LabelingSettings, LabelSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,38 +45,31 @@ def batch_id(model_version: int, request_ids: Iterable[str]) -> str:
 
 def send_requests(
     engine: Engine,
+    lake: Lake,
     service: LabelingService,
     snapshots: Mapping[str, Snapshot],
     *,
     model_name: str,
     model_version: int,
     settings: LabelingSettings,
+    labels: LabelSettings,
     classes: Mapping[int, str],
     commit: Commit,
 ) -> Written:
     """Choose images, send them to people and write them into `label_requests`; finish what a killed run had planned.
 
-    `snapshots` holds raw_images, predictions, labeled_images and label_requests. `inserted` counts the requests that
-    are new, `updated` those of an earlier run that were sent now. Nothing to send, no new version.
+    `snapshots` holds raw_images, deleted_files, predictions, labeled_images and label_requests. `inserted` counts the
+    requests that are new, `updated` those of an earlier run that were sent now. Nothing to send, no new version.
     """
     images, requests = snapshots["raw_images"], snapshots["label_requests"]
     chosen = select_requests(
-        engine,
-        images,
-        snapshots["predictions"],
-        snapshots["labeled_images"],
-        requests,
-        model_name=model_name,
-        model_version=model_version,
-        threshold=settings.threshold,
-        share=settings.share,
-        limit=settings.batch_limit,
+        engine, snapshots, model_name=model_name, model_version=model_version, settings=settings, labels=labels
     )
     plan = _plan(chosen, model_name, model_version, service.name)
     planned = engine.merge(engine.rows(plan), LABEL_REQUESTS, requests.uri, commit)
     written, sent = planned, 0
-    for batch in _unsent(engine, images, replace(requests, version=planned.version)):
-        opened = _send(engine, service, images, batch, classes)
+    for batch in _unsent(engine, images, snapshots["deleted_files"], replace(requests, version=planned.version)):
+        opened = _send(engine, lake, service, images, batch, classes)
         written = engine.merge(engine.rows(opened), LABEL_REQUESTS, requests.uri, commit)
         sent += len(batch)
     return Written(
@@ -114,7 +109,6 @@ def _plan(chosen: pa.Table, model_name: str, model_version: int, service: str) -
     ids = [request_id(row["image_id"], model_name, model_version) for row in rows]
     common = {
         "batch_id": batch_id(model_version, ids),
-        "strategy": LEAST_CONFIDENCE,
         "requested_at": datetime.now(UTC),
         "status": PLANNED,
         "service": service,
@@ -125,21 +119,32 @@ def _plan(chosen: pa.Table, model_name: str, model_version: int, service: str) -
     )
 
 
-def _unsent(engine: Engine, images: Snapshot, requests: Snapshot) -> list[list[dict[str, Any]]]:
-    """Return the planned requests whose photo is still there, with its length in bytes, a list a batch."""
+def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snapshot) -> list[list[dict[str, Any]]]:
+    """Return the planned requests whose photo is still to be had, with its length in bytes, a list a batch.
+
+    Under another path with the same bytes, where it is no longer under its own.
+    """
     rows = engine.sql(
-        """
-        SELECT r.*, i.length FROM label_requests AS r
-        JOIN raw_images AS i ON i.path = r.path AND i.image_id = r.image_id
-        WHERE r.status = 'planned' ORDER BY r.batch_id, r.path
-        """,
-        {"label_requests": requests, "raw_images": images},
+        f"""
+        WITH planned AS (
+            SELECT r.*, images.path AS now_at, ROW_NUMBER() OVER (
+                PARTITION BY r.request_id
+                ORDER BY CASE WHEN images.path = r.path THEN 0 ELSE 1 END, images.path) AS place
+            FROM label_requests AS r JOIN ({REACHABLE}) AS images ON images.image_id = r.image_id
+            WHERE r.status = '{PLANNED}'
+        )
+        SELECT planned.*, raw_images.length FROM planned JOIN raw_images ON raw_images.path = planned.now_at
+        WHERE planned.place = 1 ORDER BY planned.batch_id, planned.now_at
+        """,  # noqa: S608 - constants
+        {"label_requests": requests, "raw_images": images, "deleted_files": deleted},
     ).arrow()
+    rows = rows.drop_columns("path").rename_columns({"now_at": "path"})
     return [list(batch) for _, batch in groupby(rows.to_pylist(), key=lambda row: row["batch_id"])]
 
 
 def _send(
     engine: Engine,
+    lake: Lake,
     service: LabelingService,
     images: Snapshot,
     batch: Sequence[Mapping[str, Any]],
@@ -149,17 +154,19 @@ def _send(
     import pyarrow as pa
 
     requests = [Request(**{name: row[name] for name in Request.__dataclass_fields__}) for row in batch]
-    external = service.send(batch[0]["batch_id"], requests, _photos(engine, images, batch), classes)
+    external = service.send(batch[0]["batch_id"], requests, _photos(engine, lake, images, batch), classes)
     return pa.Table.from_pylist(
         [{**row, "status": OPEN, "external_id": external[row["request_id"]]} for row in batch],
         schema=LABEL_REQUESTS.schema,
     )
 
 
-def _photos(engine: Engine, images: Snapshot, batch: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bytes]]:
+def _photos(
+    engine: Engine, lake: Lake, images: Snapshot, batch: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, bytes]]:
     for chunk in _chunks(batch):
         ids = {row["path"]: row["request_id"] for row in chunk}
-        for path, content in photos_of(engine, images, list(ids)).items():
+        for path, content in photos_of(engine, lake, images, list(ids)).items():
             yield ids[path], content
 
 

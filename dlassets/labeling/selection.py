@@ -1,16 +1,20 @@
-"""Which predictions go to people."""
+"""Which images go to people."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Engine, Snapshot
+from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.hashing import below_share
+from dlassets.lakehouse.labels import undecided
+from dlassets.settings import LabelingSettings, LabelSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LEAST_CONFIDENCE = "least_confidence"
+LEAST_CONFIDENCE, LABEL_CONFLICT = "least_confidence", "label_conflict"
 
 # The digits of image_id that sampling looks at; the split looks at the first ones, and the two must not depend.
 _SAMPLING_PLACE = 1
@@ -18,22 +22,20 @@ _SAMPLING_PLACE = 1
 
 def select_requests(
     engine: Engine,
-    raw_images: Snapshot,
-    predictions: Snapshot,
-    labeled_images: Snapshot,
-    label_requests: Snapshot,
+    snapshots: Mapping[str, Snapshot],
     *,
     model_name: str,
     model_version: int,
-    threshold: float,
-    share: float,
-    limit: int | None,
+    settings: LabelingSettings,
+    labels: LabelSettings,
 ) -> pa.Table:
-    """Return path, image_id, predicted_label, predicted_name and confidence of the images to ask people about.
+    """Return path, image_id, predicted_label, predicted_name, confidence and strategy of images to ask people about.
 
-    Those are the images that this model version is less than `threshold` sure of, that have no label and were never
-    asked about. Of these a `share` (0 to 1), the same ones each time, least confident first, at most `limit`. Equal
-    bytes under several paths are one row, and a photo that was replaced after it was scored is left out.
+    Those are the images whose labels people are to decide, all of them, and then those that this model version is less
+    than `settings.threshold` sure of and that have no label: `settings.share` of these, the same ones each time, least
+    confident first. At most `settings.batch_limit` in all, and none that was asked about before. Equal bytes under
+    several paths are one row. A photo that was replaced after it was scored, or whose bytes are no longer to be had, is
+    left out. `snapshots` holds raw_images, deleted_files, predictions, labeled_images and label_requests.
     """
     import pyarrow as pa
 
@@ -41,30 +43,29 @@ def select_requests(
         {
             "model_name": pa.array([model_name], pa.string()),
             "model_version": pa.array([model_version], pa.int64()),
-            "threshold": pa.array([threshold], pa.float64()),
+            "threshold": pa.array([settings.threshold], pa.float64()),
         }
     )
+    limit = "" if settings.batch_limit is None else f"LIMIT {settings.batch_limit:d}"
+    names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests")
     return engine.sql(
         f"""
         WITH candidates AS (
             SELECT p.path, p.image_id, p.predicted_label, p.predicted_name, p.confidence,
+                CASE WHEN undecided.image_id IS NULL THEN '{LEAST_CONFIDENCE}' ELSE '{LABEL_CONFLICT}' END AS strategy,
                 ROW_NUMBER() OVER (PARTITION BY p.image_id ORDER BY p.path) AS place
             FROM predictions AS p
             JOIN model ON p.model_name = model.model_name AND p.model_version = model.model_version
-                AND p.confidence < model.threshold
-            JOIN raw_images ON raw_images.path = p.path AND raw_images.image_id = p.image_id
-            WHERE {below_share("p.image_id", share, _SAMPLING_PLACE)}
-                AND NOT EXISTS (SELECT 1 FROM labeled_images AS l WHERE l.image_id = p.image_id)
+            JOIN ({REACHABLE}) AS images ON images.path = p.path AND images.image_id = p.image_id
+            LEFT JOIN ({undecided(labels)}) AS undecided ON undecided.image_id = p.image_id
+            LEFT JOIN (SELECT DISTINCT image_id FROM labeled_images) AS labelled ON labelled.image_id = p.image_id
+            WHERE (undecided.image_id IS NOT NULL OR (labelled.image_id IS NULL AND p.confidence < model.threshold
+                    AND {below_share("p.image_id", settings.share, _SAMPLING_PLACE)}))
                 AND NOT EXISTS (SELECT 1 FROM label_requests AS r WHERE r.image_id = p.image_id)
         )
-        SELECT path, image_id, predicted_label, predicted_name, confidence
-        FROM candidates WHERE place = 1 ORDER BY confidence, image_id {"" if limit is None else f"LIMIT {limit:d}"}
+        SELECT path, image_id, predicted_label, predicted_name, confidence, strategy
+        FROM candidates WHERE place = 1
+        ORDER BY CASE WHEN strategy = '{LABEL_CONFLICT}' THEN 0 ELSE 1 END, confidence, image_id {limit}
         """,  # noqa: S608 - made of constants, a share and a number
-        {
-            "raw_images": raw_images,
-            "predictions": predictions,
-            "labeled_images": labeled_images,
-            "label_requests": label_requests,
-            "model": engine.rows(model),
-        },
+        {name: snapshots[name] for name in names} | {"model": engine.rows(model)},
     ).arrow()

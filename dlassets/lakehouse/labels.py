@@ -1,31 +1,72 @@
-"""The label in force of every image: its folder's, unless a person has said otherwise."""
+"""The label in force of every image: its folder's, unless a person has said otherwise, and what to do where two differ.
+
+`labeled_images` holds what is said of each path. Equal bytes under paths that say different labels are a conflict,
+which the setting `labels.conflicts` resolves: `labels_in_force` and `undecided` are that setting as SQL, and everything
+that learns, scores, asks or checks reads the labels through them.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
 from dlassets.images.folders import folder_label
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import LABELED_IMAGES
-from dlassets.settings import LandingZone, SplitSettings
+from dlassets.settings import LabelSettings, LandingZone, SplitSettings
+
+# SQL over `labeled_images`: the images that carry different labels under different paths.
+CONFLICTS = "SELECT image_id FROM labeled_images GROUP BY image_id HAVING MIN(label) <> MAX(label)"
+
+# What a conflict comes to, in words, by the setting `labels.conflicts`.
+CONFLICT_OUTCOMES = {
+    "drop": "the training set leaves these images out",
+    "first": "the label of the oldest file counts for the image",
+    "ask": "people are asked, and the training set leaves these images out until they have answered",
+}
+
+
+def labels_in_force(settings: LabelSettings) -> str:
+    """Return SQL over `labeled_images` for path, image_id, label, label_name and split: one row an image with a label.
+
+    The row is that of the image's oldest path. An image in conflict has one only where the oldest counts.
+    """
+    agreed = "" if settings.conflicts == "first" else f"AND image_id NOT IN ({CONFLICTS})"
+    return f"""
+        SELECT path, image_id, label, label_name, split FROM (
+            SELECT path, image_id, label, label_name, split, ROW_NUMBER() OVER (
+                PARTITION BY image_id ORDER BY labeled_at, path) AS place
+            FROM labeled_images) AS ranked
+        WHERE place = 1 {agreed}
+    """  # noqa: S608 - constants
+
+
+def undecided(settings: LabelSettings) -> str:
+    """Return SQL over `labeled_images` for image_id: the images that people are to decide, labelled as they are."""
+    return CONFLICTS if settings.conflicts == "ask" else "SELECT image_id FROM labeled_images WHERE FALSE"
 
 
 def update_labels(
     engine: Engine,
     raw_images: Snapshot,
+    deleted_files: Snapshot,
     human_labels: Snapshot,
     labeled_images: Snapshot,
     zones: Mapping[str, LandingZone],
     split: SplitSettings,
     commit: Commit,
 ) -> Written:
-    """Merge the labels that are new or have changed into `labeled_images`.
+    """Merge the labels that are new or have changed into `labeled_images`, and remove those that nothing says any more.
 
-    An answer is about an image, so it holds for every path with the same bytes; of several, the newest counts.
+    An answer is about an image, so it holds for every path with the same bytes; of several, the newest counts. A path
+    whose file is gone takes the label of the same bytes that are there under another: a photo moved to another folder
+    is no conflict. A label goes when its path has other bytes now, of which nothing is said; what a zone's folders said
+    stays when the zone is taken out of the settings.
     """
-    changed = engine.sql(
+    declared = ", ".join(f"'{name}'" for name in zones) or "NULL"
+    found = engine.sql(
         f"""
         WITH answers AS (
             SELECT image_id, label, annotator, answered_at, ROW_NUMBER() OVER (
@@ -33,33 +74,56 @@ def update_labels(
             FROM human_labels WHERE status = 'accepted'
         ), names AS (
             SELECT label, MIN(label_name) AS label_name FROM classes GROUP BY label
-        ), in_force AS (
-            SELECT images.path, images.image_id,
-                COALESCE(answers.label, classes.label) AS label,
+        ), folders AS (
+            SELECT images.path, images.image_id, classes.label, images.modificationTime AS labeled_at,
+                gone.deleted_at AS gone_at
+            FROM raw_images AS images
+            LEFT JOIN classes ON classes.landing = images.landing AND classes.folder = images.folder
+            LEFT JOIN deleted_files AS gone ON gone.path = images.path AND gone.returned_at IS NULL
+        ), present AS (
+            SELECT image_id, label, ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY labeled_at, path) AS place
+            FROM folders WHERE label IS NOT NULL AND gone_at IS NULL
+        ), said AS (
+            SELECT folders.path, folders.image_id,
+                COALESCE(answers.label, present.label, folders.label) AS label,
                 CASE WHEN answers.label IS NULL THEN 'folder' ELSE 'human' END AS source,
                 answers.annotator,
-                COALESCE(answers.answered_at, images.modificationTime) AS labeled_at
-            FROM raw_images AS images
-            LEFT JOIN answers ON answers.image_id = images.image_id AND answers.place = 1
-            LEFT JOIN classes ON classes.landing = images.landing AND classes.folder = images.folder
-            WHERE answers.label IS NOT NULL OR classes.label IS NOT NULL
+                COALESCE(answers.answered_at, CASE WHEN present.label IS NOT NULL THEN folders.gone_at END,
+                    folders.labeled_at) AS labeled_at
+            FROM folders
+            LEFT JOIN answers ON answers.image_id = folders.image_id AND answers.place = 1
+            LEFT JOIN present ON folders.gone_at IS NOT NULL AND present.image_id = folders.image_id
+                AND present.place = 1
         ), named AS (
-            SELECT in_force.*, names.label_name, {split_of("in_force.image_id", split)} AS split
-            FROM in_force LEFT JOIN names ON names.label = in_force.label
+            SELECT said.*, names.label_name, {split_of("said.image_id", split)} AS split
+            FROM said LEFT JOIN names ON names.label = said.label WHERE said.label IS NOT NULL
         )
-        SELECT named.* FROM named LEFT JOIN labeled_images AS old ON old.path = named.path
-        WHERE old.path IS NULL OR old.image_id <> named.image_id OR old.label <> named.label
-            OR old.source <> named.source OR old.split <> named.split
-            OR old.label_name IS DISTINCT FROM named.label_name OR old.annotator IS DISTINCT FROM named.annotator
-        """,  # noqa: S608 - made of constants and a share
+        SELECT COALESCE(named.path, old.path) AS path, named.image_id, named.label, named.label_name, named.source,
+            named.annotator, named.labeled_at, named.split
+        FROM named FULL JOIN labeled_images AS old ON old.path = named.path
+        LEFT JOIN raw_images AS images ON images.path = old.path AND images.image_id = old.image_id
+        WHERE (named.path IS NULL AND (images.path IS NULL OR images.landing IN ({declared})))
+            OR (named.path IS NOT NULL AND (old.path IS NULL
+                OR old.image_id <> named.image_id OR old.label <> named.label OR old.source <> named.source
+                OR old.labeled_at <> named.labeled_at OR old.split <> named.split
+                OR old.label_name IS DISTINCT FROM named.label_name OR old.annotator IS DISTINCT FROM named.annotator))
+        """,  # noqa: S608 - made of constants, a share and checked names
         {
             "raw_images": raw_images,
+            "deleted_files": deleted_files,
             "human_labels": human_labels,
             "labeled_images": labeled_images,
             "classes": classes_of_folders(engine, raw_images, zones),
         },
     )
-    return engine.merge(changed, LABELED_IMAGES, labeled_images.uri, commit)
+    unsaid, changed = found.split_by_null("label")
+    written = engine.merge(changed, LABELED_IMAGES, labeled_images.uri, commit)
+    paths = unsaid.select(["path"]).arrow()["path"].to_pylist()
+    if not paths:
+        return written
+    nothing = engine.rows(LABELED_IMAGES.schema.empty_table())
+    removed = engine.replace(nothing, LABELED_IMAGES, labeled_images.uri, commit, where={"path": paths})
+    return replace(written, version=removed.version, changed=True)
 
 
 def classes_of_folders(engine: Engine, raw_images: Snapshot, zones: Mapping[str, LandingZone]) -> Rows:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Written
+from dlassets.lakehouse.labels import labels_in_force
 from dlassets.lakehouse.snapshots import provenance_of
 from dlassets.lakehouse.tables import TRAINING_SET
+from dlassets.settings import LabelSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,19 +24,19 @@ def build_training_set(
     image_features: Snapshot,
     training_set: Snapshot,
     feature_version: str,
+    labels: LabelSettings,
     provenance: Mapping[str, Any],
 ) -> Written:
-    """Replace `training_set` by the labelled images that have features of `feature_version`.
+    """Replace `training_set` by the images with a label in force that have features of `feature_version`.
 
-    Equal bytes count once. Where they carry different labels, none is right for sure and the image is left out; a check
-    names it. Left untouched where its rows already are what they would be, whatever versions have moved.
+    Equal bytes count once; where they carry different labels, `labels` says which is in force, if any. Left untouched
+    where its rows already are what they would be, whatever versions have moved.
     """
     rows = engine.sql(
         f"""
-        SELECT image_id, MIN(path) AS path, MIN(label) AS label, MIN(label_name) AS label_name, MIN(split) AS split
-        FROM labeled_images WHERE image_id IN (
+        SELECT * FROM ({labels_in_force(labels)}) AS in_force WHERE image_id IN (
             SELECT image_id FROM image_features WHERE feature_version = '{feature_version}')
-        GROUP BY image_id HAVING MIN(label) = MAX(label) ORDER BY image_id
+        ORDER BY image_id
         """,  # noqa: S608 - feature_version is this project's own constant
         {"labeled_images": labeled_images, "image_features": image_features},
     ).arrow()

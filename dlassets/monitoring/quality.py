@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlassets.engines.base import Engine, Snapshot
+from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, CONFLICTS, labels_in_force, undecided
+from dlassets.lakehouse.quarantine import QUARANTINED
 from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION, Table
+from dlassets.settings import LabelSettings
 
 SHOWN = 5
 
@@ -17,7 +21,8 @@ class Rule:
     """`broken` is SQL for the rows that break the rule, over the tables in `reads`.
 
     A `blocking` rule protects people downstream: what depends on the table does not run where it is broken. Names in
-    braces (`{model_version}`) are filled in by the one who runs the rule.
+    braces (`{model_version}`) are filled in by the one who runs the rule. `remedy` says what to do, or what becomes of
+    the rows meanwhile.
     """
 
     name: str
@@ -26,15 +31,17 @@ class Rule:
     broken: str
     reads: tuple[str, ...]
     blocking: bool = False
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How many rows break a rule, and a few of them."""
+    """How many rows break a rule, a few of them, and the rule's remedy where there are any."""
 
     rule: Rule
     broken: int
     examples: list[dict[str, Any]]
+    remedy: str = ""
 
     @property
     def passed(self) -> bool:
@@ -47,7 +54,17 @@ def check(engine: Engine, rule: Rule, snapshots: Mapping[str, Snapshot], **value
     tables = {name: snapshots[name] for name in rule.reads}
     count = engine.sql(f"SELECT COUNT(*) AS broken FROM {found}", tables).arrow()["broken"][0].as_py()  # noqa: S608 - a rule of this module
     examples = engine.sql(f"SELECT * FROM {found} LIMIT {SHOWN}", tables).arrow().to_pylist() if count else []  # noqa: S608 - as above
-    return Finding(rule, count, examples)
+    return Finding(rule, count, examples, rule.remedy.format(**values) if count else "")
+
+
+def values_of(settings: LabelSettings) -> dict[str, str]:
+    """Return what fills the names in braces that follow from the settings: all but `{model_version}`."""
+    return {
+        "labels_in_force": labels_in_force(settings),
+        "undecided": undecided(settings),
+        "conflicts": settings.conflicts,
+        "outcome": CONFLICT_OUTCOMES[settings.conflicts],
+    }
 
 
 def unique_key(table: Table) -> Rule:
@@ -84,16 +101,19 @@ RULES = (
     Rule(
         "nothing_quarantined",
         "quarantined_files",
-        "No file was refused. A warning: `quarantined_files` says which were, and why.",
-        "SELECT path, reason, detail FROM quarantined_files",
-        ("quarantined_files",),
+        "No file of the landing zones is refused. A warning: `dlassets quarantine list` says which are, and why.",
+        f"SELECT path, reason, detail FROM ({QUARANTINED}) AS refused",  # noqa: S608 - constants
+        ("quarantined_files", "raw_images", "deleted_files"),
+        remedy="`dlassets quarantine` lists them, looks at them again (retry), or notes that they are not wanted "
+        "(drop).",
     ),
     Rule(
         "every_image_profiled",
         "image_profiles",
-        "Every image has its profile.",
-        "SELECT path FROM raw_images WHERE image_id NOT IN (SELECT image_id FROM image_profiles)",
-        ("raw_images", "image_profiles"),
+        "Every image whose bytes are to be had has its profile.",
+        f"SELECT path FROM ({REACHABLE}) AS images "  # noqa: S608 - constants
+        "WHERE image_id NOT IN (SELECT image_id FROM image_profiles)",
+        ("raw_images", "deleted_files", "image_profiles"),
     ),
     Rule(
         "every_answer_is_decided",
@@ -132,17 +152,19 @@ RULES = (
     Rule(
         "equal_bytes_have_one_label",
         "labeled_images",
-        "Equal bytes carry one label. A warning: where they do not, the training set leaves the image out.",
-        "SELECT image_id, MIN(path) AS path, MIN(label) AS one, MAX(label) AS other FROM labeled_images "
-        "GROUP BY image_id HAVING MIN(label) <> MAX(label)",
+        "Equal bytes carry one label. A warning: the setting labels.conflicts says what becomes of those that do not.",
+        "SELECT image_id, MIN(path) AS path, MIN(label) AS one, MAX(label) AS other FROM labeled_images "  # noqa: S608
+        f"WHERE image_id IN ({CONFLICTS}) GROUP BY image_id",
         ("labeled_images",),
+        remedy="By labels.conflicts={conflicts}, {outcome}.",
     ),
     Rule(
         "every_image_embedded",
         "image_features",
-        "Every image has features.",
-        "SELECT path FROM raw_images WHERE image_id NOT IN (SELECT image_id FROM image_features)",
-        ("raw_images", "image_features"),
+        "Every image whose bytes are to be had has features.",
+        f"SELECT path FROM ({REACHABLE}) AS images "  # noqa: S608 - constants
+        "WHERE image_id NOT IN (SELECT image_id FROM image_features)",
+        ("raw_images", "deleted_files", "image_features"),
         blocking=True,
     ),
     Rule(
@@ -158,21 +180,33 @@ RULES = (
         "labels_as_in_force",
         "training_set",
         "Every row carries the label in force, on the side it belongs to.",
-        "SELECT t.path FROM training_set AS t LEFT JOIN labeled_images AS l ON l.path = t.path "
-        "AND l.image_id = t.image_id AND l.label = t.label AND l.split = t.split WHERE l.path IS NULL",
+        "SELECT t.path FROM training_set AS t "
+        "LEFT JOIN labeled_images AS said ON said.path = t.path AND said.image_id = t.image_id "
+        "LEFT JOIN ({labels_in_force}) AS l ON l.image_id = t.image_id AND l.label = t.label AND l.split = t.split "
+        "WHERE said.path IS NULL OR l.image_id IS NULL",
         ("training_set", "labeled_images"),
         blocking=True,
     ),
     Rule(
         "every_unlabelled_image_scored",
         "predictions",
-        "Every image without a label has a prediction by the champion.",
-        "SELECT r.path FROM raw_images AS r "
-        "LEFT JOIN labeled_images AS l ON l.path = r.path AND l.image_id = r.image_id "
+        "Every image without a label, or that people are to decide, has a prediction by the champion.",
+        f"SELECT r.path FROM ({REACHABLE}) AS r "  # noqa: S608 - constants
+        "LEFT JOIN (SELECT path, image_id FROM labeled_images WHERE image_id NOT IN ({undecided})) AS l "
+        "ON l.path = r.path AND l.image_id = r.image_id "
         "LEFT JOIN predictions AS p ON p.path = r.path AND p.image_id = r.image_id "
         "AND p.model_version = {model_version} WHERE l.path IS NULL AND p.path IS NULL",
-        ("raw_images", "labeled_images", "predictions"),
+        ("raw_images", "deleted_files", "labeled_images", "predictions"),
         blocking=True,
+    ),
+    Rule(
+        "predictions_are_of_current_bytes",
+        "predictions",
+        "What the champion says of a path is about the bytes that are there.",
+        "SELECT p.path FROM predictions AS p JOIN raw_images AS r ON r.path = p.path "
+        "WHERE p.model_version = {model_version} AND p.image_id <> r.image_id",
+        ("predictions", "raw_images"),
+        remedy="Materialize `predictions`.",
     ),
     Rule(
         "confidence_is_a_probability",
@@ -190,6 +224,15 @@ RULES = (
         "SELECT image_id, COUNT(*) AS requests FROM label_requests WHERE status = 'open' "
         "GROUP BY image_id HAVING COUNT(*) > 1",
         ("label_requests",),
+    ),
+    Rule(
+        "requests_are_about_current_images",
+        "label_requests",
+        "Every request that waits is about bytes that are still there.",
+        "SELECT request_id, path FROM label_requests WHERE status <> 'answered' "
+        "AND image_id NOT IN (SELECT image_id FROM raw_images)",
+        ("label_requests", "raw_images"),
+        remedy="An answer to these changes no label, unless the bytes come back.",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Give every image without a label a prediction by one model version, from its features, through the engine."""
+"""Predict by one model version, from features: images without a label, and those that people are to decide."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Written
+from dlassets.lakehouse.labels import undecided
 from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
 from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage, ranked
+from dlassets.settings import LabelSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,21 +33,25 @@ def score_new(
     package: ModelPackage,
     model: tuple[str, int],
     top_k: int,
+    labels: LabelSettings,
     provenance: Mapping[str, Any],
     progress: Report | None = None,
 ) -> Written:
     """Score the paths that have no label, and no prediction by `model` (name, version), and merge them.
 
-    A path whose bytes changed since it was scored is scored again.
+    Those whose labels people are asked to decide count as paths without one. A path whose bytes changed since it was
+    scored is scored again, labelled or not: what stands in `predictions` is about the bytes that are there.
     """
     name, version = model
     todo = engine.sql(
         f"""
         SELECT images.path, images.image_id FROM raw_images AS images
-        LEFT JOIN labeled_images AS labels ON labels.path = images.path AND labels.image_id = images.image_id
-        LEFT JOIN predictions AS done ON done.path = images.path AND done.image_id = images.image_id
-            AND done.model_name = '{name}' AND done.model_version = {version}
-        WHERE labels.path IS NULL AND done.path IS NULL
+        LEFT JOIN (
+            SELECT path, image_id FROM labeled_images WHERE image_id NOT IN ({undecided(labels)})
+        ) AS labelled ON labelled.path = images.path AND labelled.image_id = images.image_id
+        LEFT JOIN predictions AS done
+            ON done.path = images.path AND done.model_name = '{name}' AND done.model_version = {version}
+        WHERE (done.path IS NULL AND labelled.path IS NULL) OR done.image_id <> images.image_id
         """,  # noqa: S608 - the model's name is a setting, its version a number
         {"raw_images": raw_images, "labeled_images": labeled_images, "predictions": predictions},
     ).arrow()

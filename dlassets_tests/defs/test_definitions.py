@@ -17,13 +17,14 @@ GRAPH = {
     "raw_images": ("ingest", set()),
     "quarantined_files": ("ingest", set()),
     "image_profiles": ("ingest", {"raw_images"}),
-    "labeled_images": ("ingest", {"raw_images", "human_labels"}),
+    "deleted_files": ("ingest", set()),
+    "labeled_images": ("ingest", {"raw_images", "deleted_files", "human_labels"}),
     "image_features": ("training", {"raw_images"}),
     "training_set": ("training", {"labeled_images", "image_features"}),
     "trained_model": ("training", {"training_set"}),
     "registered_version": ("training", {"trained_model"}),
     "predictions": ("scoring", {"raw_images", "labeled_images", "image_features", "registered_version"}),
-    "label_requests": ("labeling", {"raw_images", "predictions", "labeled_images", "human_labels"}),
+    "label_requests": ("labeling", {"raw_images", "deleted_files", "predictions", "labeled_images", "human_labels"}),
     "human_labels": ("labeling", set()),
 }
 

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -16,8 +16,9 @@ from dlassets.labeling.requests import close_answered, send_requests
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.settings import LabelingSettings
+from dlassets.settings import LabelingSettings, LabelSettings
 
+Conflicts = Literal["drop", "first", "ask"]
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 CLASSES = {2: "hat", 6: "shirt", 10: "t-shirt"}
 
@@ -76,15 +77,19 @@ class Bench:
     def score(self, confidences: dict[str, float], version: int = 3, model: str = "image_classifier") -> None:
         self.add("predictions", [prediction(name, c, version, model) for name, c in confidences.items()])
 
-    def send(self, version: int = 3, service: Any = None, engine: Any = None, **settings: Any) -> Written:
-        names = ("raw_images", "predictions", "labeled_images", "label_requests")
+    def send(
+        self, version: int = 3, service: Any = None, engine: Any = None, conflicts: Conflicts = "drop", **settings: Any
+    ) -> Written:
+        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests")
         return send_requests(
             engine or self.engine,
+            self.lake,
             service or self.service,
             {name: self.pin(name) for name in names},
             model_name="image_classifier",
             model_version=version,
             settings=LabelingSettings(**settings),
+            labels=LabelSettings(conflicts=conflicts),
             classes=CLASSES,
             commit=Commit(),
         )
@@ -95,6 +100,18 @@ class Bench:
 
     def close(self) -> Written:
         return close_answered(self.engine, self.pin("label_requests"), self.pin("human_labels"), Commit())
+
+
+def labelled(name: str, label: int, path: str) -> dict[str, Any]:
+    return {
+        "path": path,
+        "image_id": image_id(name),
+        "label": label,
+        "label_name": CLASSES[label],
+        "source": "folder",
+        "labeled_at": NOON,
+        "split": "train",
+    }
 
 
 def raw_image(name: str, path: str | None = None) -> dict[str, Any]:

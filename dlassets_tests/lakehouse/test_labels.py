@@ -9,19 +9,37 @@ from dlassets.engines.base import Commit, Engine, Written
 from dlassets.lakehouse.labels import known_classes, update_labels
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import Settings, SplitSettings
 from dlassets_tests.tables import NOON, get, image_id, put
 
+LATER = NOON + dt.timedelta(hours=1)
 
-def photo(path: str, of: str | None = None) -> dict[str, Any]:
+
+def photo(path: str, of: str | None = None, minutes: int = 0) -> dict[str, Any]:
     landing, *_, folder, _ = path.split("/")
     return {
         "path": path,
         "image_id": image_id(of or path),
         "landing": landing,
         "folder": folder,
-        "modificationTime": NOON,
+        "modificationTime": NOON + dt.timedelta(minutes=minutes),
     }
+
+
+def overwrite(engine: Engine, lake: Lake, row: dict[str, Any]) -> None:
+    """As ingest does with a file that has other bytes."""
+    import pyarrow as pa
+
+    table = TABLES["raw_images"]
+    complete = {"length": 1, "load_date": NOON.date(), "batch_id": "", **row}
+    rows = engine.rows(pa.Table.from_pylist([complete], schema=table.schema))
+    engine.replace(rows, table, pin(lake, "raw_images").uri, Commit(), where={"path": [row["path"]]})
+
+
+def gone(path: str, *, back: bool = False) -> dict[str, Any]:
+    landing = path.split("/", maxsplit=1)[0]
+    return {"path": path, "landing": landing, "deleted_at": LATER, "returned_at": LATER if back else None}
 
 
 def said(path: str, label: int, *, minutes: int = 0, status: str = "accepted", who: str = "ada") -> dict[str, Any]:
@@ -50,8 +68,8 @@ def photos(engine: Engine, lake: Lake) -> None:
 
 
 def update(engine: Engine, lake: Lake, settings: Settings) -> Written:
-    raw, human, labeled = (pin(lake, name) for name in ("raw_images", "human_labels", "labeled_images"))
-    return update_labels(engine, raw, human, labeled, settings.landing, settings.split, Commit())
+    tables = ("raw_images", "deleted_files", "human_labels", "labeled_images")
+    return update_labels(engine, *(pin(lake, name) for name in tables), settings.landing, settings.split, Commit())
 
 
 def labels(engine: Engine, lake: Lake) -> dict[str, tuple[int, str, str]]:
@@ -147,3 +165,98 @@ def test_the_label_rule_is_the_zone_s(engine: Engine, lake: Lake, settings: Sett
     update(engine, lake, settings.model_copy(update={"landing": {"labeled": zone}}))
 
     assert labels(engine, lake) == {"labeled/dog-7/e.jpg": (7, "dog", "folder")}
+
+
+def images(engine: Engine, lake: Lake) -> dict[str, str]:
+    return {row["path"]: row["image_id"] for row in get(engine, lake, "labeled_images", "path, image_id")}
+
+
+@pytest.mark.usefixtures("photos")
+def test_other_bytes_under_a_path_keep_no_answer_that_was_about_the_old(
+    engine: Engine, lake: Lake, settings: Settings
+) -> None:
+    put(engine, lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/c.jpg", 1))
+    update(engine, lake, settings)
+    overwrite(engine, lake, photo("labeled/001.cat/a.jpg", of="new"))
+    overwrite(engine, lake, photo("unlabeled/x/c.jpg", of="newer"))
+
+    update(engine, lake, settings)
+
+    # The folder says again what the one is; of the other nothing is said, and its row goes.
+    assert labels(engine, lake) == {
+        "labeled/001.cat/a.jpg": (1, "cat", "folder"),
+        "labeled/012.dog/b.jpg": (12, "dog", "folder"),
+    }
+    assert images(engine, lake)["labeled/001.cat/a.jpg"] == image_id("new")
+    overwrite(engine, lake, photo("unlabeled/x/c.jpg"))
+    update(engine, lake, settings)
+    assert labels(engine, lake)["unlabeled/x/c.jpg"] == (1, "cat", "human")
+
+
+@pytest.mark.usefixtures("photos")
+def test_new_bytes_that_were_answered_elsewhere_have_that_answer(
+    engine: Engine, lake: Lake, settings: Settings
+) -> None:
+    put(engine, lake, "human_labels", said("unlabeled/x/c.jpg", 1))
+    overwrite(engine, lake, photo("labeled/012.dog/b.jpg", of="unlabeled/x/c.jpg"))
+
+    update(engine, lake, settings)
+
+    assert labels(engine, lake)["labeled/012.dog/b.jpg"] == (1, "cat", "human")
+
+
+@pytest.mark.usefixtures("photos")
+def test_labels_go_with_the_zone_s_being_labelled_and_stay_where_the_zone_is_taken_out(
+    local_engine: Engine, lake: Lake, settings: Settings
+) -> None:
+    engine = local_engine
+    update(engine, lake, settings)
+    before = labels(engine, lake)
+
+    update(engine, lake, settings.model_copy(update={"landing": {"unlabeled": settings.landing["unlabeled"]}}))
+    assert labels(engine, lake) == before
+
+    plain = settings.landing["labeled"].model_copy(update={"labelled": False})
+    update(engine, lake, settings.model_copy(update={"landing": {"labeled": plain}}))
+    assert labels(engine, lake) == {}
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_photo_moved_to_another_folder_has_that_one_s_label(engine: Engine, lake: Lake, settings: Settings) -> None:
+    old, new = "labeled/001.cat/a.jpg", "labeled/012.dog/a.jpg"
+    put(engine, lake, "raw_images", photo(new, of=old))
+    update(engine, lake, settings)
+    assert (labels(engine, lake)[old][0], labels(engine, lake)[new][0]) == (1, 12)
+
+    put(engine, lake, "deleted_files", gone(old))
+    update(engine, lake, settings)
+
+    assert labels(engine, lake)[old] == labels(engine, lake)[new] == (12, "dog", "folder")
+    times = {row["path"]: row["labeled_at"] for row in get(engine, lake, "labeled_images", "path, labeled_at")}
+    assert (times[old], times[new]) == (LATER, NOON)
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_photo_that_is_gone_keeps_its_label_and_one_that_is_back_its_own(
+    local_engine: Engine, lake: Lake, settings: Settings
+) -> None:
+    copy = photo("labeled/012.dog/a.jpg", of="labeled/001.cat/a.jpg")
+    put(local_engine, lake, "raw_images", copy)
+    put(local_engine, lake, "deleted_files", gone("labeled/012.dog/b.jpg"), gone("labeled/001.cat/a.jpg", back=True))
+
+    update(local_engine, lake, settings)
+
+    assert {path: label for path, (label, *_) in labels(local_engine, lake).items()} == {
+        "labeled/001.cat/a.jpg": 1,
+        "labeled/012.dog/a.jpg": 12,
+        "labeled/012.dog/b.jpg": 12,
+    }
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_file_s_new_time_is_the_label_s(engine: Engine, lake: Lake, settings: Settings) -> None:
+    update(engine, lake, settings)
+    overwrite(engine, lake, photo("labeled/001.cat/a.jpg", minutes=3))
+
+    assert update(engine, lake, settings).updated == 1
+    assert update(engine, lake, settings).changed is False

@@ -1,6 +1,7 @@
 """The training set: labels with features, replaced only where its rows would differ."""
 
-from typing import Any
+import datetime as dt
+from typing import Any, Literal
 
 import pytest
 
@@ -8,16 +9,20 @@ from dlassets.engines.base import Engine, Written
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.training_set import build_training_set
-from dlassets_tests.tables import get, image_id, put
+from dlassets.settings import LabelSettings
+from dlassets_tests.tables import NOON, get, image_id, put
 
 
-def labelled(name: str, label: int, *, path: str | None = None, split: str = "train") -> dict[str, Any]:
+def labelled(
+    name: str, label: int, *, path: str | None = None, split: str = "train", minutes: int = 0
+) -> dict[str, Any]:
     return {
         "path": path or f"labeled/{name}.jpg",
         "image_id": image_id(name),
         "label": label,
         "label_name": f"class {label}",
         "source": "folder",
+        "labeled_at": NOON + dt.timedelta(minutes=minutes),
         "split": split,
     }
 
@@ -26,9 +31,10 @@ def embedded(name: str, *features: float, version: str = "v1") -> dict[str, Any]
     return {"image_id": image_id(name), "feature_version": version, "features": features}
 
 
-def build(engine: Engine, lake: Lake, version: str = "v1") -> Written:
+def build(engine: Engine, lake: Lake, conflicts: Literal["drop", "first", "ask"] = "drop") -> Written:
     labeled, features, current = (pin(lake, n) for n in ("labeled_images", "image_features", "training_set"))
-    return build_training_set(engine, labeled, features, current, version, {"asset": "training_set"})
+    labels = LabelSettings(conflicts=conflicts)
+    return build_training_set(engine, labeled, features, current, "v1", labels, {"asset": "training_set"})
 
 
 @pytest.fixture
@@ -72,3 +78,23 @@ def test_equal_bytes_count_once_and_not_at_all_where_their_labels_differ(engine:
     build(engine, lake)
 
     assert get(engine, lake, "training_set", "path") == [{"path": "labeled/a.jpg"}]
+
+
+@pytest.mark.usefixtures("inputs")
+def test_of_different_labels_the_oldest_counts_where_the_setting_says_so(engine: Engine, lake: Lake) -> None:
+    put(
+        engine,
+        lake,
+        "labeled_images",
+        labelled("a", 7, path="labeled/older.jpg", minutes=-1),
+        labelled("b", 7, path="labeled/newer.jpg", minutes=1),
+    )
+    build(engine, lake, "ask")
+    assert get(engine, lake, "training_set", "path") == []
+
+    build(engine, lake, "first")
+
+    assert [tuple(row.values()) for row in get(engine, lake, "training_set", "path, label, label_name")] == [
+        ("labeled/b.jpg", 12, "class 12"),
+        ("labeled/older.jpg", 7, "class 7"),
+    ]

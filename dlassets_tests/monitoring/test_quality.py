@@ -1,6 +1,7 @@
 """Every rule finds what breaks it, and is quiet about tables that are as they should be."""
 
-from typing import Any
+import datetime as dt
+from typing import Any, Literal, get_args
 
 import pytest
 
@@ -9,20 +10,30 @@ from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.monitoring.quality import RULES, Rule, check, rules_of
-from dlassets_tests.tables import image_id, put
+from dlassets.monitoring.quality import RULES, Rule, check, rules_of, values_of
+from dlassets.settings import LabelSettings
+from dlassets_tests.tables import NOON, image_id, put
 
 A, B = image_id("a"), image_id("b")
 Row = dict[str, Any]
+Conflicts = Literal["drop", "first", "ask"]
 
-IMAGE = {"path": "labeled/a.jpg", "image_id": A, "length": 9}
+IMAGE = {"path": "labeled/a.jpg", "image_id": A, "length": 9, "batch_id": "labeled-000001"}
 LABEL = {"path": "labeled/a.jpg", "image_id": A, "label": 3, "split": "train"}
 ANSWER = {"request_id": "r", "image_id": B, "label": 3, "annotator": "me", "answer": "3", "status": "accepted"}
 PREDICTION = {"path": "unlabeled/b.jpg", "image_id": B, "model_version": 2, "confidence": 0.9, "margin": 0.8}
 REQUEST = {"request_id": "r", "image_id": B, "status": "open"}
+STATUSES = ("planned", "open", "answered")
+REFUSED = {"path": "labeled/x.jpg", "batch_id": "labeled-000002"}
 CLEAN: dict[str, list[Row]] = {
     "raw_images": [IMAGE, {"path": "unlabeled/b.jpg", "image_id": B, "length": 9}],
-    "quarantined_files": [],
+    # Dropped by a person, replaced by a usable file, and gone.
+    "quarantined_files": [
+        {**REFUSED, "dropped_at": NOON},
+        {**REFUSED, "path": "labeled/a.jpg", "batch_id": "labeled-000000"},
+        {**REFUSED, "path": "labeled/gone.jpg"},
+    ],
+    "deleted_files": [{"path": "labeled/gone.jpg"}],
     "image_profiles": [{"image_id": A}, {"image_id": B}],
     "human_labels": [ANSWER],
     "labeled_images": [LABEL, {**LABEL, "path": "labeled/copy.jpg"}],
@@ -40,19 +51,13 @@ BREAKING: list[tuple[str, str, dict[str, list[Row]], int]] = [
         if CLEAN[table.name]
     ),
     (
-        "quarantined_files",
-        "unique_path_and_modificationTime_and_length",
-        {"quarantined_files": [{"path": "labeled/x.jpg"}] * 2},
-        1,
-    ),
-    (
         "raw_images",
         "image_ids_are_hashes",
         {"raw_images": [{**IMAGE, "image_id": A.upper()}, {**IMAGE, "image_id": "a"}]},
         2,
     ),
     ("raw_images", "no_empty_image", {"raw_images": [{**IMAGE, "length": 0}]}, 1),
-    ("quarantined_files", "nothing_quarantined", {"quarantined_files": [{"path": "labeled/x.jpg"}]}, 1),
+    ("quarantined_files", "nothing_quarantined", {"quarantined_files": [REFUSED]}, 1),
     ("image_profiles", "every_image_profiled", {"image_profiles": [{"image_id": A}]}, 1),
     (
         "human_labels",
@@ -101,6 +106,22 @@ BREAKING: list[tuple[str, str, dict[str, list[Row]], int]] = [
         for name in ("confidence", "margin")
         for value in (-0.1, 1.1, float("nan"))
     ),
+    (
+        "predictions",
+        "predictions_are_of_current_bytes",
+        {"predictions": [{**PREDICTION, "image_id": A}, {**PREDICTION, "model_version": 1, "image_id": A}]},
+        1,
+    ),
+    (
+        "label_requests",
+        "requests_are_about_current_images",
+        {
+            "label_requests": [
+                {**REQUEST, "request_id": status, "status": status, "image_id": "c" * 64} for status in STATUSES
+            ]
+        },
+        2,
+    ),
     ("label_requests", "one_open_request_an_image", {"label_requests": [REQUEST, {**REQUEST, "request_id": "s"}]}, 1),
 ]
 
@@ -109,12 +130,13 @@ def rule_named(table: str, name: str) -> Rule:
     return next(rule for rule in rules_of(table) if rule.name == name)
 
 
-def broken(engine: Engine, lake: Lake, rule: Rule, tables: dict[str, list[Row]]):
+def broken(engine: Engine, lake: Lake, rule: Rule, tables: dict[str, list[Row]], conflicts: Conflicts = "drop"):
     # Written by the embedded engine whichever runs the rule: both read the same tables.
     for name in rule.reads:
-        if tables[name]:
+        if tables.get(name):
             put(LocalEngine(), lake, name, *tables[name])
-    return check(engine, rule, {name: pin(lake, name) for name in rule.reads}, model_version=2)
+    values = values_of(LabelSettings(conflicts=conflicts))
+    return check(engine, rule, {name: pin(lake, name) for name in rule.reads}, **values, model_version=2)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +174,52 @@ def test_a_few_examples_are_shown_of_many(local_engine, lake) -> None:
 
     assert (finding.broken, len(finding.examples)) == (12, 5)
     assert set(finding.examples[0]) == {"path", "reason", "detail"}
+
+
+CONFLICT = [LABEL, {**LABEL, "path": "labeled/copy.jpg", "label": 4, "labeled_at": NOON - dt.timedelta(hours=1)}]
+AS_SETTINGS_SAY: list[tuple[str, str, Conflicts, dict[str, list[Row]], int]] = [
+    ("training_set", "labels_as_in_force", "drop", {}, 1),
+    ("training_set", "labels_as_in_force", "ask", {}, 1),
+    ("training_set", "labels_as_in_force", "first", {}, 1),
+    (
+        "training_set",
+        "labels_as_in_force",
+        "first",
+        {"training_set": [{**LABEL, "label": 4, "feature_version": "1"}]},
+        0,
+    ),
+    ("predictions", "every_unlabelled_image_scored", "drop", {}, 0),
+    ("predictions", "every_unlabelled_image_scored", "ask", {}, 1),
+    ("predictions", "every_unlabelled_image_scored", "ask", {"predictions": [PREDICTION, {**PREDICTION, **IMAGE}]}, 0),
+]
+
+
+@pytest.mark.parametrize(("table", "name", "conflicts", "rows", "count"), AS_SETTINGS_SAY)
+def test_rules_about_labels_follow_the_setting(local_engine, lake, table, name, conflicts, rows, count) -> None:
+    tables = {**CLEAN, "labeled_images": CONFLICT, **rows}
+
+    assert broken(local_engine, lake, rule_named(table, name), tables, conflicts).broken == count
+
+
+@pytest.mark.parametrize("conflicts", get_args(Conflicts))
+def test_what_becomes_of_a_conflict_is_said_as_the_setting_has_it(local_engine, lake, conflicts) -> None:
+    rule = rule_named("labeled_images", "equal_bytes_have_one_label")
+
+    finding = broken(local_engine, lake, rule, {**CLEAN, "labeled_images": CONFLICT}, conflicts)
+
+    said = {"drop": "leaves these images out.", "first": "the oldest file counts", "ask": "people are asked"}
+    assert finding.remedy.startswith(f"By labels.conflicts={conflicts}, ")
+    assert said[conflicts] in finding.remedy
+
+
+def test_bytes_that_are_no_longer_to_be_had_are_not_asked_for(local_engine, lake) -> None:
+    lost = {**IMAGE, "location": "landing/labeled/gone.jpg", "path": "labeled/gone.jpg", "image_id": "c" * 64}
+    tables = {**CLEAN, "raw_images": [*CLEAN["raw_images"], lost]}
+
+    for table, name in (
+        ("image_profiles", "every_image_profiled"),
+        ("image_features", "every_image_embedded"),
+        ("predictions", "every_unlabelled_image_scored"),
+    ):
+        lake_of_its_own = Lake.at(f"{lake.root}/{name}")
+        assert broken(local_engine, lake_of_its_own, rule_named(table, name), tables).passed, name

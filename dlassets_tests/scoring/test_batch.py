@@ -1,5 +1,7 @@
 """Batch scoring: every image without a label, once a model version, on either engine."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import score_new
+from dlassets.settings import LabelSettings
 from dlassets_tests.tables import get, image_id, put
 
 INPUTS = ("raw_images", "labeled_images", "image_features", "predictions")
@@ -47,9 +50,17 @@ def embed(lake: Lake, *names: str, feature_version: str = "features-1") -> None:
     put(ENGINE, lake, "image_features", *rows)
 
 
-def score(engine: Engine, lake: Lake, version: int = 1, model: ModelPackage | None = None, top_k: int = 5) -> Written:
+def score(
+    engine: Engine,
+    lake: Lake,
+    version: int = 1,
+    model: ModelPackage | None = None,
+    top_k: int = 5,
+    conflicts: Literal["drop", "first", "ask"] = "drop",
+) -> Written:
     snapshots = [pin(lake, name) for name in INPUTS]
-    return score_new(engine, *snapshots, model or package(3, 40), ("m", version), top_k, {"asset": "predictions"})
+    model, labels = model or package(3, 40), LabelSettings(conflicts=conflicts)
+    return score_new(engine, *snapshots, model, ("m", version), top_k, labels, {"asset": "predictions"})
 
 
 def scored(lake: Lake) -> dict[tuple[str, int], int]:
@@ -145,6 +156,31 @@ def test_a_path_whose_bytes_changed_is_scored_again(engine, lake) -> None:
 
     assert (written.inserted, written.updated) == (1, 1)
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/b.jpg", 1): 40}
+
+
+def test_a_path_that_was_scored_and_has_other_bytes_now_is_scored_again_though_these_have_a_label(engine, lake) -> None:
+    arrive(lake, "a")
+    old = {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "model_name": "m", "model_version": 1}
+    put(ENGINE, lake, "predictions", old, {**old, "model_version": 0})
+    put(ENGINE, lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
+
+    score(engine, lake)
+
+    said = {row["model_version"]: row["image_id"] for row in get(ENGINE, lake, "predictions")}
+    assert said == {0: image_id("old"), 1: image_id("a")}
+
+
+def test_images_in_conflict_are_scored_where_people_are_to_decide(engine, lake) -> None:
+    arrive(lake, "a", "b")
+    put(ENGINE, lake, "raw_images", {"path": "labeled/a.jpg", "image_id": image_id("a"), "length": 1})
+    said = {"image_id": image_id("a"), "label": 3}
+    put(ENGINE, lake, "labeled_images", {**said, "path": "unlabeled/a.jpg"})
+    put(ENGINE, lake, "labeled_images", {**said, "path": "labeled/a.jpg", "label": 40})
+
+    assert score(engine, lake).inserted == 1
+    assert score(engine, lake, conflicts="first").inserted == 0
+    assert score(engine, lake, conflicts="ask").inserted == 2
+    assert set(scored(lake)) == {("unlabeled/a.jpg", 1), ("labeled/a.jpg", 1), ("unlabeled/b.jpg", 1)}
 
 
 def test_features_of_another_version_are_not_read(engine, lake) -> None:

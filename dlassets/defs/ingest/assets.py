@@ -67,15 +67,15 @@ def image_profiles(
     return table_result(lake, IMAGE_PROFILES, written, origin)
 
 
-@dg.multi_asset(specs=[table_spec(LABELED_IMAGES, INGEST, reads=[RAW_IMAGES, HUMAN_LABELS])])
+@dg.multi_asset(specs=[table_spec(LABELED_IMAGES, INGEST, reads=[RAW_IMAGES, DELETED_FILES, HUMAN_LABELS])])
 def labeled_images(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeResource]) -> dg.MaterializeResult:
     from dlassets.lakehouse.labels import known_classes, update_labels
 
-    raw, human, labeled = lake.pin(RAW_IMAGES.name, HUMAN_LABELS.name, LABELED_IMAGES.name)
+    raw, deleted, human, labeled = lake.pin(RAW_IMAGES.name, DELETED_FILES.name, HUMAN_LABELS.name, LABELED_IMAGES.name)
     split = lake.settings.split
-    origin = provenance(context, LABELED_IMAGES.name, [raw, human], parameters=split.model_dump())
+    origin = provenance(context, LABELED_IMAGES.name, [raw, deleted, human], parameters=split.model_dump())
     commit = Commit(origin.as_dict())
-    written = update_labels(lake.engine, raw, human, labeled, lake.settings.landing, split, commit)
+    written = update_labels(lake.engine, raw, deleted, human, labeled, lake.settings.landing, split, commit)
     classes = known_classes(lake.engine, lake.pin(LABELED_IMAGES.name)[0])
     return table_result(
         lake, LABELED_IMAGES, written, origin, metadata={"classes": {str(k): v for k, v in classes.items()}}

@@ -4,7 +4,14 @@ import dagster as dg
 
 from dlassets.defs.common import LABELING, provenance, table_result, table_spec
 from dlassets.engines.base import Commit
-from dlassets.lakehouse.tables import HUMAN_LABELS, LABEL_REQUESTS, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
+from dlassets.lakehouse.tables import (
+    DELETED_FILES,
+    HUMAN_LABELS,
+    LABEL_REQUESTS,
+    LABELED_IMAGES,
+    PREDICTIONS,
+    RAW_IMAGES,
+)
 from dlassets.resources.labeling import LabelingResource
 from dlassets.resources.lake import LakeResource
 from dlassets.resources.mlflow import MlflowResource
@@ -37,7 +44,11 @@ def human_labels(
 
 
 @dg.multi_asset(
-    specs=[table_spec(LABEL_REQUESTS, LABELING, reads=[RAW_IMAGES, PREDICTIONS, LABELED_IMAGES, HUMAN_LABELS])]
+    specs=[
+        table_spec(
+            LABEL_REQUESTS, LABELING, reads=[RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, HUMAN_LABELS]
+        )
+    ]
 )
 def label_requests(
     context: dg.AssetExecutionContext,
@@ -49,21 +60,24 @@ def label_requests(
     from dlassets.lakehouse.labels import known_classes
 
     requests, answers = lake.pin(LABEL_REQUESTS.name, HUMAN_LABELS.name)
-    inputs = lake.pin(RAW_IMAGES.name, PREDICTIONS.name, LABELED_IMAGES.name)
+    inputs = lake.pin(RAW_IMAGES.name, PREDICTIONS.name, LABELED_IMAGES.name, DELETED_FILES.name)
     name, version = mlflow.champion()
-    settings = lake.settings.labeling
+    settings, labels = lake.settings.labeling, lake.settings.labels
+    parameters = settings.model_dump() | labels.model_dump()
     origin = provenance(
-        context, LABEL_REQUESTS.name, [*inputs, answers], model=f"{name}/{version}", parameters=settings.model_dump()
+        context, LABEL_REQUESTS.name, [*inputs, answers], model=f"{name}/{version}", parameters=parameters
     )
     commit = Commit(origin.as_dict())
     closed = close_answered(lake.engine, requests, answers, commit)
     sent = send_requests(
         lake.engine,
+        lake.lake,
         labeling.service,
         {snapshot.name: snapshot for snapshot in (*inputs, *lake.pin(LABEL_REQUESTS.name))},
         model_name=name,
         model_version=version,
         settings=settings,
+        labels=labels,
         classes=known_classes(lake.engine, inputs[2]),
         commit=commit,
     )

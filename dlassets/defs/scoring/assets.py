@@ -1,4 +1,4 @@
-"""What the champion says of every image without a label."""
+"""What the champion says of every image without a label, or that people are to decide."""
 
 import dagster as dg
 
@@ -25,7 +25,9 @@ def predictions(
         RAW_IMAGES.name, LABELED_IMAGES.name, IMAGE_FEATURES.name, PREDICTIONS.name
     )
     name, version = mlflow.champion()
-    origin = provenance(context, PREDICTIONS.name, inputs, model=f"{name}/{version}")
+    origin = provenance(
+        context, PREDICTIONS.name, inputs, model=f"{name}/{version}", parameters=lake.settings.labels.model_dump()
+    )
     package = load_version(mlflow.client, name, version)
     report = progress.of(context, "images scored")
     written = score_new(
@@ -37,6 +39,7 @@ def predictions(
         package,
         (name, version),
         lake.settings.scoring.top_k,
+        lake.settings.labels,
         origin.as_dict(),
         report,
     )

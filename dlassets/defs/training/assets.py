@@ -57,8 +57,10 @@ def training_set(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeR
 
     labeled, features, current = lake.pin(LABELED_IMAGES.name, IMAGE_FEATURES.name, TRAINING_SET.name)
     version = feature_version(lake.settings.features.backbone)
-    origin = provenance(context, TRAINING_SET.name, [labeled, features], parameters={"feature_version": version})
-    written = build_training_set(lake.engine, labeled, features, current, version, origin.as_dict())
+    labels = lake.settings.labels
+    parameters = {"feature_version": version, **labels.model_dump()}
+    origin = provenance(context, TRAINING_SET.name, [labeled, features], parameters=parameters)
+    written = build_training_set(lake.engine, labeled, features, current, version, labels, origin.as_dict())
     return table_result(lake, TRAINING_SET, written, origin, metadata={"feature_version": version})
 
 
@@ -179,12 +181,14 @@ def registered_version(
 
 
 def _training_inputs(lake: LakeResource, trainer: Trainer) -> "TrainingInputs":
+    from dlassets.lakehouse.snapshots import settled
     from dlassets.learning.backbones import feature_version
     from dlassets.registry.tracking import TrainingInputs
 
     backbone = lake.settings.features.backbone
-    (learned_from,) = lake.pin(TRAINING_SET.name)
-    return TrainingInputs(learned_from, backbone, feature_version(backbone), trainer.settings)
+    (training_set,) = lake.pin(TRAINING_SET.name)
+    # What care of the table made of it is nothing new to learn from.
+    return TrainingInputs(settled(training_set), backbone, feature_version(backbone), trainer.settings)
 
 
 def _better_than_guessing(run: "Run") -> dg.AssetCheckResult:

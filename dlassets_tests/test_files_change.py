@@ -1,0 +1,254 @@
+"""Files that change after they came in, from landing zone to label request: what depended on the old bytes follows."""
+
+import functools
+import hashlib
+import io
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dlassets.engines.base import Commit, Engine, Written
+from dlassets.images.profile import profile_images
+from dlassets.labeling.answers import collect_answers
+from dlassets.labeling.folder import FolderService
+from dlassets.labeling.requests import close_answered, send_requests
+from dlassets.lakehouse.derived import derive
+from dlassets.lakehouse.ingest import ingest
+from dlassets.lakehouse.labels import known_classes, update_labels
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import IMAGE_FEATURES, IMAGE_PROFILES, TABLES
+from dlassets.lakehouse.training_set import build_training_set
+from dlassets.learning.head import Head
+from dlassets.monitoring.quality import RULES, check, values_of
+from dlassets.registry.package import ModelPackage
+from dlassets.scoring.batch import score_new
+from dlassets.settings import LabelingSettings, LabelSettings, Settings
+from dlassets_tests.lakehouse.test_derived import lengths
+from dlassets_tests.tables import get
+
+VERSION = "bytes-1"
+
+
+def photo(shade: int) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 16), (shade, 255 - shade, shade // 2)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image_id(shade: int) -> str:
+    return hashlib.sha256(photo(shade)).hexdigest()
+
+
+def package() -> ModelPackage:
+    """A model that is sure of class 1, whatever it is shown."""
+    one = np.ones(1, np.float32)
+    bias = np.array([9, 0], np.float32)
+    return ModelPackage(Head((1, 12), ("cat", "dog"), np.zeros((2, 1), np.float32), bias, one, one), "any", VERSION)
+
+
+@dataclass
+class Loop:
+    """The assets' functions in the assets' order."""
+
+    engine: Engine
+    lake: Lake
+    conflicts: Literal["drop", "first", "ask"] = "drop"
+    settings: Settings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.settings = Settings(root=self.lake.root, labels=LabelSettings(conflicts=self.conflicts))
+        self.service = FolderService(Path(self.lake.requests), Path(self.lake.answers))
+        for zone in self.settings.landing:
+            self.file(zone).mkdir(parents=True, exist_ok=True)
+
+    def file(self, path: str) -> Path:
+        return Path(self.lake.zone(path))
+
+    def put(self, path: str, shade: int, minutes: int = 0) -> None:
+        """Write a photo whose file is `minutes` younger than a fixed time."""
+        self.file(path).parent.mkdir(parents=True, exist_ok=True)
+        self.file(path).write_bytes(photo(shade))
+        os.utime(self.file(path), (1.7e9 + 60 * minutes, 1.7e9 + 60 * minutes))
+
+    def pins(self, *names: str) -> list[Any]:
+        return [pin(self.lake, name) for name in names]
+
+    def take_in(self) -> None:
+        ingest(self.engine, self.lake, self.settings, {})
+        (raw,) = self.pins("raw_images")
+        derive(self.engine, self.lake, raw, IMAGE_PROFILES, profile_images, {})
+        derive(self.engine, self.lake, raw, IMAGE_FEATURES, functools.partial(lengths, version=VERSION), {})
+        self.label()
+
+    def label(self) -> None:
+        tables = self.pins("raw_images", "deleted_files", "human_labels", "labeled_images")
+        update_labels(self.engine, *tables, self.settings.landing, self.settings.split, Commit())
+
+    def learn(self) -> dict[str, int]:
+        """The training set: label by path."""
+        tables = self.pins("labeled_images", "image_features", "training_set")
+        build_training_set(self.engine, *tables, VERSION, self.settings.labels, {})
+        return {row["path"]: row["label"] for row in self.rows("training_set", "path, label")}
+
+    def score(self, version: int = 1) -> Written:
+        tables = self.pins("raw_images", "labeled_images", "image_features", "predictions")
+        return score_new(self.engine, *tables, package(), ("m", version), 2, self.settings.labels, {})
+
+    def ask(self) -> Written:
+        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests")
+        return send_requests(
+            self.engine,
+            self.lake,
+            self.service,
+            dict(zip(names, self.pins(*names), strict=True)),
+            model_name="m",
+            model_version=1,
+            settings=LabelingSettings(threshold=0.5),
+            labels=self.settings.labels,
+            classes=known_classes(self.engine, pin(self.lake, "labeled_images")),
+            commit=Commit(),
+        )
+
+    def answer(self, folder: str) -> None:
+        """A person moves every photo that is asked about into a class folder, and the answers are collected."""
+        for asked in Path(self.lake.requests).rglob("*.png"):
+            shutil.move(asked, Path(self.lake.answers) / folder / asked.name)
+        classes = known_classes(self.engine, pin(self.lake, "labeled_images"))
+        collect_answers(self.engine, self.service, *self.pins("human_labels", "label_requests"), classes, Commit())
+        close_answered(self.engine, *self.pins("label_requests", "human_labels"), Commit())
+
+    def rows(self, table: str, columns: str) -> list[dict[str, Any]]:
+        return get(self.engine, self.lake, table, columns)
+
+    def column(self, table: str, columns: str) -> list[Any]:
+        rows = [tuple(row.values()) for row in self.rows(table, columns)]
+        return sorted(row[0] if len(row) == 1 else row for row in rows)
+
+    def broken(self) -> dict[str, str]:
+        """The rules that are broken, with what is said of them."""
+        values = {**values_of(self.settings.labels), "model_version": 1}
+        snapshots = {name: pin(self.lake, name) for name in TABLES}
+        found = (check(self.engine, rule, snapshots, **values) for rule in RULES)
+        return {finding.rule.name: finding.remedy for finding in found if not finding.passed}
+
+
+def test_what_depended_on_overwritten_bytes_follows_the_new(engine: Engine, lake: Lake) -> None:
+    loop = Loop(engine, lake)
+    loop.put("labeled/001.cat/a.png", 10)
+    loop.put("unlabeled/b.png", 20)
+    loop.put("unlabeled/copy of b.png", 20)
+    loop.take_in()
+    loop.score()
+    loop.score(version=0)
+    both = [("unlabeled/b.png", image_id(20)), ("unlabeled/copy of b.png", image_id(20))]
+    assert loop.column("predictions", "path, image_id") == sorted(both * 2)
+    assert loop.column("image_profiles", "image_id") == sorted(map(image_id, (10, 20)))
+    assert loop.column("image_features", "image_id") == sorted(map(image_id, (10, 20)))
+
+    loop.put("labeled/001.cat/a.png", 11, minutes=1)
+    loop.put("unlabeled/b.png", 21, minutes=1)
+    loop.take_in()
+    assert loop.broken().keys() >= {"predictions_are_of_current_bytes", "every_unlabelled_image_scored"}
+    loop.score()
+
+    new = {"labeled/001.cat/a.png": 11, "unlabeled/b.png": 21, "unlabeled/copy of b.png": 20}
+    assert loop.column("raw_images", "path, image_id") == [(path, image_id(shade)) for path, shade in new.items()]
+    assert loop.column("labeled_images", "path, image_id") == [("labeled/001.cat/a.png", image_id(11))]
+    assert loop.column("predictions", "path, image_id, model_version") == sorted(
+        [(path, image_id(20), 0) for path, _ in both]
+        + [("unlabeled/b.png", image_id(21), 1), ("unlabeled/copy of b.png", image_id(20), 1)]
+    )
+    for made in ("image_profiles", "image_features"):
+        assert set(loop.column(made, "image_id")) >= {image_id(shade) for shade in new.values()}
+    assert loop.learn() == {"labeled/001.cat/a.png": 1}
+    assert loop.broken() == {}
+
+
+def test_people_decide_a_conflict_and_their_answer_holds_for_every_path(engine: Engine, lake: Lake) -> None:
+    loop = Loop(engine, lake, "ask")
+    loop.put("labeled/001.cat/a.png", 10)
+    loop.put("labeled/012.dog/b.png", 20)
+    loop.take_in()
+    assert loop.learn() == {"labeled/001.cat/a.png": 1, "labeled/012.dog/b.png": 12}
+    loop.put("labeled/012.dog/a too.png", 10)
+    loop.take_in()
+    assert loop.learn() == {"labeled/012.dog/b.png": 12}
+    assert loop.broken().keys() == {"equal_bytes_have_one_label", "every_unlabelled_image_scored"}
+
+    loop.score()
+    assert loop.ask().inserted == 1
+    assert loop.column("label_requests", "image_id, strategy, status") == [(image_id(10), "label_conflict", "open")]
+    assert loop.ask().changed is False
+    assert "people are asked" in loop.broken()["equal_bytes_have_one_label"]
+    loop.answer("012.dog")
+    loop.label()
+
+    assert loop.column("labeled_images", "path, label, source") == [
+        ("labeled/001.cat/a.png", 12, "human"),
+        ("labeled/012.dog/a too.png", 12, "human"),
+        ("labeled/012.dog/b.png", 12, "folder"),
+    ]
+    assert loop.learn() == {"labeled/001.cat/a.png": 12, "labeled/012.dog/b.png": 12}
+    assert loop.column("label_requests", "status") == ["answered"]
+    loop.put("labeled/001.cat/a third.png", 10)
+    loop.take_in()
+    loop.score()
+    assert loop.ask().changed is False
+    assert loop.broken() == {}
+
+
+def test_a_conflict_goes_away_with_the_file_that_made_it(local_engine: Engine, lake: Lake) -> None:
+    loop = Loop(local_engine, lake)
+    loop.put("labeled/001.cat/a.png", 10, minutes=1)
+    loop.put("labeled/012.dog/a.png", 10)
+    loop.take_in()
+    assert loop.learn() == {}
+    assert loop.broken() == {
+        "equal_bytes_have_one_label": "By labels.conflicts=drop, the training set leaves these images out."
+    }
+    first = Loop(local_engine, lake, "first")
+    assert first.learn() == {"labeled/012.dog/a.png": 12}
+    assert "the oldest file counts" in first.broken()["equal_bytes_have_one_label"]
+
+    loop.file("labeled/001.cat/a.png").unlink()
+    loop.take_in()
+    assert loop.learn() == {"labeled/012.dog/a.png": 12}
+    assert loop.broken() == {}
+
+    loop.put("labeled/001.cat/a.png", 10, minutes=2)
+    loop.take_in()
+    assert loop.learn() == {}
+    loop.put("labeled/012.dog/a.png", 11, minutes=3)
+    loop.take_in()
+    assert loop.learn() == {"labeled/001.cat/a.png": 1, "labeled/012.dog/a.png": 12}
+
+
+def test_a_request_about_bytes_that_are_no_longer_there_is_named_and_the_new_ones_are_asked_about(
+    local_engine: Engine, lake: Lake
+) -> None:
+    loop = Loop(local_engine, lake, "ask")
+    for path in ("labeled/001.cat/a.png", "labeled/012.dog/a.png"):
+        loop.put(path, 10)
+    loop.take_in()
+    loop.score()
+    loop.ask()
+    for path in ("labeled/001.cat/a.png", "labeled/012.dog/a.png"):
+        loop.put(path, 11, minutes=1)
+    loop.take_in()
+    loop.score()
+
+    assert loop.ask().inserted == 1
+    assert loop.broken().keys() == {"equal_bytes_have_one_label", "requests_are_about_current_images"}
+    loop.answer("012.dog")
+    loop.label()
+
+    # The answer about the old bytes changes no label; that about the new ones holds.
+    assert loop.column("labeled_images", "image_id, label, source") == [(image_id(11), 12, "human")] * 2
+    assert loop.broken() == {}
