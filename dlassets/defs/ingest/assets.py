@@ -1,6 +1,7 @@
 """Photos in: raw images, what was refused, what they look like, and the label in force of each."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -16,6 +17,9 @@ from dlassets.lakehouse.tables import (
 )
 from dlassets.resources.lake import LakeResource
 from dlassets.resources.progress import LoggedProgress
+
+if TYPE_CHECKING:
+    from dlassets.monitoring.gallery import Gallery
 
 
 @dg.multi_asset(
@@ -59,12 +63,31 @@ def image_profiles(
 ) -> dg.MaterializeResult:
     from dlassets.images.profile import profile_images
     from dlassets.lakehouse.derived import derive
+    from dlassets.monitoring.gallery import write_gallery
 
     (raw,) = lake.pin(RAW_IMAGES.name)
     origin = provenance(context, IMAGE_PROFILES.name, [raw])
     report = progress.of(context, "images profiled")
     written = derive(lake.engine, lake.lake, raw, IMAGE_PROFILES, profile_images, origin.as_dict(), progress=report)
-    return table_result(lake, IMAGE_PROFILES, written, origin)
+    profiles, refused = lake.pin(IMAGE_PROFILES.name, QUARANTINED_FILES.name)
+    gallery = write_gallery(lake.engine, lake.lake, raw, profiles, refused, lake.settings.landing)
+    return table_result(lake, IMAGE_PROFILES, written, origin, metadata=_metadata(gallery))
+
+
+def _metadata(gallery: "Gallery") -> dict[str, dg.MetadataValue]:
+    """Return the gallery's link and path (browsers follow no link from a page of a server to a file) and its counts."""
+    from dlassets.monitoring.gallery import data_uri
+
+    metadata: dict[str, dg.MetadataValue] = {
+        "gallery": dg.MetadataValue.url(gallery.url),
+        "gallery_path": dg.MetadataValue.path(gallery.page),
+        "defects": dg.MetadataValue.json(gallery.defects),
+        "near_duplicate_groups": dg.MetadataValue.int(gallery.near_duplicate_groups),
+        "near_duplicates_across_classes": dg.MetadataValue.int(gallery.across_classes),
+    }
+    if gallery.contact_sheet is not None:
+        metadata["examples"] = dg.MetadataValue.md(f"![a few images]({data_uri(gallery.contact_sheet)})")
+    return metadata
 
 
 @dg.multi_asset(specs=[table_spec(LABELED_IMAGES, INGEST, reads=[RAW_IMAGES, DELETED_FILES, HUMAN_LABELS])])
