@@ -6,14 +6,16 @@ JPEG goes through simplejpeg, everything else (and what simplejpeg refuses, such
 from __future__ import annotations
 
 import io
-import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dlassets.errors import DlassetsError
+from dlassets.images.colour import as_srgb
+from dlassets.images.exif import TIFF_BEGINNINGS, is_inflated, orientation, tile_size
+from dlassets.images.jpeg import MAX_SCANS, has_too_many_scans, is_for_simplejpeg, is_jpeg, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +32,7 @@ SIDE = 224
 CROP_SHARE = 224 / 256
 SHORTER_SIDE = 256
 
-_ORIENTATION = 0x0112
-_EXIF_MARK = b"Exif\0\0"
-_SEGMENT = 65_536  # a JPEG segment, and so its EXIF block, is no longer
+_ROWS = 256
 _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: np.fliplr,
     3: lambda pixels: np.rot90(pixels, 2),
@@ -48,20 +48,65 @@ class ImageError(DlassetsError):
     """The bytes are no picture that can be decoded."""
 
 
+class BombError(ImageError):
+    """Decoding would take memory or time out of all proportion: refused from the header."""
+
+
 def decode_rgb(data: bytes, at_least: int | None = None) -> Pixels:
     """Return the picture upright, as (height, width, 3) RGB.
 
     With `at_least`, a large JPEG may come smaller, its shorter side no less than that many pixels: decoding it so is
-    several times faster. Transparent parts are shown on white; 16-bit pictures keep their upper 8 bits; of several
-    frames the first is read. Raises ImageError for what does not decode and for more than MAX_PIXELS.
+    several times faster. Colours are turned into sRGB where an embedded profile says that they are others. Transparent
+    parts are shown on white; 16-bit pictures keep their upper 8 bits; of several frames or pages the first is read.
+    Raises ImageError for what does not decode and for more than MAX_PIXELS.
     """
     try:
         pixels = _decode_jpeg(data, at_least) if is_jpeg(data) else None
-        return _decode_with_pillow(data) if pixels is None else pixels
+        return pixels_of(load_with_pillow(data)) if pixels is None else pixels
     except ImageError:
         raise
     except Exception as error:  # bytes from anywhere make Pillow's parsers raise nearly anything
         raise ImageError(f"The bytes do not decode as a picture: {type(error).__name__}: {error}") from error
+
+
+def load_with_pillow(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return the first picture of a file as it is stored, decoded. Raises BombError, and nearly anything else."""
+    tags = data if data.startswith(TIFF_BEGINNINGS) else metadata(data)[0] if is_jpeg(data) else b""
+    if is_inflated(tags):
+        raise BombError("its tags say that they take more than the whole file")
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        refuse_more_pixels(*image.size, max_pixels)
+        if image.format == "TIFF":
+            refuse_more_pixels(*tile_size(data), max_pixels)
+        image.load()
+    return image
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """Return what decode_rgb does, of a picture that Pillow has loaded."""
+    flat = as_srgb(_flattened(image), image.info.get("icc_profile"))
+    pixels = np.asarray(flat if flat.mode == "RGB" else flat.convert("RGB"))
+    # A TIFF comes upright from Pillow.
+    return _upright(pixels, 1 if image.format == "TIFF" else orientation(exif_of(image)))
+
+
+def refuse_more_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    """Raise BombError for a larger picture than `most` pixels, and than MAX_PIXELS in any case."""
+    most = min(most, MAX_PIXELS)
+    if width * height > most:
+        raise BombError(f"{width}x{height} pixels, more than {most}")
+
+
+def refuse_scans(data: bytes) -> None:
+    """Raise BombError for a JPEG that goes over its pixels again and again."""
+    if has_too_many_scans(data):
+        raise BombError(f"it goes over its pixels more than {MAX_SCANS} times")
+
+
+def exif_of(image: Image.Image) -> bytes:
+    """Return the EXIF block of a loaded picture, empty where it has none."""
+    block: bytes = image.info.get("exif") or b""
+    return block.removeprefix(b"Exif\0\0")
 
 
 def resize_center_crop(pixels: Pixels) -> Pixels:
@@ -78,20 +123,20 @@ def resize_center_crop(pixels: Pixels) -> Pixels:
     return np.asarray(middle.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
-def is_jpeg(data: bytes) -> bool:
-    return data[:3] == b"\xff\xd8\xff"
-
-
 def _decode_jpeg(data: bytes, at_least: int | None) -> Pixels | None:
-    """Return the upright picture, or None where simplejpeg refuses it and Pillow has to say."""
+    """Return the upright picture, or None where simplejpeg refuses it or must not have it, and Pillow has to say."""
     import simplejpeg
 
+    refuse_scans(data)
+    if not is_for_simplejpeg(data):
+        return None
     try:
-        height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except ValueError:
         return None
-    if height * width > MAX_PIXELS:
-        raise ImageError(f"The picture has {width}x{height} pixels, more than {MAX_PIXELS}.")
+    if space in {"CMYK", "YCCK"}:  # simplejpeg would turn it into RGB whatever its profile says
+        return None
+    refuse_more_pixels(width, height)
     try:
         # libjpeg-turbo's vector code knows the whole and the half size, not the steps between: those cost more than
         # the whole, hence min_factor.
@@ -99,38 +144,39 @@ def _decode_jpeg(data: bytes, at_least: int | None) -> Pixels | None:
         pixels = simplejpeg.decode_jpeg(data, min_height=least, min_width=least, min_factor=2, strict=False)
     except ValueError:
         return None
-    turn = _UPRIGHT.get(_orientation(data))
-    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+    exif, profile = metadata(data)
+    if profile:
+        image = Image.fromarray(pixels)
+        pixels = np.asarray(as_srgb(image.convert("L") if space == "Gray" else image, profile).convert("RGB"))
+    return _upright(pixels, orientation(exif))
 
 
-def _orientation(data: bytes) -> int:
-    """Return how EXIF says the picture is to be turned, 1 (not at all) where it says nothing readable."""
-    at = data.find(_EXIF_MARK, 0, _SEGMENT)
-    if at < 0:
-        return 1
-    exif = Image.Exif()
-    try:
-        exif.load(data[at : at + _SEGMENT])
-        return int(exif.get(_ORIENTATION, 1))
-    except (SyntaxError, ValueError, TypeError, struct.error, OSError, KeyError):
-        return 1  # a broken EXIF block does not make a picture unusable
+def _upright(pixels: Pixels, turn: int) -> Pixels:
+    return pixels if turn == 1 else np.ascontiguousarray(_UPRIGHT[turn](pixels))
 
 
-def _decode_with_pillow(data: bytes) -> Pixels:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        image.load()
-        return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
+def _flattened(image: Image.Image) -> Image.Image:
+    """Return the picture without transparency and with 8 bits a channel: L, RGB or CMYK."""
     if image.mode.startswith("I;16"):  # Pillow would clip at 255
-        return Image.fromarray((np.asarray(image.convert("I")) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in {"I", "F"}:  # no range of their own: the darkest becomes black, the brightest white
-        values = np.asarray(image, dtype=np.float64)
-        low, high = float(values.min()), float(values.max())
-        return Image.fromarray(((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in {"I", "F"}:
+        return Image.fromarray(_stretched(np.asarray(image)))
+    base = Image.getmodebase(image.mode)
     if image.has_transparency_data:
-        seen = image.convert("RGBA")
+        seen = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         ground = Image.new("RGBA", seen.size, "white")
-        return Image.alpha_composite(ground, seen).convert("RGB")
-    return image.convert("RGB")
+        return Image.alpha_composite(ground, seen).convert(base)
+    return image if image.mode in {base, "CMYK"} else image.convert(base)
+
+
+def _stretched(values: npt.NDArray[Any]) -> Pixels:
+    """Show numbers that have no range of their own: the least becomes black, the greatest white, holes black."""
+    rows = [values[start : start + _ROWS] for start in range(0, len(values), _ROWS)]  # memory for a few at a time
+    ends = [(float(finite.min()), float(finite.max())) for part in rows if (finite := part[np.isfinite(part)]).size]
+    low, high = min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=0.0)
+    scale = 255 / (high - low) if high > low else 0.0
+    shown = np.empty(values.shape, np.uint8)
+    for part, out in zip(rows, np.array_split(shown, range(_ROWS, len(values), _ROWS)), strict=True):
+        known = np.nan_to_num(part.astype(np.float64), nan=low, posinf=high, neginf=low)
+        out[...] = (known - low) * scale
+    return shown

@@ -10,16 +10,31 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
-from dlassets.images.decode import FORMATS, MAX_PIXELS, is_jpeg
+from dlassets.images.decode import FORMATS, BombError, load_with_pillow, pixels_of, refuse_more_pixels, refuse_scans
+from dlassets.images.exif import TIFF_BEGINNINGS
 from dlassets.images.folders import folder_label, folder_of
+from dlassets.images.jpeg import is_for_nobody, is_for_simplejpeg, is_jpeg
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Pillow calls a JPEG with further pictures behind the first (many phones write them) MPO.
-_ALLOWED = frozenset({*FORMATS, "MPO"})
 # What begins as a picture and does not decode was cut short or damaged on the way.
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
+_BEGINNINGS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    **dict.fromkeys(TIFF_BEGINNINGS, "TIFF"),
+}
+# What libjpeg says of coded data that is not what was written. Other warnings (a few bytes too many, an unknown
+# revision) are about pictures that are whole.
+_DAMAGE = re.compile(r"remature end|bad (Huffman|arithmetic) code|instead of RST|before marker 0xd[0-7]")
+# What decoders say of a picture that is as its format allows, and of a kind that they do not read.
+_UNREAD = re.compile(
+    r"nsupported|not supported|cannot handle|unknown (pixel mode|data organization)|decoder \w+ not", re.IGNORECASE
+)
+_BOMB = re.compile(r"too large|MAX_TEXT|exceeds limit")
+_MOST_SAID = 500
 
 
 class Reason(StrEnum):
@@ -69,13 +84,13 @@ def validate_files(
 
 
 def check_image(data: bytes, max_pixels: int) -> Finding:
-    """Return what is wrong with a picture's bytes, None where all of them decode. Never raises."""
+    """Return what is wrong with a picture's bytes, None where decode_rgb decodes all of them. Never raises."""
     try:
-        return _check_jpeg(data, max_pixels) if is_jpeg(data) else _check_with_pillow(data, max_pixels)
-    except Image.DecompressionBombError as error:
-        return Reason.TOO_LARGE, str(error)
+        damage = _check_jpeg(data, max_pixels) if is_jpeg(data) else _check_with_pillow(data, max_pixels)
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise nearly anything, and all of it is recorded
-        return _failed(data, error)
+        reason, said = _failed(data, error)
+        return reason, said[:_MOST_SAID]
+    return damage
 
 
 def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max_pixels: int) -> Finding:
@@ -100,49 +115,76 @@ def _check_folder(path: str, rule: re.Pattern[str] | None) -> Finding:
 def _check_jpeg(data: bytes, max_pixels: int) -> Finding:
     import simplejpeg
 
+    refuse_scans(data)
+    if not is_for_simplejpeg(data):
+        return _check_with_pillow(data, max_pixels)
     try:
         height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
     except ValueError:
         return _check_with_pillow(data, max_pixels)
-    if finding := _check_pixels(width, height, max_pixels):
-        return finding
+    refuse_more_pixels(width, height, max_pixels)
     try:
         # A tiny greyscale picture still takes reading every scan to its end marker, and nothing is cheaper.
         simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=1, min_width=1, strict=True)
     except ValueError as error:
-        said = str(error)
-        if "remature end" in said:
-            return Reason.TRUNCATED, said
+        if _DAMAGE.search(str(error)):
+            return Reason.TRUNCATED, str(error)
         return _check_with_pillow(data, max_pixels)  # what simplejpeg does not read (CMYK), and harmless warnings
     return None
 
 
 def _check_with_pillow(data: bytes, max_pixels: int) -> Finding:
-    with Image.open(io.BytesIO(data)) as image:
-        if image.format not in _ALLOWED:
-            return Reason.FORMAT_NOT_ALLOWED, f"{image.format}; allowed: {', '.join(FORMATS)}"
-        if finding := _check_pixels(*image.size, max_pixels):
-            return finding
-        if image.format == "PNG":
-            image.verify()  # reads every chunk's checksum, which load() does not
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
+    corner = load_with_pillow(data, max_pixels).crop((0, 0, 1, 1))
+    pixels_of(corner)  # whether what was loaded can be shown as RGB shows in one pixel, too
+    if _begins_as(data) == "PNG":
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            image.verify()  # reads every chunk's checksum, which decoding does not
     return None
 
 
-def _check_pixels(width: int, height: int, max_pixels: int) -> Finding:
-    limit = min(max_pixels, MAX_PIXELS)
-    if width * height <= limit:
-        return None
-    return Reason.TOO_LARGE, f"{width}x{height} pixels, more than {limit}"
+def _begins_as(data: bytes) -> str | None:
+    """Return the allowed format that the first bytes announce."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:2] == b"BM" and not any(data[15:18]):  # upper bytes of its header's size: a text can begin with BM, too
+        return "BMP"
+    return next((format_ for beginning, format_ in _BEGINNINGS.items() if data.startswith(beginning)), None)
 
 
 def _failed(data: bytes, error: Exception) -> tuple[Reason, str]:
+    """Return how a file that did not decode is called."""
+    format_ = _begins_as(data)
+    if isinstance(error, BombError | Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return Reason.TOO_LARGE, str(error)
+    if isinstance(error, MemoryError):
+        return Reason.UNREADABLE, "there was not enough memory to decode it"
+    if format_ is None:
+        return _of_another_format(data)
+    if isinstance(error, UnidentifiedImageError):
+        error = _why_unidentified(data, format_) or error
+    said = f"{type(error).__name__}: {error}"
+    if _BOMB.search(said):
+        return Reason.TOO_LARGE, said
+    if _UNREAD.search(said) or isinstance(error.__cause__, KeyError) or (format_ == "JPEG" and is_for_nobody(data)):
+        return Reason.FORMAT_NOT_ALLOWED, f"a kind of {format_} that is not read: {said}"
+    return Reason.TRUNCATED, said
+
+
+def _of_another_format(data: bytes) -> tuple[Reason, str]:
+    allowed = f"allowed: {', '.join(FORMATS)}"
     if data[4:8] == b"ftyp":
-        return Reason.FORMAT_NOT_ALLOWED, f"{data[8:12]!r} (HEIC, or a video); allowed: {', '.join(FORMATS)}"
-    begins_well = data.startswith(_BEGINNINGS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
-    if isinstance(error, UnidentifiedImageError):  # its text is the address of a buffer
-        said = f"begins with {data[:8]!r}"
-    else:
-        said = f"{type(error).__name__}: {error}"
-    return (Reason.TRUNCATED if begins_well else Reason.NOT_AN_IMAGE), said
+        return Reason.FORMAT_NOT_ALLOWED, f"{data[8:12]!r} (HEIC, AVIF, or a video); {allowed}"
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return Reason.FORMAT_NOT_ALLOWED, f"{image.format}; {allowed}"
+    except Exception:  # noqa: BLE001 - as above
+        return Reason.NOT_AN_IMAGE, f"begins with {data[:8]!r}"
+
+
+def _why_unidentified(data: bytes, format_: str) -> Exception | None:
+    """Return what the format's own reader says, which Image.open keeps to itself."""
+    try:
+        Image.OPEN[format_][0](io.BytesIO(data), "")
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+    return None

@@ -1,0 +1,702 @@
+"""Files as they arrive: good, odd, damaged and hostile ones, each with what must become of it.
+
+Everything is drawn or put together here byte by byte; nothing is read from disk.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, PngImagePlugin
+
+from dlassets.images.validate import Reason
+
+Pixels = npt.NDArray[np.uint8]
+
+WIDTH, HEIGHT = 48, 32
+HUGE = 60_000
+# The linear-light colours of wide primaries, nearly those of Adobe RGB, as XYZ under D50: red, green, blue.
+WIDE_PRIMARIES = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+SRGB_PRIMARIES = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
+
+
+@dataclass(frozen=True)
+class Odd:
+    """One file, and what must become of it: a reason, or these pixels but for `within` (the largest mean error)."""
+
+    data: bytes
+    becomes: Reason | Pixels
+    within: float = 0.0
+
+
+def scene(height: int = HEIGHT, width: int = WIDTH) -> Pixels:
+    """A smooth picture whose corners differ, so that lossy formats keep it and a turn shows."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([40 + y * 180 // height, 30 + x * 200 // width, 200 - y * 100 // height], axis=-1).astype(np.uint8)
+
+
+GREY = scene()[..., 1]
+GREY_RGB = np.repeat(GREY[..., None], 3, axis=-1)
+
+
+def flat(colour: Sequence[int], height: int = HEIGHT, width: int = WIDTH) -> Pixels:
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def encoded(image: Image.Image | npt.NDArray[Any], format_: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(out, format_, **options)
+    return out.getvalue()
+
+
+# --- JPEG -------------------------------------------------------------------------------------------------------------
+
+
+def segment(marker: int, payload: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
+
+
+def after_soi(jpeg: bytes, *segments: bytes) -> bytes:
+    return jpeg[:2] + b"".join(segments) + jpeg[2:]
+
+
+def bare_jpeg(
+    sof: int, scan: bytes, *, size: tuple[int, int] = (8, 8), precision: int = 8, spectral: int = 63
+) -> bytes:
+    """A greyscale JPEG put together by hand, with `scan` as its entropy-coded data and one-symbol Huffman tables."""
+    width, height = size
+    huffman = bytes([0, 1, *[0] * 15, 0]) + bytes([0x10, 1, *[0] * 15, 0])  # the code 0 is symbol 0
+    sos = bytes([1, 1, 0, 1 if sof == 0xC3 else 0, spectral, 0])
+    return b"".join(
+        [
+            b"\xff\xd8",
+            segment(0xDB, b"\0" + b"\1" * 64),
+            segment(sof, struct.pack(">BHHB", precision, height, width, 1) + bytes([1, 0x11, 0])),
+            segment(0xC4, huffman),
+            segment(0xDA, sos),
+            scan,
+            b"\xff\xd9",
+        ]
+    )
+
+
+def many_scans(side: int, scans: int) -> bytes:
+    """A progressive JPEG, grey all over, that goes over its pixels again and again in a few hundred bytes a time."""
+    blocks = ((side + 7) // 8) ** 2
+    runs = -(-blocks // 2**14)  # code 0 and 14 zero bits: this block and 16,383 more have nothing to add
+    head = bare_jpeg(0xC2, bytes(-(-blocks // 8)), size=(side, side), spectral=0)[:-2]
+    table = segment(0xC4, bytes([0x10, 1, *[0] * 15, 0xE0]))
+    scan = segment(0xDA, bytes([1, 1, 0, 1, 63, 0])) + bytes(-(-runs * 15 // 8))
+    return head + table + scan * scans + b"\xff\xd9"
+
+
+def ycck(cmyk: Image.Image) -> bytes:
+    """A JPEG as Photoshop writes CMYK: its inks stored as luminance and colour differences, and black as it is."""
+    inks = np.asarray(cmyk)
+    stored = np.asarray(Image.fromarray(np.ascontiguousarray(inks[..., :3])).convert("YCbCr"))
+    # Pillow inverts what it writes; Adobe's segment ends with how the colours are stored.
+    jpeg = encoded(Image.fromarray(np.dstack([255 - stored, inks[..., 3]]), "CMYK"), "JPEG", quality=95)
+    at = jpeg.index(b"Adobe") + 11
+    return jpeg[:at] + b"\2" + jpeg[at + 1 :]
+
+
+def jpeg_claiming(width: int, height: int) -> bytes:
+    jpeg = bytearray(encoded(scene(), "JPEG"))
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = struct.pack(">HH", height, width)
+    return bytes(jpeg)
+
+
+# --- PNG --------------------------------------------------------------------------------------------------------------
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+def chunk(kind: bytes, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *before: bytes, interlace: int = 0) -> bytes:
+    """`rows` are the filtered rows, not yet compressed; `before` are chunks that come before them."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
+    return b"".join(
+        [PNG_MAGIC, chunk(b"IHDR", header), *before, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    )
+
+
+def png_rows(samples: npt.NDArray[Any]) -> bytes:
+    return b"".join(b"\0" + row.tobytes() for row in samples)
+
+
+# --- TIFF -------------------------------------------------------------------------------------------------------------
+
+_TIFF_CODES = {1: "B", 3: "H", 4: "I"}
+
+
+def tiff(
+    data: bytes,
+    tags: dict[int, tuple[int, Sequence[int]]],
+    *,
+    order: str = "<",
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> bytes:
+    """An uncompressed TIFF of one strip. `tags` are (type, values) by number, and win over the usual ones."""
+    usual: dict[int, tuple[int, Sequence[int]]] = {
+        256: (4, [width]),
+        257: (4, [height]),
+        258: (3, [8]),
+        259: (3, [1]),
+        262: (3, [1]),
+        273: (4, [8]),
+        277: (3, [1]),
+        278: (4, [height]),
+        279: (4, [len(data)]),
+    }
+    entries, extra = b"", b""
+    directory_at = 8 + len(data) + len(data) % 2
+    every = sorted({**usual, **tags}.items())
+    extra_at = directory_at + 2 + 12 * len(every) + 4
+    for number, (type_, values) in every:
+        packed = struct.pack(f"{order}{len(values)}{_TIFF_CODES[type_]}", *values)
+        if len(packed) > 4:
+            packed, extra = struct.pack(f"{order}I", extra_at + len(extra)), extra + packed + b"\0" * (len(packed) % 2)
+        entries += struct.pack(f"{order}HHI", number, type_, len(values)) + packed.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", directory_at)
+    count = struct.pack(f"{order}H", len(every))
+    return head + data + b"\0" * (len(data) % 2) + count + entries + bytes(4) + extra
+
+
+def shared_tags(tags: int = 500, size: int = 4_000) -> bytes:
+    """A small TIFF whose tags all have the same bytes as their value: a reader that copies them has gigabytes soon."""
+    head = tiff(bytes(WIDTH * HEIGHT), {})
+    directory = struct.unpack_from("<I", head, 4)[0]
+    (count,) = struct.unpack_from("<H", head, directory)
+    usual = head[directory + 2 : directory + 2 + 12 * count]
+    values_at = directory + 2 + 12 * (count + tags) + 4
+    shared = b"".join(struct.pack("<HHII", 1000 + i, 7, size, values_at) for i in range(tags))
+    return head[:directory] + struct.pack("<H", count + tags) + usual + shared + bytes(4) + bytes(size)
+
+
+# --- others -----------------------------------------------------------------------------------------------------------
+
+
+def bmp(width: int, height: int, bits: int, body: bytes, *, compression: int = 0, palette: bytes = b"") -> bytes:
+    offset = 54 + len(palette)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(body), 0, 0, len(palette) // 4, 0)
+    return b"BM" + struct.pack("<IHHI", offset + len(body), 0, 0, offset) + header + palette + body
+
+
+def gif_claiming(width: int, height: int) -> bytes:
+    gif = bytearray(encoded(scene(), "GIF"))
+    gif[6:10] = struct.pack("<HH", min(width, 65_535), min(height, 65_535))
+    return bytes(gif)
+
+
+def webp_claiming(width: int, height: int) -> bytes:
+    """A lossless WebP, whose header holds 14 bits a side: the most is 16,383."""
+    webp = bytearray(encoded(scene(), "WEBP", lossless=True))
+    at = webp.index(b"VP8L") + 9
+    bits = (min(width, 16_384) - 1) | ((min(height, 16_384) - 1) << 14)
+    webp[at : at + 4] = struct.pack("<I", bits | (int.from_bytes(webp[at : at + 4], "little") & 0xF0000000))
+    return bytes(webp)
+
+
+def icc(space: bytes, tags: dict[bytes, bytes], pcs: bytes = b"XYZ ") -> bytes:
+    """An ICC profile (version 2) of these tags, besides the ones every profile has."""
+    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78)
+    every = {b"desc": text, b"cprt": b"text\0\0\0\0none\0", b"wtpt": xyz(0.9642, 1.0, 0.8249), **tags}
+    table, body = b"", b""
+    start = 128 + 4 + 12 * len(every)
+    for name, payload in every.items():
+        table += name + struct.pack(">II", start + len(body), len(payload))
+        body += payload + b"\0" * (-len(payload) % 4)
+    kind = b"prtr" if space == b"CMYK" else b"mntr"
+    head = struct.pack(">I", start + len(body)) + b"none" + b"\2\x10\0\0" + kind + space + pcs
+    head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + xyz(0.9642, 1.0, 0.8249)[8:]
+    return head.ljust(128, b"\0") + struct.pack(">I", len(every)) + table + body
+
+
+def xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65_536) for value in values))
+
+
+def gamma(value: float) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(value * 256)) + b"\0\0"
+
+
+def rgb_profile(primaries: Sequence[Sequence[float]] = WIDE_PRIMARIES, power: float = 2.2) -> bytes:
+    tags = {b"rXYZ": xyz(*primaries[0]), b"gXYZ": xyz(*primaries[1]), b"bXYZ": xyz(*primaries[2])}
+    return icc(b"RGB ", tags | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), gamma(power)))
+
+
+def grey_profile(power: float) -> bytes:
+    return icc(b"GRAY", {b"kTRC": gamma(power)})
+
+
+def cmyk_profile(lightness_of_cyan: int = 128) -> bytes:
+    """A press on which full cyan prints as a neutral grey of this lightness (of 255), and any other ink as black."""
+    identity = bytes(range(256))
+    corners = b""
+    for corner in range(16):  # cyan varies slowest
+        bright = 255 if corner == 0 else lightness_of_cyan if corner == 0b1000 else 0
+        corners += bytes([bright, 128, 128])
+    matrix = struct.pack(">9i", *(65_536 if i % 4 == 0 else 0 for i in range(9)))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + identity * 4 + corners + identity * 3
+    return icc(b"CMYK", {b"A2B0": table}, pcs=b"Lab ")
+
+
+def wide_to_srgb(pixels: Pixels, primaries: Sequence[Sequence[float]] = WIDE_PRIMARIES, power: float = 2.2) -> Pixels:
+    """What these numbers look like as sRGB, by the definition of both."""
+    linear = (pixels / 255) ** power
+    light = linear @ np.array(primaries) @ np.linalg.inv(np.array(SRGB_PRIMARIES))
+    light = light.clip(0, 1)
+    srgb = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.asarray((srgb * 255).round().astype(np.uint8))
+
+
+# --- the files --------------------------------------------------------------------------------------------------------
+
+
+def odd_files() -> dict[str, Odd]:
+    """Every file by name."""
+    return {
+        **_jpegs(),
+        **_turned(),
+        **_coloured(),
+        **_pngs(),
+        **_gifs_bmps_webps(),
+        **_tiffs(),
+        **_bombs(),
+        **_damaged(),
+        **_other_formats(),
+    }
+
+
+def _jpegs() -> dict[str, Odd]:
+    picture, plain = scene(), encoded(scene(), "JPEG", quality=95)
+    comment = segment(0xFE, bytes(60_000))
+    second = encoded(flat((0, 0, 0)), "JPEG")
+    cmyk = Image.fromarray(picture).convert("CMYK")
+    jpeg_of = {
+        "baseline": plain,
+        "progressive": encoded(picture, "JPEG", quality=95, progressive=True),
+        "restart markers": encoded(picture, "JPEG", quality=95, restart_marker_blocks=1),
+        "no subsampling": encoded(picture, "JPEG", quality=95, subsampling=0),
+        "halved across alone": encoded(picture, "JPEG", quality=95, subsampling=1),
+        "coded as RGB": encoded(picture, "JPEG", quality=95, keep_rgb=True),
+        "CMYK, inverted as Adobe does": encoded(cmyk, "JPEG", quality=95),
+        "YCCK": ycck(cmyk),
+        "zeros behind the end": plain + bytes(5_000),
+        "another picture behind the end": plain + second,
+        "a video behind the end": plain + b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 40,
+        "hundreds of scan marks behind the end": plain + b"\xff\xda\0\4" * 500,
+        "a thumbnail in a segment": after_soi(plain, segment(0xEC, second)),
+        "much before the picture": after_soi(plain, *[comment] * 4),
+        "fill bytes before a marker": plain[:2] + b"\xff\xff\xff" + plain[2:],
+        "stray bytes before a marker": plain.replace(b"\xff\xdb", b"\0\0\0\xff\xdb", 1),
+        "stray bytes before the end": plain[:-2] + b"\0\0\0\xff\xd9",
+        "an unknown JFIF revision": plain.replace(b"JFIF\0\1", b"JFIF\0\7"),
+        "broken EXIF": after_soi(plain, segment(0xE1, b"Exif\0\0MM\0*\xff\xff\xff\xff")),
+        "EXIF cut short": after_soi(plain, segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0\x09\0\x12\x01")),
+        "several pictures (MPO)": encoded(
+            Image.fromarray(picture), "MPO", save_all=True, append_images=[Image.fromarray(flat((0, 0, 0)))], quality=95
+        ),
+    }
+    found = {f"JPEG, {name}": Odd(data, picture, 4) for name, data in jpeg_of.items()}
+    mid = flat((128, 128, 128), 64, 64)
+    return found | {
+        "JPEG, grey": Odd(encoded(GREY, "JPEG", quality=95), GREY_RGB, 2),
+        "JPEG, arithmetic coded": Odd(bare_jpeg(0xCA, bytes(4), spectral=0), mid[:8, :8]),
+        "JPEG, lossless": Odd(bare_jpeg(0xC3, bytes(512), size=(64, 64), spectral=0), mid),
+        "JPEG, one pixel": Odd(encoded(flat((90, 90, 90), 1, 1), "JPEG"), flat((90, 90, 90), 1, 1), 2),
+        "JPEG, 12 bits": Odd(bare_jpeg(0xC1, b"\x3f", precision=12), Reason.FORMAT_NOT_ALLOWED),
+        "JPEG, lossless of 16 bits": Odd(
+            bare_jpeg(0xC3, bytes(8), spectral=0, precision=16), Reason.FORMAT_NOT_ALLOWED
+        ),
+        "JPEG, hierarchical": Odd(bare_jpeg(0xC5, bytes(8)), Reason.FORMAT_NOT_ALLOWED),
+        "JPEG, lossless and arithmetic coded": Odd(bare_jpeg(0xCB, bytes(8), spectral=0), Reason.FORMAT_NOT_ALLOWED),
+        "JPEG-LS": Odd(bare_jpeg(0xF7, bytes(8), spectral=0), Reason.FORMAT_NOT_ALLOWED),
+        "JPEG, many scans that it needs": Odd(many_scans(64, 60), mid),
+    }
+
+
+def _turned() -> dict[str, Odd]:
+    found = {}
+    for turn in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        upright = scene()
+        # As the standard has it: which side of the stored picture is its first row, and which its first column.
+        stored = {
+            1: upright,
+            2: upright[:, ::-1],
+            3: upright[::-1, ::-1],
+            4: upright[::-1],
+            5: upright.swapaxes(0, 1),
+            6: upright.swapaxes(0, 1)[::-1],
+            7: upright.swapaxes(0, 1)[::-1, ::-1],
+            8: upright.swapaxes(0, 1)[:, ::-1],
+        }[turn]
+        image = Image.fromarray(np.ascontiguousarray(stored))
+        for format_, options in (("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
+            data = encoded(image, format_, exif=exif, **options)
+            found[f"{format_}, turned {turn}"] = Odd(data, upright, 4 if format_ == "JPEG" else 0)
+        cmyk = encoded(image.convert("CMYK"), "JPEG", exif=exif, quality=95)
+        found[f"CMYK JPEG, turned {turn}"] = Odd(cmyk, upright, 4)
+    jpeg = encoded(np.ascontiguousarray(scene().swapaxes(0, 1)[::-1]), "JPEG", quality=95)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    late = after_soi(jpeg, *[segment(0xFE, bytes(60_000))] * 2, segment(0xE1, exif.tobytes()))
+    decoy = after_soi(jpeg, segment(0xFE, b"Exif\0\0" + bytes(40)), segment(0xE1, exif.tobytes()))
+    exif[0x0112] = 9
+    nonsense = encoded(scene(), "PNG", exif=exif)
+    return found | {
+        "JPEG, turned, its EXIF late": Odd(late, scene(), 4),
+        "JPEG, turned, a comment that looks like EXIF": Odd(decoy, scene(), 4),
+        "PNG, turned 9": Odd(nonsense, scene()),
+    }
+
+
+def _coloured() -> dict[str, Odd]:
+    wide, srgb = rgb_profile(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    expected = wide_to_srgb(scene())
+    found = {}
+    for format_, options, within in (
+        ("JPEG", {"quality": 95}, 4.0),
+        ("PNG", {}, 1.5),
+        ("TIFF", {}, 1.5),
+        ("WEBP", {"lossless": True}, 1.5),
+    ):
+        for name, profile, pixels in (("wide", wide, expected), ("sRGB", srgb, scene()), ("broken", b"none", scene())):
+            data = encoded(scene(), format_, icc_profile=profile, **options)
+            lossless = 0 if format_ != "JPEG" else within
+            found[f"{format_}, {name} profile"] = Odd(data, pixels, within if name == "wide" else lossless)
+    dark = ((np.arange(256) / 255) ** 1.0 * 255).astype(int)
+    linear = np.where(dark / 255 <= 0.0031308, dark / 255 * 12.92, 1.055 * (dark / 255) ** (1 / 2.4) - 0.055)
+    bright = np.repeat((linear * 255).round().astype(np.uint8)[GREY][..., None], 3, axis=-1)
+    seen = np.dstack([scene(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    cyan = Image.new("CMYK", (WIDTH, HEIGHT), (255, 0, 0, 0))
+    grey_of_cyan = flat((119, 119, 119))  # L* = 128 / 2.55 in sRGB
+    return found | {
+        "JPEG, grey, linear profile": Odd(encoded(GREY, "JPEG", quality=95, icc_profile=grey_profile(1.0)), bright, 3),
+        "PNG, grey, linear profile": Odd(encoded(GREY, "PNG", icc_profile=grey_profile(1.0)), bright, 1.5),
+        "PNG, transparency and wide profile": Odd(encoded(seen, "PNG", icc_profile=wide), expected, 1.5),
+        "PNG, palette and wide profile": Odd(
+            encoded(
+                Image.new(
+                    "P",
+                    (WIDTH, HEIGHT),
+                    0,
+                ).quantize(2),
+                "PNG",
+                icc_profile=wide,
+            ),
+            flat((0, 0, 0)),
+            1,
+        ),
+        "JPEG, profile of another kind": Odd(
+            encoded(scene(), "JPEG", quality=95, icc_profile=grey_profile(1.0)), scene(), 4
+        ),
+        "JPEG, CMYK with a press profile": Odd(
+            encoded(cyan, "JPEG", quality=95, icc_profile=cmyk_profile()), grey_of_cyan, 3
+        ),
+        "TIFF, CMYK with a press profile": Odd(encoded(cyan, "TIFF", icc_profile=cmyk_profile()), grey_of_cyan, 3),
+        "JPEG, profile in several segments": Odd(
+            encoded(scene(), "JPEG", quality=95, icc_profile=wide + bytes(150_000)), expected, 4
+        ),
+    }
+
+
+def _pngs() -> dict[str, Odd]:
+    picture = scene()
+    sixteen = GREY.astype(np.uint16) * 257
+    big_endian = sixteen.astype(">u2")
+    wide = np.stack([big_endian] * 3, axis=-1)
+    half = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    half[: HEIGHT // 2] = (10, 20, 30, 255)
+    on_white = flat((255, 255, 255))
+    on_white[: HEIGHT // 2] = (10, 20, 30)
+    grey_alpha = np.dstack([GREY, np.full_like(GREY, 128)])
+    paler = ((GREY_RGB.astype(int) * 128 + 255 * 127) / 255).round().astype(np.uint8)
+    palette = Image.fromarray(half[..., :3]).quantize(2)
+    dark = palette.getpixel((0, HEIGHT - 1))
+    bits = np.zeros((HEIGHT, WIDTH), bool)
+    bits[:, : WIDTH // 2] = True
+    halves = np.repeat(np.where(bits, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("note", "x" * 1000, zip=True)
+    two = np.tile(np.array([0b00011011], np.uint8), (HEIGHT, WIDTH // 4))
+    steps = np.tile(
+        np.repeat(np.array([0, 85, 170, 255], np.uint8)[None, :, None], 3, axis=-1), (HEIGHT, WIDTH // 4, 1)
+    )
+    png_of: dict[str, tuple[bytes, Pixels]] = {
+        "RGB": (encoded(picture, "PNG"), picture),
+        "interlaced": (_interlaced(picture), picture),
+        "grey": (encoded(GREY, "PNG"), GREY_RGB),
+        "grey of 2 bits": (png(WIDTH, HEIGHT, 2, 0, png_rows(two)), steps),
+        "1 bit": (encoded(Image.fromarray(bits), "PNG"), halves),
+        "grey of 16 bits": (encoded(sixteen, "PNG"), GREY_RGB),
+        "RGB of 16 bits": (png(WIDTH, HEIGHT, 16, 2, png_rows(wide)), GREY_RGB),
+        "grey and transparency of 16 bits": (
+            png(WIDTH, HEIGHT, 16, 4, png_rows(np.stack([big_endian, np.full_like(big_endian, 0xFFFF)], axis=-1))),
+            GREY_RGB,
+        ),
+        "RGB and transparency of 16 bits": (
+            png(WIDTH, HEIGHT, 16, 6, png_rows(np.stack([big_endian] * 3 + [big_endian * 0], axis=-1))),
+            flat((255, 255, 255)),
+        ),
+        "grey and transparency": (encoded(Image.fromarray(grey_alpha, "LA"), "PNG"), paler),
+        "transparent below": (encoded(half, "PNG"), on_white),
+        "palette": (encoded(palette, "PNG"), np.asarray(palette.convert("RGB"))),
+        "palette with a transparent colour": (encoded(palette, "PNG", transparency=dark), on_white),
+        "one transparent grey": (encoded(halves[..., 0], "PNG", transparency=0), flat((255, 255, 255))),
+        "one transparent colour": (encoded(halves, "PNG", transparency=(0, 0, 0)), flat((255, 255, 255))),
+        "animated": (
+            encoded(Image.fromarray(picture), "PNG", save_all=True, append_images=[Image.fromarray(flat((0, 0, 0)))]),
+            picture,
+        ),
+        "a long text": (encoded(picture, "PNG", pnginfo=text), picture),
+        "bytes behind the end": (encoded(picture, "PNG") + b"more", picture),
+        "the name of a JPEG": (encoded(picture, "PNG"), picture),
+    }
+    return {f"PNG, {name}": Odd(data, pixels, 1) for name, (data, pixels) in png_of.items()}
+
+
+def _interlaced(pixels: Pixels) -> bytes:
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    rows = b"".join(png_rows(pixels[top::down, left::right]) for top, left, down, right in passes)
+    return png(WIDTH, HEIGHT, 8, 2, rows, interlace=1)
+
+
+def _gifs_bmps_webps() -> dict[str, Odd]:
+    picture, black = scene(), Image.fromarray(flat((0, 0, 0)))
+    image = Image.fromarray(picture)
+    two = image.quantize(16)
+    sixteen = np.asarray(two.convert("RGB"))
+    half = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    half[: HEIGHT // 2] = (10, 20, 30, 255)
+    on_white = flat((255, 255, 255))
+    on_white[: HEIGHT // 2] = (10, 20, 30)
+    rows = picture[..., ::-1]
+    bits = np.repeat(np.array([[0xFF] * 3 + [0] * 3 + [0, 0]], np.uint8), HEIGHT, axis=0)
+    halves = flat((0, 0, 0))
+    halves[:, : WIDTH // 2] = 255
+    packed = np.zeros((HEIGHT, WIDTH), "<u2") + np.uint16(31 << 10)
+    run = b"".join(bytes([WIDTH, 1, 0, 0]) for _ in range(HEIGHT)) + b"\0\1"
+    two_colours = bytes([0, 0, 0, 0, 30, 20, 10, 0])
+    return {
+        "GIF": Odd(encoded(two, "GIF"), sixteen, 1),
+        "GIF, animated": Odd(encoded(two, "GIF", save_all=True, append_images=[black]), sixteen, 1),
+        "GIF, a later frame cut off": Odd(
+            encoded(two, "GIF", save_all=True, append_images=[black.convert("P")])[:-40], sixteen, 1
+        ),
+        "GIF, transparent below": Odd(encoded(half, "GIF"), on_white, 1),
+        "GIF, no interlacing": Odd(encoded(two, "GIF", interlace=0), sixteen, 1),
+        "BMP": Odd(encoded(image, "BMP"), picture),
+        "BMP, top row first": Odd(bmp(WIDTH, -HEIGHT, 24, rows.tobytes()), picture),
+        "BMP, 1 bit": Odd(bmp(WIDTH, HEIGHT, 1, bits.tobytes(), palette=b"\0\0\0\0\xff\xff\xff\0"), halves),
+        "BMP, grey": Odd(encoded(GREY, "BMP"), GREY_RGB),
+        "BMP, palette": Odd(encoded(two, "BMP"), sixteen),
+        "BMP, 16 bits": Odd(bmp(WIDTH, HEIGHT, 16, packed.tobytes()), flat((255, 0, 0))),
+        "BMP, run lengths": Odd(bmp(WIDTH, HEIGHT, 8, run, compression=1, palette=two_colours), flat((10, 20, 30))),
+        "BMP, 32 bits": Odd(encoded(image.convert("RGBA"), "BMP"), picture),
+        "BMP, compressed as JPEG": Odd(bmp(WIDTH, HEIGHT, 24, b"", compression=4), Reason.FORMAT_NOT_ALLOWED),
+        "WebP": Odd(encoded(image, "WEBP", quality=95), picture, 5),
+        "WebP, lossless": Odd(encoded(image, "WEBP", lossless=True), picture),
+        "WebP, transparent below": Odd(encoded(half, "WEBP", lossless=True), on_white),
+        "WebP, animated": Odd(encoded(image, "WEBP", lossless=True, save_all=True, append_images=[black]), picture),
+    }
+
+
+def _tiffs() -> dict[str, Odd]:
+    picture = scene()
+    image = Image.fromarray(picture)
+    bits = np.zeros((HEIGHT, WIDTH), bool)
+    bits[:, : WIDTH // 2] = True
+    halves = np.repeat(np.where(bits, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
+    sixteen = GREY.astype(np.uint16) * 257
+    ramp = np.linspace(-3, 5, 256, dtype=np.float32)[None].repeat(HEIGHT, axis=0)
+    grey_ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1).repeat(HEIGHT, axis=0)
+    holes = ramp.copy()
+    holes[0, 0] = np.nan
+    rgb = {258: (3, [8, 8, 8]), 262: (3, [2]), 277: (3, [3])}
+    rgb_deep = np.stack([sixteen] * 3, axis=-1)
+    premultiplied = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    premultiplied[...] = (50, 60, 70, 128)
+    over_white = flat((177, 187, 197))
+    la_premultiplied = np.zeros((HEIGHT, WIDTH, 2), np.uint8)
+    la_premultiplied[...] = (60, 128)
+    ycbcr = np.asarray(image.convert("YCbCr"))
+    tiff_of: dict[str, tuple[bytes, Pixels]] = {
+        "RGB": (encoded(image, "TIFF"), picture),
+        "upper byte first": (tiff(picture.tobytes(), rgb, order=">"), picture),
+        "a plane a colour": (
+            tiff(
+                picture.transpose(2, 0, 1).tobytes(),
+                {
+                    **rgb,
+                    284: (3, [2]),
+                    273: (4, [8 + i * WIDTH * HEIGHT for i in range(3)]),
+                    279: (4, [WIDTH * HEIGHT] * 3),
+                },
+            ),
+            picture,
+        ),
+        **{
+            f"{name}": (encoded(image, "TIFF", compression=name), picture)
+            for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits")
+        },
+        "big (64 bits)": (encoded(image, "TIFF", big_tiff=True), picture),
+        "several pages": (
+            encoded(image, "TIFF", save_all=True, append_images=[Image.fromarray(flat((0, 0, 0)))]),
+            picture,
+        ),
+        "fax (group 4)": (encoded(Image.fromarray(bits), "TIFF", compression="group4"), halves),
+        "1 bit, white is zero": (tiff(np.packbits(~bits, axis=1).tobytes(), {258: (3, [1]), 262: (3, [0])}), halves),
+        "grey of 16 bits": (encoded(sixteen, "TIFF"), GREY_RGB),
+        "grey of 16 bits, upper byte first": (
+            tiff(sixteen.astype(">u2").tobytes(), {258: (3, [16])}, order=">"),
+            GREY_RGB,
+        ),
+        "RGB of 16 bits": (tiff(rgb_deep.tobytes(), {**rgb, 258: (3, [16] * 3)}), GREY_RGB),
+        "floating point": (encoded(ramp, "TIFF"), grey_ramp),
+        "floating point of one value": (encoded(ramp * 0 + 7, "TIFF"), flat((0, 0, 0), HEIGHT, 256)),
+        "floating point of no value": (encoded(ramp * np.float32(np.nan), "TIFF"), flat((0, 0, 0), HEIGHT, 256)),
+        "floating point with a hole": (encoded(holes, "TIFF"), grey_ramp),
+        "32 bits": (encoded(np.arange(256, dtype=np.int32)[None].repeat(HEIGHT, axis=0) * 9_000, "TIFF"), grey_ramp),
+        "CMYK": (encoded(image.convert("CMYK"), "TIFF"), picture),
+        "palette": (encoded(image.quantize(16), "TIFF"), np.asarray(image.quantize(16).convert("RGB"))),
+        "YCbCr": (
+            tiff(ycbcr.tobytes(), {**rgb, 262: (3, [6]), 530: (3, [1, 1])}),
+            np.asarray(Image.fromarray(ycbcr, "YCbCr").convert("RGB")),
+        ),
+        "transparency already multiplied": (
+            tiff(premultiplied.tobytes(), {258: (3, [8] * 4), 262: (3, [2]), 277: (3, [4]), 338: (3, [1])}),
+            over_white,
+        ),
+        "grey transparency already multiplied": (
+            tiff(la_premultiplied.tobytes(), {258: (3, [8] * 2), 277: (3, [2]), 338: (3, [1])}),
+            flat((187, 187, 187)),
+        ),
+    }
+    found = {f"TIFF, {name}": Odd(data, pixels, 1) for name, (data, pixels) in tiff_of.items()}
+    lab = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    lab[..., 0] = 128  # a and b are signed: neutral
+    no, empty = Reason.FORMAT_NOT_ALLOWED, bytes(WIDTH * HEIGHT * 8)
+    return found | {
+        "TIFF, JPEG inside": Odd(encoded(image, "TIFF", compression="jpeg", quality=95), picture, 4),
+        "TIFF, Lab": Odd(tiff(lab.tobytes(), {**rgb, 262: (3, [8])}), flat((119, 119, 119)), 2),
+        "TIFF, 64-bit numbers": Odd(tiff(empty, {258: (3, [64]), 339: (3, [3])}), no),
+        "TIFF, 5 bands": Odd(tiff(empty, {258: (3, [8] * 5), 277: (3, [5])}), no),
+        "TIFF, unknown compression": Odd(tiff(empty, {259: (3, [50_123])}), no),
+    }
+
+
+def _bombs() -> dict[str, Odd]:
+    too_large = Reason.TOO_LARGE
+    profile = zlib.compress(bytes(30 * 2**20), 9)
+    text = zlib.compress(b"x" * 30 * 2**20, 9)
+    numbers = struct.pack("<H", 1) + struct.pack("<HHII", 273, 4, 2**31, 8) + bytes(4)
+    tile = {
+        322: (4, [HUGE]),
+        323: (4, [HUGE]),
+        324: (4, [8]),
+        325: (4, [30]),
+        259: (3, [8]),
+        256: (4, [WIDTH]),
+        257: (4, [HEIGHT]),
+    }
+    return {
+        "JPEG of 60,000 pixels a side": Odd(jpeg_claiming(HUGE, HUGE), too_large),
+        "PNG of 60,000 pixels a side": Odd(png(HUGE, HUGE, 8, 2, bytes(1000)), too_large),
+        "PNG of 2,147,483,647 pixels a side": Odd(png(2**31 - 1, 2**31 - 1, 16, 6, bytes(1000)), too_large),
+        "GIF of 60,000 pixels a side": Odd(gif_claiming(HUGE, HUGE), too_large),
+        "WebP of 16,383 pixels a side": Odd(webp_claiming(HUGE, HUGE), too_large),
+        "BMP of 60,000 pixels a side": Odd(bmp(HUGE, HUGE, 24, bytes(1000)), too_large),
+        "BMP of 60,000 pixels a side, run lengths": Odd(bmp(HUGE, HUGE, 8, b"\0\1", compression=1), too_large),
+        "TIFF of 60,000 pixels a side": Odd(tiff(bytes(100), {}, width=HUGE, height=HUGE), too_large),
+        "TIFF, a tile of 60,000 pixels a side": Odd(tiff(zlib.compress(bytes(10_000)), tile), too_large),
+        "TIFF, tags that share their bytes": Odd(shared_tags(), too_large),
+        "TIFF, billions of strips": Odd(b"II*\0\x08\0\0\0" + numbers + bytes(100), too_large),
+        "PNG, a profile that unpacks to 30 MB": Odd(
+            png(8, 8, 8, 0, bytes(72), chunk(b"iCCP", b"p\0\0" + profile)), too_large
+        ),
+        "PNG, a text that unpacks to 30 MB": Odd(
+            png(8, 8, 8, 0, bytes(72), chunk(b"zTXt", b"t\0\0" + text)), too_large
+        ),
+        "JPEG, thousands of scans": Odd(many_scans(64, 5_000), too_large),
+    }
+
+
+def _damaged() -> dict[str, Odd]:
+    found = {"nothing at all": Odd(b"", Reason.EMPTY), "a zero byte": Odd(b"\0", Reason.NOT_AN_IMAGE)}
+    whole = {
+        "JPEG": encoded(scene(), "JPEG"),
+        "progressive JPEG": encoded(scene(), "JPEG", progressive=True),
+        "CMYK JPEG": encoded(Image.fromarray(scene()).convert("CMYK"), "JPEG"),
+        "PNG": encoded(scene(), "PNG"),
+        "GIF": encoded(Image.fromarray(scene()).quantize(256), "GIF"),
+        "BMP": encoded(scene(), "BMP"),
+        "WebP": encoded(scene(), "WEBP"),
+        "TIFF": encoded(scene(), "TIFF"),
+        "LZW TIFF": encoded(scene(), "TIFF", compression="tiff_lzw"),
+    }
+    for name, data in whole.items():
+        for share in (20, 60, 95):
+            found[f"{name}, {share}% of it"] = Odd(data[: len(data) * share // 100], Reason.TRUNCATED)
+    restarts = encoded(scene(200, 200), "JPEG", restart_marker_blocks=4)
+    lost = restarts.index(b"\xff\xd3")
+    png_ = bytearray(whole["PNG"])
+    png_[png_.index(b"IDAT") + 40] ^= 0xFF
+    checksum = bytearray(encoded(scene(), "PNG", pnginfo=_note()))
+    checksum[checksum.index(b"note") + 2] ^= 0xFF
+    return found | {
+        "JPEG, the beginning alone": Odd(b"\xff\xd8\xff", Reason.TRUNCATED),
+        "JPEG, its end missing": Odd(whole["JPEG"][:-2], Reason.TRUNCATED),
+        "JPEG, a restart lost": Odd(restarts[:lost] + restarts[lost + 2 :], Reason.TRUNCATED),
+        "JPEG, zeros in its place from the middle": Odd(
+            whole["JPEG"][:-150] + bytes(148) + b"\xff\xd9", Reason.TRUNCATED
+        ),
+        "JPEG, no height": Odd(bare_jpeg(0xC0, bytes(8), size=(8, 0)), Reason.TRUNCATED),
+        "PNG, pixels damaged": Odd(bytes(png_), Reason.TRUNCATED),
+        "PNG, a text damaged": Odd(bytes(checksum), Reason.TRUNCATED),
+        "PNG, no pixels": Odd(
+            PNG_MAGIC + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)), Reason.TRUNCATED
+        ),
+        "TIFF, its directory far outside": Odd(b"II*\0\xff\xff\xff\x7f" + bytes(50), Reason.TRUNCATED),
+        "TIFF, no directory": Odd(b"II*\0\x08\0\0\0\0\0\0\0\0\0", Reason.TRUNCATED),
+    }
+
+
+def _note() -> PngImagePlugin.PngInfo:
+    note = PngImagePlugin.PngInfo()
+    note.add_text("note", "something")
+    return note
+
+
+def _other_formats() -> dict[str, Odd]:
+    image = Image.fromarray(scene())
+    no, none = Reason.FORMAT_NOT_ALLOWED, Reason.NOT_AN_IMAGE
+    return {
+        "ICO": Odd(encoded(image, "ICO", sizes=[(16, 16)]), no),
+        "JPEG 2000": Odd(encoded(image, "JPEG2000"), no),
+        "AVIF": Odd(encoded(image, "AVIF"), no),
+        "HEIC": Odd(b"\0\0\0\x18ftypheic" + bytes(12), no),
+        "MP4": Odd(b"\0\0\0\x18ftypmp42" + bytes(400), no),
+        "PPM": Odd(encoded(image, "PPM"), no),
+        "TGA": Odd(encoded(image, "TGA"), no),
+        "PDF": Odd(encoded(image, "PDF"), none),
+        "a text": Odd(b"BMW has begun to build it.\n" * 9, none),
+        "a page instead of the photo": Odd(b"<!DOCTYPE html><title>404</title>" * 9, none),
+        "SVG": Odd(b'<svg xmlns="http://www.w3.org/2000/svg"/>', none),
+        "zip": Odd(b"PK\3\4" + bytes(100), none),
+        "zeros": Odd(bytes(5_000), none),
+    }
