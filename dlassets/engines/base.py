@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from dlassets.lakehouse.tables import Column, Table
 
     Kernel = Callable[[pa.RecordBatch], pa.RecordBatch]
+    PandasFunction = Callable[[pd.DataFrame], pd.DataFrame]
     Progress = Callable[[int], None]
     Report = Callable[[int, int | None], None]  # how many are done, and of how many where that is known
 
@@ -185,3 +187,18 @@ class Engine(ABC):
         own, and raises DlassetsError where the zone is not there.
         """
         return None
+
+    @abstractmethod
+    def apply_in_pandas(
+        self,
+        snapshot: Snapshot,
+        function: PandasFunction,
+        columns: Sequence[str],
+        returns: Sequence[Column],
+        key: str,
+        groups: int,
+    ) -> Rows:
+        """Run `function` over all rows' `columns`, in some `groups` parts of like size; which row is in which is open.
+
+        It is for users' own functions; the lake's own tables are made by kernels.
+        """

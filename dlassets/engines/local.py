@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as pads
     from deltalake import CommitProperties, DeltaTable
 
-    from dlassets.engines.base import Kernel, Progress
+    from dlassets.engines.base import Kernel, PandasFunction, Progress
 
 # Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
 BATCH_ROWS = 64
@@ -192,6 +192,26 @@ class LocalEngine(Engine):
 
         schema = listing.schema.append(pa.field("content", pa.binary()))
         return LocalRows(schema, listing.to_batches(max_chunksize=BATCH_ROWS), read)
+
+    def apply_in_pandas(
+        self,
+        snapshot: Snapshot,
+        function: PandasFunction,
+        columns: Sequence[str],
+        returns: Sequence[Column],
+        key: str,  # noqa: ARG002 - rows need no grouping to be taken part by part
+        groups: int,
+    ) -> LocalRows:
+        import pyarrow as pa
+
+        dataset, schema = dataset_of(snapshot), _schema(returns)
+        rows = max(1, -(-dataset.count_rows() // groups))
+        scanner = dataset.scanner(list(columns), batch_size=rows, batch_readahead=2, fragment_readahead=1)
+
+        def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
+            return pa.RecordBatch.from_pandas(function(batch.to_pandas()), schema, preserve_index=False)
+
+        return LocalRows(schema, (batch for batch in scanner.to_batches() if batch.num_rows), compute)
 
 
 def _same(batch: pa.RecordBatch) -> pa.RecordBatch:

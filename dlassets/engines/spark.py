@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
-    from dlassets.engines.base import Kernel, Progress
+    from dlassets.engines.base import Kernel, PandasFunction, Progress
 
 FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
 
@@ -250,6 +250,21 @@ class SparkEngine(Engine):
             settings["spark.databricks.delta.write.txnVersion"] = str(commit.transaction.version)
         with self._writing, _settings(self.session, settings), _explained(uri):
             yield
+
+    def apply_in_pandas(
+        self,
+        snapshot: Snapshot,
+        function: PandasFunction,
+        columns: Sequence[str],
+        returns: Sequence[Column],
+        key: str,
+        groups: int,
+    ) -> SparkRows:
+        from pyspark.sql import functions as f
+
+        part = f.pmod(f.xxhash64(f.col(f"`{key}`")), f.lit(groups))
+        rows = self._read(snapshot).select(*(f.col(f"`{name}`") for name in columns))
+        return SparkRows(rows.groupBy(part).applyInPandas(function, _ddl(returns)))
 
 
 def _frame(rows: Rows) -> DataFrame:
