@@ -377,7 +377,7 @@ def _rendered(thumbnails: Mapping[str, bytes], **what: Any) -> bytes:
     environment.filters["data_uri"] = lambda image_id: data_uri(thumbnails[image_id])
     environment.globals["class_name"] = _class_name
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(**what).encode()
+    return template.render(**what).strip().encode()
 
 
 def data_uri(jpeg: bytes) -> str:
