@@ -11,6 +11,7 @@ import pytest
 from dlassets.engines.base import Engine
 from dlassets.lakehouse.lake import Lake
 from dlassets.settings import Settings, SparkSettings
+from dlassets_tests.storage.s3 import S3, serve
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,12 +60,28 @@ def local_engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def spark_engine() -> Iterator[Engine]:
-    """One Spark session for the whole run: it takes longer to start than most tests take."""
+def s3() -> Iterator[S3]:
+    """An S3 server, in a process of its own."""
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def spark_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """One Spark session for the whole run: it takes longer to start than most tests take.
+
+    It knows the S3 server where any test of this run does: a session learns of object storage when it starts.
+    """
     from dlassets.engines.spark import SparkEngine
     from dlassets.engines.spark_session import spark_session
 
-    session = spark_session(SparkSettings(driver_memory="2g"))
+    places = []
+    with pytest.MonkeyPatch.context() as environment:
+        if any("s3" in getattr(item, "fixturenames", ()) for item in request.session.items):
+            places = ["s3a://bucket"]
+            for name, value in request.getfixturevalue("s3").environment.items():
+                environment.setenv(name, value)
+        session = spark_session(SparkSettings(driver_memory="2g"), places)
     yield SparkEngine(lambda: session)
     session.stop()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlassets.engines.storage import advice, concerns_one_file, filesystem_of, is_object_storage
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import arrow_type
 
@@ -22,7 +23,8 @@ FILE_KEY = ("path", "modificationTime", "length")
 def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
     """Return path, modificationTime and length of every file of a zone that its pattern takes in.
 
-    Raises DlassetsError where the zone is not there or cannot be listed.
+    Raises DlassetsError where the zone is not there or cannot be listed. In object storage a folder that nothing lies
+    in is not there, and that is no error.
     """
     import pyarrow.fs as pafs
 
@@ -30,14 +32,16 @@ def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
     try:
         infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
     except FileNotFoundError as error:
-        raise DlassetsError(
-            f"The landing zone {name!r} is not there: {uri}. Create the folder, or change landing.{name}.uri."
-        ) from error
+        if not is_object_storage(uri):
+            raise DlassetsError(
+                f"The landing zone {name!r} is not there: {uri}. Create the folder, or change landing.{name}.uri."
+            ) from error
+        infos = []
     except OSError as error:
-        raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be listed: {error}") from error
+        raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be listed: {advice(uri, error)}") from error
     files = []
     for info in infos:
-        relative = info.path[len(folder) :].lstrip("/")
+        relative = info.path[len(folder) :].removeprefix("/")
         if info.type == pafs.FileType.File and not is_hidden(relative) and zone.takes_in(relative):
             files.append((f"{name}/{relative}", info.mtime_ns, info.size))
     return _listing(files)
@@ -69,7 +73,7 @@ def look_at(name: str, uri: str, paths: Sequence[str]) -> tuple[pa.Table, list[s
     try:
         infos = filesystem.get_file_info([f"{folder}/{path}" for path in paths])
     except OSError as error:
-        raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be read: {error}") from error
+        raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be read: {advice(uri, error)}") from error
     files, gone = [], []
     for path, info in zip(paths, infos, strict=True):
         if info.type == pafs.FileType.File:
@@ -96,7 +100,8 @@ def read_files(
 ) -> pa.RecordBatch:
     """Add `content` to a listing whose paths, less `skip` characters, lie in `folder`.
 
-    It is null where a file cannot be read or is larger than `most_bytes`; one that has gone has no row.
+    It is null where a file cannot be read or is larger than `most_bytes`; one that has gone has no row. Raises
+    DlassetsError where the storage, and not a file of it, is what fails.
     """
     import pyarrow as pa
 
@@ -109,7 +114,10 @@ def read_files(
         except FileNotFoundError:
             contents.append(None)
             kept.append(False)
-        except OSError:
+        except (OSError, ValueError) as error:  # a ValueError is of a name that Arrow does not take: with // in it
+            if isinstance(error, OSError) and not concerns_one_file(error):
+                where = f"{filesystem.type_name}://{folder}"
+                raise DlassetsError(f"{path} could not be read: {advice(where, error)}") from error
             contents.append(None)
             kept.append(True)
     batch = pa.RecordBatch.from_arrays(
@@ -130,10 +138,3 @@ def read_bytes(filesystem: pafs.FileSystem, path: str) -> bytes:
 
 def is_hidden(relative: str) -> bool:
     return any(part.startswith((".", "_")) for part in relative.split("/"))
-
-
-def filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
-    import pyarrow.fs as pafs
-
-    filesystem, path = pafs.FileSystem.from_uri(uri.replace("s3a://", "s3://", 1))
-    return filesystem, path

@@ -7,9 +7,11 @@ import re
 import shlex
 import sys
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dlassets.engines.java import cache_folder, ensure_java
+from dlassets.engines.storage import s3a_config
 from dlassets.errors import DlassetsError
 
 if TYPE_CHECKING:
@@ -20,14 +22,20 @@ if TYPE_CHECKING:
 # Rows of a step through image bytes: Spark's own 10,000 photos would be gigabytes in one Arrow batch.
 BATCH_ROWS = 64
 
+TASK_TRIES = 4
+
 # A user's `conf` adds to these; it replaces any other.
-_LISTS = {"spark.jars.packages": ",", "spark.driver.extraJavaOptions": " "}
+_LISTS = {"spark.jars.packages": ",", "spark.jars.excludes": ",", "spark.driver.extraJavaOptions": " "}
 
 _starting = threading.Lock()
 
 
-def spark_config(settings: SparkSettings) -> dict[str, str]:
-    """Return the Spark settings of a session: what `SparkSession.builder.config` and dagster-pyspark take."""
+def spark_config(settings: SparkSettings, uris: Sequence[str] = ()) -> dict[str, str]:
+    """Return the Spark settings of a session: what `SparkSession.builder.config` and dagster-pyspark take.
+
+    `uris` are the places it is to read and write: what object storage takes is added where one of them is there. A
+    Spark Connect server has its own.
+    """
     config = {
         "spark.app.name": "dlassets",
         "spark.sql.session.timeZone": "UTC",
@@ -37,8 +45,9 @@ def spark_config(settings: SparkSettings) -> dict[str, str]:
     }
     if settings.remote is not None:
         return config | {"spark.remote": settings.remote} | settings.conf
+    object_storage = s3a_config(uris, os.environ)
     config |= {
-        "spark.master": settings.master,
+        "spark.master": _patient(settings.master) if object_storage else settings.master,
         "spark.driver.memory": settings.driver_memory,
         "spark.jars.packages": _delta_package(),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -50,19 +59,19 @@ def spark_config(settings: SparkSettings) -> dict[str, str]:
     }
     if settings.master.startswith("local"):
         config |= _for_one_machine(settings.master)
-    for name, value in settings.conf.items():
+    for name, value in [*object_storage.items(), *settings.conf.items()]:
         joined = name in _LISTS and name in config
         config[name] = f"{config[name]}{_LISTS[name]}{value}" if joined else value
     return config
 
 
-def spark_session(settings: SparkSettings) -> SparkSession:
-    """Return this process's session, started on the first call.
+def spark_session(settings: SparkSettings, uris: Sequence[str] = ()) -> SparkSession:
+    """Return this process's session, started on the first call. `uris` are as for `spark_config`.
 
     Raises DlassetsError where there is no Java, Delta's jars cannot be had, or the cluster or server does not answer.
     """
     with _starting:
-        config = spark_config(settings)
+        config = spark_config(settings, uris)
         return _started(config) if settings.remote is None else _connected(settings.remote, config)
 
 
@@ -135,6 +144,12 @@ def _delta_package() -> str:
 
     builder = configure_spark_with_delta_pip(SparkSession.builder)
     return str(builder._options["spark.jars.packages"])  # noqa: SLF001 - nowhere else does delta-spark say it
+
+
+def _patient(master: str) -> str:
+    """On one machine Spark gives a task one try, on a cluster four: over a network it needs them on either."""
+    alone = re.fullmatch(r"local(?:\[([\d*]+)\])?", master)
+    return f"local[{alone[1] or 1},{TASK_TRIES}]" if alone else master
 
 
 def _for_one_machine(master: str) -> dict[str, str]:

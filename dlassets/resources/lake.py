@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from dlassets.engines.base import Engine, Snapshot
+from dlassets.engines.storage import on_s3
 from dlassets.lakehouse import snapshots
 from dlassets.lakehouse.lake import Lake
 from dlassets.settings import Settings
@@ -26,11 +27,13 @@ class LakeResource:
         return [self._pin(name) for name in names]
 
     def _pin(self, name: str) -> Snapshot:
-        from dagster_deltalake import DeltaTableResource, LocalConfig
+        from dagster_deltalake import DeltaTableResource, LocalConfig, S3Config
 
         snapshots.create(self.lake, name)
         uri = self.lake.table(name)
-        table = DeltaTableResource(url=uri, storage_options=LocalConfig()).load()
+        # Neither says anything: delta-rs finds what a storage takes in the environment.
+        storage = S3Config() if on_s3(uri) else LocalConfig()
+        table = DeltaTableResource(url=uri, storage_options=storage).load()
         return Snapshot(name, uri, table.version())
 
 
@@ -43,4 +46,6 @@ def engine_of(settings: Settings) -> Engine:
     from dlassets.engines.spark import SparkEngine
     from dlassets.resources.spark import spark_session
 
-    return SparkEngine(lambda: spark_session(settings.spark))
+    lake = Lake.at(settings.root)
+    places = [lake.root, *(lake.zone(zone.uri) for zone in settings.landing.values())]
+    return SparkEngine(lambda: spark_session(settings.spark, places))

@@ -1,0 +1,86 @@
+"""The S3 server as tests use it: started, given buckets and objects, told to misbehave, stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from dlassets_tests.storage import server
+from dlassets_tests.storage.server import ACCESS_KEY, Faults
+
+REGION = "eu-west-1"
+
+
+class S3:
+    """A running server. `environment` is all that a program needs to use it."""
+
+    def __init__(self, port: int) -> None:
+        self.address = f"http://127.0.0.1:{port}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.address,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": "test-secret",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    @cached_property
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.address,
+            region_name=REGION,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key="test-secret",
+        )
+
+    def create(self, bucket: str) -> None:
+        self.client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+
+    def put(self, bucket: str, key: str, body: bytes) -> None:
+        self.client.put_object(Bucket=bucket, Key=key, Body=body)
+
+    def delete(self, bucket: str, key: str) -> None:
+        self.client.delete_object(Bucket=bucket, Key=key)
+
+    @contextmanager
+    def faults(self, faults: Faults) -> Iterator[None]:
+        """Inject them, counted from zero, while the block runs."""
+        self._control("PUT", faults)
+        try:
+            yield
+        finally:
+            self._control("PUT", Faults())
+
+    @property
+    def injected(self) -> dict[str, int]:
+        """How often each fault was injected since the faults were set."""
+        return self._control("GET")
+
+    def _control(self, method: str, faults: Faults | None = None) -> dict[str, int]:
+        data = json.dumps(asdict(faults)).encode() if faults else None
+        request = urllib.request.Request(f"{self.address}/_faults", data, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            counts: dict[str, int] = json.load(answer)
+        return counts
+
+
+@contextmanager
+def serve() -> Iterator[S3]:
+    program = [sys.executable, server.__file__]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield S3(int(process.stdout.readline()))
+        finally:
+            process.terminate()
