@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dlassets.engines.base import Engine, Rows, Snapshot
-from dlassets.engines.files import filesystem_of, read_bytes
+from dlassets.engines.files import read_bytes
+from dlassets.engines.storage import filesystem_of
 from dlassets.lakehouse.lake import Lake, is_uri
 from dlassets.lakehouse.tables import Column
 

@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from dlassets.engines.files import filesystem_of, is_hidden
+from dlassets.engines.files import is_hidden
+from dlassets.engines.storage import filesystem_of
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.lake import Lake, is_uri
 from dlassets.settings import LandingZone

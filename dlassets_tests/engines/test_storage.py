@@ -94,6 +94,26 @@ def test_only_a_lake_with_a_place_on_s3_fetches_its_jars(monkeypatch: pytest.Mon
     assert packages[-1] == "org.example:mine:1"
 
 
+@pytest.mark.parametrize(
+    ("master", "patient"),
+    [
+        ("local", "local[1,4]"),
+        ("local[*]", "local[*,4]"),
+        ("local[3]", "local[3,4]"),
+        ("local[3,2]", "local[3,2]"),
+        ("spark://head:7077", "spark://head:7077"),
+    ],
+)
+def test_a_task_that_reads_from_object_storage_is_tried_again(
+    master: str, patient: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    settings = SparkSettings(master=master)
+
+    assert spark_config(settings, ["s3a://bucket"])["spark.master"] == patient
+    assert spark_config(settings, ["/lake"])["spark.master"] == master
+
+
 def test_s3a_is_of_the_hadoop_that_pyspark_carries() -> None:
     import pyspark
 
