@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check dev bench setup lock clean
+.PHONY: help demo test check dev bench bench-ingest setup lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -13,7 +13,7 @@ export DLASSETS_ENGINE := $(ENGINE)
 endif
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  ENGINE=local|spark, ARGS='...' for further options, PYTHON=/path/to/python3.12 for another Python"
 
 demo: $(READY) ## run the whole loop on sample images, or on IMAGES=<folder, zip or tar>
@@ -32,6 +32,9 @@ dev: $(READY) ## start Dagster's and MLflow's user interfaces and print their ad
 
 bench: $(READY) ## measure speed and accuracy; IMAGES=<folder> for one's own photos
 	$(BIN)/python -m benchmarks $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
+
+bench-ingest: $(READY) ## measure taking photos in, beside its peers; IMAGES=<folder>, ARGS='take-in tick …' for parts
+	$(BIN)/python -m benchmarks ingest $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
 
 setup: $(READY) ## build the environment, .venv
 

@@ -1,14 +1,15 @@
-"""`python -m benchmarks [names…]`: measure, and print tables. Nothing passes or fails: goals stand beside figures."""
+"""`python -m benchmarks [names…]`, `python -m benchmarks ingest [parts…]`: measure, and print tables.
+
+Nothing passes or fails: goals stand beside figures.
+"""
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import click
 from rich.console import Console
 
 from benchmarks import accuracy, demo_time, loading
+from benchmarks.ingest import command as ingest
 from benchmarks.machine import Machine
+from benchmarks.report import Report
 from dlassets.errors import DlassetsError
 
 NAMES = ("loading", "demo", "accuracy")
@@ -51,16 +54,12 @@ def main(
     console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
     chosen_engines = engines or (os.environ.get("DLASSETS_ENGINE", "local"),)
     chosen = names or NAMES
-    figures: dict[str, Any] = {}
+    report = Report(console, record)
 
     def show(name: str, work: Callable[[], Any]) -> None:
         with console.status(f"{name} …"):
             result = work()
-        figures[name] = asdict(result)
-        for table in result.tables():
-            console.print(table, "")
-        if record is not None:  # each as it comes: a later one may fail
-            record.write_text(json.dumps(figures, indent=2) + "\n")
+        report.show(name, result)
 
     show("machine", Machine.here)
     if "loading" in chosen:
@@ -86,6 +85,8 @@ def _generated(folder: Path, *, needed: bool) -> Path:
 
 if __name__ == "__main__":
     try:
+        if sys.argv[1:2] == ["ingest"]:
+            ingest.main(sys.argv[2:], prog_name="python -m benchmarks ingest")
         main()
     except DlassetsError as error:
         sys.exit(f"error: {error}")

@@ -1,12 +1,17 @@
 """The benchmarks still run, and what they compute from a measurement is right. Their figures are for people."""
 
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from benchmarks import accuracy, demo_time, loading
+from benchmarks.ingest import landing, parts
+from benchmarks.ingest.data import names, originals, written
+from benchmarks.ingest.worker import TASKS
 from benchmarks.processes import clean_environment, run
 from dlassets.errors import DlassetsError
 from dlassets.learning.training import Rows
@@ -78,6 +83,82 @@ def test_the_probes_learn_what_can_be_learned() -> None:
     assert set(predictions) == {accuracy.PEER, accuracy.PEER_DEFAULT}
     for predicted in predictions.values():
         assert predicted.tolist() == test.labels.tolist()
+
+
+def test_copies_of_photos_are_other_bytes_of_the_same_picture_and_all_are_taken_in(
+    photos: Path, tmp_path: Path
+) -> None:
+    bench = _small_bench(photos, tmp_path)
+
+    taken = parts.take_in(bench)
+
+    assert {one.who: one.images for one in taken.taken} == {
+        "cp -r": 90,
+        "bare loop, 2 threads": 90,
+        "bare loop, 2 processes": 90,
+        "dlassets, local": 90,
+    }
+    rates = [one.per_second for one in taken.taken if one.who.startswith("bare loop")]
+    assert taken.per_second("bare loop") == max(rates)
+    contents = [path.read_bytes() for path in bench.zone(90).glob("*/*.jpg")]
+    assert len(contents) == len(set(contents)) == 90
+    assert "dlassets, local" in _shown(taken)
+
+
+def test_ticks_find_nothing_new_and_changes_change_rows_alone(photos: Path, tmp_path: Path) -> None:
+    bench = _small_bench(photos, tmp_path, _InThisProcess)
+
+    ticks = parts.ticks(bench).ticks
+    merges = parts.merges(bench).changes
+    replacements = parts.replacements(bench).changes
+    forms = parts.storage(bench).forms
+
+    assert [(tick.by, tick.files) for tick in ticks] == [
+        ("dlassets, local, events", 30),
+        ("dlassets, local, listing", 30),
+    ]
+    assert [(change.rows, change.changed) for change in merges] == [(200, 200), (200, 200)]
+    assert [(change.rows, change.changed) for change in replacements] == [(90, 10), (90, 90)]
+    assert [form.storage for form in forms] == ["table", "files", "landing"]
+    assert forms[2].disk_mib < forms[2].photos_mib < forms[0].disk_mib
+
+
+def test_photos_that_land_while_dlassets_watches_are_read(photos: Path, tmp_path: Path) -> None:
+    lags = landing.watch(originals(photos)[:4], tmp_path, files=4, pace=0.01)
+
+    assert [(lag.landed, lag.files) for lag in lags] == [("one every 0.01 s", 2), ("1 at once, twice", 2)]
+    assert all(0 < lag.p50_s <= lag.p95_s <= lag.most_s for lag in lags)
+
+
+def test_a_folder_of_photos_is_made_once_and_names_of_files_share_few_files(photos: Path, tmp_path: Path) -> None:
+    folder = written(originals(photos), 5, tmp_path / "five")
+    first = next(folder.glob("*/*.jpg"))
+    first.unlink()
+
+    assert not first.exists()
+    assert written(originals(photos), 5, folder) == folder
+    assert not first.exists()
+    assert written(originals(photos), 6, folder) == folder
+    assert first.exists()
+    inodes = [path.stat().st_ino for path in names(1500, tmp_path / "names").glob("*/*")]
+    assert (len(inodes), len(set(inodes))) == (1500, 1)
+
+
+class _InThisProcess(parts.Bench):
+    """Tasks without a process of their own, whose start takes longer than a small task."""
+
+    def task(self, task: str, **arguments: Any) -> dict[str, Any]:
+        return dict(TASKS[task](**arguments))
+
+
+def _small_bench(photos: Path, folder: Path, kind: type[parts.Bench] = parts.Bench) -> parts.Bench:
+    return kind(photos, folder, photos=90, ticks=(30,), predictions=(200,), copies=(1,), runs=1, engines=("local",))
+
+
+def _shown(figures: parts.TakeIn) -> str:
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(*figures.tables())
+    return shown.getvalue()
 
 
 def _separable(seed: int) -> Rows:

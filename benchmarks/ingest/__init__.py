@@ -1,0 +1,1 @@
+"""`python -m benchmarks ingest`: taking photos in, beside what else would do it, on the same photos in one run."""
