@@ -9,6 +9,7 @@ import dagster as dg
 
 from dlassets.defs import automation, checks, jobs
 from dlassets.defs.ingest import assets as ingest_assets
+from dlassets.defs.ingest.streaming import keep_streaming, streaming_pipeline
 from dlassets.defs.labeling import assets as labeling_assets
 from dlassets.defs.scoring import assets as scoring_assets
 from dlassets.defs.training import assets as training_assets
@@ -36,8 +37,8 @@ def build_defs(
     return dg.Definitions(
         assets=dg.load_assets_from_modules([ingest_assets, labeling_assets, training_assets, scoring_assets]),
         asset_checks=checks.CHECKS,
-        jobs=jobs.JOBS,
-        sensors=automation.sensors(settings),
+        jobs=[*jobs.JOBS, streaming_pipeline],
+        sensors=[*automation.sensors(settings), keep_streaming(settings)],
         schedules=automation.schedules(settings),
         resources={**resources, **(overrides or {})},
         # One process a run: one JVM on Spark, and no import of torch or mlflow paid for twice.

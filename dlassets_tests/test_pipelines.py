@@ -335,6 +335,7 @@ def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
     automation = {
         "sensors": running,
         "schedules": running,
+        "streaming": running,
         "sensor_seconds": 45,
         "scoring_cron": "*/10 * * * *",
         "training_cron": "0 1 * * 1",
@@ -348,7 +349,12 @@ def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
     }
     expected = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     assert {found.default_status for found in schedules.values()} == {expected}
-    assert {found.name for found in defs.sensors} == {"new_files_in_labeled", "new_files_in_unlabeled", "new_answers"}
+    assert {found.name for found in defs.sensors} == {
+        "new_files_in_labeled",
+        "new_files_in_unlabeled",
+        "new_answers",
+        "keep_streaming",
+    }
     for found in defs.sensors:
         assert found.minimum_interval_seconds == 45
         assert (found.default_status == dg.DefaultSensorStatus.RUNNING) is running

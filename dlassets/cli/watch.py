@@ -65,7 +65,8 @@ def _run(resource: LakeResource, zones: Sequence[str], then: Callable[[], Sequen
     stop = _stop_on_signals()
     _say(f"watching {_named(resource.lake, settings, tuple(zones_of(settings, zones)))}")
     for batch in batches(resource.engine, resource.lake, settings, stop, _say, zones=zones, then=then):
-        _say(str(batch))
+        if batch:
+            _say(str(batch))
     _say("stopped")
 
 

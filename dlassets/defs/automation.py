@@ -33,9 +33,10 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
         from dlassets.lakehouse.ingest import waiting_files
 
         waiting = waiting_files(lake.lake, settings, name)
-        if not waiting.files:
+        if waiting.files == 0:
             return dg.SkipReason(f"No new file in {waiting.uri}.")
-        return dg.RunRequest(run_key=f"{name}:{waiting.digest}", tags={"dlassets/waiting_files": str(waiting.files)})
+        files = "all are to be listed" if waiting.files is None else str(waiting.files)
+        return dg.RunRequest(run_key=f"{name}:{waiting.digest}", tags={"dlassets/waiting_files": files})
 
     return new_files
 

@@ -336,23 +336,43 @@ def _where(table: pa.Table, column: str, value: bool) -> pa.Table:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The files of a landing zone that no run has taken in yet. `digest` names exactly these files."""
+    """The files of a landing zone that no run has taken in yet, None where only a listing can say how many.
+
+    `digest` names exactly these files: it is another one when more have come.
+    """
 
     uri: str
-    files: int
+    files: int | None
     digest: str
 
 
 def waiting_files(lake: Lake, settings: Settings, name: str) -> Waiting:
-    """Return what waits in a zone: a look without a JVM, on either engine.
+    """Return what waits in a zone, without a JVM on either engine; of one with events, from its manifest alone.
 
     Raises DlassetsError where the zone is not there or cannot be listed.
     """
     from dlassets.engines.local import LocalEngine
 
     zone = settings.landing[name]
+    if zone.discovery == "events":
+        return _waiting_events(lake, settings, name, zone)
     intake = Intake(LocalEngine(), lake, settings, name, zone, {}, Ingested())
     listing = list_files(name, zone, intake.uri)
     new = intake._new(listing, *intake._pinned())  # noqa: SLF001 - its own module
-    digest = hashlib.sha256(repr(new.to_pydict()).encode()).hexdigest()[:16]
-    return Waiting(intake.uri, new.num_rows, digest)
+    return Waiting(intake.uri, new.num_rows, _digest(new.to_pydict()))
+
+
+def _waiting_events(lake: Lake, settings: Settings, name: str, zone: LandingZone) -> Waiting:
+    manifest = Manifest.of(lake, name, zone)
+    uri = lake.zone(zone.uri)
+    if listing_due(manifest, settings):
+        # Asked for once a period: a listing that failed is tried again, and not at every look.
+        period = int(dt.datetime.now(dt.UTC).timestamp() / (settings.ingest.reconcile_minutes * 60))
+        return Waiting(uri, None, _digest(("listing", manifest.listed_at, period)))
+    pending = manifest.pending()
+    files = None if pending.bad_lines else len(pending.paths)
+    return Waiting(uri, files, _digest({name: [*mark] for name, mark in sorted(pending.position.items())}))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -123,9 +123,10 @@ def stream(
     zones: Sequence[str] = (),
     then: Callable[[], Sequence[Step]] | None = None,
     run_id: str = "",
-) -> Iterator[Batch]:
+) -> Generator[Batch | None]:
     """Take files of the landing zones (of all, by default) in as they come until `stop` is set; yield what was done.
 
+    None is yielded in between, so that the caller has its turn several times a second where nothing happens.
     `then` follows each batch. A batch that fails for a reason outside of the code (a full disk, another writer, a zone
     that is away) is said and tried again, later and later: nothing is lost, since what was not written is still new.
     `say` gets such lines. Raises SettingsError for a zone that is not declared.
@@ -135,6 +136,7 @@ def stream(
         loop.start()
         while not stop.is_set():
             yield from loop.due()
+            yield None
     finally:
         loop.end()
 
