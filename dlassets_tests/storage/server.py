@@ -29,6 +29,7 @@ class Faults:
     slow_seconds: float = 0.2
     cut_every: int = 0  # a read whose connection ends half way
     denied: str = ""  # 403 AccessDenied for reads of keys that contain this regular expression
+    down: str = ""  # 503 for each read of such keys
 
 
 class Store:
@@ -48,7 +49,7 @@ class Store:
         if f"Credential={ACCESS_KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
             return _refuse(environ, start, "403 Forbidden", "InvalidAccessKeyId", "No such access key.")
         if self._turn("busy", self._faults.busy_every):
-            return _refuse(environ, start, "503 Slow Down", "SlowDown", "Please reduce your request rate.")
+            return _busy(environ, start)
         is_read = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].count("/") > 1
         if is_read and not environ["QUERY_STRING"]:
             return self._read(environ, start)
@@ -58,6 +59,8 @@ class Store:
         faults = self._faults
         if faults.denied and re.search(faults.denied, environ["PATH_INFO"]):
             return _refuse(environ, start, "403 Forbidden", "AccessDenied", "Access Denied")
+        if faults.down and re.search(faults.down, environ["PATH_INFO"]):
+            return _busy(environ, start)
         if self._turn("cut", faults.cut_every):
             return _half(self._moto(environ, start))
         if self._turn("slow", faults.slow_every):
@@ -91,6 +94,10 @@ def _refuse(environ: dict[str, Any], start: Start, status: str, code: str, messa
     said = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(said)))])
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [said]
+
+
+def _busy(environ: dict[str, Any], start: Start) -> list[bytes]:
+    return _refuse(environ, start, "503 Slow Down", "SlowDown", "Please reduce your request rate.")
 
 
 def _half(body: Iterable[bytes]) -> Iterator[bytes]:

@@ -139,6 +139,21 @@ def test_an_object_that_may_not_be_read_is_set_aside_and_the_others_come_in(
     ]
 
 
+def test_a_photo_that_the_store_cannot_give_just_now_is_no_bad_file(
+    local_engine: Engine, s3: S3, bucket: str, lake: Lake
+) -> None:
+    settings = zone_in(bucket, lake.root)
+    arrived = photos(["001.cat/a.jpg"])
+    land(s3, bucket, arrived)
+
+    with s3.faults(Faults(down="cat/a")), pytest.raises(DlassetsError, match=r"photos/001\.cat/a\.jpg .* run again"):
+        ingest(local_engine, lake, settings, {})
+    assert rows(local_engine, lake, "quarantined_files", "path") == []
+
+    assert ingest(local_engine, lake, settings, {}).images == 1
+    assert taken_in(local_engine, lake) == as_rows(arrived)
+
+
 @pytest.mark.parametrize(("variable", "value", "named"), WRONG)
 @pytest.mark.parametrize("place", ["zone", "root"])
 def test_what_cannot_be_reached_is_one_clear_error_that_names_what_to_set(
