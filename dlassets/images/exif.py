@@ -17,7 +17,7 @@ ORIENTATION = 0x0112
 _TILE = (322, 323)
 # Of a TIFF's directory, whose values Pillow reads as a whole: strips and tiles are the most numerous, and fewer.
 _MOST_NUMBERS = 1_000_000
-_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 16: "Q"}
+_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 18: "Q"}
 _RATIONALS = {5: "II", 10: "ii"}
 _TEXT = 2
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
