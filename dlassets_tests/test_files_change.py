@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlassets.engines.base import Commit, Engine, Written
+from dlassets.engines.local import LocalEngine
 from dlassets.images.profile import profile_images
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.folder import FolderService
@@ -32,6 +33,7 @@ from dlassets_tests.lakehouse.test_derived import lengths
 from dlassets_tests.tables import get
 
 VERSION = "bytes-1"
+EMBEDDED = LocalEngine()
 
 
 def photo(shade: int) -> bytes:
@@ -55,7 +57,11 @@ def package() -> ModelPackage:
 
 @dataclass
 class Loop:
-    """The assets' functions in the assets' order."""
+    """The assets' functions in the assets' order.
+
+    `engine` labels, builds the training set, scores and asks. The rest, tried on both engines elsewhere, is done by the
+    embedded one, in a fraction of the time.
+    """
 
     engine: Engine
     lake: Lake
@@ -81,10 +87,10 @@ class Loop:
         return [pin(self.lake, name) for name in names]
 
     def take_in(self) -> None:
-        ingest(self.engine, self.lake, self.settings, {})
+        ingest(EMBEDDED, self.lake, self.settings, {})
         (raw,) = self.pins("raw_images")
-        derive(self.engine, self.lake, raw, IMAGE_PROFILES, profile_images, {})
-        derive(self.engine, self.lake, raw, IMAGE_FEATURES, functools.partial(lengths, version=VERSION), {})
+        derive(EMBEDDED, self.lake, raw, IMAGE_PROFILES, profile_images, {})
+        derive(EMBEDDED, self.lake, raw, IMAGE_FEATURES, functools.partial(lengths, version=VERSION), {})
         self.label()
 
     def label(self) -> None:
@@ -112,7 +118,7 @@ class Loop:
             model_version=1,
             settings=LabelingSettings(threshold=0.5),
             labels=self.settings.labels,
-            classes=known_classes(self.engine, pin(self.lake, "labeled_images")),
+            classes=known_classes(EMBEDDED, pin(self.lake, "labeled_images")),
             commit=Commit(),
         )
 
@@ -120,12 +126,12 @@ class Loop:
         """A person moves every photo that is asked about into a class folder, and the answers are collected."""
         for asked in Path(self.lake.requests).rglob("*.png"):
             shutil.move(asked, Path(self.lake.answers) / folder / asked.name)
-        classes = known_classes(self.engine, pin(self.lake, "labeled_images"))
-        collect_answers(self.engine, self.service, *self.pins("human_labels", "label_requests"), classes, Commit())
-        close_answered(self.engine, *self.pins("label_requests", "human_labels"), Commit())
+        classes = known_classes(EMBEDDED, pin(self.lake, "labeled_images"))
+        collect_answers(EMBEDDED, self.service, *self.pins("human_labels", "label_requests"), classes, Commit())
+        close_answered(EMBEDDED, *self.pins("label_requests", "human_labels"), Commit())
 
     def rows(self, table: str, columns: str) -> list[dict[str, Any]]:
-        return get(self.engine, self.lake, table, columns)
+        return get(EMBEDDED, self.lake, table, columns)
 
     def column(self, table: str, columns: str) -> list[Any]:
         rows = [tuple(row.values()) for row in self.rows(table, columns)]
@@ -135,7 +141,7 @@ class Loop:
         """The rules that are broken, with what is said of them."""
         values = {**values_of(self.settings.labels), "model_version": 1}
         snapshots = {name: pin(self.lake, name) for name in TABLES}
-        found = (check(self.engine, rule, snapshots, **values) for rule in RULES)
+        found = (check(EMBEDDED, rule, snapshots, **values) for rule in RULES)
         return {finding.rule.name: finding.remedy for finding in found if not finding.passed}
 
 

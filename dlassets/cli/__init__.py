@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
+from dlassets.cli.quarantine import quarantine
 from dlassets.cli.tables import history, restore
 from dlassets.cli.watch import stream, watch
 
-for command in (demo, samples, dev, watch, stream, history, restore):
+for command in (demo, samples, dev, watch, stream, history, restore, quarantine):
     main.add_command(command)
 
 __all__ = ["main"]

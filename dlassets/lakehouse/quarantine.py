@@ -142,7 +142,7 @@ def retry(
     zones = _zones_of(files, settings)
     # Said before, for a run that is killed after it forgot them, and after, for a reader that was quicker than that.
     _note(lake, zones, files, "created")
-    replanned(lambda: _forget(engine, lake, files, provenance))
+    _forget_all(engine, lake, files, provenance)
     _note(lake, zones, files, "created")
     ingest(engine, lake, settings, provenance, progress, zones)
     paths = {file.path for file in files}
@@ -214,6 +214,11 @@ def _note(lake: Lake, zones: Mapping[str, LandingZone], files: Sequence[Refused]
     for name, zone in zones.items():
         if zone.discovery == "events":
             Manifest.of(lake, name, zone).note([(file.within, event) for file in files if file.landing == name])
+
+
+def _forget_all(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Mapping[str, Any]) -> None:
+    """Delete the files' rows; planned again where ingest refused others meanwhile."""
+    replanned(lambda: _forget(engine, lake, files, provenance))
 
 
 def _forget(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Mapping[str, Any]) -> None:
