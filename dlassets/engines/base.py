@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +68,15 @@ class Written:
 
 @dataclass(frozen=True)
 class Maintained:
+    """What care of a table did. Before and after are the files of its newest version; deleted are those of none."""
+
     version: int
     files_before: int
+    bytes_before: int
     files_after: int
+    bytes_after: int
     files_deleted: int
+    bytes_deleted: int
 
 
 class Rows(ABC):
@@ -158,8 +163,21 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def maintain(self, table: Table, uri: str, *, z_order: Sequence[str] = (), vacuum_hours: float = 168) -> Maintained:
-        """Compact small files (clustered by `z_order`), then delete files no version of the last hours needs."""
+    def maintain(
+        self,
+        table: Table,
+        uri: str,
+        *,
+        target_bytes: int = 256 * 2**20,
+        z_order: Sequence[str] = (),
+        vacuum_hours: float = 168,
+        keep_versions: Collection[int] = (),
+    ) -> Maintained:
+        """Compact small files up to `target_bytes`, or lay all rows out by `z_order`; then delete unneeded files.
+
+        Those are files that no version of the last `vacuum_hours`, and none of `keep_versions`, needs. No new version
+        where there is nothing to do, but that a `z_order` always rewrites. Raises ConflictError as `append` does.
+        """
 
     @abstractmethod
     def files(self, name: str, uri: str, listing: pa.Table, most_bytes: int, progress: Progress | None = None) -> Rows:

@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlassets.engines.base import Commit
+from dlassets.engines.base import Commit, Maintained
+from dlassets.engines.storage import advice, filesystem_of
 from dlassets.errors import ConflictError, DlassetsError
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+# What Delta on Spark and delta-rs call commits that change no row.
+CARE = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "ADD COLUMNS", "SET TBLPROPERTIES"})
+# What Delta on Spark names, in the parameters of a commit, the columns that rows were laid out by; delta-rs does not.
+Z_ORDER_FIELD = "zOrderBy"
+
+Result = TypeVar("Result")
+
+
+def open_table(uri: str, version: int | None = None, tries: int = 3) -> DeltaTable:
+    """Return the table, at its newest version by default.
+
+    Raises deltalake's TableNotFoundError where there is none, DlassetsError where its storage cannot be read.
+    """
+    from deltalake import DeltaTable
+
+    try:
+        return DeltaTable(uri, version=version)
+    except OSError as error:
+        # delta-rs repeats a request that a store refuses, and not one whose answer breaks off.
+        if tries > 1 and "reading a body" in str(error):
+            return open_table(uri, version, tries - 1)
+        raise DlassetsError(f"The table at {uri} cannot be read: {advice(uri, error)}") from error
+
+
+def commits(uri: str, version: int) -> Iterator[dict[str, Any]]:
+    """Yield what each commit up to this version says of itself and its `version`, newest first, as far as the log goes.
+
+    Read from the log's files: delta-rs's own history of an older version lists newer commits as well, and numbers them
+    wrongly; so does that of the newest one while another run commits.
+    """
+    filesystem, folder = filesystem_of(uri)
+    for number in range(version, -1, -1):
+        try:
+            with filesystem.open_input_file(f"{folder}/_delta_log/{number:020}.json") as file:
+                lines = file.read().splitlines()
+        except FileNotFoundError:
+            return
+        said: dict[str, Any] = next((json.loads(line)["commitInfo"] for line in lines if b'"commitInfo"' in line), {})
+        yield {"operation": "unknown", "timestamp": 0, **said, "version": number}
 
 
 def refuse_overtaken(delta: DeltaTable, commit: Commit) -> None:
@@ -38,9 +81,66 @@ def explained(uri: str) -> Iterator[None]:
         ) from error
     except (OSError, DeltaError) as error:
         # What storage says (no space left, say) comes as an error of delta-rs's own, among others that are not so.
-        if isinstance(error, DeltaError) and not re.search(r"Generic \w+ error|os error", str(error)):
+        if isinstance(error, DeltaError) and not re.search(r"Generic (?!DeltaTable)\w+ error|os error", str(error)):
             raise
         raise DlassetsError(
-            f"{uri} could not be written: {error}. Check that the place is there, has room and is yours to write, then "
-            "run again: what was committed before stands."
+            f"{uri} could not be written: {advice(uri, error)} Then run again: what was committed before stands."
         ) from error
+
+
+def z_ordered_by(commit: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns that a commit of the history laid all rows out by; none where it did something else."""
+    said = commit.get(Z_ORDER_FIELD) or commit.get("operationParameters", {}).get(Z_ORDER_FIELD)
+    return tuple(json.loads(said)) if said else ()
+
+
+def past_maintenance(uri: str, write: Callable[[], Result]) -> Result:
+    """Run `write`, and again where it lost to commits that changed no row: what was planned still holds then."""
+    while True:
+        before = open_table(uri).version()
+        try:
+            return write()
+        except ConflictError:
+            now = open_table(uri).version()
+            since = list(islice(commits(uri, now), now - before))
+            if not since or any(commit["operation"] not in CARE for commit in since):
+                raise
+
+
+def maintained(
+    uri: str, hours: float, keep_versions: Collection[int], compact: Callable[[], None] | None = None
+) -> Maintained:
+    """Run `compact`, if any, then delete files that no version of the last `hours` and none of `keep_versions` needs.
+
+    delta-rs deletes for both engines, since Spark's VACUUM cannot keep versions. A file that no version names and that
+    is as old, such as a killed write left, goes as well.
+    """
+    before = open_table(uri)
+    if compact is not None:
+        compact()
+    after = open_table(uri)
+
+    def vacuum(*, dry_run: bool) -> list[str]:
+        kept = sorted(keep_versions) or None
+        return after.vacuum(int(hours), dry_run, enforce_retention_duration=False, full=True, keep_versions=kept)
+
+    with explained(uri):
+        # Looked at first: a VACUUM makes two versions, and names files that an earlier one deleted.
+        sizes = _sizes(uri, vacuum(dry_run=True))
+        if sizes:
+            vacuum(dry_run=False)
+    return Maintained(after.version(), *_live(before), *_live(after), len(sizes), sum(sizes))
+
+
+def _live(delta: DeltaTable) -> tuple[int, int]:
+    import pyarrow as pa
+
+    sizes = pa.table(delta.get_add_actions(flatten=True))["size_bytes"].to_pylist()
+    return len(sizes), sum(sizes)
+
+
+def _sizes(uri: str, files: Collection[str]) -> list[int]:
+    """Return the bytes of each of these files that is there."""
+    filesystem, folder = filesystem_of(uri)
+    infos = filesystem.get_file_info([f"{folder}/{file}" for file in files])
+    return [info.size for info in infos if info.is_file]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
-from dlassets.engines.delta_log import refuse_overtaken
-from dlassets.engines.files import filesystem_of, read_files
-from dlassets.errors import ConflictError, DlassetsError
+from dlassets.engines.delta_log import (
+    Z_ORDER_FIELD,
+    explained,
+    maintained,
+    open_table,
+    past_maintenance,
+    refuse_overtaken,
+)
+from dlassets.engines.files import read_files
+from dlassets.engines.storage import filesystem_of
 from dlassets.lakehouse.tables import Column, Table, arrow_type
 
 if TYPE_CHECKING:
@@ -101,7 +107,7 @@ class LocalEngine(Engine):
         # delta-rs's MERGE writes string_view columns, which Arrow cannot compare with a filter pushed into the scan.
         connection.execute("SET disabled_optimizers = 'filter_pushdown'")
         for name, source in tables.items():
-            connection.register(name, _dataset(source) if isinstance(source, Snapshot) else source.arrow())
+            connection.register(name, dataset_of(source) if isinstance(source, Snapshot) else source.arrow())
         reader = connection.sql(query).to_arrow_reader(SQL_BATCH_ROWS)
         return LocalRows(reader.schema, reader, _same)
 
@@ -123,59 +129,48 @@ class LocalEngine(Engine):
                 progress(batch.num_rows)
             return result
 
-        return LocalRows(schema, _matching(_dataset(snapshot), columns, key, wanted), compute)
+        return LocalRows(schema, _matching(dataset_of(snapshot), columns, key, wanted), compute)
 
     def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
-        from deltalake import DeltaTable
-
-        delta = DeltaTable(uri)
+        delta = open_table(uri)
         refuse_overtaken(delta, commit)
         return _write(rows, table, delta, commit, mode="append")
 
     def replace(
         self, rows: Rows, table: Table, uri: str, commit: Commit, where: Mapping[str, Sequence[str]] | None = None
     ) -> Written:
-        from deltalake import DeltaTable
-
-        delta = DeltaTable(uri)
+        delta = open_table(uri)
         refuse_overtaken(delta, commit)
         predicate = " AND ".join(f"{name} IN ({_literals(values)})" for name, values in (where or {}).items())
         return _write(rows, table, delta, commit, mode="overwrite", predicate=predicate or None)
 
     def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
-        from deltalake import DeltaTable
+        return past_maintenance(uri, lambda: _merge(rows, table, uri, commit))
 
-        delta = DeltaTable(uri)
-        source = rows.arrow().select(table.names).cast(table.schema)
-        if not source.num_rows:
-            return Written(delta.version(), changed=False)
-        with _explained(uri):
-            metrics = (
-                delta.merge(
-                    source,
-                    predicate=" AND ".join(f"target.{name} = source.{name}" for name in table.key),
-                    source_alias="source",
-                    target_alias="target",
-                    commit_properties=_commit_properties(commit),
-                )
-                .when_matched_update_all()
-                .when_not_matched_insert_all()
-                .execute()
-            )
-        return Written(delta.version(), metrics["num_target_rows_inserted"], metrics["num_target_rows_updated"])
+    def maintain(
+        self,
+        table: Table,
+        uri: str,
+        *,
+        target_bytes: int = 256 * 2**20,
+        z_order: Sequence[str] = (),
+        vacuum_hours: float = 168,
+        keep_versions: Collection[int] = (),
+    ) -> Maintained:
+        def compact() -> None:
+            from deltalake import CommitProperties
 
-    def maintain(self, table: Table, uri: str, *, z_order: Sequence[str] = (), vacuum_hours: float = 168) -> Maintained:
-        from deltalake import DeltaTable
+            optimize, properties = open_table(uri).optimize, writer_properties(table)
+            with explained(uri):
+                if z_order:
+                    said = CommitProperties(custom_metadata={Z_ORDER_FIELD: json.dumps(list(z_order))})
+                    optimize.z_order(z_order, None, target_bytes, writer_properties=properties, commit_properties=said)
+                else:
+                    # One at a time where rows are large: memory is of what is being rewritten.
+                    tasks = 1 if table.wide else None
+                    optimize.compact(None, target_bytes, tasks, writer_properties=properties)
 
-        delta = DeltaTable(uri)
-        before = len(delta.file_uris())
-        with _explained(uri):
-            if z_order:
-                delta.optimize.z_order(list(z_order), writer_properties=_writer_properties(table))
-            else:
-                delta.optimize.compact(writer_properties=_writer_properties(table))
-            deleted = delta.vacuum(retention_hours=int(vacuum_hours), dry_run=False, enforce_retention_duration=False)
-        return Maintained(delta.version(), before, len(delta.file_uris()), len(deleted))
+        return maintained(uri, vacuum_hours, keep_versions, compact)
 
     def files(
         self, name: str, uri: str, listing: pa.Table, most_bytes: int, progress: Progress | None = None
@@ -224,13 +219,12 @@ def _schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([pa.field(c.name, arrow_type(c.type)) for c in columns])
 
 
-def _dataset(snapshot: Snapshot) -> pads.Dataset:
+def dataset_of(snapshot: Snapshot) -> pads.Dataset:
     # delta-rs's own file system aborts the process at exit, at random: its reader threads outlive Python.
     import pyarrow.fs as pafs
-    from deltalake import DeltaTable
 
     filesystem, path = filesystem_of(snapshot.uri)
-    return DeltaTable(snapshot.uri, version=snapshot.version).to_pyarrow_dataset(
+    return open_table(snapshot.uri, snapshot.version).to_pyarrow_dataset(
         filesystem=pafs.SubTreeFileSystem(path, filesystem)
     )
 
@@ -282,15 +276,37 @@ def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **option
     if first is None and options["mode"] == "append":
         return Written(delta.version(), changed=False)
     source = stream(_chain(first, batches))
-    with _explained(delta.table_uri):
+    with explained(delta.table_uri):
         write_deltalake(
             delta,
             pa.RecordBatchReader.from_batches(table.schema, source),
-            writer_properties=_writer_properties(table),
+            writer_properties=writer_properties(table),
             commit_properties=_commit_properties(commit),
+            schema_mode="merge",  # columns that the table alone has take null
             **{name: value for name, value in options.items() if value is not None},
         )
     return Written(delta.version(), inserted=written)
+
+
+def _merge(rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
+    delta = open_table(uri)
+    source = rows.arrow().select(table.names).cast(table.schema)
+    if not source.num_rows:
+        return Written(delta.version(), changed=False)
+    with explained(uri):
+        metrics = (
+            delta.merge(
+                source,
+                predicate=" AND ".join(f"target.{name} = source.{name}" for name in table.key),
+                source_alias="source",
+                target_alias="target",
+                commit_properties=_commit_properties(commit),
+            )
+            .when_matched_update_all()
+            .when_not_matched_insert_all()
+            .execute()
+        )
+    return Written(delta.version(), metrics["num_target_rows_inserted"], metrics["num_target_rows_updated"])
 
 
 def _non_empty(rows: Rows) -> Iterator[pa.RecordBatch]:
@@ -304,7 +320,7 @@ def _chain(first: pa.RecordBatch | None, rest: Iterator[pa.RecordBatch]) -> Iter
     yield from rest
 
 
-def _writer_properties(table: Table) -> Any:
+def writer_properties(table: Table) -> Any:
     from deltalake import WriterProperties
 
     return WriterProperties(
@@ -325,23 +341,3 @@ def _commit_properties(commit: Commit) -> CommitProperties:
 
 def _literals(values: Sequence[str]) -> str:
     return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    from deltalake.exceptions import CommitFailedError, DeltaError
-
-    try:
-        yield
-    except CommitFailedError as error:
-        raise ConflictError(
-            f"Another run changed {uri} at the same moment ({error}). Nothing was written; run it again."
-        ) from error
-    except (OSError, DeltaError) as error:
-        # What storage says (no space left, say) comes as an error of delta-rs's own, among others that are not so.
-        if isinstance(error, DeltaError) and not re.search(r"Generic (?!DeltaTable)\w+ error|os error", str(error)):
-            raise
-        raise DlassetsError(
-            f"{uri} could not be written: {error}. Check that the place is there, has room and is yours to write, then "
-            "run again: what was committed before stands."
-        ) from error

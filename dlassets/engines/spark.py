@@ -10,13 +10,15 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Stream, Written
-from dlassets.engines.delta_log import refuse_overtaken
-from dlassets.engines.files import FILE_KEY, filesystem_of, read_files
+from dlassets.engines.delta_log import commits, maintained, open_table, past_maintenance, refuse_overtaken
+from dlassets.engines.files import FILE_KEY, read_files
+from dlassets.engines.storage import advice, filesystem_of
 from dlassets.errors import ConflictError, DlassetsError, SettingsError
 from dlassets.lakehouse.lake import is_uri
 from dlassets.lakehouse.tables import Column, Table
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from dlassets.engines.base import Kernel, PandasFunction, Progress
 
+_STORAGE_FAILED = r"IOException|FileSystemException|AccessDenied|AWS\w+Exception|No space left|Permission denied"
 FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
 
 
@@ -51,7 +54,8 @@ class SparkRows(Rows):
     def keep(self) -> DataFrame:
         """Compute the rows, once."""
         if not self._kept:
-            self._frame = self.frame.localCheckpoint(eager=True)
+            with _told():
+                self._frame = self.frame.localCheckpoint(eager=True)
             self._kept = True
             if self._progress is not None:
                 self._progress(self._frame.count())
@@ -153,35 +157,26 @@ class SparkEngine(Engine):
         return self._write(rows, table, uri, commit, mode="overwrite", **options)
 
     def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
-        delta, source = _opened(uri, commit), _shaped(rows, table)
-        if source.isEmpty():
-            return Written(delta.version(), changed=False)
-        with self._committing(table, uri, commit):
-            counts = self.session.sql(
-                f"MERGE INTO {_identifier(uri)} AS target USING {{source}} AS source "
-                f"ON {' AND '.join(f'target.`{name}` = source.`{name}`' for name in table.key)} "
-                "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
-                source=source,
-            ).collect()
-        version = _landed(delta, commit)
-        return Written(version, counts[0]["num_inserted_rows"], counts[0]["num_updated_rows"])
+        return past_maintenance(uri, lambda: self._merge(rows, table, uri, commit))
 
-    def maintain(self, table: Table, uri: str, *, z_order: Sequence[str] = (), vacuum_hours: float = 168) -> Maintained:
-        from deltalake import DeltaTable
-
-        before = len(DeltaTable(uri).file_uris())
+    def maintain(
+        self,
+        table: Table,
+        uri: str,
+        *,
+        target_bytes: int = 256 * 2**20,
+        z_order: Sequence[str] = (),
+        vacuum_hours: float = 168,
+        keep_versions: Collection[int] = (),
+    ) -> Maintained:
         clustered = f" ZORDER BY ({', '.join(f'`{name}`' for name in z_order)})" if z_order else ""
-        vacuum = {
-            "spark.databricks.delta.retentionDurationCheck.enabled": "false",
-            "spark.databricks.delta.vacuum.logging.enabled": "true",  # nothing else says how many files were deleted
-        }
-        with self._committing(table, uri, None), _settings(self.session, vacuum):
-            self.session.sql(f"OPTIMIZE {_identifier(uri)}{clustered}").collect()
-            self.session.sql(f"VACUUM {_identifier(uri)} RETAIN {vacuum_hours} HOURS").collect()
-        after = DeltaTable(uri)
-        vacuumed = next(entry for entry in after.history() if entry["operation"] == "VACUUM END")
-        deleted = int(vacuumed["operationMetrics"]["numDeletedFiles"])
-        return Maintained(after.version(), before, len(after.file_uris()), deleted)
+        sizes = {f"spark.databricks.delta.optimize.{name}FileSize": str(target_bytes) for name in ("min", "max")}
+
+        def compact() -> None:
+            with self._committing(table, uri, None), _settings(self.session, sizes):
+                self.session.sql(f"OPTIMIZE {_identifier(uri)}{clustered}").collect()
+
+        return maintained(uri, vacuum_hours, keep_versions, compact)
 
     def files(
         self, name: str, uri: str, listing: pa.Table, most_bytes: int, progress: Progress | None = None
@@ -225,6 +220,24 @@ class SparkEngine(Engine):
         writer = files.writeStream.foreachBatch(each).option("checkpointLocation", _spark_uri(checkpoint))
         return SparkStream(writer.trigger(processingTime=f"{seconds} seconds").start(), raised)
 
+    def _merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
+        delta, source = _opened(uri, commit), _shaped(rows, table)
+        if source.isEmpty():
+            return Written(delta.version(), changed=False)
+        # Column by column, since the table may have more of them than the source: those stay, or are null.
+        names = [f"`{name}`" for name in table.names]
+        with self._committing(table, uri, commit):
+            counts = self.session.sql(
+                f"MERGE INTO {_identifier(uri)} AS target USING {{source}} AS source "  # noqa: S608 - names alone
+                f"ON {' AND '.join(f'target.`{name}` = source.`{name}`' for name in table.key)} "
+                f"WHEN MATCHED THEN UPDATE SET {', '.join(f'target.{name} = source.{name}' for name in names)} "
+                f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) "
+                f"VALUES ({', '.join(f'source.{name}' for name in names)})",
+                source=source,
+            ).collect()
+        version = _landed(uri, delta.version(), commit)
+        return Written(version, counts[0]["num_inserted_rows"], counts[0]["num_updated_rows"])
+
     def _read(self, snapshot: Snapshot) -> DataFrame:
         return self.session.read.format("delta").option("versionAsOf", snapshot.version).load(_spark_uri(snapshot.uri))
 
@@ -235,7 +248,7 @@ class SparkEngine(Engine):
             return Written(delta.version(), changed=False)
         with self._committing(table, uri, commit):
             frame.write.format("delta").mode(mode).options(**options).save(_spark_uri(uri))
-        return Written(_landed(delta, commit), inserted=number)
+        return Written(_landed(uri, delta.version(), commit), inserted=number)
 
     @contextmanager
     def _committing(self, table: Table, uri: str, commit: Commit | None) -> Iterator[None]:
@@ -296,27 +309,23 @@ def _shaped(rows: Rows, table: Table) -> DataFrame:
 
 def _opened(uri: str, commit: Commit) -> DeltaTable:
     """Return the table as it stands before a write. Raises ConflictError where `commit` is overtaken already."""
-    from deltalake import DeltaTable
-
-    delta = DeltaTable(uri)
+    delta = open_table(uri)
     refuse_overtaken(delta, commit)
     return delta
 
 
-def _landed(before: DeltaTable, commit: Commit) -> int:
-    """Return the version that a write made.
+def _landed(uri: str, before: int, commit: Commit) -> int:
+    """Return the version that a write made after version `before`.
 
     Delta on Spark skips a write whose transaction is in the log already, and says nothing. Raises ConflictError then:
     the commit that is there is another's.
     """
-    from deltalake import DeltaTable
-
-    after = DeltaTable(before.table_uri)
-    for entry in after.history(after.version() - before.version()):
-        if entry["version"] > before.version() and entry.get(COMMIT_FIELD) == commit.message:
+    after = open_table(uri).version()
+    for entry in islice(commits(uri, after), after - before):
+        if entry.get(COMMIT_FIELD) == commit.message:
             return int(entry["version"])
     raise ConflictError(
-        f"Another run wrote the same batch to {before.table_uri} first. Nothing of this one was written; run it again."
+        f"Another run wrote the same batch to {uri} first. Nothing of this one was written; run it again."
     )
 
 
@@ -363,12 +372,25 @@ def _explained(uri: str) -> Iterator[None]:
                 f"Another run changed {uri} at the same moment ({_first_line(error)}). Nothing was written; run it "
                 "again."
             ) from error
-        if not re.search(r"IOException|FileSystemException|No space left|Permission denied", str(error)):
+        if not re.search(_STORAGE_FAILED, str(error)):
             raise
         raise DlassetsError(
-            f"{uri} could not be written: {_first_line(error)}. Check that the place is there, has room and is yours "
-            "to write, then run again: what was committed before stands."
+            f"{uri} could not be written: {advice(uri, _first_line(error))} Then run again: what was committed before "
+            "stands."
         ) from error
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Let what a kernel says to a user come out as it was said, without Spark's pages around it."""
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except PySparkException as error:
+        if said := re.search(r"^dlassets\.errors\.DlassetsError: (.*)$", str(error), re.MULTILINE):
+            raise DlassetsError(said[1]) from error
+        raise
 
 
 def _first_line(error: Exception) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dlassets.engines import delta_log
 from dlassets.engines.base import COMMIT_FIELD, Snapshot
-from dlassets.engines.delta_log import explained
+from dlassets.engines.delta_log import CARE, explained, open_table
+from dlassets.engines.storage import advice, filesystem_of
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.lake import Lake, is_uri
 from dlassets.lakehouse.tables import TABLES, Column, Table, arrow_type
@@ -20,9 +24,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 5
 # A log that cleans itself forgets the versions models were trained on: `maintenance` cleans it, and knows those.
-PROPERTIES: dict[str, str | None] = {"delta.enableExpiredLogCleanup": "false"}
-# What Delta on Spark and delta-rs call commits that change no row.
-CARE = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "ADD COLUMNS", "SET TBLPROPERTIES"})
+PROPERTIES = {"delta.enableExpiredLogCleanup": "false"}
 _SQL_NAMES = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
 _REMEDY = (
     "Nothing was written. Rename or drop that column with the tool that made it, or move the table's folder away: it "
@@ -51,14 +53,14 @@ def evolve(lake: Lake, table: Table) -> Snapshot:
 
 
 def _ready(lake: Lake, table: Table) -> DeltaTable:
-    from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
     def ready() -> DeltaTable:
-        try:
-            delta = DeltaTable(lake.table(table.name))
-        except TableNotFoundError:
-            delta = _new(lake, table)
+        with _reached(lake):
+            try:
+                delta = open_table(lake.table(table.name))
+            except TableNotFoundError:
+                delta = _new(lake.table(table.name), table)
         if lacking := _lacking(table, delta.schema().to_json()):
             _add(delta, lacking)
         return delta
@@ -66,28 +68,31 @@ def _ready(lake: Lake, table: Table) -> DeltaTable:
     return replanned(ready)
 
 
-def _new(lake: Lake, table: Table) -> DeltaTable:
+def _new(uri: str, table: Table) -> DeltaTable:
     """Create the table: version 0, no rows, readable by delta-rs and Spark alike."""
     from deltalake import DeltaTable
 
-    uri = lake.table(table.name)
+    if not is_uri(uri):
+        Path(uri).mkdir(parents=True, exist_ok=True)
+    DeltaTable.create(
+        uri,
+        schema=table.schema,
+        mode="ignore",
+        partition_by=list(table.partition_by),
+        name=table.name,
+        description=table.description,
+        configuration={**PROPERTIES},
+    )
+    return open_table(uri)
+
+
+@contextmanager
+def _reached(lake: Lake) -> Iterator[None]:
     try:
-        if not is_uri(uri):
-            Path(uri).mkdir(parents=True, exist_ok=True)
-        DeltaTable.create(
-            uri,
-            schema=table.schema,
-            mode="ignore",
-            partition_by=list(table.partition_by),
-            name=table.name,
-            description=table.description,
-            configuration=PROPERTIES,
-        )
-        return DeltaTable(uri)
+        yield
     except OSError as error:
         raise DlassetsError(
-            f"The lake at {lake.root} cannot be written: {error}. Check that the place exists, has room and is "
-            "yours to write, or set DLASSETS_ROOT to another."
+            f"The lake at {lake.root} cannot be written: {advice(lake.root, error)} Or set DLASSETS_ROOT to another."
         ) from error
 
 
@@ -143,18 +148,23 @@ def _add(delta: DeltaTable, columns: Sequence[Column]) -> None:
         delta.alter.add_columns(fields)
 
 
-def commits(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
-    """Yield the commits up to this version as Delta's history has them, newest first, reading few where few do."""
-    from deltalake import DeltaTable
+def at_version(table: Snapshot, version: int) -> Snapshot | None:
+    """Return a version of the table, or None where its log does not have it (any more).
 
-    delta = DeltaTable(snapshot.uri, version=snapshot.version)
-    seen, limit = 0, 4
-    while True:
-        entries = delta.history(limit)
-        yield from entries[seen:]
-        if len(entries) < limit:
-            return
-        seen, limit = len(entries), 8 * limit
+    Only a commit that is not there counts as gone: what cannot be read for another reason may still be needed.
+    """
+    filesystem, folder = filesystem_of(table.uri)
+    commit = filesystem.get_file_info(f"{folder}/_delta_log/{version:020}.json")
+    return replace(table, version=version) if commit.is_file else None
+
+
+def commits(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+    """Yield the commits up to this version, newest first, as far as the table's log goes back."""
+    return delta_log.commits(snapshot.uri, snapshot.version)
+
+
+def time_of(commit: Mapping[str, Any]) -> dt.datetime:
+    return dt.datetime.fromtimestamp(commit["timestamp"] / 1000, dt.UTC)
 
 
 def recorded(commit: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,9 +189,7 @@ def settled(snapshot: Snapshot) -> Snapshot:
 
 def transaction_version(snapshot: Snapshot, app_id: str) -> int:
     """Return the last version that `app_id` committed to the table, or -1."""
-    from deltalake import DeltaTable
-
-    version = DeltaTable(snapshot.uri, version=snapshot.version).transaction_version(app_id)
+    version = open_table(snapshot.uri, snapshot.version).transaction_version(app_id)
     return -1 if version is None else version
 
 
@@ -198,7 +206,14 @@ def replanned(plan_and_write: Callable[[], Result]) -> Result:
 def row_count(snapshot: Snapshot) -> int:
     """Return how many rows the version has, from the table's log alone."""
     import pyarrow as pa
-    from deltalake import DeltaTable
 
-    actions = pa.table(DeltaTable(snapshot.uri, version=snapshot.version).get_add_actions(flatten=True))
+    actions = pa.table(open_table(snapshot.uri, snapshot.version).get_add_actions(flatten=True))
     return sum(actions["num_records"].to_pylist())
+
+
+def files_of(snapshot: Snapshot) -> dict[str, int]:
+    """Return the files of the version, as the log names them, and the bytes of each."""
+    import pyarrow as pa
+
+    actions = pa.table(open_table(snapshot.uri, snapshot.version).get_add_actions(flatten=True))
+    return dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))

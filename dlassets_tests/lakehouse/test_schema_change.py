@@ -1,0 +1,238 @@
+"""Tables that have fewer columns than they should, or more, or others: brought up, kept, refused."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from dlassets.engines.base import Commit, Engine
+from dlassets.errors import ConflictError, DlassetsError
+from dlassets.lakehouse import snapshots
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import create, evolve, pin
+from dlassets.lakehouse.tables import CAPTURE, IMAGE_PROFILES, PREDICTIONS, RAW_IMAGES, TABLES, raw_images_with
+from dlassets_tests.tables import NOON, get, image_id, put
+
+PHOTO = {"path": "z/a.jpg", "content": b"a", "image_id": image_id("a"), "landing": "z", "length": 1}
+
+
+def make(lake: Lake, table: str, without: tuple[str, ...] = (), **others: Any) -> None:
+    """Create a table as another release or tool would: without some columns, and with others (Arrow types)."""
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+    fields = [field for field in TABLES[table].schema if field.name not in (*without, *others)]
+    further = [type_ if isinstance(type_, pa.Field) else pa.field(name, type_) for name, type_ in others.items()]
+    DeltaTable.create(
+        lake.table(table),
+        schema=pa.schema([*fields, *further]),
+        partition_by=list(TABLES[table].partition_by),
+    )
+
+
+def columns(lake: Lake, table: str) -> list[str]:
+    from deltalake import DeltaTable
+
+    return [field.name for field in DeltaTable(lake.table(table)).schema().fields]
+
+
+def raw_rows(engine: Engine, **values: Any) -> Any:
+    import pyarrow as pa
+
+    row = {"modificationTime": NOON, "load_date": NOON.date(), "batch_id": "z-0", **PHOTO, **values}
+    table = raw_images_with([column.name for column in CAPTURE])
+    return engine.rows(pa.Table.from_pylist([row], schema=table.schema)), table
+
+
+def test_an_old_table_gets_the_columns_it_lacks_and_its_rows_have_null_there(engine: Engine, lake: Lake) -> None:
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    make(lake, "image_profiles", without=("perceptual_hash", "sharpness"))
+    old = {name: [None] for name in IMAGE_PROFILES.names if name not in ("perceptual_hash", "sharpness")}
+    old_schema = pa.schema([IMAGE_PROFILES.schema.field(name) for name in old])
+    write_deltalake(
+        lake.table("image_profiles"), pa.table(old | {"image_id": [image_id("old")]}, schema=old_schema), mode="append"
+    )
+
+    put(engine, lake, "image_profiles", {"image_id": image_id("new"), "perceptual_hash": 7, "sharpness": 0.5})
+
+    found = {row["image_id"]: row for row in get(engine, lake, "image_profiles")}
+    assert found[image_id("old")]["perceptual_hash"] is None
+    assert (found[image_id("new")]["perceptual_hash"], found[image_id("new")]["sharpness"]) == (7, 0.5)
+    assert pin(lake, "image_profiles").version == 3  # made, written, extended once, written
+
+
+def test_a_table_as_it_should_be_gets_no_new_version(lake: Lake) -> None:
+    create(lake, "raw_images")
+    assert pin(lake, "raw_images").version == 0
+
+    assert evolve(lake, raw_images_with(["camera", "taken_at"])).version == 1
+    assert evolve(lake, raw_images_with(["camera", "taken_at"])).version == 1
+    assert pin(lake, "raw_images").version == 1
+    assert columns(lake, "raw_images") == [*RAW_IMAGES.names, "taken_at", "camera"]
+
+
+def test_columns_of_a_setting_are_filled_while_it_is_on_and_null_when_it_is_off(engine: Engine, lake: Lake) -> None:
+    put(engine, lake, "raw_images", PHOTO)
+    uri = evolve(lake, raw_images_with([column.name for column in CAPTURE])).uri
+    rows, wide = raw_rows(engine, path="z/b.jpg", camera="Box", latitude=1.5, taken_at=NOON)
+    engine.append(rows, wide, uri, Commit())
+    put(engine, lake, "raw_images", PHOTO | {"path": "z/c.jpg"})
+
+    found = get(engine, lake, "raw_images", "path, camera, latitude, taken_at, load_date, content")
+    assert [(row["path"], row["camera"], row["latitude"], row["taken_at"]) for row in found] == [
+        ("z/a.jpg", None, None, None),
+        ("z/b.jpg", "Box", 1.5, NOON),
+        ("z/c.jpg", None, None, None),
+    ]
+    assert {row["load_date"] for row in found} == {NOON.date()}
+
+    rows, wide = raw_rows(engine, camera="Kodak")
+    engine.replace(rows, wide, uri, Commit(), where={"path": ["z/a.jpg"]})
+    rows, _ = raw_rows(engine, path="z/b.jpg")
+    engine.replace(rows, RAW_IMAGES, uri, Commit(), where={"path": ["z/b.jpg"]})
+    found = get(engine, lake, "raw_images", "path, camera")
+    assert [row["camera"] for row in found] == ["Kodak", None, None]
+    engine.replace(rows, RAW_IMAGES, uri, Commit())
+    assert columns(lake, "raw_images")[-4:] == [column.name for column in CAPTURE]
+    assert get(engine, lake, "raw_images", "path, camera") == [{"path": "z/b.jpg", "camera": None}]
+
+
+def test_a_column_added_upstream_is_kept_by_a_merge_and_null_in_new_rows(engine: Engine, lake: Lake) -> None:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+    make(lake, "predictions", reviewed=pa.string())
+    row = {"path": "z/a.jpg", "image_id": image_id("a"), "model_name": "m", "model_version": 1}
+    put(engine, lake, "predictions", row)
+    DeltaTable(lake.table("predictions")).update({"reviewed": "'by hand'"})
+    rest = {"predicted_label": 3, "confidence": 0.75, "margin": 0.5, "scored_at": NOON}
+    merged = pa.Table.from_pylist([row | rest, row | rest | {"path": "z/b.jpg"}], schema=PREDICTIONS.schema)
+
+    written = engine.merge(engine.rows(merged), PREDICTIONS, lake.table("predictions"), Commit())
+
+    assert (written.inserted, written.updated) == (1, 1)
+    found = get(engine, lake, "predictions", "path, confidence, reviewed")
+    assert [(row["path"], row["confidence"], row["reviewed"]) for row in found] == [
+        ("z/a.jpg", 0.75, "by hand"),
+        ("z/b.jpg", 0.75, None),
+    ]
+
+
+@pytest.mark.spark
+def test_a_column_that_spark_added_is_known_to_the_embedded_engine_and_back(
+    local_engine: Engine, spark_engine: Any, lake: Lake
+) -> None:
+    put(local_engine, lake, "image_profiles", {"image_id": image_id("a")})
+    uri = lake.table("image_profiles")
+    spark_engine.session.sql(f"ALTER TABLE delta.`file://{uri}` ADD COLUMNS (mood STRING)")
+
+    put(local_engine, lake, "image_profiles", {"image_id": image_id("b")})
+    put(spark_engine, lake, "image_profiles", {"image_id": image_id("c")})
+    spark_engine.session.sql(f"UPDATE delta.`file://{uri}` SET mood = 'glad' WHERE image_id = '{image_id('b')}'")
+
+    found = [get(engine, lake, "image_profiles", "image_id, mood") for engine in (local_engine, spark_engine)]
+    assert found[0] == found[1]
+    assert {row["image_id"]: row["mood"] for row in found[0]} == {
+        image_id("a"): None,
+        image_id("b"): "glad",
+        image_id("c"): None,
+    }
+
+
+def _double() -> Any:
+    import pyarrow as pa
+
+    return pa.float64()
+
+
+def _never_null() -> Any:
+    import pyarrow as pa
+
+    return pa.field("owner", pa.string(), nullable=False)
+
+
+def _never_null_hash() -> Any:
+    import pyarrow as pa
+
+    return pa.field("perceptual_hash", pa.int64(), nullable=False)
+
+
+@pytest.mark.parametrize(
+    ("others", "says"),
+    [
+        ({"perceptual_hash": _double}, r"perceptual_hash of table image_profiles is of type double .* must be bigint"),
+        ({"Sharpness": _double}, r"has a column Sharpness, which Spark does not tell from sharpness"),
+        ({"owner": _never_null}, r"further column owner that is NOT NULL"),
+        ({"perceptual_hash": _never_null_hash}, r"perceptual_hash of table image_profiles is NOT NULL there"),
+    ],
+)
+def test_what_cannot_be_brought_together_is_refused_before_any_write(lake: Lake, others: dict, says: str) -> None:
+    # One column is lacking as well: it must not be added on the way to the refusal.
+    made = {name: type_() for name, type_ in others.items()}
+    make(lake, "image_profiles", without=("mode", "sharpness"), **made)
+
+    for _ in range(2):
+        with pytest.raises(DlassetsError, match=says):
+            pin(lake, "image_profiles")
+
+    assert "mode" not in columns(lake, "image_profiles")
+
+
+def test_types_are_compared_through_lists_and_structs(lake: Lake) -> None:
+    import pyarrow as pa
+
+    make(lake, "predictions", top_k=pa.list_(pa.struct([("label", pa.int32()), ("name", pa.string())])))
+
+    with pytest.raises(DlassetsError, match=r"array<struct<label:int,name:string>> there, and must be array<struct<la"):
+        pin(lake, "predictions")
+
+
+def test_of_two_runs_that_add_the_same_column_one_plans_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(lake, "raw_images")
+    table = raw_images_with(["camera"])
+    both_looked = threading.Barrier(2, timeout=20)
+    add, conflicts = snapshots._add, []
+
+    def add_together(*arguments: Any) -> None:
+        if not both_looked.broken and not conflicts:
+            both_looked.wait()
+        try:
+            add(*arguments)
+        except ConflictError:
+            conflicts.append(1)
+            raise
+
+    monkeypatch.setattr(snapshots, "_add", add_together)
+    found: list[int] = []
+    runs = [threading.Thread(target=lambda: found.append(evolve(lake, table).version)) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(30)
+
+    assert (found, conflicts) == ([1, 1], [1])
+    assert columns(lake, "raw_images") == [*RAW_IMAGES.names, "camera"]
+
+
+def test_a_run_killed_before_its_columns_are_committed_leaves_the_table_as_it_was(
+    engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(engine, lake, "raw_images", PHOTO)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    table = raw_images_with(["camera", "latitude"])
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshots, "_add", killed)
+        with pytest.raises(Killed):
+            evolve(lake, table)
+    assert pin(lake, "raw_images").version == 1
+
+    evolve(lake, table)
+    assert get(engine, lake, "raw_images", "path, camera") == [{"path": "z/a.jpg", "camera": None}]
