@@ -1,0 +1,255 @@
+"""What a table was: its versions, which of them a model was trained from, and the way back to one.
+
+No JVM on either engine: a version is a list of files in Delta's log.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from dlassets.engines.base import COMMIT_FIELD, Snapshot
+from dlassets.engines.delta_log import explained, open_table
+from dlassets.engines.local import BATCH_ROWS, dataset_of, writer_properties
+from dlassets.engines.storage import filesystem_of
+from dlassets.errors import DlassetsError
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import at_version, commits, files_of, provenance_of, recorded, row_count, time_of
+from dlassets.lakehouse.tables import HUMAN_LABELS, TABLES, TRAINING_SET
+from dlassets.registry.lifecycle import CHAMPION, version_of, versions_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+TAG_TRAINING_SET = "dlassets.training_set_version"
+RESTORED_FROM = "restored_from"
+_FILES_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Version:
+    """One commit of a table: `rows` and `bytes` that the table had after it, `bytes_written` by it.
+
+    They are None where the log no longer says.
+    """
+
+    version: int
+    at: dt.datetime
+    operation: str
+    rows: int | None
+    bytes: int | None
+    bytes_written: int | None
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """`version` is the table's version after it; `changed` is False where it had these very rows already."""
+
+    uri: str
+    version: int
+    rows: int
+    changed: bool = True
+
+
+def table_of(lake: Lake, name: str) -> Snapshot:
+    """Return the table's newest version, without creating it. Raises DlassetsError where there is no such table."""
+    from deltalake.exceptions import TableNotFoundError
+
+    if name not in TABLES:
+        near = difflib.get_close_matches(name, TABLES, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(TABLES)}."
+        raise DlassetsError(f"There is no table {name!r}. {hint}")
+    uri = lake.table(name)
+    try:
+        return Snapshot(name, uri, open_table(uri).version())
+    except TableNotFoundError as error:
+        raise DlassetsError(
+            f"The table {name} has not been made yet in the lake at {lake.root}. Materialize it first, or set "
+            "DLASSETS_ROOT to another lake."
+        ) from error
+
+
+def history(table: Snapshot, limit: int | None = None) -> Iterator[Version]:
+    """Yield the versions of a table, newest first."""
+    now: Snapshot | None = table
+    after: Mapping[str, int] = files_of(table)
+    for commit in islice(commits(table), limit):
+        then = at_version(table, commit["version"] - 1) if commit["version"] else None
+        before = files_of(then) if then else {}
+        is_told = then is not None or commit["version"] == 0
+        yield Version(
+            commit["version"],
+            time_of(commit),
+            commit["operation"],
+            row_count(now) if now else None,
+            sum(after.values()) if now else None,
+            sum(after[name] for name in after.keys() - before.keys()) if now and is_told else None,
+            recorded(commit),
+        )
+        now, after = then, before
+
+
+def model_version(client: MlflowClient, model_name: str, asked: str) -> int:
+    """Return the registered version that `asked` names: a number, or champion. Raises DlassetsError for another."""
+    known = versions_of(client, model_name)
+    found = version_of(client, model_name) if asked == CHAMPION else int(asked) if asked.isdecimal() else None
+    if found in known:
+        return found
+    if not known:
+        raise DlassetsError(f"No version of {model_name} is registered yet. Run training_pipeline first.")
+    if asked == CHAMPION:
+        raise DlassetsError(f"No version of {model_name} is champion. Name one: {_listed(known)}.")
+    raise DlassetsError(f"{model_name} has no version {asked}. It has {_listed(known)}.")
+
+
+def trained_from(lake: Lake, client: MlflowClient, model_name: str, version: int) -> dict[str, int]:
+    """Return the version of each table that a registered model version was trained from.
+
+    Where one was read at two versions (features were made before the last photos were labelled), that is the newer.
+    Raises DlassetsError where the model's run recorded none.
+    """
+    learned_from = _training_set_of(client, model_name, version)
+    if learned_from is None:
+        raise DlassetsError(
+            f"The run that trained version {version} of {model_name} is gone, or did not record which version of "
+            f"{TRAINING_SET.name} it read (its tag {TAG_TRAINING_SET}), so what it learned from cannot be told."
+        )
+    return {name: max(versions) for name, versions in _lineage(lake, learned_from).items()}
+
+
+def needed_versions(lake: Lake, client: MlflowClient, model_name: str) -> dict[str, set[int]]:
+    """Return the versions of each table that any registered version of the model was trained from."""
+    needed: dict[str, set[int]] = defaultdict(set)
+    learned_from = {_training_set_of(client, model_name, version) for version in versions_of(client, model_name)}
+    for training_set in learned_from:
+        for name, versions in (_lineage(lake, training_set) if training_set is not None else {}).items():
+            needed[name] |= versions
+    return dict(needed)
+
+
+def version_at(table: Snapshot, at: dt.datetime) -> int:
+    """Return the version the table had at a moment. Raises DlassetsError where it, or its log, does not go so far."""
+    earliest = None
+    for commit in commits(table):
+        earliest = time_of(commit)
+        if earliest <= at:
+            return int(commit["version"])
+    raise DlassetsError(f"The log of {table.name} begins at {earliest:%Y-%m-%d %H:%M:%S} UTC, after the time you name.")
+
+
+def whole_version(table: Snapshot, version: int, retention_hours: int) -> Snapshot:
+    """Return that version of the table. Raises DlassetsError where it is not there, or its files are not any more."""
+    snapshot = at_version(table, version)
+    if snapshot is None:
+        oldest = min(commit["version"] for commit in commits(table))
+        raise DlassetsError(f"{table.name} has no version {version}. Its log has {oldest} to {table.version}.")
+    if missing := missing_files(snapshot):
+        some = ", ".join(missing[:_FILES_NAMED])
+        raise DlassetsError(
+            f"Version {version} of {table.name} cannot be had any more: {len(missing)} of its files are gone (such as "
+            f"{some}). VACUUM deletes files that no version of the last maintenance.retention_hours (now "
+            f"{retention_hours}) needs, but for those that registered models were trained from."
+        )
+    return snapshot
+
+
+def missing_files(snapshot: Snapshot) -> list[str]:
+    """Return the files of the version that are not in storage any more."""
+    import pyarrow.fs as pafs
+
+    filesystem, folder = filesystem_of(snapshot.uri)
+    names = list(files_of(snapshot))
+    found = filesystem.get_file_info([f"{folder}/{name}" for name in names])
+    return [name for name, info in zip(names, found, strict=True) if info.type != pafs.FileType.File]
+
+
+def restore(table: Snapshot, target: Snapshot) -> Restored:
+    """Give the table the rows and columns of an older version, as a new version: nothing is deleted.
+
+    What is recorded is what the older version recorded, so that what is built on it (the training set's fingerprint,
+    say) holds for its rows. App transactions go on from where they are. Raises ConflictError where another run has
+    written since `table` was pinned.
+    """
+    from deltalake import CommitProperties
+
+    delta = open_table(table.uri, table.version)
+    if files_of(table).keys() == files_of(target).keys():
+        return Restored(table.uri, table.version, row_count(table), changed=False)
+    said = json.dumps({**provenance_of(target), RESTORED_FROM: target.version}, sort_keys=True)
+    with explained(table.uri):
+        delta.restore(target.version, commit_properties=CommitProperties(custom_metadata={COMMIT_FIELD: said}))
+    restored = Snapshot(table.name, table.uri, delta.version())
+    return Restored(restored.uri, restored.version, row_count(restored))
+
+
+def restore_to(target: Snapshot, uri: str) -> Restored:
+    """Write a version as a table of its own, in one commit, and leave the live one alone.
+
+    Raises DlassetsError where something lies there already.
+    """
+    import pyarrow.fs as pafs
+    from deltalake import CommitProperties, write_deltalake
+
+    filesystem, folder = filesystem_of(uri)
+    if filesystem.get_file_info(folder).type != pafs.FileType.NotFound:
+        raise DlassetsError(f"{uri} exists already. Name a folder that does not.")
+    table = TABLES[target.name]
+    source = open_table(target.uri, target.version)
+    said = json.dumps({**provenance_of(target), RESTORED_FROM: target.version}, sort_keys=True)
+    rows = dataset_of(target).scanner(batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
+    with explained(uri):
+        write_deltalake(
+            uri,
+            rows.to_reader(),
+            mode="error",
+            partition_by=source.metadata().partition_columns or None,
+            name=table.name,
+            description=table.description,
+            writer_properties=writer_properties(table),
+            commit_properties=CommitProperties(custom_metadata={COMMIT_FIELD: said}),
+        )
+    copy = Snapshot(target.name, uri, open_table(uri).version())
+    return Restored(uri, copy.version, row_count(copy))
+
+
+def _training_set_of(client: MlflowClient, model_name: str, version: int) -> int | None:
+    """Return the version of `training_set` that a registered version's run recorded, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(client.get_model_version(model_name, str(version)).run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    recorded_version = run.data.tags.get(TAG_TRAINING_SET)
+    return None if recorded_version is None else int(recorded_version)
+
+
+def _lineage(lake: Lake, training_set: int) -> dict[str, set[int]]:
+    """Return every version that this version of the training set was made from, its own included.
+
+    Labels of people end the way back: how their questions came about changes nothing in what was learned.
+    """
+    found: dict[str, set[int]] = defaultdict(set)
+    waiting = [(TRAINING_SET.name, training_set)]
+    while waiting:
+        name, version = waiting.pop()
+        if name not in TABLES or version in found[name]:
+            continue
+        found[name].add(version)
+        snapshot = at_version(Snapshot(name, lake.table(name), version), version)
+        if name != HUMAN_LABELS.name and snapshot is not None:
+            waiting += provenance_of(snapshot).get("inputs", {}).items()
+    return dict(found)
+
+
+def _listed(versions: list[int]) -> str:
+    return ", ".join(map(str, versions))

@@ -1,0 +1,169 @@
+"""Care of a table: small files put together, rows laid out, what nothing needs any more deleted, its log kept short.
+
+What a registered model version was trained from stays at_version, and so does what a reader of the last
+`maintenance.retention_hours` may read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlassets.engines.base import Engine, Maintained, Snapshot
+from dlassets.engines.delta_log import explained, maintained, open_table, z_ordered_by
+from dlassets.engines.storage import filesystem_of
+from dlassets.errors import ConflictError
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import PROPERTIES, at_version, commits, files_of, pin, recorded, replanned, time_of
+from dlassets.lakehouse.tables import Table
+from dlassets.settings import MaintenanceSettings
+
+if TYPE_CHECKING:
+    import pyarrow.fs as pafs
+
+# A reader takes the newest checkpoint and the commits since: Delta on Spark writes one as often.
+COMMITS_PER_CHECKPOINT = 10
+# Laying rows out rewrites all of them, so it waits until so much is new since the last time.
+Z_ORDER_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Care:
+    """What was done to a table. `kept` are the versions that models need, `lost` those of them that were gone before.
+
+    `postponed` says that other runs wrote all the time, so that its files are still as many.
+
+    `log_files_deleted` are commits and checkpoints that no version that can still be read needs.
+    """
+
+    files: Maintained
+    changed: bool
+    z_ordered: bool
+    postponed: bool
+    checkpointed: bool
+    log_files_deleted: int
+    kept: tuple[int, ...]
+    lost: tuple[int, ...]
+
+
+def maintain(
+    engine: Engine, lake: Lake, table: Table, settings: MaintenanceSettings, needed: Collection[int] = ()
+) -> Care:
+    """Care for a table as far as it needs it; one that needs nothing gets no new version.
+
+    `needed` are versions that must stay readable (see `history.needed_versions`). Where another run's write comes in
+    between, it stands, and putting files together is planned again; in the end it waits for the next time.
+    """
+    before = replanned(lambda: _with_properties(lake, table))
+    kept = tuple(version for version in sorted(needed) if at_version(before, version))
+    is_due = False
+
+    def plan_and_run() -> Maintained:
+        nonlocal is_due
+        columns = settings.z_order.get(table.name, ())
+        is_due = z_order_is_due(pin(lake, table.name), columns)
+        return engine.maintain(
+            table,
+            before.uri,
+            target_bytes=settings.target_file_bytes,
+            z_order=columns if is_due else (),
+            vacuum_hours=settings.retention_hours,
+            keep_versions=kept,
+        )
+
+    try:
+        files, postponed = replanned(plan_and_run), False
+    except ConflictError:
+        files, postponed = maintained(before.uri, settings.retention_hours, kept), True
+    after = pin(lake, table.name)
+    return Care(
+        files,
+        changed=files.version > before.version,
+        z_ordered=is_due and not postponed,
+        postponed=postponed,
+        checkpointed=write_checkpoint(after),
+        log_files_deleted=shorten_log(after, settings.retention_hours, kept),
+        kept=kept,
+        lost=tuple(sorted(set(needed) - set(kept))),
+    )
+
+
+def z_order_is_due(table: Snapshot, columns: Sequence[str]) -> bool:
+    """Whether a fifth of the table's bytes were written since its rows were last laid out by these columns."""
+    files = files_of(table)
+    if not columns or not files:
+        return False
+    laid_out = next((c["version"] for c in commits(table) if z_ordered_by(c) == tuple(columns)), -1)
+    then = at_version(table, laid_out)
+    old = files_of(then) if then else {}
+    new = sum(size for name, size in files.items() if name not in old)
+    return new >= Z_ORDER_SHARE * sum(files.values())
+
+
+def write_checkpoint(table: Snapshot) -> bool:
+    """Write a checkpoint where the last is ten commits old; return whether it was."""
+    filesystem, folder = _log(table)
+    last = max(_checkpoints(_log_files(filesystem, folder)), default=-1)
+    if table.version - last < COMMITS_PER_CHECKPOINT:
+        return False
+    with explained(table.uri):
+        open_table(table.uri, table.version).create_checkpoint()
+    return True
+
+
+def shorten_log(table: Snapshot, hours: float, kept: Collection[int]) -> int:
+    """Delete the part of the log that neither a version of the last `hours` nor one of `kept` is read from.
+
+    Delta's own cleaning knows ages alone, so it is switched off on these tables (`snapshots.PROPERTIES`). Returns how
+    many files were deleted, oldest first: killed in between, the rest is as whole as before.
+    """
+    cutoff = dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)
+    first = next((commit["version"] for commit in commits(table) if time_of(commit) <= cutoff), 0)
+    needed = min(_says_where_from(table, version) for version in (first, table.version, *kept))
+    filesystem, folder = _log(table)
+    names = _log_files(filesystem, folder)
+    start = max((version for version in _checkpoints(names) if version <= needed), default=0)
+    old = sorted(name for name in names if int(name[:20]) < start)
+    for name in old:
+        filesystem.delete_file(f"{folder}/{name}")
+    return len(old)
+
+
+def _says_where_from(table: Snapshot, version: int) -> int:
+    """Return the newest commit up to a version that recorded what its rows were made of."""
+    snapshot = at_version(table, version)
+    if snapshot is None:
+        return version
+    return next((commit["version"] for commit in commits(snapshot) if recorded(commit)), version)
+
+
+def _with_properties(lake: Lake, table: Table) -> Snapshot:
+    """Return the table as it was, having given one that an older release made the properties that new ones have."""
+    now = pin(lake, table.name)
+    delta = open_table(now.uri)
+    lacking = {name: value for name, value in PROPERTIES.items() if delta.metadata().configuration.get(name) != value}
+    if lacking:
+        with explained(now.uri):
+            delta.alter.set_table_properties(lacking)
+    return now
+
+
+def _log(table: Snapshot) -> tuple[pafs.FileSystem, str]:
+    filesystem, folder = filesystem_of(table.uri)
+    return filesystem, f"{folder}/_delta_log"
+
+
+def _log_files(filesystem: pafs.FileSystem, folder: str) -> list[str]:
+    """Return the names of the commits and checkpoints of a log; each begins with its version in twenty digits."""
+    import pyarrow.fs as pafs
+
+    infos = filesystem.get_file_info(pafs.FileSelector(folder))
+    return [info.base_name for info in infos if re.match(r"\d{20}\.", info.base_name)]
+
+
+def _checkpoints(names: Collection[str]) -> list[int]:
+    """Return the versions of whole checkpoints; one in parts may lack some."""
+    return [int(name[:20]) for name in names if name[20:] == ".checkpoint.parquet"]

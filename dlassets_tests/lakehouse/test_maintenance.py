@@ -1,0 +1,324 @@
+"""Care of tables: small files together, nothing deleted that somebody needs, no version where nothing is to do."""
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlassets.engines import delta_log, local
+from dlassets.engines.base import Commit, Engine
+from dlassets.engines.delta_log import open_table
+from dlassets.engines.local import LocalEngine
+from dlassets.errors import ConflictError
+from dlassets.lakehouse import maintenance
+from dlassets.lakehouse.history import missing_files
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.maintenance import Care, maintain
+from dlassets.lakehouse.snapshots import at_version, commits, pin, provenance_of, row_count, settled
+from dlassets.lakehouse.tables import IMAGE_PROFILES, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
+from dlassets.settings import MaintenanceSettings
+from dlassets_tests.tables import NOON, get, image_id, put
+
+SETTINGS = MaintenanceSettings()
+# Shorter than a setting may be: the tests cannot wait for a day.
+AT_ONCE = SETTINGS.model_copy(update={"retention_hours": 0})
+
+
+def prediction(name: str, confidence: float = 0.5) -> dict[str, Any]:
+    return {
+        "path": f"z/{name}.jpg",
+        "image_id": image_id(name),
+        "model_name": "m",
+        "model_version": 1,
+        "predicted_label": 3,
+        "confidence": confidence,
+        "margin": 0.25,
+        "scored_at": NOON,
+    }
+
+
+def profile(name: str) -> dict[str, Any]:
+    return {"image_id": image_id(name), "width": 40}
+
+
+def put_many(engine: Engine, lake: Lake, table: str, *rows: dict[str, Any]) -> None:
+    """Append each row in a commit, and so a file, of its own."""
+    for row in rows:
+        put(engine, lake, table, row)
+
+
+def commit_with(engine: Engine, lake: Lake, provenance: dict[str, Any], *rows: dict[str, Any]) -> int:
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(list(rows), schema=IMAGE_PROFILES.schema)
+    return engine.append(
+        engine.rows(table), IMAGE_PROFILES, pin(lake, "image_profiles").uri, Commit(provenance)
+    ).version
+
+
+def parquet_files(lake: Lake, table: str) -> set[Path]:
+    return set(Path(lake.table(table)).glob("**/*.parquet")) - set(Path(lake.table(table), "_delta_log").iterdir())
+
+
+def log_versions(lake: Lake, table: str) -> list[int]:
+    return sorted(int(file.name[:20]) for file in Path(lake.table(table), "_delta_log").glob("*.json"))
+
+
+def test_small_files_become_one_and_nothing_is_deleted_before_its_time(engine: Engine, lake: Lake) -> None:
+    put_many(engine, lake, "image_profiles", *map(profile, "abc"))
+    before, rows = parquet_files(lake, "image_profiles"), get(engine, lake, "image_profiles")
+
+    care = maintain(engine, lake, IMAGE_PROFILES, SETTINGS)
+
+    files = care.files
+    assert (files.files_before, files.files_after, files.files_deleted, files.bytes_deleted) == (3, 1, 0, 0)
+    assert files.bytes_before == sum(file.stat().st_size for file in before)
+    (new,) = parquet_files(lake, "image_profiles") - before
+    assert files.bytes_after == new.stat().st_size
+    assert care.changed
+    assert get(engine, lake, "image_profiles") == rows
+    assert row_count(at_version(pin(lake, "image_profiles"), 2)) == 2
+
+
+@pytest.mark.parametrize("table", ["image_profiles", "predictions"])
+def test_a_table_that_needs_nothing_gets_no_new_version(engine: Engine, lake: Lake, table: str) -> None:
+    row = {"image_profiles": profile, "predictions": prediction}[table]
+    definition = {"image_profiles": IMAGE_PROFILES, "predictions": PREDICTIONS}[table]
+    pin(lake, table)
+    assert not maintain(engine, lake, definition, AT_ONCE).changed
+    put_many(engine, lake, table, row("a"), row("b"))
+    assert maintain(engine, lake, definition, AT_ONCE).changed
+    version = pin(lake, table).version
+
+    care = maintain(engine, lake, definition, AT_ONCE)
+
+    assert (care.changed, care.z_ordered, pin(lake, table).version) == (False, False, version)
+
+
+def test_files_grow_to_the_target_and_no_further(engine: Engine, lake: Lake) -> None:
+    photos = [{"path": f"z/{n}.jpg", "content": os.urandom(40_000), "length": 40_000} for n in range(4)]
+    put_many(engine, lake, "raw_images", *photos)
+    one = max(file.stat().st_size for file in parquet_files(lake, "raw_images"))
+
+    care = maintain(engine, lake, RAW_IMAGES, SETTINGS.model_copy(update={"target_file_bytes": one * 5 // 2}))
+
+    assert (care.files.files_before, care.files.files_after) == (4, 2)
+    assert sorted(row["content"] for row in get(engine, lake, "raw_images")) == sorted(p["content"] for p in photos)
+
+
+def test_versions_that_are_needed_stay_and_others_go(engine: Engine, lake: Lake) -> None:
+    put_many(engine, lake, "image_profiles", profile("a"))
+    maintain(engine, lake, IMAGE_PROFILES, AT_ONCE)
+    for name in "bcd":
+        import pyarrow as pa
+
+        rows = engine.rows(pa.Table.from_pylist([profile(name)], schema=IMAGE_PROFILES.schema))
+        engine.replace(rows, IMAGE_PROFILES, lake.table("image_profiles"), Commit())
+    last = pin(lake, "image_profiles")
+
+    care = maintain(engine, lake, IMAGE_PROFILES, AT_ONCE, needed=[last.version - 1, 99])
+
+    assert (care.kept, care.lost) == ((last.version - 1,), (99,))
+    assert care.files.files_deleted == 2
+    assert care.files.bytes_deleted > 0
+    whole = {v: not missing_files(at_version(last, v)) for v in range(last.version - 2, last.version + 1)}
+    assert whole == {last.version - 2: False, last.version - 1: True, last.version: True}
+    names = [row["image_id"] for row in engine.sql("SELECT * FROM t", {"t": at_version(last, 3)}).arrow().to_pylist()]
+    assert names == [image_id("c")]
+
+
+def test_nothing_is_deleted_where_a_needed_version_cannot_be_read_just_now(lake: Lake, local_engine: Engine) -> None:
+    from deltalake.exceptions import DeltaError
+
+    put_many(local_engine, lake, "image_profiles", profile("a"), profile("b"))
+    maintain(local_engine, lake, IMAGE_PROFILES, SETTINGS)
+    before = parquet_files(lake, "image_profiles")
+    commit = Path(lake.table("image_profiles"), "_delta_log", f"{1:020}.json")
+    open_table(lake.table("image_profiles")).create_checkpoint()
+    commit.write_bytes(commit.read_bytes()[:-20])
+
+    with pytest.raises(DeltaError):
+        maintain(local_engine, lake, IMAGE_PROFILES, AT_ONCE, needed=[1])
+    assert parquet_files(lake, "image_profiles") == before
+
+
+def test_what_a_killed_write_left_goes_once_it_is_old_and_not_while_it_may_be_running(
+    engine: Engine, lake: Lake
+) -> None:
+    put_many(engine, lake, "image_profiles", profile("a"))
+    old, young = (Path(lake.table("image_profiles"), f"part-{name}.parquet") for name in ("old", "young"))
+    old.write_bytes(b"x" * 10)
+    young.write_bytes(b"x")
+    os.utime(old, (0, 0))
+
+    care = maintain(engine, lake, IMAGE_PROFILES, SETTINGS)
+
+    assert (care.files.files_deleted, care.files.bytes_deleted) == (1, 10)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_the_log_is_cut_off_where_nothing_is_read_from_any_more(engine: Engine, lake: Lake) -> None:
+    for number in range(25):
+        commit_with(engine, lake, {"n": number} if number < 15 else {}, profile(str(number)))
+        if number in (11, 21):
+            assert maintenance.write_checkpoint(pin(lake, "image_profiles")) or engine.name == "spark"
+    rows = get(engine, lake, "image_profiles")
+    needed = 23
+
+    # Commits after 15 say nothing of themselves: what version 23 was made of stands in commit 15.
+    care = maintain(engine, lake, IMAGE_PROFILES, AT_ONCE, needed=[needed])
+
+    assert care.log_files_deleted > 0
+    assert 10 <= log_versions(lake, "image_profiles")[0] <= 15
+    kept = at_version(pin(lake, "image_profiles"), needed)
+    assert engine.sql("SELECT COUNT(*) AS n FROM t", {"t": kept}).arrow()["n"].to_pylist() == [23]
+    assert provenance_of(kept) == {"n": 14}
+    assert get(engine, lake, "image_profiles") == rows
+    put(engine, lake, "image_profiles", profile("one more"))
+    assert len(get(engine, lake, "image_profiles")) == 26
+
+
+def test_neither_engine_cleans_the_log_by_itself(engine: Engine, lake: Lake) -> None:
+    from deltalake import DeltaTable
+
+    put_many(engine, lake, "image_profiles", profile("a"))
+    DeltaTable(lake.table("image_profiles")).alter.set_table_properties(
+        {"delta.logRetentionDuration": "interval 0 hours", "delta.checkpointInterval": "2"}
+    )
+    for name in "bcde":
+        put(engine, lake, "image_profiles", profile(name))
+
+    assert list(Path(lake.table("image_profiles"), "_delta_log").glob("*.checkpoint.parquet"))
+    assert log_versions(lake, "image_profiles") == list(range(pin(lake, "image_profiles").version + 1))
+
+
+def test_a_table_of_an_older_release_stops_cleaning_its_log_by_itself(lake: Lake, local_engine: Engine) -> None:
+    from deltalake import DeltaTable
+
+    DeltaTable.create(lake.table("image_profiles"), schema=IMAGE_PROFILES.schema)
+
+    care = maintain(local_engine, lake, IMAGE_PROFILES, SETTINGS)
+
+    assert care.changed
+    configuration = DeltaTable(lake.table("image_profiles")).metadata().configuration
+    assert configuration == {"delta.enableExpiredLogCleanup": "false"}
+    assert not maintain(local_engine, lake, IMAGE_PROFILES, SETTINGS).changed
+
+
+def test_rows_are_laid_out_again_when_a_fifth_is_new(engine: Engine, lake: Lake) -> None:
+    put(engine, lake, "predictions", *(prediction(f"{n:04}") for n in range(2000)))
+    put(engine, lake, "predictions", *(prediction(f"{n:04}") for n in range(2000, 4000)))
+
+    def care() -> Care:
+        return maintain(engine, lake, PREDICTIONS, SETTINGS)
+
+    assert care().z_ordered
+    put(engine, lake, "predictions", *(prediction(f"{n:04}") for n in range(4000, 4100)))
+    small = care()
+    assert (small.z_ordered, small.files.files_after) == (False, 1)
+    put(engine, lake, "predictions", *(prediction(f"{n:04}") for n in range(4100, 6000)))
+    assert care().z_ordered
+    # Another order is another layout.
+    other = SETTINGS.model_copy(update={"z_order": {"predictions": ("image_id",)}})
+    assert maintain(engine, lake, PREDICTIONS, other).z_ordered
+    assert row_count(pin(lake, "predictions")) == 6000
+
+
+def test_the_version_that_first_had_the_rows_is_found_behind_care_of_them(engine: Engine, lake: Lake) -> None:
+    put_many(engine, lake, "image_profiles", *map(profile, "ab"))
+    written = pin(lake, "image_profiles")
+    maintain(engine, lake, IMAGE_PROFILES, AT_ONCE)
+    now = pin(lake, "image_profiles")
+
+    assert now.version > written.version
+    assert settled(now) == written
+    put(engine, lake, "image_profiles", profile("c"))
+    assert settled(pin(lake, "image_profiles")) == pin(lake, "image_profiles")
+
+
+def test_a_merge_that_loses_to_care_alone_is_done_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+
+    engine = LocalEngine()
+    put_many(engine, lake, "predictions", prediction("a"), prediction("b"))
+    uri, properties, times = lake.table("predictions"), local._commit_properties, []
+
+    def care_in_between(commit: Commit) -> Any:
+        times.append(1)
+        if len(times) == 1:
+            maintain(engine, lake, PREDICTIONS, AT_ONCE.model_copy(update={"retention_hours": 24}))
+        return properties(commit)
+
+    monkeypatch.setattr(local, "_commit_properties", care_in_between)
+    rows = pa.Table.from_pylist([{**prediction("a", 0.9), "top_k": None}], schema=PREDICTIONS.schema)
+
+    written = engine.merge(engine.rows(rows), PREDICTIONS, uri, Commit())
+
+    assert (written.updated, written.inserted, len(times)) == (1, 0, 2)
+    assert [row["confidence"] for row in get(engine, lake, "predictions")] == [0.9, 0.5]
+
+
+def test_a_write_that_loses_to_another_write_is_not(lake: Lake, local_engine: Engine) -> None:
+    put(local_engine, lake, "predictions", prediction("a"))
+    times = []
+
+    def lose() -> None:
+        times.append(1)
+        put(local_engine, lake, "predictions", prediction("b"))
+        maintain(local_engine, lake, PREDICTIONS, SETTINGS)
+        raise ConflictError("lost")
+
+    with pytest.raises(ConflictError):
+        delta_log.past_maintenance(lake.table("predictions"), lose)
+    assert len(times) == 1
+
+
+def test_care_that_loses_to_a_write_is_planned_again(
+    engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_many(engine, lake, "image_profiles", *map(profile, "abc"))
+    work, times = engine.maintain, []
+
+    def lose_once(*arguments: Any, **options: Any) -> Any:
+        times.append(1)
+        if len(times) == 1:
+            put(engine, lake, "image_profiles", profile("d"))
+            raise ConflictError("lost")
+        return work(*arguments, **options)
+
+    monkeypatch.setattr(engine, "maintain", lose_once)
+
+    assert maintain(engine, lake, IMAGE_PROFILES, SETTINGS).files.files_before == 4
+    assert len(get(engine, lake, "image_profiles")) == 4
+
+
+def test_neither_care_nor_writes_break_while_both_go_on(lake: Lake) -> None:
+    import pyarrow as pa
+
+    engine, uri = LocalEngine(), pin(lake, "labeled_images").uri
+    problems: list[Exception] = []
+    done = threading.Event()
+
+    def write() -> None:
+        try:
+            for number in range(20):
+                row = {"path": "same", "image_id": "i", "label": number, "source": "folder", "labeled_at": NOON}
+                rows = [row | {"split": "train"}, row | {"split": "train", "path": f"z/{number}"}]
+                table = pa.Table.from_pylist(rows, schema=LABELED_IMAGES.schema)
+                engine.merge(engine.rows(table), LABELED_IMAGES, uri, Commit({"n": number}))
+        except Exception as error:  # noqa: BLE001 - shown below
+            problems.append(error)
+        done.set()
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    while not done.is_set():
+        maintain(engine, lake, LABELED_IMAGES, SETTINGS)
+    writing.join()
+
+    assert problems == []
+    found = {row["path"]: row["label"] for row in get(engine, lake, "labeled_images")}
+    assert found == {"same": 19} | {f"z/{number}": number for number in range(20)}
+    assert any(commit["operation"] == "OPTIMIZE" for commit in commits(pin(lake, "labeled_images")))
