@@ -108,7 +108,8 @@ class Intake:
     provenance: Mapping[str, Any]
     done: Ingested
     advance: Progress | None = None
-    # The tables' versions that the files at hand were compared with, moved along by this run's own commits.
+    # The tables' versions that all files still to be taken in were compared with, moved along by this run's own commits
+    # and by no others: what another run has written since may hold any of these files.
     _compared_with: tuple[int, int] = field(default=(-1, -1), init=False)
 
     @property
@@ -146,7 +147,9 @@ class Intake:
         if not listing.num_rows:
             return
         limits = self.settings.ingest.files_per_batch, self.settings.ingest.bytes_per_batch
-        new = self._new(listing, *self._pinned())
+        raw, refused = self._pinned()
+        new = self._new(listing, raw, refused)
+        self._compared_with = raw.version, refused.version
         # Apart, so that batches without a changed file are plain appends.
         for replaces in (False, True):
             for batch in micro_batches(_where(new, "replaces", replaces), *limits):
@@ -162,7 +165,6 @@ class Intake:
 
     def _new(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
         """Return the files that neither table knows as they are now, and whether they take an older row's place."""
-        self._compared_with = raw.version, refused.version
         return self.engine.sql(
             """
             SELECT listing.path, listing.modificationTime, listing.length, raw_images.path IS NOT NULL AS replaces
@@ -179,7 +181,8 @@ class Intake:
     def _take_in_batch(self, batch: pa.Table) -> None:
         """Check a batch of files and write it down; compared anew where another run has committed since it was."""
         raw, refused = self._pinned()
-        if self._compared_with != (raw.version, refused.version):
+        alone = self._compared_with == (raw.version, refused.version)
+        if not alone:
             batch = self._new(batch.drop_columns("replaces"), raw, refused)
         if not batch.num_rows:
             return
@@ -199,12 +202,16 @@ class Intake:
         else:
             written = self.engine.append(good, table, raw.uri, commit)
             replacing = 0
+        self.done.images += (written.inserted if written else 0) - replacing
+        self.done.replaced += replacing
         refusal = Transaction(TRANSACTION, transaction_version(refused, TRANSACTION) + 1)
         not_taken = self.engine.append(bad, QUARANTINED_FILES, refused.uri, Commit(self.provenance, refusal))
 
-        self._compared_with = written.version if written else raw.version, not_taken.version
-        self.done.images += (written.inserted if written else 0) - replacing
-        self.done.replaced += replacing
+        if alone:
+            self._compared_with = (
+                written.version if written and written.changed else raw.version,
+                not_taken.version if not_taken.changed else refused.version,
+            )
         self.done.quarantined += not_taken.inserted
         self.done.batches += 1
 

@@ -196,6 +196,50 @@ def test_of_two_runs_at_once_nothing_doubles(lake: Lake, settings: Settings, lan
     assert len(rows(LocalEngine(), lake, "quarantined_files", "path")) == 1
 
 
+def test_what_another_run_took_in_between_two_batches_does_not_double(
+    lake: Lake, settings: Settings, landing: Path
+) -> None:
+    class OvertakenEngine(LocalEngine):
+        """Another run takes everything in at the first commit of this one, which has more batches to come."""
+
+        overtaken = False
+
+        def append(self, rows, table, uri, commit):
+            if not self.overtaken:
+                self.overtaken = True
+                ingest(LocalEngine(), lake, settings, {})
+            return super().append(rows, table, uri, commit)
+
+    put(landing / "labeled/001.cat/empty.jpg", b"")
+    one_by_one = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=1)})
+    done = ingest(OvertakenEngine(), lake, one_by_one, {})
+
+    assert (done.images, done.quarantined) == (0, 0)
+    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 4
+    assert len(rows(LocalEngine(), lake, "quarantined_files", "path")) == 1
+
+
+def test_what_another_run_refused_meanwhile_does_not_double(lake: Lake, settings: Settings, landing: Path) -> None:
+    class OvertakenEngine(LocalEngine):
+        """Another run commits after this one's new photos, and before it writes that none of them was refused."""
+
+        overtaken = False
+
+        def append(self, rows, table, uri, commit):
+            if table.name == "quarantined_files" and not self.overtaken:
+                self.overtaken = True
+                ingest(LocalEngine(), lake, settings, {})
+            return super().append(rows, table, uri, commit)
+
+    ingest(LocalEngine(), lake, settings, {})
+    put(landing / "labeled/001.cat/a.jpg", b"")
+    put(landing / "labeled/001.cat/new.jpg", photo(70))
+    ingest(OvertakenEngine(), lake, settings, {})
+
+    assert rows(LocalEngine(), lake, "quarantined_files", "path") == [("labeled/001.cat/a.jpg",)]
+    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 5
+
+
 def test_a_run_that_is_always_overtaken_gives_up_and_says_so(lake: Lake, settings: Settings, landing: Path) -> None:
     class UnluckyEngine(LocalEngine):
         def append(self, *_rows_table_uri_commit):
