@@ -11,6 +11,7 @@ from dlassets.defs import automation, checks, jobs
 from dlassets.defs.ingest import assets as ingest_assets
 from dlassets.defs.ingest.streaming import keep_streaming, streaming_pipeline
 from dlassets.defs.labeling import assets as labeling_assets
+from dlassets.defs.operations import assets as operations_assets
 from dlassets.defs.scoring import assets as scoring_assets
 from dlassets.defs.training import assets as training_assets
 from dlassets.resources.labeling import LabelingResource
@@ -35,7 +36,9 @@ def build_defs(
         "progress": LoggedProgress(),
     }
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([ingest_assets, labeling_assets, training_assets, scoring_assets]),
+        assets=dg.load_assets_from_modules(
+            [ingest_assets, labeling_assets, training_assets, scoring_assets, operations_assets]
+        ),
         asset_checks=checks.CHECKS,
         jobs=[*jobs.JOBS, streaming_pipeline],
         sensors=[*automation.sensors(settings), keep_streaming(settings)],

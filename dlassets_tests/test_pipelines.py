@@ -339,6 +339,7 @@ def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
         "sensor_seconds": 45,
         "scoring_cron": "*/10 * * * *",
         "training_cron": "0 1 * * 1",
+        "maintenance_cron": "0 5 * * *",
     }
     defs = build_defs(Settings.model_validate({"root": lake.root, "automation": automation}))
 
@@ -346,6 +347,7 @@ def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
     assert {name: (found.job_name, found.cron_schedule) for name, found in schedules.items()} == {
         "daily_scoring": ("scoring_pipeline", "*/10 * * * *"),
         "weekly_training": ("training_pipeline", "0 1 * * 1"),
+        "nightly_maintenance": ("maintenance_pipeline", "0 5 * * *"),
     }
     expected = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     assert {found.default_status for found in schedules.values()} == {expected}

@@ -4,7 +4,13 @@ import hashlib
 
 import dagster as dg
 
-from dlassets.defs.jobs import INGEST_PIPELINE, LABELING_PIPELINE, SCORING_PIPELINE, TRAINING_PIPELINE
+from dlassets.defs.jobs import (
+    INGEST_PIPELINE,
+    LABELING_PIPELINE,
+    MAINTENANCE_PIPELINE,
+    SCORING_PIPELINE,
+    TRAINING_PIPELINE,
+)
 from dlassets.errors import SettingsError
 from dlassets.resources.labeling import LabelingResource
 from dlassets.resources.lake import LakeResource
@@ -77,10 +83,11 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             for name, job, cron in (
                 ("daily_scoring", SCORING_PIPELINE, automation.scoring_cron),
                 ("weekly_training", TRAINING_PIPELINE, automation.training_cron),
+                ("nightly_maintenance", MAINTENANCE_PIPELINE, automation.maintenance_cron),
             )
         ]
     except dg.DagsterInvalidDefinitionError as error:
-        raise SettingsError(f"{error} Set automation.scoring_cron and automation.training_cron so.") from error
+        raise SettingsError(f"{error} Set automation.scoring_cron, training_cron and maintenance_cron so.") from error
 
 
 def sensors(settings: Settings) -> list[dg.SensorDefinition]:

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from dlassets.defs.common import PIPELINE_TAG
+from dlassets.defs.operations.assets import MAINTENANCE_ASSETS
 
 
 def _pipeline(name: str, description: str, *assets: str) -> Any:
@@ -56,4 +57,10 @@ LABELING_PIPELINE = _pipeline(
     "human_labels",
     "labeled_images",
 )
-JOBS = [INGEST_PIPELINE, TRAINING_PIPELINE, SCORING_PIPELINE, LABELING_PIPELINE]
+MAINTENANCE_PIPELINE = dg.define_asset_job(
+    "maintenance_pipeline",
+    selection=dg.AssetSelection.assets(*MAINTENANCE_ASSETS),
+    description="Put small files of every table together, and delete what neither a reader nor a model needs.",
+    tags={PIPELINE_TAG: "maintenance_pipeline"},
+)
+JOBS = [INGEST_PIPELINE, TRAINING_PIPELINE, SCORING_PIPELINE, LABELING_PIPELINE, MAINTENANCE_PIPELINE]

@@ -40,7 +40,7 @@ def test_the_graph_is_the_design_s(defs: dg.Definitions) -> None:
         for spec in defs.resolve_all_asset_specs()
     }
 
-    assert actual == GRAPH
+    assert actual == GRAPH | {f"maintenance/{name}": ("operations", {name}) for name in TABLES}
 
 
 def test_every_asset_says_who_owns_it_what_it_is_and_its_code_version(defs: dg.Definitions) -> None:
@@ -94,13 +94,14 @@ def test_one_check_of_a_table_runs_by_itself(settings: Settings) -> None:
         ("training_pipeline", "registered_version"),
         ("scoring_pipeline", "label_requests"),
         ("labeling_pipeline", "labeled_images"),
+        ("maintenance_pipeline", "maintenance/raw_images"),
     ],
 )
 def test_a_pipeline_is_a_job_that_runs_one_at_a_time(defs: dg.Definitions, job: str, last: str) -> None:
     found = defs.resolve_job_def(job)
 
     assert found.tags["dlassets/pipeline"] == job
-    assert dg.AssetKey(last) in found.asset_layer.selected_asset_keys
+    assert dg.AssetKey.from_user_string(last) in found.asset_layer.selected_asset_keys
 
 
 def test_loading_the_code_location_imports_nothing_heavy() -> None:

@@ -1,0 +1,236 @@
+"""`dlassets history` and `restore`: what a table was, what a model was trained from, and the way back."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dlassets.cli.group import console
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dlassets.engines.base import Snapshot
+    from dlassets.lakehouse.history import Version
+    from dlassets.lakehouse.lake import Lake
+    from dlassets.settings import Settings
+
+_TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+_MODEL = click.option(
+    "--model", metavar="N|champion", help="What this registered version of the model was trained from."
+)
+
+
+class _Moment(click.ParamType[dt.datetime]):
+    """A time in ISO 8601; UTC where it names no zone, as `history` shows it."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> dt.datetime:
+        try:
+            moment = dt.datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is no time such as 2026-11-22, 2026-11-22T14:30 or 2026-11-22T14:30:00+01:00.",
+                param,
+                context,
+            )
+        return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+@click.command()
+@click.argument("table", required=False)
+@_MODEL
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The newest so many versions.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list, for programs.")
+def history(table: str | None, model: str | None, limit: int, *, as_json: bool) -> None:
+    """Show the versions of TABLE, newest first, and what each was made of. Times are UTC.
+
+    With --model: which version of each table (or of TABLE) a registered model version was trained from.
+    """
+    from dlassets.lakehouse.history import history as versions_of
+    from dlassets.lakehouse.history import table_of
+
+    settings, lake = _settings_and_lake()
+    if model is not None:
+        _history_of_model(settings, lake, model, table, as_json=as_json)
+        return
+    if table is None:
+        raise click.UsageError("Name a table, or a model version with --model.")
+    versions = list(versions_of(table_of(lake, table), limit))
+    if as_json:
+        click.echo(json.dumps([_plain(version) for version in versions], indent=2))
+    else:
+        _show(("version", "time", "operation", "rows", "written", "from"), [_row(version) for version in versions])
+
+
+@click.command()
+@click.argument("table")
+@click.option("--version", type=click.IntRange(min=0), metavar="N", help="This version of the table.")
+@click.option("--at", type=_Moment(), metavar="TIME", help="The version that the table had then (ISO 8601, UTC).")
+@_MODEL
+@click.option("--to", metavar="FOLDER", help="Write it there, as a table of its own, and leave the live one alone.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def restore(
+    table: str, version: int | None, at: dt.datetime | None, model: str | None, to: str | None, *, yes: bool
+) -> None:
+    """Give TABLE back the rows it had: as its newest version, or as a table of its own with --to.
+
+    Nothing is deleted: the version that is the newest now can be restored in its turn. The next ingest takes the
+    photos in again that a restored raw_images lacks.
+    """
+    from dlassets.lakehouse.history import restore as restore_here
+    from dlassets.lakehouse.history import restore_to, table_of, whole_version
+
+    if sum(choice is not None for choice in (version, at, model)) != 1:
+        raise click.UsageError("Say which version: one of --version, --at and --model.")
+    settings, lake = _settings_and_lake()
+    now = table_of(lake, table)
+    target = whole_version(now, _chosen(settings, lake, now, version, at, model), settings.maintenance.retention_hours)
+    if to is not None:
+        done = restore_to(target, _place(to))
+        click.echo(f"{done.uri} has the {done.rows:,} rows of version {target.version} of {table}.")
+        return
+    if not yes:
+        question = f"Restore {table} from version {now.version} to the rows of version {target.version}?"
+        click.confirm(question, abort=True)
+    done = restore_here(now, target)
+    if done.changed:
+        click.echo(f"{table} has the {done.rows:,} rows of version {target.version} again, as version {done.version}.")
+    else:
+        click.echo(f"{table} has the rows of version {target.version} already: nothing was written.")
+
+
+def _settings_and_lake() -> tuple[Settings, Lake]:
+    from dlassets.lakehouse.lake import Lake
+    from dlassets.settings import load_settings
+
+    settings = load_settings()
+    return settings, Lake.at(settings.root)
+
+
+def _trained_from(settings: Settings, lake: Lake, model: str) -> tuple[int, dict[str, int]]:
+    from dlassets.lakehouse.history import model_version, trained_from
+    from dlassets.resources.mlflow import MlflowResource
+
+    client, name = MlflowResource(settings).client, settings.registry.model_name
+    version = model_version(client, name, model)
+    return version, trained_from(lake, client, name, version)
+
+
+def _chosen(
+    settings: Settings, lake: Lake, now: Snapshot, version: int | None, at: dt.datetime | None, model: str | None
+) -> int:
+    from dlassets.errors import DlassetsError
+    from dlassets.lakehouse.history import version_at
+
+    if version is not None:
+        return version
+    if at is not None:
+        return version_at(now, at)
+    number, versions = _trained_from(settings, lake, str(model))
+    if now.name not in versions:
+        raise DlassetsError(
+            f"Version {number} of the model was not trained from {now.name}, but from {', '.join(versions)}."
+        )
+    return versions[now.name]
+
+
+def _place(to: str) -> str:
+    from dlassets.lakehouse.lake import is_uri
+
+    return to.rstrip("/") if is_uri(to) else str(Path(to).expanduser().resolve())
+
+
+def _history_of_model(settings: Settings, lake: Lake, model: str, table: str | None, *, as_json: bool) -> None:
+    from dlassets.lakehouse.history import missing_files, table_of
+    from dlassets.lakehouse.snapshots import at_version, commits, row_count, time_of
+
+    number, versions = _trained_from(settings, lake, model)
+    if table is not None:
+        table_of(lake, table)
+        versions = {name: version for name, version in versions.items() if name == table}
+    found: list[dict[str, Any]] = []
+    for name, version in versions.items():
+        then = at_version(table_of(lake, name), version)
+        found.append(
+            {
+                "model_version": number,
+                "table": name,
+                "version": version,
+                "time": time_of(next(commits(then))).isoformat() if then else None,
+                "rows": row_count(then) if then else None,
+                "readable": then is not None and not missing_files(then),
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = [
+        (
+            row["table"],
+            str(row["version"]),
+            "" if row["time"] is None else f"{dt.datetime.fromisoformat(row['time']):{_TIME_FORMAT}}",
+            _number(row["rows"]),
+            "yes" if row["readable"] else "no, vacuumed",
+        )
+        for row in found
+    ]
+    _show(("table", "version", "time", "rows", "readable"), rows)
+
+
+def _show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+
+    shown = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    for column in shown.columns:
+        column.justify = "right" if column.header in {"version", "rows", "written"} else "left"
+        column.no_wrap = column.header != "from"
+    for row in rows:
+        shown.add_row(*row)
+    console().print(shown)
+
+
+def _row(version: Version) -> tuple[str, ...]:
+    return (
+        str(version.version),
+        f"{version.at:{_TIME_FORMAT}}",
+        version.operation,
+        _number(version.rows),
+        "" if version.bytes_written is None else _size(version.bytes_written),
+        _made_from(version.provenance),
+    )
+
+
+def _made_from(provenance: Mapping[str, Any]) -> str:
+    """Return in a few words what a commit recorded: tables with the versions it read, model, asset, code, run."""
+    from dlassets.lakehouse.history import RESTORED_FROM
+
+    parts = [f"restored from {provenance[RESTORED_FROM]}"] if RESTORED_FROM in provenance else []
+    parts += [f"{name}@{version}" for name, version in provenance.get("inputs", {}).items()]
+    parts += [str(provenance[name]) for name in ("model", "code_version") if name in provenance]
+    if run := provenance.get("run_id"):
+        parts.append(f"run {run[:8]}")
+    return ", ".join(parts)
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:  # noqa: PLR2004 - a step of units
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _plain(version: Version) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(version) | {"at": version.at.isoformat()}

@@ -1,0 +1,66 @@
+"""Care of the tables, an asset each: what was put together, what was deleted, what was kept for which models."""
+
+import dagster as dg
+
+from dlassets.defs.common import OWNERS
+from dlassets.lakehouse.tables import TABLES, Table
+from dlassets.resources.lake import LakeResource
+from dlassets.resources.mlflow import MlflowResource
+
+OPERATIONS = "operations"
+MAINTENANCE = "maintenance"
+
+
+def maintenance_key(name: str) -> dg.AssetKey:
+    return dg.AssetKey([MAINTENANCE, name])
+
+
+def care_of(table: Table) -> dg.AssetsDefinition:
+    """Return the asset that cares for a table."""
+
+    @dg.asset(
+        key=maintenance_key(table.name),
+        deps=[table.name],
+        description=f"Small files of {table.name} put together, and files that neither a reader nor a model needs "
+        "deleted.",
+        group_name=OPERATIONS,
+        owners=OWNERS,
+        kinds={"deltalake"},
+        code_version="1",
+    )
+    def care(lake: dg.ResourceParam[LakeResource], mlflow: dg.ResourceParam[MlflowResource]) -> dg.MaterializeResult:
+        from dlassets.lakehouse.history import needed_versions
+        from dlassets.lakehouse.maintenance import maintain
+
+        settings = lake.settings
+        needed = needed_versions(lake.lake, mlflow.client, settings.registry.model_name)
+        done = maintain(lake.engine, lake.lake, table, settings.maintenance, needed.get(table.name, ()))
+        (now,) = lake.pin(table.name)
+        files = done.files
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(str(now.version)),
+            metadata={
+                "dagster/uri": now.uri,
+                "delta_version": now.version,
+                "files_before": files.files_before,
+                "files_after": files.files_after,
+                "bytes_before": files.bytes_before,
+                "bytes_after": files.bytes_after,
+                "files_deleted": files.files_deleted,
+                "bytes_deleted": files.bytes_deleted,
+                "log_files_deleted": done.log_files_deleted,
+                "checkpoint": "written" if done.checkpointed else "not due",
+                "z_order": "laid out" if done.z_ordered else "not due",
+                "versions_kept_for_models": list(done.kept),
+                "versions_lost_before": list(done.lost),
+                "retention_hours": settings.maintenance.retention_hours,
+                "compaction": "postponed: other runs wrote all the time" if done.postponed else "done",
+                "changed": "a new version" if done.changed else "nothing new: the table was left as it is",
+                "engine": settings.engine,
+            },
+        )
+
+    return care
+
+
+MAINTENANCE_ASSETS = [care_of(table) for table in TABLES.values()]
