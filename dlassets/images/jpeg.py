@@ -10,6 +10,7 @@ from collections.abc import Iterator
 _READ_BY_SIMPLEJPEG = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 # Hierarchical, lossless and arithmetic coded at once, and JPEG-LS.
 _READ_BY_NONE = frozenset({0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
+_SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _FRAMES = frozenset({*_READ_BY_SIMPLEJPEG, *_READ_BY_NONE, 0xC3})
 _ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a segment
 _ODD = 0
@@ -44,14 +45,28 @@ def _process(data: bytes) -> int | None:
 
 
 def has_too_many_scans(data: bytes) -> bool:
+    """Whether decoders would go over the picture's pixels more than MAX_SCANS times."""
     # Coded data can hold no such pair, other segments and what follows the picture can: those few are walked through.
-    if data.count(b"\xff\xda") <= MAX_SCANS:
+    if _has_one_scan(data) or data.count(b"\xff\xda") <= MAX_SCANS:
         return False
     scans, at = 0, 2
     while (found := _MARKER.search(data, at)) and (marker := data[found.end() - 1]) != _END:
         scans += marker == _SCAN
         at = found.end() + (0 if marker in _ALONE else int.from_bytes(data[found.end() : found.end() + 2], "big"))
     return scans > MAX_SCANS
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether the first scan has every component as a whole: decoders look for no second one."""
+    components = None
+    for marker, payload in _segments(data):
+        if marker == _ODD:
+            return False
+        if marker in _SEQUENTIAL and components is None:
+            components = payload[5:6]
+        if marker == _SCAN:
+            return components is not None and payload[:1] == components
+    return False
 
 
 def metadata(data: bytes) -> tuple[bytes, bytes]:
@@ -67,15 +82,15 @@ def metadata(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield marker and payload up to the first scan, and _ODD wherever the standard would have something else."""
+    """Yield marker and payload up to the first scan's header, and _ODD where the standard has something else."""
     at = 2
     while found := _MARKER.search(data, at):
         marker = data[found.end() - 1]
         length = 0 if marker in _ALONE else int.from_bytes(data[found.end() : found.end() + 2], "big")
         if found.start() > at or length < _LEAST_LENGTH:
             yield _ODD, b""
-        if marker == _SCAN:
-            return
         if marker not in _ALONE:
             yield marker, data[found.end() + 2 : found.end() + length]
+        if marker == _SCAN:
+            return
         at = found.end() + length

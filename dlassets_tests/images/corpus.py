@@ -97,6 +97,16 @@ def many_scans(side: int, scans: int) -> bytes:
     return head + table + scan * scans + b"\xff\xd9"
 
 
+def empty_scans(side: int, scans: int) -> bytes:
+    """A sequential JPEG of three components, each of which comes again and again, with nothing in it."""
+    frame = segment(0xC0, struct.pack(">BHHB", 8, side, side, 3) + b"".join(bytes([i, 0x11, 0]) for i in (1, 2, 3)))
+    grey = bare_jpeg(0xC0, b"")
+    start, end = grey.index(b"\xff\xc0"), grey.index(b"\xff\xc4")
+    head = grey[:start] + frame + grey[end : grey.index(b"\xff\xda")]
+    each = b"".join(segment(0xDA, bytes([1, i, 0, 0, 63, 0])) for i in (1, 2, 3))
+    return head + each * (scans // 3) + b"\xff\xd9"
+
+
 def ycck(cmyk: Image.Image) -> bytes:
     """A JPEG as Photoshop writes CMYK: its inks stored as luminance and colour differences, and black as it is."""
     inks = np.asarray(cmyk)
@@ -633,6 +643,7 @@ def _bombs() -> dict[str, Odd]:
             png(8, 8, 8, 0, bytes(72), chunk(b"zTXt", b"t\0\0" + text)), too_large
         ),
         "JPEG, thousands of scans": Odd(many_scans(64, 5_000), too_large),
+        "JPEG, thousands of empty scans": Odd(empty_scans(64, 5_000), too_large),
     }
 
 

@@ -71,6 +71,7 @@ def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 bombs = {name: odd.data for name, odd in corpus._bombs().items()}
 bombs["tags"] = corpus.shared_tags(60_000, 1_000_000)  # 60 GB, copied
 bombs["scans"] = corpus.many_scans(9_000, 500)
+bombs["empty scans"] = corpus.empty_scans(9_000, 500)
 for warm in (corpus.encoded(corpus.scene(), "TIFF", compression="tiff_lzw"), b"II*\\0" + bytes(9)):
     check_image(warm, 10**8)  # every module loaded
 before, slowest, kinds = peak(), 0, set()
