@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlassets.engines.local_files import list_local, local_state, on_disk
 from dlassets.engines.storage import advice, concerns_one_file, filesystem_of, is_object_storage
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import arrow_type
@@ -26,25 +26,30 @@ def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
     Raises DlassetsError where the zone is not there or cannot be listed. In object storage a folder that nothing lies
     in is not there, and that is no error.
     """
-    import pyarrow.fs as pafs
-
     filesystem, folder = filesystem_of(uri)
+    found = _stored(filesystem, folder) if is_object_storage(uri) else list_local(folder)
     try:
-        infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
+        return _listing([(f"{name}/{path}", time, size) for path, time, size in found if zone.takes_in(path)])
     except FileNotFoundError as error:
-        if not is_object_storage(uri):
-            raise DlassetsError(
-                f"The landing zone {name!r} is not there: {uri}. Create the folder, or change landing.{name}.uri."
-            ) from error
-        infos = []
+        raise DlassetsError(
+            f"The landing zone {name!r} is not there: {uri}. Create the folder, or change landing.{name}.uri."
+        ) from error
     except OSError as error:
         raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be listed: {advice(uri, error)}") from error
-    files = []
+
+
+def _stored(filesystem: pafs.FileSystem, folder: str) -> Iterator[tuple[str, int, int]]:
+    """Yield what `list_local` does, of object storage, where a folder that nothing lies in is not there."""
+    import pyarrow.fs as pafs
+
+    try:  # not by `allow_not_found`, to which a missing bucket is empty as well
+        infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
+    except FileNotFoundError:
+        return
     for info in infos:
         relative = info.path[len(folder) :].removeprefix("/")
-        if info.type == pafs.FileType.File and not is_hidden(relative) and zone.takes_in(relative):
-            files.append((f"{name}/{relative}", info.mtime_ns, info.size))
-    return _listing(files)
+        if info.type == pafs.FileType.File and not is_hidden(relative):
+            yield relative, info.mtime_ns, info.size
 
 
 def _listing(files: Sequence[tuple[str, int, int]]) -> pa.Table:
@@ -67,20 +72,27 @@ def look_at(name: str, uri: str, paths: Sequence[str]) -> tuple[pa.Table, list[s
 
     Raises DlassetsError where the zone cannot be reached.
     """
-    import pyarrow.fs as pafs
-
     filesystem, folder = filesystem_of(uri)
+    states = _stored_states if is_object_storage(uri) else _local_states
     try:
-        infos = filesystem.get_file_info([f"{folder}/{path}" for path in paths])
+        found = states(filesystem, [f"{folder}/{path}" for path in paths])
     except OSError as error:
         raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be read: {advice(uri, error)}") from error
-    files, gone = [], []
-    for path, info in zip(paths, infos, strict=True):
-        if info.type == pafs.FileType.File:
-            files.append((f"{name}/{path}", info.mtime_ns, info.size))
-        else:
-            gone.append(f"{name}/{path}")
+    files = [(f"{name}/{path}", *state) for path, state in zip(paths, found, strict=True) if state is not None]
+    gone = [f"{name}/{path}" for path, state in zip(paths, found, strict=True) if state is None]
     return _listing(files), gone
+
+
+def _stored_states(filesystem: pafs.FileSystem, paths: Sequence[str]) -> list[tuple[int, int] | None]:
+    """Return time of the last change (nanoseconds) and size of each file; None where there is none."""
+    import pyarrow.fs as pafs
+
+    infos = filesystem.get_file_info(paths)
+    return [(info.mtime_ns, info.size) if info.type == pafs.FileType.File else None for info in infos]
+
+
+def _local_states(_: pafs.FileSystem, paths: Sequence[str]) -> list[tuple[int, int] | None]:
+    return [local_state(path) for path in paths]
 
 
 def micro_batches(listing: pa.Table, most_files: int, most_bytes: int) -> Iterator[pa.Table]:
@@ -131,7 +143,8 @@ def read_bytes(filesystem: pafs.FileSystem, path: str) -> bytes:
     import pyarrow.fs as pafs
 
     if isinstance(filesystem, pafs.LocalFileSystem):  # half the time that Arrow's way takes for a photo
-        return Path(path).read_bytes()
+        with open(on_disk(path), "rb") as file:  # noqa: PTH123 - a Path knows no bytes
+            return file.read()
     with filesystem.open_input_file(path) as stream:
         return bytes(stream.read())
 

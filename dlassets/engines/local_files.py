@@ -71,6 +71,20 @@ def list_local(folder: str) -> Iterator[tuple[str, int, int]]:
                     waiting.append(_Folder(entry.path, relative + "/", _identity(status), current))
 
 
+def local_state(path: str) -> tuple[int, int] | None:
+    """Return time of the last change (nanoseconds) and size of a file; None where there is no regular file.
+
+    `path` is text as `carried` makes it. Raises OSError where the system will not say.
+    """
+    try:
+        status = os.stat(on_disk(path))  # noqa: PTH116 (a Path knows no bytes)
+    except OSError as error:
+        if error.errno not in _LEADS_NOWHERE:
+            raise
+        return None
+    return (status.st_mtime_ns, status.st_size) if S_ISREG(status.st_mode) else None
+
+
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
     try:
         return entry.stat()
