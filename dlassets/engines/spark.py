@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Stream, Written
@@ -20,7 +21,7 @@ from dlassets.engines.delta_log import commits, maintained, open_table, past_mai
 from dlassets.engines.files import FILE_KEY, read_files
 from dlassets.engines.storage import advice, filesystem_of
 from dlassets.errors import ConflictError, DlassetsError, SettingsError
-from dlassets.lakehouse.lake import is_uri
+from dlassets.lakehouse.lake import is_uri, local_path
 from dlassets.lakehouse.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class SparkEngine(Engine):
 
         def each(batch: DataFrame, _: int) -> None:
             try:
-                handle(batch.toArrow())
+                handle(_without_loops(batch.toArrow(), uri, len(name) + 1))
             except Exception as error:
                 raised.append(error)
                 raise
@@ -432,6 +433,26 @@ def _streamed_files(session: SparkSession, name: str, uri: str, most_files: int)
     path = f.concat(f.lit(f"{name}/"), f.expr(f"substring(path, {zone_length + 2})"))
     # Without content here and not in the batches: those come with all of their columns read, used or not.
     return files.select(path.alias("path"), *FILE_KEY[1:])
+
+
+def _without_loops(files: pa.Table, uri: str, skip: int) -> pa.Table:
+    """Leave out files found through a link back to a folder above, which Spark follows round and round."""
+    if is_uri(uri) and not uri.startswith("file://"):
+        return files
+    zone = local_path(uri)
+
+    @functools.cache
+    def way_to(folder: Path) -> frozenset[tuple[int, int]] | None:
+        """Return which folders the way leads through, None where it comes to one again."""
+        above = frozenset[tuple[int, int]]() if folder == zone else way_to(folder.parent)
+        try:
+            found = folder.stat()
+        except OSError:  # gone meanwhile
+            return None
+        this = found.st_dev, found.st_ino
+        return None if above is None or this in above else above | {this}
+
+    return files.filter([way_to((zone / path[skip:]).parent) is not None for path in files["path"].to_pylist()])
 
 
 def _read_content(uri: str, skip: int, most_bytes: int, files: pa.RecordBatch) -> pa.RecordBatch:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from dlassets.engines.files import is_hidden
+from dlassets.engines.local_files import carried
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.events import Manifest
 from dlassets.lakehouse.lake import is_uri
@@ -154,7 +155,7 @@ class Changes:
 
 
 class FolderWatch:
-    """Everything below one folder, links not followed. Raises OSError where it is not there or cannot be watched."""
+    """Everything below one folder, linked folders too. Raises OSError where it is not there or cannot be watched."""
 
     def __init__(self, folder: str, takes_in: Callable[[str], bool], earlier: Changes | None = None) -> None:
         self.changes = earlier or Changes()
@@ -163,7 +164,8 @@ class FolderWatch:
         self._folder = folder
         self._takes_in = takes_in
         self._is_current = True
-        self._folders: dict[int, str] = {}  # watch → the folder within the zone
+        self._folders: dict[int, list[str]] = {}  # watch → the folder within the zone, by all names that links give it
+        self._links: set[str] = set()
         self._settling: dict[str, _Settling] = {}
         self._identity = _identity(folder)
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -206,17 +208,24 @@ class FolderWatch:
         if mask & _IGNORED:
             self._folders.pop(watch, None)
             return
-        folder = self._folders.get(watch)
-        if folder is None:
-            return
-        if mask & (_DELETE_SELF | _MOVE_SELF | _UNMOUNT):
-            self._is_current = self._is_current and folder != ""
-            return
-        if is_hidden(name):
-            return
-        path = f"{folder}/{name}" if folder else name
+        for folder in list(self._folders.get(watch, ())):
+            if mask & (_DELETE_SELF | _MOVE_SELF | _UNMOUNT):
+                self._handle_end(folder)
+            elif not is_hidden(name):
+                self._handle_path(f"{folder}/{name}" if folder else name, mask)
+
+    def _handle_end(self, folder: str) -> None:
+        """The folder itself has gone; of those within the zone their own parents tell."""
+        if not folder:
+            self._is_current = False
+        elif folder in self._links:
+            self._forget(folder)
+
+    def _handle_path(self, path: str, mask: int) -> None:
         if mask & _ISDIR:
             self._handle_folder(path, mask)
+        elif path in self._links and mask & (_DELETE | _MOVED_FROM):
+            self._forget(path)
         elif mask & (_CLOSE_WRITE | _MOVED_TO):
             self._add(path, "created")
         elif mask & (_DELETE | _MOVED_FROM):
@@ -230,12 +239,17 @@ class FolderWatch:
         elif mask & _MOVED_TO:
             self._watch(path, 0)
         elif mask & _MOVED_FROM:
-            # What was in it nobody says. Its watches would go on telling of it under its old name.
-            for watch, folder in list(self._folders.items()):
-                if folder == path or folder.startswith(path + "/"):
-                    del self._folders[watch]
-                    self._libc.inotify_rm_watch(self._inotify, watch)
-            self._miss()
+            self._forget(path)
+
+    def _forget(self, gone: str) -> None:
+        """A folder was moved away. What was in it nobody says, and its watches would go on telling of its old name."""
+        for watch, folders in list(self._folders.items()):
+            folders[:] = [folder for folder in folders if not _is_within(folder, gone)]
+            if not folders:
+                del self._folders[watch]
+                self._libc.inotify_rm_watch(self._inotify, watch)
+        self._links = {link for link in self._links if not _is_within(link, gone)}
+        self._miss()
 
     def _watch(self, top: str, settle_seconds: float | None) -> None:
         """Watch a folder and all below it. Its files are noted, unless `settle_seconds` is None, after so long.
@@ -247,14 +261,16 @@ class FolderWatch:
             folder = left.pop()
             path = os.path.join(self._folder, folder) if folder else self._folder  # noqa: PTH118 - undecodable names
             try:
-                self._add_watch(path, folder)
+                if not self._add_watch(path, folder):
+                    continue
                 with os.scandir(path) as entries:
                     for entry in entries:
                         inner = f"{folder}/{entry.name}" if folder else entry.name
                         if is_hidden(entry.name):
                             continue
-                        if entry.is_dir(follow_symlinks=False):
+                        if entry.is_dir():
                             left.append(inner)
+                            self._links |= {inner} if entry.is_symlink() else set()
                         elif settle_seconds is not None:
                             self._settle(inner, settle_seconds)
             except (FileNotFoundError, NotADirectoryError):
@@ -263,11 +279,16 @@ class FolderWatch:
             except PermissionError:
                 self.unreadable.append(path)
 
-    def _add_watch(self, path: str, folder: str) -> None:
+    def _add_watch(self, path: str, folder: str) -> bool:
+        """Watch one folder; False where a link led back to a folder that it is in."""
         watch = self._libc.inotify_add_watch(self._inotify, os.fsencode(path), _WATCHED)
         if watch < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
-        self._folders[watch] = folder
+        folders = self._folders.setdefault(watch, [])
+        if any(_is_within(folder, earlier) for earlier in folders):
+            return False
+        folders.append(folder)
+        return True
 
     def _settle(self, path: str, seconds: float) -> None:
         """Note a file once it has not changed for so long; at once, where it is a link, and so whole."""
@@ -275,7 +296,8 @@ class FolderWatch:
         if look is None:
             return
         if look.is_link_to_folder:
-            self._miss()  # a listing goes through it, a watch does not
+            self._links.add(path)
+            self._watch(path, 0)
         elif look.is_link or not seconds:
             self._add(path, "created")
         else:
@@ -296,15 +318,11 @@ class FolderWatch:
 
     def _add(self, path: str, event: str) -> None:
         self._settling.pop(path, None)
-        if not self._takes_in(path):
-            return
-        try:
-            path.encode()
-        except UnicodeEncodeError:  # no table can have such a name
-            return
-        self._begin()
-        self.changes.events.pop(path, None)
-        self.changes.events[path] = event
+        name = carried(os.fsencode(path))
+        if self._takes_in(name):
+            self._begin()
+            self.changes.events.pop(name, None)
+            self.changes.events[name] = event
 
     def _miss(self) -> None:
         self._begin()
@@ -338,6 +356,10 @@ def _look(path: str) -> _Look | None:
     is_symlink = stat.S_ISLNK(found.st_mode)
     is_link = is_symlink or found.st_nlink > 1
     return _Look(found.st_size, found.st_mtime_ns, is_link, is_symlink and os.path.isdir(path))  # noqa: PTH112
+
+
+def _is_within(folder: str, outer: str) -> bool:
+    return not outer or folder == outer or folder.startswith(outer + "/")
 
 
 def _identity(folder: str) -> tuple[int, int]:

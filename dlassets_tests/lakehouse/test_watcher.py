@@ -161,6 +161,32 @@ def test_a_folder_renamed_within_the_zone_is_noted_under_its_new_name(running: W
     running.noting("new/0.jpg", "new/1.jpg")
 
 
+def test_linked_folders_are_watched_and_loops_are_not(watched: Watched, tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.jpg").write_bytes(b"0")
+    (watched.folder / "before").symlink_to(tmp_path / "before")
+    (watched.folder / "old" / "loop").symlink_to(watched.folder)
+    watched.start()
+    (watched.folder / "after").symlink_to(tmp_path / "after")
+    watched.noting("after/0.jpg")
+    for name in ("before", "after"):
+        (tmp_path / name / "1.jpg").write_bytes(b"1")
+    (watched.folder / "old" / "1.jpg").write_bytes(b"1")
+    watched.noting("after/0.jpg", "after/1.jpg", "before/1.jpg", "old/1.jpg")
+    assert watched.manifest.listed_at is not None
+    (watched.folder / "after").unlink()
+    until(lambda: watched.manifest.listed_at is None)
+    (tmp_path / "after" / "2.jpg").write_bytes(b"2")
+    (tmp_path / "before" / "2.jpg").write_bytes(b"2")
+    watched.noting("after/0.jpg", "after/1.jpg", "before/1.jpg", "old/1.jpg", "before/2.jpg")
+
+
+def test_a_name_that_is_no_text_is_noted_as_a_listing_has_it(running: Watched) -> None:
+    Path(os.fsdecode(os.fsencode(running.folder) + b"/\xff.jpg")).write_bytes(b"x")
+    running.noting("‰FF.jpg")
+
+
 def test_removing_a_folder_notes_each_of_its_files(running: Watched) -> None:
     shutil.rmtree(running.folder / "old")
     running.noting("old/0.jpg")

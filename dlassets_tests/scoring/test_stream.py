@@ -272,6 +272,21 @@ def test_a_stream_of_spark_that_ends_is_said_and_started_again(
     ]
 
 
+@pytest.mark.parametrize("uri", ["{zone}", "file://{zone}"])
+def test_a_stream_goes_round_no_loop_of_links(tmp_path: Path, uri: str) -> None:
+    import pyarrow as pa
+
+    from dlassets.engines.spark import _without_loops
+
+    (tmp_path / "zone" / "a").mkdir(parents=True)
+    (tmp_path / "zone" / "a" / "loop").symlink_to(tmp_path / "zone")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "zone" / "linked").symlink_to(tmp_path / "elsewhere")
+    found = ["z/0.jpg", "z/a/1.jpg", "z/a/loop/0.jpg", "z/a/loop/a/1.jpg", "z/linked/2.jpg", "z/gone/3.jpg"]
+    kept = _without_loops(pa.table({"path": found}), uri.format(zone=tmp_path / "zone"), 2)
+    assert kept["path"].to_pylist() == ["z/0.jpg", "z/a/1.jpg", "z/linked/2.jpg"]
+
+
 @pytest.mark.spark
 def test_spark_connect_is_refused_with_what_to_do_instead(lake: Lake, settings: Settings) -> None:
     from dlassets.engines.spark import SparkEngine
