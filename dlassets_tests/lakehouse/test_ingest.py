@@ -353,6 +353,35 @@ def test_the_same_bytes_under_two_paths_are_one_image_with_two_paths(
     assert len(paths) == 4
 
 
+def test_what_cameras_wrote_down_becomes_columns_and_older_rows_have_null(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    import datetime as dt
+
+    from PIL import Image
+
+    ingest(engine, lake, settings, {})
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "Maker", "Model 7"
+    exif.get_ifd(0x8769)[0x9003] = "2026:01:31 12:30:00"
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(buffer, "JPEG", exif=exif)
+    put(landing / "unlabeled/e.jpg", buffer.getvalue())
+    put(landing / "unlabeled/plain.jpg", photo(70))
+    put(landing / "unlabeled/bad.jpg", b"no picture")
+    capture = settings.model_copy(update={"ingest": IngestSettings(capture=("camera", "taken_at"))})
+
+    assert ingest(engine, lake, capture, {}).images == 2
+
+    raw = {"raw_images": pin(lake, "raw_images")}
+    found = engine.sql("SELECT path, camera, taken_at FROM raw_images WHERE camera IS NOT NULL", raw).arrow()
+    taken_at = dt.datetime(2026, 1, 31, 12, 30, tzinfo=dt.UTC)
+    assert found.to_pylist() == [{"path": "unlabeled/e.jpg", "camera": "Maker Model 7", "taken_at": taken_at}]
+    put(landing / "unlabeled/later.jpg", photo(71))
+    assert ingest(engine, lake, settings, {}).images == 1
+    assert len(rows(engine, lake, "raw_images", "path, camera")) == 7
+
+
 class TestEvents:
     """Zones that are read by their events. The first look, which knows of no listing yet, lists them."""
 
