@@ -1,6 +1,6 @@
 """Care of a table: small files put together, rows laid out, what nothing needs any more deleted, its log kept short.
 
-What a registered model version was trained from stays at_version, and so does what a reader of the last
+What a registered model version was trained from stays readable, and so does what a reader of the last
 `maintenance.retention_hours` may read.
 """
 
