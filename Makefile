@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check dev bench bench-ingest setup lock clean
+.PHONY: help demo test soak check dev bench bench-ingest setup lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -21,6 +21,9 @@ demo: $(READY) ## run the whole loop on sample images, or on IMAGES=<folder, zip
 
 test: $(READY) ## run the tests with coverage; PHOTOS=<folder> adds the accuracy on real photos
 	$(BIN)/pytest --cov $(if $(PHOTOS),--photos='$(PHOTOS)') $(ARGS)
+
+soak: $(READY) ## take in files under random operations and faults; SECONDS=600, ARGS='--seed N' or --spark
+	$(BIN)/python -m dlassets_tests.soak --seconds $(or $(SECONDS),600) $(ARGS)
 
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .
