@@ -17,6 +17,10 @@ from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import LABELED_IMAGES
 from dlassets.settings import LabelSettings, LandingZone, SplitSettings
 
+# Paths that one `replace` names. What names them is an expression: it costs the square of their number, and with some
+# 50,000 delta-rs ends the process (a stack overflow).
+PATHS_PER_COMMIT = 1000
+
 # SQL over `labeled_images`: the images that carry different labels under different paths.
 CONFLICTS = "SELECT image_id FROM labeled_images GROUP BY image_id HAVING MIN(label) <> MAX(label)"
 
@@ -119,11 +123,12 @@ def update_labels(
     unsaid, changed = found.split_by_null("label")
     written = engine.merge(changed, LABELED_IMAGES, labeled_images.uri, commit)
     paths = unsaid.select(["path"]).arrow()["path"].to_pylist()
-    if not paths:
-        return written
     nothing = engine.rows(LABELED_IMAGES.schema.empty_table())
-    removed = engine.replace(nothing, LABELED_IMAGES, labeled_images.uri, commit, where={"path": paths})
-    return replace(written, version=removed.version, changed=True)
+    for start in range(0, len(paths), PATHS_PER_COMMIT):
+        where = {"path": paths[start : start + PATHS_PER_COMMIT]}
+        removed = engine.replace(nothing, LABELED_IMAGES, labeled_images.uri, commit, where)
+        written = replace(written, version=removed.version, changed=True)
+    return written
 
 
 def classes_of_folders(engine: Engine, raw_images: Snapshot, zones: Mapping[str, LandingZone]) -> Rows:

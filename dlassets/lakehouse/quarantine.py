@@ -7,6 +7,7 @@ dropped it, no later file under the path was taken in or refused, and the file i
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from dlassets.engines.storage import filesystem_of
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.events import Manifest
 from dlassets.lakehouse.ingest import TRANSACTION, ingest
+from dlassets.lakehouse.labels import PATHS_PER_COMMIT
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import QUARANTINED_FILES
@@ -109,7 +111,7 @@ def refused_files(
     _refuse_no_lake(lake)
     rows = engine.sql(
         f"SELECT {', '.join(Refused.__dataclass_fields__)} FROM ({_STATES if everything else QUARANTINED}) AS states "  # noqa: S608
-        "ORDER BY load_date DESC, batch_id DESC, path, modificationTime DESC",
+        "ORDER BY load_date DESC, SUBSTR(batch_id, LENGTH(landing) + 2) DESC, path, modificationTime DESC",
         {name: pin(lake, name) for name in READS},
     ).arrow()
     files = (Refused(**row) for row in rows.to_pylist())
@@ -218,7 +220,10 @@ def _note(lake: Lake, zones: Mapping[str, LandingZone], files: Sequence[Refused]
 
 def _forget_all(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Mapping[str, Any]) -> None:
     """Delete the files' rows; planned again where ingest refused others meanwhile."""
-    replanned(lambda: _forget(engine, lake, files, provenance))
+    in_order = sorted(files, key=lambda file: file.path)
+    for start in range(0, len(files), PATHS_PER_COMMIT):
+        part = in_order[start : start + PATHS_PER_COMMIT]
+        replanned(functools.partial(_forget, engine, lake, part, provenance))
 
 
 def _forget(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Mapping[str, Any]) -> None:

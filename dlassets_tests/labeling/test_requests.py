@@ -163,7 +163,8 @@ def test_a_planned_request_whose_photo_has_gone_waits_and_stops_no_other(scored:
 def test_a_planned_request_is_sent_with_the_same_bytes_under_another_path(scored: Bench) -> None:
     with pytest.raises(KeyboardInterrupt):
         scored.send(engine=DyingEngine(2), service=Unreachable())
-    scored.add("raw_images", [raw_image("a", "unlabeled/copy.jpg")])
+    copies = ("unlabeled/copy.jpg", "unlabeled/b copy.jpg", "unlabeled/z.jpg")
+    scored.add("raw_images", [raw_image(name, path) for name, path in zip("abb", copies, strict=True)])
     scored.replace_photo(raw_image("other", "unlabeled/a.jpg"))
     scored.send()
     assert {row["path"]: row["status"] for row in scored.rows("label_requests")} == {

@@ -89,10 +89,12 @@ def test_files_are_chosen_by_path_glob_reason_and_zone(lake: Lake, settings: Set
 
 
 def test_the_newest_come_first(lake: Lake) -> None:
-    rows = [{"path": f"labeled/{n}.jpg", "batch_id": f"labeled-00000{n}", "landing": "labeled"} for n in (1, 3, 2)]
+    batches = [("labeled", 1), ("labeled", 3), ("unlabeled", 2)]
+    rows = [{"path": f"{zone}/{n}.jpg", "batch_id": f"{zone}-00000{n}", "landing": zone} for zone, n in batches]
     put_rows(LocalEngine(), lake, "quarantined_files", *rows)
 
-    assert [file.path for file in refused_files(LocalEngine(), lake)] == [f"labeled/{n}.jpg" for n in (3, 2, 1)]
+    found = [file.path for file in refused_files(LocalEngine(), lake)]
+    assert found == ["labeled/3.jpg", "unlabeled/2.jpg", "labeled/1.jpg"]
 
 
 def test_a_raised_limit_and_another_look_take_files_in(
@@ -159,8 +161,41 @@ def test_a_zone_with_events_is_told_of_what_to_look_at(lake: Lake, settings: Set
 
     assert manifest.listed_at == listed_at
     assert not manifest.pending()
+    assert images(engine, lake) == ["labeled/001.cat/good.jpg"]
     drop(engine, lake, settings, refused_files(engine, lake), {}, delete_files=True)
     assert manifest.pending().paths == ("001.cat/empty.jpg",)
+
+
+def test_events_that_another_reader_took_too_soon_are_noted_again(
+    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone = LandingZone(uri="labeled", labelled=True, discovery="events")
+    settings = settings.model_copy(update={"landing": {"labeled": zone}})
+    engine, forget = LocalEngine(), quarantine._forget_all
+    ingest(engine, lake, settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)}), {})
+
+    def overtaken(*arguments: Any) -> None:
+        assert ingest(engine, lake, settings, {}).images == 0
+        assert not Manifest.of(lake, "labeled", zone).pending()
+        forget(*arguments)
+
+    monkeypatch.setattr(quarantine, "_forget_all", overtaken)
+
+    assert retry(engine, lake, settings, refused_files(engine, lake, "*good*"), {}).taken_in == 1
+
+
+def test_many_files_are_looked_at_again_a_part_at_a_time(
+    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "PATHS_PER_COMMIT", 2)
+    for number in range(4):
+        put(landing / f"unlabeled/{number}.jpg", b"")
+    engine = LocalEngine()
+    ingest(engine, lake, settings, {})
+    before = refused_files(engine, lake)
+
+    assert retry(engine, lake, settings, before, {}) == Retried(taken_in=0, refused=6, missing=0)
+    assert paths(engine, lake) == sorted(file.path for file in before)
 
 
 def test_what_ingest_refuses_meanwhile_is_not_lost(lake: Lake, settings: Settings, landing: Path) -> None:
@@ -323,6 +358,14 @@ def test_a_root_that_is_no_lake_is_said_to_be_none_and_is_left_alone(lake: Lake)
     with pytest.raises(DlassetsError, match=r"There is no lake at .*DLASSETS_ROOT"):
         refused_files(LocalEngine(), lake)
     assert not Path(lake.root).exists()
+
+
+def test_object_storage_has_no_way_up() -> None:
+    class Bucket:
+        type_name = "s3"
+
+    assert quarantine._is_confined(Bucket(), "bucket/landing", "a/b.jpg")
+    assert not quarantine._is_confined(Bucket(), "bucket/landing", "../b.jpg")
 
 
 def test_a_path_within_a_zone_is_without_the_zone_s_name() -> None:
