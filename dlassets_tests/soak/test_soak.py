@@ -9,15 +9,16 @@ import pytest
 
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
+from dlassets.images.validate import Reason
 from dlassets.lakehouse.ingest import Intake
 from dlassets_tests.soak.contents import bad, good
 from dlassets_tests.soak.faults import STEPS
 from dlassets_tests.soak.model import ZONES
 from dlassets_tests.soak.operations import Setting, run, shortest
 from dlassets_tests.soak.processes import Processes
-from dlassets_tests.soak.world import MismatchError, Tally, World
+from dlassets_tests.soak.world import PATHS, MismatchError, Tally, World
 
-SEEDS = range(4)
+SEEDS = range(3)
 OPERATIONS = 25
 
 
@@ -66,6 +67,52 @@ def test_killed_by_a_signal_the_next_ingest_makes_it_whole(tmp_path: Path, proce
     world.ingest_twice_in_processes("before the commit to quarantined_files")
     world.ingest()
     assert world.tally.faults["SIGKILL: after the commit to raw_images"] == 1
+
+
+def test_every_name_every_reason_and_every_way_to_change_is_seen(world: World) -> None:
+    for number, path in enumerate(PATHS):
+        if number % 3 == 0 or path.startswith("labeled/001.cat/"):
+            world.write(path, good()[number % len(good())])
+    cats = [path for path in world.paths if path.startswith("labeled/001.cat/") and "_temp" not in path]
+    for path, content in zip(cats, bad(), strict=False):
+        world.write(path, content)
+    world.write("unlabeled/locked.jpg", good()[0], readable=False)
+    world.ingest()
+    assert {*world.tally.reasons} == {*Reason}
+
+    mended, worse, other, retouched, same_length, same_time, gone, moved, one, two, copied = cats[:11]
+    world.write(mended, good()[0])
+    world.write(worse, bad()[4])
+    world.touch(other)
+    for path in (retouched, same_length, same_time, gone, moved, one, copied):
+        world.write(path, good()[3])
+    world.ingest()
+    world.write(mended, bad()[4])
+    world.touch(retouched)
+    world.overwrite_by_as_many_bytes(same_length, 1)
+    world.overwrite_at_the_same_time(same_time, good()[1])
+    world.delete(gone)
+    world.rename(moved, "unlabeled/moved in.jpg")
+    world.swap(one, two)
+    world.duplicate(copied, "labeled/012_dog/labelled otherwise.jpg", same_time=True)
+    world.move_folder("unlabeled/a/b/c/d", "unlabeled/über uns/写真")
+    world.ingest()
+    world.write(gone, good()[5])
+    world.restore(mended)
+    world.restore(moved)
+    world.set(max_file_bytes=1000)
+    world.write("unlabeled/large.bmp", good()[3])
+    world.ingest()
+    world.set(max_file_bytes=10_000)
+    world.ingest()
+
+
+def test_two_at_once_take_in_each_file_once(world: World) -> None:
+    world.set(files_per_batch=1)
+    for turn in range(2):
+        something_of_everything(world, turn)
+        world.ingest_twice_at_once()
+    world.ingest()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
