@@ -86,8 +86,7 @@ def pixels_of(image: Image.Image) -> Pixels:
     """Return what decode_rgb does, of a picture that Pillow has loaded."""
     flat = as_srgb(_flattened(image), image.info.get("icc_profile"))
     pixels = np.asarray(flat if flat.mode == "RGB" else flat.convert("RGB"))
-    # A TIFF comes upright from Pillow.
-    return _upright(pixels, 1 if image.format == "TIFF" else orientation(exif_of(image)))
+    return _upright(pixels, orientation(exif_of(image)))  # a TIFF comes upright from Pillow, and without a block
 
 
 def refuse_more_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:

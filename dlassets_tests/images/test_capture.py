@@ -167,7 +167,7 @@ def test_the_pixels_are_not_looked_at():
         assert capture(cut)["camera"] == "X"
 
 
-def test_exif_behind_other_segments_and_behind_a_png_s_pixels_is_found():
+def test_exif_behind_other_segments_and_chunks_and_behind_a_png_s_pixels_is_found():
     block = exif({MODEL: "X"})
     jpeg = photo_with(Image.Exif())
     late = after_soi(jpeg, *[segment(0xE2, bytes(65_000))] * 3, segment(0xE1, block.tobytes()))
@@ -175,6 +175,9 @@ def test_exif_behind_other_segments_and_behind_a_png_s_pixels_is_found():
     start, end = png.index(b"eXIf") - 4, png.index(b"IDAT") - 4
     behind = png[:start] + png[end:-12] + png[start:end] + png[-12:]
 
+    odd_sized = photo_with(block, "WEBP", icc_profile=b"n" * 129)
+
+    assert capture(odd_sized)["camera"] == "X"
     assert capture(late)["camera"] == "X"
     assert capture(behind)["camera"] == "X"
 

@@ -12,13 +12,23 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
+from dlassets.images.colour import as_srgb
 from dlassets.images.decode import ImageError, decode_rgb
-from dlassets.images.jpeg import is_for_simplejpeg
+from dlassets.images.jpeg import is_for_simplejpeg, metadata
 from dlassets.images.validate import Reason, check_image, validate_files
 from dlassets_tests.images import corpus
-from dlassets_tests.images.corpus import bare_jpeg, encoded, many_scans, odd_files, scene, shared_tags
+from dlassets_tests.images.corpus import (
+    after_soi,
+    bare_jpeg,
+    encoded,
+    many_scans,
+    odd_files,
+    scene,
+    segment,
+    shared_tags,
+)
 
 FILES = odd_files()
 MAX_PIXELS = 100_000_000
@@ -138,6 +148,29 @@ def test_a_tiff_with_its_mark_swapped_is_looked_into_as_well(beginning):
 
     assert check_image(data, MAX_PIXELS) is None
     assert check_image(beginning + bytes(shared[4:]), MAX_PIXELS)[0] == Reason.TOO_LARGE
+
+
+def test_a_profile_may_come_in_any_order_and_srgb_under_any_name_is_left_alone():
+    profile = corpus.rgb_profile() + bytes(70_000)
+    parts = [profile[:40_000], profile[40_000:80_000], profile[80_000:]]
+    segments = [segment(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, 3]) + part) for i, part in enumerate(parts)]
+    image = Image.fromarray(scene())
+
+    assert metadata(after_soi(encoded(scene(), "JPEG"), *reversed(segments)))[1] == profile
+    assert as_srgb(image, corpus.rgb_profile(corpus.SRGB_PRIMARIES, 1.8)) is not image
+    assert as_srgb(image, corpus.rgb_profile(corpus.SRGB_PRIMARIES, 2.2)) is image
+    assert as_srgb(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()) is image
+
+
+def test_a_picture_that_cannot_be_shown_as_rgb_is_refused(monkeypatch):
+    def fail(*_: object) -> None:
+        raise ValueError("conversion from LAB to RGB not supported")
+
+    data = encoded(scene(), "PNG")
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    monkeypatch.setattr(Image, "getmodebase", lambda _: "L")
+
+    assert check_image(data, MAX_PIXELS)[0] == Reason.FORMAT_NOT_ALLOWED
 
 
 def test_a_shortage_of_memory_is_not_taken_for_damage(monkeypatch):
