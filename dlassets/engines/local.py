@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as pads
     from deltalake import CommitProperties, DeltaTable
+    from duckdb import DuckDBPyConnection
 
     from dlassets.engines.base import Kernel, PandasFunction, Progress
 
@@ -79,13 +82,28 @@ class LocalRows(Rows):
         return LocalRows.of(self.arrow().select(list(columns)))
 
     def split_by_null(self, column: str) -> tuple[LocalRows, LocalRows]:
-        import pyarrow.compute as pc
+        """As Rows.split_by_null, in one pass: where the rows are a stream, the first of the two is one as well.
 
-        table = self.arrow()
-        if table[column].null_count == table.num_rows:  # nearly always so, and a filter would copy every byte
-            return LocalRows.of(table), LocalRows.of(table.slice(0, 0))
-        null = pc.is_null(table[column])
-        return LocalRows.of(table.filter(null)), LocalRows.of(table.filter(pc.invert(null)))
+        The second gathers, on the way, what is left out of the first; they are supposed to be few.
+        """
+        others: list[pa.RecordBatch] = []
+
+        def null() -> Iterator[pa.RecordBatch]:
+            for batch in self.batches():
+                missing = batch[column].is_null()
+                if missing.true_count < batch.num_rows:  # rarely so, and a filter copies every byte
+                    others.append(batch.filter(batch[column].is_valid()))
+                    yield batch.filter(missing)
+                else:
+                    yield batch
+
+        first = LocalRows(self.schema, null(), _same)
+
+        def rest() -> Iterator[pa.RecordBatch]:
+            first.arrow()  # goes through what nobody has gone through yet
+            yield from others
+
+        return first, LocalRows(self.schema, rest(), _same)
 
     def count(self) -> int:
         return int(self.arrow().num_rows)
@@ -100,12 +118,7 @@ class LocalEngine(Engine):
         return LocalRows.of(table)
 
     def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> LocalRows:
-        import duckdb
-
-        connection = duckdb.connect()
-        connection.execute("SET TimeZone = 'UTC'")
-        # delta-rs's MERGE writes string_view columns, which Arrow cannot compare with a filter pushed into the scan.
-        connection.execute("SET disabled_optimizers = 'filter_pushdown'")
+        connection = _duckdb().cursor()  # with names of its own
         for name, source in tables.items():
             connection.register(name, dataset_of(source) if isinstance(source, Snapshot) else source.arrow())
         reader = connection.sql(query).to_arrow_reader(SQL_BATCH_ROWS)
@@ -209,6 +222,18 @@ class LocalEngine(Engine):
         return LocalRows(schema, (batch for batch in scanner.to_batches() if batch.num_rows), compute)
 
 
+@functools.cache
+def _duckdb() -> DuckDBPyConnection:
+    """Return this process's DuckDB, which takes 10 ms to open."""
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    # delta-rs's MERGE writes string_view columns, which Arrow cannot compare with a filter pushed into the scan.
+    connection.execute("SET GLOBAL disabled_optimizers = 'filter_pushdown'")
+    return connection
+
+
 def _same(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
@@ -264,19 +289,24 @@ def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **option
     from deltalake import write_deltalake
 
     written = 0
+    raised: list[BaseException] = []
 
     def stream(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         nonlocal written
-        for batch in batches:
-            written += batch.num_rows
-            yield batch.select(table.names).cast(table.schema)
+        try:
+            for batch in batches:
+                written += batch.num_rows
+                yield batch.select(table.names).cast(table.schema)
+        except BaseException as error:
+            raised.append(error)
+            raise
 
     batches = _non_empty(rows)
     first = next(batches, None)
     if first is None and options["mode"] == "append":
         return Written(delta.version(), changed=False)
     source = stream(_chain(first, batches))
-    with explained(delta.table_uri):
+    with _as_raised(raised), explained(delta.table_uri):
         write_deltalake(
             delta,
             pa.RecordBatchReader.from_batches(table.schema, source),
@@ -286,6 +316,17 @@ def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **option
             **{name: value for name, value in options.items() if value is not None},
         )
     return Written(delta.version(), inserted=written)
+
+
+@contextmanager
+def _as_raised(raised: Sequence[BaseException]) -> Iterator[None]:
+    """Raise what the source of a write raised as it was: through delta-rs it comes as a text in an error of its own."""
+    try:
+        yield
+    except Exception:
+        if raised:
+            raise raised[0] from None
+        raise
 
 
 def _merge(rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
@@ -301,6 +342,7 @@ def _merge(rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
                 source_alias="source",
                 target_alias="target",
                 commit_properties=_commit_properties(commit),
+                streamed_exec=False,  # the source is in memory, and its range of keys tells which files to read
             )
             .when_matched_update_all()
             .when_not_matched_insert_all()
