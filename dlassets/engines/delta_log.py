@@ -132,6 +132,16 @@ def maintained(
     return Maintained(after.version(), *_live(before), *_live(after), len(sizes), sum(sizes))
 
 
+def has_small_files(uri: str, target_bytes: int) -> bool:
+    """Whether a partition of the table has two files below the target, which might be one."""
+    import pyarrow as pa
+
+    actions = pa.table(open_table(uri).get_add_actions(flatten=True))
+    files = zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True)
+    small = [path.rpartition("/")[0] for path, size in files if size < target_bytes]
+    return len(small) > len(set(small))
+
+
 def _live(delta: DeltaTable) -> tuple[int, int]:
     import pyarrow as pa
 

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Stream, Written
-from dlassets.engines.delta_log import commits, maintained, open_table, past_maintenance, refuse_overtaken
+from dlassets.engines.delta_log import (
+    commits,
+    has_small_files,
+    maintained,
+    open_table,
+    past_maintenance,
+    refuse_overtaken,
+)
 from dlassets.engines.files import FILE_KEY, read_files
 from dlassets.engines.storage import advice, filesystem_of
 from dlassets.errors import ConflictError, DlassetsError, SettingsError
@@ -174,6 +181,9 @@ class SparkEngine(Engine):
         sizes = {f"spark.databricks.delta.optimize.{name}FileSize": str(target_bytes) for name in ("min", "max")}
 
         def compact() -> None:
+            # Most tables need nothing on most nights, and Spark takes seconds to find that out.
+            if not z_order and not has_small_files(uri, target_bytes):
+                return
             with self._committing(table, uri, None), _settings(self.session, sizes):
                 self.session.sql(f"OPTIMIZE {_identifier(uri)}{clustered}").collect()
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from dlassets.cli import main
 from dlassets.engines.local import LocalEngine
-from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.snapshots import files_of, pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.resources.mlflow import MlflowResource
 from dlassets.settings import MaintenanceSettings
@@ -34,6 +34,7 @@ def test_the_pipeline_cares_for_every_table_and_says_what_it_did(tmp_path, photo
         pipelines = new_lake(tmp_path / "lake", instance, engine=engine, **SMALL_BATCHES)
         arrive(photos, pipelines)
         assert pipelines.run("ingest_pipeline").success
+        files = len(files_of(pin(pipelines.lake, "raw_images")))
         rows = get(LocalEngine(), pipelines.lake, "raw_images", "path, image_id")
 
         first = pipelines.run("maintenance_pipeline")
@@ -45,7 +46,8 @@ def test_the_pipeline_cares_for_every_table_and_says_what_it_did(tmp_path, photo
     care = cared_for(first)
     assert set(care) == set(TABLES)
     raw = care["raw_images"]
-    assert (raw["files_before"], raw["files_after"], raw["files_deleted"]) == (5, 1, 0)
+    assert (raw["files_before"], raw["files_after"], raw["files_deleted"]) == (files, 1, 0)
+    assert files >= 5
     assert raw["bytes_before"] > raw["bytes_after"] > 0
     assert raw["changed"] == "a new version"
     assert care["human_labels"]["changed"].startswith("nothing new")
