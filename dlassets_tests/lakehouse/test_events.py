@@ -159,12 +159,16 @@ def test_without_a_readable_state_everything_is_read_again(lake: Lake, manifest:
     assert manifest.listed_at is None
 
 
-@pytest.mark.parametrize("text", [line("b.jpg"), line("c.jpg") * 9])
-def test_a_file_that_was_replaced_is_read_from_its_start(lake: Lake, manifest: Manifest, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "paths"), [(line("b.jpg"), ("b.jpg",)), (line("b.jpg") + line("c.jpg") * 9, ("b.jpg", "c.jpg"))]
+)
+def test_a_file_that_was_replaced_is_read_from_its_start(
+    lake: Lake, manifest: Manifest, text: str, paths: tuple[str, ...]
+) -> None:
     file = write(lake, line("a.jpg") * 3)
     manifest.advance(manifest.pending().position)
     file.write_text(text)
-    assert manifest.pending().paths == (json.loads(text.splitlines()[0])["path"],)
+    assert manifest.pending().paths == paths
 
 
 def test_a_file_that_was_only_touched_is_not_read_again(lake: Lake, manifest: Manifest) -> None:

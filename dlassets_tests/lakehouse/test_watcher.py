@@ -13,7 +13,7 @@ import pytest
 from dlassets.lakehouse import watcher
 from dlassets.lakehouse.events import Manifest
 from dlassets.lakehouse.lake import Lake
-from dlassets.lakehouse.watcher import ZoneWatcher, can_be_watched
+from dlassets.lakehouse.watcher import FolderWatch, ZoneWatcher, can_be_watched
 from dlassets.settings import LandingZone
 
 ZONE = LandingZone(uri="new", labelled=False, pattern=r"\.jpg$")
@@ -225,7 +225,10 @@ def test_more_events_than_the_kernel_keeps_ask_for_a_listing(running: Watched, m
     until(lambda: "2.jpg" in running.noted())
 
 
-def test_what_has_happened_is_noted_when_the_watcher_stops(lake: Lake) -> None:
+def test_what_has_happened_is_noted_when_the_watcher_stops(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = FolderWatch.read
+    # Read at no other time, as if it all had happened in the last moment.
+    monkeypatch.setattr(FolderWatch, "read", lambda self, seconds: time.sleep(0.01) if seconds else read(self, 0))
     watched = Watched(lake)
     watched.folder.mkdir(parents=True)
     watched.watcher = ZoneWatcher(watched.manifest, str(watched.folder), ZONE.takes_in, 60, print, print)
