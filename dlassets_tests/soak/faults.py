@@ -36,11 +36,18 @@ DRIVER_STEPS = tuple(step for step in STEPS if step not in {"a file read", "in t
 
 
 class Killed(BaseException):
-    """The process would be dead: nothing may catch this."""
+    """The process would be dead."""
 
 
-def die() -> None:
-    raise Killed
+class Death:
+    """Kills in process. Whatever catches it, and goes on, dies at its next step."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self) -> None:
+        self.came = True
+        raise Killed
 
 
 @contextmanager
@@ -58,24 +65,30 @@ def modes_hold() -> Iterator[None]:
 
 
 @contextmanager
-def killed_at(engine: Engine, step: str, nth: int, kill: Kill = die) -> Iterator[None]:
-    """Have whatever runs on `engine` in here call `kill` when it reaches `step` for the n-th time."""
-    due = _nth(nth)
-    if step in WITHIN:
-        with _log_hidden(step.rsplit(maxsplit=1)[-1], due, kill):
-            yield
-        return
-    with at_step(engine, {step: lambda: kill() if due() else None}):
-        yield
+def killed_at(engine: Engine, step: str, nth: int, kill: Kill | None = None) -> Iterator[Death]:
+    """Have whatever runs on `engine` in here die, or call `kill`, when it reaches `step` for the n-th time."""
+    death, due = Death(), _nth(nth)
+
+    def reached(now: str) -> None:
+        if death.came or (now == step and due()):
+            (kill or death)()
+
+    with ExitStack() as patched:
+        patched.enter_context(_steps_told(engine, reached))
+        if step in WITHIN:
+            patched.enter_context(_log_hidden(step.rsplit(maxsplit=1)[-1], due, kill or death))
+        yield death
 
 
 @contextmanager
 def at_step(engine: Engine, steps: dict[str, Kill]) -> Iterator[None]:
     """Have each of these steps, whenever it is reached, call what is given for it; not those of WITHIN."""
+    with _steps_told(engine, lambda step: steps.get(step, _nothing)()):
+        yield
 
-    def reached(step: str) -> None:
-        steps.get(step, _nothing)()
 
+@contextmanager
+def _steps_told(engine: Engine, reached: Callable[[str], None]) -> Iterator[None]:
     with ExitStack() as patched:
 
         def patch(owner: Any, name: str, before: str = "", after: str = "") -> None:
