@@ -20,22 +20,39 @@ if TYPE_CHECKING:
 FILE_KEY = ("path", "modificationTime", "length")
 
 
+class PartlyListedError(DlassetsError):
+    """Some folders of a landing zone could not be listed. `listing` is what could."""
+
+    def __init__(self, message: str, listing: pa.Table) -> None:
+        super().__init__(message)
+        self.listing = listing
+
+
 def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
     """Return path, modificationTime and length of every file of a zone that its pattern takes in.
 
-    Raises DlassetsError where the zone is not there or cannot be listed. In object storage a folder that nothing lies
-    in is not there, and that is no error.
+    Raises DlassetsError where the zone is not there or cannot be listed, PartlyListedError where that is so of some
+    folders in it. In object storage a folder that nothing lies in is not there, and that is no error.
     """
     filesystem, folder = filesystem_of(uri)
-    found = _stored(filesystem, folder) if is_object_storage(uri) else list_local(folder)
+    failed: list[OSError] = []
+    found = _stored(filesystem, folder) if is_object_storage(uri) else list_local(folder, failed)
     try:
-        return _listing([(f"{name}/{path}", time, size) for path, time, size in found if zone.takes_in(path)])
+        listing = _listing([(f"{name}/{path}", time, size) for path, time, size in found if zone.takes_in(path)])
     except FileNotFoundError as error:
         raise DlassetsError(
             f"The landing zone {name!r} is not there: {uri}. Create the folder, or change landing.{name}.uri."
         ) from error
     except OSError as error:
         raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be listed: {advice(uri, error)}") from error
+    if failed:
+        raise PartlyListedError(
+            f"{len(failed)} folders of the landing zone {name!r} cannot be listed, such as {failed[0].filename}: "
+            f"{failed[0].strerror}. Let this user read them, or hide them by a name that begins with a dot; all else "
+            "is taken in.",
+            listing,
+        )
+    return listing
 
 
 def _stored(filesystem: pafs.FileSystem, folder: str) -> Iterator[tuple[str, int, int]]:

@@ -40,28 +40,30 @@ class _Folder:
         return False
 
 
-def list_local(folder: str) -> Iterator[tuple[str, int, int]]:
+def list_local(folder: str, failed: list[OSError]) -> Iterator[tuple[str, int, int]]:
     """Yield path within `folder`, time of the last change (nanoseconds) and size of every file below it, in no order.
 
     Paths are text, as `carried` makes it. Links are followed, to files and to folders, but not into a folder that the
     way there leads through; a link that leads nowhere is left out, as is what is no regular file. Names that begin
-    with a dot or an underscore are hidden, and hidden folders not entered. What vanishes meanwhile is left out. Raises
-    OSError for a folder (the first one as well, FileNotFoundError included) that cannot be listed: it must not look
-    empty.
+    with a dot or an underscore are hidden, and hidden folders not entered. What vanishes meanwhile is left out. What
+    cannot be listed below is told in `failed`, since it must not look empty; raises OSError where `folder` itself
+    cannot be.
     """
     waiting = [_Folder(folder, "", _identity(os.stat(folder)), None)]  # noqa: PTH116 (a Path costs, and knows no bytes)
     while waiting:
         current = waiting.pop()
         try:
             entries = os.scandir(current.path)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
             if current.parent is None:
                 raise
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                failed.append(error)
             continue
         with entries:
             for entry in entries:
                 name = entry.name
-                status = None if name[0] in _HIDDEN else _status(entry)
+                status = None if name[0] in _HIDDEN else _status(entry, failed)
                 if status is None:
                     continue
                 relative = current.relative + (name if name.isascii() else carried(os.fsencode(name)))
@@ -85,12 +87,12 @@ def local_state(path: str) -> tuple[int, int] | None:
     return (status.st_mtime_ns, status.st_size) if S_ISREG(status.st_mode) else None
 
 
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+def _status(entry: os.DirEntry[str], failed: list[OSError]) -> os.stat_result | None:
     try:
         return entry.stat()
     except OSError as error:
         if error.errno not in _LEADS_NOWHERE:
-            raise
+            failed.append(error)
         return None
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction
-from dlassets.engines.files import list_files, look_at, micro_batches
-from dlassets.errors import DlassetsError
+from dlassets.engines.files import PartlyListedError, list_files, look_at, micro_batches
+from dlassets.errors import ConflictError, DlassetsError
 from dlassets.images.folders import folder_of
 from dlassets.images.validate import validate_files
 from dlassets.lakehouse.content import Keeper
@@ -70,7 +70,7 @@ def ingest(
 ) -> Ingested:
     """Take in every new or changed file of the landing zones (of all, by default), and note those that are gone.
 
-    Raises DlassetsError where a zone cannot be listed: the others are taken in first.
+    Raises DlassetsError where a zone, or a part of one, cannot be listed: all else is taken in first.
     """
     done = Ingested()
     problems = []
@@ -92,7 +92,8 @@ def ingest(
             problems.append(error)
         done.zones[name] = done.images + done.replaced - before
     if problems:
-        raise type(problems[0])("\n".join(map(str, problems))) from problems[0]
+        kind = ConflictError if all(isinstance(problem, ConflictError) for problem in problems) else DlassetsError
+        raise kind("\n".join(map(str, problems))) from problems[0]
     return done
 
 
@@ -138,7 +139,11 @@ class Intake:
             manifest.advance(pending.position)
 
     def _take_in_all(self) -> None:
-        listing = list_files(self.name, self.zone, self.uri)
+        try:
+            listing = list_files(self.name, self.zone, self.uri)
+        except PartlyListedError as error:  # what has gone cannot be told then
+            self.take_in(error.listing)
+            raise
         self.take_in(listing)
         self._note(listing)
 

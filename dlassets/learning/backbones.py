@@ -34,7 +34,7 @@ Runtime = Literal["auto", "openvino", "torch"]
 Features = npt.NDArray[np.float32]
 
 # To be raised whenever decode_rgb, resize_center_crop or the normalisation give other numbers.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 
 # Every inference has this many images, the last ones padded: the compiled shape is one, and an image's features do
 # not depend on what it was batched with.

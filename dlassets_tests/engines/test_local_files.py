@@ -52,15 +52,15 @@ def tree(folder: Path, *names: str) -> Path:
     return folder
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path for path, _, _ in list_local(str(folder)))
+def names(folder: Path, failed: list[OSError] | None = None) -> list[str]:
+    return sorted(path for path, _, _ in list_local(str(folder), [] if failed is None else failed))
 
 
 def test_a_file_has_its_path_its_time_to_the_nanosecond_and_its_size(tmp_path):
     tree(tmp_path, "top.jpg", "001.a/one.jpg", "001.a/deep/two.jpg")
     os.utime(tmp_path / "top.jpg", ns=(1, 1_700_000_000_123_456_789))
 
-    found = {path: (time, size) for path, time, size in list_local(str(tmp_path))}
+    found = {path: (time, size) for path, time, size in list_local(str(tmp_path), [])}
 
     assert found.keys() == {"top.jpg", "001.a/one.jpg", "001.a/deep/two.jpg"}
     assert found["top.jpg"] == (1_700_000_000_123_456_789, 7)
@@ -74,7 +74,7 @@ def test_it_finds_what_arrow_finds(photos):
     infos = pafs.LocalFileSystem().get_file_info(pafs.FileSelector(str(photos), recursive=True))
     expected = [(os.path.relpath(i.path, photos), i.mtime_ns, i.size) for i in infos if i.type == pafs.FileType.File]
 
-    assert sorted(list_local(str(photos))) == sorted(expected)
+    assert sorted(list_local(str(photos), [])) == sorted(expected)
 
 
 def test_odd_names_of_files_and_folders_come_as_text_and_lead_back_to_the_file(tmp_path):
@@ -88,7 +88,7 @@ def test_odd_names_of_files_and_folders_come_as_text_and_lead_back_to_the_file(t
             file.write_bytes(path)
             expected.add(path)
 
-    listed = [path for path, _, _ in list_local(str(tmp_path))]
+    listed = [path for path, _, _ in list_local(str(tmp_path), [])]
 
     assert pa.array(listed, pa.string()).to_pylist() == listed
     assert {on_disk(path) for path in listed} == expected
@@ -184,7 +184,7 @@ def test_a_hundred_folders_deep(tmp_path):
 
 def test_what_vanishes_while_it_is_listed_is_left_out(tmp_path):
     tree(tmp_path, "sub/a.jpg", *[f"{i}.jpg" for i in range(9)])
-    found = list_local(str(tmp_path))
+    found = list_local(str(tmp_path), [])
     first = next(found)[0]
     for i in range(9):
         (tmp_path / f"{i}.jpg").unlink()
@@ -196,7 +196,7 @@ def test_what_vanishes_while_it_is_listed_is_left_out(tmp_path):
 
 def test_a_folder_that_becomes_a_file_meanwhile_is_left_out(tmp_path):
     tree(tmp_path, "0.jpg", "sub/a.jpg")
-    found = list_local(str(tmp_path))
+    found = list_local(str(tmp_path), [])
     next(found)
     shutil.rmtree(tmp_path / "sub")
     (tmp_path / "sub").touch()
@@ -204,28 +204,35 @@ def test_a_folder_that_becomes_a_file_meanwhile_is_left_out(tmp_path):
     assert [path for path, _, _ in found if path != "sub"] == []
 
 
-def test_a_folder_that_cannot_be_listed_is_an_error_and_not_empty(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_told_and_the_others_are_listed(tmp_path, monkeypatch):
     tree(tmp_path, "open/a.jpg", "shut/b.jpg")
+    refuse(monkeypatch, "shut")
+    failed: list[OSError] = []
+
+    assert names(tmp_path, failed) == ["open/a.jpg"]
+    assert [str(error.filename) for error in failed] == [str(tmp_path / "shut")]
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have a folder refuse to be listed, to root as well."""
     scandir = os.scandir
 
     def refusing(path):
-        if path.endswith("shut"):
+        if path.endswith(name):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
 
-    with pytest.raises(PermissionError, match="shut"):
-        names(tmp_path)
-
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is shut for root")
-def test_a_folder_without_permission_is_an_error(tmp_path):
+def test_a_folder_without_permission_is_told(tmp_path):
     tree(tmp_path, "shut/b.jpg")
     (tmp_path / "shut").chmod(0)
+    failed: list[OSError] = []
     try:
-        with pytest.raises(PermissionError):
-            names(tmp_path)
+        assert names(tmp_path, failed) == []
+        assert failed
     finally:
         (tmp_path / "shut").chmod(0o700)
 

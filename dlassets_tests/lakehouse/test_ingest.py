@@ -14,6 +14,7 @@ from dlassets.lakehouse.ingest import Ingested, ingest, waiting_files
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.settings import IngestSettings, Settings
+from dlassets_tests.engines.test_local_files import refuse
 
 
 def photo(shade: int = 128, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -258,6 +259,20 @@ def test_a_missing_zone_is_named_and_the_others_still_come_in(
         ingest(engine, lake, settings, {})
 
     assert rows(engine, lake, "raw_images", "path") == [("unlabeled/2026/01/d.jpg",)]
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_all_else_comes_in(
+    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(LocalEngine(), lake, settings, {})
+    put(landing / "labeled/012.dog/new.jpg", photo(61))
+    refuse(monkeypatch, "001.cat")
+
+    with pytest.raises(DlassetsError, match=r"1 folders of the landing zone 'labeled' cannot be listed.*001\.cat"):
+        ingest(LocalEngine(), lake, settings, {})
+
+    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 5
+    assert deleted(LocalEngine(), lake) == {}
 
 
 def test_an_empty_zone_is_no_error(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:

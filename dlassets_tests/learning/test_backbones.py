@@ -137,7 +137,7 @@ def test_the_feature_version_is_known_without_torch_and_openvino(tmp_path):
         f"print(feature_version({NAME!r}), {{'torch', 'timm', 'openvino', {package!r}}} & {{*sys.modules}})"
     )
 
-    assert python(code, tmp_path) == "efficientnet_lite0-579344248a93-p1 set()"
+    assert python(code, tmp_path) == "efficientnet_lite0-579344248a93-p2 set()"
 
 
 def test_auto_is_openvino_and_torch_where_openvino_does_not_import(openvino, monkeypatch, caplog):
