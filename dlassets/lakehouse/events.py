@@ -304,17 +304,22 @@ class _Confined:
             raise ValueError("not a JSON object")  # noqa: TRY004 - what is wrong with a line is a ValueError
         found = []
         for location in _locations(event):
-            path = self._relative(location)
+            path = self._relative(location, may_lie_elsewhere="path" not in event)
             if path and not is_hidden(path) and self._takes_in(path):
                 found.append(path)
         return found
 
-    def _relative(self, location: str) -> str | None:
-        """Return the path within the zone, or None for a folder."""
+    def _relative(self, location: str, *, may_lie_elsewhere: bool) -> str | None:
+        """Return the path within the zone, or None for a folder.
+
+        A store tells of whole buckets, so what it tells of another folder is None too; a producer's line is wrong then.
+        """
         location.encode()  # a name that is no Unicode could not be written to a table: a ValueError
         if location.startswith(("/", "file:/")) or is_uri(location):
             whole = _canonical(location, is_folder=False)
             folder = next((folder for folder in self._folders if whole.startswith(folder + "/")), None)
+            if folder is None and may_lie_elsewhere:
+                return None
             if folder is None:
                 raise ValueError("not in this landing zone")
             location = whole[len(folder) + 1 :]

@@ -132,6 +132,7 @@ class Intake:
             position, started = manifest.end(), dt.datetime.now(dt.UTC)
             self._take_in_all()
             manifest.advance(position, listed_at=started)
+            manifest.tidy()
         elif pending:
             present, gone = look_at(self.name, self.uri, pending.paths)
             self.take_in(present)

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.25
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0
 CHAMPION_SECONDS = 2.0
-TIDY_SECONDS = 3600.0
 
 _DONE_WORDS = {
     IMAGE_PROFILES.name: "profiled",
@@ -166,7 +165,6 @@ class _Zone:
     due: float = 0.0
     failures: int = 0
     said: str | None = None
-    tidied: float = 0.0
     watcher: ZoneWatcher | None = None
     has_streams: bool = False
     stream: Stream | None = None
@@ -309,7 +307,6 @@ class _Loop:
         files = Ingested()
         take_in(Intake(self._engine, self._lake, self._settings, zone.name, zone.zone, origin.as_dict(), files))
         readable = time.monotonic()
-        self._tidy(zone)
         steps: Sequence[Step] = ()
         try:
             steps = self._then() if self._then is not None else ()
@@ -320,11 +317,6 @@ class _Loop:
             zone.due = time.monotonic() + (zone.seconds_between if not zone.stream_failures else _wait(zone))
         latency = None if since is None else readable - since
         return Batch(zone.name, files, origin, steps, time.monotonic() - started, latency)
-
-    def _tidy(self, zone: _Zone) -> None:
-        if zone.zone.discovery == "events" and time.monotonic() - zone.tidied > TIDY_SECONDS:
-            zone.tidied = time.monotonic()
-            Manifest.of(self._lake, zone.name, zone.zone).tidy()
 
     def _failed(self, zone: _Zone, error: Exception) -> None:
         zone.failures += 1
