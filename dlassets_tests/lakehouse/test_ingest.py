@@ -128,6 +128,7 @@ def test_a_mended_file_comes_in(lake: Lake, settings: Settings, landing: Path) -
     assert ingest(engine, lake, settings, {}).images == 1
 
 
+@pytest.mark.spark
 def test_a_lake_moves_from_one_engine_to_the_other_midway(
     local_engine: Engine, spark_engine: Engine, lake: Lake, settings: Settings, landing: Path
 ) -> None:
