@@ -146,7 +146,7 @@ class Loop:
 
 
 def test_what_depended_on_overwritten_bytes_follows_the_new(engine: Engine, lake: Lake) -> None:
-    loop = Loop(engine, lake)
+    loop = Loop(EMBEDDED, lake)
     loop.put("labeled/001.cat/a.png", 10)
     loop.put("unlabeled/b.png", 20)
     loop.put("unlabeled/copy of b.png", 20)
@@ -158,6 +158,7 @@ def test_what_depended_on_overwritten_bytes_follows_the_new(engine: Engine, lake
     assert loop.column("image_profiles", "image_id") == sorted(map(image_id, (10, 20)))
     assert loop.column("image_features", "image_id") == sorted(map(image_id, (10, 20)))
 
+    loop.engine = engine
     loop.put("labeled/001.cat/a.png", 11, minutes=1)
     loop.put("unlabeled/b.png", 21, minutes=1)
     loop.take_in()
@@ -178,11 +179,12 @@ def test_what_depended_on_overwritten_bytes_follows_the_new(engine: Engine, lake
 
 
 def test_people_decide_a_conflict_and_their_answer_holds_for_every_path(engine: Engine, lake: Lake) -> None:
-    loop = Loop(engine, lake, "ask")
+    loop = Loop(EMBEDDED, lake, "ask")
     loop.put("labeled/001.cat/a.png", 10)
     loop.put("labeled/012.dog/b.png", 20)
     loop.take_in()
     assert loop.learn() == {"labeled/001.cat/a.png": 1, "labeled/012.dog/b.png": 12}
+    loop.engine = engine
     loop.put("labeled/012.dog/a too.png", 10)
     loop.take_in()
     assert loop.learn() == {"labeled/012.dog/b.png": 12}
@@ -203,6 +205,7 @@ def test_people_decide_a_conflict_and_their_answer_holds_for_every_path(engine: 
     ]
     assert loop.learn() == {"labeled/001.cat/a.png": 12, "labeled/012.dog/b.png": 12}
     assert loop.column("label_requests", "status") == ["answered"]
+    loop.engine = EMBEDDED
     loop.put("labeled/001.cat/a third.png", 10)
     loop.take_in()
     loop.score()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.lakehouse.labels import labels_in_force
-from dlassets.lakehouse.snapshots import provenance_of
+from dlassets.lakehouse.snapshots import provenance_of, row_count
 from dlassets.lakehouse.tables import TRAINING_SET
 from dlassets.settings import LabelSettings
 
@@ -40,6 +40,8 @@ def build_training_set(
         """,  # noqa: S608 - feature_version is this project's own constant
         {"labeled_images": labeled_images, "image_features": image_features},
     ).arrow()
+    if not rows.num_rows and not row_count(training_set):  # Delta on Spark writes no commit for that
+        return Written(training_set.version, changed=False)
     fingerprint = _fingerprint(rows, feature_version)
     if provenance_of(training_set).get(FINGERPRINT) == fingerprint:
         return Written(training_set.version, changed=False)

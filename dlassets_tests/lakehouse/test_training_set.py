@@ -98,3 +98,7 @@ def test_of_different_labels_the_oldest_counts_where_the_setting_says_so(engine:
         ("labeled/b.jpg", 12, "class 12"),
         ("labeled/older.jpg", 7, "class 7"),
     ]
+
+
+def test_nothing_to_learn_from_is_not_written(engine: Engine, lake: Lake) -> None:
+    assert build(engine, lake) == Written(0, changed=False)
