@@ -40,6 +40,7 @@ NAMES = (
     "-- ; DROP TABLE raw_images.jpg",
     "x" * 251 + ".jpg",
     "null",
+    "no text ‰FF‰80.jpg",  # as tables have it: these bytes are no UTF-8
     # No zone looks at these.
     ".hidden.jpg",
     "_temporary/part.jpg",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from unittest import mock
 
 from dlassets.engines import files
 from dlassets.engines.base import Engine
+from dlassets.engines.local_files import on_disk
 from dlassets.lakehouse import events, ingest
 from dlassets.lakehouse.events import Manifest
 
@@ -53,14 +55,14 @@ class Death:
 @contextmanager
 def modes_hold() -> Iterator[None]:
     """Have a file that nobody may read be refused to the superuser as well, whom tests often are."""
-    real = files.read_bytes
+    real = files._opened
 
-    def read_bytes(filesystem: Any, path: str) -> bytes:
-        if not Path(path).stat().st_mode & 0o444:
+    def opened(filesystem: Any, path: str) -> Any:
+        if not Path(os.fsdecode(on_disk(path))).stat().st_mode & 0o444:
             raise PermissionError(13, "Permission denied", path)
         return real(filesystem, path)
 
-    with mock.patch.object(files, "read_bytes", read_bytes):
+    with mock.patch.object(files, "_opened", opened):
         yield
 
 
@@ -105,7 +107,7 @@ def _steps_told(engine: Engine, reached: Callable[[str], None]) -> Iterator[None
 
         patch(ingest, "list_files", after="a zone listed")
         patch(ingest, "look_at", after="a zone listed")
-        patch(files, "read_bytes", before="a file read")
+        patch(files, "_opened", before="a file read")
         patch(ingest, "validate_files", before="in the kernel")
         patch(Manifest, "advance", "before the state of events", "after the state of events")
         patch(events.os, "replace", before="before a rename")

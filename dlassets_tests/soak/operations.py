@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -303,14 +304,18 @@ def failure(setting: Setting, seed: int, places: Places) -> Exception | None:
     return None
 
 
-def shortest(setting: Setting, seed: int, places: Places) -> tuple[Places, Exception | None]:
-    """Return the places of a sequence that still goes wrong, and how; None where it does not, run once more."""
+def shortest(setting: Setting, seed: int, places: Places, seconds: float = 300) -> tuple[Places, Exception | None]:
+    """Return the fewest places of a sequence that are found, in so much time, to go wrong still, and how.
+
+    None where the sequence does not, run once more.
+    """
+    ends = time.monotonic() + seconds
 
     error, size = failure(setting, seed, places), len(places)
     while error is not None and size > 1:
         size = (size + 1) // 2
         start = 0
-        while start < len(places):
+        while start < len(places) and time.monotonic() < ends:
             without = [*places[:start], *places[start + size :]]
             if found := failure(setting, seed, without):
                 places, error = without, found

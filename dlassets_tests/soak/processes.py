@@ -142,7 +142,7 @@ def _forked(job: Job) -> tuple[int, int]:
 
 def _ingest(job: Job) -> Ingested:
     settings, engine = Settings.model_validate_json(job.settings), LocalEngine()
-    run = functools.partial(ingest, engine, Lake.at(settings.root), settings, {})
+    run = functools.partial(ingest, engine, Lake.at(settings.root), settings, {"run_id": str(os.getpid())})
     with modes_hold():
         if job.step is None:
             return run()

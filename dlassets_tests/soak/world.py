@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from urllib.parse import quote
 
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.engines.local import LocalEngine, dataset_of
+from dlassets.engines.local_files import on_disk
 from dlassets.errors import ConflictError
 from dlassets.lakehouse.events import Manifest
 from dlassets.lakehouse.ingest import Ingested, ingest, listing_due
@@ -91,7 +93,10 @@ class World:
         self._columns: set[str] = set()
         tally.worlds += 1
         for zone in ZONES:
-            Path(self.lake.zone(zone)).mkdir(parents=True)
+            folder = Path(self.lake.zone(zone))
+            folder.mkdir(parents=True)
+            (folder / "loop").symlink_to(".")
+            (folder / "dangling.jpg").symlink_to("nowhere")
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -192,7 +197,7 @@ class World:
         self._untold.append(path)
 
     def _place(self, path: str) -> Path:
-        return Path(self.lake.zone(path))
+        return Path(os.fsdecode(on_disk(self.lake.zone(path))))
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -222,7 +227,7 @@ class World:
         zone, _, within = path.partition("/")
         if self.model.events[zone].files.get("producer", EventFile()).half is not None:
             return
-        place = str(self._place(path))
+        place = self.lake.zone(path)
         said = (
             {"path": within},
             {"path": place, "event": "deleted"},
@@ -343,7 +348,7 @@ class World:
         self._did("ingest")
         outcome, before = self.model.ingested(), self._versions()
         with modes_hold():
-            done = ingest(self.engine, self.lake, self.settings, {})
+            done = ingest(self.engine, self.lake, self.settings, said())
         self._compare(outcome, before, done)
 
     def ingest_killed(self, step: str, nth: int) -> bool:
@@ -353,7 +358,7 @@ class World:
         done = None
         with modes_hold(), killed_at(self.engine, step, nth) as death:
             try:
-                done = ingest(self.engine, self.lake, self.settings, {})
+                done = ingest(self.engine, self.lake, self.settings, said())
             except BaseException:
                 # What passes through Arrow and delta-rs comes out as an error of theirs.
                 if not death.came:
@@ -387,15 +392,15 @@ class World:
 
         def meet() -> None:
             with suppress(threading.BrokenBarrierError):
-                barrier.wait(timeout=0.5)
+                barrier.wait(timeout=10 if self.engine.name == "spark" else 0.5)
 
         def run(engine: Engine) -> Ingested | ConflictError:
             try:
-                return ingest(engine, self.lake, self.settings, {})
+                return ingest(engine, self.lake, self.settings, said())
             except ConflictError as error:
                 return error
 
-        engines = LocalEngine(), LocalEngine()
+        engines = self.engine, LocalEngine()
         steps = {step: meet for step in faults.COMMITS if step.startswith("before")}
         with modes_hold(), at_step(engines[0], steps), at_step(engines[1], steps), ThreadPoolExecutor(2) as pool:
             self._both(outcome, list(pool.map(run, engines)))
@@ -442,7 +447,7 @@ class World:
                     self.write(path, content)
 
         with modes_hold(), at_step(self.engine, {"a file read": change_file}):
-            ingest(self.engine, self.lake, self.settings, {})
+            ingest(self.engine, self.lake, self.settings, said())
         if touched:
             self.tally.faults[f"a file {change} while it is taken in"] += 1
         self._finish(outcome, loose=touched)
@@ -469,7 +474,7 @@ class World:
 
         with modes_hold(), ThreadPoolExecutor(2) as pool:
             caring = pool.submit(care)
-            ingesting = pool.submit(ingest, self.engine, self.lake, self.settings, {})
+            ingesting = pool.submit(ingest, self.engine, self.lake, self.settings, said())
             caring.result()
             self._counted(outcome, ingesting.result())
         self._finish(outcome)
@@ -599,6 +604,11 @@ class World:
     def _must(self, holds: bool, otherwise: str) -> None:
         if not holds:
             raise MismatchError("\n".join((otherwise, f"With {self.model.options}, after:", *self.log)))
+
+
+def said() -> dict[str, str]:
+    """What an ingest says of itself: the name of its run, that no other has."""
+    return {"run_id": uuid.uuid4().hex}
 
 
 def _milliseconds(time: Any) -> int:
