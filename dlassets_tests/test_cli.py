@@ -119,4 +119,4 @@ main()
     assert said.startswith("error: ingested_files: ")
     assert "raw_images/ could not be written" in said
     assert "File too large" in said
-    assert "Check that the place is there, has room and is yours to write, then run again" in said
+    assert "Check that the place exists, has room and is yours to write. Then run again" in said

@@ -35,7 +35,7 @@ COMPARED = {
 # The functions before or after which the power goes, in the order in which a run gets to them.
 KILLS = [
     ("dlassets.demo.photos", "_copy", "after", 9),
-    ("dlassets.lakehouse.ingest", "_write_images", "after", 1),
+    ("dlassets.lakehouse.ingest.Intake", "_take_in_batch", "after", 1),
     ("dlassets.registry.lifecycle", "register", "after", 1),
     ("dlassets.labeling.folder.FolderService", "_lay_out", "after", 1),
     ("dlassets.demo.annotator", "_move", "after", 2),
