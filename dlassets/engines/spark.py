@@ -259,6 +259,8 @@ class SparkEngine(Engine):
             return Written(delta.version(), changed=False)
         with self._committing(table, uri, commit):
             frame.write.format("delta").mode(mode).options(**options).save(_spark_uri(uri))
+        if not number and open_table(uri).version() == delta.version():  # nothing in place of nothing
+            return Written(delta.version(), changed=False)
         return Written(_landed(uri, delta.version(), commit), inserted=number)
 
     @contextmanager

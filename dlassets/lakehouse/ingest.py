@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Transaction
+from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Transaction
 from dlassets.engines.files import PartlyListedError, list_files, look_at, micro_batches
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.images.folders import folder_of
@@ -152,13 +152,13 @@ class Intake:
         """Take in those of the listed files that are new or changed, in micro-batches."""
         if not listing.num_rows:
             return
-        limits = self.settings.ingest.files_per_batch, self.settings.ingest.bytes_per_batch
+        most_files, most_bytes = self.settings.ingest.files_per_batch, self.settings.ingest.bytes_per_batch
         raw, refused = self._pinned()
         new = self._new(listing, raw, refused)
         self._compared_with = raw.version, refused.version
         # Apart, so that batches without a changed file are plain appends.
-        for replaces in (False, True):
-            for batch in micro_batches(_where(new, "replaces", replaces), *limits):
+        for replaces, most in ((False, most_files), (True, min(most_files, REPLACED_AT_ONCE))):
+            for batch in micro_batches(_where(new, "replaces", replaces), most, most_bytes):
                 replanned(functools.partial(self._take_in_batch, batch))
 
     def _pinned(self) -> tuple[Snapshot, Snapshot]:

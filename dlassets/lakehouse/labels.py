@@ -11,15 +11,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
+from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Rows, Snapshot, Written
 from dlassets.images.folders import folder_label
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import LABELED_IMAGES
 from dlassets.settings import LabelSettings, LandingZone, SplitSettings
-
-# Paths that one `replace` names. What names them is an expression: it costs the square of their number, and with some
-# 50,000 delta-rs ends the process (a stack overflow).
-PATHS_PER_COMMIT = 1000
 
 # SQL over `labeled_images`: the images that carry different labels under different paths.
 CONFLICTS = "SELECT image_id FROM labeled_images GROUP BY image_id HAVING MIN(label) <> MAX(label)"
@@ -124,8 +120,8 @@ def update_labels(
     written = engine.merge(changed, LABELED_IMAGES, labeled_images.uri, commit)
     paths = unsaid.select(["path"]).arrow()["path"].to_pylist()
     nothing = engine.rows(LABELED_IMAGES.schema.empty_table())
-    for start in range(0, len(paths), PATHS_PER_COMMIT):
-        where = {"path": paths[start : start + PATHS_PER_COMMIT]}
+    for start in range(0, len(paths), REPLACED_AT_ONCE):
+        where = {"path": paths[start : start + REPLACED_AT_ONCE]}
         removed = engine.replace(nothing, LABELED_IMAGES, labeled_images.uri, commit, where)
         written = replace(written, version=removed.version, changed=True)
     return written

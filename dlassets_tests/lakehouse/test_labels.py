@@ -265,7 +265,7 @@ def test_a_file_s_new_time_is_the_label_s(engine: Engine, lake: Lake, settings: 
 def test_many_labels_go_a_part_at_a_time(
     local_engine: Engine, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlassets.lakehouse.labels.PATHS_PER_COMMIT", 2)
+    monkeypatch.setattr("dlassets.lakehouse.labels.REPLACED_AT_ONCE", 2)
     put(local_engine, lake, "raw_images", *(photo(f"labeled/001.cat/{number}.jpg") for number in range(5)))
     update(local_engine, lake, settings)
     plain = settings.landing["labeled"].model_copy(update={"labelled": False})

@@ -189,7 +189,7 @@ def test_events_that_another_reader_took_too_soon_are_noted_again(
 def test_many_files_are_looked_at_again_a_part_at_a_time(
     lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine, "PATHS_PER_COMMIT", 2)
+    monkeypatch.setattr(quarantine, "REPLACED_AT_ONCE", 2)
     for number in range(4):
         put(landing / f"unlabeled/{number}.jpg", b"")
     engine = EMBEDDED
