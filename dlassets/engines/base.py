@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # The Delta commit's own field for what a writer wants to say, read and written by both engines.
 COMMIT_FIELD = "userMetadata"
 
-# Values that one `replace` may name. What names them is an expression: it costs the square of their number, and with some
-# 50,000 delta-rs ends the process (a stack overflow).
+# Values that one `replace` may name. What names them is an expression: it costs the square of their number, and with
+# some 50,000 delta-rs ends the process (a stack overflow).
 REPLACED_AT_ONCE = 1000
 
 
@@ -163,8 +163,8 @@ class Engine(ABC):
     ) -> Written:
         """Put the rows in place of those whose columns are among `where`'s values (of all, by default), in one commit.
 
-        `{"path": [...]}` replaces these paths, REPLACED_AT_ONCE of them at most; new rows must be among them too. Raises
-        ConflictError as `append` does.
+        `{"path": [...]}` replaces these paths, REPLACED_AT_ONCE of them at most; new rows must be among them too.
+        Raises ConflictError as `append` does.
         """
 
     @abstractmethod
