@@ -5,6 +5,7 @@ import hashlib
 from typing import Any
 
 from dlassets.engines.base import Commit, Engine
+from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
@@ -16,14 +17,19 @@ def image_id(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def put(engine: Engine, lake: Lake, table: str, *rows: dict[str, Any]) -> None:
-    """Append rows to a table of the lake."""
+def put(lake: Lake, table: str, *rows: dict[str, Any], engine: Engine | None = None) -> None:
+    """Append rows to a table of the lake: by the local engine unless it is the writing that matters.
+
+    Rows are the same whoever wrote them, and Spark takes a hundred times as long.
+    """
     import pyarrow as pa
 
     schema = TABLES[table].schema
     complete = [{field.name: row.get(field.name, _default(field)) for field in schema} for row in rows]
-    uri = pin(lake, table).uri
-    engine.append(engine.rows(pa.Table.from_pylist(complete, schema=schema)), TABLES[table], uri, Commit())
+    engine = engine or LocalEngine()
+    engine.append(
+        engine.rows(pa.Table.from_pylist(complete, schema=schema)), TABLES[table], pin(lake, table).uri, Commit()
+    )
 
 
 def get(engine: Engine, lake: Lake, table: str, columns: str = "*") -> list[dict[str, Any]]:

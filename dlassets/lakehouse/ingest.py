@@ -281,7 +281,9 @@ class Intake:
         ]
         if rows:
             noted = self.engine.rows(pa.Table.from_pylist(rows, schema=DELETED_FILES.schema))
-            self.engine.merge(noted, DELETED_FILES, deleted.uri, Commit(self.provenance))
+            # delta-rs alone would let two runs insert one path, where it has two quotes in a row.
+            note = Transaction(TRANSACTION, transaction_version(deleted, TRANSACTION) + 1)
+            self.engine.merge(noted, DELETED_FILES, deleted.uri, Commit(self.provenance, note))
         returned = sum(row["returned_at"] is not None for row in rows)
         self.done.returned += returned
         self.done.deleted += len(rows) - returned

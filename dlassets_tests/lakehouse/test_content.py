@@ -71,7 +71,8 @@ def test_the_same_rows_and_bytes_in_every_form(
     assert ingest(engine, lake, settings, {}).batches == 0
 
 
-def test_an_overwritten_photo_has_its_new_bytes(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:
+def test_an_overwritten_photo_has_its_new_bytes(lake: Lake, settings: Settings, landing: Path) -> None:
+    engine = LocalEngine()
     ingest(engine, lake, settings, {})
     put(landing / "unlabeled/2026/d.jpg", photo(99, (64, 64)))
 
@@ -81,8 +82,9 @@ def test_an_overwritten_photo_has_its_new_bytes(engine: Engine, lake: Lake, sett
 
 
 def test_a_photo_that_left_the_landing_zone_is_kept_unless_that_is_its_place(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path, storage: str
+    lake: Lake, settings: Settings, landing: Path, storage: str
 ) -> None:
+    engine = LocalEngine()
     ingest(engine, lake, settings, {})
     (landing / "unlabeled/2026/d.jpg").unlink()
     # Overwritten, and not yet taken in again: no longer the bytes that the row is about.

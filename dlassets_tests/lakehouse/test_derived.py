@@ -34,7 +34,6 @@ def lengths(batch: "pa.RecordBatch", *, version: str) -> "pa.RecordBatch":
 
 def photos(engine: Engine, lake: Lake, *names: str) -> None:
     put(
-        engine,
         lake,
         "raw_images",
         *({"path": f"zone/{name}", "image_id": image_id(name[0]), "content": name[0].encode() * 3} for name in names),

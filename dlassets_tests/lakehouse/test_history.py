@@ -97,7 +97,7 @@ def test_a_restored_table_has_the_rows_and_columns_it_had_as_a_new_version(engin
 
 
 def test_columns_added_since_come_back_when_the_table_is_next_pinned(engine: Engine, lake: Lake) -> None:
-    put(engine, lake, "raw_images", {"path": "z/a.jpg", "content": b"a"})
+    put(lake, "raw_images", {"path": "z/a.jpg", "content": b"a"})
     wide = raw_images_with(["camera"])
     evolve(lake, wide)
     now = table_of(lake, "raw_images")
@@ -106,7 +106,7 @@ def test_columns_added_since_come_back_when_the_table_is_next_pinned(engine: Eng
 
     # The files are the same, so nothing but a column of nulls would go: the table is left as it is.
     assert pin(lake, "raw_images") == now
-    put(engine, lake, "raw_images", {"path": "z/b.jpg", "content": b"b"})
+    put(lake, "raw_images", {"path": "z/b.jpg", "content": b"b"})
     now = table_of(lake, "raw_images")
     restore(now, whole_version(now, 1, 168))
     evolve(lake, wide)
@@ -129,8 +129,8 @@ def test_a_version_is_written_elsewhere_and_the_live_table_left_alone(
 ) -> None:
     from deltalake import DeltaTable
 
-    put(engine, lake, "raw_images", *({"path": f"z/{n}.jpg", "content": bytes([n]) * 100} for n in range(150)))
-    put(engine, lake, "raw_images", {"path": "z/later.jpg", "load_date": dt.date(2026, 3, 1)})
+    put(lake, "raw_images", *({"path": f"z/{n}.jpg", "content": bytes([n]) * 100} for n in range(150)))
+    put(lake, "raw_images", {"path": "z/later.jpg", "load_date": dt.date(2026, 3, 1)})
     now = table_of(lake, "raw_images")
 
     done = restore_to(whole_version(now, 1, 168), str(tmp_path / "as it was"))

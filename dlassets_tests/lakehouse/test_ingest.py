@@ -242,6 +242,28 @@ def test_what_another_run_refused_meanwhile_does_not_double(lake: Lake, settings
     assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 5
 
 
+def test_a_file_that_two_runs_at_once_find_gone_is_noted_once(
+    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deltalake.table import TableMerger
+
+    execute = TableMerger.execute
+
+    def overtaken(merger: TableMerger) -> object:
+        """Another run notes the same between this one's look at the table and its commit."""
+        monkeypatch.setattr(TableMerger, "execute", execute)
+        ingest(LocalEngine(), lake, settings, {})
+        return execute(merger)
+
+    put(landing / "unlabeled/two '' quotes.jpg", photo(70))
+    ingest(LocalEngine(), lake, settings, {})
+    (landing / "unlabeled/two '' quotes.jpg").unlink()
+    monkeypatch.setattr(TableMerger, "execute", overtaken)
+    ingest(LocalEngine(), lake, settings, {})
+
+    assert rows(LocalEngine(), lake, "deleted_files", "path") == [("unlabeled/two '' quotes.jpg",)]
+
+
 def test_a_run_that_is_always_overtaken_gives_up_and_says_so(lake: Lake, settings: Settings, landing: Path) -> None:
     class UnluckyEngine(LocalEngine):
         def append(self, *_rows_table_uri_commit):

@@ -57,7 +57,6 @@ def said(path: str, label: int, *, minutes: int = 0, status: str = "accepted", w
 @pytest.fixture
 def photos(engine: Engine, lake: Lake) -> None:
     put(
-        engine,
         lake,
         "raw_images",
         photo("labeled/001.cat/a.jpg"),
@@ -91,7 +90,6 @@ def test_a_folder_s_number_is_the_label_and_the_rest_its_name(engine: Engine, la
 @pytest.mark.usefixtures("photos")
 def test_a_person_s_newest_accepted_answer_wins(engine: Engine, lake: Lake, settings: Settings) -> None:
     put(
-        engine,
         lake,
         "human_labels",
         said("unlabeled/x/c.jpg", 12),
@@ -112,7 +110,7 @@ def test_a_person_s_newest_accepted_answer_wins(engine: Engine, lake: Lake, sett
 @pytest.mark.usefixtures("photos")
 def test_a_later_answer_updates_one_row_and_the_same_again_none(engine: Engine, lake: Lake, settings: Settings) -> None:
     update(engine, lake, settings)
-    put(engine, lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/d.jpg", 1))
+    put(lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/d.jpg", 1))
 
     merged = update(engine, lake, settings)
     again = update(engine, lake, settings)
@@ -123,8 +121,8 @@ def test_a_later_answer_updates_one_row_and_the_same_again_none(engine: Engine, 
 
 @pytest.mark.usefixtures("photos")
 def test_an_answer_holds_for_every_path_with_the_same_bytes(engine: Engine, lake: Lake, settings: Settings) -> None:
-    put(engine, lake, "raw_images", photo("unlabeled/y/copy.jpg", of="unlabeled/x/c.jpg"))
-    put(engine, lake, "human_labels", said("unlabeled/x/c.jpg", 1))
+    put(lake, "raw_images", photo("unlabeled/y/copy.jpg", of="unlabeled/x/c.jpg"))
+    put(lake, "human_labels", said("unlabeled/x/c.jpg", 1))
 
     update(engine, lake, settings)
 
@@ -134,7 +132,7 @@ def test_an_answer_holds_for_every_path_with_the_same_bytes(engine: Engine, lake
 
 
 def test_the_split_follows_the_hash_and_its_shares(engine: Engine, lake: Lake, settings: Settings) -> None:
-    put(engine, lake, "raw_images", *(photo(f"labeled/001.cat/{number}.jpg") for number in range(1000)))
+    put(lake, "raw_images", *(photo(f"labeled/001.cat/{number}.jpg") for number in range(1000)))
 
     update(engine, lake, settings)
 
@@ -159,7 +157,7 @@ def test_another_split_moves_the_rows_it_concerns(engine: Engine, lake: Lake, se
 
 @pytest.mark.usefixtures("photos")
 def test_the_label_rule_is_the_zone_s(engine: Engine, lake: Lake, settings: Settings) -> None:
-    put(engine, lake, "raw_images", photo("labeled/dog-7/e.jpg"))
+    put(lake, "raw_images", photo("labeled/dog-7/e.jpg"))
     zone = settings.landing["labeled"].model_copy(update={"label_rule": r"(?P<name>[a-z]+)-(?P<label>\d+)"})
 
     update(engine, lake, settings.model_copy(update={"landing": {"labeled": zone}}))
@@ -175,7 +173,7 @@ def images(engine: Engine, lake: Lake) -> dict[str, str]:
 def test_other_bytes_under_a_path_keep_no_answer_that_was_about_the_old(
     engine: Engine, lake: Lake, settings: Settings
 ) -> None:
-    put(engine, lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/c.jpg", 1))
+    put(lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/c.jpg", 1))
     update(engine, lake, settings)
     overwrite(engine, lake, photo("labeled/001.cat/a.jpg", of="new"))
     overwrite(engine, lake, photo("unlabeled/x/c.jpg", of="newer"))
@@ -197,7 +195,7 @@ def test_other_bytes_under_a_path_keep_no_answer_that_was_about_the_old(
 def test_new_bytes_that_were_answered_elsewhere_have_that_answer(
     engine: Engine, lake: Lake, settings: Settings
 ) -> None:
-    put(engine, lake, "human_labels", said("unlabeled/x/c.jpg", 1))
+    put(lake, "human_labels", said("unlabeled/x/c.jpg", 1))
     overwrite(engine, lake, photo("labeled/012.dog/b.jpg", of="unlabeled/x/c.jpg"))
 
     update(engine, lake, settings)
@@ -224,11 +222,11 @@ def test_labels_go_with_the_zone_s_being_labelled_and_stay_where_the_zone_is_tak
 @pytest.mark.usefixtures("photos")
 def test_a_photo_moved_to_another_folder_has_that_one_s_label(engine: Engine, lake: Lake, settings: Settings) -> None:
     old, new = "labeled/001.cat/a.jpg", "labeled/012.dog/a.jpg"
-    put(engine, lake, "raw_images", photo(new, of=old))
+    put(lake, "raw_images", photo(new, of=old))
     update(engine, lake, settings)
     assert (labels(engine, lake)[old][0], labels(engine, lake)[new][0]) == (1, 12)
 
-    put(engine, lake, "deleted_files", gone(old))
+    put(lake, "deleted_files", gone(old))
     update(engine, lake, settings)
 
     assert labels(engine, lake)[old] == labels(engine, lake)[new] == (12, "dog", "folder")
@@ -241,8 +239,8 @@ def test_a_photo_that_is_gone_keeps_its_label_and_one_that_is_back_its_own(
     local_engine: Engine, lake: Lake, settings: Settings
 ) -> None:
     copy = photo("labeled/012.dog/a.jpg", of="labeled/001.cat/a.jpg")
-    put(local_engine, lake, "raw_images", copy)
-    put(local_engine, lake, "deleted_files", gone("labeled/012.dog/b.jpg"), gone("labeled/001.cat/a.jpg", back=True))
+    put(lake, "raw_images", copy)
+    put(lake, "deleted_files", gone("labeled/012.dog/b.jpg"), gone("labeled/001.cat/a.jpg", back=True))
 
     update(local_engine, lake, settings)
 
@@ -266,7 +264,7 @@ def test_many_labels_go_a_part_at_a_time(
     local_engine: Engine, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dlassets.lakehouse.labels.REPLACED_AT_ONCE", 2)
-    put(local_engine, lake, "raw_images", *(photo(f"labeled/001.cat/{number}.jpg") for number in range(5)))
+    put(lake, "raw_images", *(photo(f"labeled/001.cat/{number}.jpg") for number in range(5)))
     update(local_engine, lake, settings)
     plain = settings.landing["labeled"].model_copy(update={"labelled": False})
 

@@ -46,7 +46,7 @@ def profile(name: str) -> dict[str, Any]:
 def put_many(engine: Engine, lake: Lake, table: str, *rows: dict[str, Any]) -> None:
     """Append each row in a commit, and so a file, of its own."""
     for row in rows:
-        put(engine, lake, table, row)
+        put(lake, table, row, engine=engine)
 
 
 def commit_with(engine: Engine, lake: Lake, provenance: dict[str, Any], *rows: dict[str, Any]) -> int:
@@ -176,7 +176,7 @@ def test_the_log_is_cut_off_where_nothing_is_read_from_any_more(engine: Engine, 
     assert engine.sql("SELECT COUNT(*) AS n FROM t", {"t": kept}).arrow()["n"].to_pylist() == [23]
     assert provenance_of(kept) == {"n": 14}
     assert get(engine, lake, "image_profiles") == rows
-    put(engine, lake, "image_profiles", profile("one more"))
+    put(lake, "image_profiles", profile("one more"), engine=engine)
     assert len(get(engine, lake, "image_profiles")) == 26
 
 
@@ -188,7 +188,7 @@ def test_neither_engine_cleans_the_log_by_itself(engine: Engine, lake: Lake) -> 
         {"delta.logRetentionDuration": "interval 0 hours", "delta.checkpointInterval": "2"}
     )
     for name in "bcde":
-        put(engine, lake, "image_profiles", profile(name))
+        put(lake, "image_profiles", profile(name), engine=engine)
 
     assert list(Path(lake.table("image_profiles"), "_delta_log").glob("*.checkpoint.parquet"))
     assert log_versions(lake, "image_profiles") == list(range(pin(lake, "image_profiles").version + 1))
@@ -208,17 +208,17 @@ def test_a_table_of_an_older_release_stops_cleaning_its_log_by_itself(lake: Lake
 
 
 def test_rows_are_laid_out_again_when_a_fifth_is_new(engine: Engine, lake: Lake) -> None:
-    put(engine, lake, "predictions", *(prediction(f"{n:04}") for n in range(2000)))
-    put(engine, lake, "predictions", *(prediction(f"{n:04}") for n in range(2000, 4000)))
+    put(lake, "predictions", *(prediction(f"{n:04}") for n in range(2000)), engine=engine)
+    put(lake, "predictions", *(prediction(f"{n:04}") for n in range(2000, 4000)), engine=engine)
 
     def care() -> Care:
         return maintain(engine, lake, PREDICTIONS, SETTINGS)
 
     assert care().z_ordered
-    put(engine, lake, "predictions", *(prediction(f"{n:04}") for n in range(4000, 4100)))
+    put(lake, "predictions", *(prediction(f"{n:04}") for n in range(4000, 4100)), engine=engine)
     small = care()
     assert (small.z_ordered, small.files.files_after) == (False, 1)
-    put(engine, lake, "predictions", *(prediction(f"{n:04}") for n in range(4100, 6000)))
+    put(lake, "predictions", *(prediction(f"{n:04}") for n in range(4100, 6000)), engine=engine)
     assert care().z_ordered
     # Another order is another layout.
     other = SETTINGS.model_copy(update={"z_order": {"predictions": ("image_id",)}})
@@ -234,7 +234,7 @@ def test_the_version_that_first_had_the_rows_is_found_behind_care_of_them(engine
 
     assert now.version > written.version
     assert settled(now) == written
-    put(engine, lake, "image_profiles", profile("c"))
+    put(lake, "image_profiles", profile("c"), engine=engine)
     assert settled(pin(lake, "image_profiles")) == pin(lake, "image_profiles")
 
 
@@ -261,12 +261,12 @@ def test_a_merge_that_loses_to_care_alone_is_done_again(lake: Lake, monkeypatch:
 
 
 def test_a_write_that_loses_to_another_write_is_not(lake: Lake, local_engine: Engine) -> None:
-    put(local_engine, lake, "predictions", prediction("a"))
+    put(lake, "predictions", prediction("a"), engine=local_engine)
     times = []
 
     def lose() -> None:
         times.append(1)
-        put(local_engine, lake, "predictions", prediction("b"))
+        put(lake, "predictions", prediction("b"), engine=local_engine)
         maintain(local_engine, lake, PREDICTIONS, SETTINGS)
         raise ConflictError("lost")
 
@@ -284,7 +284,7 @@ def test_care_that_loses_to_a_write_is_planned_again(
     def lose_once(*arguments: Any, **options: Any) -> Any:
         times.append(1)
         if len(times) == 1:
-            put(engine, lake, "image_profiles", profile("d"))
+            put(lake, "image_profiles", profile("d"), engine=engine)
             raise ConflictError("lost")
         return work(*arguments, **options)
 

@@ -27,7 +27,7 @@ KEY = Column("image_id", "string", "")
 def profiles(lake: Lake, number: int) -> list[str]:
     names = [image_id(str(i)) for i in range(number)]
     rows = ({"image_id": name, "width": i, "height": 10, "brightness": i * 10.0} for i, name in enumerate(names))
-    put(LocalEngine(), lake, "image_profiles", *rows)
+    put(lake, "image_profiles", *rows)
     return names
 
 
@@ -36,7 +36,7 @@ def test_the_document_s_example_does_what_it_says(
 ) -> None:
     names = profiles(lake, 21)
     raw = [{"path": f"z/{name}.jpg", "image_id": name, "folder": f"{i % 2}.c"} for i, name in enumerate(names)]
-    put(LocalEngine(), lake, "raw_images", *raw)
+    put(lake, "raw_images", *raw)
     monkeypatch.setenv("DLASSETS_ROOT", lake.root)
     monkeypatch.setattr(resources, "engine_of", lambda _: engine)
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
@@ -81,7 +81,7 @@ def test_parts_are_bounded_and_every_row_is_in_one(engine: Engine, lake: Lake, m
 def test_parts_are_smaller_where_rows_are_large(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pandas_functions, "PART_BYTES", 100_000)
     photos = [{"path": str(i), "image_id": image_id(str(i)), "content": bytes([i]) * 10_000} for i in range(50)]
-    put(LocalEngine(), lake, "raw_images", *photos)
+    put(lake, "raw_images", *photos)
     sizes: list[int] = []
 
     def measure(part: "pd.DataFrame") -> "pd.DataFrame":

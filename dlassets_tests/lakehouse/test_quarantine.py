@@ -94,7 +94,7 @@ def test_files_are_chosen_by_path_glob_reason_and_zone(lake: Lake, settings: Set
 def test_the_newest_come_first(lake: Lake) -> None:
     batches = [("labeled", 1), ("labeled", 3), ("unlabeled", 2)]
     rows = [{"path": f"{zone}/{n}.jpg", "batch_id": f"{zone}-00000{n}", "landing": zone} for zone, n in batches]
-    put_rows(EMBEDDED, lake, "quarantined_files", *rows)
+    put_rows(lake, "quarantined_files", *rows)
 
     found = [file.path for file in refused_files(EMBEDDED, lake)]
     assert found == ["labeled/3.jpg", "unlabeled/2.jpg", "labeled/1.jpg"]
@@ -285,7 +285,7 @@ def test_only_the_file_that_was_refused_is_deleted_and_only_within_the_zone(
     put(landing / "secret.jpg", b"")
     named = ("link/precious.jpg", "../secret.jpg", "x/../../secret.jpg", "pointer.jpg")
     (landing / "unlabeled/x").mkdir()
-    put_rows(engine, lake, "quarantined_files", *(refused(landing / "unlabeled" / name, name) for name in named))
+    put_rows(lake, "quarantined_files", *(refused(landing / "unlabeled" / name, name) for name in named))
 
     done = drop(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {}, delete_files=True)
 

@@ -55,7 +55,7 @@ def test_an_old_table_gets_the_columns_it_lacks_and_its_rows_have_null_there(eng
         lake.table("image_profiles"), pa.table(old | {"image_id": [image_id("old")]}, schema=old_schema), mode="append"
     )
 
-    put(engine, lake, "image_profiles", {"image_id": image_id("new"), "perceptual_hash": 7, "sharpness": 0.5})
+    put(lake, "image_profiles", {"image_id": image_id("new"), "perceptual_hash": 7, "sharpness": 0.5}, engine=engine)
 
     found = {row["image_id"]: row for row in get(engine, lake, "image_profiles")}
     assert found[image_id("old")]["perceptual_hash"] is None
@@ -74,11 +74,11 @@ def test_a_table_as_it_should_be_gets_no_new_version(lake: Lake) -> None:
 
 
 def test_columns_of_a_setting_are_filled_while_it_is_on_and_null_when_it_is_off(engine: Engine, lake: Lake) -> None:
-    put(engine, lake, "raw_images", PHOTO)
+    put(lake, "raw_images", PHOTO, engine=engine)
     uri = evolve(lake, raw_images_with([column.name for column in CAPTURE])).uri
     rows, wide = raw_rows(engine, path="z/b.jpg", camera="Box", latitude=1.5, taken_at=NOON)
     engine.append(rows, wide, uri, Commit())
-    put(engine, lake, "raw_images", PHOTO | {"path": "z/c.jpg"})
+    put(lake, "raw_images", PHOTO | {"path": "z/c.jpg"}, engine=engine)
 
     found = get(engine, lake, "raw_images", "path, camera, latitude, taken_at, load_date, content")
     assert [(row["path"], row["camera"], row["latitude"], row["taken_at"]) for row in found] == [
@@ -105,7 +105,7 @@ def test_a_column_added_upstream_is_kept_by_a_merge_and_null_in_new_rows(engine:
 
     make(lake, "predictions", reviewed=pa.string())
     row = {"path": "z/a.jpg", "image_id": image_id("a"), "model_name": "m", "model_version": 1}
-    put(engine, lake, "predictions", row)
+    put(lake, "predictions", row, engine=engine)
     DeltaTable(lake.table("predictions")).update({"reviewed": "'by hand'"})
     rest = {"predicted_label": 3, "confidence": 0.75, "margin": 0.5, "scored_at": NOON}
     merged = pa.Table.from_pylist([row | rest, row | rest | {"path": "z/b.jpg"}], schema=PREDICTIONS.schema)
@@ -124,12 +124,12 @@ def test_a_column_added_upstream_is_kept_by_a_merge_and_null_in_new_rows(engine:
 def test_a_column_that_spark_added_is_known_to_the_embedded_engine_and_back(
     local_engine: Engine, spark_engine: Any, lake: Lake
 ) -> None:
-    put(local_engine, lake, "image_profiles", {"image_id": image_id("a")})
+    put(lake, "image_profiles", {"image_id": image_id("a")}, engine=local_engine)
     uri = lake.table("image_profiles")
     spark_engine.session.sql(f"ALTER TABLE delta.`file://{uri}` ADD COLUMNS (mood STRING)")
 
-    put(local_engine, lake, "image_profiles", {"image_id": image_id("b")})
-    put(spark_engine, lake, "image_profiles", {"image_id": image_id("c")})
+    put(lake, "image_profiles", {"image_id": image_id("b")}, engine=local_engine)
+    put(lake, "image_profiles", {"image_id": image_id("c")}, engine=spark_engine)
     spark_engine.session.sql(f"UPDATE delta.`file://{uri}` SET mood = 'glad' WHERE image_id = '{image_id('b')}'")
 
     found = [get(engine, lake, "image_profiles", "image_id, mood") for engine in (local_engine, spark_engine)]
@@ -219,7 +219,7 @@ def test_of_two_runs_that_add_the_same_column_one_plans_again(lake: Lake, monkey
 def test_a_run_killed_before_its_columns_are_committed_leaves_the_table_as_it_was(
     engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(engine, lake, "raw_images", PHOTO)
+    put(lake, "raw_images", PHOTO, engine=engine)
 
     class Killed(BaseException):
         pass

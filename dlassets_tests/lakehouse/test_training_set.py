@@ -39,8 +39,8 @@ def build(engine: Engine, lake: Lake, conflicts: Literal["drop", "first", "ask"]
 
 @pytest.fixture
 def inputs(engine: Engine, lake: Lake) -> None:
-    put(engine, lake, "labeled_images", labelled("a", 1), labelled("b", 12, split="test"), labelled("no features", 1))
-    put(engine, lake, "image_features", embedded("a", 1, 2), embedded("b", 3, 4), embedded("a", 9, 9, version="v0"))
+    put(lake, "labeled_images", labelled("a", 1), labelled("b", 12, split="test"), labelled("no features", 1))
+    put(lake, "image_features", embedded("a", 1, 2), embedded("b", 3, 4), embedded("a", 9, 9, version="v0"))
 
 
 @pytest.mark.usefixtures("inputs")
@@ -57,7 +57,7 @@ def test_it_holds_what_is_labelled_and_has_features_of_the_version(engine: Engin
 @pytest.mark.usefixtures("inputs")
 def test_it_is_left_as_it_is_where_only_versions_moved(engine: Engine, lake: Lake) -> None:
     first = build(engine, lake)
-    put(engine, lake, "image_features", embedded("somebody else's", 7, 7))
+    put(lake, "image_features", embedded("somebody else's", 7, 7))
 
     assert build(engine, lake) == Written(first.version, changed=False)
 
@@ -65,7 +65,7 @@ def test_it_is_left_as_it_is_where_only_versions_moved(engine: Engine, lake: Lak
 @pytest.mark.usefixtures("inputs")
 def test_it_is_replaced_where_a_row_is_new(engine: Engine, lake: Lake) -> None:
     first = build(engine, lake)
-    put(engine, lake, "image_features", embedded("no features", 5, 6))
+    put(lake, "image_features", embedded("no features", 5, 6))
 
     assert build(engine, lake).version == first.version + 1
     assert len(get(engine, lake, "training_set", "path")) == 3
@@ -73,7 +73,7 @@ def test_it_is_replaced_where_a_row_is_new(engine: Engine, lake: Lake) -> None:
 
 @pytest.mark.usefixtures("inputs")
 def test_equal_bytes_count_once_and_not_at_all_where_their_labels_differ(engine: Engine, lake: Lake) -> None:
-    put(engine, lake, "labeled_images", labelled("a", 1, path="labeled/z.jpg"), labelled("b", 1, path="labeled/y.jpg"))
+    put(lake, "labeled_images", labelled("a", 1, path="labeled/z.jpg"), labelled("b", 1, path="labeled/y.jpg"))
 
     build(engine, lake)
 
@@ -83,7 +83,6 @@ def test_equal_bytes_count_once_and_not_at_all_where_their_labels_differ(engine:
 @pytest.mark.usefixtures("inputs")
 def test_of_different_labels_the_oldest_counts_where_the_setting_says_so(engine: Engine, lake: Lake) -> None:
     put(
-        engine,
         lake,
         "labeled_images",
         labelled("a", 7, path="labeled/older.jpg", minutes=-1),

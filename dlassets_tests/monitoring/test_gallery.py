@@ -47,9 +47,8 @@ def image(path: str, *, content: str | None = None, perceptual_hash: int | None 
 
 
 def fill(lake: Lake, *images: tuple[dict, dict]) -> None:
-    engine = LocalEngine()
-    put(engine, lake, "raw_images", *(raw for raw, _ in images))
-    put(engine, lake, "image_profiles", *{row["image_id"]: row for _, row in images}.values())
+    put(lake, "raw_images", *(raw for raw, _ in images))
+    put(lake, "image_profiles", *{row["image_id"]: row for _, row in images}.values())
 
 
 def write(engine: Engine, lake: Lake) -> Gallery:
@@ -105,7 +104,6 @@ def test_pictures_are_shown_by_class_by_defect_and_by_near_duplicates(engine: En
         image("unlabeled/palette.png", channels=1, mode="P"),
     )
     put(
-        LocalEngine(),
         lake,
         "quarantined_files",
         {"path": "labeled/001.hat/<bad>.jpg", "reason": "not_an_image", "detail": "begins with b'<x>'", "length": 4},
@@ -171,7 +169,7 @@ def test_with_nothing_new_the_page_is_left_and_says_the_same(lake: Lake) -> None
 def test_a_new_version_of_any_table_makes_a_new_page(lake: Lake, table: str) -> None:
     fill(lake, image("labeled/001.hat/a.jpg"))
     write(LocalEngine(), lake)
-    put(LocalEngine(), lake, table, {"path": "labeled/001.hat/b.jpg", "image_id": image_id("b"), "reason": "empty"})
+    put(lake, table, {"path": "labeled/001.hat/b.jpg", "image_id": image_id("b"), "reason": "empty"})
 
     assert write(LocalEngine(), lake).changed
 
@@ -188,7 +186,7 @@ def test_a_page_that_was_not_finished_is_written_anew(lake: Lake) -> None:
 def test_what_a_path_or_a_detail_says_is_text_and_never_markup(lake: Lake) -> None:
     path = "labeled/001.<script>alert(1)</script>/\"><img src=x onerror='a'>\n&amp;.jpg"
     fill(lake, image(path, sharpness=1.0))
-    put(LocalEngine(), lake, "quarantined_files", {"path": path, "reason": "empty", "detail": "<script>"})
+    put(lake, "quarantined_files", {"path": path, "reason": "empty", "detail": "<script>"})
 
     page = Page(write(LocalEngine(), lake))
 

@@ -6,7 +6,6 @@ from typing import Any, Literal, get_args
 import pytest
 
 from dlassets.engines.base import Engine
-from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
@@ -134,7 +133,7 @@ def broken(engine: Engine, lake: Lake, rule: Rule, tables: dict[str, list[Row]],
     # Written by the embedded engine whichever runs the rule: both read the same tables.
     for name in rule.reads:
         if tables.get(name):
-            put(LocalEngine(), lake, name, *tables[name])
+            put(lake, name, *tables[name])
     values = values_of(LabelSettings(conflicts=conflicts))
     return check(engine, rule, {name: pin(lake, name) for name in rule.reads}, **values, model_version=2)
 

@@ -35,7 +35,6 @@ def package(*labels: int) -> ModelPackage:
 
 def arrive(lake: Lake, *names: str, feature_version: str = "features-1") -> None:
     put(
-        ENGINE,
         lake,
         "raw_images",
         *({"path": f"unlabeled/{name}.jpg", "image_id": image_id(name), "length": 1} for name in names),
@@ -47,7 +46,7 @@ def embed(lake: Lake, *names: str, feature_version: str = "features-1") -> None:
     rows = [
         {"image_id": image_id(name), "feature_version": feature_version, "features": FEATURES[name]} for name in names
     ]
-    put(ENGINE, lake, "image_features", *rows)
+    put(lake, "image_features", *rows)
 
 
 def score(
@@ -97,7 +96,7 @@ def test_the_commit_says_what_made_it(engine, lake) -> None:
 
 def test_an_image_with_a_label_is_not_scored(engine, lake) -> None:
     arrive(lake, "a", "b")
-    put(ENGINE, lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
+    put(lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
 
     score(engine, lake)
 
@@ -106,7 +105,7 @@ def test_an_image_with_a_label_is_not_scored(engine, lake) -> None:
 
 def test_a_label_of_other_bytes_under_the_same_path_does_not_count(engine, lake) -> None:
     arrive(lake, "a")
-    put(ENGINE, lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "label": 3})
+    put(lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "label": 3})
 
     score(engine, lake)
 
@@ -146,7 +145,6 @@ def test_another_version_scores_again_beside_the_first(engine, lake) -> None:
 def test_a_path_whose_bytes_changed_is_scored_again(engine, lake) -> None:
     arrive(lake, "a", "b")
     put(
-        ENGINE,
         lake,
         "predictions",
         {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "model_name": "m", "model_version": 1},
@@ -161,8 +159,8 @@ def test_a_path_whose_bytes_changed_is_scored_again(engine, lake) -> None:
 def test_a_path_that_was_scored_and_has_other_bytes_now_is_scored_again_though_these_have_a_label(engine, lake) -> None:
     arrive(lake, "a")
     old = {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "model_name": "m", "model_version": 1}
-    put(ENGINE, lake, "predictions", old, {**old, "model_version": 0})
-    put(ENGINE, lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
+    put(lake, "predictions", old, {**old, "model_version": 0})
+    put(lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
 
     score(engine, lake)
 
@@ -172,10 +170,10 @@ def test_a_path_that_was_scored_and_has_other_bytes_now_is_scored_again_though_t
 
 def test_images_in_conflict_are_scored_where_people_are_to_decide(engine, lake) -> None:
     arrive(lake, "a", "b")
-    put(ENGINE, lake, "raw_images", {"path": "labeled/a.jpg", "image_id": image_id("a"), "length": 1})
+    put(lake, "raw_images", {"path": "labeled/a.jpg", "image_id": image_id("a"), "length": 1})
     said = {"image_id": image_id("a"), "label": 3}
-    put(ENGINE, lake, "labeled_images", {**said, "path": "unlabeled/a.jpg"})
-    put(ENGINE, lake, "labeled_images", {**said, "path": "labeled/a.jpg", "label": 40})
+    put(lake, "labeled_images", {**said, "path": "unlabeled/a.jpg"})
+    put(lake, "labeled_images", {**said, "path": "labeled/a.jpg", "label": 40})
 
     assert score(engine, lake).inserted == 1
     assert score(engine, lake, conflicts="first").inserted == 0
@@ -193,7 +191,7 @@ def test_features_of_another_version_are_not_read(engine, lake) -> None:
 
 def test_equal_bytes_under_two_paths_are_both_scored(engine, lake) -> None:
     arrive(lake, "a")
-    put(ENGINE, lake, "raw_images", {"path": "unlabeled/copy.jpg", "image_id": image_id("a"), "length": 1})
+    put(lake, "raw_images", {"path": "unlabeled/copy.jpg", "image_id": image_id("a"), "length": 1})
 
     score(engine, lake)
 
