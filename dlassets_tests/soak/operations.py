@@ -287,8 +287,10 @@ class Setting:
 
 
 def run(setting: Setting, seed: int, places: Places) -> None:
-    """Run a sequence on a lake of its own, and an ingest at its end."""
+    """Run a sequence on a lake of its own, of which either, both or no zone is read by its events, and an ingest."""
     with setting.world() as world:
+        by_events = Random(str(seed))
+        world.set(events=frozenset(zone for zone in ZONES if by_events.random() < 0.5))
         for place in places:
             random = Random(f"{seed} {place}")
             (operation,) = random.choices(list(_operations), list(_operations.values()))

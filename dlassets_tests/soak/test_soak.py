@@ -137,7 +137,7 @@ def test_on_spark_after_kills_and_a_lost_checkpoint_as_well(tmp_path: Path, spar
 def test_a_mistake_is_found_and_told_in_few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Intake, "_note", lambda *_: None)
 
-    fewest, error = shortest(Setting(Tally()), 1, range(OPERATIONS))
+    fewest, error = shortest(Setting(Tally()), 8, range(OPERATIONS))
 
     assert isinstance(error, MismatchError)
     assert "deleted" in str(error)
