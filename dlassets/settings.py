@@ -72,8 +72,10 @@ Capture = Literal["taken_at", "camera", "latitude", "longitude"]
 
 class IngestSettings(_Section):
     files_per_batch: int = Field(10_000, gt=0, description="A micro-batch ends at this many files,")
-    bytes_per_batch: int = Field(128 * 2**20, gt=0, description="or at this many bytes, whichever comes first.")
-    max_file_bytes: int = Field(100 * 2**20, gt=0, description="A larger file is quarantined as too_large.")
+    bytes_per_batch: int = Field(
+        128 * 2**20, gt=0, lt=2**31, description="or at this many bytes, whichever comes first."
+    )
+    max_file_bytes: int = Field(100 * 2**20, gt=0, lt=2**31, description="A larger file is quarantined as too_large.")
     max_pixels: int = Field(100_000_000, gt=0, description="A larger picture is quarantined before it is decoded.")
     storage: Literal["table", "files", "landing"] = Field(
         "table", description="Where photos' bytes are kept: in raw_images, as files of the lake, or where they arrived."

@@ -7,6 +7,7 @@ A `Kernel` is a plain picklable function from an Arrow record batch to an Arrow 
 from __future__ import annotations
 
 import json
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # The Delta commit's own field for what a writer wants to say, read and written by both engines.
 COMMIT_FIELD = "userMetadata"
+COMMIT_NAME = "commit"
 
 # Values that one `replace` may name. What names them is an expression: it costs the square of their number, and with
 # some 50,000 delta-rs ends the process (a stack overflow).
@@ -54,10 +56,12 @@ class Commit:
 
     provenance: Mapping[str, Any] = field(default_factory=dict)
     transaction: Transaction | None = None
+    # Tells it from another run's that says the same.
+    name: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
 
     @property
     def message(self) -> str:
-        return json.dumps(self.provenance, sort_keys=True)
+        return json.dumps({**self.provenance, COMMIT_NAME: self.name}, sort_keys=True)
 
 
 @dataclass(frozen=True)

@@ -353,7 +353,9 @@ def _identifier(uri: str) -> str:
 
 
 def _literals(values: Sequence[str]) -> str:
-    return ", ".join("'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in values)
+    # Spark puts a variable's value in place of `${x}`, in a literal too.
+    escapes = str.maketrans({"\\": "\\\\", "'": "\\'", "$": "\\u0024"})
+    return ", ".join(f"'{value.translate(escapes)}'" for value in values)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines import delta_log
-from dlassets.engines.base import COMMIT_FIELD, Snapshot
+from dlassets.engines.base import COMMIT_FIELD, COMMIT_NAME, Snapshot
 from dlassets.engines.delta_log import CARE, explained, open_table
 from dlassets.engines.storage import advice, filesystem_of
 from dlassets.errors import ConflictError, DlassetsError
@@ -168,12 +168,12 @@ def time_of(commit: Mapping[str, Any]) -> dt.datetime:
 
 
 def recorded(commit: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a commit says of itself; nothing where another tool's words are no JSON."""
+    """Return what a commit says of itself but for its name; nothing where another tool's words are no JSON."""
     try:
         said = json.loads(commit.get(COMMIT_FIELD) or "{}")
     except json.JSONDecodeError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return {key: value for key, value in said.items() if key != COMMIT_NAME} if isinstance(said, dict) else {}
 
 
 def provenance_of(snapshot: Snapshot) -> dict[str, Any]:

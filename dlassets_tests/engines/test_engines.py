@@ -143,7 +143,7 @@ class TestWriting:
         assert confidences(engine, lake) == {"zone/c.jpg": 0.5}
 
     def test_replace_leaves_rows_that_it_does_not_name(self, engine: Engine, lake: Lake) -> None:
-        odd = "it's \\ odd"
+        odd = "it's \\ odd, ${x} and \n\u0024"
         append(engine, lake, prediction("a"), prediction("b"), prediction(odd))
         uri = pin(lake, "predictions").uri
 
