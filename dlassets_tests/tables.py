@@ -4,11 +4,16 @@ import datetime as dt
 import hashlib
 from typing import Any
 
+import pytest
+
 from dlassets.engines.base import Commit, Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
+
+# For a test of either engine whose Spark side is in others' hands: there, each takes seconds.
+local_alone = pytest.mark.parametrize("engine", ["local"], indirect=True)
 
 NOON = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
 

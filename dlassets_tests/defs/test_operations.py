@@ -26,12 +26,9 @@ def cared_for(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
     return {name.removeprefix("maintenance/"): values(made) for name, made in materialized(result).items()}
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("spark", marks=pytest.mark.spark)])
-def test_the_pipeline_cares_for_every_table_and_says_what_it_did(tmp_path, photos, engine, request) -> None:
-    if engine == "spark":
-        request.getfixturevalue("spark_engine")  # the one session of all tests
+def test_the_pipeline_cares_for_every_table_and_says_what_it_did(tmp_path, photos) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        pipelines = new_lake(tmp_path / "lake", instance, engine=engine, **SMALL_BATCHES)
+        pipelines = new_lake(tmp_path / "lake", instance, **SMALL_BATCHES)
         arrive(photos, pipelines)
         assert pipelines.run("ingest_pipeline").success
         files = len(files_of(pin(pipelines.lake, "raw_images")))

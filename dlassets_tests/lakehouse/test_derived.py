@@ -12,7 +12,7 @@ from dlassets.lakehouse.derived import derive
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import IMAGE_FEATURES
-from dlassets_tests.tables import get, image_id, put
+from dlassets_tests.tables import get, image_id, local_alone, put
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,6 +55,7 @@ def test_every_image_gets_one_row_under_however_many_paths(engine: Engine, lake:
     )
 
 
+@local_alone
 def test_only_new_images_are_worked_on(engine: Engine, lake: Lake) -> None:
     photos(engine, lake, "a")
     first = run(engine, lake)

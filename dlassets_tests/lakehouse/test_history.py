@@ -17,7 +17,7 @@ from dlassets.lakehouse.maintenance import maintain
 from dlassets.lakehouse.snapshots import commits, evolve, pin, provenance_of, row_count, time_of, transaction_version
 from dlassets.lakehouse.tables import IMAGE_PROFILES, raw_images_with
 from dlassets.settings import MaintenanceSettings, Settings
-from dlassets_tests.tables import NOON, get, image_id, put
+from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
 
 def write(engine: Engine, lake: Lake, provenance: dict[str, Any], *names: str) -> None:
@@ -67,6 +67,7 @@ def test_history_says_when_what_how_much_and_from_what(engine: Engine, lake: Lak
     assert [v.version for v in history(table_of(lake, "image_profiles"), 2)] == [3, 2]
 
 
+@local_alone
 def test_an_older_version_s_history_is_its_own(engine: Engine, lake: Lake) -> None:
     for number in range(14):  # beyond a checkpoint of Spark's
         write(engine, lake, {"n": number}, str(number))
@@ -96,6 +97,7 @@ def test_a_restored_table_has_the_rows_and_columns_it_had_as_a_new_version(engin
     assert len(get(engine, lake, "image_profiles")) == 2
 
 
+@local_alone
 def test_columns_added_since_come_back_when_the_table_is_next_pinned(engine: Engine, lake: Lake) -> None:
     put(lake, "raw_images", {"path": "z/a.jpg", "content": b"a"})
     wide = raw_images_with(["camera"])
@@ -148,6 +150,7 @@ def test_a_version_is_written_elsewhere_and_the_live_table_left_alone(
         restore_to(whole_version(now, 1, 168), done.uri)
 
 
+@local_alone
 def test_a_restored_raw_images_takes_its_missing_photos_in_again_and_goes_on_counting(
     engine: Engine, lake: Lake, settings: Settings
 ) -> None:

@@ -15,6 +15,7 @@ from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.settings import IngestSettings, Settings
 from dlassets_tests.engines.test_local_files import refuse
+from dlassets_tests.tables import local_alone
 
 
 def photo(shade: int = 128, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -146,6 +147,7 @@ def test_a_lake_moves_from_one_engine_to_the_other_midway(
     assert len(rows(local_engine, lake, "raw_images", "path")) == 6
 
 
+@local_alone
 def test_small_batches_take_in_the_same_files(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:
     one_by_one = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=1)})
 
@@ -273,6 +275,7 @@ def test_a_run_that_is_always_overtaken_gives_up_and_says_so(lake: Lake, setting
         ingest(UnluckyEngine(), lake, settings, {})
 
 
+@local_alone
 def test_a_missing_zone_is_named_and_the_others_still_come_in(
     engine: Engine, lake: Lake, settings: Settings, landing: Path
 ) -> None:
@@ -298,6 +301,7 @@ def test_a_folder_that_cannot_be_listed_is_named_and_all_else_comes_in(
     assert deleted(LocalEngine(), lake) == {}
 
 
+@local_alone
 def test_an_empty_zone_is_no_error(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:
     shutil.rmtree(landing)
     (landing / "labeled").mkdir(parents=True)
@@ -349,6 +353,7 @@ def test_a_file_that_has_gone_is_noted_and_its_row_stays(
     assert pin(lake, "deleted_files").version == version
 
 
+@local_alone
 def test_a_file_that_is_back_is_noted_too_and_taken_in_where_it_is_another(
     engine: Engine, lake: Lake, settings: Settings, landing: Path
 ) -> None:
@@ -377,6 +382,7 @@ def test_what_a_new_pattern_leaves_out_has_not_gone(lake: Lake, settings: Settin
     assert ingest(LocalEngine(), lake, settings.model_copy(update={"landing": zones}), {}).deleted == 0
 
 
+@local_alone
 def test_the_same_bytes_under_two_paths_are_one_image_with_two_paths(
     engine: Engine, lake: Lake, settings: Settings, landing: Path
 ) -> None:
@@ -391,6 +397,7 @@ def test_the_same_bytes_under_two_paths_are_one_image_with_two_paths(
     assert len(paths) == 4
 
 
+@local_alone
 def test_what_cameras_wrote_down_becomes_columns_and_older_rows_have_null(
     engine: Engine, lake: Lake, settings: Settings, landing: Path
 ) -> None:
@@ -447,6 +454,7 @@ class TestEvents:
         assert (done.images, done.replaced, done.deleted) == (1, 1, 0)
         assert ingest(engine, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
 
+    @local_alone
     def test_a_file_that_an_event_names_and_that_has_gone_is_noted(
         self, engine: Engine, lake: Lake, settings: Settings, landing: Path
     ) -> None:
@@ -456,6 +464,7 @@ class TestEvents:
         assert ingest(engine, lake, settings, {}).deleted == 1
         assert deleted(engine, lake) == {"unlabeled/2026/01/d.jpg": False}
 
+    @local_alone
     def test_a_listing_finds_what_events_missed_when_it_is_due(
         self, engine: Engine, lake: Lake, settings: Settings, landing: Path
     ) -> None:
@@ -465,6 +474,7 @@ class TestEvents:
         due = settings.model_copy(update={"ingest": IngestSettings(reconcile_minutes=1e-9)})
         assert ingest(engine, lake, due, {}).images == 1
 
+    @local_alone
     def test_a_line_that_cannot_be_read_has_every_file_listed(
         self, engine: Engine, lake: Lake, settings: Settings, landing: Path
     ) -> None:
@@ -478,6 +488,7 @@ class TestEvents:
         assert "producer.jsonl" in str(done.first_bad)
         assert ingest(engine, lake, settings, {}).bad_events == 0
 
+    @local_alone
     def test_lost_notes_of_where_reading_stopped_add_nothing(
         self, engine: Engine, lake: Lake, settings: Settings, landing: Path
     ) -> None:
@@ -490,6 +501,7 @@ class TestEvents:
         assert ingest(engine, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
         assert (pin(lake, "raw_images"), pin(lake, "deleted_files")) == versions
 
+    @local_alone
     def test_nothing_new_opens_no_table(self, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         """So that a look costs the same, however many files there are."""
 

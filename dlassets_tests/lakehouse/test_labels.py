@@ -11,7 +11,7 @@ from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import Settings, SplitSettings
-from dlassets_tests.tables import NOON, get, image_id, put
+from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
 LATER = NOON + dt.timedelta(hours=1)
 
@@ -108,6 +108,7 @@ def test_a_person_s_newest_accepted_answer_wins(engine: Engine, lake: Lake, sett
 
 
 @pytest.mark.usefixtures("photos")
+@local_alone
 def test_a_later_answer_updates_one_row_and_the_same_again_none(engine: Engine, lake: Lake, settings: Settings) -> None:
     update(engine, lake, settings)
     put(lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/d.jpg", 1))
@@ -120,6 +121,7 @@ def test_a_later_answer_updates_one_row_and_the_same_again_none(engine: Engine, 
 
 
 @pytest.mark.usefixtures("photos")
+@local_alone
 def test_an_answer_holds_for_every_path_with_the_same_bytes(engine: Engine, lake: Lake, settings: Settings) -> None:
     put(lake, "raw_images", photo("unlabeled/y/copy.jpg", of="unlabeled/x/c.jpg"))
     put(lake, "human_labels", said("unlabeled/x/c.jpg", 1))
@@ -146,6 +148,7 @@ def test_the_split_follows_the_hash_and_its_shares(engine: Engine, lake: Lake, s
 
 
 @pytest.mark.usefixtures("photos")
+@local_alone
 def test_another_split_moves_the_rows_it_concerns(engine: Engine, lake: Lake, settings: Settings) -> None:
     update(engine, lake, settings)
     everything = settings.model_copy(update={"split": SplitSettings(train=0.0001, validation=0.0001)})
@@ -156,6 +159,7 @@ def test_another_split_moves_the_rows_it_concerns(engine: Engine, lake: Lake, se
 
 
 @pytest.mark.usefixtures("photos")
+@local_alone
 def test_the_label_rule_is_the_zone_s(engine: Engine, lake: Lake, settings: Settings) -> None:
     put(lake, "raw_images", photo("labeled/dog-7/e.jpg"))
     zone = settings.landing["labeled"].model_copy(update={"label_rule": r"(?P<name>[a-z]+)-(?P<label>\d+)"})
@@ -192,6 +196,7 @@ def test_other_bytes_under_a_path_keep_no_answer_that_was_about_the_old(
 
 
 @pytest.mark.usefixtures("photos")
+@local_alone
 def test_new_bytes_that_were_answered_elsewhere_have_that_answer(
     engine: Engine, lake: Lake, settings: Settings
 ) -> None:
@@ -204,6 +209,7 @@ def test_new_bytes_that_were_answered_elsewhere_have_that_answer(
 
 
 @pytest.mark.usefixtures("photos")
+@local_alone
 def test_labels_go_with_the_zone_s_being_labelled_and_stay_where_the_zone_is_taken_out(
     local_engine: Engine, lake: Lake, settings: Settings
 ) -> None:
@@ -235,6 +241,7 @@ def test_a_photo_moved_to_another_folder_has_that_one_s_label(engine: Engine, la
 
 
 @pytest.mark.usefixtures("photos")
+@local_alone
 def test_a_photo_that_is_gone_keeps_its_label_and_one_that_is_back_its_own(
     local_engine: Engine, lake: Lake, settings: Settings
 ) -> None:
@@ -252,6 +259,7 @@ def test_a_photo_that_is_gone_keeps_its_label_and_one_that_is_back_its_own(
 
 
 @pytest.mark.usefixtures("photos")
+@local_alone
 def test_a_file_s_new_time_is_the_label_s(engine: Engine, lake: Lake, settings: Settings) -> None:
     update(engine, lake, settings)
     overwrite(engine, lake, photo("labeled/001.cat/a.jpg", minutes=3))

@@ -19,7 +19,7 @@ from dlassets.lakehouse.maintenance import Care, maintain
 from dlassets.lakehouse.snapshots import at_version, commits, pin, provenance_of, row_count, settled
 from dlassets.lakehouse.tables import IMAGE_PROFILES, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
 from dlassets.settings import MaintenanceSettings
-from dlassets_tests.tables import NOON, get, image_id, put
+from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
 SETTINGS = MaintenanceSettings()
 # Shorter than a setting may be: the tests cannot wait for a day.
@@ -83,6 +83,7 @@ def test_small_files_become_one_and_nothing_is_deleted_before_its_time(engine: E
 
 
 @pytest.mark.parametrize("table", ["image_profiles", "predictions"])
+@local_alone
 def test_a_table_that_needs_nothing_gets_no_new_version(engine: Engine, lake: Lake, table: str) -> None:
     row = {"image_profiles": profile, "predictions": prediction}[table]
     definition = {"image_profiles": IMAGE_PROFILES, "predictions": PREDICTIONS}[table]
@@ -97,6 +98,7 @@ def test_a_table_that_needs_nothing_gets_no_new_version(engine: Engine, lake: La
     assert (care.changed, care.z_ordered, pin(lake, table).version) == (False, False, version)
 
 
+@local_alone
 def test_files_grow_to_the_target_and_no_further(engine: Engine, lake: Lake) -> None:
     photos = [{"path": f"z/{n}.jpg", "content": os.urandom(40_000), "length": 40_000} for n in range(4)]
     put_many(engine, lake, "raw_images", *photos)
@@ -159,6 +161,7 @@ def test_what_a_killed_write_left_goes_once_it_is_old_and_not_while_it_may_be_ru
     assert (old.exists(), young.exists()) == (False, True)
 
 
+@local_alone
 def test_the_log_is_cut_off_where_nothing_is_read_from_any_more(engine: Engine, lake: Lake) -> None:
     for number in range(25):
         commit_with(engine, lake, {} if 15 <= number < 24 else {"n": number}, profile(str(number)))
@@ -226,6 +229,7 @@ def test_rows_are_laid_out_again_when_a_fifth_is_new(engine: Engine, lake: Lake)
     assert row_count(pin(lake, "predictions")) == 6000
 
 
+@local_alone
 def test_the_version_that_first_had_the_rows_is_found_behind_care_of_them(engine: Engine, lake: Lake) -> None:
     put_many(engine, lake, "image_profiles", *map(profile, "ab"))
     written = pin(lake, "image_profiles")

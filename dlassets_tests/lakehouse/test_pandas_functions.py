@@ -15,7 +15,7 @@ from dlassets.lakehouse.pandas_functions import apply_in_pandas
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import Column
 from dlassets.resources import lake as resources
-from dlassets_tests.tables import image_id, put
+from dlassets_tests.tables import image_id, local_alone, put
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +94,7 @@ def test_parts_are_smaller_where_rows_are_large(lake: Lake, monkeypatch: pytest.
     assert max(sizes) <= 100_000
 
 
+@local_alone
 def test_a_function_may_return_fewer_rows_or_more(engine: Engine, lake: Lake) -> None:
     first, *_ = profiles(lake, 3)
 
@@ -108,6 +109,7 @@ def test_a_function_may_return_fewer_rows_or_more(engine: Engine, lake: Lake) ->
     assert rows["image_id"].to_pylist() == [first, first]
 
 
+@local_alone
 def test_a_table_without_rows_gives_none(engine: Engine, lake: Lake) -> None:
     rows = apply_in_pandas(engine, pin(lake, "image_profiles"), lambda part: part, ["width"], [KEY]).arrow()
 

@@ -10,7 +10,7 @@ from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.training_set import build_training_set
 from dlassets.settings import LabelSettings
-from dlassets_tests.tables import NOON, get, image_id, put
+from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
 
 def labelled(
@@ -55,6 +55,7 @@ def test_it_holds_what_is_labelled_and_has_features_of_the_version(engine: Engin
 
 
 @pytest.mark.usefixtures("inputs")
+@local_alone
 def test_it_is_left_as_it_is_where_only_versions_moved(engine: Engine, lake: Lake) -> None:
     first = build(engine, lake)
     put(lake, "image_features", embedded("somebody else's", 7, 7))
@@ -63,6 +64,7 @@ def test_it_is_left_as_it_is_where_only_versions_moved(engine: Engine, lake: Lak
 
 
 @pytest.mark.usefixtures("inputs")
+@local_alone
 def test_it_is_replaced_where_a_row_is_new(engine: Engine, lake: Lake) -> None:
     first = build(engine, lake)
     put(lake, "image_features", embedded("no features", 5, 6))
@@ -72,6 +74,7 @@ def test_it_is_replaced_where_a_row_is_new(engine: Engine, lake: Lake) -> None:
 
 
 @pytest.mark.usefixtures("inputs")
+@local_alone
 def test_equal_bytes_count_once_and_not_at_all_where_their_labels_differ(engine: Engine, lake: Lake) -> None:
     put(lake, "labeled_images", labelled("a", 1, path="labeled/z.jpg"), labelled("b", 1, path="labeled/y.jpg"))
 

@@ -17,7 +17,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.monitoring import gallery as galleries
 from dlassets.monitoring.gallery import Gallery, in_bytes, write_gallery
 from dlassets.settings import LandingZone
-from dlassets_tests.tables import NOON, image_id, put
+from dlassets_tests.tables import NOON, image_id, local_alone, put
 
 ZONES = {
     "labeled": LandingZone(uri="labeled", labelled=True),
@@ -89,6 +89,7 @@ class Page(HTMLParser):
             self._heading = None
 
 
+@local_alone
 def test_pictures_are_shown_by_class_by_defect_and_by_near_duplicates(engine: Engine, lake: Lake) -> None:
     fill(
         lake,
@@ -228,6 +229,7 @@ def test_more_classes_than_thumbnails_are_named_without_one(lake: Lake, monkeypa
     ]
 
 
+@local_alone
 def test_a_lake_without_images_has_a_page_that_says_so(engine: Engine, lake: Lake) -> None:
     found = write(engine, lake)
 

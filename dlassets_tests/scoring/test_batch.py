@@ -13,7 +13,7 @@ from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import score_new
 from dlassets.settings import LabelSettings
-from dlassets_tests.tables import get, image_id, put
+from dlassets_tests.tables import get, image_id, local_alone, put
 
 INPUTS = ("raw_images", "labeled_images", "image_features", "predictions")
 ENGINE = LocalEngine()  # writes and reads the tables around the scoring, whichever engine scores
@@ -87,6 +87,7 @@ def test_every_image_without_a_label_is_scored_by_its_features(engine, lake) -> 
         assert row["scored_at"].tzinfo is not None
 
 
+@local_alone
 def test_the_commit_says_what_made_it(engine, lake) -> None:
     arrive(lake, "a")
     score(engine, lake)
@@ -94,6 +95,7 @@ def test_the_commit_says_what_made_it(engine, lake) -> None:
     assert provenance_of(pin(lake, "predictions")) == {"asset": "predictions"}
 
 
+@local_alone
 def test_an_image_with_a_label_is_not_scored(engine, lake) -> None:
     arrive(lake, "a", "b")
     put(lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
@@ -103,6 +105,7 @@ def test_an_image_with_a_label_is_not_scored(engine, lake) -> None:
     assert scored(lake) == {("unlabeled/b.jpg", 1): 40}
 
 
+@local_alone
 def test_a_label_of_other_bytes_under_the_same_path_does_not_count(engine, lake) -> None:
     arrive(lake, "a")
     put(lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "label": 3})
@@ -112,6 +115,7 @@ def test_a_label_of_other_bytes_under_the_same_path_does_not_count(engine, lake)
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3}
 
 
+@local_alone
 def test_nothing_new_makes_no_new_version(engine, lake) -> None:
     arrive(lake, "a")
     first = score(engine, lake)
@@ -120,10 +124,12 @@ def test_nothing_new_makes_no_new_version(engine, lake) -> None:
     assert pin(lake, "predictions").version == first.version
 
 
+@local_alone
 def test_an_empty_lake_makes_no_new_version(engine, lake) -> None:
     assert not score(engine, lake).changed
 
 
+@local_alone
 def test_only_what_came_since_is_scored(engine, lake) -> None:
     arrive(lake, "a")
     score(engine, lake)
@@ -133,6 +139,7 @@ def test_only_what_came_since_is_scored(engine, lake) -> None:
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/b.jpg", 1): 40}
 
 
+@local_alone
 def test_another_version_scores_again_beside_the_first(engine, lake) -> None:
     arrive(lake, "a")
     score(engine, lake)
@@ -156,6 +163,7 @@ def test_a_path_whose_bytes_changed_is_scored_again(engine, lake) -> None:
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/b.jpg", 1): 40}
 
 
+@local_alone
 def test_a_path_that_was_scored_and_has_other_bytes_now_is_scored_again_though_these_have_a_label(engine, lake) -> None:
     arrive(lake, "a")
     old = {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "model_name": "m", "model_version": 1}
@@ -181,6 +189,7 @@ def test_images_in_conflict_are_scored_where_people_are_to_decide(engine, lake) 
     assert set(scored(lake)) == {("unlabeled/a.jpg", 1), ("labeled/a.jpg", 1), ("unlabeled/b.jpg", 1)}
 
 
+@local_alone
 def test_features_of_another_version_are_not_read(engine, lake) -> None:
     arrive(lake, "a", feature_version="features-0")
     assert score(engine, lake).inserted == 0
@@ -198,6 +207,7 @@ def test_equal_bytes_under_two_paths_are_both_scored(engine, lake) -> None:
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/copy.jpg", 1): 3}
 
 
+@local_alone
 def test_top_k_is_as_long_as_asked(engine, lake) -> None:
     arrive(lake, "a")
     score(engine, lake, top_k=1)
