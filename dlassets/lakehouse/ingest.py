@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Transaction
 from dlassets.engines.files import PartlyListedError, list_files, look_at, micro_batches
+from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.images.folders import folder_of
 from dlassets.images.validate import validate_files
@@ -112,6 +113,9 @@ class Intake:
     # The tables' versions that all files still to be taken in were compared with, moved along by this run's own commits
     # and by no others: what another run has written since may hold any of these files.
     _compared_with: tuple[int, int] = field(default=(-1, -1), init=False)
+    # Compares listings with the tables, whatever engine reads and writes the files: a listing is here already, and to
+    # Spark this is seconds of work for the sake of a few keys.
+    _embedded: LocalEngine = field(default_factory=LocalEngine, init=False)
 
     @property
     def uri(self) -> str:
@@ -171,7 +175,7 @@ class Intake:
 
     def _new(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
         """Return the files that neither table knows as they are now, and whether they take an older row's place."""
-        return self.engine.sql(
+        return self._embedded.sql(
             """
             SELECT listing.path, listing.modificationTime, listing.length, raw_images.path IS NOT NULL AS replaces
             FROM listing LEFT JOIN raw_images ON raw_images.path = listing.path
@@ -181,7 +185,7 @@ class Intake:
                 OR raw_images.modificationTime <> listing.modificationTime OR raw_images.length <> listing.length)
             ORDER BY listing.path
             """,
-            {"listing": self.engine.rows(listing), "raw_images": raw, "refused": refused},
+            {"listing": self._embedded.rows(listing), "raw_images": raw, "refused": refused},
         ).arrow()
 
     def _take_in_batch(self, batch: pa.Table) -> None:
@@ -247,7 +251,7 @@ class Intake:
 
         deleted = pin(self.lake, DELETED_FILES.name)
         has_gone = "present.path IS NULL" if gone is None else "known.path IN (SELECT path FROM gone)"
-        changed = self.engine.sql(
+        changed = self._embedded.sql(
             f"""
             WITH known AS (
                 SELECT path FROM raw_images WHERE landing = '{self.name}'
@@ -264,8 +268,8 @@ class Intake:
                 "raw_images": pin(self.lake, "raw_images"),
                 "quarantined_files": pin(self.lake, "quarantined_files"),
                 "deleted_files": deleted,
-                "present": self.engine.rows(present.select(["path"])),
-                "gone": self.engine.rows(pa.table({"path": pa.array(gone or [], pa.string())})),
+                "present": self._embedded.rows(present.select(["path"])),
+                "gone": self._embedded.rows(pa.table({"path": pa.array(gone or [], pa.string())})),
             },
         ).arrow()
         now = dt.datetime.now(dt.UTC)
@@ -366,8 +370,6 @@ def waiting_files(lake: Lake, settings: Settings, name: str) -> Waiting:
 
     Raises DlassetsError where the zone is not there or cannot be listed.
     """
-    from dlassets.engines.local import LocalEngine
-
     zone = settings.landing[name]
     if zone.discovery == "events":
         return _waiting_events(lake, settings, name, zone)
