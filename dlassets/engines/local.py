@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
@@ -231,6 +232,7 @@ def _duckdb() -> DuckDBPyConnection:
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     # delta-rs's MERGE writes string_view columns, which Arrow cannot compare with a filter pushed into the scan.
     connection.execute("SET GLOBAL disabled_optimizers = 'filter_pushdown'")
+    atexit.register(_duckdb.cache_clear)  # or its binding complains, at length, of what is left at the end
     return connection
 
 
