@@ -1,8 +1,6 @@
 """What an engine does, said once: both must do it, and go on from what the other left."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -509,13 +507,3 @@ def _paths(*names: str) -> "pa.Table":
     import pyarrow as pa
 
     return pa.table({PATH.name: [f"zone/{name}.jpg" for name in names]})
-
-
-def test_a_process_that_used_the_local_engine_ends_without_a_word() -> None:
-    code = (
-        "import pyarrow as pa; from dlassets.engines.local import LocalEngine; engine = LocalEngine(); "
-        "print(engine.sql('SELECT x FROM t', {'t': engine.rows(pa.table({'x': [7]}))}).arrow()['x'][0])"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-
-    assert (ran.stdout, ran.stderr) == ("7\n", "")
