@@ -21,7 +21,7 @@ from dlassets.engines.delta_log import (
     past_maintenance,
     refuse_overtaken,
 )
-from dlassets.engines.files import read_files
+from dlassets.engines.files import micro_batches, read_files
 from dlassets.engines.storage import filesystem_of
 from dlassets.lakehouse.tables import Column, Table, arrow_type
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
 BATCH_ROWS = 64
 SQL_BATCH_ROWS = 4096
+# Files that one thread reads and checks in one step: each step has a cost of its own, which small files would feel.
+PART_FILES, PART_BYTES = 512, 2 * 2**20
 WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -200,7 +202,8 @@ class LocalEngine(Engine):
             return batch
 
         schema = listing.schema.append(pa.field("content", pa.binary()))
-        return LocalRows(schema, listing.to_batches(max_chunksize=BATCH_ROWS), read)
+        parts = micro_batches(listing, PART_FILES, PART_BYTES)
+        return LocalRows(schema, (part.combine_chunks().to_batches()[0] for part in parts), read)
 
     def apply_in_pandas(
         self,
