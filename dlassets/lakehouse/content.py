@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.engines.files import read_bytes
-from dlassets.engines.storage import filesystem_of
+from dlassets.engines.storage import filesystem_of, is_object_storage
 from dlassets.lakehouse.lake import Lake, is_uri
 from dlassets.lakehouse.tables import Column
 
@@ -111,24 +111,24 @@ def _read(lake: Lake, location: str, image_id: str) -> bytes | None:
 
 
 def _place(location: str) -> tuple[pafs.FileSystem, str]:
-    """Return what reads a location. Nothing in its path is escaped, so it is not taken for a URI as a whole."""
-    import pyarrow.fs as pafs
-
-    if not is_uri(location):
-        return pafs.LocalFileSystem(), location
+    """Return what `filesystem_of` does; a store is opened once, and not for every photo."""
+    if not is_object_storage(location):
+        return filesystem_of(location)
     scheme, rest = location.split("://", 1)
-    return (pafs.LocalFileSystem(), rest) if scheme == "file" else (_bucket(scheme, rest.split("/", 1)[0]), rest)
+    name, path = rest.split("/", 1)
+    filesystem, base = _store(scheme, name)
+    return filesystem, f"{base}/{path}"
 
 
 @functools.lru_cache
-def _bucket(scheme: str, name: str) -> pafs.FileSystem:
-    return filesystem_of(f"{scheme}://{name}")[0]
+def _store(scheme: str, name: str) -> tuple[pafs.FileSystem, str]:
+    return filesystem_of(f"{scheme}://{name}")
 
 
 def _write_once(location: str, data: bytes) -> None:
     """Write a file named by its bytes in one step; one that is there has them already."""
     filesystem, path = _place(location)
-    if is_uri(location) and not location.startswith("file://"):
+    if is_object_storage(location):
         with filesystem.open_output_stream(path) as stream:
             stream.write(data)
         return

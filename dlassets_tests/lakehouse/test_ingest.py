@@ -181,20 +181,23 @@ def test_killed_after_a_commit_and_run_again_it_ends_with_the_same_rows(
     assert rows(LocalEngine(), lake, "quarantined_files", "path") == [("labeled/001.cat/empty.jpg",)]
 
 
+class OvertakenEngine(LocalEngine):
+    """Another run takes everything in between this one's plan and its first commit."""
+
+    def __init__(self, lake: Lake, settings: Settings) -> None:
+        self.lake, self.settings = lake, settings
+        self.overtaken = False
+
+    def append(self, rows, table, uri, commit):
+        if not self.overtaken:
+            self.overtaken = True
+            ingest(LocalEngine(), self.lake, self.settings, {})
+        return super().append(rows, table, uri, commit)
+
+
 def test_of_two_runs_at_once_nothing_doubles(lake: Lake, settings: Settings, landing: Path) -> None:
-    class OvertakenEngine(LocalEngine):
-        """Another run takes everything in between this one's plan and its commit."""
-
-        overtaken = False
-
-        def append(self, rows, table, uri, commit):
-            if not self.overtaken:
-                self.overtaken = True
-                ingest(LocalEngine(), lake, settings, {})
-            return super().append(rows, table, uri, commit)
-
     put(landing / "labeled/001.cat/empty.jpg", b"")
-    ingest(OvertakenEngine(), lake, settings, {})
+    ingest(OvertakenEngine(lake, settings), lake, settings, {})
 
     assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 4
     assert len(rows(LocalEngine(), lake, "quarantined_files", "path")) == 1
@@ -203,20 +206,9 @@ def test_of_two_runs_at_once_nothing_doubles(lake: Lake, settings: Settings, lan
 def test_what_another_run_took_in_between_two_batches_does_not_double(
     lake: Lake, settings: Settings, landing: Path
 ) -> None:
-    class OvertakenEngine(LocalEngine):
-        """Another run takes everything in at the first commit of this one, which has more batches to come."""
-
-        overtaken = False
-
-        def append(self, rows, table, uri, commit):
-            if not self.overtaken:
-                self.overtaken = True
-                ingest(LocalEngine(), lake, settings, {})
-            return super().append(rows, table, uri, commit)
-
     put(landing / "labeled/001.cat/empty.jpg", b"")
     one_by_one = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=1)})
-    done = ingest(OvertakenEngine(), lake, one_by_one, {})
+    done = ingest(OvertakenEngine(lake, settings), lake, one_by_one, {})
 
     assert (done.images, done.quarantined) == (0, 0)
     assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 4
