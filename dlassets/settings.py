@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -114,18 +114,100 @@ class SparkSettings(_Section):
 
 
 class FeatureSettings(_Section):
-    backbone: str = Field("efficientnet_lite0", description="The frozen network that turns a photo into numbers.")
+    backbone: str = Field(
+        "efficientnet_lite0",
+        description="What turns a photo into numbers: efficientnet_lite0, timm/<name> or torchvision/<name>.",
+    )
+    weights: str = Field(
+        "package",
+        description="Its weights: those of its installed package, none (random ones), a file or URI "
+        "(.safetensors, .pth), or a registered model's (models:/<name>/<version>).",
+    )
     runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="auto: OpenVINO where it runs, else torch."
     )
 
 
+class PixelSettings(_Section):
+    """Training on pixels: what `training.trainable` other than head takes."""
+
+    epochs: int = Field(12, gt=0, description="At most; the learning rate falls to nothing over so many.")
+    batch_size: int = Field(32, gt=0, description="Photos a step, of all processes together.")
+    learning_rate: float = Field(3e-4, gt=0, description="Of the backbone's blocks, after the warm-up.")
+    head_learning_rate: float = Field(1e-3, gt=0, description="Of the head.")
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_epochs: float = Field(1, ge=0, description="Over these the learning rate rises from nothing.")
+    augmentation: Literal["none", "light", "strong"] = Field(
+        "light", description="none; light: crops and flips; strong: colours, turns and erased patches as well."
+    )
+    mixed_precision: bool = Field(True, description="bfloat16 where the device computes it faster.")
+    clip_norm: float = Field(1.0, gt=0, description="The gradient's norm is cut to this.")
+    checkpoint_steps: int = Field(50, gt=0, description="A killed training goes on from at most so many steps before.")
+    workers: int | None = Field(None, gt=0, description="Threads that decode, a process; unset: one a core.")
+
+
+class ComputeSettings(_Section):
+    """Where a model is trained. It changes how long that takes, and not what is learned."""
+
+    processes: int = Field(1, gt=0, description="On Spark, its TorchDistributor starts them; else this machine does.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
+    attempts: int = Field(3, gt=0, description="How often a training whose process was killed goes on.")
+
+
 class TrainingSettings(_Section):
-    epochs: int = Field(50, gt=0, description="At most; training stops early when validation no longer improves.")
+    trainable: Literal["head", "last_n", "all"] = Field(
+        "head", description="head: a linear one, on cached features. last_n, all: so many blocks as well, on pixels."
+    )
+    last_n: int = Field(1, gt=0, description="Blocks of the backbone, counted from its end, that last_n trains.")
+    epochs: int = Field(50, gt=0, description="Of a head, at most; training stops when validation stops improving.")
     patience: int = Field(5, gt=0, description="Epochs without a better validation loss before it stops.")
     min_improvement: float = Field(1e-4, ge=0, description="What counts as a better validation loss.")
     l2: float = Field(0.05, ge=0, description="Penalty on the squares of the head's weights.")
+    balance: Literal["none", "weights", "sampling"] = Field(
+        "none",
+        description="How rare classes come to count as much: by the loss, or by being drawn more often.",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="The share of a label that all classes are given.")
     seed: int = 0
+    pixels: PixelSettings = PixelSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+
+class Span(_Section):
+    """The numbers that tuning may choose a setting from."""
+
+    low: float
+    high: float
+    log: bool = Field(False, description="Whether small numbers are tried as often as large ones.")
+
+    @model_validator(mode="after")
+    def _is_a_span(self) -> Span:
+        if not self.low < self.high:
+            raise ValueError("low must be less than high")
+        if self.log and self.low <= 0:
+            raise ValueError("on a log scale low must be greater than 0")
+        return self
+
+
+Choices = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
+
+
+_SPACE: dict[str, Span | tuple[bool | int | float | str, ...]] = {
+    "l2": Span(low=1e-3, high=1.0, log=True),
+    "label_smoothing": Span(low=0.0, high=0.2),
+    "balance": ("none", "weights"),
+}
+
+
+class TuningSettings(_Section):
+    trials: int = Field(30, gt=0, description="Trials a study has in all; one that was cut short goes on.")
+    minutes: float = Field(30.0, gt=0, description="No trial starts after so long.")
+    processes: int = Field(2, gt=0, description="Trials at once.")
+    pruning: bool = Field(True, description="Whether a trial that does worse than most at the same epoch is ended.")
+    space: dict[str, Span | Choices] = Field(
+        _SPACE, description="What is tried, by setting of `training` (pixels.learning_rate, say): a span, or a list."
+    )
+    use: bool = Field(True, description="Whether trained_model takes the best trial's settings, where there are any.")
 
 
 class RegistrySettings(_Section):
@@ -142,6 +224,9 @@ class LabelingSettings(_Section):
     threshold: float = Field(0.95, ge=0, le=1, description="Predictions less confident than this go to people.")
     share: float = Field(1.0, gt=0, le=1, description="The share of those that is sent.")
     batch_limit: int | None = Field(None, gt=0, description="At most this many in one batch, least confident first.")
+    relabel_limit: int = Field(
+        0, ge=0, description="At most this many of them have a label that looks wrong, the worst first."
+    )
 
 
 class MlflowSettings(_Section):
@@ -207,6 +292,7 @@ class Settings(_Section):
     spark: SparkSettings = SparkSettings()
     features: FeatureSettings = FeatureSettings()
     training: TrainingSettings = TrainingSettings()
+    tuning: TuningSettings = TuningSettings()
     registry: RegistrySettings = RegistrySettings()
     scoring: ScoringSettings = ScoringSettings()
     labeling: LabelingSettings = LabelingSettings()

@@ -14,7 +14,7 @@ from benchmarks.ingest.data import names, originals, written
 from benchmarks.ingest.worker import TASKS
 from benchmarks.processes import clean_environment, run
 from dlassets.errors import DlassetsError
-from dlassets.learning.training import Rows
+from dlassets.learning.rows import Rows
 from dlassets.settings import Settings
 
 

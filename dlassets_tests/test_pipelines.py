@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -165,19 +166,19 @@ def test_requests_that_were_answered_are_closed(ran_twice) -> None:
 def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch) -> None:
     import numpy as np
 
-    from dlassets.learning import training
+    from dlassets.learning import head_training
+    from dlassets.learning.job import Trained
 
     pipelines, _, _ = ran_twice
     mlflow = MlflowResource(pipelines.settings)
-    champion, learned = mlflow.champion(), training.train_head
+    champion, learned = mlflow.champion(), head_training.train_head
 
-    def learn_the_wrong_way_round(*arguments: object) -> training.Trained:
+    def learn_the_wrong_way_round(*arguments: object) -> Trained:
         trained = learned(*arguments)
-        head = trained.head
-        wrong = type(head)(head.labels, head.names, -head.weight, -head.bias, head.mean, head.scale)
-        return training.Trained(wrong, trained.history, trained.best_epoch)
+        head = replace(trained.head, weight=-trained.head.weight, bias=-trained.head.bias)
+        return replace(trained, head=head)
 
-    monkeypatch.setattr(training, "train_head", learn_the_wrong_way_round)
+    monkeypatch.setattr(head_training, "train_head", learn_the_wrong_way_round)
     # Worse than guessing must not stop it before the gate does.
     monkeypatch.setattr("dlassets.defs.training.assets._better_than_guessing", _passes)
     changed = Pipelines(

@@ -229,12 +229,29 @@ TRAINING_SET = Table(
         Column("label", "bigint", "The class, as the folders number it.", nullable=False),
         Column("label_name", "string", "The class's name."),
         Column("feature_version", "string", "What made the features.", nullable=False),
-        Column("features", "array<float>", "The embedding."),
+        Column("features", "array<float>", "The embedding; null where a model learns from pixels."),
         Column("split", "string", "train, validation or test.", nullable=False),
+        Column("content", "binary", "The file's bytes, where a model learns from pixels; else null."),
     ),
     key=("image_id",),
     partition_by=("split",),
-    row_group=512,
+    row_group=128,
+)
+
+LABEL_ERRORS = Table(
+    "label_errors",
+    "One labelled image whose label looks wrong, by models that did not learn from it.",
+    (
+        PATH,
+        IMAGE_ID,
+        Column("label", "bigint", "The label it has.", nullable=False),
+        Column("label_name", "string", "Its name."),
+        Column("suggested_label", "bigint", "The label that it looks like.", nullable=False),
+        Column("suggested_name", "string", "Its name."),
+        Column("quality", "double", "How much the models believe in the label it has, 0 to 1.", nullable=False),
+        Column("confidence", "double", "Probability they give to the suggested label.", nullable=False),
+    ),
+    key=("image_id",),
 )
 
 PREDICTIONS = Table(
@@ -286,6 +303,7 @@ TABLES = {
         LABELED_IMAGES,
         IMAGE_FEATURES,
         TRAINING_SET,
+        LABEL_ERRORS,
         PREDICTIONS,
         LABEL_REQUESTS,
     )

@@ -71,6 +71,14 @@ BACKBONES = {
 }
 
 
+@dataclass(frozen=True)
+class BackboneRef:
+    """A network by name and weights, as the settings `features.backbone` and `features.weights` say them."""
+
+    name: str
+    weights: str = "package"
+
+
 class Backbone:
     """A frozen network, safe to use from several threads. Make one with `load_backbone`."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlassets.learning.head import Head
-from dlassets.learning.training import Rows
+from dlassets.learning.rows import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

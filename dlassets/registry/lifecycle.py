@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation import Evaluation, evaluate
-from dlassets.learning.training import Rows
+from dlassets.learning.rows import Rows
 from dlassets.registry.package import ModelPackage
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning import pictures
 from dlassets.learning.evaluation import Evaluation, evaluate
-from dlassets.learning.training import Rows, Trained
+from dlassets.learning.job import Trained
+from dlassets.learning.rows import Rows
 from dlassets.registry.lifecycle import TAG_INPUTS
 from dlassets.registry.package import ModelPackage
 from dlassets.settings import TrainingSettings

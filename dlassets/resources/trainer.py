@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from dlassets.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from dlassets.learning.training import Metrics, Rows, Trained
+    from dlassets.learning.job import Metrics, Trained
+    from dlassets.learning.rows import Rows
 
 
 class Trainer:
@@ -16,6 +17,6 @@ class Trainer:
         self.settings = settings
 
     def fit(self, train: Rows, validation: Rows, on_epoch: Callable[[int, Metrics], None]) -> Trained:
-        from dlassets.learning.training import train_head
+        from dlassets.learning.head_training import train_head
 
         return train_head(train, validation, self.settings, on_epoch)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlassets.learning.training import Rows
+from dlassets.learning.rows import Rows
 
 
 def rows(labels: Sequence[int], *, seed: int = 0, features: int = 8, spread: float = 0.5) -> Rows:

@@ -7,7 +7,8 @@ import pytest
 from dlassets.demo.photos import photos_in
 from dlassets.learning.backbones import load_backbone
 from dlassets.learning.evaluation import evaluate
-from dlassets.learning.training import Rows, train_head
+from dlassets.learning.head_training import train_head
+from dlassets.learning.rows import Rows
 from dlassets.settings import TrainingSettings
 
 # Of a hundred and fifty test rows, one and a half standard errors of a difference.

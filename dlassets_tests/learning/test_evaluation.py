@@ -5,7 +5,7 @@ import pytest
 
 from dlassets.learning.evaluation import evaluate, wilson_interval
 from dlassets.learning.head import Head
-from dlassets.learning.training import Rows
+from dlassets.learning.rows import Rows
 
 
 def head(*labels: int) -> Head:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dlassets.learning import pictures
 from dlassets.learning.evaluation import evaluate
-from dlassets.learning.training import train_head
+from dlassets.learning.head_training import train_head
 from dlassets.settings import TrainingSettings
 from dlassets_tests.learning.rows import rows
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dlassets.learning.head import Head
-from dlassets.learning.training import Rows
+from dlassets.learning.rows import Rows
 from dlassets.registry.package import ModelPackage
 from dlassets.resources.mlflow import MlflowResource
 from dlassets.settings import Settings

@@ -15,7 +15,8 @@ from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import feature_version
 from dlassets.learning.evaluation import evaluate
-from dlassets.learning.training import Rows, train_head
+from dlassets.learning.head_training import train_head
+from dlassets.learning.rows import Rows
 from dlassets.registry.lifecycle import TAG_INPUTS, load_version, register
 from dlassets.registry.tracking import TrainingInputs, picture_of, train_and_log
 from dlassets.settings import Settings, TrainingSettings

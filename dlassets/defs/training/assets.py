@@ -88,7 +88,7 @@ def trained_model(
     progress: dg.ResourceParam[LoggedProgress],
 ) -> dg.MaterializeResult:
     from dlassets.lakehouse.photos import photos_of
-    from dlassets.learning.training import read_splits
+    from dlassets.learning.rows import read_splits
     from dlassets.registry.lifecycle import find_run
     from dlassets.registry.tracking import train_and_log
 
@@ -143,7 +143,7 @@ def registered_version(
     mlflow: dg.ResourceParam[MlflowResource],
     trainer: dg.ResourceParam[Trainer],
 ) -> dg.MaterializeResult:
-    from dlassets.learning.training import read_split
+    from dlassets.learning.rows import read_split
     from dlassets.registry.lifecycle import compare, promote, register
 
     settings = lake.settings.registry

@@ -1,92 +1,30 @@
-"""Train a linear head in torch on one pinned version of `training_set`, read by Petastorm, with early stopping.
+"""Train a linear head in torch on cached features, with early stopping.
 
-The rows of a head are small (5 kB), so each process reads its shard once and keeps it in memory.
+Its rows are small (5 kB), so each process reads its shard once and keeps it in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.head import Head
-from dlassets.learning.petastorm import read_columns
+from dlassets.learning.job import Trained
+from dlassets.learning.rows import Rows
 from dlassets.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    Metrics = dict[str, float]
+    from dlassets.learning.job import Metrics
 
 STEPS_PER_EPOCH = 5
 FEW_NUMBERS = 2**24
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of one split, ordered by image_id: the order of files must not change what is learned."""
-
-    paths: list[str]
-    image_ids: list[str]
-    labels: NDArray[np.int64]
-    names: list[str]
-    features: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-@dataclass(frozen=True)
-class Trained:
-    head: Head
-    history: list[Metrics]
-    best_epoch: int
-
-
-def read_split(training_set: Snapshot, split: str, shard: tuple[int, int] = (0, 1)) -> Rows:
-    """Read one split of a pinned version through Petastorm; `shard` is (rank, world size)."""
-    columns = ["path", "image_id", "label", "label_name", "features"]
-    read = read_columns(training_set.uri, training_set.version, columns, [("split", "=", split)], shard=shard)
-    order = np.argsort(read["image_id"].astype(str), kind="stable")
-    return Rows(
-        paths=list(read["path"][order]),
-        image_ids=list(read["image_id"][order]),
-        labels=read["label"][order].astype(np.int64),
-        names=list(read["label_name"][order]),
-        features=np.ascontiguousarray(read["features"][order], dtype=np.float32),
-    )
-
-
-def read_splits(training_set: Snapshot) -> dict[str, Rows]:
-    """Read all three splits. Raises DlassetsError where there is too little to learn from."""
-    splits = {split: read_split(training_set, split) for split in (TRAIN, VALIDATION, TEST)}
-    if any(not len(rows) for rows in splits.values()):
-        counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
-        raise DlassetsError(
-            f"There are too few labelled images to learn from: {counts}. Put more photos into the labelled landing "
-            "zone: each split needs at least one, and a few dozen a class make a model."
-        )
-    for split, rows in splits.items():
-        if unusable := [
-            path for path, row in zip(rows.paths, rows.features, strict=True) if not np.isfinite(row).all()
-        ]:
-            raise DlassetsError(
-                f"{len(unusable)} images of the {split} split have features that are no numbers, such as "
-                f"{unusable[0]}. Delete their rows from image_features and materialize it and training_set again."
-            )
-    if len(classes := set(splits[TRAIN].labels.tolist())) < 2:  # noqa: PLR2004 - telling apart takes two
-        raise DlassetsError(
-            f"The training split has one class only ({splits[TRAIN].names[0]}, label {classes.pop()}). A classifier "
-            "needs two: put photos of another class into the labelled landing zone."
-        )
-    return splits
 
 
 def train_head(

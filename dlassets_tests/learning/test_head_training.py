@@ -10,7 +10,8 @@ from dlassets.engines.base import Commit, Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, TRAINING_SET, VALIDATION
-from dlassets.learning.training import Rows, read_split, read_splits, train_head
+from dlassets.learning.head_training import train_head
+from dlassets.learning.rows import Rows, read_split, read_splits
 from dlassets.settings import TrainingSettings
 from dlassets_tests.learning.rows import rows
 
