@@ -6,9 +6,10 @@ from typing import Any, Literal
 import pytest
 
 from dlassets.engines.base import Engine, Written
+from dlassets.lakehouse import training_set
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
-from dlassets.lakehouse.training_set import build_training_set
+from dlassets.lakehouse.training_set import build_pixel_training_set, build_training_set
 from dlassets.settings import LabelSettings
 from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
@@ -104,3 +105,66 @@ def test_of_different_labels_the_oldest_counts_where_the_setting_says_so(engine:
 
 def test_nothing_to_learn_from_is_not_written(engine: Engine, lake: Lake) -> None:
     assert build(engine, lake) == Written(0, changed=False)
+
+
+def build_of_pixels(engine: Engine, lake: Lake) -> Written:
+    names = ("raw_images", "deleted_files", "labeled_images", "training_set")
+    return build_pixel_training_set(
+        engine, lake, *(pin(lake, name) for name in names), LabelSettings(), {"asset": "training_set"}
+    )
+
+
+def raw(name: str) -> dict[str, Any]:
+    return {"path": f"labeled/{name}.jpg", "image_id": image_id(name), "content": name.encode()}
+
+
+@pytest.fixture
+def photographed(lake: Lake) -> None:
+    put(lake, "raw_images", *(raw(name) for name in ("a", "b", "c", "unlabelled")))
+    put(
+        lake, "labeled_images", labelled("a", 1), labelled("b", 12, split="test"), labelled("c", 1), labelled("gone", 1)
+    )
+
+
+@pytest.mark.usefixtures("photographed")
+def test_for_pixels_it_holds_the_bytes_of_what_is_labelled(engine: Engine, lake: Lake) -> None:
+    build_of_pixels(engine, lake)
+
+    rows = get(engine, lake, "training_set", "path, label, feature_version, features, split, content")
+    assert [tuple(row.values()) for row in rows] == [
+        ("labeled/a.jpg", 1, "pixels", None, "train", b"a"),
+        ("labeled/b.jpg", 12, "pixels", None, "test", b"b"),
+        ("labeled/c.jpg", 1, "pixels", None, "train", b"c"),
+    ]
+
+
+@pytest.mark.usefixtures("photographed")
+@local_alone
+def test_one_that_was_killed_between_two_commits_is_made_anew(
+    engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_set, "PHOTOS_PER_COMMIT", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_of_pixels(engine, lake)
+    assert len(get(engine, lake, "training_set", "path")) == 1
+
+    written = build_of_pixels(engine, lake)
+
+    assert (written.inserted, written.changed) == (3, True)
+    assert len(get(engine, lake, "training_set", "path")) == 3
+    assert not build_of_pixels(engine, lake).changed
+
+
+def killed(*_: object) -> Written:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("inputs", "photographed")
+@local_alone
+def test_going_from_features_to_pixels_makes_it_anew(engine: Engine, lake: Lake) -> None:
+    build(engine, lake)
+
+    assert build_of_pixels(engine, lake).changed
+    assert build(engine, lake).changed
