@@ -1,4 +1,4 @@
-"""`python -m benchmarks [names…]`, `python -m benchmarks ingest [parts…]`: measure, and print tables.
+"""`python -m benchmarks [names…]`, `… ingest [parts…]`, `… training [parts…]`: measure, and print tables.
 
 Nothing passes or fails: goals stand beside figures.
 """
@@ -20,6 +20,7 @@ from benchmarks import accuracy, demo_time, loading
 from benchmarks.ingest import command as ingest
 from benchmarks.machine import Machine
 from benchmarks.report import Report
+from benchmarks.training import command as training
 from dlassets.errors import DlassetsError
 
 NAMES = ("loading", "demo", "accuracy")
@@ -85,8 +86,11 @@ def _generated(folder: Path, *, needed: bool) -> Path:
 
 if __name__ == "__main__":
     try:
-        if sys.argv[1:2] == ["ingest"]:
-            ingest.main(sys.argv[2:], prog_name="python -m benchmarks ingest")
+        match sys.argv[1:]:
+            case ["ingest", *rest]:
+                ingest.main(rest, prog_name="python -m benchmarks ingest")
+            case ["training", *rest]:
+                training.main(rest, prog_name="python -m benchmarks training")
         main()
     except DlassetsError as error:
         sys.exit(f"error: {error}")

@@ -148,7 +148,7 @@ def test_the_lock_holds_the_pinned_versions():
     assert pinned <= locked
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-tools.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-peers.lock", "requirements-tools.lock"])
 def test_every_locked_package_has_a_hash_and_no_index_is_named(lock):
     text = (REPOSITORY / lock).read_text()
     packages = re.split(r"(?m)^(?=[a-z0-9])", text)[1:]

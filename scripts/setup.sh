@@ -1,14 +1,19 @@
 #!/bin/sh
 # Build the one environment, .venv, from the two locks. Run by make. `scripts/setup.sh lock` instead resolves
-# pyproject.toml anew into the locks, with any further options of `uv pip compile`.
+# pyproject.toml anew into the locks, with any further options of `uv pip compile`; `scripts/setup.sh peers` builds
+# .venv-peers, what benchmarks compare dlassets with, which sees the packages of .venv as well.
 #
 # Everything fetched is checked against a hash: uv and what it builds source packages with (requirements-tools.lock), and
-# all the rest (requirements.lock). PYTHON names the Python to use; package indexes are whatever pip and uv are set to.
+# all the rest (requirements.lock, requirements-peers.lock). PYTHON names the Python to use; package indexes are whatever
+# pip and uv are set to.
 set -eu
 cd "$(dirname "$0")/.."
 
 ENVIRONMENT=.venv
 STAMP=$ENVIRONMENT/.ready
+PEERS=.venv-peers
+# What the peers ask for in other releases than requirements.lock has: they get their own.
+PEERS_OWN='huggingface-hub|tqdm'
 
 fail() {
     printf '\nset-up failed: %s\n' "$1" >&2
@@ -58,8 +63,9 @@ share_pip_settings() {
 
 uv_pip() {
     command=$1
-    shift
-    "$ENVIRONMENT/bin/uv" pip "$command" --python "$ENVIRONMENT/bin/python" \
+    into=$2
+    shift 2
+    "$ENVIRONMENT/bin/uv" pip "$command" --python "$into/bin/python" \
         --build-constraint requirements-tools.lock "$@"
 }
 
@@ -67,6 +73,35 @@ resolve() {
     "$ENVIRONMENT/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --custom-compile-command "make lock" "$@"
 }
+
+# Resolve what the peers need and .venv lacks, in releases that go with those of .venv.
+resolve_peers() {
+    shared=$(mktemp)
+    sed -nE "/^($PEERS_OWN)==/d; s/^([a-z0-9._-]+==.*) \\\\\$/\1/p" requirements.lock >"$shared"
+    # shellcheck disable=SC2046 # an option a package
+    resolve "$@" --group pyproject.toml:peers --constraint "$shared" \
+        $(sed 's/==.*//; s/^/--no-emit-package /' "$shared" | sort -u) --output-file requirements-peers.lock
+    status=$?
+    rm -f "$shared"
+    return $status
+}
+
+build_peers() {
+    rm -f "$PEERS/.ready"
+    "$ENVIRONMENT/bin/python" -m venv --without-pip "$PEERS" || fail "$PEERS could not be made; the lines above say why."
+    packages=$("$PEERS/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    "$ENVIRONMENT/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$packages/shared.pth"
+    echo "Installing requirements-peers.lock into $PEERS (about 1 GB)"
+    uv_pip sync "$PEERS" --require-hashes --compile-bytecode requirements-peers.lock ||
+        fail "the packages of requirements-peers.lock could not be installed; the lines above say why."
+    touch "$PEERS/.ready"
+}
+
+if [ "${1:-}" = peers ]; then
+    share_pip_settings
+    build_peers
+    exit
+fi
 
 rm -f "$STAMP"
 if ! has_version "$ENVIRONMENT/bin/python"; then
@@ -85,15 +120,16 @@ share_pip_settings
 if [ "${1:-}" = lock ]; then
     shift
     resolve "$@" --extra dev pyproject.toml --output-file requirements.lock &&
+        resolve_peers "$@" &&
         printf 'setuptools\nuv\n' | resolve "$@" --no-annotate - --output-file requirements-tools.lock ||
         fail "pyproject.toml could not be resolved; the lines above say why."
     exit
 fi
 
 echo "Installing requirements.lock into $ENVIRONMENT (about 6 GB; seconds where it is there already)"
-uv_pip sync --require-hashes --compile-bytecode requirements.lock ||
+uv_pip sync "$ENVIRONMENT" --require-hashes --compile-bytecode requirements.lock ||
     fail "the packages of requirements.lock could not be installed; the lines above say why.
 If the index cannot be reached from here, name one that can be (UV_DEFAULT_INDEX=... make setup).
 Otherwise try again: what was fetched is kept. The packages take about 6 GB."
-uv_pip install --quiet --no-deps --editable . || fail "dlassets itself could not be installed; the lines above say why."
+uv_pip install "$ENVIRONMENT" --quiet --no-deps --editable . || fail "dlassets itself could not be installed; the lines above say why."
 touch "$STAMP"
