@@ -1,0 +1,102 @@
+"""Make a confidence of 0.95 mean 95%: temperature scaling, and how far confidence and accuracy are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlassets.errors import DlassetsError
+from dlassets.learning.head import Head
+from dlassets.learning.rows import Rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BINS = 15
+UNKNOWN = -1
+_COLDEST, _HOTTEST = 0.05, 20.0
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Rows by how sure a model was of them, in bins of equal width from 0 to 1, each (bins,).
+
+    `counts` are the rows of a bin, `confidence` their mean confidence and `accuracy` the share of them that was right;
+    both are 0 where a bin has none.
+    """
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean distance of confidence and accuracy, over rows (Naeini, 2015)."""
+        return float(np.average(np.abs(self.confidence - self.accuracy), weights=self.counts))
+
+
+def calibrated(head: Head, validation: Rows) -> Head:
+    """Return `head` with the temperature that fits rows it has not learned from."""
+    targets = targets_of(validation.labels, head.labels)
+    return replace(head, temperature=fit_temperature(head.logits(validation.features), targets))
+
+
+def fit_temperature(logits: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
+    """Return what to divide (rows, classes) logits by, so that their softmax is as likely as can be (Guo et al., 2017).
+
+    `targets` are places of classes; rows with UNKNOWN, a class that cannot be right, have no say. The logarithm of the
+    temperature has a standard normal prior: few rows, or rows without a mistake, do not drive it to a bound of 0.05 or
+    20, and none leave it at 1. Many rows outweigh the prior. Raises DlassetsError for logits that are no numbers.
+    """
+    from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+
+    if not np.isfinite(logits).all():
+        raise DlassetsError(
+            "The model cannot be calibrated: some of its logits are no numbers. Look for features that are no numbers "
+            "in the validation split, or train again with a larger training.l2."
+        )
+    known = targets != UNKNOWN
+    logits, targets = logits[known] - logits[known].max(axis=1, keepdims=True), targets[known]
+    right = logits[np.arange(len(targets)), targets]
+
+    def unlikelihood(log_temperature: float) -> float:
+        inverse = np.exp(-log_temperature)
+        losses = np.log(np.exp(logits * inverse).sum(axis=1)) - right * inverse
+        return float(losses.sum() + log_temperature**2 / 2)
+
+    bounds = (np.log(_COLDEST), np.log(_HOTTEST))
+    found = minimize_scalar(unlikelihood, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def targets_of(labels: NDArray[np.int64], classes: Sequence[int]) -> NDArray[np.int64]:
+    """Return each label's place in `classes`, or UNKNOWN."""
+    places = {label: place for place, label in enumerate(classes)}
+    return np.array([places.get(label, UNKNOWN) for label in labels.tolist()], dtype=np.int64)
+
+
+def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> Reliability:
+    """Count rows by confidence, (rows,) of 0 to 1; `right` says which of them were."""
+    # A bin holds its upper edge, as in the paper: a confidence of 1 is in the last one.
+    places = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    rows = np.maximum(counts, 1)
+    return Reliability(
+        counts=counts,
+        confidence=np.bincount(places, confidence, bins) / rows,
+        accuracy=np.bincount(places, right, bins) / rows,
+    )
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.float64], targets: NDArray[np.int64], bins: int = BINS
+) -> float:
+    """Return how far confidence is from accuracy on average, for (rows, classes) probabilities (Guo et al., 2017).
+
+    A row of an UNKNOWN class is a mistake, however sure the model was.
+    """
+    right = probabilities.argmax(axis=1) == targets
+    return reliability(probabilities.max(axis=1), right, bins).error
