@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from dlassets.engines.base import Snapshot
+from dlassets.engines.storage import filesystem_of
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.head import Head
 from dlassets.settings import TrainingSettings
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     Metrics = dict[str, float]
     Report = Callable[["Event"], None]
+
+_TRAINED, _HEAD, _WEIGHTS = "trained.json", "head.safetensors", "weights.safetensors"
+_ARRAYS = ("weight", "bias", "mean", "scale")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,19 @@ class Job:
     backbone: BackboneRef
     settings: TrainingSettings
     folder: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "settings": self.settings.model_dump(mode="json")})
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        said = json.loads(text)
+        return cls(
+            training_set=Snapshot(**said["training_set"]),
+            backbone=BackboneRef(**said["backbone"]),
+            settings=TrainingSettings.model_validate(said["settings"]),
+            folder=said["folder"],
+        )
 
 
 @dataclass(frozen=True)
@@ -54,3 +72,52 @@ class Trained:
     best_epoch: int
     weights: dict[str, torch.Tensor] | None = None
     remarks: tuple[str, ...] = field(default=())
+
+    def save(self, folder: str) -> None:
+        """Write it to a folder, a path or URI: numbers as safetensors, the rest as JSON, which comes last."""
+        from safetensors import numpy, torch
+
+        said = {
+            "labels": self.head.labels,
+            "names": self.head.names,
+            "temperature": self.head.temperature,
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "remarks": self.remarks,
+            "weights": self.weights is not None,
+        }
+        filesystem, path = filesystem_of(folder)
+        filesystem.create_dir(path, recursive=True)
+        files = {_HEAD: numpy.save({name: getattr(self.head, name) for name in _ARRAYS})}
+        if self.weights is not None:
+            files[_WEIGHTS] = torch.save({name: value.contiguous() for name, value in self.weights.items()})
+        files[_TRAINED] = json.dumps(said).encode()
+        for name, content in files.items():
+            with filesystem.open_output_stream(f"{path}/{name}") as stream:
+                stream.write(content)
+
+    @classmethod
+    def load(cls, folder: str) -> Trained:
+        """Read what `save` wrote. Raises FileNotFoundError where it did not finish."""
+        from safetensors import numpy, torch
+
+        filesystem, path = filesystem_of(folder)
+
+        def content(name: str) -> bytes:
+            with filesystem.open_input_stream(f"{path}/{name}") as stream:
+                return bytes(stream.read())
+
+        said = json.loads(content(_TRAINED))
+        head = Head(
+            labels=tuple(said["labels"]),
+            names=tuple(said["names"]),
+            temperature=said["temperature"],
+            **numpy.load(content(_HEAD)),
+        )
+        return cls(
+            head=head,
+            history=said["history"],
+            best_epoch=said["best_epoch"],
+            weights=torch.load(content(_WEIGHTS)) if said["weights"] else None,
+            remarks=tuple(said["remarks"]),
+        )
