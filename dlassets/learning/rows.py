@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,24 +30,39 @@ class Rows:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def with_features(self, features: Mapping[str, NDArray[np.float32]]) -> Rows:
+        """Return those of the rows whose image_id has features, with these."""
+        there = [place for place, image_id in enumerate(self.image_ids) if image_id in features]
+        return Rows(
+            paths=[self.paths[place] for place in there],
+            image_ids=[self.image_ids[place] for place in there],
+            labels=self.labels[there],
+            names=[self.names[place] for place in there],
+            features=np.stack([features[self.image_ids[place]] for place in there]) if there else self.features[:0],
+        )
 
-def read_split(training_set: Snapshot, split: str, shard: tuple[int, int] = (0, 1)) -> Rows:
-    """Read one split of a pinned version through Petastorm; `shard` is (rank, world size)."""
-    columns = ["path", "image_id", "label", "label_name", "features"]
+
+def read_split(training_set: Snapshot, split: str, shard: tuple[int, int] = (0, 1), *, features: bool = True) -> Rows:
+    """Read one split of a pinned version through Petastorm; `shard` is (rank, world size).
+
+    Without `features`, which a training set of photos does not have, they are (N, 0).
+    """
+    columns = ["path", "image_id", "label", "label_name", *(["features"] if features else [])]
     read = read_columns(training_set.uri, training_set.version, columns, [("split", "=", split)], shard=shard)
     order = np.argsort(read["image_id"].astype(str), kind="stable")
+    found = read["features"][order] if features else np.empty((len(order), 0))
     return Rows(
         paths=list(read["path"][order]),
         image_ids=list(read["image_id"][order]),
         labels=read["label"][order].astype(np.int64),
         names=list(read["label_name"][order]),
-        features=np.ascontiguousarray(read["features"][order], dtype=np.float32),
+        features=np.ascontiguousarray(found, dtype=np.float32),
     )
 
 
-def read_splits(training_set: Snapshot) -> dict[str, Rows]:
+def read_splits(training_set: Snapshot, *, features: bool = True) -> dict[str, Rows]:
     """Read all three splits. Raises DlassetsError where there is too little to learn from."""
-    splits = {split: read_split(training_set, split) for split in (TRAIN, VALIDATION, TEST)}
+    splits = {split: read_split(training_set, split, features=features) for split in (TRAIN, VALIDATION, TEST)}
     if any(not len(rows) for rows in splits.values()):
         counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
         raise DlassetsError(
