@@ -27,7 +27,8 @@ from dlassets.errors import DlassetsError
 from dlassets.images.folders import folder_label
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import RAW_IMAGES, TEST, TRAIN, TRAINING_SET, VALIDATION
-from dlassets.learning.backbones import load_backbone
+from dlassets.learning.backbones import backbone_of
+from dlassets.learning.embedding import load_backbone
 from dlassets.learning.evaluation import Z_95, wilson_interval
 from dlassets.learning.head_training import train_head
 from dlassets.learning.rows import Rows, read_split
@@ -149,7 +150,7 @@ def _photos(images: Path, lake: LakeResource) -> Rows:
     photos = {photo.image_id: photo for photo in photos_in(images) if photo.image_id in usable}
     chosen = [photos[image_id] for image_id in sorted(photos)]
     labels = [_label(photo.folder) for photo in chosen]
-    backbone = load_backbone(lake.settings.features.backbone)
+    backbone = load_backbone(backbone_of(lake.settings.features))
     return Rows(
         paths=[str(photo.path) for photo in chosen],
         image_ids=[photo.image_id for photo in chosen],

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dlassets.demo.photos import photos_in
-from dlassets.learning.backbones import BATCH, load_backbone
+from dlassets.learning.backbones import backbone_of
+from dlassets.learning.embedding import BATCH, load_backbone
 from dlassets.settings import FeatureSettings
 
 
@@ -21,7 +22,7 @@ def main(images: Path) -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    backbone = load_backbone(FeatureSettings().backbone)
+    backbone = load_backbone(backbone_of(FeatureSettings()))
     photos = list(photos_in(images))
     chunks = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
     with ThreadPoolExecutor(os.cpu_count()) as threads:

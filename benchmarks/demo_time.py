@@ -18,9 +18,10 @@ GOALS: Mapping[str, tuple[float, float | None]] = {"local": (90, 15), "spark": (
 START, END = "start-up, until the first stage", "summary, and exit"
 # The backbone is converted once a machine.
 _SET_UP = """
-from dlassets.learning.backbones import load_backbone
+from dlassets.learning.backbones import backbone_of
+from dlassets.learning.embedding import load_backbone
 from dlassets.settings import FeatureSettings
-load_backbone(FeatureSettings().backbone)
+load_backbone(backbone_of(FeatureSettings()))
 """
 _HEADING = re.compile(r"^\d+/\d+ (?P<title>.+)$")
 _SUMMARY = re.compile(r"^\s*Summary\s*$")

@@ -62,7 +62,7 @@ class Keeper:
     def _kept(self, path: str, content: pa.BinaryScalar, image_id: str) -> str:
         if self.storage == "files":
             location = f"files/{image_id[:2]}/{image_id}"
-            _write_once(f"{self.lake.root}/{location}", content.as_py())
+            write_once(f"{self.lake.root}/{location}", content.as_py())
             return location
         folder = self.zone if is_uri(self.zone) or self.zone.startswith("/") else f"landing/{self.zone}"
         return f"{folder.rstrip('/')}/{path.split('/', 1)[1]}"
@@ -125,7 +125,7 @@ def _store(scheme: str, name: str) -> tuple[pafs.FileSystem, str]:
     return filesystem_of(f"{scheme}://{name}")
 
 
-def _write_once(location: str, data: bytes) -> None:
+def write_once(location: str, data: bytes) -> None:
     """Write a file named by its bytes in one step; one that is there has them already."""
     filesystem, path = _place(location)
     if is_object_storage(location):

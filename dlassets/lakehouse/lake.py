@@ -53,6 +53,11 @@ class Lake:
         return self.under("files")
 
     @property
+    def backbones(self) -> str:
+        """Weights of backbones, by their SHA-256, where they come from elsewhere than an installed package."""
+        return self.under("backbones")
+
+    @property
     def requests(self) -> str:
         return self.under("labeling", "requests")
 

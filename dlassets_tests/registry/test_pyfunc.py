@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from dlassets.learning.backbones import feature_version, load_backbone
+from dlassets.learning.backbones import BackboneRef, feature_version
+from dlassets.learning.embedding import load_backbone
 from dlassets.learning.head import Head
 from dlassets.registry.lifecycle import register
 from dlassets.registry.package import ModelPackage
@@ -30,7 +31,7 @@ print(json.dumps({
 
 def head_for(photos: list[bytes], labels: tuple[int, ...]) -> Head:
     """A head that knows each of these photos by heart."""
-    features = np.asarray(load_backbone("efficientnet_lite0").embed_bytes(photos), np.float32)
+    features = np.asarray(load_backbone(BackboneRef("efficientnet_lite0")).embed_bytes(photos), np.float32)
     mean = features.mean(axis=0)
     return Head(
         labels=labels,
@@ -49,7 +50,9 @@ def three(photos):
 
 def package(photos) -> ModelPackage:
     contents = [photo.read_bytes() for photo in photos]
-    return ModelPackage(head_for(contents, (3, 12, 40)), "efficientnet_lite0", feature_version("efficientnet_lite0"))
+    return ModelPackage(
+        head_for(contents, (3, 12, 40)), "efficientnet_lite0", feature_version(BackboneRef("efficientnet_lite0"))
+    )
 
 
 def test_a_registered_model_predicts_from_image_bytes_in_another_process(registry, three, tmp_path) -> None:

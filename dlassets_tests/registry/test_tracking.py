@@ -13,7 +13,7 @@ from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
-from dlassets.learning.backbones import feature_version
+from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation import evaluate
 from dlassets.learning.head_training import train_head
 from dlassets.learning.rows import Rows
@@ -75,7 +75,7 @@ def logged(photos, tmp_path_factory):
     registry = Registry(MlflowResource(settings))
     files = sorted(photos.glob("*/*"))
     splits = {TRAIN: split(files[::2], 0), VALIDATION: split(files[1::4], 1), TEST: split(files[3::4], 2)}
-    inputs = dataclasses.replace(INPUTS, feature_version=feature_version(BACKBONE))
+    inputs = dataclasses.replace(INPUTS, feature_version=feature_version(BackboneRef(BACKBONE)))
     bytes_of = {str(path): path.read_bytes() for path in files}
     experiment = registry.client.get_experiment_by_name(registry.resource.experiment)
     with mlflow.start_run(experiment_id=experiment.experiment_id) as run:

@@ -16,7 +16,7 @@ from dlassets.errors import DlassetsError, SettingsError
 from dlassets.lakehouse.events import Manifest
 from dlassets.lakehouse.ingest import Intake, ingest
 from dlassets.lakehouse.lake import Lake
-from dlassets.learning.backbones import BACKBONES, feature_version
+from dlassets.learning.backbones import BackboneRef, dimensions_of, feature_version
 from dlassets.registry.lifecycle import CHAMPION, register
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring import stream as streams
@@ -307,9 +307,9 @@ def scorer(lake: Lake, settings: Settings, registry: Registry, said: list[str]) 
 
 
 def champion(registry: Registry, inputs: str, *labels: int) -> int:  # noqa: F811
-    backbone = "efficientnet_lite0"
-    of_photos = head(*labels, features=BACKBONES[backbone].dimensions)
-    run = registry.run(ModelPackage(of_photos, backbone, feature_version(backbone)), inputs)
+    backbone = BackboneRef("efficientnet_lite0")
+    of_photos = head(*labels, features=dimensions_of(backbone))
+    run = registry.run(ModelPackage(of_photos, backbone.name, feature_version(backbone)), inputs)
     version = register(registry.client, "image_classifier", run)
     registry.client.set_registered_model_alias("image_classifier", CHAMPION, version)
     return version

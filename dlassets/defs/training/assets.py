@@ -31,18 +31,21 @@ def image_features(
     progress: dg.ResourceParam[LoggedProgress],
 ) -> dg.MaterializeResult:
     from dlassets.lakehouse.derived import derive
-    from dlassets.learning.backbones import embed_images, feature_version
+    from dlassets.learning.backbones import feature_version
+    from dlassets.learning.embedding import embed_images
+    from dlassets.registry.store import backbone_in_use
 
     (raw,) = lake.pin(RAW_IMAGES.name)
     settings = lake.settings.features
-    version = feature_version(settings.backbone)
+    backbone = backbone_in_use(lake.settings, lake.lake)
+    version = feature_version(backbone)
     origin = provenance(context, IMAGE_FEATURES.name, [raw], parameters={"feature_version": version})
     written = derive(
         lake.engine,
         lake.lake,
         raw,
         IMAGE_FEATURES,
-        functools.partial(embed_images, backbone=settings.backbone, runtime=settings.runtime),
+        functools.partial(embed_images, backbone=backbone, runtime=settings.runtime),
         origin.as_dict(),
         done_where=f"feature_version = '{version}'",
         progress=progress.of(context, "images embedded"),
@@ -54,9 +57,10 @@ def image_features(
 def training_set(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeResource]) -> dg.MaterializeResult:
     from dlassets.lakehouse.training_set import build_training_set
     from dlassets.learning.backbones import feature_version
+    from dlassets.registry.store import backbone_in_use
 
     labeled, features, current = lake.pin(LABELED_IMAGES.name, IMAGE_FEATURES.name, TRAINING_SET.name)
-    version = feature_version(lake.settings.features.backbone)
+    version = feature_version(backbone_in_use(lake.settings, lake.lake))
     labels = lake.settings.labels
     parameters = {"feature_version": version, **labels.model_dump()}
     origin = provenance(context, TRAINING_SET.name, [labeled, features], parameters=parameters)
@@ -183,12 +187,13 @@ def registered_version(
 def _training_inputs(lake: LakeResource, trainer: Trainer) -> "TrainingInputs":
     from dlassets.lakehouse.snapshots import settled
     from dlassets.learning.backbones import feature_version
+    from dlassets.registry.store import backbone_in_use
     from dlassets.registry.tracking import TrainingInputs
 
-    backbone = lake.settings.features.backbone
+    backbone = backbone_in_use(lake.settings, lake.lake)
     (training_set,) = lake.pin(TRAINING_SET.name)
     # What care of the table made of it is nothing new to learn from.
-    return TrainingInputs(settled(training_set), backbone, feature_version(backbone), trainer.settings)
+    return TrainingInputs(settled(training_set), backbone.name, feature_version(backbone), trainer.settings)
 
 
 def _better_than_guessing(run: "Run") -> dg.AssetCheckResult:
