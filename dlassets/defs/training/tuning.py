@@ -1,0 +1,72 @@
+"""Settings of training that were found by trying: what trained_model takes where `tuning.use` says so."""
+
+import base64
+import time
+
+import dagster as dg
+
+from dlassets.defs.common import OWNERS, TRAINING, provenance
+from dlassets.lakehouse.tables import TRAINING_SET
+from dlassets.resources.lake import LakeResource
+from dlassets.resources.mlflow import MlflowResource
+
+TUNED_HYPERPARAMETERS = "tuned_hyperparameters"
+
+
+@dg.asset(
+    deps=[TRAINING_SET.name],
+    description="An MLflow run with a child run a trial: the settings of training with the least validation loss.",
+    group_name=TRAINING,
+    owners=OWNERS,
+    kinds={"optuna", "mlflow"},
+    code_version="1",
+)
+def tuned_hyperparameters(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[LakeResource],
+    mlflow: dg.ResourceParam[MlflowResource],
+) -> dg.MaterializeResult:
+    from dlassets.engines.spark import SparkEngine
+    from dlassets.lakehouse.snapshots import settled
+    from dlassets.learning.backbones import feature_version
+    from dlassets.learning.job import Job
+    from dlassets.learning.tuning import Question, picture_of, run_study
+    from dlassets.registry.store import backbone_in_use
+
+    (current,) = lake.pin(TRAINING_SET.name)
+    # What care of the table made of it is nothing new to learn from.
+    job = Job(settled(current), backbone_in_use(lake.settings, lake.lake), lake.settings.training)
+    question = Question(job, feature_version(job.backbone), lake.settings.tuning.space)
+    started = time.monotonic()
+
+    def report(done: int, trials: int, least: float | None) -> None:
+        so_far = "none has come to its end" if least is None else f"the least validation loss is {least:.4f}"
+        context.log.info(f"{done} of {trials} trials done, {so_far}")
+
+    best = run_study(
+        question,
+        lake.settings.tuning,
+        mlflow.client,
+        mlflow.experiment,
+        spark=lake.engine.session if isinstance(lake.engine, SparkEngine) else None,
+        report=report,
+    )
+    origin = provenance(context, TUNED_HYPERPARAMETERS, [job.training_set], parameters={"question": question.sha256})
+    encoded = base64.b64encode(picture_of(mlflow.client, best)).decode()
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(best.run_id),
+        metadata={
+            "changed": "new trials" if best.is_new else "nothing new: the study of these inputs has its trials",
+            "chosen": dg.MetadataValue.json(best.chosen),
+            "validation_loss": best.value,
+            "validation_accuracy": best.accuracy,
+            "trials": len(best.trials),
+            "minutes": (time.monotonic() - started) / 60,
+            "mlflow_run_id": best.run_id,
+            "mlflow_run": dg.MetadataValue.url(mlflow.run_url(mlflow.client.get_run(best.run_id))),
+            "training_set_version": job.training_set.version,
+            "engine": lake.settings.engine,
+            "study": dg.MetadataValue.md(f"![study](data:image/png;base64,{encoded})"),
+            "provenance": dg.MetadataValue.json(origin.as_dict()),
+        },
+    )
