@@ -2,7 +2,8 @@
 
 Petastorm 0.13.1 was written for a pyarrow and a numpy that are gone. `_petastorm` imports it with what it misses: its
 own modules get a `pq` with the old ParquetDataset (as far as they call it) and an `np` with the old names, while
-pyarrow and numpy themselves stay as they are for everyone else.
+pyarrow and numpy themselves stay as they are for everyone else. It is told of row groups alone, by their places in a
+list: which files they lie in, on which storage, is known here, and every footer is read once.
 
 Partition columns are in a Delta table's log, not in its files: filter on them with `where`.
 """
@@ -13,22 +14,71 @@ import functools
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from types import ModuleType
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
+from dlassets.engines.delta_log import open_table
+from dlassets.engines.storage import advice, filesystem_of
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.lake import is_uri
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.fs as pafs
+    import pyarrow.parquet as pq
+    from deltalake import DeltaTable
 
 Where = Sequence[tuple[str, str, Any]]
 Columns = dict[str, npt.NDArray[Any]]
+
+_FOOTERS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroup:
+    """A row group of a Parquet file: `number` counts from 0 within its file, and `rows` is never 0."""
+
+    file: str
+    number: int
+    rows: int
+    footer: pq.FileMetaData
+    filesystem: pafs.FileSystem
+
+    def bytes_of(self, columns: Sequence[str]) -> int:
+        """Return what these columns take in memory, about."""
+        footer = self.footer.row_group(self.number)
+        chunks = [footer.column(place) for place in range(footer.num_columns)]
+        return sum(
+            chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns
+        )
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """Return those of the columns that the file has."""
+        import pyarrow.parquet as pq
+
+        with self.filesystem.open_input_file(filesystem_of(self.file)[1]) as opened:
+            return pq.ParquetFile(opened, metadata=self.footer).read_row_group(self.number, columns=list(columns))
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """All row groups of one version of a table, file by file; `schema` is that of its files, as the table says it."""
+
+    uri: str
+    version: int
+    schema: pa.Schema
+    groups: tuple[RowGroup, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(group.rows for group in self.groups)
 
 
 def snapshot_files(uri: str, version: int, where: Where | None = None) -> list[str]:
@@ -37,18 +87,31 @@ def snapshot_files(uri: str, version: int, where: Where | None = None) -> list[s
     `where` keeps whole partitions: (partition column, operator, value), all of which must hold. Raises DlassetsError
     for a table with deletion vectors or column mapping, whose files alone do not say what its rows are.
     """
-    from deltalake import DeltaTable
+    return _files(open_table(uri, version), uri, where)
 
-    table = DeltaTable(uri, version=version)
-    _refuse_what_files_do_not_say(table, uri)
+
+def row_groups(uri: str, version: int, where: Where | None = None) -> RowGroups:
+    """Return the row groups of one version of a Delta table. Raises DlassetsError as `snapshot_files` does."""
+    import pyarrow as pa
+
+    table = open_table(uri, version)
+    files = _files(table, uri, where)
     partitions = table.metadata().partition_columns
-    if others := [column for column, _, _ in where or () if column not in partitions]:
-        raise DlassetsError(
-            f"{uri} is not partitioned by {', '.join(others)} but by {', '.join(partitions) or 'nothing'}: "
-            "`where` can choose partitions alone. Filter the rows after reading them."
-        )
-    files = table.file_uris(file_pruning_predicate=list(where)) if where else table.file_uris()
-    return sorted(_url(file, table.table_uri) for file in files)
+    schema = pa.schema([field for field in pa.schema(table.schema().to_arrow()) if field.name not in partitions])
+    filesystem = filesystem_of(files[0] if files else uri)[0]  # one for all: each has connections of its own
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool, _explained(uri):
+        footers = list(pool.map(functools.partial(_footer, filesystem), files))
+    return RowGroups(
+        uri,
+        version,
+        schema,
+        tuple(
+            RowGroup(file, number, footer.row_group(number).num_rows, footer, filesystem)
+            for file, footer in zip(files, footers, strict=True)
+            for number in range(footer.num_row_groups)
+            if footer.row_group(number).num_rows
+        ),
+    )
 
 
 def read_columns(
@@ -61,73 +124,104 @@ def read_columns(
     size. No files or no rows give arrays of no rows, a list column then being (0, 0). Raises DlassetsError for a column
     the files lack, lists of unequal length, and fewer row groups than shards.
     """
-    files, schema, row_groups = _with_rows(snapshot_files(uri, version, where))
-    _check_columns(columns, schema, uri)
-    if not files:
-        return _no_rows(columns, uri, version)
-    _check_shards(row_groups, shard, uri)
-    with _reader(files, columns, shard) as reader:
-        batches = [batch._asdict() for batch in reader]
+    found = row_groups(uri, version, where)
+    check_columns(found, columns)
+    if not found.groups:
+        return _no_rows(found.schema, columns)
+    _check_shards(found, shard)
+    rank, world_size = shard
+    with read_row_groups(found, range(len(found.groups))[rank::world_size], columns) as read:
+        batches = list(read)
     return {column: np.concatenate([batch[column] for batch in batches]) for column in columns}
 
 
-def torch_loader(
-    uri: str,
-    version: int,
-    columns: Sequence[str],
-    where: Where | None = None,
-    *,
-    shard: tuple[int, int] = (0, 1),
-    batch_size: int = 64,
-    epochs: int = 1,
-    shuffle: bool = True,
-    seed: int = 0,
-) -> Any:
-    """Return Petastorm's BatchedDataLoader over the shard: an iterable, and context manager, of dicts of tensors.
+@contextmanager
+def read_row_groups(
+    found: RowGroups, places: Sequence[int], columns: Sequence[str], *, threads: int = 0
+) -> Iterator[Iterator[Columns]]:
+    """Give the columns of the row groups at these places of `found.groups`, in their order, by Petastorm's reader.
 
-    Columns are numbers or lists of numbers of one length. The order is a function of the files and `seed`, another in
-    each epoch: row groups are shuffled, and rows within each. The last batch may be smaller. Raises DlassetsError as
-    `read_columns` does, and where there is no row.
+    With `threads`, so many read ahead, a few row groups each. Raises DlassetsError, while reading, where storage fails
+    or the lists of a column differ in length.
     """
-    files, schema, row_groups = _with_rows(snapshot_files(uri, version, where))
-    _check_columns(columns, schema, uri)
-    if not files:
-        raise DlassetsError(f"{uri} version {version} has no rows{f' where {list(where)}' if where else ''}.")
-    _check_shards(row_groups, shard, uri)
-    reader = _reader(files, columns, shard, epochs, seed if shuffle else None)
-    import torch
-    from petastorm.pytorch import BatchedDataLoader
+    with _explained(found.uri):
+        reader = _petastorm().make_batch_reader(
+            [f"file:///{position}" for position in range(len(places))],
+            schema_fields=[f"^{re.escape(column)}$" for column in columns],
+            # Without threads, the caller's own reads. With them, results come in the order of the list as well.
+            reader_pool_type="thread" if threads else "dummy",
+            workers_count=threads,
+            shuffle_row_groups=False,
+            filesystem=_Plan(found, places),
+        )
+    try:
+        yield _batches(reader, found.uri, columns)
+    finally:
+        reader.stop()
+        reader.join()
 
-    # Copied by torch.tensor: Arrow's memory, which as_tensor would share, is not to be written to.
-    return BatchedDataLoader(reader, batch_size=batch_size, transform_fn=torch.tensor)
+
+def check_columns(found: RowGroups, columns: Sequence[str]) -> None:
+    """Raise DlassetsError for a column that the files do not have."""
+    if missing := [column for column in columns if column not in found.schema.names]:
+        raise DlassetsError(
+            f"The files of {found.uri} have no column {', '.join(missing)}; they have {', '.join(found.schema.names)}. "
+            "A partition column is not in the files: choose its value with `where`."
+        )
+
+
+def _batches(reader: Any, uri: str, columns: Sequence[str]) -> Iterator[Columns]:
+    with _explained(uri):
+        for batch in reader:
+            yield {column: _even(getattr(batch, column), column, uri) for column in columns}
+
+
+def _even(values: npt.NDArray[Any], column: str, uri: str) -> npt.NDArray[Any]:
+    """Return the values; lists with a null among them come from Petastorm as 2-D objects."""
+    if values.ndim > 1 and values.dtype == object:
+        raise DlassetsError(f"Column {column} of {uri} has rows without a list. Choose rows that all have one.")
+    return values
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DlassetsError(f"The files of {uri} cannot be read: {advice(uri, error)}") from error
+    except RuntimeError as error:
+        if "expected to be the same length" not in str(error):
+            raise
+        raise DlassetsError(f"{uri}: {error}. Choose rows whose lists are of one length.") from error
+
+
+def _files(table: DeltaTable, uri: str, where: Where | None) -> list[str]:
+    _refuse_what_files_do_not_say(table, uri)
+    partitions = table.metadata().partition_columns
+    if others := [column for column, _, _ in where or () if column not in partitions]:
+        raise DlassetsError(
+            f"{uri} is not partitioned by {', '.join(others)} but by {', '.join(partitions) or 'nothing'}: "
+            "`where` can choose partitions alone. Filter the rows after reading them."
+        )
+    files = table.file_uris(file_pruning_predicate=list(where)) if where else table.file_uris()
+    return sorted(_url(file, table.table_uri) for file in files)
 
 
 def _url(file: str, table_uri: str) -> str:
-    """Return a file's URL as fsspec reads it: delta-rs quotes the table's part of it (a space is %20), not the rest."""
+    """Return a file's URL as Arrow reads it: delta-rs quotes the table's part of it (a space is %20), not the rest."""
     root = table_uri.removeprefix("file://")
     path = unquote(root) + file.removeprefix(root) if file.startswith(root) else file
     return path if is_uri(path) else f"file://{path}"
 
 
-def _reader(
-    files: list[str], columns: Sequence[str], shard: tuple[int, int], epochs: int = 1, seed: int | None = None
-) -> Any:
-    shuffle = seed is not None
-    return _petastorm().make_batch_reader(
-        [quote(file, safe=":/") for file in files],  # Petastorm takes them apart as URLs
-        schema_fields=[f"^{re.escape(column)}$" for column in columns],
-        reader_pool_type="dummy",  # the caller's own thread: the order of rows is then certain
-        num_epochs=epochs,
-        shuffle_row_groups=shuffle,
-        shuffle_rows=shuffle,
-        seed=None if seed is None else seed + 1,  # to Petastorm a seed of 0 is no seed when it shuffles rows
-        cur_shard=shard[0],
-        shard_count=shard[1],
-        filesystem=_Files(files[0]),
-    )
+def _footer(filesystem: pafs.FileSystem, file: str) -> pq.FileMetaData:
+    import pyarrow.parquet as pq
+
+    with filesystem.open_input_file(filesystem_of(file)[1]) as opened:
+        return pq.read_metadata(opened)
 
 
-def _refuse_what_files_do_not_say(table: Any, uri: str) -> None:
+def _refuse_what_files_do_not_say(table: DeltaTable, uri: str) -> None:
     settings = table.metadata().configuration
     features = table.protocol().reader_features or []
     if "deletionVectors" in features:
@@ -144,103 +238,74 @@ def _refuse_what_files_do_not_say(table: Any, uri: str) -> None:
         )
 
 
-def _with_rows(files: list[str]) -> tuple[list[str], pa.Schema | None, int]:
-    """Return the files that have rows, the schema of the first, and the row groups of all of them."""
-    import pyarrow.parquet as pq
-    from fsspec.core import url_to_fs
-
-    kept, schema, row_groups = [], None, 0
-    for file in files:
-        fs, path = url_to_fs(file)
-        with fs.open(path) as opened:
-            metadata = pq.read_metadata(opened)
-        if metadata.num_rows:
-            kept.append(file)
-            schema = schema or metadata.schema.to_arrow_schema()
-            row_groups += metadata.num_row_groups
-    return kept, schema, row_groups
-
-
-def _check_columns(columns: Sequence[str], schema: pa.Schema | None, uri: str) -> None:
-    if schema is None:
-        return
-    if missing := [column for column in columns if column not in schema.names]:
+def _check_shards(found: RowGroups, shard: tuple[int, int]) -> None:
+    check_shard(shard)
+    if len(found.groups) < shard[1]:
         raise DlassetsError(
-            f"The files of {uri} have no column {', '.join(missing)}; they have {', '.join(schema.names)}. "
-            "A partition column is not in the files: choose its value with `where`."
+            f"{found.uri} has {len(found.groups)} row groups for {shard[1]} shards, and a shard takes at least one. "
+            "Use fewer processes, or write the table with smaller row groups."
         )
 
 
-def _check_shards(row_groups: int, shard: tuple[int, int], uri: str) -> None:
+def check_shard(shard: tuple[int, int]) -> None:
+    """Raise DlassetsError for a (rank, world size) that cannot be."""
     rank, world_size = shard
     if not 0 <= rank < world_size:
         raise DlassetsError(f"Shard {rank} of {world_size} cannot be: ranks go from 0 to {world_size - 1}.")
-    if row_groups < world_size:
-        raise DlassetsError(
-            f"{uri} has {row_groups} row groups for {world_size} shards, and a shard takes at least one. Use fewer "
-            "processes, or write the table with smaller row groups."
-        )
 
 
-def _no_rows(columns: Sequence[str], uri: str, version: int) -> Columns:
-    """Return empty arrays of the types the columns would have, as the table's own schema says them."""
+def _no_rows(schema: pa.Schema, columns: Sequence[str]) -> Columns:
+    """Return empty arrays of the types the columns would have."""
     import pyarrow as pa
-    from deltalake import DeltaTable
-
-    fields = {field.name: field.type for field in pa.schema(DeltaTable(uri, version=version).schema().to_arrow())}
-    if missing := [column for column in columns if column not in fields]:
-        raise DlassetsError(f"{uri} has no column {', '.join(missing)}; it has {', '.join(fields)}.")
 
     def empty(type_: pa.DataType) -> npt.NDArray[Any]:
         if pa.types.is_list(type_):
             return np.empty((0, 0), type_.value_type.to_pandas_dtype())
         return np.empty(0, object if pa.types.is_string(type_) else type_.to_pandas_dtype())
 
-    return {column: empty(fields[column]) for column in columns}
+    return {column: empty(schema.field(column).type) for column in columns}
 
 
 # ---- what Petastorm misses
 
 
-class _Files:
-    """The file system that Petastorm opens its (still quoted) paths on."""
+class _Plan:
+    """The file system that Petastorm opens paths on: each is the place of a row group in a list."""
 
-    def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs
+    def __init__(self, found: RowGroups, places: Sequence[int]) -> None:
+        self.schema = found.schema
+        self._groups = [found.groups[place] for place in places]
 
-        self._fs = url_to_fs(url)[0]
-
-    def open(self, path: str) -> Any:
-        return self._fs.open(unquote(path))
+    def open(self, path: str) -> tuple[RowGroup, pa.Schema]:
+        return self._groups[int(path.removeprefix("/"))], self.schema
 
 
 class _Piece:
-    """A file, or one row group of it: what was pyarrow's ParquetDatasetPiece."""
+    """A row group, taken for a file of one or for that one: what was pyarrow's ParquetDatasetPiece."""
 
     partition_keys: tuple[()] = ()
 
-    def __init__(self, path: str, open_file_func: Any, row_group: int | None = None, **_: Any) -> None:
+    def __init__(self, path: str, open_file_func: Any, **_: Any) -> None:
         self.path = path
-        self.row_group = row_group
-        self._open = open_file_func
+        self._group, self._schema = open_file_func(path)
 
     def get_metadata(self) -> Any:
-        import pyarrow.parquet as pq
-
-        with self._open(self.path) as file:
-            return pq.read_metadata(file)
+        return SimpleNamespace(num_row_groups=1, schema=SimpleNamespace(to_arrow_schema=lambda: self._schema))
 
     def read(self, columns: set[str], **_: Any) -> pa.Table:
-        import pyarrow.parquet as pq
+        import pyarrow as pa
 
-        with self._open(self.path) as file:
-            table = pq.ParquetFile(file).read_row_group(self.row_group, columns=sorted(columns))
+        names = sorted(columns)
+        table = self._group.read(names)
+        for name in names:
+            if name not in table.column_names:  # the file is older than the column
+                table = table.append_column(name, pa.nulls(table.num_rows, self._schema.field(name).type))
         # Petastorm reads the first chunk of a column and takes it for the whole.
         return table.combine_chunks()
 
 
 class _Dataset:
-    """A list of files: what was pyarrow's legacy ParquetDataset, without summary files or partitions."""
+    """A list of row groups: what was pyarrow's legacy ParquetDataset, without summary files or partitions."""
 
     metadata = None
     common_metadata = None
@@ -265,11 +330,17 @@ def _petastorm() -> Any:
     parquet = _view(pq, ParquetDataset=_Dataset, ParquetDatasetPiece=_Piece)
     for module in (reader, worker, dataset_metadata):
         module.pq = parquet
+    worker.ParquetFile = _unopened
     reader.print = _say_nothing
     unischema.np = _view(np, string_=np.bytes_, unicode_=np.str_)
     # The worker casts every string column to `unicode_`: as objects, a null stays None instead of becoming "None".
     worker.np = _view(np, unicode_=np.object_)
     return petastorm
+
+
+def _unopened(opened: Any) -> Any:
+    """Stand in for pyarrow's ParquetFile where the worker opens a file that its piece then opens again."""
+    return opened
 
 
 def _say_nothing(*_: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.petastorm import read_columns, snapshot_files, torch_loader
+from dlassets.learning.petastorm import read_columns, snapshot_files
 
 COLUMNS = ["path", "label", "label_name", "weight", "features"]
 
@@ -124,11 +124,6 @@ def test_an_empty_selection_gives_arrays_of_no_rows(table, version, where):
     }
 
 
-def test_a_loader_over_nothing_is_refused(table):
-    with pytest.raises(DlassetsError, match="has no rows"):
-        torch_loader(table, 2, ["label"])
-
-
 @pytest.mark.parametrize(
     ("columns", "where", "shard", "message"),
     [
@@ -142,30 +137,6 @@ def test_a_loader_over_nothing_is_refused(table):
 def test_what_cannot_be_read_is_refused_with_a_remedy(table, columns, where, shard, message):
     with pytest.raises(DlassetsError, match=message):
         read_columns(table, 1, columns, where, shard=shard)
-
-
-def batches(table, **options):
-    with torch_loader(table, 1, ["label", "features"], [("split", "=", "train")], batch_size=10, **options) as loader:
-        return [{name: tensor.tolist() for name, tensor in batch.items()} for batch in loader]
-
-
-def test_the_loader_gives_every_row_once_an_epoch_in_batches(table):
-    read = batches(table, epochs=2)
-
-    expected = read_by_delta(table, 1, "split = 'train'")
-    pairs = sorted((label, f) for batch in read for label, f in zip(batch["label"], batch["features"], strict=True))
-    assert pairs == sorted(2 * list(zip(expected["label"], expected["features"], strict=True)))
-    assert {len(batch["label"]) for batch in read} == {10}
-
-
-@pytest.mark.parametrize("seed", [0, 3])
-def test_one_seed_gives_one_order_and_another_seed_another(table, seed):
-    def labels(**options):
-        return [label for batch in batches(table, **options) for label in batch["label"]]
-
-    assert labels(seed=seed) == labels(seed=seed)
-    assert labels(seed=seed) != labels(seed=seed + 1)
-    assert labels(shuffle=False) == read_columns(table, 1, ["label"], [("split", "=", "train")])["label"].tolist()
 
 
 def test_pyarrow_and_numpy_stay_as_they_are(table):
