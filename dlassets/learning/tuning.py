@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from dlassets.engines.base import Snapshot
-    from dlassets.learning.job import Job, Metrics
+    from dlassets.learning.job import Event, Job, Metrics, Trained
     from dlassets.learning.rows import Rows
     from dlassets.learning.search_space import Space
     from dlassets.learning.trial_processes import Message, Objective, Worker
 
-    # Trials done, of how many, and the least validation loss so far.
-    Report = Callable[[int, int, float | None], None]
+    # Trials done, of how many, and the best so far, where one has come to its end.
+    Report = Callable[[int, int, FrozenTrial | None], None]
 
 # Raise it when what a trial does changes what it measures: older trials are then not taken for comparable.
 STUDY_VERSION = 1
@@ -114,13 +114,15 @@ def run_study(
     *,
     objective: Objective | None = None,
     spark: SparkSession | None = None,
+    strictly: bool = False,
     report: Report = lambda *_: None,
 ) -> Best:
     """Try settings until there are `settings.trials` trials in all or the minutes are over, and return the best.
 
     The sampler is a tree-structured Parzen estimator (Bergstra et al., 2011), and trials are cut short by the median
     rule (Golovin et al., 2017). A study of an equal question goes on where it was; one that has its trials is left
-    as it is. A trial that fails costs itself alone. Raises DlassetsError for a space that cannot be, before anything
+    as it is. A trial that fails costs itself alone. `strictly`: on this machine, none starts that would end after the
+    minutes, if it takes as long as the longest did. Raises DlassetsError for a space that cannot be, before anything
     runs, and where no trial comes to an end.
     """
     check_space(question.space, question.job.settings)
@@ -133,8 +135,10 @@ def run_study(
     if left > 0:
         _quiet_optuna()
         with record.open():
-            tune = _on_this_machine if spark is None else functools.partial(_on_spark, spark)
-            tune(record, settings, objective or validation_of, report)
+            if spark is None:
+                _on_this_machine(record, settings, objective or validation_of, report, strictly=strictly)
+            else:
+                _on_spark(spark, record, settings, objective or validation_of, report)
     record.finish()
     return record.best(is_new=True)
 
@@ -176,17 +180,26 @@ def picture_of(client: MlflowClient, best: Best) -> bytes:
 
 def validation_of(job: Job, on_epoch: Callable[[Metrics], None]) -> Metrics:
     """Train as the job says, and return the kept epoch's metrics: what a trial does."""
-    if job.settings.trainable == "head":
-        from dlassets.learning.head_training import train_head
-
-        train, validation = _both_splits(job.training_set)
-        trained = train_head(train, validation, job.settings, lambda _, metrics: on_epoch(metrics))
-    else:
-        from dlassets.learning.group import Group
-        from dlassets.learning.training import train as train_job
-
-        trained = train_job(job, Group(), lambda event: on_epoch(event.metrics) if event.kind == "epoch" else None)
+    trained = (_head if job.settings.trainable == "head" else _model)(job, on_epoch)
     return trained.history[trained.best_epoch]
+
+
+def _head(job: Job, on_epoch: Callable[[Metrics], None]) -> Trained:
+    from dlassets.learning.head_training import train_head
+
+    train, validation = _both_splits(job.training_set)
+    return train_head(train, validation, job.settings, lambda _, metrics: on_epoch(metrics))
+
+
+def _model(job: Job, on_epoch: Callable[[Metrics], None]) -> Trained:
+    from dlassets.learning.group import Group, device_of
+    from dlassets.learning.training import train
+
+    def on_event(event: Event) -> None:
+        if event.kind == "epoch":
+            on_epoch(event.metrics)
+
+    return train(job, Group(device=device_of(job.settings.compute)), on_event)
 
 
 @functools.lru_cache(maxsize=1)
@@ -329,7 +342,9 @@ class _Record:
             self.client.set_tag(run_id, name, value)
 
 
-def _on_this_machine(record: _Record, settings: TuningSettings, objective: Objective, report: Report) -> None:
+def _on_this_machine(
+    record: _Record, settings: TuningSettings, objective: Objective, report: Report, *, strictly: bool
+) -> None:
     """Ask Optuna here, and train in processes; what each says is written down here as well, by one writer."""
     import optuna
 
@@ -343,7 +358,7 @@ def _on_this_machine(record: _Record, settings: TuningSettings, objective: Objec
     run = _LocalRun(record, study, report, settings.trials, started=len(record.counted()))
     with Workers(objective, settings.processes) as workers:
         while True:
-            while workers.has_room and run.has_more and time.monotonic() < until:
+            while workers.has_room and run.has_more and time.monotonic() + strictly * run.longest < until:
                 run.start(workers)
             if not workers.busy:
                 return
@@ -357,6 +372,7 @@ class _LocalRun:
     def __init__(self, record: _Record, study: optuna.Study, report: Report, trials: int, started: int) -> None:
         self.record, self.study, self.report = record, study, report
         self.trials, self.started, self.done = trials, started, started
+        self.longest = 0.0  # seconds that a trial has taken
         self._running: dict[Worker, _Running] = {}
         self._failed_so_far: list[str] = []
 
@@ -393,13 +409,15 @@ class _LocalRun:
         if why:
             metrics = {}
             _log.warning("A trial failed: %s", why)
+        if ACCURACY in metrics:
+            running.trial.set_user_attr(ACCURACY, metrics[ACCURACY])
         self.study.tell(running.trial, metrics.get(LOSS), state)
+        self.longest = max(self.longest, time.monotonic() - running.started)
         running.epochs.write()
         self.record.end_trial(running.epochs.run_id, state, metrics, why)
         self.done += 1
         self._give_up_where_all_fail(why)
-        best = _best_of(self.study.get_trials(deepcopy=False))
-        self.report(self.done, self.trials, None if best is None else best.value)
+        self.report(self.done, self.trials, _best_of(self.study.get_trials(deepcopy=False)))
 
     def _give_up_where_all_fail(self, why: str) -> None:
         self._failed_so_far = [*self._failed_so_far, why] if why else []
@@ -414,6 +432,7 @@ class _LocalRun:
 class _Running:
     trial: optuna.Trial
     epochs: _EpochLog
+    started: float = field(default_factory=time.monotonic)
 
 
 class _EpochLog:
@@ -541,8 +560,7 @@ def _reported(record: _Record, trials: int, report: Report) -> Iterator[None]:
 
     def tell() -> None:
         done = record.counted()
-        best = _best_of(done)
-        report(len(done), trials, None if best is None else best.value)
+        report(len(done), trials, _best_of(done))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

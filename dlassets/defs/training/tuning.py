@@ -2,6 +2,7 @@
 
 import base64
 import time
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -9,6 +10,9 @@ from dlassets.defs.common import OWNERS, TRAINING, provenance
 from dlassets.lakehouse.tables import TRAINING_SET
 from dlassets.resources.lake import LakeResource
 from dlassets.resources.mlflow import MlflowResource
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 TUNED_HYPERPARAMETERS = "tuned_hyperparameters"
 
@@ -39,8 +43,8 @@ def tuned_hyperparameters(
     question = Question(job, feature_version(job.backbone), lake.settings.tuning.space)
     started = time.monotonic()
 
-    def report(done: int, trials: int, least: float | None) -> None:
-        so_far = "none has come to its end" if least is None else f"the least validation loss is {least:.4f}"
+    def report(done: int, trials: int, best: "FrozenTrial | None") -> None:
+        so_far = "none has come to its end" if best is None else f"the least validation loss is {best.value:.4f}"
         context.log.info(f"{done} of {trials} trials done, {so_far}")
 
     best = run_study(
