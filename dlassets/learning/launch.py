@@ -294,7 +294,9 @@ class _SparkTasks:
         self._thread.join(PATIENCE)
 
     def explanation(self) -> str:
-        said = str(self._error)
+        # Without the JVM's part, which tells of itself alone.
+        lines = [line for line in str(self._error).splitlines() if not line.startswith("\tat ")]
+        said = "\n".join(lines).strip()
         if error := re.search(r"DlassetsError: (.*)", said):
             raise DlassetsError(error[1])
         if "No module named 'dlassets'" in said:
@@ -307,7 +309,7 @@ class _SparkTasks:
                 f"Spark has fewer slots than the {self._distributor.num_processes} that training.compute.processes "
                 "asks for, and they are needed at once. Lower it, or give Spark more cores."
             )
-        return "\n".join(said.strip().splitlines()[-LAST_LINES:])
+        return "\n".join(said.splitlines()[-LAST_LINES:])
 
 
 def _is_local(session: SparkSession) -> bool:
@@ -335,13 +337,15 @@ def run_process(folder: str, training: str, rendezvous: str, threads: int | None
             import torch
 
             torch.set_num_threads(threads)
-        with _group(job.settings.compute, rendezvous) as group:
-            _train(job, group, exchange, _function(training))
+        _train(job, _meet(job.settings.compute, rendezvous), exchange, _function(training))
     except Exception as error:
+        # It is written down before this process parts from the others, who will fail for want of it.
         if not exchange.has_failed and _is_of_another(error):
-            raise  # a process was killed: this one failed for want of it
+            raise
         if not exchange.has_failed:
             exchange.fail(error)
+    else:
+        _part()
 
 
 def _train(job: Job, group: Group, exchange: Exchange, training: Training) -> None:
@@ -358,9 +362,8 @@ def _ignore(_: object) -> None:
     """Take what ranks other than 0 tell, which is nothing new."""
 
 
-@contextmanager
-def _group(compute: ComputeSettings, rendezvous: str) -> Iterator[Group]:
-    """Meet the other processes, and part from them at the end."""
+def _meet(compute: ComputeSettings, rendezvous: str) -> Group:
+    """Wait for the other processes, and return the group that they are."""
     import torch
     import torch.distributed
 
@@ -368,20 +371,22 @@ def _group(compute: ComputeSettings, rendezvous: str) -> Iterator[Group]:
         int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     )
     group = Group(rank, size, device_of(compute, local_rank, local_size))
-    if size == 1:
-        yield group
-        return
-    if rendezvous.startswith("file://"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
     on_gpu = group.device != "cpu"
     if on_gpu:
         torch.cuda.set_device(group.device)
-    torch.distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_gpu else "gloo", init_method=rendezvous, rank=rank, world_size=size
-    )
-    try:
-        yield group
-    finally:
+    if size > 1:
+        if rendezvous.startswith("file://"):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", init_method=rendezvous, rank=rank, world_size=size
+        )
+    return group
+
+
+def _part() -> None:
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 

@@ -1,17 +1,27 @@
 """Trainings for tests, as `launch` runs them in processes of their own: quick, and each with a will of its own."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from dlassets.engines.base import Snapshot
 from dlassets.errors import SettingsError
+from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.group import Group
 from dlassets.learning.head import Head
 from dlassets.learning.job import Event, Job, Trained
+from dlassets.settings import TrainingSettings
 
-STEPS = 40
+STEPS = 30
+HEARD = "heard"
+
+
+def job(folder: Path, **settings) -> Job:
+    snapshot = Snapshot("training_set", str(folder / "training_set"), 0)
+    return Job(snapshot, BackboneRef("none"), TrainingSettings(**settings), str(folder))
 
 
 def trained(*remarks: str) -> Trained:
@@ -27,16 +37,26 @@ def trained(*remarks: str) -> Trained:
 
 
 def counting(job: Job, group: Group, report) -> Trained:
-    """Say who takes part: each process has its rank in the sum."""
+    """Say who takes part: each process adds its rank."""
     import torch
 
     total = int(group.sum(torch.tensor(float(group.rank + 1))).item())
-    report(Event("step", 1, 1, {"total": total}))
-    return trained(f"{group.size} processes, ranks sum to {total}, {torch.get_num_threads()} threads")
+    gathered = group.gather({"rank": group.rank, "text": "x" * group.rank})
+    (first,) = group.of_main(torch.tensor([group.rank])).tolist()
+    return trained(f"{group.size} processes, sum {total}, first {first}", str([said["rank"] for said in gathered]))
+
+
+def conversing(job: Job, group: Group, report) -> Trained:
+    """Tell of a step, and go on when it was heard."""
+    report(Event("step", 1, 2, {"train_loss": 0.5, "rank": group.rank}))
+    while not (Path(job.folder) / HEARD).exists():
+        time.sleep(0.01)
+    report(Event("epoch", 1, 1, {"validation_loss": 0.25}))
+    return trained()
 
 
 def stepping(job: Job, group: Group, report) -> Trained:
-    """Take slow steps together, each written down: started again, it goes on from the last of them."""
+    """Take steps together, each written down: started again, it goes on from the last of them."""
     import torch
 
     folder = Path(job.folder)
@@ -53,13 +73,22 @@ def stepping(job: Job, group: Group, report) -> Trained:
     return trained()
 
 
+def endless(job: Job, group: Group, report) -> Trained:
+    """Write down who this process is, and wait to be ended."""
+    (Path(job.folder) / f"pid-{group.rank}").write_text(str(os.getpid()))
+    report(Event("step", 1, 1, {}))
+    while True:
+        time.sleep(1)
+
+
 def dying(job: Job, group: Group, report) -> Trained:
-    print("about to die", flush=True)
+    sys.stderr.write("about to die\n")
+    sys.stderr.flush()
     os.abort()
 
 
 def refusing(job: Job, group: Group, report) -> Trained:
-    """Raise in one process alone, while the others wait for it."""
+    """Raise in the last process alone, while the others wait for it."""
     import torch
 
     if group.rank == group.size - 1:
@@ -69,6 +98,7 @@ def refusing(job: Job, group: Group, report) -> Trained:
 
 
 def mistaken(job: Job, group: Group, report) -> Trained:
+    """Fail of a mistake in the last process alone, while the others wait for it."""
     import torch
 
     if group.rank == group.size - 1:
