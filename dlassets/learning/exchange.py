@@ -69,8 +69,8 @@ class Exchange:
         if (text := self._get(_FAILURE)) is None:
             return
         said = json.loads(text)
-        kind = getattr(errors, said["error"] or "", None)
-        raise (kind or TrainingFailedError)(said["message"])
+        kinds = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
+        raise kinds.get(said["error"], TrainingFailedError)(said["message"])
 
     @property
     def has_failed(self) -> bool:

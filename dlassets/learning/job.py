@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from dlassets.engines.base import Snapshot
 from dlassets.engines.storage import filesystem_of
 from dlassets.learning.backbones import BackboneRef
@@ -88,7 +90,8 @@ class Trained:
         }
         filesystem, path = filesystem_of(folder)
         filesystem.create_dir(path, recursive=True)
-        files = {_HEAD: numpy.save({name: getattr(self.head, name) for name in _ARRAYS})}
+        # Of an array whose rows are not one after the other it would save the numbers in another order.
+        files = {_HEAD: numpy.save({name: np.ascontiguousarray(getattr(self.head, name)) for name in _ARRAYS})}
         if self.weights is not None:
             files[_WEIGHTS] = torch.save({name: value.contiguous() for name, value in self.weights.items()})
         files[_TRAINED] = json.dumps(said).encode()
