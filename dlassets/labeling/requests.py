@@ -58,8 +58,9 @@ def send_requests(
 ) -> Written:
     """Choose images, send them to people and write them into `label_requests`; finish what a killed run had planned.
 
-    `snapshots` holds raw_images, deleted_files, predictions, labeled_images and label_requests. `inserted` counts the
-    requests that are new, `updated` those of an earlier run that were sent now. Nothing to send, no new version.
+    `snapshots` holds raw_images, deleted_files, predictions, labeled_images, label_requests and, where
+    `settings.relabel_limit` is not 0, label_errors. `inserted` counts the requests that are new, `updated` those of an
+    earlier run that were sent now. Nothing to send, no new version.
     """
     images, requests = snapshots["raw_images"], snapshots["label_requests"]
     chosen = select_requests(

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.hashing import below_share
-from dlassets.lakehouse.labels import undecided
+from dlassets.lakehouse.labels import labels_in_force, undecided
 from dlassets.settings import LabelingSettings, LabelSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LEAST_CONFIDENCE, LABEL_CONFLICT = "least_confidence", "label_conflict"
+# Why an image is chosen, in the order in which a batch has them.
+LABEL_CONFLICT, LABEL_ERROR, LEAST_CONFIDENCE = STRATEGIES = ("label_conflict", "label_error", "least_confidence")
 
 # The digits of image_id that sampling looks at; the split looks at the first ones, and the two must not depend.
 _SAMPLING_PLACE = 1
@@ -31,11 +32,13 @@ def select_requests(
 ) -> pa.Table:
     """Return path, image_id, predicted_label, predicted_name, confidence and strategy of images to ask people about.
 
-    Those are the images whose labels people are to decide, all of them, and then those that this model version is less
-    than `settings.threshold` sure of and that have no label: `settings.share` of these, the same ones each time, least
-    confident first. At most `settings.batch_limit` in all, and none that was asked about before. Equal bytes under
-    several paths are one row. A photo that was replaced after it was scored, or whose bytes are no longer to be had, is
-    left out. `snapshots` holds raw_images, deleted_files, predictions, labeled_images and label_requests.
+    Those are the images whose labels people are to decide, all of them; then `settings.relabel_limit` of those whose
+    label looks wrong, the least believed first, predicted to be what they look like; and then those that this model
+    version is less than `settings.threshold` sure of and that have no label: `settings.share` of these, the same ones
+    each time, least confident first. At most `settings.batch_limit` in all, and none that was asked about before. Equal
+    bytes under several paths are one row. A photo that was replaced after it was scored, whose bytes are no longer to
+    be had, or whose label is no longer the one that looked wrong, is left out. `snapshots` holds raw_images,
+    deleted_files, predictions, labeled_images, label_requests and, where `relabel_limit` is not 0, label_errors.
     """
     import pyarrow as pa
 
@@ -46,14 +49,30 @@ def select_requests(
             "threshold": pa.array([settings.threshold], pa.float64()),
         }
     )
+    names = ["raw_images", "deleted_files", "predictions", "labeled_images", "label_requests"]
+    candidates = _by_prediction(settings, labels)
+    if settings.relabel_limit:
+        names.append("label_errors")
+        candidates = f"{candidates} UNION ALL {_by_label(settings, labels)}"
+    places = " ".join(f"WHEN '{strategy}' THEN {place}" for place, strategy in enumerate(STRATEGIES))
     limit = "" if settings.batch_limit is None else f"LIMIT {settings.batch_limit:d}"
-    names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests")
     return engine.sql(
         f"""
-        WITH candidates AS (
+        SELECT path, image_id, predicted_label, predicted_name, confidence, strategy
+        FROM ({candidates}) AS candidates
+        ORDER BY CASE strategy {places} END, belief, image_id {limit}
+        """,  # noqa: S608 - made of constants, a share and numbers
+        {name: snapshots[name] for name in names} | {"model": engine.rows(model)},
+    ).arrow()
+
+
+def _by_prediction(settings: LabelingSettings, labels: LabelSettings) -> str:
+    """Return SQL for the images in conflict and those that the model is not sure of."""
+    return f"""
+        SELECT path, image_id, predicted_label, predicted_name, confidence, strategy, belief FROM (
             SELECT p.path, p.image_id, p.predicted_label, p.predicted_name, p.confidence,
                 CASE WHEN undecided.image_id IS NULL THEN '{LEAST_CONFIDENCE}' ELSE '{LABEL_CONFLICT}' END AS strategy,
-                ROW_NUMBER() OVER (PARTITION BY p.image_id ORDER BY p.path) AS place
+                p.confidence AS belief, ROW_NUMBER() OVER (PARTITION BY p.image_id ORDER BY p.path) AS place
             FROM predictions AS p
             JOIN model ON p.model_name = model.model_name AND p.model_version = model.model_version
             JOIN ({REACHABLE}) AS images ON images.path = p.path AND images.image_id = p.image_id
@@ -62,10 +81,26 @@ def select_requests(
             WHERE (undecided.image_id IS NOT NULL OR (labelled.image_id IS NULL AND p.confidence < model.threshold
                     AND {below_share("p.image_id", settings.share, _SAMPLING_PLACE)}))
                 AND NOT EXISTS (SELECT 1 FROM label_requests AS r WHERE r.image_id = p.image_id)
-        )
-        SELECT path, image_id, predicted_label, predicted_name, confidence, strategy
-        FROM candidates WHERE place = 1
-        ORDER BY CASE WHEN strategy = '{LABEL_CONFLICT}' THEN 0 ELSE 1 END, confidence, image_id {limit}
-        """,  # noqa: S608 - made of constants, a share and a number
-        {name: snapshots[name] for name in names} | {"model": engine.rows(model)},
-    ).arrow()
+        ) AS predicted
+        WHERE place = 1
+    """  # noqa: S608 - made of constants and a share
+
+
+def _by_label(settings: LabelingSettings, labels: LabelSettings) -> str:
+    """Return SQL for the images whose label looks wrong and is in force still, the least believed ones."""
+    return f"""
+        SELECT * FROM (
+            SELECT path, image_id, predicted_label, predicted_name, confidence, strategy, belief FROM (
+                SELECT images.path, e.image_id, e.suggested_label AS predicted_label,
+                    e.suggested_name AS predicted_name, e.confidence, '{LABEL_ERROR}' AS strategy,
+                    e.quality AS belief, ROW_NUMBER() OVER (
+                        PARTITION BY e.image_id
+                        ORDER BY CASE WHEN images.path = e.path THEN 0 ELSE 1 END, images.path) AS place
+                FROM label_errors AS e
+                JOIN ({labels_in_force(labels)}) AS named ON named.image_id = e.image_id AND named.label = e.label
+                JOIN ({REACHABLE}) AS images ON images.image_id = e.image_id
+                WHERE NOT EXISTS (SELECT 1 FROM label_requests AS r WHERE r.image_id = e.image_id)
+            ) AS doubted
+            WHERE place = 1 ORDER BY belief, image_id LIMIT {settings.relabel_limit:d}
+        ) AS worst
+    """  # noqa: S608 - made of constants and a number

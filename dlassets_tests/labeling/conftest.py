@@ -80,7 +80,7 @@ class Bench:
     def send(
         self, version: int = 3, service: Any = None, engine: Any = None, conflicts: Conflicts = "drop", **settings: Any
     ) -> Written:
-        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests")
+        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests", "label_errors")
         return send_requests(
             engine or self.engine,
             self.lake,
@@ -111,6 +111,20 @@ def labelled(name: str, label: int, path: str) -> dict[str, Any]:
         "source": "folder",
         "labeled_at": NOON,
         "split": "train",
+    }
+
+
+def doubted(name: str, label: int, quality: float) -> dict[str, Any]:
+    """A label that looks wrong: the photo looks like a t-shirt."""
+    return {
+        "path": f"labeled/{label:03}.{CLASSES[label]}/{name}.jpg",
+        "image_id": image_id(name),
+        "label": label,
+        "label_name": CLASSES[label],
+        "suggested_label": 10,
+        "suggested_name": "t-shirt",
+        "quality": quality,
+        "confidence": 0.75,
     }
 
 

@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
-from dlassets.engines.base import Written
+from dlassets.engines.base import Commit, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.labeling import requests as module
 from dlassets.labeling.requests import batch_id, request_id
+from dlassets.lakehouse.labels import update_labels
+from dlassets.settings import Settings
 
-from .conftest import NOON, Bench, image_id, photo, raw_image
+from .conftest import NOON, Bench, doubted, image_id, photo, raw_image
 
 
 class DyingEngine(LocalEngine):
@@ -211,6 +213,38 @@ def test_requests_close_when_an_accepted_answer_is_there_and_only_once(scored: B
     again = scored.close()
     assert (again.changed, again.version) == (False, written.version)
     assert scored.send().changed is False
+
+
+def take_labels(bench: Bench) -> dict[str, tuple[int, str, str]]:
+    """Bring the labels in force up to date, and return them."""
+    settings = Settings()
+    tables = ("raw_images", "deleted_files", "human_labels", "labeled_images")
+    update_labels(bench.engine, *(bench.pin(name) for name in tables), settings.landing, settings.split, Commit())
+    return {row["path"]: (row["label"], row["label_name"], row["source"]) for row in bench.rows("labeled_images")}
+
+
+@pytest.mark.parametrize(("answer", "label"), [("010.t-shirt", 10), ("006.shirt", 6)])
+def test_what_people_say_of_a_label_that_looked_wrong_is_in_force_and_not_asked_again(bench, answer, label) -> None:
+    folders = {"w": "006.shirt", "t": "010.t-shirt"}
+    for name, folder in folders.items():
+        bench.add(
+            "raw_images",
+            [{**raw_image(name, f"labeled/{folder}/{name}.jpg"), "landing": "labeled", "folder": folder}],
+        )
+    assert take_labels(bench)["labeled/006.shirt/w.jpg"] == (6, "shirt", "folder")
+    bench.add("label_errors", [doubted("w", 6, 0.01)])
+    bench.send(relabel_limit=1)
+    (request,) = bench.rows("label_requests")
+    assert (request["strategy"], request["predicted_name"], request["confidence"]) == ("label_error", "t-shirt", 0.75)
+
+    (laid_out,) = bench.requests.rglob("*.jpg")
+    laid_out.rename(bench.answers / answer / laid_out.name)
+    bench.collect()
+    bench.close()
+
+    assert take_labels(bench)["labeled/006.shirt/w.jpg"] == (label, answer[4:], "human")
+    assert [row["status"] for row in bench.rows("label_requests")] == ["answered"]
+    assert bench.send(relabel_limit=1).changed is False
 
 
 def test_the_lake_is_all_under_its_root(scored: Bench, tmp_path: Path) -> None:

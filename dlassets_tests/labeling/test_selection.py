@@ -6,7 +6,10 @@ from dlassets.engines.base import Engine
 from dlassets.labeling.selection import select_requests
 from dlassets.settings import LabelingSettings, LabelSettings
 
-from .conftest import NOON, Bench, Conflicts, image_id, labelled, prediction, raw_image
+from .conftest import NOON, Bench, Conflicts, doubted, image_id, labelled, prediction, raw_image
+
+CONFLICTING, UNSURE = ("labeled/002.hat/c.jpg", "label_conflict"), ("unlabeled/a.jpg", "least_confidence")
+WORST, NEXT = (("labeled/006.shirt/w1.jpg", "label_error"), ("labeled/006.shirt/w2.jpg", "label_error"))
 
 
 def select(bench: Bench, **changes: Any) -> list[str]:
@@ -22,7 +25,8 @@ def chosen(
     **changes: Any,
 ) -> list[tuple[str, str]]:
     """Path and strategy of what is chosen."""
-    names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests")
+    names = ["raw_images", "deleted_files", "predictions", "labeled_images", "label_requests"]
+    names += ["label_errors"] if changes.get("relabel_limit") else []
     rows = select_requests(
         engine or bench.engine,
         {name: bench.pin(name) for name in names},
@@ -99,13 +103,12 @@ def conflict(bench: Bench) -> Bench:
     return bench
 
 
-def test_a_conflict_of_labels_goes_first_however_sure_the_model_is(conflict: Bench, engine: Engine) -> None:
-    both = [("labeled/002.hat/c.jpg", "label_conflict"), ("unlabeled/a.jpg", "least_confidence")]
-    assert chosen(conflict, engine, "ask") == both
-    assert chosen(conflict, engine, "ask", batch_limit=1) == both[:1]
-    assert chosen(conflict, engine, "ask", threshold=0.0) == both[:1]
-    assert chosen(conflict, engine, "ask", share=1e-9) == both[:1]
-    assert chosen(conflict, engine, "drop") == chosen(conflict, engine, "first") == both[1:]
+def test_a_conflict_of_labels_goes_first_however_sure_the_model_is(conflict: Bench) -> None:
+    assert chosen(conflict, conflicts="ask") == [CONFLICTING, UNSURE]
+    assert chosen(conflict, conflicts="ask", batch_limit=1) == [CONFLICTING]
+    assert chosen(conflict, conflicts="ask", threshold=0.0) == [CONFLICTING]
+    assert chosen(conflict, conflicts="ask", share=1e-9) == [CONFLICTING]
+    assert chosen(conflict, conflicts="drop") == chosen(conflict, conflicts="first") == [UNSURE]
 
 
 def test_a_conflict_that_was_asked_about_is_not_asked_about_again(conflict: Bench) -> None:
@@ -134,3 +137,78 @@ def test_a_share_is_the_same_images_each_time_and_a_larger_one_holds_it(bench: B
     assert len(chosen) / 400 == pytest.approx(share, abs=0.08)
     # The digits that decide the split are others: the chosen are not all from its low end.
     assert any(image_id(name)[0] > "c" for name in chosen)
+
+
+@pytest.fixture
+def doubtful(conflict: Bench) -> Bench:
+    """Beside the conflict and the unsure one: four labels that look wrong, `w1` the most, and `right`, which does not.
+
+    Of `w2` there is a copy, `w3` has been relabelled since, and `w4` lies in two class folders.
+    """
+    places = {
+        "labeled/006.shirt/w1.jpg": ("w1", 6),
+        "labeled/006.shirt/w2.jpg": ("w2", 6),
+        "unlabeled/w2 copy.jpg": ("w2", 6),
+        "labeled/006.shirt/w3.jpg": ("w3", 2),
+        "labeled/006.shirt/w4.jpg": ("w4", 6),
+        "labeled/010.t-shirt/w4.jpg": ("w4", 10),
+        "labeled/006.shirt/right.jpg": ("right", 6),
+    }
+    conflict.add("raw_images", [raw_image(name, path) for path, (name, _) in places.items()])
+    conflict.add("labeled_images", [labelled(name, label, path) for path, (name, label) in places.items()])
+    qualities = {"w2": 0.02, "w1": 0.01, "w3": 0.001, "w4": 0.002}
+    conflict.add("label_errors", [doubted(name, 6, quality) for name, quality in qualities.items()])
+    return conflict
+
+
+def test_labels_that_look_wrong_come_after_conflicts_the_worst_first(doubtful: Bench, engine: Engine) -> None:
+    fourth = ("labeled/006.shirt/w4.jpg", "label_conflict")
+    doubtful.add("predictions", [{**prediction("w4", 0.995), "path": "labeled/006.shirt/w4.jpg"}])
+    assert chosen(doubtful, engine, "ask", relabel_limit=9) == [CONFLICTING, fourth, WORST, NEXT, UNSURE]
+
+
+def test_no_more_wrong_labels_than_wanted_are_asked_about_and_no_more_in_all(doubtful: Bench) -> None:
+    assert chosen(doubtful, relabel_limit=1) == [WORST, UNSURE]
+    assert chosen(doubtful, relabel_limit=9, batch_limit=2) == [WORST, NEXT]
+
+
+def test_labels_that_look_wrong_are_not_asked_about_unless_that_is_wanted(doubtful: Bench) -> None:
+    assert chosen(doubtful) == chosen(doubtful, relabel_limit=0) == [UNSURE]
+
+
+def test_where_the_oldest_label_counts_it_can_look_wrong_too(doubtful: Bench) -> None:
+    asked = [path for path, _ in chosen(doubtful, conflicts="first", relabel_limit=9)]
+    assert asked == ["labeled/006.shirt/w4.jpg", WORST[0], NEXT[0], UNSURE[0]]
+
+
+def test_a_wrong_label_is_asked_about_with_the_label_that_it_looks_like(doubtful: Bench) -> None:
+    names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests", "label_errors")
+    worst, *_ = select_requests(
+        doubtful.engine,
+        {name: doubtful.pin(name) for name in names},
+        model_name="image_classifier",
+        model_version=3,
+        settings=LabelingSettings(relabel_limit=1),
+        labels=LabelSettings(),
+    ).to_pylist()
+    assert worst == {
+        "path": "labeled/006.shirt/w1.jpg",
+        "image_id": image_id("w1"),
+        "predicted_label": 10,
+        "predicted_name": "t-shirt",
+        "confidence": 0.75,
+        "strategy": "label_error",
+    }
+
+
+def test_a_wrong_label_that_was_asked_about_is_not_asked_about_again(doubtful: Bench) -> None:
+    request = {"request_id": "0" * 16, "batch_id": "v1-00000000", "strategy": "label_error", "status": "answered"}
+    asked = {**prediction("w1", 0.9), **request, "requested_at": NOON, "service": "folder"}
+    doubtful.add("label_requests", [asked])
+    assert chosen(doubtful, relabel_limit=1) == [NEXT, UNSURE]
+
+
+def test_a_wrong_label_is_asked_about_under_a_path_whose_bytes_are_to_be_had(doubtful: Bench) -> None:
+    doubtful.replace_photo(raw_image("other bytes", "labeled/006.shirt/w1.jpg"))
+    doubtful.replace_photo(raw_image("other bytes", "labeled/006.shirt/w2.jpg"))
+    assert chosen(doubtful, relabel_limit=9) == [("unlabeled/w2 copy.jpg", "label_error"), UNSURE]
