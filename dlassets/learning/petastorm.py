@@ -11,10 +11,12 @@ Partition columns are in a Delta table's log, not in its files: filter on them w
 from __future__ import annotations
 
 import functools
+import queue
 import re
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -137,25 +139,23 @@ def read_columns(
 
 @contextmanager
 def read_row_groups(
-    found: RowGroups, places: Sequence[int], columns: Sequence[str], *, threads: int = 0
+    found: RowGroups, places: Sequence[int], columns: Sequence[str], *, threads: int = 1
 ) -> Iterator[Iterator[Columns]]:
     """Give the columns of the row groups at these places of `found.groups`, in their order, by Petastorm's reader.
 
-    With `threads`, so many read ahead, a few row groups each. Raises DlassetsError, while reading, where storage fails
-    or the lists of a column differ in length.
+    So many `threads` read ahead, three row groups each. Raises DlassetsError, while reading, where storage fails or the
+    lists of a column differ in length.
     """
     with _explained(found.uri):
         reader = _petastorm().make_batch_reader(
             [f"file:///{position}" for position in range(len(places))],
             schema_fields=[f"^{re.escape(column)}$" for column in columns],
-            # Without threads, the caller's own reads. With them, results come in the order of the list as well.
-            reader_pool_type="thread" if threads else "dummy",
             workers_count=threads,
             shuffle_row_groups=False,
             filesystem=_Plan(found, places),
         )
     try:
-        yield _batches(reader, found.uri, columns)
+        yield _batches(reader, found.uri, columns, len(places))
     finally:
         reader.stop()
         reader.join()
@@ -170,10 +170,11 @@ def check_columns(found: RowGroups, columns: Sequence[str]) -> None:
         )
 
 
-def _batches(reader: Any, uri: str, columns: Sequence[str]) -> Iterator[Columns]:
-    with _explained(uri):
-        for batch in reader:
-            yield {column: _even(getattr(batch, column), column, uri) for column in columns}
+def _batches(reader: Any, uri: str, columns: Sequence[str], count: int) -> Iterator[Columns]:
+    for _ in range(count):
+        with _explained(uri):
+            batch = next(reader)
+        yield {column: _even(getattr(batch, column), column, uri) for column in columns}
 
 
 def _even(values: npt.NDArray[Any], column: str, uri: str) -> npt.NDArray[Any]:
@@ -317,6 +318,49 @@ class _Dataset:
         self.pieces = [_Piece(path, filesystem.open) for path in paths]
 
 
+class _Pool:
+    """Threads that read row groups, and give them in their order: what Petastorm's ThreadPool is meant to be.
+
+    That one takes a worker which waits for its next row group for one that has none left: now and then it changes the
+    order, or ends before the last row group. Its DummyPool may wait for ever after the last.
+    """
+
+    def __init__(self, workers_count: int, *_: Any, **__: Any) -> None:
+        self.workers_count = workers_count
+        self._pool = ThreadPoolExecutor(workers_count, thread_name_prefix="petastorm")
+        self._due: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._own = threading.local()
+
+    def start(self, worker_class: Any, worker_args: Any, ventilator: Any) -> None:
+        """Let the ventilator, a thread of Petastorm's, begin to name row groups, a few before they are asked for."""
+        self._new_worker = functools.partial(worker_class, 0, args=worker_args)
+        self._ventilator = ventilator
+        ventilator.start()
+
+    def ventilate(self, **row_group: Any) -> None:
+        self._due.put(self._pool.submit(self._read, row_group))
+
+    def get_results(self) -> Any:
+        """Return the next row group. Only to be called as often as there are some."""
+        result = self._due.get().result()
+        self._ventilator.processed_item()
+        return result
+
+    def stop(self) -> None:
+        self._ventilator.stop()
+
+    def join(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _read(self, row_group: dict[str, Any]) -> Any:
+        """Return what this thread's worker publishes."""
+        if not hasattr(self._own, "worker"):
+            self._own.published = []
+            self._own.worker = self._new_worker(self._own.published.append)
+        self._own.worker.process(**row_group)
+        return self._own.published.pop()
+
+
 @functools.cache
 def _petastorm() -> Any:
     """Import Petastorm, adapted, and return it."""
@@ -331,6 +375,7 @@ def _petastorm() -> Any:
     for module in (reader, worker, dataset_metadata):
         module.pq = parquet
     worker.ParquetFile = _unopened
+    reader.ThreadPool = _Pool
     reader.print = _say_nothing
     unischema.np = _view(np, string_=np.bytes_, unicode_=np.str_)
     # The worker casts every string column to `unicode_`: as objects, a null stays None instead of becoming "None".

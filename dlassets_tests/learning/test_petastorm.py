@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.petastorm import read_columns, snapshot_files
+from dlassets.learning.petastorm import read_columns, read_row_groups, row_groups, snapshot_files
 
 COLUMNS = ["path", "label", "label_name", "weight", "features"]
 
@@ -101,6 +101,58 @@ def test_reading_again_gives_the_same_order(table):
     once, again = (read_columns(table, 1, ["path"])["path"].tolist() for _ in range(2))
 
     assert once == again
+
+
+def test_row_groups_come_in_the_order_asked_for_however_many_threads_read(tmp_path):
+    import pyarrow as pa
+    from deltalake import WriterProperties, write_deltalake
+
+    properties = WriterProperties(max_row_group_size=2)
+    write_deltalake(str(tmp_path), pa.table({"n": list(range(200))}), writer_properties=properties)
+    found = row_groups(str(tmp_path), 0)
+    for seed in range(20):
+        places = np.random.default_rng(seed).integers(len(found.groups), size=50).tolist()
+        with read_row_groups(found, places, ["n"], threads=4) as read:
+            assert [columns["n"].tolist() for columns in read] == [[2 * place, 2 * place + 1] for place in places]
+
+
+def test_a_column_that_is_younger_than_a_file_is_null_there(tmp_path):
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    write_deltalake(str(tmp_path), pa.table({"n": [1]}))
+    write_deltalake(str(tmp_path), pa.table({"n": [2], "name": ["two"]}), mode="append", schema_mode="merge")
+
+    read = read_columns(str(tmp_path), 1, ["n", "name"])
+
+    assert dict(zip(read["n"].tolist(), read["name"].tolist(), strict=True)) == {1: None, 2: "two"}
+
+
+@pytest.mark.parametrize("lists", [[[1.0], [1.0, 2.0]], [[1.0], None]])
+def test_lists_that_make_no_rectangle_are_refused(tmp_path, lists):
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    write_deltalake(str(tmp_path), pa.table({"features": pa.array(lists, pa.list_(pa.float32()))}))
+    with pytest.raises(DlassetsError, match=r"features.* Choose rows"):
+        read_columns(str(tmp_path), 0, ["features"])
+
+
+def test_files_that_are_gone_are_one_error(tmp_path):
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    write_deltalake(str(tmp_path), pa.table({"n": [1]}))
+    found = row_groups(str(tmp_path), 0)
+    for file in tmp_path.glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(DlassetsError, match=r"files of .* cannot be read"):
+        read_columns(str(tmp_path), 0, ["n"])
+    with (
+        pytest.raises(DlassetsError, match=r"files of .* cannot be read"),
+        read_row_groups(found, [0], ["n"]) as read,
+    ):
+        next(read)
 
 
 def test_the_files_are_sorted_urls_of_that_version(table):
