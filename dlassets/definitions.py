@@ -14,6 +14,7 @@ from dlassets.defs.labeling import assets as labeling_assets
 from dlassets.defs.operations import assets as operations_assets
 from dlassets.defs.scoring import assets as scoring_assets
 from dlassets.defs.training import assets as training_assets
+from dlassets.defs.training import tuning as tuning_assets
 from dlassets.resources.labeling import LabelingResource
 from dlassets.resources.lake import LakeResource
 from dlassets.resources.mlflow import MlflowResource
@@ -31,13 +32,13 @@ def build_defs(
     resources: dict[str, Any] = {
         "lake": LakeResource(settings),
         "mlflow": dg.ResourceDefinition(lambda context: MlflowResource(settings, context)),
-        "trainer": Trainer(settings.training),
+        "trainer": Trainer(),
         "labeling": LabelingResource(settings),
         "progress": LoggedProgress(),
     }
     return dg.Definitions(
         assets=dg.load_assets_from_modules(
-            [ingest_assets, labeling_assets, training_assets, scoring_assets, operations_assets]
+            [ingest_assets, labeling_assets, training_assets, tuning_assets, scoring_assets, operations_assets]
         ),
         asset_checks=checks.CHECKS,
         jobs=[*jobs.JOBS, streaming_pipeline],

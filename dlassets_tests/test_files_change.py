@@ -24,6 +24,7 @@ from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import IMAGE_FEATURES, IMAGE_PROFILES, TABLES
 from dlassets.lakehouse.training_set import build_training_set
+from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.head import Head
 from dlassets.monitoring.quality import RULES, check, values_of
 from dlassets.registry.package import ModelPackage
@@ -52,7 +53,9 @@ def package() -> ModelPackage:
     """A model that is sure of class 1, whatever it is shown."""
     one = np.ones(1, np.float32)
     bias = np.array([9, 0], np.float32)
-    return ModelPackage(Head((1, 12), ("cat", "dog"), np.zeros((2, 1), np.float32), bias, one, one), "any", VERSION)
+    return ModelPackage(
+        Head((1, 12), ("cat", "dog"), np.zeros((2, 1), np.float32), bias, one, one), BackboneRef("any"), VERSION
+    )
 
 
 @dataclass

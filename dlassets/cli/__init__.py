@@ -5,10 +5,11 @@ from __future__ import annotations
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.quarantine import quarantine
+from dlassets.cli.reproduce import reproduce
 from dlassets.cli.tables import history, restore
 from dlassets.cli.watch import stream, watch
 
-for command in (demo, samples, dev, watch, stream, history, restore, quarantine):
+for command in (demo, samples, dev, watch, stream, history, restore, quarantine, reproduce):
     main.add_command(command)
 
 __all__ = ["main"]

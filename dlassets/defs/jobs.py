@@ -36,6 +36,16 @@ TRAINING_PIPELINE = _pipeline(
     "labeled_images",
     "image_features",
     "training_set",
+    "label_errors",
+    "trained_model",
+    "registered_version",
+)
+TUNING_PIPELINE = _pipeline(
+    "tuning_pipeline",
+    "Try settings of training, train with the best, register, and promote what is at least as good.",
+    "image_features",
+    "training_set",
+    "tuned_hyperparameters",
     "trained_model",
     "registered_version",
 )
@@ -63,4 +73,4 @@ MAINTENANCE_PIPELINE = dg.define_asset_job(
     description="Put small files of every table together, and delete what neither a reader nor a model needs.",
     tags={PIPELINE_TAG: "maintenance_pipeline"},
 )
-JOBS = [INGEST_PIPELINE, TRAINING_PIPELINE, SCORING_PIPELINE, LABELING_PIPELINE, MAINTENANCE_PIPELINE]
+JOBS = [INGEST_PIPELINE, TRAINING_PIPELINE, TUNING_PIPELINE, SCORING_PIPELINE, LABELING_PIPELINE, MAINTENANCE_PIPELINE]

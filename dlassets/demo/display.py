@@ -6,11 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from dlassets.learning.job import Event
 
 
 class Display:
@@ -57,6 +60,15 @@ class Display:
             count = f"{done:,}{f' of {total:,}' if total else ''} {what}"
             self._counts[step] = count
             self._bars.update(self._bar, completed=done, total=total, count=count)
+
+        return report
+
+    def of_training(self, context: dg.AssetExecutionContext) -> Callable[[Event], None]:
+        """The resource's method: return a function to be told of a training's steps and epochs."""
+        epochs, steps = self.of(context, "epochs"), self.of(context, "steps")
+
+        def report(event: Event) -> None:
+            (epochs if event.kind == "epoch" else steps)(event.number, event.of if event.kind == "step" else None)
 
         return report
 

@@ -121,7 +121,25 @@ def trained_from(lake: Lake, client: MlflowClient, model_name: str, version: int
             f"The run that trained version {version} of {model_name} is gone, or did not record which version of "
             f"{TRAINING_SET.name} it read (its tag {TAG_TRAINING_SET}), so what it learned from cannot be told."
         )
-    return {name: max(versions) for name, versions in _lineage(lake, learned_from).items()}
+    return {name: max(versions) for name, versions in lineage(lake, learned_from).items()}
+
+
+def lineage(lake: Lake, training_set: int) -> dict[str, set[int]]:
+    """Return every version that this version of the training set was made from, its own included.
+
+    Labels of people end the way back: how their questions came about changes nothing in what was learned.
+    """
+    found: dict[str, set[int]] = defaultdict(set)
+    waiting = [(TRAINING_SET.name, training_set)]
+    while waiting:
+        name, version = waiting.pop()
+        if name not in TABLES or version in found[name]:
+            continue
+        found[name].add(version)
+        snapshot = at_version(Snapshot(name, lake.table(name), version), version)
+        if name != HUMAN_LABELS.name and snapshot is not None:
+            waiting += provenance_of(snapshot).get("inputs", {}).items()
+    return dict(found)
 
 
 def needed_versions(lake: Lake, client: MlflowClient, model_name: str) -> dict[str, set[int]]:
@@ -129,7 +147,7 @@ def needed_versions(lake: Lake, client: MlflowClient, model_name: str) -> dict[s
     needed: dict[str, set[int]] = defaultdict(set)
     learned_from = {_training_set_of(client, model_name, version) for version in versions_of(client, model_name)}
     for training_set in learned_from:
-        for name, versions in (_lineage(lake, training_set) if training_set is not None else {}).items():
+        for name, versions in (lineage(lake, training_set) if training_set is not None else {}).items():
             needed[name] |= versions
     return dict(needed)
 
@@ -231,24 +249,6 @@ def _training_set_of(client: MlflowClient, model_name: str, version: int) -> int
         raise
     recorded_version = run.data.tags.get(TAG_TRAINING_SET)
     return None if recorded_version is None else int(recorded_version)
-
-
-def _lineage(lake: Lake, training_set: int) -> dict[str, set[int]]:
-    """Return every version that this version of the training set was made from, its own included.
-
-    Labels of people end the way back: how their questions came about changes nothing in what was learned.
-    """
-    found: dict[str, set[int]] = defaultdict(set)
-    waiting = [(TRAINING_SET.name, training_set)]
-    while waiting:
-        name, version = waiting.pop()
-        if name not in TABLES or version in found[name]:
-            continue
-        found[name].add(version)
-        snapshot = at_version(Snapshot(name, lake.table(name), version), version)
-        if name != HUMAN_LABELS.name and snapshot is not None:
-            waiting += provenance_of(snapshot).get("inputs", {}).items()
-    return dict(found)
 
 
 def _listed(versions: list[int]) -> str:

@@ -40,14 +40,7 @@ def build_training_set(
     Equal bytes count once; where they carry different labels, `labels` says which is in force, if any. Left untouched
     where its rows already are what they would be, whatever versions have moved.
     """
-    chosen = engine.sql(
-        f"""
-        SELECT * FROM ({labels_in_force(labels)}) AS in_force WHERE image_id IN (
-            SELECT image_id FROM image_features WHERE feature_version = '{feature_version}')
-        ORDER BY image_id
-        """,  # noqa: S608 - feature_version is this project's own constant
-        {"labeled_images": labeled_images, "image_features": image_features},
-    ).arrow()
+    chosen = with_cached_features(engine, labeled_images, image_features, feature_version, labels)
 
     def with_features(chosen: pa.Table) -> Rows:
         return engine.sql(
@@ -55,7 +48,7 @@ def build_training_set(
             SELECT chosen.*, found.feature_version, found.features, CAST(NULL AS BINARY) AS content FROM chosen
             JOIN image_features AS found
                 ON found.image_id = chosen.image_id AND found.feature_version = '{feature_version}'
-            """,  # noqa: S608 - as above
+            """,  # noqa: S608 - feature_version is this project's own constant
             {"chosen": engine.rows(chosen), "image_features": image_features},
         )
 
@@ -76,14 +69,7 @@ def build_pixel_training_set(
 
     Else as `build_training_set`. An image whose bytes are no longer to be had has no row.
     """
-    chosen = engine.sql(
-        f"""
-        SELECT in_force.* FROM ({labels_in_force(labels)}) AS in_force
-        JOIN ({REACHABLE}) AS images ON images.path = in_force.path AND images.image_id = in_force.image_id
-        ORDER BY in_force.image_id
-        """,  # noqa: S608 - constants
-        {"labeled_images": labeled_images, "raw_images": raw_images, "deleted_files": deleted_files},
-    ).arrow()
+    chosen = with_bytes_to_be_had(engine, labeled_images, raw_images, deleted_files, labels)
 
     def with_bytes(chosen: pa.Table) -> Rows:
         places = {path: place for place, path in enumerate(chosen["path"].to_pylist())}
@@ -92,6 +78,60 @@ def build_pixel_training_set(
         return map_images(engine, lake, raw_images, paths, kernel, TRAINING_SET.columns)
 
     return _replaced(engine, training_set, chosen, PIXELS, with_bytes, provenance, PHOTOS_PER_COMMIT)
+
+
+def with_cached_features(
+    engine: Engine, labeled_images: Snapshot, image_features: Snapshot, feature_version: str, labels: LabelSettings
+) -> pa.Table:
+    """Return the images with a label in force that have features of `feature_version`: what a head learns from."""
+    return engine.sql(
+        f"""
+        SELECT * FROM ({labels_in_force(labels)}) AS in_force WHERE image_id IN (
+            SELECT image_id FROM image_features WHERE feature_version = '{feature_version}')
+        ORDER BY image_id
+        """,  # noqa: S608 - feature_version is this project's own constant
+        {"labeled_images": labeled_images, "image_features": image_features},
+    ).arrow()
+
+
+def with_bytes_to_be_had(
+    engine: Engine, labeled_images: Snapshot, raw_images: Snapshot, deleted_files: Snapshot, labels: LabelSettings
+) -> pa.Table:
+    """Return the images with a label in force whose bytes are to be had: what is learned from on pixels."""
+    return engine.sql(
+        f"""
+        SELECT in_force.* FROM ({labels_in_force(labels)}) AS in_force
+        JOIN ({REACHABLE}) AS images ON images.path = in_force.path AND images.image_id = in_force.image_id
+        ORDER BY in_force.image_id
+        """,  # noqa: S608 - constants
+        {"labeled_images": labeled_images, "raw_images": raw_images, "deleted_files": deleted_files},
+    ).arrow()
+
+
+def fingerprint_of(rows: pa.Table, made_of: str) -> str:
+    """Return what tells one choice of rows from another: the rows, and what was made of them."""
+    digest = hashlib.sha256(made_of.encode())
+    for row in zip(
+        *(rows[name].to_pylist() for name in ("image_id", "path", "label", "label_name", "split")), strict=True
+    ):
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def attributes_of(
+    engine: Engine, training_set: Snapshot, image_profiles: Snapshot, labeled_images: Snapshot
+) -> pa.Table:
+    """Return image_id, width, height, brightness and source (of the label) of the test images: what to slice by."""
+    return engine.sql(
+        """
+        SELECT test.image_id, profiles.width, profiles.height, profiles.brightness, labels.source
+        FROM training_set AS test
+        LEFT JOIN image_profiles AS profiles ON profiles.image_id = test.image_id
+        LEFT JOIN labeled_images AS labels ON labels.path = test.path AND labels.image_id = test.image_id
+        WHERE test.split = 'test'
+        """,
+        {"training_set": training_set, "image_profiles": image_profiles, "labeled_images": labeled_images},
+    ).arrow()
 
 
 def _with_labels(batch: pa.RecordBatch, *, chosen: pa.Table, places: Mapping[str, int]) -> pa.RecordBatch:
@@ -126,7 +166,7 @@ def _replaced(
     """
     if not chosen.num_rows and not row_count(training_set):  # Delta on Spark writes no commit for that
         return Written(training_set.version, changed=False)
-    fingerprint = _fingerprint(chosen, made_of)
+    fingerprint = fingerprint_of(chosen, made_of)
     if provenance_of(training_set).get(FINGERPRINT) == fingerprint:
         return Written(training_set.version, changed=False)
     step = rows_per_commit or max(1, chosen.num_rows)
@@ -138,12 +178,3 @@ def _replaced(
         for write, part, commit in zip(writes, parts, commits, strict=True)
     ]
     return replace(written[-1], inserted=sum(each.inserted for each in written))
-
-
-def _fingerprint(rows: pa.Table, made_of: str) -> str:
-    digest = hashlib.sha256(made_of.encode())
-    for row in zip(
-        *(rows[name].to_pylist() for name in ("image_id", "path", "label", "label_name", "split")), strict=True
-    ):
-        digest.update(repr(row).encode())
-    return digest.hexdigest()

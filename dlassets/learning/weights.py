@@ -99,7 +99,18 @@ def published(name: str, weights: str, lake: Lake, tracking_uri: str | None = No
         raise DlassetsError(_damaged(location, str(meant), sha256, "its checksum"))
     copy = f"{lake.backbones}/{sha256}{Path(_file_of(name, location)).suffix}"
     write_once(copy, data)
-    return f"{copy}{_PIN}{sha256}"
+    return pinned(copy, sha256)
+
+
+def copy_of(name: str, weights: str) -> tuple[str, bytes] | None:
+    """Return suffix and bytes of the file of weights; None for `package` and `none`, which every machine has."""
+    location, _ = _split(weights)
+    return None if location in {PACKAGE, NONE} else (Path(_file_of(name, location)).suffix, _bytes(name, location))
+
+
+def pinned(location: str, sha256: str) -> str:
+    """Return the setting that names a file of weights and its checksum."""
+    return f"{location}{_PIN}{sha256}"
 
 
 def _split(weights: str) -> tuple[str, str | None]:

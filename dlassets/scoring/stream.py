@@ -40,7 +40,7 @@ from dlassets.lakehouse.watcher import ZoneWatcher, can_be_watched
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import embed_images, load_backbone
 from dlassets.registry.store import backbone_in_use
-from dlassets.scoring.batch import score_new
+from dlassets.scoring.batch import score_new, uncached_photos
 from dlassets.settings import LandingZone, Settings
 
 if TYPE_CHECKING:
@@ -437,6 +437,7 @@ class Scorer:
                 settings.scoring.top_k,
                 settings.labels,
                 origin.as_dict(),
+                photos=uncached_photos(self._engine, self._lake, settings, raw, package),
             )
 
         parameters = settings.labels.model_dump()

@@ -55,7 +55,7 @@ class Registry:
         import mlflow
 
         from dlassets.registry.lifecycle import TAG_INPUTS
-        from dlassets.registry.tracking import log_model
+        from dlassets.registry.model_log import log_model
 
         experiment = self.client.get_experiment_by_name(self.resource.experiment)
         with mlflow.start_run(experiment_id=experiment.experiment_id) as run:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from dlassets.errors import DlassetsError
+from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.evaluation import evaluate
+from dlassets.learning.rows import Rows
 from dlassets.registry.lifecycle import (
     CHALLENGER,
     TAG_PROMOTIONS,
@@ -24,16 +26,22 @@ from dlassets.registry.lifecycle import (
 from dlassets.registry.package import ModelPackage
 from dlassets_tests.registry.conftest import MODEL, Registry, head, points
 
-GOOD = ModelPackage(head(3, 40), "efficientnet_lite0", "features-1")
-EQUAL = ModelPackage(head(3, 40, knows=2), "efficientnet_lite0", "features-1")
-BAD = ModelPackage(head(3, 40, knows=-1), "efficientnet_lite0", "features-1")
+GOOD = ModelPackage(head(3, 40), BackboneRef("efficientnet_lite0"), "features-1")
+EQUAL = ModelPackage(head(3, 40, knows=2), BackboneRef("efficientnet_lite0"), "features-1")
+BAD = ModelPackage(head(3, 40, knows=-1), BackboneRef("efficientnet_lite0"), "features-1")
 TEST = points(-1, -1, 1, 1, labels=(3, 3, 40, 40))
+
+
+def rows_of(package: ModelPackage) -> Rows:
+    """The same photos by either backbone: the second one's features have the other sign."""
+    sign = -1 if package.feature_version == "features-2" else 1
+    return dataclasses.replace(TEST, features=sign * TEST.features)
 
 
 def enter(registry: Registry, package: ModelPackage, tolerance: float = 0.0):
     """Register a package and promote it if the comparison allows."""
     version = register(registry.client, MODEL, registry.run(package))
-    verdict = compare(registry.client, MODEL, version, TEST, tolerance)
+    verdict = compare(registry.client, MODEL, version, rows_of, tolerance)
     if verdict.passed:
         promote(registry.client, MODEL, version, verdict, "run-1")
     return version, verdict
@@ -159,7 +167,7 @@ def test_every_promotion_is_written_down_once(registry) -> None:
 
 def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next(registry, monkeypatch) -> None:
     version = register(registry.client, MODEL, registry.run(GOOD))
-    verdict = compare(registry.client, MODEL, version, TEST, 0.0)
+    verdict = compare(registry.client, MODEL, version, rows_of, 0.0)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -174,10 +182,11 @@ def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next(registry, m
     assert history(registry)[-1]["version"] == version
 
 
-def test_models_of_other_features_are_not_compared(registry) -> None:
+def test_models_of_other_features_are_compared_on_theirs(registry) -> None:
     enter(registry, GOOD)
-    other = ModelPackage(head(3, 40), "efficientnet_lite0", "features-2")
-    version = register(registry.client, MODEL, registry.run(other))
+    other = ModelPackage(head(3, 40, knows=-1), BackboneRef("efficientnet_lite0"), "features-2")
 
-    with pytest.raises(DlassetsError, match=r"features-1, and version 2 features-2: .* Set features.backbone back"):
-        compare(registry.client, MODEL, version, TEST, 0.0)
+    version, verdict = enter(registry, other)
+
+    assert (verdict.challenger.accuracy, verdict.champion.accuracy) == (1.0, 1.0)
+    assert version_of(registry.client, MODEL) == version

@@ -1,11 +1,13 @@
 """The package on disk: read back as it was written, and nothing else is read."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dlassets.errors import DlassetsError
+from dlassets.learning.backbones import BackboneRef, feature_version, network
 from dlassets.registry.package import ModelPackage, ranked
 from dlassets_tests.registry.conftest import head
 
@@ -14,14 +16,14 @@ ARRAYS = ("weight", "bias", "mean", "scale")
 
 @pytest.fixture
 def folder(tmp_path):
-    ModelPackage(head(3, 12, 40), "efficientnet_lite0", "features-1").save(tmp_path / "package")
+    ModelPackage(head(3, 12, 40), BackboneRef("efficientnet_lite0"), "features-1").save(tmp_path / "package")
     return tmp_path / "package"
 
 
 def test_a_package_is_read_as_it_was_written(folder) -> None:
     read = ModelPackage.load(folder)
 
-    assert (read.backbone, read.feature_version) == ("efficientnet_lite0", "features-1")
+    assert (read.backbone, read.feature_version) == (BackboneRef("efficientnet_lite0"), "features-1")
     assert (read.head.labels, read.head.names) == ((3, 12, 40), ("class 3", "class 12", "class 40"))
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(read.head, name), getattr(head(3, 12, 40), name))
@@ -34,6 +36,62 @@ def test_a_package_says_its_classes_and_its_preprocessing_to_other_programs(fold
     assert said["preprocessing"]["crop_centre_to"] == 224
 
 
+def test_confidence_is_calibrated_as_it_was(tmp_path) -> None:
+    calibrated = replace(head(3, 40), temperature=1.7)
+    ModelPackage(calibrated, BackboneRef("efficientnet_lite0"), "features-1").save(tmp_path)
+
+    assert ModelPackage.load(tmp_path).head.temperature == 1.7
+
+
+def test_a_package_of_the_older_format_is_read(folder) -> None:
+    said = json.loads((folder / "package.json").read_text())
+    older = {name: value for name, value in said.items() if name not in {"temperature", "weights"}}
+    (folder / "package.json").write_text(json.dumps(older | {"format": 1}))
+
+    read = ModelPackage.load(folder)
+
+    assert (read.backbone, read.head.temperature) == (BackboneRef("efficientnet_lite0"), 1.0)
+
+
+@pytest.fixture
+def own_weights(tmp_path) -> BackboneRef:
+    from safetensors.torch import save_file
+
+    small = BackboneRef("torchvision/squeezenet1_1", "none")
+    save_file(network(small).network.state_dict(), tmp_path / "trained.safetensors")
+    return replace(small, weights=str(tmp_path / "trained.safetensors"))
+
+
+def test_a_backbone_s_own_weights_go_with_it(own_weights, tmp_path) -> None:
+    ModelPackage(head(3, 40), own_weights, feature_version(own_weights)).save(tmp_path / "package")
+    (tmp_path / "trained.safetensors").unlink()
+
+    read = ModelPackage.load(tmp_path / "package")
+
+    assert feature_version(read.backbone) == read.feature_version
+    assert len(network(read.backbone).state_dict()) == len(network(replace(own_weights, weights="none")).state_dict())
+
+
+def test_damaged_weights_are_refused(own_weights, tmp_path) -> None:
+    ModelPackage(head(3, 40), own_weights, feature_version(own_weights)).save(tmp_path / "package")
+    file = tmp_path / "package" / "backbone.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+    with pytest.raises(DlassetsError, match=r"are not those that were meant: .*damaged, cut short or another"):
+        network(ModelPackage.load(tmp_path / "package").backbone)
+
+
+def test_weights_outside_of_the_package_are_not_read(own_weights, tmp_path) -> None:
+    ModelPackage(head(3, 40), own_weights, feature_version(own_weights)).save(tmp_path / "package")
+    description = tmp_path / "package" / "package.json"
+    said = json.loads(description.read_text())
+    said["weights"]["file"] = "../trained.safetensors"
+    description.write_text(json.dumps(said))
+
+    with pytest.raises(DlassetsError, match="which is not in its folder"):
+        ModelPackage.load(tmp_path / "package")
+
+
 def test_pickled_arrays_are_refused(folder) -> None:
     arrays = {name: np.array([{"code": "runs"}], dtype=object) for name in ARRAYS}
     np.savez(folder / "head.npz", **arrays)
@@ -44,9 +102,9 @@ def test_pickled_arrays_are_refused(folder) -> None:
 
 def test_a_newer_format_names_the_remedy(folder) -> None:
     said = json.loads((folder / "package.json").read_text())
-    (folder / "package.json").write_text(json.dumps(said | {"format": 2}))
+    (folder / "package.json").write_text(json.dumps(said | {"format": 3}))
 
-    with pytest.raises(DlassetsError, match=r"format 2, .* reads format 1\. Install the dlassets that made it"):
+    with pytest.raises(DlassetsError, match=r"format 3, .* reads format 2\. Install the dlassets that made it"):
         ModelPackage.load(folder)
 
 

@@ -51,7 +51,9 @@ def three(photos):
 def package(photos) -> ModelPackage:
     contents = [photo.read_bytes() for photo in photos]
     return ModelPackage(
-        head_for(contents, (3, 12, 40)), "efficientnet_lite0", feature_version(BackboneRef("efficientnet_lite0"))
+        head_for(contents, (3, 12, 40)),
+        BackboneRef("efficientnet_lite0"),
+        feature_version(BackboneRef("efficientnet_lite0")),
     )
 
 

@@ -1,38 +1,48 @@
 """What a training leaves in MLflow: enough to say what was learned from what, and to look at its mistakes."""
 
 import dataclasses
+import hashlib
 import io
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import dlassets
 from dlassets.engines.base import Snapshot
+from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
+from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.provenance import code_version
+from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation import evaluate
-from dlassets.learning.head_training import train_head
-from dlassets.learning.rows import Rows
-from dlassets.registry.lifecycle import TAG_INPUTS, load_version, register
-from dlassets.registry.tracking import TrainingInputs, picture_of, train_and_log
-from dlassets.settings import Settings, TrainingSettings
+from dlassets.learning.features import Photos
+from dlassets.learning.job import Event, Job
+from dlassets.learning.rows import Rows, read_splits
+from dlassets.learning.training import train
+from dlassets.registry.lifecycle import TAG_INPUTS, load_run, load_version, register
+from dlassets.registry.tracking import TrainingInputs, artifact_of, picture_of, train_and_log
+from dlassets.settings import ComputeSettings, PixelSettings, Settings, TrainingSettings
 from dlassets_tests.registry.conftest import MODEL, Registry
+from dlassets_tests.tables import put
 
-BACKBONE = "efficientnet_lite0"
+BACKBONE = BackboneRef("efficientnet_lite0")
 SETTINGS = TrainingSettings(epochs=4, patience=4, min_improvement=0)
-INPUTS = TrainingInputs(Snapshot("training_set", "/lake/tables/training_set", 7), BACKBONE, "features-1", SETTINGS)
+INPUTS = TrainingInputs(Job(Snapshot("training_set", "/lake/tables/training_set", 7), BACKBONE, SETTINGS), "features-1")
+LINEAGE = {"training_set": {1}, "labeled_images": {3, 5}}
 
 
 @dataclasses.dataclass
 class Logged:
     registry: Registry
     splits: dict[str, Rows]
-    photos: dict[str, bytes]
     inputs: TrainingInputs
+    told: list[Event]
     run_id: str
 
     @property
@@ -46,19 +56,34 @@ class Logged:
         image.load()
         return image
 
+    def text(self, name: str) -> str:
+        return artifact_of(self.registry.client, self.run_id, name).decode()
 
-def split(paths: list[Path], seed: int) -> Rows:
-    """Rows for these photos: the class is the folder's number, the features have a little of it and much noise."""
-    labels = np.array([int(path.parent.name.split(".")[0]) for path in paths])
-    features = np.random.default_rng(seed).normal(size=(len(paths), 1280)).astype(np.float32)
-    features[np.arange(len(paths)), labels] += 12
-    return Rows(
-        paths=[str(path) for path in paths],
-        image_ids=[str(place) for place in range(len(paths))],
-        labels=labels,
-        names=[path.parent.name.split(".")[1] for path in paths],
-        features=features,
-    )
+
+def arrive(lake: Lake, files: list[Path]) -> None:
+    """Photos whose class is the folder's number, and whose features have a little of it and much noise."""
+    images, rows = [], []
+    random = np.random.default_rng(0)
+    for place, file in enumerate(files):
+        content, path = file.read_bytes(), f"labeled/{file.parent.name}/{file.name}"
+        label, name = file.parent.name.split(".")
+        features = random.normal(size=1280).astype(np.float32)
+        features[int(label)] += 12
+        row = {"path": path, "image_id": hashlib.sha256(content).hexdigest()}
+        images.append({**row, "content": content})
+        split = TRAIN if place % 2 == 0 else VALIDATION if place % 4 == 1 else TEST
+        rows.append(
+            {
+                **row,
+                "label": int(label),
+                "label_name": name,
+                "feature_version": feature_version(BACKBONE),
+                "features": features,
+                "split": split,
+            }
+        )
+    put(lake, "raw_images", *images)
+    put(lake, "training_set", *rows)
 
 
 @pytest.fixture(scope="module")
@@ -70,25 +95,25 @@ def logged(photos, tmp_path_factory):
     from dlassets_tests.stores import give_store
 
     settings = Settings(root=str(tmp_path_factory.mktemp("lake")))
+    lake = Lake.at(settings.root)
     give_store(settings)
     before = mlflow.get_tracking_uri()
     registry = Registry(MlflowResource(settings))
-    files = sorted(photos.glob("*/*"))
-    splits = {TRAIN: split(files[::2], 0), VALIDATION: split(files[1::4], 1), TEST: split(files[3::4], 2)}
-    inputs = dataclasses.replace(INPUTS, feature_version=feature_version(BackboneRef(BACKBONE)))
-    bytes_of = {str(path): path.read_bytes() for path in files}
+    arrive(lake, sorted(photos.glob("*/*")))
+    inputs = TrainingInputs.of(pin(lake, "training_set"), BACKBONE, SETTINGS, LINEAGE)
+    told = []
     experiment = registry.client.get_experiment_by_name(registry.resource.experiment)
     with mlflow.start_run(experiment_id=experiment.experiment_id) as run:
         train_and_log(
             mlflow,
             inputs,
-            splits,
-            lambda train, validation, on_epoch: train_head(train, validation, SETTINGS, on_epoch),
-            lambda paths: {path: bytes_of[path] for path in paths},
+            lambda job, report: train(job, report=report),
+            Photos(LocalEngine(), lake, pin(lake, "raw_images")),
+            None,
             {"dagster_asset": "trained_model"},
-            lambda *_: None,
+            told.append,
         )
-    yield Logged(registry, splits, bytes_of, inputs, run.info.run_id)
+    yield Logged(registry, read_splits(inputs.job.training_set), inputs, told, run.info.run_id)
     mlflow.set_tracking_uri(before)
     mlflow.set_registry_uri(before)
 
@@ -101,8 +126,8 @@ def test_each_split_is_an_input_with_the_delta_version_it_was_read_from(logged) 
 
     assert set(inputs) == {TRAIN, VALIDATION, TEST}
     for name, (dataset, source) in inputs.items():
-        assert dataset == f"training_set.{name}@v7"
-        assert (source["path"], source["delta_table_version"]) == ("/lake/tables/training_set", 7)
+        assert dataset == f"training_set.{name}@v1"
+        assert (source["path"], source["delta_table_version"]) == (logged.inputs.job.training_set.uri, 1)
 
 
 def test_parameters_and_tags_say_how_it_was_trained(logged) -> None:
@@ -113,7 +138,9 @@ def test_parameters_and_tags_say_how_it_was_trained(logged) -> None:
     assert data.params["feature_version"] == logged.inputs.feature_version
     assert [data.params[f"{name}_rows"] for name in (TRAIN, VALIDATION, TEST)] == ["40", "20", "20"]
     assert data.tags[TAG_INPUTS] == logged.inputs.sha256
-    assert data.tags["dlassets.training_set_version"] == "7"
+    assert data.tags["dlassets.training_set_version"] == "1"
+    assert data.tags["dlassets.input.labeled_images"] == "3, 5"
+    assert data.tags["dlassets.lock_sha256"] == hashlib.sha256(Path("requirements.lock").read_bytes()).hexdigest()
     assert data.tags["dlassets.code_version"] == code_version()
     assert data.tags["dagster_asset"] == "trained_model"
 
@@ -142,9 +169,20 @@ def test_the_figures_of_the_test_split_are_the_evaluation_s(logged) -> None:
         assert (metrics[f"recall/{name}"], metrics[f"precision/{name}"]) == (recall, precision)
 
 
-@pytest.mark.parametrize("name", ["confusion_matrix.png", "learning_curve.png", "misclassified.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "calibration",
+        "confusion_matrix",
+        "learning_curve",
+        "misclassified",
+        "per_class",
+        "saliency",
+        "slices",
+    ],
+)
 def test_pictures_are_pngs_that_show_something(logged, name) -> None:
-    picture = logged.picture(name)
+    picture = logged.picture(f"{name}.png")
 
     assert picture.format == "PNG"
     assert len(picture.convert("RGB").getcolors(2**24)) > 20
@@ -155,20 +193,72 @@ def test_a_picture_that_is_gone_is_said_with_its_run(logged) -> None:
         picture_of(logged.registry.client, logged.run_id, "none.png")
 
 
-def test_the_environment_is_written_down(logged, tmp_path) -> None:
-    file = logged.registry.client.download_artifacts(logged.run_id, "environment.txt", str(tmp_path))
+def test_the_environment_is_written_down(logged) -> None:
+    assert f"dlassets=={dlassets.__version__}" in logged.text("environment.txt").splitlines()
+    found = json.loads(logged.text("environment.json"))
+    assert found["code_version"] == code_version()
+    assert found["cores"] == len(os.sched_getaffinity(0))
+    assert found["memory_gib"] > 0
 
-    assert f"dlassets=={dlassets.__version__}" in Path(file).read_text().splitlines()
+
+def test_what_it_takes_to_train_again_is_written_down(logged) -> None:
+    assert Job.from_json(logged.text("job.json")) == logged.inputs.job
+
+
+def test_whoever_watches_is_told_of_every_epoch_while_it_runs(logged) -> None:
+    assert [(event.kind, event.number, event.of) for event in logged.told] == [("epoch", n, 4) for n in (1, 2, 3, 4)]
+
+
+def test_what_the_machine_did_is_measured(logged) -> None:
+    assert {name for name in logged.run.data.metrics if name.startswith("system/")} >= {
+        "system/cpu_utilization_percentage",
+        "system/system_memory_usage_megabytes",
+    }
+
+
+def test_a_model_is_calibrated_on_the_validation_rows(logged) -> None:
+    metrics, validation = logged.run.data.metrics, logged.splits[VALIDATION]
+    head = load_run(logged.registry.client, logged.run).head
+
+    assert head.temperature == metrics["temperature"] != 1
+    assert metrics["validation_calibration_error"] == evaluate(head, validation).reliability.error
+    uncalibrated = dataclasses.replace(head, temperature=1.0)
+    assert metrics["test_calibration_error_before"] == evaluate(uncalibrated, logged.splits[TEST]).reliability.error
+
+
+def inputs(**changes: Any) -> TrainingInputs:
+    return dataclasses.replace(INPUTS, job=dataclasses.replace(INPUTS.job, **changes))
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        dataclasses.replace(INPUTS, training_set=dataclasses.replace(INPUTS.training_set, version=8)),
+        inputs(training_set=dataclasses.replace(INPUTS.job.training_set, version=8)),
         dataclasses.replace(INPUTS, feature_version="features-2"),
-        dataclasses.replace(INPUTS, settings=TrainingSettings(seed=1)),
+        inputs(settings=TrainingSettings(seed=1)),
+        inputs(settings=TrainingSettings(trainable="all")),
     ],
 )
 def test_whatever_decides_what_is_learned_changes_the_digest(other) -> None:
     assert other.sha256 != INPUTS.sha256
     assert dataclasses.replace(INPUTS).sha256 == INPUTS.sha256
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"compute": ComputeSettings(processes=2)},
+        {"pixels": PixelSettings(learning_rate=0.5)},
+        {"last_n": 7},
+    ],
+)
+def test_what_has_no_say_for_a_head_leaves_the_digest(settings) -> None:
+    assert inputs(settings=SETTINGS.model_copy(update=settings)).sha256 == INPUTS.sha256
+
+
+def test_on_pixels_their_settings_change_the_digest_and_what_only_takes_time_does_not() -> None:
+    def digest(**pixels: Any) -> str:
+        return inputs(settings=TrainingSettings(trainable="all", pixels=PixelSettings(**pixels))).sha256
+
+    assert digest(learning_rate=0.5) != digest()
+    assert digest(checkpoint_steps=1, workers=7) == digest()

@@ -9,6 +9,7 @@ from dlassets.engines.base import Engine, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, provenance_of
+from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import score_new
@@ -30,7 +31,7 @@ def package(*labels: int) -> ModelPackage:
         mean=np.zeros(2, np.float32),
         scale=np.ones(2, np.float32),
     )
-    return ModelPackage(head, "any", "features-1")
+    return ModelPackage(head, BackboneRef("any"), "features-1")
 
 
 def arrive(lake: Lake, *names: str, feature_version: str = "features-1") -> None:

@@ -309,7 +309,7 @@ def scorer(lake: Lake, settings: Settings, registry: Registry, said: list[str]) 
 def champion(registry: Registry, inputs: str, *labels: int) -> int:  # noqa: F811
     backbone = BackboneRef("efficientnet_lite0")
     of_photos = head(*labels, features=dimensions_of(backbone))
-    run = registry.run(ModelPackage(of_photos, backbone.name, feature_version(backbone)), inputs)
+    run = registry.run(ModelPackage(of_photos, backbone, feature_version(backbone)), inputs)
     version = register(registry.client, "image_classifier", run)
     registry.client.set_registered_model_alias("image_classifier", CHAMPION, version)
     return version

@@ -19,7 +19,7 @@ def predictions(
     progress: dg.ResourceParam[LoggedProgress],
 ) -> dg.MaterializeResult:
     from dlassets.registry.lifecycle import load_version
-    from dlassets.scoring.batch import score_new
+    from dlassets.scoring.batch import score_new, uncached_photos
 
     inputs = raw, labeled, features, done = lake.pin(
         RAW_IMAGES.name, LABELED_IMAGES.name, IMAGE_FEATURES.name, PREDICTIONS.name
@@ -42,5 +42,6 @@ def predictions(
         lake.settings.labels,
         origin.as_dict(),
         report,
+        uncached_photos(lake.engine, lake.lake, lake.settings, raw, package),
     )
     return table_result(lake, PREDICTIONS, written, origin, metadata={"model": name, "model_version": version})

