@@ -9,11 +9,13 @@ from dlassets.engines.base import Engine, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, provenance_of
-from dlassets.learning.backbones import BackboneRef
+from dlassets.learning.backbones import BackboneRef, feature_version
+from dlassets.learning.embedding import load_backbone
+from dlassets.learning.features import Photos
 from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage
-from dlassets.scoring.batch import score_new
-from dlassets.settings import LabelSettings
+from dlassets.scoring.batch import score_new, uncached_photos
+from dlassets.settings import LabelSettings, Settings
 from dlassets_tests.tables import get, image_id, local_alone, put
 
 INPUTS = ("raw_images", "labeled_images", "image_features", "predictions")
@@ -215,3 +217,31 @@ def test_top_k_is_as_long_as_asked(engine, lake) -> None:
 
     (row,) = get(ENGINE, lake, "predictions")
     assert [best["label"] for best in row["top_k"]] == [3]
+
+
+def test_a_model_on_a_backbone_of_its_own_is_shown_the_photos(engine, lake, photos) -> None:
+    contents = [file.read_bytes() for file in sorted(photos.glob("*/*"))[:3]]
+    rows = [
+        {"path": f"unlabeled/{name}.jpg", "image_id": image_id(name), "content": content}
+        for name, content in zip("abc", contents, strict=True)
+    ]
+    put(lake, "raw_images", *rows)
+    put(lake, "labeled_images", {"path": "unlabeled/c.jpg", "image_id": image_id("c"), "label": 3})
+    small = BackboneRef("torchvision/squeezenet1_1", "none")
+    features = load_backbone(small, "torch").embed_bytes(contents)
+    one = np.ones(features.shape[1], np.float32)
+    weight = np.random.default_rng(0).normal(size=(2, features.shape[1])).astype(np.float32)
+    head = Head((3, 40), ("class 3", "class 40"), weight, np.zeros(2, np.float32), features.mean(axis=0), one)
+    model = ModelPackage(head, small, feature_version(small))
+    raw, labeled, cached, predictions = (pin(lake, name) for name in INPUTS)
+    assert uncached_photos(engine, lake, Settings(root=lake.root), raw, model) is not None
+
+    shown = Photos(engine, lake, raw, "torch")
+    score_new(engine, raw, labeled, cached, predictions, model, ("m", 1), 2, LabelSettings(), {}, photos=shown)
+
+    found = [(row["path"], row["predicted_label"], row["confidence"]) for row in get(ENGINE, lake, "predictions")]
+    sure = head.probabilities(features).max(axis=1)
+    assert found == [
+        (f"unlabeled/{name}.jpg", int(label), pytest.approx(confidence, abs=1e-4))
+        for name, label, confidence in zip("ab", head.predict(features), sure, strict=False)
+    ]

@@ -1,0 +1,89 @@
+"""The table of labels that look wrong: judged once, and anew where something has changed."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlassets.engines.base import Commit, Engine, Written
+from dlassets.labeling.label_errors import judge_labels
+from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import LABELED_IMAGES
+from dlassets.settings import LabelSettings, TrainingSettings
+from dlassets_tests.tables import NOON, get, image_id, local_alone, put
+
+ROWS = 120
+MISLABELLED = "3"
+TRAINING = TrainingSettings()
+
+
+@pytest.fixture
+def labelled(lake: Lake) -> None:
+    """Two classes that features tell apart, and one image whose label says the other."""
+    random = np.random.default_rng(0)
+    labels, features = [], []
+    for place in range(ROWS):
+        name, true = str(place), place % 2
+        label = 1 - true if name == MISLABELLED else true
+        labels.append(labelled_as(name, label))
+        vector = random.normal(size=16).astype(np.float32) + np.float32(3 * true)
+        features.append({"image_id": image_id(name), "feature_version": "v1", "features": vector})
+    put(lake, "labeled_images", *labels)
+    put(lake, "image_features", *features)
+
+
+def labelled_as(name: str, label: int) -> dict[str, Any]:
+    return {
+        "path": f"labeled/{name}.jpg",
+        "image_id": image_id(name),
+        "label": label,
+        "label_name": f"class {label}",
+        "source": "folder",
+        "labeled_at": NOON,
+        "split": "train",
+    }
+
+
+def judge(engine: Engine, lake: Lake, training: TrainingSettings = TRAINING) -> tuple[Written, dict[str, Any]]:
+    tables = (pin(lake, name) for name in ("labeled_images", "image_features", "label_errors"))
+    return judge_labels(engine, *tables, "v1", training, LabelSettings(), {"asset": "label_errors"})
+
+
+@pytest.mark.usefixtures("labelled")
+def test_a_label_that_looks_wrong_is_listed_with_the_one_it_looks_like(engine: Engine, lake: Lake) -> None:
+    written, facts = judge(engine, lake)
+
+    (found,) = get(engine, lake, "label_errors")
+    assert (found["path"], found["label"], found["suggested_label"]) == (f"labeled/{MISLABELLED}.jpg", 0, 1)
+    assert found["suggested_name"] == "class 1"
+    assert found["quality"] < 0.5 < found["confidence"]
+    assert (written.changed, facts["judged"]) == (True, ROWS)
+
+
+@pytest.mark.usefixtures("labelled")
+@local_alone
+def test_nothing_new_is_judged_again(engine: Engine, lake: Lake) -> None:
+    judge(engine, lake)
+
+    assert not judge(engine, lake)[0].changed
+    assert judge(engine, lake, TRAINING.model_copy(update={"l2": 0.1}))[0].changed
+
+
+@pytest.mark.usefixtures("labelled")
+@local_alone
+def test_a_label_that_was_put_right_is_no_longer_listed(engine: Engine, lake: Lake) -> None:
+    import pyarrow as pa
+
+    judge(engine, lake)
+    right = pa.Table.from_pylist([labelled_as(MISLABELLED, 1)], schema=LABELED_IMAGES.schema)
+    engine.merge(engine.rows(right), LABELED_IMAGES, pin(lake, "labeled_images").uri, Commit())
+
+    judge(engine, lake)
+
+    assert get(engine, lake, "label_errors") == []
+
+
+@local_alone
+def test_a_lake_without_labels_has_no_errors(engine: Engine, lake: Lake) -> None:
+    assert not judge(engine, lake)[0].changed
