@@ -10,7 +10,10 @@ from dlassets.engines.base import Commit, Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, TRAINING_SET, VALIDATION
+from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.head_training import train_head
+from dlassets.learning.job import Event, Job
+from dlassets.learning.launch import Place, launch
 from dlassets.learning.rows import Rows, read_split, read_splits
 from dlassets.settings import TrainingSettings
 from dlassets_tests.learning.rows import rows
@@ -18,6 +21,10 @@ from dlassets_tests.learning.rows import rows
 SETTINGS = TrainingSettings()
 ARRAYS = ("weight", "bias", "mean", "scale")
 LABELS = [3, 12, 40] * 20
+
+
+# What float32 sums differ by when rows are added up in another order, as a share of the largest number.
+LAST_DIGITS = 1e-5
 
 
 def weights(trained):
@@ -204,3 +211,90 @@ def test_a_loss_that_is_not_a_number_is_refused() -> None:
 
     with pytest.raises(DlassetsError, match="The loss is not a number after epoch 0"):
         train_head(train, rows([3, 12], seed=1), SETTINGS)
+
+
+def fit(snapshot, processes=1, **settings):
+    """Train a head as the job of a training set has it, and return it with the events that were told."""
+    heard: list[Event] = []
+    job = Job(snapshot, BackboneRef("none"), TrainingSettings(**settings))
+    return launch(job, Place(processes), heard.append), heard
+
+
+@pytest.mark.parametrize("settings", [{}, {"balance": "weights", "label_smoothing": 0.1}])
+def test_two_processes_learn_from_their_shards_what_one_learns_from_all_rows(local_engine, lake, settings) -> None:
+    # By class, so that neither process has them all.
+    train = rows([3] * 50 + [12] * 20 + [40] * 40, spread=2.0)
+    snapshot = put(
+        local_engine,
+        lake,
+        (TRAIN, part(train, slice(0, 60))),
+        (TRAIN, part(train, slice(60, None))),
+        (VALIDATION, rows(LABELS, seed=1, spread=2.0)),
+        (TEST, rows([3], seed=2)),
+    )
+
+    alone, alone_told = fit(snapshot, **settings)
+    together, together_told = fit(snapshot, 2, **settings)
+
+    assert (together.head.labels, together.head.names) == (alone.head.labels, alone.head.names)
+    assert together.best_epoch == alone.best_epoch
+    for name in ARRAYS:
+        one, other = getattr(alone.head, name), getattr(together.head, name)
+        assert np.abs(one - other).max() <= LAST_DIGITS * np.abs(one).max(), name
+    assert [event.number for event in together_told] == [event.number for event in alone_told]
+    for one, other in zip(alone_told, together_told, strict=True):
+        assert other.metrics == pytest.approx(one.metrics, rel=1e-4)
+
+
+def test_each_epoch_is_told_as_it_comes(local_engine, lake) -> None:
+    snapshot = put(
+        local_engine, lake, (TRAIN, rows(LABELS)), (VALIDATION, rows(LABELS, seed=1)), (TEST, rows([3], seed=2))
+    )
+
+    trained, told = fit(snapshot, epochs=3, min_improvement=0)
+
+    assert [(event.kind, event.number, event.of) for event in told] == [("epoch", number, 3) for number in (1, 2, 3)]
+    assert [event.metrics for event in told] == trained.history
+
+
+def test_more_processes_than_row_groups_are_refused(local_engine, lake) -> None:
+    snapshot = put(
+        local_engine, lake, (TRAIN, rows(LABELS)), (VALIDATION, rows(LABELS, seed=1)), (TEST, rows([3], seed=2))
+    )
+
+    with pytest.raises(DlassetsError, match=r"1 row groups for 2 shards.*Use fewer processes"):
+        fit(snapshot, 2)
+
+
+def test_a_job_whose_training_set_is_empty_is_refused(lake) -> None:
+    with pytest.raises(DlassetsError, match="train 0, validation 0, test 0"):
+        fit(pin(lake, "training_set"))
+
+
+@pytest.mark.parametrize(("balance", "expected"), [("none", [0.6, 0.3, 0.1]), ("weights", [1 / 3] * 3)])
+def test_classes_weigh_as_their_rows_or_all_alike(balance, expected) -> None:
+    """At the least loss, what each class is given is its weight: the bias is not penalised."""
+    labels = [3] * 60 + [12] * 30 + [40] * 10
+    train = rows(labels, spread=2.0)
+    head = train_head(
+        train, rows(labels, seed=1, spread=2.0), TrainingSettings(balance=balance, patience=50, min_improvement=0)
+    ).head
+
+    weight = {"none": np.ones(100), "weights": 1 / np.repeat([60, 30, 10], [60, 30, 10])}[balance]
+    given = np.average(head.probabilities(train.features), axis=0, weights=weight)
+    assert given == pytest.approx(expected, abs=0.02)
+
+
+def test_drawing_rare_classes_more_often_is_weighing_them_where_all_rows_are_drawn() -> None:
+    train, validation = rows([3] * 50 + [12] * 10), rows([3, 12] * 10, seed=1)
+    sampled, weighed = (TrainingSettings(balance=balance) for balance in ("sampling", "weights"))
+
+    assert weights(train_head(train, validation, sampled)) == weights(train_head(train, validation, weighed))
+
+
+def test_smoothed_labels_keep_the_head_from_being_sure() -> None:
+    train = rows([3, 12] * 30)
+    settings = TrainingSettings(label_smoothing=0.2, l2=1e-6, patience=50, min_improvement=0)
+    head = train_head(train, rows([3, 12] * 10, seed=1), settings).head
+
+    assert head.probabilities(train.features).max(axis=1).mean() == pytest.approx(0.9, abs=0.03)

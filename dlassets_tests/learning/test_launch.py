@@ -4,10 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import psutil
 import pytest
 
 from dlassets.errors import DlassetsError, SettingsError
@@ -16,32 +13,13 @@ from dlassets.learning.job import Event
 from dlassets.learning.launch import Place, launch, place_of
 from dlassets.settings import ComputeSettings
 from dlassets_tests.learning import trainings
-from dlassets_tests.learning.trainings import HEARD, STEPS, job
+from dlassets_tests.learning.trainings import HEARD, SECONDS, STEPS, is_running, job, pids, wait_until
 
 TWO = Place(2)
-SECONDS = 60
 
 
 def ignore(_: Event) -> None:
     pass
-
-
-def pids(folder: Path) -> list[int]:
-    return [int(path.read_text()) for path in folder.glob("pid-*") if path.read_text()]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_until(happens) -> None:
-    until = time.monotonic() + SECONDS
-    while not happens():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_one_process_is_this_one(tmp_path) -> None:

@@ -3,9 +3,11 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from dlassets.engines.base import Snapshot
 from dlassets.errors import SettingsError
@@ -17,6 +19,7 @@ from dlassets.settings import TrainingSettings
 
 STEPS = 30
 HEARD = "heard"
+SECONDS = 60
 
 
 def job(folder: Path, **settings) -> Job:
@@ -34,6 +37,25 @@ def trained(*remarks: str) -> Trained:
         scale=np.ones(2, np.float32),
     )
     return Trained(head, [{"validation_loss": 0.5}], best_epoch=0, remarks=remarks)
+
+
+def pids(folder: Path) -> list[int]:
+    """The processes of `stepping` or `endless` that have written themselves down."""
+    return [int(path.read_text()) for path in folder.glob("pid-*") if path.read_text()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(happens: Callable[[], bool]) -> None:
+    until = time.monotonic() + SECONDS
+    while not happens():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
 
 
 def counting(job: Job, group: Group, report) -> Trained:
