@@ -58,6 +58,11 @@ class Lake:
         return self.under("backbones")
 
     @property
+    def training(self) -> str:
+        """Checkpoints of trainings that go on, a folder each."""
+        return self.under("training")
+
+    @property
     def requests(self) -> str:
         return self.under("labeling", "requests")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.history import lineage, model_version, table_of, whole_version
+from dlassets.lakehouse.history import model_version, table_of, whole_version
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import provenance_of
 from dlassets.lakehouse.tables import TRAINING_SET
@@ -95,7 +95,7 @@ def inputs_of(client: MlflowClient, run: Run, lake: Lake, settings: Settings) ->
     then = whole_version(now, job.training_set.version, settings.maintenance.retention_hours)
     # Where a model is trained changes nothing of what is learned, and this machine is another.
     training = job.settings.model_copy(update={"compute": settings.training.compute})
-    return TrainingInputs.of(then, job.backbone, training, lineage(lake, then.version))
+    return TrainingInputs.of(lake, then, job.backbone, training)
 
 
 def is_rebuilt(engine: Engine, lake: Lake, training_set: Snapshot, retention_hours: int) -> bool:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlassets.engines.storage import filesystem_of
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.history import TAG_TRAINING_SET
+from dlassets.lakehouse.history import TAG_TRAINING_SET, lineage
+from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.tables import TEST, VALIDATION
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.calibration import calibrated
@@ -45,7 +47,8 @@ TAG_INPUT = "dlassets.input."
 # What of the settings changes how long a training takes, and not what is learned; and what only pixels take.
 _OF_NO_MATTER = {"compute": True, "pixels": {"checkpoint_steps", "workers"}}
 _OF_PIXELS = {"compute", "pixels", "last_n"}
-_SYSTEM_SECONDS = 5.0
+# A head is trained in seconds, a network over hours.
+_SYSTEM_SECONDS = {"head": 1.0, "last_n": 10.0, "all": 10.0}
 _FLUSH_SECONDS = 2.0
 
 
@@ -62,9 +65,14 @@ class TrainingInputs:
 
     @classmethod
     def of(
-        cls, training_set: Snapshot, backbone: BackboneRef, settings: TrainingSettings, lineage: Mapping[str, set[int]]
+        cls, lake: Lake, training_set: Snapshot, backbone: BackboneRef, settings: TrainingSettings
     ) -> TrainingInputs:
-        return cls(Job(training_set, backbone, settings), feature_version(backbone), lineage)
+        """Return the inputs of a training whose checkpoints, where it keeps any, lie in the lake."""
+        job, versions = Job(training_set, backbone, settings), lineage(lake, training_set.version)
+        inputs = cls(job, feature_version(backbone), versions)
+        if settings.trainable == "head":
+            return inputs
+        return replace(inputs, job=replace(job, folder=f"{lake.training}/{inputs.sha256[:16]}"))
 
     @property
     def sha256(self) -> str:
@@ -97,13 +105,27 @@ def train_and_log(
     `attributes` says of images what an evaluation is sliced by (see `learning.slices`); `report` is told of each step
     and epoch.
     """
+    with _system_metrics(mlflow, _SYSTEM_SECONDS[inputs.job.settings.trainable]):
+        _train_and_log(mlflow, inputs, fit, photos, attributes, tags, report)
+
+
+def _train_and_log(
+    mlflow: Any,
+    inputs: TrainingInputs,
+    fit: Fit,
+    photos: Photos,
+    attributes: pa.Table | None,
+    tags: Mapping[str, str],
+    report: Report,
+) -> None:
     job = inputs.job
     splits = read_splits(job.training_set, features=job.settings.trainable == "head")
     _log_inputs(mlflow, inputs, splits, tags)
-    with _system_metrics(mlflow), _live_metrics(mlflow, report) as live:
+    with _live_metrics(mlflow, report) as live:
         began = time.monotonic()
         trained = fit(job, live)
         mlflow.log_metric("training_seconds", time.monotonic() - began)
+        _forget_checkpoints(job)
     if trained.remarks:
         mlflow.set_tag("dlassets.remarks", " ".join(trained.remarks))
     with _backbone_of(job, trained) as backbone:
@@ -162,6 +184,13 @@ def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Mapping[str, Rows],
     mlflow.log_text("\n".join(installed()) + "\n", PACKAGES)
 
 
+def _forget_checkpoints(job: Job) -> None:
+    if job.folder is not None:
+        filesystem, path = filesystem_of(job.folder)
+        filesystem.create_dir(path, recursive=True)  # there may have been nothing to keep
+        filesystem.delete_dir(path)
+
+
 @contextmanager
 def _live_metrics(mlflow: Any, report: Report) -> Iterator[Report]:
     """Give a function that logs each step's and epoch's metrics: at once, or a moment later with its neighbours."""
@@ -192,13 +221,11 @@ def _live_metrics(mlflow: Any, report: Report) -> Iterator[Report]:
 
 
 @contextmanager
-def _system_metrics(mlflow: Any) -> Iterator[None]:
-    """Log what of processor, memory, disk, network and GPU is in use, every few seconds."""
+def _system_metrics(mlflow: Any, seconds: float) -> Iterator[None]:
+    """Log what of processor, memory, disk, network and GPU is in use, every so many seconds."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    monitor = SystemMetricsMonitor(
-        mlflow.active_run().info.run_id, sampling_interval=_SYSTEM_SECONDS, samples_before_logging=1
-    )
+    monitor = SystemMetricsMonitor(mlflow.active_run().info.run_id, sampling_interval=seconds, samples_before_logging=1)
     monitor.start()
     try:
         yield

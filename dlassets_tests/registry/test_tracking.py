@@ -100,7 +100,9 @@ def logged(photos, tmp_path_factory):
     before = mlflow.get_tracking_uri()
     registry = Registry(MlflowResource(settings))
     arrive(lake, sorted(photos.glob("*/*")))
-    inputs = TrainingInputs.of(pin(lake, "training_set"), BACKBONE, SETTINGS, LINEAGE)
+    inputs = dataclasses.replace(
+        TrainingInputs.of(lake, pin(lake, "training_set"), BACKBONE, SETTINGS), lineage=LINEAGE
+    )
     told = []
     experiment = registry.client.get_experiment_by_name(registry.resource.experiment)
     with mlflow.start_run(experiment_id=experiment.experiment_id) as run:

@@ -99,8 +99,8 @@ def label_errors(
     lake: dg.ResourceParam[LakeResource],
     progress: dg.ResourceParam[LoggedProgress],
 ) -> dg.MaterializeResult:
-    from dlassets.learning.backbones import feature_version
     from dlassets.labeling.label_errors import judge_labels
+    from dlassets.learning.backbones import feature_version
     from dlassets.registry.store import backbone_in_use
 
     labeled, features, current = lake.pin(LABELED_IMAGES.name, IMAGE_FEATURES.name, LABEL_ERRORS.name)
@@ -249,7 +249,6 @@ def registered_version(
 
 
 def _training_inputs(lake: LakeResource, mlflow: MlflowResource) -> "TrainingInputs":
-    from dlassets.lakehouse.history import lineage
     from dlassets.lakehouse.snapshots import settled
     from dlassets.learning.backbones import feature_version
     from dlassets.learning.tuning import winner
@@ -260,8 +259,7 @@ def _training_inputs(lake: LakeResource, mlflow: MlflowResource) -> "TrainingInp
     if lake.settings.tuning.use:
         training = winner(mlflow.client, mlflow.experiment, training, feature_version(backbone)) or training
     # What care of the table made of it is nothing new to learn from.
-    training_set = settled(lake.pin(TRAINING_SET.name)[0])
-    return TrainingInputs.of(training_set, backbone, training, lineage(lake.lake, training_set.version))
+    return TrainingInputs.of(lake.lake, settled(lake.pin(TRAINING_SET.name)[0]), backbone, training)
 
 
 def _photos(lake: LakeResource) -> "Photos":
