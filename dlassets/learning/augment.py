@@ -72,7 +72,7 @@ def _cropped_and_flipped(pixels: Pixels, random: np.random.Generator) -> torch.T
 
     height, width = pixels.shape[:2]
     top, left, tall, wide = crop_of(height, width, random)
-    crop = np.ascontiguousarray(pixels[top : top + tall, left : left + wide])
+    crop = np.require(pixels[top : top + tall, left : left + wide], requirements=["C", "W"])
     # torch's uint8 resize is several times faster than Pillow's, on channels that lie together.
     resized = torch.nn.functional.interpolate(
         torch.from_numpy(crop).permute(2, 0, 1)[None], size=(SIDE, SIDE), mode="bilinear", antialias=True

@@ -112,11 +112,11 @@ class Checkpoints:
         return Checkpoint(_step(name), load(data), _state(data))
 
     def _write(self, name: str, data: bytes) -> None:
-        self._files.create_dir(self._folder)
         if is_object_storage(self._uri):  # where an object is there whole once it is closed, and not before
             with self._files.open_output_stream(f"{self._folder}/{name}") as file:
                 file.write(data)
             return
+        self._files.create_dir(self._folder)
         writing = f"{self._folder}/{_unfinished(self._job)}{uuid.uuid4().hex}"
         with self._files.open_output_stream(writing) as file:
             file.write(data)

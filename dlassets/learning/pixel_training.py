@@ -255,12 +255,11 @@ class _Training:
         """Make each gradient that of the mean loss over all processes' rows."""
         import torch
 
-        parameters = self._classifier.parameters()
-        own = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        whole = self._group.sum(torch.cat([gradient.flatten() for gradient in own])) / weight
-        sizes = [one.numel() for one in own]
-        for parameter, gradient in zip(parameters, torch.split(whole, sizes), strict=True):
-            parameter.grad = gradient.view_as(parameter)
+        gradients = [one.grad for one in self._classifier.parameters() if one.grad is not None]
+        whole = self._group.sum(torch.cat([gradient.flatten() for gradient in gradients])) / weight
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, shared in zip(gradients, torch.split(whole, sizes), strict=True):
+            gradient.copy_(shared.view_as(gradient))
 
     def _halve(self) -> None:
         import torch
@@ -327,7 +326,10 @@ class _Training:
 
 
 def _optimizer(classifier: Classifier, settings: PixelSettings) -> torch.optim.AdamW:
-    """Return AdamW with a rate for the backbone and one for the head, and decay of matrices alone: not of biases."""
+    """Return AdamW with a rate for the backbone and one for the head, and decay of matrices alone: not of biases.
+
+    Not the fused one, which on a CPU takes weights, gradients and moments that lie differently for the same (2.12).
+    """
     import torch
 
     head = {id(value) for value in classifier.linear.parameters()}
@@ -340,8 +342,7 @@ def _optimizer(classifier: Classifier, settings: PixelSettings) -> torch.optim.A
         [
             {"params": values, "lr": rate, "initial_lr": rate, "weight_decay": decay}
             for (rate, decay), values in groups.items()
-        ],
-        fused=True,
+        ]
     )
 
 
