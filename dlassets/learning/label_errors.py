@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,18 +70,6 @@ def find_label_errors(
             on_fold(fold + 1, folds)
     return LabelErrors(
         _errors(judged, [(label, names[label]) for label in classes], probabilities), len(judged), too_few
-    )
-
-
-def joined(parts: Iterable[Rows]) -> Rows:
-    """Return the rows of several splits as one: labels are judged wherever they lie."""
-    parts = list(parts)
-    return Rows(
-        paths=[path for part in parts for path in part.paths],
-        image_ids=[image_id for part in parts for image_id in part.image_ids],
-        labels=np.concatenate([part.labels for part in parts]),
-        names=[name for part in parts for name in part.names],
-        features=np.concatenate([part.features for part in parts]),
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import LABEL_ERRORS
-from dlassets.learning.label_errors import LabelErrors, find_label_errors, joined
+from dlassets.learning.label_errors import LabelErrors, find_label_errors
 from dlassets.learning.rows import Rows
 from dlassets.settings import TrainingSettings
 from dlassets_tests.learning.rows import rows
@@ -160,14 +160,3 @@ def test_progress_is_told_by_fold_and_nothing_else_is_said(right: Rows, capfd: p
 def test_two_folds_are_refused(right: Rows) -> None:
     with pytest.raises(DlassetsError, match="Use 3 or more"):
         find_label_errors(right, SETTINGS, folds=2)
-
-
-def test_rows_of_several_splits_are_joined() -> None:
-    parts = rows([3, 12]), rows([40], seed=1)
-
-    found = joined(parts)
-
-    assert found.labels.tolist() == [3, 12, 40]
-    assert found.image_ids == parts[0].image_ids + parts[1].image_ids
-    assert found.names == ["class 3", "class 12", "class 40"]
-    np.testing.assert_array_equal(found.features[2], parts[1].features[0])
