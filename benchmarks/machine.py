@@ -35,7 +35,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        from dlassets.registry.tracking import code_version
+        from dlassets.lakehouse.provenance import code_version
 
         return cls(
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

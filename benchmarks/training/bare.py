@@ -10,23 +10,23 @@ from pathlib import Path
 EPOCHS = 2
 
 
-def loop(images: str, processes: int = 2) -> float:
-    """Return images/s of the second epoch: from when all processes begin it to when the last has ended it."""
+def loop(images: str, workers: int) -> dict[str, float]:
+    """Return what the second epoch took: from when all processes begin it to when the last has ended it."""
     files = sorted(map(str, Path(images).glob("*/*.jp*g")))
     context = multiprocessing.get_context("spawn")
-    barrier, times = context.Barrier(processes), context.SimpleQueue()
-    workers = [
-        context.Process(target=_decode, args=(files[rank::processes], barrier, times)) for rank in range(processes)
+    barrier, times = context.Barrier(workers), context.SimpleQueue()
+    processes = [
+        context.Process(target=_decode, args=(files[rank::workers], barrier, times)) for rank in range(workers)
     ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    spans = [times.get() for _ in workers]
-    return len(files) / (max(end for _, end in spans) - min(start for start, _ in spans))
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    begins, ends, cpu = zip(*(times.get() for _ in processes), strict=True)
+    return {"images": len(files), "wall_s": max(ends) - min(begins), "cpu_s": sum(cpu)}
 
 
-def _decode(files: list[str], barrier: Barrier, times: multiprocessing.SimpleQueue[tuple[float, float]]) -> None:
+def _decode(files: list[str], barrier: Barrier, times: multiprocessing.SimpleQueue[tuple[float, float, float]]) -> None:
     import simplejpeg
     import torch
 
@@ -34,7 +34,7 @@ def _decode(files: list[str], barrier: Barrier, times: multiprocessing.SimpleQue
     contents = [Path(file).read_bytes() for file in files]
     for _ in range(EPOCHS):
         barrier.wait()
-        started = time.monotonic()
+        started, cpu = time.monotonic(), time.process_time()
         for content in contents:
             pixels = simplejpeg.decode_jpeg(content)
             height, width = pixels.shape[:2]
@@ -42,4 +42,4 @@ def _decode(files: list[str], barrier: Barrier, times: multiprocessing.SimpleQue
             top, left = (height - side) // 2, (width - side) // 2
             middle = torch.from_numpy(pixels[top : top + side, left : left + side]).permute(2, 0, 1)[None]
             torch.nn.functional.interpolate(middle, size=(224, 224), mode="bicubic", antialias=True).float()
-    times.put((started, time.monotonic()))
+    times.put((started, time.monotonic(), time.process_time() - cpu))
