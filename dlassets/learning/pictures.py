@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dlassets.images.decode import Pixels
 
-_FOUND, _RIGHT, _WORSE, _FEW = "tab:blue", "tab:orange", "tab:red", "lightgrey"
+_FOUND, _RIGHT, _WORSE, _FEW = "tab:blue", "tab:orange", "tab:red", "lightsteelblue"
 
 
 def confusion_matrix(evaluation: Evaluation) -> bytes:
@@ -90,23 +90,24 @@ def _reliability_diagram(shares: Axes, rows: Axes, evaluation: Evaluation) -> No
 
 
 def slices_chart(found: Sequence[Slice], evaluation: Evaluation) -> bytes:
-    """Return a PNG of the accuracy of slices, with intervals at 95%, beside that of all rows.
+    """Return a PNG of the accuracy of slices, as points in their intervals at 95%, beside that of all rows.
 
-    Red are those that are significantly worse than the rest, grey those with too few rows to say much.
+    Red are those that are significantly worse than the rest, light those with too few rows to say much.
     """
     worse = significantly_worse(found)
     figure = _figure(8, 1.4 + 0.28 * max(1, len(found)))
     axes = figure.subplots()
     for place, each in enumerate(found):
         colour = _WORSE if each in worse else _FEW if each.has_few else _FOUND
-        axes.barh(place, each.accuracy, height=0.7, color=colour, alpha=0.8)
-        axes.hlines(place, *each.interval, color="black", linewidth=1)
-    axes.axvspan(*evaluation.interval, color="grey", alpha=0.2)
+        # The interval is what is coloured: it is there for an accuracy of 0, too.
+        axes.hlines(place, *each.interval, color=colour, linewidth=9)
+        axes.plot(each.accuracy, place, marker="o", color="black", markersize=4, clip_on=False)
+    axes.axvspan(*evaluation.interval, color="grey", alpha=0.2, zorder=0)
     axes.axvline(evaluation.accuracy, color="grey", linestyle=":")
     axes.set_yticks(range(len(found)), [f"{each.dimension}: {each.value} ({each.rows})" for each in found], fontsize=8)
     axes.set_ylim(max(1, len(found)) - 0.5, -0.5)
-    axes.set_xlim(0, 1)
-    axes.set_title("accuracy by slice; red: worse than the rest, grey: few rows, line: all rows", fontsize=10)
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_title("accuracy by slice; red: worse than the rest, light: few rows, line: all rows", fontsize=10)
     return _png(figure)
 
 

@@ -83,7 +83,7 @@ def test_the_calibration_plot_shows_both_evaluations(trained) -> None:
 
 
 def test_a_slice_that_is_worse_is_red_and_one_of_few_rows_is_not_blue_as_the_others(trained) -> None:
-    red, blue = (222, 82, 83), (76, 146, 195)
+    red, blue = (214, 39, 40), (31, 119, 180)
     usual = evaluate(trained.head, rows([3, 12] * 40, seed=2))
     worse = evaluate(trained.head, rows([3, 12, 5] * 40, seed=2))  # which does not know class 5
     few = evaluate(trained.head, rows([3, 12] * 5, seed=2))
