@@ -112,14 +112,32 @@ def resize_center_crop(pixels: Pixels) -> Pixels:
     """Return the middle of (height, width, 3) as (224, 224, 3), resized bicubically with antialiasing.
 
     It is what "resize the shorter side to 256, crop the middle 224" shows. The crop is taken first, so that only
-    what is kept is resized. torch's uint8 resize gives the same to within a rounding; it would save 0.8 ms a photo and
-    cost 2 s and 450 MB in every process that embeds.
+    what is kept is resized.
     """
+    return np.asarray(Image.fromarray(_middle(pixels)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def resize_center_crop_with_torch(pixels: Pixels) -> Pixels:
+    """Return what resize_center_crop does, to within a rounding, in a quarter of the time.
+
+    It takes 0.25 ms a photo where Pillow takes 1.05, and importing torch takes 1 to 2 s and 450 MB: for a process that
+    sees thousands of photos.
+    """
+    import torch
+
+    with torch.inference_mode():
+        # torch warns of arrays that cannot be written, such as Pillow's.
+        middle = torch.from_numpy(np.require(_middle(pixels), requirements="W")).permute(2, 0, 1)[None]
+        resized = torch.nn.functional.interpolate(middle, size=(SIDE, SIDE), mode="bicubic", antialias=True)
+        shown: Pixels = resized[0].permute(1, 2, 0).numpy()
+        return shown
+
+
+def _middle(pixels: Pixels) -> Pixels:
     height, width = pixels.shape[:2]
     side = max(1, round(min(height, width) * CROP_SHARE))
     top, left = (height - side) // 2, (width - side) // 2
-    middle = Image.fromarray(pixels[top : top + side, left : left + side])
-    return np.asarray(middle.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    return pixels[top : top + side, left : left + side]
 
 
 def _decode_jpeg(data: bytes, at_least: int | None) -> Pixels | None:

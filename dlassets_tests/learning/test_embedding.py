@@ -1,0 +1,240 @@
+import dataclasses
+import functools
+import io
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlassets.errors import DlassetsError
+from dlassets.images.decode import decode_rgb, resize_center_crop, resize_center_crop_with_torch
+from dlassets.lakehouse.tables import IMAGE_FEATURES
+from dlassets.learning import backbones, embedding
+from dlassets.learning.backbones import BackboneRef, dimensions_of, feature_version, network, published
+from dlassets.learning.embedding import embed_images, load_backbone
+from dlassets.learning.weights import _packaged
+
+REF = BackboneRef("efficientnet_lite0")
+SMALL = BackboneRef("timm/mobilenetv3_small_050", "none")
+
+
+def picture(seed):
+    """A soft coloured picture of 300 by 400 pixels, as JPEG."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC).save(out, "JPEG")
+    return out.getvalue()
+
+
+FILES = [picture(seed) for seed in range(11)]
+
+
+def batch_of(files):
+    import pyarrow as pa
+
+    ids = [f"id-{i}" for i in range(len(files))]
+    return pa.RecordBatch.from_arrays([pa.array(ids), pa.array(files, pa.binary())], ["image_id", "content"])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache folder of this module's own, so that converting and reading back are both seen."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        embedding._load.cache_clear()
+        yield folder
+        embedding._load.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def openvino(cache):
+    return load_backbone(REF, "openvino")
+
+
+@pytest.fixture(scope="module")
+def torch(cache):
+    return load_backbone(REF, "torch")
+
+
+def python(code, cache):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_both_runtimes_agree(openvino, torch):
+    ours, theirs = openvino.embed_bytes(FILES), torch.embed_bytes(FILES)
+
+    cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert cosines.min() > 0.99
+    assert (ours.shape, ours.dtype) == ((11, 1280), np.float32)
+
+
+def test_the_features_are_timms_own_on_normalised_pixels(torch):
+    import timm
+    import torch as pytorch
+
+    tensors = pytorch.load(_packaged(REF.name), weights_only=True).values()
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
+    images = np.stack([resize_center_crop(decode_rgb(data, 256)) for data in FILES[:2]])
+    pixels = (pytorch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 127 / 255) / (128 / 255)
+    with pytorch.inference_mode():
+        expected = network.forward_head(network.forward_features(pixels), pre_logits=True).numpy()
+
+    assert np.allclose(torch.embed(images), expected, atol=1e-4)
+
+
+def test_an_image_s_features_do_not_depend_on_its_batch(openvino):
+    together = openvino.embed_bytes(FILES)
+    alone = np.concatenate([openvino.embed_bytes([data]) for data in FILES])
+
+    assert np.array_equal(together, alone)
+    assert openvino.embed_bytes([]).shape == (0, 1280)
+
+
+def test_several_threads_get_what_one_gets(openvino):
+    kernel = functools.partial(embed_images, backbone=REF, runtime="openvino")
+    batches = [batch_of(FILES[i : i + 3]) for i in range(0, 11, 3)] * 4
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(kernel, batches)) == [kernel(batch) for batch in batches]
+
+
+def test_the_kernel_pickles_and_gives_the_table_s_columns(openvino):
+    kernel = pickle.loads(pickle.dumps(functools.partial(embed_images, backbone=REF, runtime="openvino")))
+
+    embedded = kernel(batch_of(FILES))
+
+    assert embedded.schema == IMAGE_FEATURES.schema
+    assert embedded.column("image_id").to_pylist() == [f"id-{i}" for i in range(11)]
+    assert set(embedded.column("feature_version").to_pylist()) == {feature_version(REF)}
+    assert np.array_equal(np.stack(embedded.column("features").to_numpy(False)), openvino.embed_bytes(FILES))
+    assert kernel(batch_of([])).schema == IMAGE_FEATURES.schema
+
+
+def test_an_image_that_does_not_decode_is_named(openvino):
+    with pytest.raises(DlassetsError, match="Image id-1 cannot be embedded"):
+        embed_images(batch_of([FILES[0], b"no picture", FILES[1]]), backbone=REF, runtime="openvino")
+
+
+def test_a_later_process_needs_no_torch(openvino, cache):
+    code = (
+        "import sys; from dlassets.learning.backbones import BackboneRef;"
+        "from dlassets.learning.embedding import load_backbone;"
+        f"print(load_backbone(BackboneRef({REF.name!r})).runtime, 'torch' in sys.modules, 'timm' in sys.modules)"
+    )
+
+    assert python(code, cache) == "openvino False False"
+
+
+def test_auto_is_openvino_and_torch_where_openvino_does_not_import(openvino, monkeypatch, caplog):
+    assert load_backbone(REF).runtime == "openvino"
+
+    embedding._load.cache_clear()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+    assert load_backbone(REF).runtime == "torch"
+    assert "embedding with torch" in caplog.text
+    embedding._load.cache_clear()
+
+
+def test_a_cache_that_cannot_be_written_is_only_slower(openvino, cache, tmp_path, monkeypatch, caplog):
+    import openvino as runtime
+
+    (kept,) = (cache / "dlassets" / "backbones").iterdir()
+    monkeypatch.setattr(embedding, "_converted", lambda _: runtime.Core().read_model(kept / "model.xml"))
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+
+    again = embedding._openvino(REF)
+
+    assert np.array_equal(again.embed_bytes(FILES[:2]), openvino.embed_bytes(FILES[:2]))
+    assert "cannot be written" in caplog.text
+
+
+def test_two_processes_that_convert_at_once_leave_one_whole_model(openvino, cache, tmp_path):
+    import openvino as runtime
+
+    (kept,) = (cache / "dlassets" / "backbones").iterdir()
+    model = runtime.Core().read_model(kept / "model.xml")
+    for _ in range(2):
+        embedding._keep(model, tmp_path / "backbones" / "it")
+
+    assert [path.name for path in (tmp_path / "backbones").iterdir()] == ["it"]
+    assert sorted(path.name for path in (tmp_path / "backbones" / "it").iterdir()) == ["model.bin", "model.xml"]
+
+
+def test_an_unknown_runtime_is_said():
+    with pytest.raises(DlassetsError, match="Unknown runtime 'abacus'"):
+        load_backbone(REF, "abacus")
+
+
+def test_any_network_is_converted_and_agrees_with_torch(cache):
+    ours, theirs = (load_backbone(SMALL, runtime) for runtime in ("openvino", "torch"))
+
+    features, expected = ours.embed_bytes(FILES), theirs.embed_bytes(FILES)
+
+    assert ours.dimensions == theirs.dimensions == dimensions_of(SMALL) == features.shape[1]
+    cosines = (features * expected).sum(1) / np.linalg.norm(features, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosines.min() > 0.99
+
+
+def test_a_network_that_openvino_does_not_convert_runs_on_torch(cache, monkeypatch, caplog):
+    import openvino as runtime
+
+    def refuse(*_, **__):
+        raise TypeError("no such operation")
+
+    monkeypatch.setattr(runtime, "convert_model", refuse)
+    other = dataclasses.replace(SMALL, name="timm/lcnet_035")
+
+    assert load_backbone(other).runtime == "torch"
+    assert "cannot be converted: TypeError: no such operation" in caplog.text
+
+
+def test_random_weights_are_warned_of_though_the_converted_network_is_at_hand(cache, caplog):
+    load_backbone(SMALL, "openvino")
+    embedding._load.cache_clear()
+    backbones.warn_of_random_weights.cache_clear()
+
+    load_backbone(SMALL, "openvino")
+
+    assert "has random weights" in caplog.text
+
+
+def test_after_many_photos_torch_resizes_and_the_features_stay_the_same_within_a_rounding(openvino, monkeypatch):
+    monkeypatch.setattr(embedding, "PILLOWS", 1 + len(FILES))
+    monkeypatch.setattr(embedding, "_resize", embedding._Resizer())
+
+    before, after = openvino.embed_bytes(FILES), openvino.embed_bytes(FILES)
+
+    assert embedding._resize._resize is resize_center_crop_with_torch
+    cosines = (before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)
+    assert cosines.min() > 0.999
+
+
+@pytest.mark.spark
+def test_spark_workers_load_weights_that_were_published(spark_engine, lake, tmp_path, cache):
+    import pyarrow as pa
+    from safetensors.torch import save_file
+
+    file = tmp_path / "mine.safetensors"
+    save_file(network(SMALL).network.state_dict(), file)
+    ref = published(BackboneRef(SMALL.name, str(file)), lake)
+    file.unlink()
+    table = pa.table({"image_id": ["a", "b"], "content": pa.array(FILES[:2], pa.binary())})
+
+    kernel = functools.partial(embed_images, backbone=ref)
+    rows = spark_engine.rows(table).map(kernel, IMAGE_FEATURES.columns).arrow()
+
+    assert set(rows["feature_version"].to_pylist()) == {feature_version(ref)}
+    expected = load_backbone(ref).embed_bytes(FILES[:2])
+    assert np.allclose(np.stack(rows["features"].to_pylist()), expected, rtol=0.05, atol=0.05)
