@@ -21,20 +21,25 @@ def mean_colours(*, channels_last: bool = False, frozen: bool = False):
     """A network whose features are the mean red, green and blue, over a map of 14 by 14 cells."""
     import torch
 
+    class Cells(torch.nn.Module):
+        """The one layer that gives a map."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            weight = torch.eye(3)[:, :, None, None].expand(3, 3, CELL, CELL) / CELL**2 / 255
+            self.weight = torch.nn.Parameter(weight, requires_grad=not frozen)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            cells = torch.nn.functional.conv2d(images.permute(0, 3, 1, 2).to(torch.float32), self.weight, stride=CELL)
+            return cells.permute(0, 2, 3, 1) if channels_last else cells
+
     class MeanColours(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.cells = torch.nn.Conv2d(3, 3, CELL, CELL, bias=False)
-            self.cells.weight.data = torch.eye(3)[:, :, None, None].expand(3, 3, CELL, CELL) / CELL**2 / 255
-            self.last = torch.nn.Identity()
-            self.pool = torch.nn.AdaptiveAvgPool2d(1)
-            self.requires_grad_(not frozen)
+            self.cells = Cells()
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            cells = self.cells(images.permute(0, 3, 1, 2).to(torch.float32))
-            if channels_last:
-                return self.last(cells.permute(0, 2, 3, 1)).mean(dim=(1, 2))
-            return torch.flatten(self.pool(cells), 1)
+            return self.cells(images).mean(dim=(1, 2) if channels_last else (2, 3))
 
     return MeanColours().train()
 
