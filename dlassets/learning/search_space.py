@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import operator
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -72,9 +74,15 @@ def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
 
 def as_it_stands(space: Space, training: TrainingSettings) -> dict[str, Any] | None:
     """Return the values that the settings have now; None where they lie outside the space."""
-    tree: Mapping[str, Any] = training.model_dump()
-    now = {name: _value(tree, name) for name in space}
+    settings = flat(training)
+    now = {name: settings[name] for name in space}
     return now if all(_holds(space[name], value) for name, value in now.items()) else None
+
+
+def flat(training: TrainingSettings) -> dict[str, Any]:
+    """Return the value of every setting by its dotted name."""
+    tree = training.model_dump()
+    return {name: functools.reduce(operator.getitem, name.split("."), tree) for name in _SETTINGS}
 
 
 def _suggest(trial: optuna.Trial, name: str, tried: Span | tuple[bool | int | float | str, ...]) -> Any:
@@ -87,13 +95,6 @@ def _suggest(trial: optuna.Trial, name: str, tried: Span | tuple[bool | int | fl
 
 def _holds(tried: Span | tuple[bool | int | float | str, ...], value: Any) -> bool:
     return tried.low <= value <= tried.high if isinstance(tried, Span) else value in tried
-
-
-def _value(tree: Mapping[str, Any], name: str) -> Any:
-    value: Any = tree
-    for part in name.split("."):
-        value = value[part]
-    return value
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,8 @@ import hashlib
 import json
 import logging
 import math
+import os
+import socket
 import tempfile
 import threading
 import time
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.learning import search_space, study_pictures
+from dlassets.learning.rows import read_splits
 from dlassets.learning.search_space import check_space, settings_with, suggest
 from dlassets.learning.trial_processes import Done, Epoch, Failed, Workers
 from dlassets.settings import Span, TrainingSettings, TuningSettings
@@ -50,7 +53,7 @@ LOSS, ACCURACY = "validation_loss", "validation_accuracy"
 PICTURE = "tuning/study.png"
 TAG_DIGEST, TAG_BEST, TAG_WINNER = "dlassets.tuning.sha256", "dlassets.tuning.best", "dlassets.tuning.winner"
 TAG_FEATURES, TAG_TRAINABLE = "dlassets.tuning.feature_version", "dlassets.tuning.trainable"
-TAG_FINISHED = "dlassets.tuning.finished_at"
+TAG_FINISHED, TAG_PROCESS = "dlassets.tuning.finished_at", "dlassets.tuning.process"
 INTERRUPTED, WHY = "interrupted", "why"
 
 # Where the first so many all fail, it is not their settings.
@@ -77,11 +80,11 @@ class Question:
 
     @property
     def sha256(self) -> str:
-        settings = self.job.settings.model_dump(exclude={"compute"})
+        settings = search_space.flat(self.job.settings)
         described = {
             "training_set": [self.job.training_set.uri, self.job.training_set.version],
             "feature_version": self.feature_version,
-            "settings": settings,
+            "settings": {name: settings[name] for name in settings.keys() - self.space.keys() if not _is_place(name)},
             "space": {name: _plain(tried) for name, tried in self.space.items()},
             "study_version": STUDY_VERSION,
         }
@@ -126,8 +129,7 @@ def run_study(
     runs, and where no trial comes to an end.
     """
     check_space(question.space, question.job.settings)
-    if question.job.settings.trainable == "head":
-        _both_splits(question.job.training_set)  # what is wrong with them is said before any process starts
+    read_splits(question.job.training_set, features=False)  # what they lack is said before any process starts
     record = _Record(client, experiment, question)
     left = settings.trials - len(record.counted())
     if left <= 0 and record.is_finished:
@@ -205,8 +207,6 @@ def _model(job: Job, on_epoch: Callable[[Metrics], None]) -> Trained:
 @functools.lru_cache(maxsize=1)
 def _both_splits(training_set: Snapshot) -> tuple[Rows, Rows]:
     """Read what is learned from and what decides, once a process."""
-    from dlassets.learning.rows import read_splits
-
     splits = read_splits(training_set)
     return splits[TRAIN], splits[VALIDATION]
 
@@ -242,6 +242,7 @@ class _Record:
     def open(self) -> Iterator[None]:
         """Have the study's run say that it runs, and what it asks; where it is cut short, that it was."""
         job = self.question.job
+        self._refuse_where_another_runs_it()
         self.client.update_run(self.run_id, status="RUNNING")
         told = {
             "training_set": job.training_set.uri,
@@ -252,12 +253,27 @@ class _Record:
         }
         for name, value in told.items():
             self.client.log_param(self.run_id, name, value)
-        self._tag(self.run_id, {TAG_DIGEST: self.question.sha256})
+        self._tag(self.run_id, {TAG_DIGEST: self.question.sha256, TAG_PROCESS: _process_name(os.getpid())})
         try:
             yield
         except BaseException:
             self.client.set_terminated(self.run_id, "KILLED")
             raise
+
+    def _refuse_where_another_runs_it(self) -> None:
+        """Raise DlassetsError where a live process of this machine runs the study: both would try, and count, double.
+
+        One of another machine is taken for dead: that cannot be seen from here.
+        """
+        run = self.client.get_run(self.run_id)
+        name = run.data.tags.get(TAG_PROCESS, "")
+        host, _, pid = name.rpartition(" ")[0].rpartition(" ")
+        is_alive = host == socket.gethostname() and _process_name(int(pid)) == name
+        if run.info.status == "RUNNING" and is_alive and int(pid) != os.getpid():
+            raise DlassetsError(
+                f"The study {self.name} is being run by process {pid} of this machine. Wait for it, or end that "
+                "process and run it again: it goes on from the trials that are done."
+            )
 
     def take_over(self) -> list[dict[str, Any]]:
         """End the trials that nobody runs any more, and return what they were trying."""
@@ -617,6 +633,23 @@ def _run_id(trial: FrozenTrial | optuna.Trial) -> str:
     """Return the run of a trial: in MLflow's storage that is its id, which Optuna has no public name for."""
     run_id: str = trial._trial_id  # noqa: SLF001 - as above
     return run_id
+
+
+def _process_name(pid: int) -> str:
+    """Return host, id and start of a process: what tells it from a later one of the same id. Empty where it is gone."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        is_dead = process.status() == psutil.STATUS_ZOMBIE  # killed, and nobody has asked how it ended
+        return "" if is_dead else f"{socket.gethostname()} {pid} {process.create_time()}"
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _is_place(name: str) -> bool:
+    """Whether a setting says where a model is trained, which changes nothing of what it learns."""
+    return name.startswith("compute.")
 
 
 def _plain(tried: Span | tuple[Any, ...]) -> Any:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,7 +18,17 @@ from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.job import Job
-from dlassets.learning.tuning import ACCURACY, LOSS, TAG_BEST, TAG_WINNER, Question, picture_of, run_study, winner
+from dlassets.learning.tuning import (
+    ACCURACY,
+    LOSS,
+    TAG_BEST,
+    TAG_PROCESS,
+    TAG_WINNER,
+    Question,
+    picture_of,
+    run_study,
+    winner,
+)
 from dlassets.resources.mlflow import MlflowResource
 from dlassets.settings import Settings, Span, TrainingSettings, TuningSettings
 from dlassets_tests.learning.rows import rows
@@ -169,6 +180,29 @@ def test_where_it_is_computed_is_no_other_question(bench) -> None:
     elsewhere = TrainingSettings.model_validate({"compute": {"attempts": 7}})
 
     assert bench.ask(elsewhere).sha256 == bench.ask().sha256
+
+
+def test_what_is_tuned_may_stand_at_any_value_in_the_settings(bench) -> None:
+    assert bench.ask(TrainingSettings(l2=0.7, balance="weights")).sha256 == bench.ask().sha256
+
+
+def test_a_study_that_another_process_runs_is_refused_until_that_is_gone(bench) -> None:
+    import psutil
+
+    done = bench.study(bowl)
+    more = ONE_AT_A_TIME.model_copy(update={"trials": 5})
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        name = f"{socket.gethostname()} {other.pid} {psutil.Process(other.pid).create_time()}"
+        bench.mlflow.client.set_tag(done.run_id, TAG_PROCESS, name)
+        bench.mlflow.client.update_run(done.run_id, status="RUNNING")
+
+        with pytest.raises(DlassetsError, match=f"being run by process {other.pid} of this machine. Wait for it"):
+            bench.study(bowl, more)
+
+        assert bench.mlflow.client.get_run(done.run_id).info.status == "RUNNING"
+        other.communicate(b"\n")
+
+    assert len(bench.study(bowl, more).trials) == 5
 
 
 def test_a_killed_trial_counts_as_failed_and_the_study_goes_on(bench) -> None:
