@@ -7,7 +7,8 @@ from dlassets.engines.base import Snapshot
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.training_set import PIXELS
-from dlassets.learning.backbones import BackboneRef
+from dlassets.learning.augment import load
+from dlassets.learning.backbones import BackboneRef, network
 from dlassets_tests.tables import image_id, put
 
 NETWORK = "timm/test_efficientnet"
@@ -37,12 +38,17 @@ def put_photos(lake: Lake, photos: Path, trained_on: Sequence[int] = (TRAINED_ON
     return pin(lake, "training_set")
 
 
-def weights_file(folder: Path) -> BackboneRef:
-    """Return a backbone whose weights come from a file, and so are not to be learned from nothing."""
+def weights_file(folder: Path, photos: Path) -> BackboneRef:
+    """Return a backbone whose weights come from a file: random ones, but with the statistics of photos."""
+    import torch
     from safetensors.torch import save_file
 
-    from dlassets.learning.backbones import network
-
+    net = network(BackboneRef(NETWORK, "none")).train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # of all that it sees, and nothing of what it began with
+    with torch.no_grad():
+        net(torch.stack([load(path.read_bytes()) for path in sorted(photos.rglob("*.jpg"))[::4]]))
     path = folder / "weights.safetensors"
-    save_file(network(BackboneRef(NETWORK, "none")).network.state_dict(), path)
+    save_file(net.network.state_dict(), path)
     return BackboneRef(NETWORK, str(path))
