@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dlassets.learning.calibration import Reliability
 
 Z_95 = 1.959963984540054
-_DRAWS = 1000
+_DRAWS, _BLOCK = 1000, 100
 
 
 @dataclass(frozen=True)
@@ -173,19 +173,29 @@ def _class_means(confusion: NDArray[np.int64], seed: int) -> tuple[Estimate, Est
 
     To draw rows anew is to draw the cells of the confusion matrix anew; most cells are empty and never drawn.
     """
+    from scipy.sparse import csr_array  # type: ignore[import-untyped]
+
     truth, predicted = np.nonzero(confusion)
     counts = confusion[truth, predicted]
+    cells_of = [
+        csr_array((chosen, (np.arange(len(counts)), place)), shape=(len(counts), len(confusion)))
+        for chosen, place in ((truth >= 0, truth), (truth >= 0, predicted), (truth == predicted, truth))
+    ]
+
+    def means(cells: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (2, draws) of (draws, cells)."""
+        of_class, said, hits = (cells @ each for each in cells_of)
+        has_rows = of_class > 0
+        shares = np.stack([2 * hits / np.maximum(of_class + said, 1), hits / np.maximum(of_class, 1)])
+        return np.asarray((shares * has_rows).sum(axis=2) / has_rows.sum(axis=1))
+
+    chance = np.random.default_rng(seed)
     rows = counts.sum()
-    draws = np.random.default_rng(seed).multinomial(rows, counts / rows, size=_DRAWS)
-    cells = np.vstack([counts, draws]).astype(np.float64)  # (1 + draws, cells), what was seen first
-    classes = np.eye(len(confusion))
-    of_class, said = cells @ classes[truth], cells @ classes[predicted]
-    hits = (cells * (truth == predicted)) @ classes[truth]
-    has_rows = of_class > 0
-    f1, recall = 2 * hits / np.maximum(of_class + said, 1), hits / np.maximum(of_class, 1)
-    means = ((each * has_rows).sum(axis=1) / has_rows.sum(axis=1) for each in (f1, recall))
+    # A block of draws at a time: of many classes there are many cells.
+    blocks = (chance.multinomial(rows, counts / rows, size=_BLOCK) for _ in range(_DRAWS // _BLOCK))
+    low, high = np.quantile(np.hstack([means(block) for block in blocks]), (0.025, 0.975), axis=1)
     macro_f1, balanced_accuracy = (
-        Estimate(float(mean[0]), (float(np.quantile(mean[1:], 0.025)), float(np.quantile(mean[1:], 0.975))))
-        for mean in means
+        Estimate(float(value), (float(least), float(most)))
+        for (value,), least, most in zip(means(counts[None]), low, high, strict=True)
     )
     return macro_f1, balanced_accuracy
