@@ -313,7 +313,7 @@ class _SparkTasks:
 
 
 def _is_local(session: SparkSession) -> bool:
-    return (session.conf.get("spark.master") or "").startswith("local")
+    return str(session.conf.get("spark.master", "")).startswith("local")
 
 
 def _use_gpu(session: SparkSession, compute: ComputeSettings, *, local: bool) -> bool:

@@ -22,6 +22,7 @@ from dlassets_tests.learning import trainings
 CONF = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
     "spark.executor.memory": "512m",
     "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
     "spark.executorEnv.PYTHONPATH": str(Path(trainings.__file__).parent.parent.parent),
@@ -32,7 +33,6 @@ def main(master: str, folder: Path) -> None:
     place = Place(2, spark_session(SparkSettings(master=master, driver_memory="1g", conf=CONF)))
     train_a_head(place, folder)
     kill_a_process(place, folder / "killed")
-    refuse(place, folder / "refused")
     stop(place, folder / "stopped")
 
 
@@ -53,16 +53,10 @@ def kill_a_process(place: Place, folder: Path) -> None:
         if len(set(begun_at)) == 1 and event.number == 3:
             os.kill(int((folder / "pid-1").read_text()), signal.SIGKILL)
 
-    got = launch(trainings.job(folder), place, kill_once, trainings.stepping)
-    write(folder, {"begun_at": begun_at, "remarks": got.remarks})
-
-
-def refuse(place: Place, folder: Path) -> None:
-    folder.mkdir()
     try:
-        launch(trainings.job(folder), place, print, trainings.refusing)
+        launch(trainings.job(folder), place, kill_once, trainings.stepping_to_an_error)
     except DlassetsError as error:
-        write(folder, [type(error).__name__, str(error)])
+        write(folder, {"begun_at": begun_at, "error": [type(error).__name__, str(error)]})
 
 
 def stop(place: Place, folder: Path) -> None:

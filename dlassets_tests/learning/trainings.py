@@ -95,6 +95,11 @@ def stepping(job: Job, group: Group, report) -> Trained:
     return trained()
 
 
+def stepping_to_an_error(job: Job, group: Group, report) -> Trained:
+    stepping(job, group, report)
+    return refusing(job, group, report)
+
+
 def endless(job: Job, group: Group, report) -> Trained:
     """Write down who this process is, and wait to be ended."""
     (Path(job.folder) / f"pid-{group.rank}").write_text(str(os.getpid()))
