@@ -143,6 +143,8 @@ class Decoder:
         self._shapes[column] = pixels.shape, torch.float32 if self._as_float else pixels.dtype
 
     def _fill(self, column: str, out: torch.Tensor, content: bytes, number: int, place: tuple[int, int]) -> None:
+        import torch
+
         with self._named(column, number):
             pixels = self._made(self._decoded.get(column), content, number, place)
             if pixels.shape != out.shape:
@@ -150,9 +152,10 @@ class Decoder:
                     f"the transform gives {tuple(pixels.shape)} here and gave {tuple(out.shape)} before. Crop or "
                     "resize to one shape"
                 )
-            out.copy_(pixels)
             if self._as_float:
-                out.mul_(1 / 255)
+                torch.mul(pixels, 1 / 255, out=out)  # in one pass: copying first takes four times as long
+            else:
+                out.copy_(pixels)
 
     def _made(self, kept: Decoded | None, content: bytes, number: int, place: tuple[int, int]) -> torch.Tensor:
         """Return what the transform makes of a photo; what it draws is a function of `place`: (epoch, place in it)."""
