@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -402,7 +402,7 @@ class _LocalRun:
         settings = settings_with(question.job.settings, suggest(trial, question.space))
         run_id = self.record.begin_trial(trial)
         worker = workers.start(replace(question.job, settings=settings))
-        self._running[worker] = _Running(trial, _EpochLog(self.record.client, run_id))
+        self._running[worker] = _Running(trial, _EpochLog(self.record.client, run_id), time.monotonic())
         self.started += 1
 
     def hear(self, worker: Worker, message: Message) -> None:
@@ -448,7 +448,7 @@ class _LocalRun:
 class _Running:
     trial: optuna.Trial
     epochs: _EpochLog
-    started: float = field(default_factory=time.monotonic)
+    started: float
 
 
 class _EpochLog:

@@ -1,13 +1,16 @@
 """A study: it finds better settings, goes on where it was killed, and one trial's death costs that trial alone."""
 
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
+from dlassets.learning import tuning
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.job import Job
 from dlassets.learning.tuning import (
@@ -31,6 +35,7 @@ from dlassets.learning.tuning import (
 )
 from dlassets.resources.mlflow import MlflowResource
 from dlassets.settings import Settings, Span, TrainingSettings, TuningSettings
+from dlassets_tests.learning.objectives import always_refused, bowl, killed_without_weights, no_number, worse_with_l2
 from dlassets_tests.learning.rows import rows
 from dlassets_tests.learning.test_head_training import put
 from dlassets_tests.stores import give_store
@@ -69,40 +74,6 @@ def bench(settings: Settings, local_engine, lake: Lake):
     yield Bench(MlflowResource(settings), put(local_engine, lake, *splits))
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
-
-
-# What trials do here in place of training; module-level, so that other processes find them.
-
-
-def bowl(job: Job, on_epoch) -> dict[str, float]:
-    """Least at l2 = 0.1, and less with weights than without."""
-    import math
-
-    loss = abs(math.log10(job.settings.l2) + 1) + (job.settings.balance == "none")
-    metrics = {LOSS: loss, ACCURACY: 1 / (1 + loss), "train_loss": 0.5}
-    on_epoch({**metrics, LOSS: loss + 1})
-    on_epoch(metrics)
-    return metrics
-
-
-def killed_without_weights(job: Job, on_epoch) -> dict[str, float]:
-    if job.settings.balance == "none":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return bowl(job, on_epoch)
-
-
-def always_refused(job: Job, on_epoch) -> dict[str, float]:
-    raise DlassetsError("There are no photos of socks. Put some there.")
-
-
-def no_number(job: Job, on_epoch) -> dict[str, float]:
-    return {LOSS: float("nan"), ACCURACY: 0.0}
-
-
-def worse_with_l2(job: Job, on_epoch) -> dict[str, float]:
-    for epoch in range(20):
-        on_epoch({LOSS: job.settings.l2 + 1 / (epoch + 1), ACCURACY: 0.5})
-    return {LOSS: job.settings.l2, ACCURACY: 0.5}
 
 
 def test_a_study_of_heads_finds_settings_no_worse_than_those_it_began_with(bench) -> None:
@@ -252,6 +223,19 @@ def test_no_trial_starts_when_the_minutes_are_over(bench) -> None:
         )
 
 
+def test_strictly_no_trial_starts_that_would_end_after_the_minutes(bench, monkeypatch) -> None:
+    settings = ONE_AT_A_TIME.model_copy(update={"trials": 20, "minutes": 10})
+    tried = []
+    for place, strictly in enumerate((False, True)):
+        ten_seconds_on = itertools.count(0, 10)
+        clock = SimpleNamespace(time=time.time, monotonic=lambda clock=ten_seconds_on: float(next(clock)))
+        monkeypatch.setattr(tuning, "time", clock)
+        question = bench.ask(TrainingSettings(seed=place))
+        tried.append(len(bench.study(bowl, settings, question=question, strictly=strictly).trials))
+
+    assert 1 < tried[1] < tried[0] < 20
+
+
 def test_a_space_with_an_unknown_setting_leaves_no_run(bench) -> None:
     with pytest.raises(SettingsError, match="Did you mean l2"):
         bench.study(bowl, question=bench.ask(space={"l3": (1.0,)}))
@@ -265,7 +249,7 @@ import os, signal, sys
 from dlassets.engines.base import Snapshot
 from dlassets.resources.mlflow import MlflowResource
 from dlassets.settings import Settings
-from dlassets_tests.learning import test_tuning
+from dlassets_tests.learning import objectives, test_tuning
 
 def report(done, trials, least):
     if done == 2:
@@ -274,7 +258,7 @@ def report(done, trials, least):
 if __name__ == "__main__":
     root, uri, version = sys.argv[1:]
     bench = test_tuning.Bench(MlflowResource(Settings(root=root)), Snapshot("training_set", uri, int(version)))
-    bench.study(test_tuning.bowl, test_tuning.TuningSettings(trials=5, processes=2, pruning=False), report=report)
+    bench.study(objectives.bowl, test_tuning.TuningSettings(trials=5, processes=2, pruning=False), report=report)
 """
 
 
