@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.machine import Machine
 from benchmarks.report import Report
-from benchmarks.training import embedding, loader
+from benchmarks.training import embedding, loader, scaling
 from benchmarks.training.bench import Bench
 
 # What a part measures is a dataclass of its figures with `tables()`, as benchmarks.report shows it.
