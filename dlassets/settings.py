@@ -116,12 +116,20 @@ class SparkSettings(_Section):
 class FeatureSettings(_Section):
     backbone: str = Field(
         "efficientnet_lite0",
-        description="What turns a photo into numbers: efficientnet_lite0, timm/<name> or torchvision/<name>.",
+        description="What turns a photo into numbers: efficientnet_lite0 to _lite2, timm/… or torchvision/….",
     )
     weights: str = Field(
         "package",
         description="Its weights: those of its installed package, none (random ones), a file or URI "
         "(.safetensors, .pth), or a registered model's (models:/<name>/<version>).",
+    )
+    side: int = Field(224, ge=32, le=1024, description="It is shown a photo's middle square, as so many pixels a side.")
+    crop: float = Field(0.875, gt=0, le=1, description="How much of the shorter side that square is.")
+    flips: bool = Field(
+        False, description="Whether the numbers are the mean of the photo's and of its mirror image's: twice the time."
+    )
+    square_root: bool = Field(
+        False, description="Whether the square root of each number is taken: large ones then count less."
     )
     runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="auto: OpenVINO where it runs, else torch."

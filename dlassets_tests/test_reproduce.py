@@ -34,10 +34,13 @@ def trained(photos, tmp_path_factory):
         yield pipelines, values(materialized(result)["trained_model"])["mlflow_run_id"]
 
 
-def test_the_same_inputs_give_the_same_model(trained) -> None:
-    pipelines, run_id = trained
+@pytest.fixture(scope="module")
+def result(trained) -> Result:
+    return reproduce(trained[0], "champion")
 
-    result = reproduce(pipelines, "champion")
+
+def test_the_same_inputs_give_the_same_model(trained, result) -> None:
+    pipelines, run_id = trained
 
     assert result.exit_code == 0, result.output
     assert f"run {run_id} learned from version {pin(pipelines.lake, 'training_set').version} of" in result.output
@@ -46,10 +49,10 @@ def test_the_same_inputs_give_the_same_model(trained) -> None:
     assert "code, packages and machine are as they were" in result.output
 
 
+@pytest.mark.usefixtures("result")
 def test_a_reproduction_is_a_run_that_says_so_and_takes_no_one_s_place(trained) -> None:
     pipelines, run_id = trained
     mlflow = MlflowResource(pipelines.settings)
-    reproduce(pipelines, run_id)
 
     runs = mlflow.client.search_runs(["1"], f"tags.`dlassets.reproduces` = '{run_id}'")
 
@@ -65,8 +68,8 @@ def test_a_reproduction_is_a_run_that_says_so_and_takes_no_one_s_place(trained) 
 def test_what_differs_is_listed(trained) -> None:
     pipelines, run_id = trained
     client = MlflowResource(pipelines.settings).client
-    said = Path(client.download_artifacts(run_id, "job.json"))
-    packages = Path(client.download_artifacts(run_id, "environment.txt"))
+    artifacts = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    said, packages = artifacts / "job.json", artifacts / "environment.txt"
     before = said.read_text(), packages.read_text()
     job = json.loads(before[0])
     job["settings"]["l2"] *= 2

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import SHORTER_SIDE, SIDE
+from dlassets.images.decode import CROP_SHARE, SIDE, USUAL_VIEW, View
 from dlassets.learning import weights as stored
 
 if TYPE_CHECKING:
@@ -38,10 +38,22 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class BackboneRef:
-    """A network by name and weights, as the settings `features.backbone` and `features.weights` say them."""
+    """A network by name and weights, what it is shown and how its features are read, as the settings `features` say.
+
+    `side` pixels show `crop` of a photo's shorter side. With `flips` the features are the mean of the photo's and its
+    mirror image's; with `root` each is its square root, with its sign (Perronnin et al., 2010).
+    """
 
     name: str
     weights: str = stored.PACKAGE
+    side: int = SIDE
+    crop: float = CROP_SHARE
+    flips: bool = False
+    root: bool = False
+
+    @property
+    def view(self) -> View:
+        return View(self.side, self.crop)
 
 
 @dataclass(frozen=True)
@@ -55,14 +67,19 @@ class Architecture:
 
 
 # Names of our own. EfficientNet-Lite was trained with numbers other than those timm has for it.
-_OWN = {"efficientnet_lite0": Architecture("timm", "tf_efficientnet_lite0", (127,) * 3, (128,) * 3)}
-_OWN_DIMENSIONS = {"efficientnet_lite0": 1280}
+_OWN = {
+    f"efficientnet_lite{size}": Architecture("timm", f"tf_efficientnet_lite{size}", (127,) * 3, (128,) * 3)
+    for size in (0, 1, 2)
+}
+_OWN_DIMENSIONS = dict.fromkeys(_OWN, 1280)
 # They take pixels normalised in a way of their own, and other sizes; timm has them as well.
 _LEFT_OUT = {"googlenet", "inception_v3"}
 
 
 def backbone_of(settings: FeatureSettings) -> BackboneRef:
-    return BackboneRef(settings.backbone, settings.weights)
+    return BackboneRef(
+        settings.backbone, settings.weights, settings.side, settings.crop, settings.flips, settings.square_root
+    )
 
 
 def published(ref: BackboneRef, lake: Lake, tracking_uri: str | None = None) -> BackboneRef:
@@ -77,12 +94,14 @@ def feature_version(ref: BackboneRef) -> str:
     says nothing of the runtime. Raises DlassetsError where the weights are not to be had.
     """
     _check_form(ref.name)
-    return f"{plain(ref)}-p{PREPROCESSING_VERSION}"
+    shown = "" if ref.view == USUAL_VIEW else f"-{ref.side}of{ref.crop:.6g}"
+    return f"{plain(ref)}{shown}-p{PREPROCESSING_VERSION}"
 
 
 def plain(ref: BackboneRef) -> str:
-    """Return name and weights as a part of a file's name."""
-    return f"{ref.name.replace('/', '-')}-{stored.digest(ref.name, ref.weights)[:12]}"
+    """Return name, weights and the way features are read as a part of a file's name."""
+    read = ("-flips" if ref.flips else "") + ("-root" if ref.root else "")
+    return f"{ref.name.replace('/', '-')}-{stored.digest(ref.name, ref.weights)[:12]}{read}"
 
 
 def preprocessing(ref: BackboneRef) -> dict[str, Any]:
@@ -90,11 +109,13 @@ def preprocessing(ref: BackboneRef) -> dict[str, Any]:
     spec = _architecture(ref.name)
     return {
         "colours": "RGB",
-        "resize_shorter_side_to": SHORTER_SIDE,
+        "resize_shorter_side_to": ref.view.at_least,
         "interpolation": "bicubic, antialiased",
-        "crop_centre_to": SIDE,
+        "crop_centre_to": ref.side,
         "subtract": _one_or_three(spec.mean),
         "then_divide_by": _one_or_three(spec.scale),
+        "mean_with_mirror_image": ref.flips,
+        "square_root_of_features": ref.root,
     }
 
 
@@ -105,11 +126,11 @@ def dimensions_of(ref: BackboneRef) -> int:
 
 @functools.cache
 def _dimensions(name: str) -> int:
-    return int(_from_pixels(_architecture(name), _headless(name)[0]).dimensions)
+    return int(_from_pixels(BackboneRef(name), _headless(name)[0]).dimensions)
 
 
 def network(ref: BackboneRef) -> Any:
-    """Return the torch module from (N, 224, 224, 3) uint8 pixels to (N, dimensions) features, normalisation included.
+    """Return the torch module from (N, side, side, 3) uint8 pixels to (N, dimensions) features, normalisation included.
 
     Its `network` is the model of timm or torchvision without its classifier, its `dimensions` the features' length. It
     is on the CPU, in evaluation mode, and every parameter asks for a gradient. Raises DlassetsError for a name that is
@@ -125,7 +146,7 @@ def network(ref: BackboneRef) -> Any:
         stored.fit(inner, found, classifier, ref.name)
     else:
         stored.fit(inner, stored.tensors(ref.name, ref.weights), classifier, ref.name)
-    return _from_pixels(_architecture(ref.name), inner)
+    return _from_pixels(ref, inner)
 
 
 @functools.cache
@@ -272,8 +293,10 @@ def _remove_classifier(model: Any, spec: Architecture) -> None:
     setattr(model.get_submodule(parent), child, torch.nn.Identity())
 
 
-def _from_pixels(spec: Architecture, inner: torch.nn.Module) -> Any:
+def _from_pixels(ref: BackboneRef, inner: torch.nn.Module) -> Any:
     import torch
+
+    spec = _architecture(ref.name)
 
     class FromPixels(torch.nn.Module):
         mean: torch.Tensor
@@ -287,10 +310,13 @@ def _from_pixels(spec: Architecture, inner: torch.nn.Module) -> Any:
             self.dimensions = 0
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            pixels = images.permute(0, 3, 1, 2).to(torch.float32)
-            return torch.flatten(self.network((pixels - self.mean) / self.scale), 1)
+            pixels = (images.permute(0, 3, 1, 2).to(torch.float32) - self.mean) / self.scale
+            features = torch.flatten(self.network(pixels), 1)
+            if ref.flips:
+                features = (features + torch.flatten(self.network(pixels.flip(3)), 1)) / 2
+            return features.sign() * features.abs().sqrt() if ref.root else features
 
     made = FromPixels().eval()
     with torch.no_grad():
-        made.dimensions = made(torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)).shape[1]
+        made.dimensions = made(torch.zeros(1, ref.side, ref.side, 3, dtype=torch.uint8)).shape[1]
     return made

@@ -22,10 +22,9 @@ import numpy.typing as npt
 
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import (
-    SHORTER_SIDE,
-    SIDE,
     ImageError,
     Pixels,
+    View,
     decode_rgb,
     resize_center_crop,
     resize_center_crop_with_torch,
@@ -53,19 +52,20 @@ _build_lock = threading.Lock()
 class Backbone:
     """A frozen network, safe to use from several threads. Make one with `load_backbone`."""
 
-    def __init__(self, name: str, runtime: str, dimensions: int, infer: Callable[[Pixels], Features]) -> None:
-        """`infer` maps exactly BATCH images, (BATCH, 224, 224, 3), to their features."""
-        self.name = name
+    def __init__(self, ref: BackboneRef, runtime: str, dimensions: int, infer: Callable[[Pixels], Features]) -> None:
+        """`infer` maps exactly BATCH images, (BATCH, side, side, 3), to their features."""
+        self.name = ref.name
+        self.view = ref.view
         self.runtime = runtime
         self.dimensions = dimensions
         self._infer = infer
 
     def embed(self, images: Pixels) -> Features:
-        """Return the features, (N, dimensions), of upright RGB images, (N, 224, 224, 3)."""
+        """Return the features, (N, dimensions), of upright RGB images, (N, side, side, 3)."""
         features = np.empty((len(images), self.dimensions), np.float32)
         for start in range(0, len(images), BATCH):
             chunk = images[start : start + BATCH]
-            padded = np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)
+            padded = np.zeros((BATCH, *images.shape[1:]), np.uint8)
             padded[: len(chunk)] = chunk
             features[start : start + BATCH] = self._infer(padded)[: len(chunk)]
         return features
@@ -73,11 +73,12 @@ class Backbone:
     def embed_bytes(self, files: Sequence[bytes]) -> Features:
         """Return the features, (N, dimensions), of image files. Raises ImageError for one that does not decode."""
         features = np.empty((len(files), self.dimensions), np.float32)
-        images = np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)  # in the last batch, what is left of the one before pads
+        side = self.view.side
+        images = np.zeros((BATCH, side, side, 3), np.uint8)  # in the last batch, what is left of the one before pads
         for start in range(0, len(files), BATCH):
             chunk = files[start : start + BATCH]
             for place, data in enumerate(chunk):
-                images[place] = _resize(decode_rgb(data, SHORTER_SIDE))
+                images[place] = _resize(decode_rgb(data, self.view.at_least), self.view)
             features[start : start + BATCH] = self._infer(images)[: len(chunk)]
         return features
 
@@ -89,10 +90,10 @@ class _Resizer:
         self._seen = itertools.count(1)
         self._resize = resize_center_crop
 
-    def __call__(self, pixels: Pixels) -> Pixels:
+    def __call__(self, pixels: Pixels, view: View) -> Pixels:
         if next(self._seen) == PILLOWS:
             self._resize = resize_center_crop_with_torch
-        return self._resize(pixels)
+        return self._resize(pixels, view)
 
 
 _resize = _Resizer()
@@ -133,7 +134,7 @@ def embed_images(batch: pa.RecordBatch, *, backbone: BackboneRef, runtime: Runti
 def _naming_the_image(image_ids: list[str], files: list[bytes]) -> DlassetsError:
     for image_id, data in zip(image_ids, files, strict=True):
         try:
-            decode_rgb(data, SHORTER_SIDE)
+            decode_rgb(data)
         except ImageError as error:
             return DlassetsError(f"Image {image_id} cannot be embedded: {error} Delete its row from raw_images.")
     return DlassetsError("An image could not be decoded once and then could: is the memory of this machine sound?")
@@ -165,7 +166,7 @@ def _torch(ref: BackboneRef) -> Backbone:
             features: Features = made(torch.from_numpy(images)).numpy()
             return features
 
-    return Backbone(ref.name, "torch", made.dimensions, infer)
+    return Backbone(ref, "torch", made.dimensions, infer)
 
 
 def _openvino(ref: BackboneRef) -> Backbone:
@@ -173,7 +174,8 @@ def _openvino(ref: BackboneRef) -> Backbone:
 
     core = openvino.Core()
     model = _openvino_model(ref, core)
-    model.reshape([BATCH, SIDE, SIDE, 3])
+    shape = (BATCH, ref.side, ref.side, 3)
+    model.reshape(list(shape))
     streams = _cpus()
     offers_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     compiled = core.compile_model(
@@ -192,7 +194,7 @@ def _openvino(ref: BackboneRef) -> Backbone:
         request = compiled.create_infer_request()
         # Two first inferences at once, or a request made while another infers, can deadlock on Python's lock
         # (seen with 2026.4.1): all are made here and run once, by one thread.
-        request.infer([np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)])
+        request.infer([np.zeros(shape, np.uint8)])
         free.put(request)
 
     def infer(images: Pixels) -> Features:
@@ -203,7 +205,7 @@ def _openvino(ref: BackboneRef) -> Backbone:
         finally:
             free.put(request)
 
-    return Backbone(ref.name, "openvino", compiled.output(0).shape[1], infer)
+    return Backbone(ref, "openvino", compiled.output(0).shape[1], infer)
 
 
 def _openvino_model(ref: BackboneRef, core: Any) -> Any:
@@ -224,9 +226,10 @@ def _converted(ref: BackboneRef) -> Any:
     import torch
 
     made = network(ref)
-    example = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)
+    side = ref.side
+    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     try:
-        return openvino.convert_model(made, example_input=example, input=[([-1, SIDE, SIDE, 3], openvino.Type.u8)])
+        return openvino.convert_model(made, example_input=example, input=[([-1, side, side, 3], openvino.Type.u8)])
     except Exception as error:  # tracing runs the network's own code, which may raise anything
         raise RuntimeError(f"it cannot be converted: {type(error).__name__}: {error}") from error
 
@@ -251,7 +254,7 @@ def _cache_folder(ref: BackboneRef) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     packages = ("openvino", "torch", "timm", "torchvision")
     releases = "-".join(f"{package}{importlib.metadata.version(package)}" for package in packages)
-    return home / "dlassets" / "backbones" / f"{plain(ref)}-{releases}"
+    return home / "dlassets" / "backbones" / f"{plain(ref)}-{ref.side}-{releases}"
 
 
 def _cpus() -> int:

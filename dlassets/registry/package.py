@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # 2 added the temperature and a backbone's own weights; 1 has neither, and is read still.
 FORMAT = 2
 _READ = (1, FORMAT)
+_VIEW = ("side", "crop", "flips", "root")
 _ARRAYS = ("weight", "bias", "mean", "scale")
 
 
@@ -47,6 +48,7 @@ class ModelPackage:
             "preprocessing": preprocessing(self.backbone),
             "temperature": self.head.temperature,
             "weights": self._save_weights(folder),
+            "view": {name: getattr(self.backbone, name) for name in _VIEW},
             "classes": [
                 {"label": label, "name": name} for label, name in zip(self.head.labels, self.head.names, strict=True)
             ],
@@ -88,13 +90,13 @@ class ModelPackage:
 
 
 def _backbone(folder: Path, description: dict[str, Any]) -> BackboneRef:
-    weights = description.get("weights", PACKAGE)
+    weights, view = description.get("weights", PACKAGE), description.get("view", {})
     if isinstance(weights, str):
-        return BackboneRef(description["backbone"], weights)
+        return BackboneRef(description["backbone"], weights, **view)
     file = Path(weights["file"])
     if file.name != weights["file"]:
         raise ValueError(f"its weights are said to lie in {file}, which is not in its folder")
-    return BackboneRef(description["backbone"], pinned(str(folder / file), weights["sha256"]))
+    return BackboneRef(description["backbone"], pinned(str(folder / file), weights["sha256"]), **view)
 
 
 def _arrays(file: Path, classes: int) -> dict[str, Any]:

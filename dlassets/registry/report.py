@@ -124,29 +124,22 @@ def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, found: Sequence[
 
 def _log_saliency(mlflow: Any, judged: Judged, worst: Sequence[int], photos: Mapping[str, bytes]) -> None:
     """Log where the model looked in a few photos: its surest mistakes, and some that it got right."""
-    from dlassets.images.decode import SHORTER_SIDE, decode_rgb, resize_center_crop
-    from dlassets.learning.backbones import network
-    from dlassets.learning.saliency import NoFeatureMapError, saliency
+    from dlassets.learning.saliency import NoFeatureMapError, explain
 
     right = np.flatnonzero(judged.after.right).tolist()
     rows = [row for row in [*worst[: _EXPLAINED // 2], *right] if judged.rows.paths[row] in photos][:_EXPLAINED]
     if not rows:
         return
-    files = [photos[judged.rows.paths[row]] for row in rows]
-    images = np.stack([resize_center_crop(decode_rgb(file, SHORTER_SIDE)) for file in files])
-    captions = [_caption(judged.after, row) for row in rows]
+    files = [(photos[judged.rows.paths[row]], _caption(judged.after, row)) for row in rows]
     try:
-        seen = saliency(network(judged.package.backbone), judged.package.head, images)
-    except (
-        NoFeatureMapError
-    ) as error:  # a network without a map of features has nothing to show, and is no worse for it
+        picture = explain(judged.package.backbone, judged.package.head, files)
+    except NoFeatureMapError as error:  # it has none to show, and is no worse for it
         mlflow.set_tag("dlassets.no_saliency", str(error))
         return
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "saliency.png").write_bytes(
-            pictures.saliency_sheet(list(zip(images, seen, captions, strict=True)))
-        )
-        mlflow.log_artifact(str(Path(folder) / "saliency.png"), EVALUATION)
+        file = Path(folder) / "saliency.png"
+        file.write_bytes(picture)
+        mlflow.log_artifact(str(file), EVALUATION)
 
 
 def _plain(each: Slice) -> dict[str, Any]:

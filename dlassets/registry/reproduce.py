@@ -127,7 +127,7 @@ def compare_runs(client: MlflowClient, original: Run, again: Run, rebuilt: bool 
         run_id=original.info.run_id,
         new_run_id=again.info.run_id,
         rebuilt=rebuilt,
-        figures=[*_metrics(original, again), *_weights(*packages)],
+        figures=[*_weights(*packages), *_metrics(original, again)],
         changed=[*_environments(client, original, again), *_installed(client, original, again)],
     )
 
@@ -144,7 +144,7 @@ def _weights(before: ModelPackage, after: ModelPackage) -> Iterator[Figure]:
     yield _figure("weights of the head", before.head.weight, after.head.weight)
     yield _figure("biases of the head", before.head.bias, after.head.bias)
     one, other = _backbone_tensors(before), _backbone_tensors(after)
-    if one or other:
+    if one.size or other.size:
         yield _figure("weights of the backbone", one, other)
 
 

@@ -73,5 +73,5 @@ def fail_soon() -> None:
 def quiet_mlflow() -> None:
     """Keep MLflow's hints and progress bars out of a run's output; its warnings and errors stay."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("mlflow.models.signature", "mlflow.pyfunc", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("models.signature", "pyfunc", "store.db.utils", "system_metrics", "tracking.fluent"):
+        logging.getLogger(f"mlflow.{name}").setLevel(logging.WARNING)
