@@ -7,6 +7,7 @@ from dlassets.engines.base import Commit
 from dlassets.lakehouse.tables import (
     DELETED_FILES,
     HUMAN_LABELS,
+    LABEL_ERRORS,
     LABEL_REQUESTS,
     LABELED_IMAGES,
     PREDICTIONS,
@@ -46,7 +47,9 @@ def human_labels(
 @dg.multi_asset(
     specs=[
         table_spec(
-            LABEL_REQUESTS, LABELING, reads=[RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, HUMAN_LABELS]
+            LABEL_REQUESTS,
+            LABELING,
+            reads=[RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, HUMAN_LABELS, LABEL_ERRORS],
         )
     ]
 )
@@ -60,7 +63,7 @@ def label_requests(
     from dlassets.lakehouse.labels import known_classes
 
     requests, answers = lake.pin(LABEL_REQUESTS.name, HUMAN_LABELS.name)
-    inputs = lake.pin(RAW_IMAGES.name, PREDICTIONS.name, LABELED_IMAGES.name, DELETED_FILES.name)
+    inputs = lake.pin(RAW_IMAGES.name, PREDICTIONS.name, LABELED_IMAGES.name, DELETED_FILES.name, LABEL_ERRORS.name)
     name, version = mlflow.champion()
     settings, labels = lake.settings.labeling, lake.settings.labels
     parameters = settings.model_dump() | labels.model_dump()
