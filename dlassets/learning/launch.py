@@ -294,22 +294,28 @@ class _SparkTasks:
         self._thread.join(PATIENCE)
 
     def explanation(self) -> str:
-        # Without the JVM's part, which tells of itself alone.
-        lines = [line for line in str(self._error).splitlines() if not line.startswith("\tat ")]
-        said = "\n".join(lines).strip()
-        if error := re.search(r"DlassetsError: (.*)", said):
-            raise DlassetsError(error[1])
-        if "No module named 'dlassets'" in said:
-            raise DlassetsError(
-                "Spark's workers have no package dlassets. Install it there, in the Python that PYSPARK_PYTHON names, "
-                "or set training.compute.processes to 1 to train in this process."
-            )
-        if "SPARK-24819" in said or "requires more slots" in said:
-            raise DlassetsError(
-                f"Spark has fewer slots than the {self._distributor.num_processes} that training.compute.processes "
-                "asks for, and they are needed at once. Lower it, or give Spark more cores."
-            )
-        return "\n".join(said.splitlines()[-LAST_LINES:])
+        return explained(str(self._error), self._distributor.num_processes)
+
+
+def explained(said: str, processes: int) -> str:
+    """Return the end of what Spark said, without the JVM's part of it, which tells of itself alone.
+
+    Raises DlassetsError where it tells of something that trying again does not mend.
+    """
+    lines = [line for line in said.strip().splitlines() if not line.startswith("\tat ")]
+    if error := re.search(r"^.*DlassetsError: (.*)$", said, re.MULTILINE):
+        raise DlassetsError(error[1])
+    if "No module named 'dlassets'" in said:
+        raise DlassetsError(
+            "Spark's workers have no package dlassets. Install it there, in the Python that PYSPARK_PYTHON names, or "
+            "set training.compute.processes to 1 to train in this process."
+        )
+    if "SPARK-24819" in said or "requires more slots" in said:
+        raise DlassetsError(
+            f"Spark has fewer slots than the {processes} that training.compute.processes asks for, and they are needed "
+            "at once. Lower it, or give Spark more cores."
+        )
+    return "\n".join(lines[-LAST_LINES:])
 
 
 def _is_local(session: SparkSession) -> bool:

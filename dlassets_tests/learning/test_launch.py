@@ -10,7 +10,7 @@ import pytest
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.learning.exchange import TrainingFailedError
 from dlassets.learning.job import Event
-from dlassets.learning.launch import Place, launch, place_of
+from dlassets.learning.launch import Place, explained, launch, place_of
 from dlassets.settings import ComputeSettings
 from dlassets_tests.learning import trainings
 from dlassets_tests.learning.trainings import HEARD, SECONDS, STEPS, is_running, job, pids, wait_until
@@ -144,3 +144,39 @@ def test_spark_s_tasks_train_where_there_are_several_processes_and_spark_is_the_
 
     assert place_of(ComputeSettings(processes=2), engine) == Place(2, session)
     assert place_of(ComputeSettings(), engine) == Place()
+
+
+# What Spark 4.2 says, cut short.
+FAILED = """Job aborted due to stage failure: Could not recover from a failed barrier ResultStage.
+{said}
+
+\tat org.apache.spark.api.python.BasePythonRunner$ReaderIterator.handlePythonException(PythonRunner.scala:776)
+\tat org.apache.spark.scheduler.Task.run(Task.scala:147)
+Driver stacktrace:"""
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (
+            "dlassets.errors.DlassetsError: no job.json in x. Put the lake where",
+            r"^no job\.json in x\. Put the lake where$",
+        ),
+        ("ModuleNotFoundError: No module named 'dlassets'", "Spark's workers have no package dlassets. Install it"),
+        ("[SPARK-24819]: Barrier execution mode does not allow", "fewer slots than the 3 .* Lower it"),
+    ],
+)
+def test_what_trying_again_does_not_mend_is_said_at_once(said, advice) -> None:
+    with pytest.raises(DlassetsError, match=advice):
+        explained(FAILED.format(said=said), processes=3)
+
+
+def test_what_spark_says_of_a_killed_process_is_told_without_the_jvm_s_stack() -> None:
+    killed = "exitcode  : -9 (pid: 18470)  (SIGKILL)"
+
+    assert explained(FAILED.format(said=killed), processes=2).splitlines() == [
+        "Job aborted due to stage failure: Could not recover from a failed barrier ResultStage.",
+        killed,
+        "",
+        "Driver stacktrace:",
+    ]
