@@ -1,0 +1,304 @@
+"""From photos in a Delta table to embeddings on disk: dlassets on both engines, a bare loop, and the peers.
+
+All but torch's run the same network in the same form, OpenVINO's. A job is run twice in one process, and the second
+time counts: nobody is charged for what is imported, started or compiled once. Ray and Daft start their workers for
+each job: theirs counts from its first finished batch to its last.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.ingest.usage import Meter
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    from dlassets.engines.base import Engine
+
+Figures = dict[str, float]
+
+NAME = "efficientnet_lite0"
+# Photos a step of the peers, as of our engines.
+STEP = 64
+
+
+def loop(lake: str, workers: int) -> Figures:
+    """The limit: threads that decode, resize and infer photos lying in memory, and keep nothing."""
+    import pyarrow.parquet as pq
+
+    contents = [content for file in _files(lake) for content in pq.read_table(file, columns=["content"])[0].to_pylist()]
+    embed = _embedder()
+
+    def job() -> int:
+        with ThreadPoolExecutor(workers) as threads:
+            parts = (contents[rank::workers] for rank in range(workers))
+            return sum(threads.map(lambda part: len(embed(part)), parts))
+
+    return _second(job)
+
+
+def local(lake: str, workers: int) -> Figures:
+    from dlassets.engines.local import LocalEngine
+
+    del workers  # it has those of the machine
+    return _derived(LocalEngine(), lake)
+
+
+def spark(lake: str, workers: int) -> Figures:
+    from dlassets.engines.spark import SparkEngine
+
+    session = _session(workers)
+    return _derived(SparkEngine(lambda: session), lake)
+
+
+def spark_openvino(lake: str, workers: int) -> Figures:
+    """The usual loop over Arrow batches, without an engine around it."""
+    session, out = _session(workers), _out(lake)
+
+    def embedded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        embed = _embedder()
+        for batch in batches:
+            features = list(embed(batch.column("content").to_pylist()))
+            yield pa.RecordBatch.from_pydict({"image_id": batch.column("image_id"), "features": features})
+
+    def job() -> int:
+        photos = session.read.parquet(*_files(lake)).select("image_id", "content")
+        rows = photos.mapInArrow(embedded, "image_id string, features array<float>")
+        rows.write.mode("overwrite").parquet(out)
+        return int(session.read.parquet(out).count())
+
+    return _second(job)
+
+
+def spark_torch(lake: str, workers: int) -> Figures:
+    """Torch as it comes, in a pandas function: fewer photos, since it is slow."""
+    session, out = _session(workers), _out(lake)
+
+    def embedded(parts: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        import pandas as pd
+
+        embed = _with_torch()
+        for part in parts:
+            yield pd.DataFrame({"image_id": part["image_id"], "features": list(embed(list(part["content"])))})
+
+    def job() -> int:
+        photos = session.read.parquet(*_few(lake, workers))
+        rows = photos.mapInPandas(embedded, "image_id string, features array<float>")
+        rows.write.mode("overwrite").parquet(out)
+        return int(session.read.parquet(out).count())
+
+    return _second(job)
+
+
+def ray(lake: str, workers: int) -> Figures:
+    import ray
+
+    # Reading and writing are tasks as well, and wait for a core that the workers leave free.
+    ray.init(address="local", num_cpus=2 * workers, include_dashboard=False, log_to_driver=False)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    out = _out(lake)
+
+    def job() -> int:
+        shutil.rmtree(out, ignore_errors=True)
+        blocks = 8 * workers  # left to itself it makes one of a file, which one worker would be given
+        photos = ray.data.read_parquet(_files(lake), columns=["image_id", "content"], override_num_blocks=blocks)
+        rows = photos.map_batches(_Worker, batch_size=STEP, batch_format="pyarrow", concurrency=workers, num_cpus=1)
+        rows.write_parquet(out)
+        return 0
+
+    return _between_batches(job, out)
+
+
+class _Worker:
+    """What Ray makes an actor of."""
+
+    def __init__(self) -> None:
+        self._embed = _embedder()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        import pyarrow as pa
+
+        features = list(self._embed(batch["content"].to_pylist()))
+        done = [time.time()] * batch.num_rows
+        return pa.table({"image_id": batch["image_id"], "features": features, "done": done})
+
+
+def daft(lake: str, workers: int) -> Figures:
+    import daft
+
+    out = _out(lake)
+    dtype = daft.DataType.struct(
+        {"features": daft.DataType.list(daft.DataType.float32()), "done": daft.DataType.float64()}
+    )
+
+    @daft.udf(return_dtype=dtype, concurrency=workers, batch_size=STEP, num_cpus=1, use_process=True)
+    class Embed:
+        def __init__(self) -> None:
+            self._embed = _embedder()
+
+        def __call__(self, contents: Any) -> list[Any]:
+            features = self._embed(contents.to_pylist())
+            done = time.time()
+            return [{"features": row, "done": done} for row in features]
+
+    def job() -> int:
+        shutil.rmtree(out, ignore_errors=True)
+        photos = daft.read_parquet(_files(lake)).select("image_id", "content")
+        rows = photos.with_column("made", Embed(photos["content"])).exclude("content")
+        rows.select("image_id", rows["made"]["features"], rows["made"]["done"]).write_parquet(out)
+        return 0
+
+    return _between_batches(job, out)
+
+
+def written(images: str, lake: str, photos: int) -> int:
+    """Take so many photos into raw_images, copies of the given ones, and return how many there are."""
+    from benchmarks.ingest.data import originals
+    from benchmarks.ingest.data import written as copied
+    from dlassets.engines.local import LocalEngine
+    from dlassets.lakehouse.ingest import ingest
+    from dlassets.lakehouse.lake import Lake
+    from dlassets.lakehouse.snapshots import pin, row_count
+    from dlassets.settings import LandingZone, Settings
+
+    copied(originals(Path(images)), photos, Path(lake, "landing", "labeled"))
+    settings = Settings(root=lake, landing={"labeled": LandingZone(uri="labeled", labelled=True)})
+    ingest(LocalEngine(), Lake.at(lake), settings, {})
+    _embedder()  # converts the network, once a machine
+    return row_count(pin(Lake.at(lake), "raw_images"))
+
+
+def _derived(engine: Engine, root: str) -> Figures:
+    """Materialize image_features as its asset does, anew each time."""
+    from dlassets.lakehouse.derived import derive
+    from dlassets.lakehouse.lake import Lake
+    from dlassets.lakehouse.snapshots import pin
+    from dlassets.lakehouse.tables import IMAGE_FEATURES
+    from dlassets.learning.backbones import BackboneRef
+    from dlassets.learning.embedding import embed_images
+
+    lake = Lake.at(root)
+    kernel = functools.partial(embed_images, backbone=BackboneRef(NAME))
+
+    def job() -> int:
+        shutil.rmtree(lake.table(IMAGE_FEATURES.name), ignore_errors=True)
+        return derive(engine, lake, pin(lake, "raw_images"), IMAGE_FEATURES, kernel, {}).inserted
+
+    return _second(job)
+
+
+def _embedder() -> Callable[[list[bytes]], np.ndarray]:
+    """Return the loop that everyone writes: simplejpeg, torch's resize, OpenVINO."""
+    import numpy as np
+    import simplejpeg
+    import torch
+    from torch.nn.functional import interpolate
+
+    from dlassets.learning.backbones import BackboneRef
+    from dlassets.learning.embedding import BATCH, load_backbone
+
+    torch.set_num_threads(1)
+    backbone = load_backbone(BackboneRef(NAME), "openvino")
+
+    def decoded(content: bytes) -> np.ndarray:
+        pixels = simplejpeg.decode_jpeg(content)
+        height, width = pixels.shape[:2]
+        side = round(min(height, width) * 224 / 256)
+        top, left = (height - side) // 2, (width - side) // 2
+        middle = torch.from_numpy(pixels[top : top + side, left : left + side]).permute(2, 0, 1)[None]
+        resized = interpolate(middle, size=(224, 224), mode="bicubic", antialias=True)
+        shown: np.ndarray = resized[0].permute(1, 2, 0).numpy()
+        return shown
+
+    def embed(contents: list[bytes]) -> np.ndarray:
+        steps = (contents[start : start + BATCH] for start in range(0, len(contents), BATCH))
+        return np.concatenate([backbone.embed(np.stack([decoded(content) for content in step])) for step in steps])
+
+    return embed
+
+
+def _with_torch() -> Callable[[list[bytes]], np.ndarray]:
+    """Return what the guides show: Pillow, torchvision's transforms, the network in eager mode."""
+    import io
+
+    import torch
+    from PIL import Image
+    from torchvision import transforms
+
+    from dlassets.learning.backbones import BackboneRef, network
+
+    torch.set_num_threads(1)
+    made = network(BackboneRef(NAME))
+    resize = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])
+
+    def embed(contents: list[bytes]) -> np.ndarray:
+        photos = [resize(Image.open(io.BytesIO(content)).convert("RGB")).permute(1, 2, 0) for content in contents]
+        with torch.inference_mode():
+            features: np.ndarray = made(torch.stack(photos)).numpy()
+        return features
+
+    return embed
+
+
+def _session(workers: int) -> Any:
+    from dlassets.engines.spark_session import spark_session
+    from dlassets.settings import SparkSettings
+
+    return spark_session(SparkSettings(master=f"local[{workers}]"))
+
+
+def _files(lake: str) -> list[str]:
+    from deltalake import DeltaTable
+
+    return DeltaTable(f"{lake}/tables/raw_images").file_uris()
+
+
+def _few(lake: str, workers: int, photos: int = 2 * STEP) -> list[str]:
+    """Write so many of the photos to a file a worker, and return the files."""
+    import pyarrow.dataset as pads
+    import pyarrow.parquet as pq
+
+    found = pads.dataset(_files(lake)).head(photos * workers, columns=["image_id", "content"])
+    files = [f"{lake}/few-{rank}.parquet" for rank in range(workers)]
+    for rank, file in enumerate(files):
+        pq.write_table(found.slice(rank * photos, photos), file)
+    return files
+
+
+def _out(lake: str) -> str:
+    return f"{lake}/embedded"
+
+
+def _second(job: Callable[[], int]) -> Figures:
+    """Run a job twice, and return what the second took, and how long the first."""
+    first = Meter()
+    job()
+    first_s, meter = first.read().wall_s, Meter()
+    images = job()
+    return {"images": images, "first_s": first_s, **asdict(meter.read())}
+
+
+def _between_batches(job: Callable[[], int], out: str) -> Figures:
+    """As `_second`, of a job that notes when each row was `done`: from the first batch to the last.
+
+    The workers are no children of this process that it could ask what they took of the processors.
+    """
+    import pyarrow.dataset as pads
+
+    figures = _second(job)
+    done = sorted(pads.dataset(out, format="parquet").to_table(["done"])["done"].to_pylist())
+    later = sum(at > done[0] for at in done)
+    return {"images": later, "first_s": figures["first_s"], "wall_s": done[-1] - done[0]}
