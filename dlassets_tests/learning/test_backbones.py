@@ -153,3 +153,16 @@ def test_a_name_that_cannot_be_is_said_with_what_is_near(name, hint):
 def test_an_unknown_library_is_said_before_anything_is_embedded():
     with pytest.raises(DlassetsError, match=r"Unknown backbone 'resnet9000'.*efficientnet_lite0"):
         feature_version(BackboneRef("resnet9000", "none"))
+
+
+def test_a_network_whose_features_are_square_roots_can_be_trained_though_some_are_nothing():
+    ref = BackboneRef("torchvision/squeezenet1_1", "none", side=64, root=True)
+    made, plain = network(ref), network(BackboneRef(ref.name, "none", side=64))
+    photos = pixels()[:, :64, :64]
+
+    features = made(photos)
+    features.sum().backward()
+
+    assert (features == 0).any()
+    assert np.allclose(features.detach() ** 2, plain(photos).detach(), atol=1e-6)
+    assert all(value.grad.isfinite().all() for value in made.parameters() if value.grad is not None)
