@@ -84,13 +84,14 @@ class Decoder:
 
         def alone(_: int) -> None:
             torch.set_num_threads(1)
+            torch.get_num_threads()  # a thread takes the number over when it first asks
             barrier.wait()  # so each thread takes one of these
 
         before = torch.get_num_threads()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
         try:
             list(pool.map(alone, range(self._workers)))
-            torch.set_num_threads(before)  # what was set is each thread's own, and the default of those to come
+            torch.set_num_threads(before)  # those threads keep theirs; it is the default of threads to come
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)

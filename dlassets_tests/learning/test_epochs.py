@@ -51,6 +51,12 @@ def test_a_seed_repeats_and_epochs_and_seeds_differ():
     assert all(tuple(numbers(4, seed=seed, epoch=epoch)) == order for (seed, epoch), order in orders.items())
 
 
+def test_row_groups_are_read_in_another_order_in_each_epoch():
+    orders = {tuple(window.groups for window in windows(1, epoch=epoch)[0]) for epoch in range(3)}
+
+    assert len(orders) == 3
+
+
 def test_unshuffled_rows_come_in_the_order_of_the_files():
     assert numbers(3, shuffle=False).tolist() == list(range(sum(SIZES)))
 

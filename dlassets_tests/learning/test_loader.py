@@ -15,8 +15,6 @@ from dlassets.images.decode import decode_rgb, resize_center_crop
 from dlassets.learning.loader import Cache, Transform, decode_to_tensor, torch_loader
 from dlassets_tests.learning.test_petastorm import log_of
 
-torch = pytest.importorskip("torch")
-
 ROWS = 71
 COLUMNS = ["path", "label", "features", "content"]
 
@@ -85,6 +83,8 @@ def paths(loader):
 
 
 def by_path(batches, column):
+    import torch
+
     return {
         path: value.tolist() if isinstance(value, torch.Tensor) else value
         for batch in batches
@@ -97,6 +97,8 @@ def middle(content):
 
 
 def test_every_row_comes_once_with_its_own_values_and_pixels(table, rows):
+    import torch
+
     batches = list(load(table, COLUMNS))
 
     assert [len(batch["path"]) for batch in batches] == [8] * 8 + [7]
@@ -112,6 +114,8 @@ def test_every_row_comes_once_with_its_own_values_and_pixels(table, rows):
 
 
 def test_floats_are_the_pixels_between_0_and_1(table):
+    import torch
+
     pixels, floats = (
         next(iter(load(table, ["content"], decode_to_tensor(96, as_float=as_float))))["content"]
         for as_float in (False, True)
@@ -191,6 +195,8 @@ class Counting:
 
 
 def test_a_loader_goes_on_from_a_step_without_decoding_what_was_given(table):
+    import torch
+
     batches = [batch["content"] for batch in load(table, ["content"], Counting().transform)]
     loader = load(table, ["content"])
     given = iter(loader)
@@ -238,11 +244,21 @@ def test_what_a_transform_draws_depends_on_seed_epoch_and_row_alone(table):
 
 
 def test_any_function_of_bytes_and_a_generator_is_a_transform(table):
+    import torch
+
     loader = load(table, ["path", "content"], lambda content, random: torch.tensor([len(content), random.random()]))
 
     first, second = (by_path(loader, "content") for _ in range(2))
 
     assert all(first[path][0] == second[path][0] and first[path][1] != second[path][1] for path in first)
+
+
+def test_a_photo_is_decoded_by_one_thread(table):
+    import torch
+
+    loader = load(table, ["content"], lambda *_: torch.tensor(torch.get_num_threads()), workers=2)
+
+    assert {threads for batch in loader for threads in batch["content"].tolist()} == {1}
 
 
 def test_balanced_labels_come_equally_often(table):
@@ -317,6 +333,8 @@ def test_what_cannot_be_asked_for_is_refused_at_once(table, options, message):
 
 
 def test_photos_of_two_shapes_in_a_batch_are_refused(table):
+    import torch
+
     loader = load(table, ["content"], lambda content, _: torch.zeros(len(content)))
     with pytest.raises(DlassetsError, match=r"the transform gives \(\d+,\) here and gave .*resize to one shape"):
         list(loader)
@@ -339,6 +357,8 @@ def test_a_table_whose_files_do_not_say_its_rows_is_refused(tmp_path):
 
 
 def test_a_loop_that_is_left_leaves_no_thread_and_torch_as_it_was(table):
+    import torch
+
     threads, computing = set(threading.enumerate()), torch.get_num_threads()
     for _ in load(table, ["content"]):
         break
@@ -364,8 +384,11 @@ def test_other_formats_than_jpeg_are_decoded(tmp_path):
     assert batch["content"].flatten(2).unique(dim=2).flatten().tolist() == [200, 30, 60]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_tensors_are_pinned_where_there_is_a_gpu(table):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
     batch = next(iter(load(table, ["label", "content"])))
 
     assert all(tensor.is_pinned() for tensor in batch.values())
