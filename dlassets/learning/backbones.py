@@ -314,8 +314,7 @@ def _from_pixels(ref: BackboneRef, inner: torch.nn.Module) -> Any:
             features = torch.flatten(self.network(pixels), 1)
             if ref.flips:
                 features = (features + torch.flatten(self.network(pixels.flip(3)), 1)) / 2
-            # A little more than nothing: at 0, where many features are, a root's gradient is no number.
-            return features.sign() * (features.abs() + 1e-12).sqrt() if ref.root else features
+            return features.sign() * features.abs().sqrt() if ref.root else features
 
     made = FromPixels().eval()
     with torch.no_grad():
