@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dlassets.images.decode import SHORTER_SIDE, SIDE, Pixels, decode_rgb, resize_center_crop
+from dlassets.images.decode import USUAL_VIEW, Pixels, View, decode_rgb, resize_center_crop_with_torch
 
 if TYPE_CHECKING:
     import torch
@@ -19,31 +19,33 @@ Augmentation = Literal["none", "light", "strong"]
 
 LEAST_AREA = 0.35
 RATIOS = (3 / 4, 4 / 3)
-# Decoded so large, even the smallest crop has the pixels that the network sees.
-CROPPED_FROM = math.ceil(SIDE / math.sqrt(LEAST_AREA))
 COLOUR = 0.3
 DEGREES = 15.0
 ERASED = (0.02, 0.2)
 GREY = 127
 
 
-def load(data: bytes) -> torch.Tensor:
-    """Return (224, 224, 3) uint8 RGB as scoring sees a photo. Raises ImageError for bytes that do not decode."""
+def load(data: bytes, view: View = USUAL_VIEW) -> torch.Tensor:
+    """Return (side, side, 3) uint8 RGB as scoring sees a photo. Raises ImageError for bytes that do not decode."""
     import torch
 
-    return torch.from_numpy(np.array(resize_center_crop(decode_rgb(data, SHORTER_SIDE))))
+    return torch.from_numpy(resize_center_crop_with_torch(decode_rgb(data, view.at_least), view))
 
 
-def load_augmented(data: bytes, random: np.random.Generator, kind: Augmentation) -> torch.Tensor:
-    """Return (224, 224, 3) uint8 RGB, changed as `kind` says by what `random` gives.
+def load_augmented(
+    data: bytes, random: np.random.Generator, kind: Augmentation, view: View = USUAL_VIEW
+) -> torch.Tensor:
+    """Return (side, side, 3) uint8 RGB, changed as `kind` says by what `random` gives.
 
     none: as `load`. light: a crop of at least 35% of the area, and a flip (Szegedy et al., 2015). strong: brightness,
     contrast, saturation, a turn of up to 15 degrees and a patch of grey as well (Zhong et al., 2017). Raises ImageError
     for bytes that do not decode.
     """
     if kind == "none":
-        return load(data)
-    pixels = _cropped_and_flipped(decode_rgb(data, CROPPED_FROM), random)
+        return load(data, view)
+    # Decoded so large, even the smallest crop has the pixels that the network is shown.
+    at_least = math.ceil(view.side / math.sqrt(LEAST_AREA))
+    pixels = _cropped_and_flipped(decode_rgb(data, at_least), view.side, random)
     if kind == "strong":
         pixels = _erased(_turned(_recoloured(pixels, random), random), random)
     return pixels.permute(1, 2, 0).contiguous()
@@ -67,7 +69,7 @@ def _ratio(random: np.random.Generator) -> float:
     return math.exp(random.uniform(low, high))
 
 
-def _cropped_and_flipped(pixels: Pixels, random: np.random.Generator) -> torch.Tensor:
+def _cropped_and_flipped(pixels: Pixels, side: int, random: np.random.Generator) -> torch.Tensor:
     import torch
 
     height, width = pixels.shape[:2]
@@ -75,7 +77,7 @@ def _cropped_and_flipped(pixels: Pixels, random: np.random.Generator) -> torch.T
     crop = np.require(pixels[top : top + tall, left : left + wide], requirements=["C", "W"])
     # torch's uint8 resize is several times faster than Pillow's, on channels that lie together.
     resized = torch.nn.functional.interpolate(
-        torch.from_numpy(crop).permute(2, 0, 1)[None], size=(SIDE, SIDE), mode="bilinear", antialias=True
+        torch.from_numpy(crop).permute(2, 0, 1)[None], size=(side, side), mode="bilinear", antialias=True
     )[0]
     return resized.flip(2) if random.random() < 0.5 else resized  # noqa: PLR2004 - one in two
 
@@ -100,10 +102,10 @@ def _turned(pixels: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
 def _erased(pixels: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
     if random.random() < 0.5:  # noqa: PLR2004 - one in two
         return pixels
-    side = math.sqrt(random.uniform(*ERASED)) * SIDE
-    ratio = math.sqrt(_ratio(random))
-    tall, wide = round(side / ratio), round(side * ratio)
-    top, left = random.integers(SIDE - tall + 1), random.integers(SIDE - wide + 1)
+    side = pixels.shape[1]
+    erased, ratio = math.sqrt(random.uniform(*ERASED)) * side, math.sqrt(_ratio(random))
+    tall, wide = round(erased / ratio), round(erased * ratio)
+    top, left = random.integers(side - tall + 1), random.integers(side - wide + 1)
     pixels = pixels.clone()
     pixels[:, top : top + tall, left : left + wide] = GREY
     return pixels

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.storage import advice, filesystem_of, is_object_storage
@@ -47,7 +47,7 @@ def fingerprint(job: Job) -> str:
     """Return what tells a training from one whose checkpoints it must not use: its rows, backbone and settings."""
     said = {
         "training_set": [job.training_set.uri, job.training_set.version],
-        "backbone": [job.backbone.name, job.backbone.weights],
+        "backbone": asdict(job.backbone),
         "settings": job.settings.model_dump(mode="json", exclude=NO_PART_OF_THE_RESULT),  # type: ignore[arg-type]
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]

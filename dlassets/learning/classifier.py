@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +39,7 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 def embedded(network: Any, pixels: torch.Tensor, *, bfloat16: bool = False) -> torch.Tensor:
-    """Return (N, dimensions) float32 of (N, 224, 224, 3) uint8, the network perhaps computed in bfloat16."""
+    """Return (N, dimensions) float32 of (N, side, side, 3) uint8, the network perhaps computed in bfloat16."""
     import torch
 
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bfloat16):
@@ -76,7 +78,7 @@ class Classifier:
         return Head(self._labels, self._names, weight, bias, mean, scale)
 
     def logits(self, pixels: torch.Tensor, *, bfloat16: bool = False) -> torch.Tensor:
-        """Return (N, classes) float32 of (N, 224, 224, 3) uint8."""
+        """Return (N, classes) float32 of (N, side, side, 3) uint8."""
         features = embedded(self.network, pixels.to(self.device, non_blocking=True), bfloat16=bfloat16)
         found: torch.Tensor = self.linear((features - self._mean) / self._scale)
         return found
@@ -142,6 +144,8 @@ def new_classifier(job: Job, classes: Classes, group: Group) -> Classifier:
         made.requires_grad_(False)
         for part in _last_blocks(made, job):
             part.requires_grad_(True)
+    if group.device == "cpu":
+        _learn_depthwise_in_float32(made)
     return Classifier(made, _plain_head(made.dimensions, classes), group.device, pretrained=pretrained)
 
 
@@ -153,6 +157,26 @@ def _last_blocks(network: Any, job: Job) -> list[torch.nn.Module]:
             "training.trainable to all."
         )
     return parts[-wanted:]
+
+
+def _learn_depthwise_in_float32(network: Any) -> None:
+    """Have the convolutions of single channels that are to learn computed in float32, in bfloat16's midst too.
+
+    On a CPU their gradient takes two to three times as long in bfloat16 (torch 2.12, with AVX-512): a step on all of
+    EfficientNet-Lite0 is a quarter shorter so.
+    """
+    import torch
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.groups > 1 and module.weight.requires_grad:
+            module.forward = functools.partial(_in_float32, module.forward)  # type: ignore[method-assign]
+
+
+def _in_float32(forward: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    with torch.autocast(inputs.device.type, enabled=False):
+        return forward(inputs.float()).to(inputs.dtype)
 
 
 def _plain_head(dimensions: int, classes: Classes) -> Head:

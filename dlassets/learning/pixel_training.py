@@ -13,6 +13,8 @@ for its part of a sum; and what is divided by is the weight of the whole batch, 
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 import os
 import time
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from dlassets.learning.rows import Rows
     from dlassets.settings import PixelSettings
 
+_log = logging.getLogger(__name__)
+
 _NOW, _BEST, _OPTIMIZER = "now.", "best.", "optimizer."
 _SHORT_OF_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
 
@@ -59,7 +63,12 @@ def fit_pixels(job: Job, group: Group, report: Report) -> Trained:
     batch.
     """
     with _reproducible(group.device):
-        return _Training(job, group, report).run()
+        try:
+            return _Training(job, group, report).run()
+        except (RuntimeError, MemoryError) as error:
+            if _is_short_of_memory(error):
+                raise DlassetsError(_too_little_memory("training", job, group)) from error
+            raise
 
 
 def learning_rate(step: int, steps: int, settings: PixelSettings) -> float:
@@ -180,10 +189,12 @@ class _Training:
             self._job.training_set,
             split,
             self._classifier.network,
+            view=self._job.backbone.view,
             device=self._group.device,
             bfloat16=self._bfloat16,
             group=self._group,
             workers=self._settings.workers,
+            progress=functools.partial(_log.info, "%d of %d photos embedded"),
         )
 
     # ---- steps
@@ -266,10 +277,7 @@ class _Training:
 
         size = self._settings.batch_size
         if self._progress.parts > 1:
-            raise DlassetsError(
-                f"There is too little memory for half a batch of {size} photos in {self._group.size} processes. Set "
-                "training.pixels.batch_size to less, train fewer blocks (training.last_n), or use a larger machine."
-            )
+            raise DlassetsError(_too_little_memory(f"half a batch of {size} photos", self._job, self._group))
         self._progress.parts = 2
         self._progress.remarks.append(
             f"There was too little memory for a batch of {size} photos: each is computed in two halves, with the same "
@@ -349,6 +357,14 @@ def _optimizer(classifier: Classifier, settings: PixelSettings) -> torch.optim.A
 def _all_compute_bfloat16(settings: PixelSettings, group: Group) -> bool:
     """Return whether bfloat16 is wanted and every process has it: they compute alike."""
     return settings.mixed_precision and all(group.gather(multiplies_bfloat16(group.device)))
+
+
+def _too_little_memory(what: str, job: Job, group: Group) -> str:
+    on = f"in {group.size} processes" if group.size > 1 else f"on {group.device}"
+    return (
+        f"There is too little memory for {what} {on}. Set training.pixels.batch_size ({job.settings.pixels.batch_size})"
+        " to less, train fewer blocks (training.last_n), or use a larger machine."
+    )
 
 
 def _parts(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:

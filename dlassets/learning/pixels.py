@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlassets.errors import DlassetsError
+from dlassets.images.decode import USUAL_VIEW, View
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.lakehouse.training_set import PIXELS
 from dlassets.learning.augment import load, load_augmented
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 ALONE = Group()
 EVALUATED_AT_ONCE = 32
+SECONDS_BETWEEN = 5.0  # what is told of progress
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Photos:
             job.training_set.version,
             TRAIN,
             ["content", "label"],
-            functools.partial(load_augmented, kind=settings.augmentation),
+            functools.partial(load_augmented, kind=settings.augmentation, view=job.backbone.view),
             batch_size=settings.batch_size,
             shard=(group.rank, group.size),
             seed=job.settings.seed,
@@ -95,7 +99,7 @@ class Photos:
         self.steps = len(self._loader)
 
     def batches(self, epoch: int, step: int) -> Iterator[Batch]:
-        """Yield this process's parts of an epoch's batches, from `step` on: (N, 224, 224, 3) pixels, (N,) classes."""
+        """Yield this process's parts of an epoch's batches, from `step` on: (N, side, side, 3) pixels, (N,) classes."""
         self._loader.load_state_dict({"epoch": epoch, "step": step})
         for batch in self._loader:
             tensors: dict[str, Any] = batch
@@ -107,15 +111,18 @@ def features_of(
     split: str,
     network: Any,
     *,
+    view: View = USUAL_VIEW,
     device: str = "cpu",
     bfloat16: bool = False,
     group: Group = ALONE,
     workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Rows:
     """Return all rows of a split with the features that `network` (see `backbones.network`) gives of their photos.
 
-    Photos are seen as scoring sees them. The network is left on the device, in evaluation mode. Each process of a group
-    embeds its part, and all are given the whole. Raises DlassetsError, naming it, for a photo that does not decode.
+    Photos are seen as scoring sees them, in the backbone's `view`. The network is left on the device, in evaluation
+    mode. Each process of a group embeds its part, and all are given the whole; `progress` is told, every few seconds,
+    how many of how many its own part has. Raises DlassetsError, naming it, for a photo that does not decode.
     """
     import torch
 
@@ -123,15 +130,20 @@ def features_of(
     places = {image_id: place for place, image_id in enumerate(rows.image_ids)}
     features = torch.zeros(len(rows), network.dimensions, device=device)
     network = network.to(device=device, memory_format=torch.channels_last).eval()
+    done, told = 0, time.monotonic()
     with torch.no_grad():
-        for batch in _in_order(training_set, split, len(rows), group, workers):
+        for batch in _in_order(training_set, split, len(rows), view, group, workers):
             found = embedded(network, batch["content"].to(device), bfloat16=bfloat16)
             features[[places[image_id] for image_id in batch["image_id"]]] = found
+            done += len(found)
+            if progress is not None and time.monotonic() - told > SECONDS_BETWEEN:
+                told = time.monotonic()
+                progress(done, math.ceil(len(rows) / group.size))
     return replace(rows, features=group.sum(features).cpu().numpy())
 
 
 def _in_order(
-    training_set: Snapshot, split: str, count: int, group: Group, workers: int | None
+    training_set: Snapshot, split: str, count: int, view: View, group: Group, workers: int | None
 ) -> Iterable[dict[str, Any]]:
     """Return this process's part of a split's photos, as scoring sees them: all are rank 0's where they are few."""
     shard = (group.rank, group.size) if count >= group.size else (0, 1)
@@ -142,7 +154,7 @@ def _in_order(
         training_set.version,
         split,
         ["content", "image_id"],
-        lambda content, _: load(content),
+        lambda content, _: load(content, view),
         batch_size=EVALUATED_AT_ONCE * shard[1],
         shard=shard,
         workers=workers,

@@ -140,9 +140,10 @@ def test_they_lie_in_object_storage_as_well(s3, monkeypatch) -> None:
         a_job(trainable="all"),
         Job(Snapshot("training_set", "lake/tables/training_set", 4), a_job().backbone, a_job().settings),
         Job(a_job().training_set, BackboneRef("efficientnet_lite0", "none"), a_job().settings),
+        Job(a_job().training_set, BackboneRef("efficientnet_lite0", side=260), a_job().settings),
     ],
 )
-def test_other_rows_settings_or_weights_are_another_training(other) -> None:
+def test_other_rows_settings_or_backbones_are_another_training(other) -> None:
     assert fingerprint(other) != fingerprint(a_job())
 
 
