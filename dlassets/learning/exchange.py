@@ -7,6 +7,7 @@ is there whole or not at all.
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import threading
 import traceback
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Events of so many seconds go into one file: a step may take a thousandth of one.
 TOGETHER = 0.2
+
+_log = logging.getLogger(__name__)
 
 _JOB, _FAILURE, _EVENTS, _STARTS, _RESULT = "job.json", "failure.json", "events", "starts", "trained"
 
@@ -120,18 +123,15 @@ class Exchange:
     def telling(self) -> Iterator[Report]:
         """Give what takes rank 0's events. They are written by a thread: the training does not wait for storage."""
         told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        failures: list[OSError] = []
-        writer = threading.Thread(target=self._write_events, args=(told, failures), daemon=True)
+        writer = threading.Thread(target=self._write_events, args=(told,), daemon=True)
         writer.start()
         try:
             yield told.put
         finally:
             told.put(None)
             writer.join()
-        if failures:
-            raise failures[0]
 
-    def _write_events(self, told: queue.SimpleQueue[Event | None], failures: list[OSError]) -> None:
+    def _write_events(self, told: queue.SimpleQueue[Event | None]) -> None:
         number = len(self._names(_EVENTS))
         done = threading.Event()  # set by none but to wait on
         while (event := told.get()) is not None:
@@ -144,10 +144,10 @@ class Exchange:
                 events.append(another)
             try:
                 self._put(_events(number), "".join(f"{json.dumps(asdict(event))}\n" for event in events))
-            except OSError as error:
-                failures.append(error)
-                return
-            number += 1
+            except OSError as error:  # of progress alone: what is learned does not hang on it
+                _log.warning("Events of the training could not be written to %s: %s", self.folder, error)
+            else:
+                number += 1
 
     # ---- files
 

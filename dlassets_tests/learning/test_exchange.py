@@ -52,6 +52,21 @@ def test_events_of_a_process_that_was_started_again_follow_the_first_one_s(tmp_p
     assert list(exchange.events()) == EVENTS
 
 
+def test_events_that_cannot_be_written_are_left_out_and_end_no_training(tmp_path, caplog) -> None:
+    exchange = Exchange(str(tmp_path))
+    exchange.open(job(tmp_path))
+    (tmp_path / "events").rename(tmp_path / "gone")
+
+    with exchange.telling() as tell:
+        tell(EVENTS[0])
+    (tmp_path / "gone").rename(tmp_path / "events")
+    with exchange.telling() as tell:
+        tell(EVENTS[1])
+
+    assert list(exchange.events()) == [EVENTS[1]]
+    assert "could not be written" in caplog.text
+
+
 def test_a_process_that_does_not_see_the_folder_says_what_to_do(tmp_path) -> None:
     with pytest.raises(DlassetsError, match=r"finds no job\.json in .*elsewhere.*DLASSETS_ROOT"):
         Exchange(str(tmp_path / "elsewhere")).job()
