@@ -103,7 +103,9 @@ def published(name: str, weights: str, lake: Lake, tracking_uri: str | None = No
     if meant not in {None, sha256}:
         raise DlassetsError(_damaged(location, str(meant), sha256, "its checksum"))
     copy = f"{lake.backbones}/{sha256}{Path(_file_of(name, location)).suffix}"
-    write_once(copy, data)
+    filesystem, path = filesystem_of(copy)
+    if not filesystem.get_file_info(path).is_file:  # one that is there has these bytes: its name says so
+        write_once(copy, data)
     return pinned(copy, sha256)
 
 
