@@ -20,11 +20,16 @@ GRAPH = {
     "deleted_files": ("ingest", set()),
     "labeled_images": ("ingest", {"raw_images", "deleted_files", "human_labels"}),
     "image_features": ("training", {"raw_images"}),
-    "training_set": ("training", {"labeled_images", "image_features"}),
-    "trained_model": ("training", {"training_set"}),
+    "training_set": ("training", {"labeled_images", "image_features", "raw_images"}),
+    "label_errors": ("training", {"labeled_images", "image_features"}),
+    "tuned_hyperparameters": ("training", {"training_set"}),
+    "trained_model": ("training", {"training_set", "tuned_hyperparameters"}),
     "registered_version": ("training", {"trained_model"}),
     "predictions": ("scoring", {"raw_images", "labeled_images", "image_features", "registered_version"}),
-    "label_requests": ("labeling", {"raw_images", "deleted_files", "predictions", "labeled_images", "human_labels"}),
+    "label_requests": (
+        "labeling",
+        {"raw_images", "deleted_files", "predictions", "labeled_images", "human_labels", "label_errors"},
+    ),
     "human_labels": ("labeling", set()),
 }
 
