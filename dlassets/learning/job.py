@@ -65,7 +65,7 @@ class Event:
 class Trained:
     """`history` has each epoch's metrics, `best_epoch` (from 0) is the one whose weights were kept.
 
-    `weights` are the backbone's tensors where it was trained too, by their names in the network that
+    `weights` are the backbone's tensors where it was trained too, by their names in the `network` of what
     `backbones.network` gives; `remarks` is what a person should know of how it went.
     """
 

@@ -223,8 +223,8 @@ def evaluated(job: Job, trained: Trained) -> Evaluation:
     if job.settings.trainable == "head":
         return evaluate(trained.head, read_split(job.training_set, TEST))
     whole = network(job.backbone)
-    whole.load_state_dict(trained.weights or {}, strict=False)
-    return evaluate(trained.head, features_of(job.training_set, TEST, whole))
+    whole.network.load_state_dict(trained.weights or {})
+    return evaluate(trained.head, features_of(job.training_set, TEST, whole, view=job.backbone.view))
 
 
 def _has_table(lake: Lake, name: str) -> bool:

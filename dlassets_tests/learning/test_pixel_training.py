@@ -19,9 +19,11 @@ from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning import classifier
 from dlassets.learning.augment import load
 from dlassets.learning.backbones import BackboneRef, blocks, network
+from dlassets.learning.evaluation import evaluate
 from dlassets.learning.group import Group
 from dlassets.learning.head_training import train_head
 from dlassets.learning.job import Event, Job, Trained
+from dlassets.learning.labelled_photos import evaluated
 from dlassets.learning.launch import Place, launch
 from dlassets.learning.pixel_training import fit_pixels, learning_rate
 from dlassets.learning.pixels import Classes, features_of
@@ -384,6 +386,15 @@ def test_features_are_those_of_each_photo_as_scoring_sees_it(job, photos) -> Non
         with torch.no_grad():
             alone = net(load((photos / path).read_bytes())[None])[0]
         assert features == pytest.approx(alone.numpy(), abs=1e-4)
+
+
+def test_it_is_evaluated_with_the_weights_that_were_learned(job, whole) -> None:
+    rows = rows_of(job, whole, TEST)
+    before = features_of(job.training_set, TEST, network(job.backbone))
+
+    assert whole.best_epoch > 0
+    assert evaluated(job, whole).log_loss == pytest.approx(evaluate(whole.head, rows).log_loss)
+    assert evaluated(job, whole).log_loss != pytest.approx(evaluate(whole.head, before).log_loss)
 
 
 # ---- what is refused
