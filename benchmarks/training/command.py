@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.machine import Machine
 from benchmarks.report import Report
-from benchmarks.training import embedding, loader, scaling
+from benchmarks.training import accuracy, embedding, loader, retrain, scaling
 from benchmarks.training.bench import Bench
 
 # What a part measures is a dataclass of its figures with `tables()`, as benchmarks.report shows it.
@@ -23,6 +23,8 @@ PARTS: dict[str, Callable[[Bench], Any]] = {
     "loader": loader.measure,
     "scaling": scaling.measure,
     "embedding": embedding.measure,
+    "accuracy": accuracy.measure,
+    "retrain": retrain.measure,
 }
 
 
