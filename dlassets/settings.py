@@ -159,7 +159,9 @@ class ComputeSettings(_Section):
 
     processes: int = Field(1, gt=0, description="On Spark, its TorchDistributor starts them; else this machine does.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
-    attempts: int = Field(3, gt=0, description="How often a training whose process was killed goes on.")
+    attempts: int = Field(
+        3, gt=0, description="How often a training is started, the first time included, whose processes are killed."
+    )
 
 
 class TrainingSettings(_Section):
