@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from dlassets.cli import main
-from dlassets.learning import automl
+from dlassets.learning import automl, weights
 from dlassets.settings import Settings
 from dlassets_tests.stores import give_store
 
@@ -22,6 +22,7 @@ def test_the_script_of_the_winner_trains_it_again_and_says_the_same_test_accurac
     photos, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(automl, "HEAD_TRIALS", 3)
+    monkeypatch.setattr(weights, "PACKAGES", {"efficientnet_lite0": weights.PACKAGES["efficientnet_lite0"]})
     monkeypatch.setattr(automl, "_seconds_a_photo", lambda _: 1e6)  # heads alone
     settings = Settings(root=str(tmp_path / "lake"))
     give_store(settings)
@@ -33,7 +34,7 @@ def test_the_script_of_the_winner_trains_it_again_and_says_the_same_test_accurac
     assert result.exit_code == 0, result.output
     assert "leads: efficientnet_lite0 (head)" in result.output
     said = re.search(r"The best of 3 candidates: test accuracy (\S+) \((\S+) to (\S+)\) on (\d+) photos", result.output)
-    assert said is not None
+    assert said is not None, result.output
     again = subprocess.run([sys.executable, out], capture_output=True, text=True, check=False, env=os.environ)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-1] == "test accuracy {} ({} to {}) on {} photos".format(*said.groups())

@@ -84,15 +84,18 @@ def _check_out(out: Path, *, yes: bool) -> None:
 
 
 def _backbones(settings: Settings, given: Sequence[str]) -> list[BackboneRef]:
-    """Return those with installed weights, the settings' own and the given ones, each once. Raises DlassetsError."""
+    """Return those with installed weights, the settings' own and the given ones, each once; raise what they lack."""
+    import importlib.util
+
     from dlassets.lakehouse.lake import Lake
     from dlassets.learning.backbones import feature_version
     from dlassets.learning.weights import PACKAGE, PACKAGES
     from dlassets.registry.store import backbone_in_use
 
     lake = Lake.at(settings.root)
+    installed = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package.module)]
     named = [name.partition("=") for name in given]
-    wanted = [(settings.features.backbone, settings.features.weights), *((name, PACKAGE) for name in PACKAGES)]
+    wanted = [(settings.features.backbone, settings.features.weights), *((name, PACKAGE) for name in installed)]
     wanted += [(name, weights or PACKAGE) for name, _, weights in named]
     found: dict[str, BackboneRef] = {}
     for name, weights in wanted:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import SIDE
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.learning.automl_script import script_of
 from dlassets.learning.backbones import feature_version
@@ -249,7 +248,7 @@ def _seconds_a_photo(backbone: BackboneRef) -> float:
 
     device = device_of(ComputeSettings())
     whole = network(backbone).to(device=device, memory_format=torch.channels_last).eval()
-    photos = torch.zeros(_BATCH, SIDE, SIDE, 3, dtype=torch.uint8, device=device)
+    photos = torch.zeros(_BATCH, backbone.side, backbone.side, 3, dtype=torch.uint8, device=device)
 
     def forward() -> float:
         """Pass so many batches; what is read back has been computed."""

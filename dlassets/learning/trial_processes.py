@@ -81,10 +81,6 @@ class Worker:
             return Failed(f"Its process ended in the middle, with exit code {self._process.exitcode}.")
         return message
 
-    @property
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
-
     def stop(self) -> None:
         self._process.terminate()
         self._process.join()
@@ -121,7 +117,7 @@ class Workers:
         self._busy[worker.connection] = worker
         try:
             worker.start(job)
-        except OSError:  # it died while idle
+        except OSError:  # it is dead
             self._busy.pop(worker.connection).stop()
             return self.start(job)
         return worker
@@ -132,15 +128,8 @@ class Workers:
             worker = self._busy[cast("Connection", ready)]
             message = worker.receive()
             if not isinstance(message, Epoch):
-                self._ends(worker)
+                self._idle.append(self._busy.pop(worker.connection))
             yield worker, message
-
-    def _ends(self, worker: Worker) -> None:
-        del self._busy[worker.connection]
-        if worker.is_alive:
-            self._idle.append(worker)
-        else:
-            worker.stop()
 
 
 def _work(connection: Connection, objective: Objective, threads: int) -> None:
