@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 HEADS: Space = {
     "l2": Span(low=1e-4, high=1.0, log=True),
-    "label_smoothing": Span(low=0.0, high=0.2),
+    "label_smoothing": (0.0, 0.05, 0.1),  # a list: none at all is often best, and a span never gives it
     "balance": ("none", "weights"),
 }
 BLOCKS: Space = {

@@ -80,6 +80,7 @@ class LabelledPhotos:
         if not len(paths):
             return 0.0
         load_backbone(backbone, self.runtime)
+        self._map(paths.slice(0, 1), backbone).arrow()  # the first one prepares
         sample = paths.slice(0, _SAMPLE)
         started = time.monotonic()
         self._map(sample, backbone).arrow()
