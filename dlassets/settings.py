@@ -124,12 +124,12 @@ class FeatureSettings(_Section):
         "(.safetensors, .pth), or a registered model's (models:/<name>/<version>).",
     )
     side: int = Field(224, ge=32, le=1024, description="It is shown a photo's middle square, as so many pixels a side.")
-    crop: float = Field(0.875, gt=0, le=1, description="How much of the shorter side that square is.")
+    crop: float = Field(1.0, gt=0, le=1, description="How much of the shorter side that square is.")
     flips: bool = Field(
         False, description="Whether the numbers are the mean of the photo's and of its mirror image's: twice the time."
     )
     square_root: bool = Field(
-        False, description="Whether the square root of each number is taken: large ones then count less."
+        True, description="Whether the square root of each number is taken: large ones then count less."
     )
     runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="auto: OpenVINO where it runs, else torch."
@@ -141,8 +141,8 @@ class PixelSettings(_Section):
 
     epochs: int = Field(12, gt=0, description="At most; the learning rate falls to nothing over so many.")
     batch_size: int = Field(32, gt=0, description="Photos a step, of all processes together.")
-    learning_rate: float = Field(3e-4, gt=0, description="Of the backbone's blocks, after the warm-up.")
-    head_learning_rate: float = Field(1e-3, gt=0, description="Of the head.")
+    learning_rate: float = Field(1e-4, gt=0, description="Of the backbone's blocks, after the warm-up.")
+    head_learning_rate: float = Field(3e-4, gt=0, description="Of the head.")
     weight_decay: float = Field(0.05, ge=0)
     warmup_epochs: float = Field(1, ge=0, description="Over these the learning rate rises from nothing.")
     augmentation: Literal["none", "light", "strong"] = Field(
