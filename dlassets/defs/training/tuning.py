@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 TUNED_HYPERPARAMETERS = "tuned_hyperparameters"
+COME_TO_AN_END = "trials_come_to_an_end"
 
 
 @dg.asset(
@@ -24,6 +25,13 @@ TUNED_HYPERPARAMETERS = "tuned_hyperparameters"
     owners=OWNERS,
     kinds={"optuna", "mlflow"},
     code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            COME_TO_AN_END,
+            asset=TUNED_HYPERPARAMETERS,
+            description="Most trials came to an end, or were cut short for being worse than others.",
+        )
+    ],
 )
 def tuned_hyperparameters(
     context: dg.AssetExecutionContext,
@@ -73,4 +81,14 @@ def tuned_hyperparameters(
             "study": dg.MetadataValue.md(f"![study](data:image/png;base64,{encoded})"),
             "provenance": dg.MetadataValue.json(origin.as_dict()),
         },
+        check_results=[_come_to_an_end([trial.state.name for trial in best.trials])],
+    )
+
+
+def _come_to_an_end(states: "Sequence[str]") -> dg.AssetCheckResult:
+    failed = states.count("FAIL")
+    return dg.AssetCheckResult(
+        passed=failed <= len(states) / 2,
+        check_name=COME_TO_AN_END,
+        description=f"{failed} of {len(states)} trials failed; MLflow's runs of them say why",
     )
