@@ -29,9 +29,9 @@ from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import RAW_IMAGES, TEST, TRAIN, TRAINING_SET, VALIDATION
 from dlassets.learning.backbones import backbone_of
 from dlassets.learning.embedding import load_backbone
-from dlassets.learning.evaluation import Z_95, wilson_interval
-from dlassets.learning.head_training import train_head
+from dlassets.learning.evaluation.evaluate import Z_95, wilson_interval
 from dlassets.learning.rows import Rows, read_split
+from dlassets.learning.training.head_training import train_head
 from dlassets.registry.lifecycle import load_version, versions_of
 from dlassets.registry.package import ModelPackage
 from dlassets.resources.lake import LakeResource

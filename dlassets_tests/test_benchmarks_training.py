@@ -13,9 +13,9 @@ from benchmarks.training.photos import labelled, training_set
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.training_set import PIXELS
 from dlassets.learning.backbones import BackboneRef
-from dlassets.learning.job import Trained
-from dlassets.learning.petastorm import read_columns
+from dlassets.learning.loader.petastorm import read_columns
 from dlassets.learning.rows import Rows, read_split
+from dlassets.learning.training.job import Trained
 
 SIDES = np.array(["train"] * 60 + ["validation"] * 20 + ["test"] * 20)
 

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from dlassets.cli import main
-from dlassets.learning import automl, weights
+from dlassets.learning import weights
+from dlassets.learning.tuning import automl
 from dlassets.settings import Settings
 from dlassets_tests.stores import give_store
 

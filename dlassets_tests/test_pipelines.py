@@ -166,8 +166,8 @@ def test_requests_that_were_answered_are_closed(ran_twice) -> None:
 def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch) -> None:
     import numpy as np
 
-    from dlassets.learning import head_training
-    from dlassets.learning.job import Trained
+    from dlassets.learning.training import head_training
+    from dlassets.learning.training.job import Trained
 
     pipelines, _, _ = ran_twice
     mlflow = MlflowResource(pipelines.settings)

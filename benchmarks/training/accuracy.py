@@ -19,7 +19,7 @@ from benchmarks.training.bench import Bench
 from benchmarks.training.photos import embedded, labelled
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef, backbone_of
-from dlassets.learning.head_training import train_head
+from dlassets.learning.training.head_training import train_head
 from dlassets.settings import FeatureSettings, Settings
 
 if TYPE_CHECKING:

@@ -95,7 +95,7 @@ def petastorm(table: str, version: int, workers: int) -> Figures:
     """Its batch reader with the usual pandas transform, over the table that dlassets reads, adapted to run at all."""
     import numpy as np
 
-    from dlassets.learning import petastorm as adapter
+    from dlassets.learning.loader import petastorm as adapter
 
     module = adapter._petastorm()  # noqa: SLF001
     from petastorm.pytorch import BatchedDataLoader
@@ -132,7 +132,7 @@ def petastorm(table: str, version: int, workers: int) -> Figures:
 
 
 def dlassets(table: str, version: int, workers: int) -> Figures:
-    from dlassets.learning.loader import decode_to_tensor, torch_loader
+    from dlassets.learning.loader.batches import decode_to_tensor, torch_loader
 
     loader = torch_loader(
         table,

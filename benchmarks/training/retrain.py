@@ -24,7 +24,7 @@ from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TEST, TRAIN
 from dlassets.lakehouse.training_set import PIXELS
 from dlassets.learning.backbones import BackboneRef, backbone_of
-from dlassets.learning.evaluation import wilson_interval
+from dlassets.learning.evaluation.evaluate import wilson_interval
 from dlassets.settings import Settings
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _model(what: str, labels: int, seconds: float, right: Mask, full: Mask) -> M
 
 
 def _predictions(folder: Path, features: NDArray[np.float32]) -> NDArray[np.int64]:
-    from dlassets.learning.job import Trained
+    from dlassets.learning.training.job import Trained
 
     return Trained.load(str(folder)).head.predict(features)
 
@@ -174,8 +174,8 @@ def _task(bench: Bench, table: Snapshot, ref: BackboneRef, trainable: str, folde
 
 def train(table: dict[str, Any], ref: dict[str, Any], trainable: str, folder: str) -> dict[str, float]:
     """Train, from rows in Delta to a model in `folder`. A task of benchmarks.training.worker."""
-    from dlassets.learning.job import Job
-    from dlassets.learning.launch import Place, launch
+    from dlassets.learning.training.job import Job
+    from dlassets.learning.training.launch import Place, launch
 
     settings = Settings().training.model_copy(update={"trainable": trainable})
     job = Job(Snapshot(**table), BackboneRef(**ref), settings)

@@ -92,8 +92,8 @@ def trained(table: str, version: int, what: str, where: str) -> dict[str, float]
 
     from dlassets.engines.base import Snapshot
     from dlassets.learning.backbones import BackboneRef
-    from dlassets.learning.job import Event, Job
-    from dlassets.learning.launch import launch
+    from dlassets.learning.training.job import Event, Job
+    from dlassets.learning.training.launch import launch
     from dlassets.settings import TrainingSettings
 
     torch.set_num_threads(2)
@@ -114,7 +114,7 @@ def _settings(what: str, kind: Any) -> Any:
 
 
 def _place(where: str) -> Any:
-    from dlassets.learning.launch import Place
+    from dlassets.learning.training.launch import Place
 
     if where == HERE:
         return Place()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from dlassets.engines.base import Snapshot
-    from dlassets.learning.job import Event
+    from dlassets.learning.training.job import Event
     from dlassets.registry.reproduce import Reproduction
     from dlassets.registry.tracking import TrainingInputs
     from dlassets.resources.lake import LakeResource

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from dlassets.learning.automl import Line
     from dlassets.learning.backbones import BackboneRef
-    from dlassets.learning.labelled_photos import LabelledPhotos
+    from dlassets.learning.tuning.automl import Line
+    from dlassets.learning.tuning.labelled_photos import LabelledPhotos
     from dlassets.settings import Settings
 
 _LINES_A_STAGE = 5
@@ -52,7 +52,7 @@ def automl(minutes: float, images: Path | None, backbones: tuple[str, ...], out:
     Heads on embeddings come first, then blocks of the best backbone, trained on the photos, if there is time. Every
     candidate is logged to MLflow.
     """
-    from dlassets.learning.automl import search
+    from dlassets.learning.tuning.automl import search
     from dlassets.resources.mlflow import MlflowResource
     from dlassets.settings import load_settings
 
@@ -106,7 +106,7 @@ def _backbones(settings: Settings, given: Sequence[str]) -> list[BackboneRef]:
 
 
 def _photos(settings: Settings, images: Path | None, board: _Board) -> LabelledPhotos:
-    from dlassets.learning.labelled_photos import photos_of_folder, photos_of_lake
+    from dlassets.learning.tuning.labelled_photos import photos_of_folder, photos_of_lake
 
     if images is None:
         return photos_of_lake(settings)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from dlassets.learning.job import Event
+    from dlassets.learning.training.job import Event
 
 
 class Display:

@@ -144,7 +144,7 @@ class Loop:
     def _summary(self) -> Summary:
         from dlassets.lakehouse.snapshots import row_count
         from dlassets.lakehouse.tables import TEST, TRAINING_SET
-        from dlassets.learning.evaluation import evaluate
+        from dlassets.learning.evaluation.evaluate import evaluate
         from dlassets.learning.rows import read_split
         from dlassets.registry.lifecycle import load_version, versions_of
         from dlassets.resources.mlflow import MlflowResource

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table as Grid
 
-from dlassets.learning.evaluation import Evaluation
+from dlassets.learning.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.lakehouse.labels import labels_in_force
 from dlassets.lakehouse.snapshots import provenance_of, row_count
 from dlassets.lakehouse.tables import LABEL_ERRORS
-from dlassets.learning.label_errors import find_label_errors
+from dlassets.learning.evaluation.label_errors import find_label_errors
 from dlassets.learning.rows import Rows
 from dlassets.settings import LabelSettings, TrainingSettings
 

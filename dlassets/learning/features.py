@@ -16,7 +16,7 @@ from dlassets.lakehouse.photos import photos_of
 from dlassets.lakehouse.tables import IMAGE_FEATURES, Column
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, published
 from dlassets.learning.embedding import embed_images
-from dlassets.learning.petastorm import read_columns
+from dlassets.learning.loader.petastorm import read_columns
 from dlassets.learning.rows import Rows, read_split
 
 if TYPE_CHECKING:

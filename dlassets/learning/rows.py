@@ -11,7 +11,7 @@ import numpy as np
 from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
-from dlassets.learning.petastorm import read_columns
+from dlassets.learning.loader.petastorm import read_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

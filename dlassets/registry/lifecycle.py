@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.evaluation import Evaluation, evaluate
+from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
 from dlassets.learning.rows import Rows
 from dlassets.registry.package import ModelPackage
 

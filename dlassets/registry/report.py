@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlassets.learning import pictures
-from dlassets.learning.evaluation import Evaluation
+from dlassets.learning.evaluation import pictures
+from dlassets.learning.evaluation.evaluate import Evaluation
+from dlassets.learning.evaluation.slices import Slice, significantly_worse, slices
 from dlassets.learning.features import Photos
-from dlassets.learning.job import Trained
 from dlassets.learning.rows import Rows
-from dlassets.learning.slices import Slice, significantly_worse, slices
+from dlassets.learning.training.job import Trained
 from dlassets.registry.package import ModelPackage
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, found: Sequence[
 
 def _log_saliency(mlflow: Any, judged: Judged, worst: Sequence[int], photos: Mapping[str, bytes]) -> None:
     """Log where the model looked in a few photos: its surest mistakes, and some that it got right."""
-    from dlassets.learning.saliency import NoFeatureMapError, explain
+    from dlassets.learning.evaluation.saliency import NoFeatureMapError, explain
 
     right = np.flatnonzero(judged.after.right).tolist()
     rows = [row for row in [*worst[: _EXPLAINED // 2], *right] if judged.rows.paths[row] in photos][:_EXPLAINED]

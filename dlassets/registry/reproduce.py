@@ -22,7 +22,7 @@ from dlassets.lakehouse.training_set import (
     with_bytes_to_be_had,
     with_cached_features,
 )
-from dlassets.learning.job import Job
+from dlassets.learning.training.job import Job
 from dlassets.registry.lifecycle import CHAMPION, load_run
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.tracking import ENVIRONMENT, JOB, PACKAGES, TrainingInputs, artifact_of

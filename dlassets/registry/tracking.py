@@ -18,11 +18,11 @@ from dlassets.lakehouse.history import TAG_TRAINING_SET, lineage
 from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.tables import TEST, VALIDATION
 from dlassets.learning.backbones import BackboneRef, feature_version
-from dlassets.learning.calibration import calibrated
-from dlassets.learning.evaluation import evaluate
+from dlassets.learning.evaluation.calibration import calibrated
+from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.features import Photos, rows_for
-from dlassets.learning.job import Event, Job, Trained
 from dlassets.learning.rows import Rows, read_splits
+from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.registry.environment import environment, installed
 from dlassets.registry.lifecycle import TAG_INPUTS
 from dlassets.registry.model_log import log_model
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from dlassets.engines.base import Snapshot
-    from dlassets.learning.job import Report
+    from dlassets.learning.training.job import Report
 
     Fit = Callable[[Job, Report], Trained]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dagster import AssetExecutionContext
 
 if TYPE_CHECKING:
-    from dlassets.learning.job import Event
+    from dlassets.learning.training.job import Event
 
 SECONDS_BETWEEN_LINES = 5.0
 

@@ -7,9 +7,9 @@ import pytest
 from dlassets.demo.photos import photos_in
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.embedding import load_backbone
-from dlassets.learning.evaluation import evaluate
-from dlassets.learning.head_training import train_head
+from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.rows import Rows
+from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings
 
 # Of a hundred and fifty test rows, one and a half standard errors of a difference.

@@ -9,7 +9,7 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef
-from dlassets.learning.evaluation import evaluate
+from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.rows import Rows
 from dlassets.registry.lifecycle import (
     CHALLENGER,

@@ -20,11 +20,11 @@ from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef, feature_version
-from dlassets.learning.evaluation import evaluate
+from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.features import Photos
-from dlassets.learning.job import Event, Job
 from dlassets.learning.rows import Rows, read_splits
-from dlassets.learning.training import train
+from dlassets.learning.training.job import Event, Job
+from dlassets.learning.training.train import train
 from dlassets.registry.lifecycle import TAG_INPUTS, load_run, load_version, register
 from dlassets.registry.tracking import TrainingInputs, artifact_of, picture_of, train_and_log
 from dlassets.settings import ComputeSettings, PixelSettings, Settings, TrainingSettings

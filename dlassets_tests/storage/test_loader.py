@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dlassets.learning.loader import decode_to_tensor, torch_loader
-from dlassets_tests.learning.test_loader import write
+from dlassets.learning.loader.batches import decode_to_tensor, torch_loader
+from dlassets_tests.learning.loader.test_batches import write
 
 
 def test_photos_of_a_partitioned_table_in_a_bucket_are_loaded(bucket: str, photos: Path) -> None:

@@ -251,7 +251,7 @@ def registered_version(
 def _training_inputs(lake: LakeResource, mlflow: MlflowResource) -> "TrainingInputs":
     from dlassets.lakehouse.snapshots import settled
     from dlassets.learning.backbones import feature_version
-    from dlassets.learning.tuning import winner
+    from dlassets.learning.tuning.study import winner
     from dlassets.registry.store import backbone_in_use
     from dlassets.registry.tracking import TrainingInputs
 

@@ -12,6 +12,8 @@ from dlassets.resources.lake import LakeResource
 from dlassets.resources.mlflow import MlflowResource
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna.trial import FrozenTrial
 
 TUNED_HYPERPARAMETERS = "tuned_hyperparameters"
@@ -41,8 +43,8 @@ def tuned_hyperparameters(
     from dlassets.engines.spark import SparkEngine
     from dlassets.lakehouse.snapshots import settled
     from dlassets.learning.backbones import feature_version
-    from dlassets.learning.job import Job
-    from dlassets.learning.tuning import Question, picture_of, run_study
+    from dlassets.learning.training.job import Job
+    from dlassets.learning.tuning.study import Question, picture_of, run_study
     from dlassets.registry.store import backbone_in_use
 
     (current,) = lake.pin(TRAINING_SET.name)

@@ -1,0 +1,119 @@
+"""Labels that look wrong: those that models which have not learned from them do not believe in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlassets.errors import DlassetsError
+from dlassets.lakehouse.tables import LABEL_ERRORS
+from dlassets.learning.evaluation.calibration import calibrated, targets_of
+from dlassets.learning.rows import Rows
+from dlassets.learning.training.head_training import train_head
+from dlassets.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+_FEWEST_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """`errors` has LABEL_ERRORS' columns, the least believed label first; they are among `judged` rows.
+
+    `too_few` are the classes that were not judged, by name, with their rows: fewer than there are folds.
+    """
+
+    errors: pa.Table
+    judged: int
+    too_few: dict[str, int]
+
+
+def find_label_errors(
+    rows: Rows,
+    settings: TrainingSettings,
+    folds: int = 5,
+    seed: int = 0,
+    on_fold: Callable[[int, int], None] | None = None,
+) -> LabelErrors:
+    """Find the rows whose label looks wrong by confident learning (Northcutt et al., 2021), through cleanlab.
+
+    The confident joint says how many labels are wrong; those are the ones that are believed in least. Each fold is
+    judged by a head that has learned from others, and whose end of training and temperature come from others too: what
+    it says of a row owes nothing to the row's label, and its confidence means what it says. `on_fold` is told how many
+    folds are done, and of how many. With fewer than two classes that have `folds` rows, nothing is judged. Raises
+    DlassetsError for fewer than three folds.
+    """
+    if folds < _FEWEST_FOLDS:
+        raise DlassetsError(f"{folds} folds are too few: one is judged, one ends the training. Use 3 or more.")
+    names, counts = dict(zip(rows.labels.tolist(), rows.names, strict=True)), Counter(rows.labels.tolist())
+    classes = sorted(label for label, count in counts.items() if count >= folds)
+    too_few = {names[label]: counts[label] for label in sorted(names.keys() - set(classes))}
+    if len(classes) < 2:  # noqa: PLR2004 - a label is taken for another only where there is another
+        return LabelErrors(LABEL_ERRORS.schema.empty_table(), 0, too_few)
+    judged = _taken(rows, np.isin(rows.labels, classes))
+    probabilities = np.empty((len(judged), len(classes)))
+    fold_of = _folds(judged, folds, seed)
+    for fold in range(folds):
+        held_out, ends_training = fold_of == fold, fold_of == (fold + 1) % folds
+        validation = _taken(judged, ends_training)
+        head = calibrated(train_head(_taken(judged, ~held_out & ~ends_training), validation, settings).head, validation)
+        probabilities[held_out] = head.probabilities(judged.features[held_out])
+        if on_fold is not None:
+            on_fold(fold + 1, folds)
+    return LabelErrors(
+        _errors(judged, [(label, names[label]) for label in classes], probabilities), len(judged), too_few
+    )
+
+
+def _taken(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
+    places = np.flatnonzero(chosen)
+    return Rows(
+        paths=[rows.paths[place] for place in places],
+        image_ids=[rows.image_ids[place] for place in places],
+        labels=rows.labels[places],
+        names=[rows.names[place] for place in places],
+        features=rows.features[places],
+    )
+
+
+def _folds(rows: Rows, folds: int, seed: int) -> NDArray[np.int64]:
+    """Return each row's fold: of each class as many in one as in another, but for one, whatever the rows' order."""
+    hashes = [hashlib.sha256(f"{seed}\n{image_id}".encode()).hexdigest() for image_id in rows.image_ids]
+    order = sorted(range(len(rows)), key=lambda row: (rows.labels[row], hashes[row]))
+    found = np.empty(len(rows), dtype=np.int64)
+    found[order] = np.arange(len(rows)) % folds
+    return found
+
+
+def _errors(rows: Rows, classes: Sequence[tuple[int, str]], probabilities: NDArray[np.float64]) -> pa.Table:
+    import pyarrow as pa
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    targets = targets_of(rows.labels, [label for label, _ in classes])
+    is_wrong = find_label_issues(targets, probabilities, filter_by="low_self_confidence", n_jobs=1)
+    quality = get_label_quality_scores(targets, probabilities, method="self_confidence")
+    suggested = probabilities.argmax(axis=1)
+    found = [
+        {
+            "path": rows.paths[row],
+            "image_id": rows.image_ids[row],
+            "label": int(rows.labels[row]),
+            "label_name": rows.names[row],
+            "suggested_label": classes[suggested[row]][0],
+            "suggested_name": classes[suggested[row]][1],
+            "quality": float(quality[row]),
+            "confidence": float(probabilities[row, suggested[row]]),
+        }
+        for row in np.flatnonzero(is_wrong & (suggested != targets))
+    ]
+    found.sort(key=lambda error: (error["quality"], error["image_id"]))
+    return pa.Table.from_pylist(found, schema=LABEL_ERRORS.schema)

@@ -1,0 +1,215 @@
+"""Photos' bytes to tensors, by threads: a function of the bytes, the seed, the epoch and the photo's place in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlassets.errors import DlassetsError
+from dlassets.images.decode import CROP_SHARE, SIDE, ImageError, decode_rgb
+from dlassets.learning.loader.decoded import Cache, Decoded
+from dlassets.learning.loader.epochs import row_random
+from dlassets.learning.loader.petastorm import RowGroups
+
+if TYPE_CHECKING:
+    import torch
+
+    from dlassets.learning.loader.epochs import Rows
+
+    Function = Callable[[bytes, np.random.Generator], torch.Tensor]
+
+_ROWS_A_TASK = 4
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What becomes of a photo's bytes: `decode` them, the same at any time, then `augment`, which may draw.
+
+    A cache keeps what `decode` returns, uint8 pixels of one shape. With `as_float`, a batch holds them as float32
+    between 0 and 1.
+    """
+
+    decode: Callable[[bytes], torch.Tensor]
+    augment: Callable[[torch.Tensor, np.random.Generator], torch.Tensor] | None = None
+    as_float: bool = False
+
+
+def decode_to_tensor(size: int = SIDE, *, as_float: bool = False) -> Transform:
+    """Return the transform for evaluation: the middle `size` of a photo whose shorter side is 8/7 of that (224 of 256).
+
+    It gives (3, size, size) RGB, resized bicubically with antialiasing, as uint8 or as float32 between 0 and 1.
+    """
+    return Transform(partial(_middle, size=size), as_float=as_float)
+
+
+class Decoder:
+    """Makes tensors of columns: threads decode photos into the batch's own memory, pinned where there is a GPU."""
+
+    def __init__(
+        self,
+        found: RowGroups,
+        transform: Transform | Function,
+        seed: int,
+        workers: int,
+        cache: Cache | None,
+    ) -> None:
+        import torch
+
+        if cache is not None and not isinstance(transform, Transform):
+            raise DlassetsError(
+                "A cache keeps photos as they are before anything is drawn: give the loader a Transform, whose decode "
+                "and augment are apart."
+            )
+        self._found, self._seed, self._workers, self._cache = found, seed, workers, cache
+        self._transform = transform
+        self._as_float = isinstance(transform, Transform) and transform.as_float
+        self._pin = torch.cuda.is_available()
+        self._starts = np.cumsum([0, *(group.rows for group in found.groups)])
+        self._shapes: dict[str, tuple[torch.Size, torch.dtype]] = {}
+        self._decoded: dict[str, Decoded] = {}
+
+    @contextmanager
+    def started(self) -> Iterator[ThreadPoolExecutor]:
+        """Give threads that decode, each computing alone: many photos at once, not one by many threads."""
+        import torch
+
+        barrier = threading.Barrier(self._workers)
+
+        def alone(_: int) -> None:
+            torch.set_num_threads(1)
+            torch.get_num_threads()  # a thread takes the number over when it first asks
+            barrier.wait()  # so each thread takes one of these
+
+        before = torch.get_num_threads()
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
+        try:
+            list(pool.map(alone, range(self._workers)))
+            torch.set_num_threads(before)  # those threads keep theirs; it is the default of threads to come
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def takes(self, column: str) -> bool:
+        from pyarrow import types
+
+        type_ = self._found.schema.field(column).type
+        return bool(types.is_binary(type_) or types.is_large_binary(type_))
+
+    def plain(self, column: str, values: Any) -> torch.Tensor | list[Any]:
+        """Return numbers as a tensor, and strings as a list. Raises DlassetsError for what is neither."""
+        import torch
+
+        if values.dtype == object:
+            return list(values)
+        try:
+            tensor = torch.from_numpy(values)
+        except TypeError as error:
+            raise DlassetsError(f"Column {column} has no numbers or strings ({values.dtype}): leave it out.") from error
+        return tensor.pin_memory() if self._pin else tensor
+
+    def begun(
+        self, pool: ThreadPoolExecutor, column: str, contents: Any, numbers: Rows, places: Rows, epoch: int
+    ) -> Callable[[], torch.Tensor]:
+        """Begin to decode photos: bytes, numbers in the table, places in the epoch. Return what waits for it."""
+        import torch
+
+        if column not in self._shapes:
+            self._learn(column, contents[0], int(numbers[0]))
+        shape, dtype = self._shapes[column]
+        out = torch.empty((len(contents), *shape), dtype=dtype, pin_memory=self._pin)
+
+        def decode(first: int) -> None:
+            for row in range(first, min(first + _ROWS_A_TASK, len(contents))):
+                self._fill(column, out[row], contents[row], int(numbers[row]), (epoch, int(places[row])))
+
+        tasks = [pool.submit(decode, first) for first in range(0, len(contents), _ROWS_A_TASK)]
+        return partial(_when_done, tasks, out)
+
+    def _learn(self, column: str, content: bytes, number: int) -> None:
+        """Learn from a first photo what tensors the transform gives, and make room for those that are kept."""
+        import torch
+
+        with self._named(column, number):
+            pixels = self._made(None, content, number, (0, 0))
+            if self._cache is not None and isinstance(self._transform, Transform):
+                like = self._transform.decode(content)
+                self._decoded[column] = Decoded(self._cache, self._found.rows, like)
+        self._shapes[column] = pixels.shape, torch.float32 if self._as_float else pixels.dtype
+
+    def _fill(self, column: str, out: torch.Tensor, content: bytes, number: int, place: tuple[int, int]) -> None:
+        import torch
+
+        with self._named(column, number):
+            pixels = self._made(self._decoded.get(column), content, number, place)
+            if pixels.shape != out.shape:
+                raise DlassetsError(
+                    f"the transform gives {tuple(pixels.shape)} here and gave {tuple(out.shape)} before. Crop or "
+                    "resize to one shape"
+                )
+            if self._as_float:
+                torch.mul(pixels, 1 / 255, out=out)  # in one pass: copying first takes four times as long
+            else:
+                out.copy_(pixels)
+
+    def _made(self, kept: Decoded | None, content: bytes, number: int, place: tuple[int, int]) -> torch.Tensor:
+        """Return what the transform makes of a photo; what it draws is a function of `place`: (epoch, place in it)."""
+        if content is None:
+            raise DlassetsError("there are no bytes")
+        random = partial(row_random, self._seed, *place)
+        if not isinstance(self._transform, Transform):
+            return self._transform(content, random())
+        decode = partial(self._transform.decode, content)
+        pixels = decode() if kept is None else kept.of(number, decode)
+        return pixels if self._transform.augment is None else self._transform.augment(pixels, random())
+
+    @contextmanager
+    def _named(self, column: str, number: int) -> Iterator[None]:
+        """Say of an error which row it is of."""
+        try:
+            yield
+        except ImageError as error:
+            raise DlassetsError(
+                f"{column} of {self._row(number)} does not decode: {error}. Delete the row, or write its bytes anew."
+            ) from error
+        except DlassetsError as error:
+            raise DlassetsError(f"{column} of {self._row(number)}: {error}.") from error
+        except Exception as error:
+            error.add_note(f"This was {column} of {self._row(number)}.")
+            raise
+
+    def _row(self, number: int) -> str:
+        place = int(np.searchsorted(self._starts, number, side="right")) - 1
+        group, row = self._found.groups[place], number - int(self._starts[place])
+        where = f"row {row} of row group {group.number} of {group.file}"
+        if "path" not in self._found.schema.names:
+            return where
+        return f"{group.read(['path'])['path'][row].as_py()} ({where})"
+
+
+def _middle(content: bytes, size: int) -> torch.Tensor:
+    """Return the middle of a photo as (3, size, size) uint8: what is cut off is not resized."""
+    import torch
+
+    pixels = decode_rgb(content, round(size / CROP_SHARE))
+    height, width = pixels.shape[:2]
+    side = max(1, round(min(height, width) * CROP_SHARE))
+    top, left = (height - side) // 2, (width - side) // 2
+    # A picture from Pillow cannot be written to, which torch warns of.
+    middle = torch.from_numpy(np.require(pixels[top : top + side, left : left + side], requirements="W"))
+    resized: torch.Tensor = torch.nn.functional.interpolate(
+        middle.permute(2, 0, 1)[None], size=(size, size), mode="bicubic", antialias=True
+    )[0]
+    return resized
+
+
+def _when_done(tasks: Sequence[Future[None]], out: torch.Tensor) -> torch.Tensor:
+    for task in tasks:
+        task.result()
+    return out

@@ -1,0 +1,147 @@
+"""Checkpoints of a training: written whole or not at all, and never read where a byte of them is wrong.
+
+A checkpoint is one safetensors file, with what is no tensor as JSON in its header. Its name says whose it is, how far
+that training had come, and the hash of its bytes: a name that fits is proof that all of it is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import uuid
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from dlassets.engines.storage import advice, filesystem_of, is_object_storage
+from dlassets.errors import DlassetsError
+
+if TYPE_CHECKING:
+    import pyarrow.fs as pafs
+    import torch
+
+    from dlassets.learning.training.job import Job
+
+KEPT = 2  # the newest, and the one before it should the newest be damaged
+
+# What may differ between a training and the one that goes on from its checkpoint: the result is the same.
+NO_PART_OF_THE_RESULT = {"compute": True, "pixels": {"workers", "checkpoint_steps"}}
+
+_NAME = re.compile(r"(?P<job>[0-9a-f]{12})-(?P<step>\d{9})-(?P<hash>[0-9a-f]{16})\.safetensors")
+_SHORT = slice(0, 16)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training was after `step` steps. `tensors` are on the CPU; `state` is what JSON can say."""
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+
+def fingerprint(job: Job) -> str:
+    """Return what tells a training from one whose checkpoints it must not use: its rows, backbone and settings."""
+    said = {
+        "training_set": [job.training_set.uri, job.training_set.version],
+        "backbone": asdict(job.backbone),
+        "settings": job.settings.model_dump(mode="json", exclude=NO_PART_OF_THE_RESULT),  # type: ignore[arg-type]
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Checkpoints:
+    """The checkpoints of one training in `folder`, a path or URI. Another training's are left alone."""
+
+    def __init__(self, folder: str, job: str) -> None:
+        """`job` is the training's `fingerprint`."""
+        self._uri = folder
+        self._job = job
+        self._files: pafs.FileSystem
+        self._files, self._folder = filesystem_of(folder)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then remove all but the KEPT newest. Raises DlassetsError where storage refuses it."""
+        from safetensors.torch import save
+
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+        data = save(tensors, {"state": json.dumps(checkpoint.state)})
+        name = f"{self._job}-{checkpoint.step:09}-{hashlib.sha256(data).hexdigest()[_SHORT]}.safetensors"
+        try:
+            self._write(name, data)
+            self._remove_older()
+        except OSError as error:
+            raise DlassetsError(f"No checkpoint could be written to {self._uri}. {advice(self._uri, error)}") from error
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest that is whole, None where there is none."""
+        return next(filter(None, map(self._read, self._names())), None)
+
+    def at(self, step: int) -> Checkpoint:
+        """Return the one of that step. Raises DlassetsError where this process does not see it whole."""
+        names = [name for name in self._names() if _step(name) == step]
+        if found := next(filter(None, map(self._read, names)), None):
+            return found
+        raise DlassetsError(
+            f"The checkpoint of step {step} is in {self._uri} for one process of this training and not for another. "
+            "Put the folder where all of them reach it."
+        )
+
+    def _names(self) -> list[str]:
+        """Return this training's files, the newest first."""
+        import pyarrow.fs as pafs
+
+        found = self._files.get_file_info(pafs.FileSelector(self._folder, allow_not_found=True))
+        names = [match for info in found if (match := _NAME.fullmatch(info.base_name))]
+        return sorted((name.string for name in names if name["job"] == self._job), reverse=True)
+
+    def _read(self, name: str) -> Checkpoint | None:
+        from safetensors.torch import load
+
+        try:
+            with self._files.open_input_file(f"{self._folder}/{name}") as file:
+                data = file.read()
+        except FileNotFoundError:  # removed since it was listed: a newer one has come
+            return None
+        if f"{hashlib.sha256(data).hexdigest()[_SHORT]}.safetensors" != name.rsplit("-", 1)[1]:
+            _log.warning("The checkpoint %s/%s is damaged: an older one is used, if any.", self._uri, name)
+            return None
+        return Checkpoint(_step(name), load(data), _state(data))
+
+    def _write(self, name: str, data: bytes) -> None:
+        if is_object_storage(self._uri):  # where an object is there whole once it is closed, and not before
+            with self._files.open_output_stream(f"{self._folder}/{name}") as file:
+                file.write(data)
+            return
+        self._files.create_dir(self._folder)
+        writing = f"{self._folder}/{_unfinished(self._job)}{uuid.uuid4().hex}"
+        with self._files.open_output_stream(writing) as file:
+            file.write(data)
+        self._files.move(writing, f"{self._folder}/{name}")
+
+    def _remove_older(self) -> None:
+        import pyarrow.fs as pafs
+
+        names = [info.base_name for info in self._files.get_file_info(pafs.FileSelector(self._folder))]
+        # A process that was killed while it wrote left what it had; one process at a time writes here.
+        unfinished = [name for name in names if name.startswith(_unfinished(self._job))]
+        for name in (*self._names()[KEPT:], *unfinished):
+            self._files.delete_file(f"{self._folder}/{name}")
+
+
+def _unfinished(job: str) -> str:
+    return f".writing-{job}-"
+
+
+def _step(name: str) -> int:
+    return int(name.split("-")[1])
+
+
+def _state(data: bytes) -> dict[str, Any]:
+    """Return the JSON in a safetensors file's header, which begins with its own length in 8 bytes."""
+    length = int.from_bytes(data[:8], "little")
+    state: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
+    return state

@@ -1,0 +1,162 @@
+"""The photos of a pinned training set as batches of pixels: what a network is trained and evaluated on."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlassets.errors import DlassetsError
+from dlassets.images.decode import USUAL_VIEW, View
+from dlassets.lakehouse.tables import TRAIN, VALIDATION
+from dlassets.lakehouse.training_set import PIXELS
+from dlassets.learning.features import cached_version
+from dlassets.learning.loader.batches import torch_loader
+from dlassets.learning.rows import Rows, read_split, read_splits
+from dlassets.learning.training.augment import load, load_augmented
+from dlassets.learning.training.classifier import embedded
+from dlassets.learning.training.group import Group
+
+if TYPE_CHECKING:
+    import torch
+
+    from dlassets.engines.base import Snapshot
+    from dlassets.learning.training.job import Job
+
+    Batch = tuple[torch.Tensor, torch.Tensor]
+
+ALONE = Group()
+EVALUATED_AT_ONCE = 32
+SECONDS_BETWEEN = 5.0  # what is told of progress
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What is to be told apart: labels in order, their names, and how many photos of each there are to learn from."""
+
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, train: Rows) -> Classes:
+        names = dict(zip(train.labels.tolist(), train.names, strict=True))
+        labels, counts = np.unique(train.labels, return_counts=True)
+        found = tuple(labels.tolist())
+        return cls(found, tuple(names[label] for label in found), tuple(counts.tolist()))
+
+    def indices(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return each label's place among the classes, -1 for one that is none of them."""
+        import torch
+
+        known = torch.tensor(self.labels)
+        places = torch.searchsorted(known, labels).clamp(max=len(known) - 1)
+        return torch.where(known[places] == labels, places, -1)
+
+    def balanced(self) -> torch.Tensor:
+        """Return a weight for each class with which all count the same, and a row 1 on average."""
+        import torch
+
+        counts = torch.tensor(self.counts, dtype=torch.float32)
+        return counts.sum() / (len(counts) * counts)
+
+
+class Photos:
+    """The photos that one process of a group learns from: parts of the same batches whatever the group's size."""
+
+    def __init__(self, job: Job, group: Group) -> None:
+        """Raise DlassetsError where there are no photos, too few, or none in validation of a class that is learned."""
+        splits = read_splits(job.training_set, features=False)
+        if cached_version(job.training_set, TRAIN) != PIXELS:
+            raise DlassetsError(
+                f"Version {job.training_set.version} of {job.training_set.name} holds features and no photos. Set "
+                "training.trainable to last_n or all for it as well, and materialize it again."
+            )
+        self.classes = Classes.of(splits[TRAIN])
+        if not np.isin(splits[VALIDATION].labels, self.classes.labels).any():
+            raise DlassetsError(
+                "The validation split has no image of a class that the training split has. Put more photos of each "
+                "class into the labelled landing zone."
+            )
+        settings = job.settings.pixels
+        self._loader = torch_loader(
+            job.training_set.uri,
+            job.training_set.version,
+            TRAIN,
+            ["content", "label"],
+            functools.partial(load_augmented, kind=settings.augmentation, view=job.backbone.view),
+            batch_size=settings.batch_size,
+            shard=(group.rank, group.size),
+            seed=job.settings.seed,
+            workers=settings.workers,
+            balance_by="label" if job.settings.balance == "sampling" else None,
+        )
+        self.steps = len(self._loader)
+
+    def batches(self, epoch: int, step: int) -> Iterator[Batch]:
+        """Yield this process's parts of an epoch's batches, from `step` on: (N, side, side, 3) pixels, (N,) classes."""
+        self._loader.load_state_dict({"epoch": epoch, "step": step})
+        for batch in self._loader:
+            tensors: dict[str, Any] = batch
+            yield tensors["content"], self.classes.indices(tensors["label"])
+
+
+def features_of(
+    training_set: Snapshot,
+    split: str,
+    network: Any,
+    *,
+    view: View = USUAL_VIEW,
+    device: str = "cpu",
+    bfloat16: bool = False,
+    group: Group = ALONE,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Rows:
+    """Return all rows of a split with the features that `network` (see `backbones.network`) gives of their photos.
+
+    Photos are seen as scoring sees them, in the backbone's `view`. The network is left on the device, in evaluation
+    mode. Each process of a group embeds its part, and all are given the whole; `progress` is told, every few seconds,
+    how many of how many its own part has. Raises DlassetsError, naming it, for a photo that does not decode.
+    """
+    import torch
+
+    rows = read_split(training_set, split, features=False)
+    places = {image_id: place for place, image_id in enumerate(rows.image_ids)}
+    features = torch.zeros(len(rows), network.dimensions, device=device)
+    network = network.to(device=device, memory_format=torch.channels_last).eval()
+    done, told = 0, time.monotonic()
+    with torch.no_grad():
+        for batch in _in_order(training_set, split, len(rows), view, group, workers):
+            found = embedded(network, batch["content"].to(device), bfloat16=bfloat16)
+            features[[places[image_id] for image_id in batch["image_id"]]] = found
+            done += len(found)
+            if progress is not None and time.monotonic() - told > SECONDS_BETWEEN:
+                told = time.monotonic()
+                progress(done, math.ceil(len(rows) / group.size))
+    return replace(rows, features=group.sum(features).cpu().numpy())
+
+
+def _in_order(
+    training_set: Snapshot, split: str, count: int, view: View, group: Group, workers: int | None
+) -> Iterable[dict[str, Any]]:
+    """Return this process's part of a split's photos, as scoring sees them: all are rank 0's where they are few."""
+    shard = (group.rank, group.size) if count >= group.size else (0, 1)
+    if not count or (shard == (0, 1) and not group.is_main):
+        return ()
+    return torch_loader(
+        training_set.uri,
+        training_set.version,
+        split,
+        ["content", "image_id"],
+        lambda content, _: load(content, view),
+        batch_size=EVALUATED_AT_ONCE * shard[1],
+        shard=shard,
+        workers=workers,
+        shuffle=False,
+    )

@@ -1,0 +1,162 @@
+"""Wrong labels among right ones are found, and right ones are left alone."""
+
+import numpy as np
+import pytest
+
+from dlassets.errors import DlassetsError
+from dlassets.lakehouse.tables import LABEL_ERRORS
+from dlassets.learning.evaluation.label_errors import LabelErrors, find_label_errors
+from dlassets.learning.rows import Rows
+from dlassets.settings import TrainingSettings
+from dlassets_tests.learning.rows import rows
+
+CLASSES = (3, 12, 40, 77)
+SETTINGS = TrainingSettings()
+
+
+def relabelled(right: Rows, wrong: dict[int, int]) -> Rows:
+    """The same rows with other labels at these places."""
+    labels = right.labels.copy()
+    labels[list(wrong)] = list(wrong.values())
+    return Rows(right.paths, right.image_ids, labels, [f"class {label}" for label in labels], right.features)
+
+
+def flipped(right: Rows, share: float, seed: int = 0) -> tuple[Rows, dict[str, int]]:
+    """The rows with this share of the labels replaced by others, and the right labels of those by image_id."""
+    chance = np.random.default_rng(seed)
+    places = chance.choice(len(right), int(share * len(right)), replace=False).tolist()
+    others = {
+        place: int(chance.choice([label for label in CLASSES if label != right.labels[place]])) for place in places
+    }
+    return relabelled(right, others), {right.image_ids[place]: int(right.labels[place]) for place in places}
+
+
+@pytest.fixture(scope="module")
+def right() -> Rows:
+    return rows(CLASSES * 100, spread=0.7)
+
+
+@pytest.fixture(scope="module")
+def wrong(right: Rows) -> dict[str, int]:
+    return flipped(right, 0.05)[1]
+
+
+@pytest.fixture(scope="module")
+def found(right: Rows) -> LabelErrors:
+    return find_label_errors(flipped(right, 0.05)[0], SETTINGS)
+
+
+def test_of_wrong_labels_most_are_found_with_few_false_alarms(found: LabelErrors, wrong: dict[str, int]) -> None:
+    listed = set(found.errors["image_id"].to_pylist())
+
+    assert len(wrong) == 20
+    assert len(listed & wrong.keys()) >= 0.8 * len(wrong)
+    assert len(listed - wrong.keys()) <= 4
+    assert (found.judged, found.too_few) == (400, {})
+
+
+def test_they_have_the_table_s_columns_with_the_right_label_suggested(
+    found: LabelErrors, wrong: dict[str, int]
+) -> None:
+    assert found.errors.schema == LABEL_ERRORS.schema
+    errors = found.errors.to_pylist()
+    suggested = [error["suggested_label"] == wrong[error["image_id"]] for error in errors if error["image_id"] in wrong]
+    assert np.mean(suggested) > 0.9
+    for error in errors:
+        assert error["label_name"] == f"class {error['label']}"
+        assert error["suggested_name"] == f"class {error['suggested_label']}" != error["label_name"]
+        assert 0 <= error["quality"] < error["confidence"] <= 1
+        assert error["path"] == f"labeled/{error['image_id']}.jpg"
+
+
+def test_the_worst_come_first(found: LabelErrors) -> None:
+    quality = found.errors["quality"].to_pylist()
+
+    assert quality == sorted(quality)
+    assert len(set(quality)) > 1
+
+
+def test_right_labels_are_left_alone(right: Rows) -> None:
+    assert find_label_errors(right, SETTINGS).errors.num_rows <= 2
+
+
+def test_the_order_of_rows_changes_nothing_and_the_seed_the_folds(right: Rows) -> None:
+    some = flipped(right, 0.05)[0]
+    order = np.random.default_rng(5).permutation(len(some))
+    shuffled = Rows(
+        *([column[place] for place in order] for column in (some.paths, some.image_ids)),
+        labels=some.labels[order],
+        names=[some.names[place] for place in order],
+        features=some.features[order],
+    )
+
+    errors = find_label_errors(some, SETTINGS).errors
+    again = find_label_errors(shuffled, SETTINGS).errors
+    other = find_label_errors(some, SETTINGS, seed=1).errors
+
+    assert again["image_id"].to_pylist() == errors["image_id"].to_pylist()
+    np.testing.assert_allclose(again["quality"], errors["quality"], atol=1e-3)
+    assert other["quality"].to_pylist() != errors["quality"].to_pylist()
+
+
+def test_no_row_is_judged_by_a_head_that_has_seen_it(right: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlassets.learning.evaluation import label_errors as module
+
+    train_head, judged = module.train_head, []
+
+    def watched(train: Rows, validation: Rows, *settings: TrainingSettings):
+        judged.append(set(right.image_ids) - {*train.image_ids, *validation.image_ids})
+        assert not {*train.image_ids} & {*validation.image_ids}
+        return train_head(train, validation, *settings)
+
+    monkeypatch.setattr(module, "train_head", watched)
+    find_label_errors(right, SETTINGS, folds=4)
+
+    assert [len(fold) for fold in judged] == [100] * 4
+    assert set.union(*judged) == set(right.image_ids)
+
+
+def test_every_fold_has_its_share_of_each_class() -> None:
+    from dlassets.learning.evaluation.label_errors import _folds
+
+    some = rows([3] * 52 + [12] * 7 + [40] * 5)
+    folds = _folds(some, 5, seed=0)
+
+    for label, fewest in ((3, 10), (12, 1), (40, 1)):
+        counts = np.bincount(folds[some.labels == label], minlength=5)
+        assert counts.min() == fewest
+        assert counts.max() - counts.min() <= 1
+
+
+def test_a_class_with_fewer_rows_than_folds_is_named_and_not_judged() -> None:
+    some = rows([3] * 30 + [12] * 30 + [40] * 4 + [77] * 5)
+
+    found = find_label_errors(some, SETTINGS)
+
+    assert found.too_few == {"class 40": 4}
+    assert found.judged == 65
+    assert 40 not in found.errors["label"].to_pylist() + found.errors["suggested_label"].to_pylist()
+
+
+@pytest.mark.parametrize("labels", [[], [3] * 20, [3] * 20 + [12] * 4])
+def test_where_nothing_can_be_judged_nothing_is_listed(labels) -> None:
+    some = rows(labels) if labels else Rows([], [], np.zeros(0, np.int64), [], np.zeros((0, 8), np.float32))
+
+    found = find_label_errors(some, SETTINGS)
+
+    assert (found.errors.num_rows, found.judged) == (0, 0)
+    assert found.errors.schema == LABEL_ERRORS.schema
+
+
+def test_progress_is_told_by_fold_and_nothing_else_is_said(right: Rows, capfd: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[int, int]] = []
+
+    find_label_errors(right, SETTINGS, folds=3, on_fold=lambda done, of: told.append((done, of)))
+
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_two_folds_are_refused(right: Rows) -> None:
+    with pytest.raises(DlassetsError, match="Use 3 or more"):
+        find_label_errors(right, SETTINGS, folds=2)

@@ -1,0 +1,300 @@
+"""Training a head: the same for the same rows, stopped in time, and clear about what it cannot learn from."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+
+from dlassets.engines.base import Commit, Snapshot
+from dlassets.errors import DlassetsError
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import TEST, TRAIN, TRAINING_SET, VALIDATION
+from dlassets.learning.backbones import BackboneRef
+from dlassets.learning.rows import Rows, read_split, read_splits
+from dlassets.learning.training.head_training import train_head
+from dlassets.learning.training.job import Event, Job
+from dlassets.learning.training.launch import Place, launch
+from dlassets.settings import TrainingSettings
+from dlassets_tests.learning.rows import rows
+
+SETTINGS = TrainingSettings()
+ARRAYS = ("weight", "bias", "mean", "scale")
+LABELS = [3, 12, 40] * 20
+
+
+# What float32 sums differ by when rows are added up in another order, as a share of the largest number.
+LAST_DIGITS = 1e-5
+
+
+def weights(trained):
+    return {name: getattr(trained.head, name).tobytes() for name in ARRAYS}
+
+
+def put(engine, lake, *splits: tuple[str, Rows]) -> Snapshot:
+    """Write the rows of each split as a commit of its own, so that the table has a file for each."""
+    import pyarrow as pa
+
+    for split, some in splits:
+        table = pa.Table.from_pylist(
+            [
+                {
+                    "path": path,
+                    "image_id": hashlib.sha256(f"{split}{name}".encode()).hexdigest(),
+                    "label": int(label),
+                    "label_name": class_name,
+                    "feature_version": "test",
+                    "features": features.tolist(),
+                    "split": split,
+                }
+                for path, name, label, class_name, features in zip(
+                    some.paths, some.image_ids, some.labels, some.names, some.features, strict=True
+                )
+            ],
+            schema=TRAINING_SET.schema,
+        )
+        engine.append(engine.rows(table), TRAINING_SET, pin(lake, "training_set").uri, Commit())
+    return pin(lake, "training_set")
+
+
+def part(some: Rows, places: slice) -> Rows:
+    return Rows(*(getattr(some, field.name)[places] for field in dataclasses.fields(Rows)))
+
+
+def test_the_same_rows_and_settings_give_the_same_weights_to_the_last_bit() -> None:
+    train, validation = rows(LABELS), rows(LABELS, seed=1)
+
+    assert weights(train_head(train, validation, SETTINGS)) == weights(train_head(train, validation, SETTINGS))
+
+
+def test_other_settings_give_other_weights() -> None:
+    train, validation = rows(LABELS), rows(LABELS, seed=1)
+    smoother = train_head(train, validation, TrainingSettings(l2=1.0)).head
+
+    assert np.abs(smoother.weight).sum() < np.abs(train_head(train, validation, SETTINGS).head.weight).sum()
+
+
+def test_the_order_of_files_does_not_change_what_is_learned(local_engine, tmp_path) -> None:
+    from dlassets.lakehouse.lake import Lake
+
+    train, validation = rows(LABELS), rows(LABELS, seed=1)
+    first, last = part(train, slice(0, 25)), part(train, slice(25, None))
+    learned = []
+    for name, order in (("one", (first, last)), ("other", (last, first))):
+        lake = Lake.at(str(tmp_path / name))
+        snapshot = put(local_engine, lake, *((TRAIN, some) for some in order), (VALIDATION, validation))
+        learned.append(weights(train_head(read_split(snapshot, TRAIN), read_split(snapshot, VALIDATION), SETTINGS)))
+
+    assert learned[0] == learned[1]
+
+
+def test_a_split_is_read_whole_in_the_order_of_image_ids(local_engine, lake) -> None:
+    train = rows(LABELS)
+
+    read = read_split(put(local_engine, lake, (TRAIN, train), (TEST, rows([3, 3], seed=2))), TRAIN)
+
+    assert read.image_ids == sorted(read.image_ids)
+    assert sorted(read.paths) == train.paths
+    by_path = dict(zip(read.paths, range(len(read)), strict=True))
+    order = [by_path[path] for path in train.paths]
+    assert read.features[order].tolist() == train.features.tolist()
+    assert read.labels[order].tolist() == LABELS
+    assert [read.names[place] for place in order] == train.names
+
+
+def test_shards_share_a_split_without_overlap(local_engine, lake) -> None:
+    train = rows(LABELS)
+    snapshot = put(local_engine, lake, (TRAIN, part(train, slice(0, 30))), (TRAIN, part(train, slice(30, None))))
+
+    shards = [read_split(snapshot, TRAIN, shard=(rank, 2)) for rank in range(2)]
+
+    assert all(len(shard) for shard in shards)
+    assert sorted(shards[0].paths + shards[1].paths) == train.paths
+
+
+def test_labels_need_not_be_dense_nor_start_at_0() -> None:
+    trained = train_head(rows([12, 40, 3] * 20), rows(LABELS, seed=1), SETTINGS)
+
+    assert trained.head.labels == (3, 12, 40)
+    assert trained.head.names == ("class 3", "class 12", "class 40")
+    fresh = rows(LABELS, seed=2)
+    assert (trained.head.predict(fresh.features) == fresh.labels).mean() > 0.95
+
+
+def test_the_epoch_with_the_best_validation_loss_is_kept() -> None:
+    # Noise to learn by heart, and no penalty: validation gets worse while training gets better.
+    train, validation = rows(LABELS, spread=4), rows(LABELS, seed=1, spread=4)
+    settings = TrainingSettings(epochs=40, patience=3, l2=0)
+    losses = []
+
+    trained = train_head(train, validation, settings, lambda _, metrics: losses.append(metrics["validation_loss"]))
+
+    assert trained.best_epoch == int(np.argmin(losses))
+    assert len(losses) == trained.best_epoch + 1 + settings.patience
+    assert losses == [epoch["validation_loss"] for epoch in trained.history]
+    right = np.searchsorted(trained.head.labels, validation.labels)
+    probabilities = trained.head.probabilities(validation.features)[np.arange(len(validation)), right]
+    assert -np.log(probabilities).mean() == pytest.approx(min(losses), abs=1e-4)
+
+
+def test_training_ends_with_the_last_epoch_where_it_never_gets_worse() -> None:
+    trained = train_head(rows(LABELS), rows(LABELS, seed=1), TrainingSettings(epochs=2, min_improvement=0))
+
+    assert (len(trained.history), trained.best_epoch) == (2, 1)
+
+
+def test_a_class_missing_in_validation_is_learned_all_the_same() -> None:
+    trained = train_head(rows(LABELS), rows([3, 12] * 10, seed=1), SETTINGS)
+
+    fresh = rows([40] * 20, seed=2)
+    assert (trained.head.predict(fresh.features) == 40).mean() > 0.95
+
+
+def test_a_class_that_validation_has_and_training_lacks_has_no_say() -> None:
+    with_it = train_head(rows([3, 12] * 20), rows([3, 12] * 10 + [40], seed=1), SETTINGS)
+    without = train_head(rows([3, 12] * 20), rows([3, 12] * 10, seed=1), SETTINGS)
+
+    assert with_it.head.labels == (3, 12)
+    assert all(np.isfinite(epoch["validation_loss"]) for epoch in with_it.history)
+    assert weights(with_it) == weights(without)
+
+
+def test_validation_without_any_class_of_training_is_refused() -> None:
+    with pytest.raises(DlassetsError, match=r"validation split has no image of a class .* Put more photos"):
+        train_head(rows([3, 12] * 20), rows([40] * 5, seed=1), SETTINGS)
+
+
+def test_one_class_only_is_refused_by_its_name(local_engine, lake) -> None:
+    snapshot = put(
+        local_engine, lake, (TRAIN, rows([3] * 9)), (VALIDATION, rows([3], seed=1)), (TEST, rows([12], seed=2))
+    )
+
+    with pytest.raises(DlassetsError, match=r"one class only \(class 3, label 3\).* put photos of another class"):
+        read_splits(snapshot)
+
+
+@pytest.mark.parametrize("missing", [TRAIN, VALIDATION, TEST])
+def test_an_empty_split_is_refused_with_the_count_of_each(local_engine, lake, missing) -> None:
+    present = [split for split in (TRAIN, VALIDATION, TEST) if split != missing]
+    snapshot = put(local_engine, lake, *((split, rows([3, 12], seed=place)) for place, split in enumerate(present)))
+
+    with pytest.raises(DlassetsError, match=f"too few labelled images .*{missing} 0.*Put more photos"):
+        read_splits(snapshot)
+
+
+def test_an_empty_training_set_is_refused(lake) -> None:
+    with pytest.raises(DlassetsError, match="train 0, validation 0, test 0"):
+        read_splits(pin(lake, "training_set"))
+
+
+def test_fewer_rows_than_a_batch_are_enough_to_learn(local_engine, lake) -> None:
+    splits = read_splits(
+        put(local_engine, lake, (TRAIN, rows([3, 12])), (VALIDATION, rows([3], seed=1)), (TEST, rows([12], seed=2)))
+    )
+
+    assert train_head(splits[TRAIN], splits[VALIDATION], SETTINGS).head.labels == (3, 12)
+
+
+@pytest.mark.parametrize("split", [TRAIN, VALIDATION, TEST])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_features_that_are_no_numbers_are_refused_by_the_image_s_path(local_engine, lake, split, number) -> None:
+    splits = {name: rows([3, 12] * 3, seed=place) for place, name in enumerate((TRAIN, VALIDATION, TEST))}
+    splits[split].features[4, 2] = number
+
+    with pytest.raises(DlassetsError, match=f"1 images of the {split} split .*{splits[split].paths[4]}.* Delete"):
+        read_splits(put(local_engine, lake, *splits.items()))
+
+
+def test_a_loss_that_is_not_a_number_is_refused() -> None:
+    train = rows([3, 12] * 5)
+    train.features[0, 0] = np.nan
+
+    with pytest.raises(DlassetsError, match="The loss is not a number after epoch 0"):
+        train_head(train, rows([3, 12], seed=1), SETTINGS)
+
+
+def fit(snapshot, processes=1, **settings):
+    """Train a head as the job of a training set has it, and return it with the events that were told."""
+    heard: list[Event] = []
+    job = Job(snapshot, BackboneRef("none"), TrainingSettings(**settings))
+    return launch(job, Place(processes), heard.append), heard
+
+
+@pytest.mark.parametrize("settings", [{}, {"balance": "weights", "label_smoothing": 0.1}])
+def test_two_processes_learn_from_their_shards_what_one_learns_from_all_rows(local_engine, lake, settings) -> None:
+    # By class, so that neither process has them all.
+    train = rows([3] * 50 + [12] * 20 + [40] * 40, spread=2.0)
+    snapshot = put(
+        local_engine,
+        lake,
+        (TRAIN, part(train, slice(0, 60))),
+        (TRAIN, part(train, slice(60, None))),
+        (VALIDATION, rows(LABELS, seed=1, spread=2.0)),
+        (TEST, rows([3], seed=2)),
+    )
+
+    alone, alone_told = fit(snapshot, **settings)
+    together, together_told = fit(snapshot, 2, **settings)
+
+    assert (together.head.labels, together.head.names) == (alone.head.labels, alone.head.names)
+    assert together.best_epoch == alone.best_epoch
+    for name in ARRAYS:
+        one, other = getattr(alone.head, name), getattr(together.head, name)
+        assert np.abs(one - other).max() <= LAST_DIGITS * np.abs(one).max(), name
+    assert [event.number for event in together_told] == [event.number for event in alone_told]
+    for one, other in zip(alone_told, together_told, strict=True):
+        assert other.metrics == pytest.approx(one.metrics, rel=1e-4)
+
+
+def test_each_epoch_is_told_as_it_comes(local_engine, lake) -> None:
+    snapshot = put(
+        local_engine, lake, (TRAIN, rows(LABELS)), (VALIDATION, rows(LABELS, seed=1)), (TEST, rows([3], seed=2))
+    )
+
+    trained, told = fit(snapshot, epochs=3, min_improvement=0)
+
+    assert [(event.kind, event.number, event.of) for event in told] == [("epoch", number, 3) for number in (1, 2, 3)]
+    assert [event.metrics for event in told] == trained.history
+
+
+def test_more_processes_than_row_groups_are_refused(local_engine, lake) -> None:
+    snapshot = put(
+        local_engine, lake, (TRAIN, rows(LABELS)), (VALIDATION, rows(LABELS, seed=1)), (TEST, rows([3], seed=2))
+    )
+
+    with pytest.raises(DlassetsError, match=r"1 row groups for 2 shards.*Use fewer processes"):
+        fit(snapshot, 2)
+
+
+def test_a_job_whose_training_set_is_empty_is_refused(lake) -> None:
+    with pytest.raises(DlassetsError, match="train 0, validation 0, test 0"):
+        fit(pin(lake, "training_set"))
+
+
+@pytest.mark.parametrize(("balance", "expected"), [("none", [0.6, 0.3, 0.1]), ("weights", [1 / 3] * 3)])
+def test_classes_weigh_as_their_rows_or_all_alike(balance, expected) -> None:
+    """At the least loss, what each class is given is its weight: the bias is not penalised."""
+    labels = [3] * 60 + [12] * 30 + [40] * 10
+    train = rows(labels, spread=2.0)
+    head = train_head(
+        train, rows(labels, seed=1, spread=2.0), TrainingSettings(balance=balance, patience=50, min_improvement=0)
+    ).head
+
+    weight = {"none": np.ones(100), "weights": 1 / np.repeat([60, 30, 10], [60, 30, 10])}[balance]
+    given = np.average(head.probabilities(train.features), axis=0, weights=weight)
+    assert given == pytest.approx(expected, abs=0.02)
+
+
+def test_drawing_rare_classes_more_often_is_weighing_them_where_all_rows_are_drawn() -> None:
+    train, validation = rows([3] * 50 + [12] * 10), rows([3, 12] * 10, seed=1)
+    sampled, weighed = (TrainingSettings(balance=balance) for balance in ("sampling", "weights"))
+
+    assert weights(train_head(train, validation, sampled)) == weights(train_head(train, validation, weighed))
+
+
+def test_smoothed_labels_keep_the_head_from_being_sure() -> None:
+    train = rows([3, 12] * 30)
+    settings = TrainingSettings(label_smoothing=0.2, l2=1e-6, patience=50, min_improvement=0)
+    head = train_head(train, rows([3, 12] * 10, seed=1), settings).head
+
+    assert head.probabilities(train.features).max(axis=1).mean() == pytest.approx(0.9, abs=0.03)
