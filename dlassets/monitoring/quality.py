@@ -218,6 +218,14 @@ RULES = (
         blocking=True,
     ),
     Rule(
+        "suggests_another_label",
+        "label_errors",
+        "Each row suggests a label other than the one it has, and says how sure that is by a probability.",
+        "SELECT path, label, suggested_label, quality, confidence FROM label_errors WHERE suggested_label = label "
+        "OR NOT (quality BETWEEN 0 AND 1 AND confidence BETWEEN 0 AND 1)",
+        ("label_errors",),
+    ),
+    Rule(
         "one_open_request_an_image",
         "label_requests",
         "No image is open in two requests.",

@@ -21,6 +21,7 @@ IMAGE = {"path": "labeled/a.jpg", "image_id": A, "length": 9, "batch_id": "label
 LABEL = {"path": "labeled/a.jpg", "image_id": A, "label": 3, "split": "train"}
 ANSWER = {"request_id": "r", "image_id": B, "label": 3, "annotator": "me", "answer": "3", "status": "accepted"}
 PREDICTION = {"path": "unlabeled/b.jpg", "image_id": B, "model_version": 2, "confidence": 0.9, "margin": 0.8}
+ERROR = {"image_id": A, "label": 3, "suggested_label": 40, "quality": 0.1, "confidence": 0.8}
 REQUEST = {"request_id": "r", "image_id": B, "status": "open"}
 STATUSES = ("planned", "open", "answered")
 REFUSED = {"path": "labeled/x.jpg", "batch_id": "labeled-000002"}
@@ -38,6 +39,7 @@ CLEAN: dict[str, list[Row]] = {
     "labeled_images": [LABEL, {**LABEL, "path": "labeled/copy.jpg"}],
     "image_features": [{"image_id": A, "feature_version": "1"}, {"image_id": B, "feature_version": "1"}],
     "training_set": [{**LABEL, "feature_version": "1"}],
+    "label_errors": [ERROR],
     "predictions": [PREDICTION, {**PREDICTION, "model_version": 1}],
     "label_requests": [REQUEST, {**REQUEST, "request_id": "s", "status": "answered"}],
 }
@@ -99,6 +101,10 @@ BREAKING: list[tuple[str, str, dict[str, list[Row]], int]] = [
     *(
         ("predictions", "every_unlabelled_image_scored", {"predictions": rows}, 1)
         for rows in ([], [{**PREDICTION, "model_version": 1}], [{**PREDICTION, "image_id": A}])
+    ),
+    *(
+        ("label_errors", "suggests_another_label", {"label_errors": [{**ERROR, name: value}]}, 1)
+        for name, value in (("suggested_label", 3), ("quality", -0.1), ("confidence", 1.1))
     ),
     *(
         ("predictions", "confidence_is_a_probability", {"predictions": [{**PREDICTION, name: value}]}, 1)
