@@ -85,10 +85,12 @@ def test_how_many_times_as_fast_is_told_of_the_full_training():
     head = replace(model, what=retrain.HEAD, seconds=1.5)
 
     shown = io.StringIO()
-    Console(file=shown, width=200).print(*retrain.Retrained(1000, 150, [model, head]).tables())
+    measured = retrain.Retrained(1000, 150, [model, head], {retrain.FULL: (3, 8)})
+    Console(file=shown, width=200).print(*measured.tables())
 
     line = next(line for line in shown.getvalue().splitlines() if retrain.HEAD in line)
     assert [cell.strip() for cell in line.split("│")[2:5]] == ["700", "1.5", "200"]
+    assert "epoch 3 of 8" in shown.getvalue()
 
 
 def test_photos_have_the_labels_of_their_folders_and_equal_bytes_count_once(tmp_path):

@@ -101,7 +101,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ({"DLASSETS_LANDING__LABELED__LABELED": "true"}, "landing.labeled.labeled: "),
         (
             {"DLASSETS_PROFILE": "nope"},
-            "DLASSETS_PROFILE=nope: there is no .*nope.yaml. Profiles in .*: cluster, local",
+            "DLASSETS_PROFILE=nope: there is no .*nope.yaml. Profiles in .*: accurate, cluster, local",
         ),
     ],
 )

@@ -31,7 +31,7 @@ def pixels(seed=0):
 def test_the_settings_name_it_and_it_travels_to_other_processes():
     ref = backbone_of(FeatureSettings(backbone="timm/resnet18", weights="none"))
 
-    assert pickle.loads(pickle.dumps(ref)) == BackboneRef("timm/resnet18", "none")
+    assert pickle.loads(pickle.dumps(ref)) == BackboneRef("timm/resnet18", "none", crop=1.0, root=True)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,11 @@ def trained_model(
                 lambda job, report: trainer.train(job, lake.engine, report),
                 _photos(lake),
                 attributes_of(lake.engine, inputs.job.training_set, profiles, labeled),
-                {"dagster_asset": TRAINED_MODEL, "mlflow.note.content": _link_back(lake, context.run.run_id)},
+                {
+                    "dagster_asset": TRAINED_MODEL,
+                    "mlflow.note.content": _link_back(lake, context.run.run_id),
+                    **_place(lake),
+                },
                 progress.of_training(context),
             )
         run = mlflow.run_of(inputs.sha256)
@@ -260,6 +264,15 @@ def _training_inputs(lake: LakeResource, mlflow: MlflowResource) -> "TrainingInp
         training = winner(mlflow.client, mlflow.experiment, training, feature_version(backbone)) or training
     # What care of the table made of it is nothing new to learn from.
     return TrainingInputs.of(lake.lake, settled(lake.pin(TRAINING_SET.name)[0]), backbone, training)
+
+
+def _place(lake: LakeResource) -> dict[str, str]:
+    """Return which engine and cluster a training runs on, in how many processes."""
+    settings = lake.settings
+    master = settings.spark.remote or settings.spark.master
+    cluster = {"dlassets.spark": master} if settings.engine == "spark" else {}
+    processes = str(settings.training.compute.processes)
+    return {"dlassets.engine": settings.engine, "dlassets.processes": processes, **cluster}
 
 
 def _photos(lake: LakeResource) -> "Photos":

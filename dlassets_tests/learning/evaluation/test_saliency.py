@@ -186,3 +186,14 @@ def test_a_trained_head_on_the_real_backbone_looks_at_the_corner_that_the_object
     assert looked_at == list(corners) * 2
     peaks = [np.unravel_index(seen.argmax(), seen.shape) for seen in maps]
     assert [(row // 112, column // 112) for row, column in peaks] == list(corners) * 2
+
+
+def test_features_that_are_nothing_speak_for_no_place_where_roots_are_taken():
+    backbone = network(BackboneRef("torchvision/squeezenet1_1", "none", root=True))
+    dimensions = backbone.dimensions
+    one = np.ones(dimensions, np.float32)
+    head = Head((1, 2), ("a", "b"), np.stack([one, -one]), np.zeros(2, np.float32), np.zeros_like(one), one)
+
+    found = saliency(backbone, head, np.zeros((1, SIDE, SIDE, 3), np.uint8))
+
+    assert np.isfinite(found).all()
