@@ -59,16 +59,21 @@ class Model:
 
 @dataclass(frozen=True)
 class Retrained:
+    """`kept` is the epoch whose blocks were kept, of how many, of each training on photos: 0 is the head alone."""
+
     photos: int
     test_rows: int
     models: list[Model]
+    kept: dict[str, tuple[int, int]]
 
     def tables(self) -> list[Grid]:
+        kept = "; ".join(f"{what}: epoch {best} of {last}" for what, (best, last) in self.kept.items())
         grid = Grid(
             "what", "labels", "s", "full training / this", "accuracy", "95% interval", "minus full training, paired",
             title=f"{NEW_LABELS} new labels of {self.photos:,} photos, {self.test_rows} test rows",
             title_justify="left",
-            caption=f"Goal: a head {GOAL} times as fast as the full training on photos, at equal accuracy",
+            caption=f"Goal: a head {GOAL} times as fast as the full training on photos, at equal accuracy\n"
+            f"Kept, where 0 is the head alone: {kept}",
             caption_justify="left",
         )  # fmt: skip
         full = next(model.seconds for model in self.models if model.what == FULL)
@@ -120,7 +125,8 @@ def measure(bench: Bench) -> Retrained:
     models = [
         _model(what, labels, seconds, found, rights[FULL][2]) for what, (labels, seconds, found) in rights.items()
     ]
-    return Retrained(len(photos), int(test.sum()), models)
+    kept = {FULL: _kept(bench.folder / "full"), BEFORE: _kept(bench.folder / "before")}
+    return Retrained(len(photos), int(test.sum()), models, kept)
 
 
 def newly_labelled(photos: Rows, sides: NDArray[np.str_]) -> Mask:
@@ -139,6 +145,13 @@ def newly_labelled(photos: Rows, sides: NDArray[np.str_]) -> Mask:
 def _model(what: str, labels: int, seconds: float, right: Mask, full: Mask) -> Model:
     interval = wilson_interval(int(right.sum()), len(right))
     return Model(what, labels, seconds, float(right.mean()), interval, paired_difference(right, full))
+
+
+def _kept(folder: Path) -> tuple[int, int]:
+    from dlassets.learning.training.job import Trained
+
+    trained = Trained.load(str(folder))
+    return trained.best_epoch, len(trained.history) - 1
 
 
 def _predictions(folder: Path, features: NDArray[np.float32]) -> NDArray[np.int64]:
