@@ -130,12 +130,12 @@ def measure(images: Path, engine: str, folder: Path, draws: int) -> Accuracy:
 def _judge(images: Path, lake: LakeResource, draws: int) -> Accuracy:
     photos = _photos(images, lake)
     sides = sides_of(photos.image_ids, lake.settings)
-    test = taken(photos, sides == TEST)
+    test = photos.taken(sides == TEST)
     scores = []
     for when, name, package, learned_from in _registered(lake):
         train, validation = read_split(learned_from, TRAIN), read_split(learned_from, VALIDATION)
         scores += _scores(when, f"{HEAD}, {name}", package.head.predict, train, validation, test)
-    train, validation = taken(photos, sides == TRAIN), taken(photos, sides == VALIDATION)
+    train, validation = photos.taken(sides == TRAIN), photos.taken(sides == VALIDATION)
     head = train_head(train, validation, lake.settings.training).head
     scores += _scores("had all been labelled", f"{HEAD}, trained here", head.predict, train, validation, test)
     return Accuracy(len(photos), len(test), scores, draws, _redrawn(photos, lake.settings, draws) if draws else [])
@@ -192,18 +192,6 @@ def sides_of(image_ids: Sequence[str], settings: Settings) -> NDArray[np.str_]:
     return np.array(engine.sql(query, {"photos": rows}).arrow()["split"].to_pylist())
 
 
-def taken(rows: Rows, mask: NDArray[np.bool_]) -> Rows:
-    """Return the rows where `mask` is true."""
-    places = np.flatnonzero(mask).tolist()
-    return Rows(
-        paths=[rows.paths[place] for place in places],
-        image_ids=[rows.image_ids[place] for place in places],
-        labels=rows.labels[mask],
-        names=[rows.names[place] for place in places],
-        features=rows.features[mask],
-    )
-
-
 def probes(train: Rows, validation: Rows) -> dict[str, Predict]:
     """Fit the peers: scikit-learn's logistic regression on standardised features, of several C the best, and C = 1."""
     from sklearn.linear_model import LogisticRegression
@@ -253,9 +241,9 @@ def _redrawn(photos: Rows, settings: Settings, draws: int) -> list[Redrawn]:
         hashes = redrawn_hashes(photos.image_ids, draw)
         sides = sides_of(hashes, settings)
         labelled = ~np.array([Photo(Path(), "", image_id).is_held_back for image_id in hashes])
-        test = taken(photos, sides == TEST)
+        test = photos.taken(sides == TEST)
         for when, known in zip(whens, (labelled, np.ones_like(labelled)), strict=True):
-            train, validation = taken(photos, (sides == TRAIN) & known), taken(photos, (sides == VALIDATION) & known)
+            train, validation = photos.taken((sides == TRAIN) & known), photos.taken((sides == VALIDATION) & known)
             models = {
                 HEAD: train_head(train, validation, settings.training).head.predict,
                 **probes(train, validation),

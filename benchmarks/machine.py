@@ -36,10 +36,11 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         from dlassets.lakehouse.provenance import code_version
+        from dlassets.registry.environment import processor
 
         return cls(
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-            processor=_processor(),
+            processor=processor(),
             memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             system=f"{platform.system()} {platform.release()}",
             load=load(),
@@ -74,13 +75,3 @@ def load() -> tuple[float, float, float]:
 def _is_compiled(package: str) -> bool:
     found = importlib.util.find_spec(package)
     return bool(found and found.cached and Path(found.cached).exists())
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()

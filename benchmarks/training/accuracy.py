@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table as Grid
 
-from benchmarks.accuracy import PEER, PEER_DEFAULT, paired_difference, probes, redrawn_hashes, sides_of, taken
+from benchmarks.accuracy import PEER, PEER_DEFAULT, paired_difference, probes, redrawn_hashes, sides_of
 from benchmarks.training.bench import Bench
 from benchmarks.training.photos import embedded, labelled
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
@@ -180,5 +180,5 @@ def _heads(photos: Rows, splits: Sequence[Sides]) -> Judged:
 
 
 def _parted(photos: Rows, sides: Sides) -> tuple[Rows, Rows, Rows]:
-    train, validation, test = (taken(photos, sides == side) for side in (TRAIN, VALIDATION, TEST))
+    train, validation, test = (photos.taken(sides == side) for side in (TRAIN, VALIDATION, TEST))
     return train, validation, test

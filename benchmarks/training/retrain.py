@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table as Grid
 
-from benchmarks.accuracy import paired_difference, redrawn_hashes, sides_of, taken
+from benchmarks.accuracy import paired_difference, redrawn_hashes, sides_of
 from benchmarks.training.bench import Bench
 from benchmarks.training.photos import embedded, labelled, training_set
 from dlassets.engines.base import Snapshot
@@ -96,14 +96,14 @@ def measure(bench: Bench) -> Retrained:
     sides = sides_of(photos.image_ids, Settings())
     earlier, test = ~newly_labelled(photos, sides), sides == TEST
 
-    before, before_s = _on_photos(bench, "before", taken(photos, earlier), sides[earlier], plain)
+    before, before_s = _on_photos(bench, "before", photos.taken(earlier), sides[earlier], plain)
     full, full_s = _on_photos(bench, "full", photos, sides, plain)
     features, speeds = {}, {}
     for ref in (plain, before, full):
         features[ref], speeds[ref] = embedded(bench, photos.paths, ref)
 
     def head(ref: BackboneRef, rows: Mask) -> tuple[Path, float]:
-        return _head(bench, replace(taken(photos, rows), features=features[ref][rows]), sides[rows], ref)
+        return _head(bench, replace(photos.taken(rows), features=features[ref][rows]), sides[rows], ref)
 
     everything = np.ones_like(earlier)
     tuned_head, tuned_s = head(before, everything)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,13 +32,19 @@ class Rows:
 
     def with_features(self, features: Mapping[str, NDArray[np.float32]]) -> Rows:
         """Return those of the rows whose image_id has features, with these."""
-        there = [place for place, image_id in enumerate(self.image_ids) if image_id in features]
+        there = self.taken(np.array([image_id in features for image_id in self.image_ids], dtype=bool))
+        found = [features[image_id] for image_id in there.image_ids]
+        return replace(there, features=np.stack(found)) if found else there
+
+    def taken(self, chosen: NDArray[np.bool_]) -> Rows:
+        """Return the rows that are chosen."""
+        places = np.flatnonzero(chosen).tolist()
         return Rows(
-            paths=[self.paths[place] for place in there],
-            image_ids=[self.image_ids[place] for place in there],
-            labels=self.labels[there],
-            names=[self.names[place] for place in there],
-            features=np.stack([features[self.image_ids[place]] for place in there]) if there else self.features[:0],
+            paths=[self.paths[place] for place in places],
+            image_ids=[self.image_ids[place] for place in places],
+            labels=self.labels[places],
+            names=[self.names[place] for place in places],
+            features=self.features[places],
         )
 
 

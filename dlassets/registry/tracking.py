@@ -105,43 +105,26 @@ def train_and_log(
     `attributes` says of images what an evaluation is sliced by (see `learning.slices`); `report` is told of each step
     and epoch.
     """
-    with _system_metrics(mlflow, _SYSTEM_SECONDS[inputs.job.settings.trainable]):
-        _train_and_log(mlflow, inputs, fit, photos, attributes, tags, report)
-
-
-def _train_and_log(
-    mlflow: Any,
-    inputs: TrainingInputs,
-    fit: Fit,
-    photos: Photos,
-    attributes: pa.Table | None,
-    tags: Mapping[str, str],
-    report: Report,
-) -> None:
     job = inputs.job
-    splits = read_splits(job.training_set, features=job.settings.trainable == "head")
-    _log_inputs(mlflow, inputs, splits, tags)
-    with _live_metrics(mlflow, report) as live:
-        began = time.monotonic()
-        trained = fit(job, live)
-        mlflow.log_metric("training_seconds", time.monotonic() - began)
-        _forget_checkpoints(job)
-    if trained.remarks:
-        mlflow.set_tag("dlassets.remarks", " ".join(trained.remarks))
-    with _backbone_of(job, trained) as backbone:
-        validation, test = (_judged_rows(job, trained, splits, backbone, split, photos) for split in (VALIDATION, TEST))
-        head = calibrated(trained.head, validation)
-        package = ModelPackage(head, backbone, feature_version(backbone))
-        judged = Judged(
-            package=package,
-            rows=test,
-            before=evaluate(trained.head, test),
-            after=evaluate(head, test),
-            validation_before=evaluate(trained.head, validation),
-            validation_after=evaluate(head, validation),
-        )
-        example = log_report(mlflow, trained, judged, photos, attributes)
-        log_model(mlflow, package, example)
+    with _system_metrics(mlflow, _SYSTEM_SECONDS[job.settings.trainable]):
+        splits = read_splits(job.training_set, features=job.settings.trainable == "head")
+        _log_inputs(mlflow, inputs, splits, tags)
+        trained = _trained(mlflow, job, fit, report)
+        with _backbone_of(job, trained) as backbone:
+            validation, test = (
+                _judged_rows(job, trained, splits, backbone, split, photos) for split in (VALIDATION, TEST)
+            )
+            head = calibrated(trained.head, validation)
+            package = ModelPackage(head, backbone, feature_version(backbone))
+            judged = Judged(
+                package=package,
+                rows=test,
+                before=evaluate(trained.head, test),
+                after=evaluate(head, test),
+                validation_before=evaluate(trained.head, validation),
+                validation_after=evaluate(head, validation),
+            )
+            log_model(mlflow, package, example=log_report(mlflow, trained, judged, photos, attributes))
 
 
 def picture_of(client: MlflowClient, run_id: str, name: str) -> bytes:
@@ -182,6 +165,18 @@ def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Mapping[str, Rows],
     mlflow.log_text(job.to_json(), JOB)
     mlflow.log_text(json.dumps(found, indent=2), ENVIRONMENT)
     mlflow.log_text("\n".join(installed()) + "\n", PACKAGES)
+
+
+def _trained(mlflow: Any, job: Job, fit: Fit, report: Report) -> Trained:
+    """Train, with what is measured logged as it comes."""
+    with _live_metrics(mlflow, report) as live:
+        began = time.monotonic()
+        trained = fit(job, live)
+        mlflow.log_metric("training_seconds", time.monotonic() - began)
+    _forget_checkpoints(job)
+    if trained.remarks:
+        mlflow.set_tag("dlassets.remarks", " ".join(trained.remarks))
+    return trained
 
 
 def _forget_checkpoints(job: Job) -> None:

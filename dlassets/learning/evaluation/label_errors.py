@@ -58,29 +58,18 @@ def find_label_errors(
     too_few = {names[label]: counts[label] for label in sorted(names.keys() - set(classes))}
     if len(classes) < 2:  # noqa: PLR2004 - a label is taken for another only where there is another
         return LabelErrors(LABEL_ERRORS.schema.empty_table(), 0, too_few)
-    judged = _taken(rows, np.isin(rows.labels, classes))
+    judged = rows.taken(np.isin(rows.labels, classes))
     probabilities = np.empty((len(judged), len(classes)))
     fold_of = _folds(judged, folds, seed)
     for fold in range(folds):
         held_out, ends_training = fold_of == fold, fold_of == (fold + 1) % folds
-        validation = _taken(judged, ends_training)
-        head = calibrated(train_head(_taken(judged, ~held_out & ~ends_training), validation, settings).head, validation)
+        validation = judged.taken(ends_training)
+        head = calibrated(train_head(judged.taken(~held_out & ~ends_training), validation, settings).head, validation)
         probabilities[held_out] = head.probabilities(judged.features[held_out])
         if on_fold is not None:
             on_fold(fold + 1, folds)
     return LabelErrors(
         _errors(judged, [(label, names[label]) for label in classes], probabilities), len(judged), too_few
-    )
-
-
-def _taken(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
-    places = np.flatnonzero(chosen)
-    return Rows(
-        paths=[rows.paths[place] for place in places],
-        image_ids=[rows.image_ids[place] for place in places],
-        labels=rows.labels[places],
-        names=[rows.names[place] for place in places],
-        features=rows.features[places],
     )
 
 
