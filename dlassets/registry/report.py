@@ -13,7 +13,7 @@ import numpy as np
 
 from dlassets.learning.evaluation import pictures
 from dlassets.learning.evaluation.evaluate import Evaluation
-from dlassets.learning.evaluation.slices import Slice, significantly_worse, slices
+from dlassets.learning.evaluation.slices import CLASS, Slice, significantly_worse, slices
 from dlassets.learning.features import Photos
 from dlassets.learning.rows import Rows
 from dlassets.learning.training.job import Trained
@@ -112,7 +112,11 @@ def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, found: Sequence[
     for name, recall, precision in zip(test.names, test.recall, test.precision, strict=True):
         mlflow.log_metrics({f"recall/{_plain_name(name)}": recall, f"precision/{_plain_name(name)}": precision})
     mlflow.log_metrics(
-        {f"accuracy/{_plain_name(each.dimension)}/{_plain_name(each.value)}": each.accuracy for each in found}
+        {
+            f"accuracy/{_plain_name(each.dimension)}/{_plain_name(each.value)}": each.accuracy
+            for each in found
+            if each.dimension != CLASS  # a class's accuracy is its recall
+        }
     )
     said = {
         "dlassets.worse_slices": ", ".join(f"{each.dimension}: {each.value}" for each in significantly_worse(found)),
