@@ -82,7 +82,8 @@ class Worker:
         return message
 
     def stop(self) -> None:
-        self._process.terminate()
+        # It has nothing to put in order, and where a shell ignores Ctrl-C for it, Dagster has it ignore SIGTERM too.
+        self._process.kill()
         self._process.join()
         self.connection.close()
 

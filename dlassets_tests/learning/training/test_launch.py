@@ -97,12 +97,15 @@ def test_a_report_that_raises_ends_all_processes(tmp_path) -> None:
     assert not any(map(is_running, pids(tmp_path)))
 
 
+# Started in a shell's background, a process would ignore Ctrl-C.
 LAUNCHER = """
-import sys
+import signal, sys
 from pathlib import Path
 from dlassets.learning.training.launch import Place, launch
 from dlassets_tests.learning.training import trainings
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 launch(trainings.job(Path(sys.argv[1])), Place(2), print, trainings.endless)
 """
 
