@@ -83,4 +83,4 @@ def serve() -> Iterator[S3]:
             assert process.stdout is not None
             yield S3(int(process.stdout.readline()))
         finally:
-            process.terminate()
+            process.kill()  # where Ctrl-C is ignored, as in a shell's background, SIGTERM may be too
