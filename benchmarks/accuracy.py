@@ -12,7 +12,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,14 +149,19 @@ def _photos(images: Path, lake: LakeResource) -> Rows:
     usable = set(taken_in["image_id"].to_pylist())
     photos = {photo.image_id: photo for photo in photos_in(images) if photo.image_id in usable}
     chosen = [photos[image_id] for image_id in sorted(photos)]
-    labels = [_label(photo.folder) for photo in chosen]
     backbone = load_backbone(backbone_of(lake.settings.features))
+    return replace(rows_of(chosen), features=backbone.embed_bytes([photo.path.read_bytes() for photo in chosen]))
+
+
+def rows_of(photos: Sequence[Photo]) -> Rows:
+    """Return photos with the labels that their folders say, without features."""
+    labels = [_label(photo.folder) for photo in photos]
     return Rows(
-        paths=[str(photo.path) for photo in chosen],
-        image_ids=[photo.image_id for photo in chosen],
+        paths=[str(photo.path) for photo in photos],
+        image_ids=[photo.image_id for photo in photos],
         labels=np.array([label for label, _ in labels], dtype=np.int64),
         names=[name for _, name in labels],
-        features=backbone.embed_bytes([photo.path.read_bytes() for photo in chosen]),
+        features=np.empty((len(photos), 0), np.float32),
     )
 
 

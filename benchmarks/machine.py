@@ -11,6 +11,8 @@ from pathlib import Path
 
 from rich.table import Table as Grid
 
+from dlassets.engines.processors import processors
+
 _SHOWN = ("dagster", "deltalake", "duckdb", "pyarrow", "openvino", "torch", "mlflow", "pyspark", "scikit-learn")
 
 _NOT_COMPILED = "not kept: each process compiles what it imports, which takes seconds (see PYTHONDONTWRITEBYTECODE)"
@@ -39,7 +41,7 @@ class Machine:
         from dlassets.registry.environment import processor
 
         return cls(
-            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            cores=processors(),
             processor=processor(),
             memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             system=f"{platform.system()} {platform.release()}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.accuracy import rows_of
 from benchmarks.training.bench import Bench
 from dlassets.demo.photos import photos_in
 from dlassets.engines.base import Snapshot
-from dlassets.errors import DlassetsError
-from dlassets.images.folders import folder_label
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.rows import Rows
-from dlassets.settings import LABEL_RULE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,23 +26,7 @@ _AT_ONCE = 16
 def labelled(images: Path) -> Rows:
     """Return all photos of NNN.class/ folders, equal bytes once, without features."""
     photos = {photo.image_id: photo for photo in photos_in(images)}
-    chosen = [photos[image_id] for image_id in sorted(photos)]
-    labels = [_label(photo.folder) for photo in chosen]
-    return Rows(
-        paths=[str(photo.path) for photo in chosen],
-        image_ids=[photo.image_id for photo in chosen],
-        labels=np.array([label for label, _ in labels], dtype=np.int64),
-        names=[name for _, name in labels],
-        features=np.empty((len(chosen), 0), np.float32),
-    )
-
-
-def _label(folder: str) -> tuple[int, str]:
-    found = folder_label(folder, re.compile(LABEL_RULE))
-    if found is None:
-        raise DlassetsError(f"Folder {folder!r} does not begin with a number: name it like 012.name, or take it out.")
-    label, name = found
-    return label, name or str(label)
+    return rows_of([photos[image_id] for image_id in sorted(photos)])
 
 
 def embedded(bench: Bench, paths: Sequence[str], ref: BackboneRef) -> tuple[NDArray[np.float32], float]:

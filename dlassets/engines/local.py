@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from dlassets.engines.delta_log import (
     refuse_overtaken,
 )
 from dlassets.engines.files import micro_batches, read_files
+from dlassets.engines.processors import processors
 from dlassets.engines.storage import filesystem_of
 from dlassets.lakehouse.tables import Column, Table, arrow_type
 
@@ -38,7 +38,7 @@ BATCH_ROWS = 64
 SQL_BATCH_ROWS = 4096
 # Files that one thread reads and checks in one step: each step has a cost of its own, which small files would feel.
 PART_FILES, PART_BYTES = 512, 2 * 2**20
-WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WORKERS = processors()
 
 
 class LocalRows(Rows):

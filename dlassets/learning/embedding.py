@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dlassets.engines.processors import processors
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import (
     ImageError,
@@ -176,7 +177,7 @@ def _openvino(ref: BackboneRef) -> Backbone:
     model = _openvino_model(ref, core)
     shape = (BATCH, ref.side, ref.side, 3)
     model.reshape(list(shape))
-    streams = _cpus()
+    streams = processors()
     offers_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     compiled = core.compile_model(
         model,
@@ -255,8 +256,3 @@ def _cache_folder(ref: BackboneRef) -> Path:
     packages = ("openvino", "torch", "timm", "torchvision")
     releases = "-".join(f"{package}{importlib.metadata.version(package)}" for package in packages)
     return home / "dlassets" / "backbones" / f"{plain(ref)}-{ref.side}-{releases}"
-
-
-def _cpus() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dlassets.engines.processors import processors
 from dlassets.lakehouse.provenance import code_version
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
@@ -37,7 +37,7 @@ def hardware() -> dict[str, Any]:
 
     return {
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": processors(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": _gpus(),
     }

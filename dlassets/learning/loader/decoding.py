@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import CROP_SHARE, SIDE, ImageError, decode_rgb
+from dlassets.images.decode import SIDE, ImageError, View, decode_rgb, resize_center_crop_with_torch
 from dlassets.learning.loader.decoded import Cache, Decoded
 from dlassets.learning.loader.epochs import row_random
 from dlassets.learning.loader.petastorm import RowGroups
@@ -197,16 +197,9 @@ def _middle(content: bytes, size: int) -> torch.Tensor:
     """Return the middle of a photo as (3, size, size) uint8: what is cut off is not resized."""
     import torch
 
-    pixels = decode_rgb(content, round(size / CROP_SHARE))
-    height, width = pixels.shape[:2]
-    side = max(1, round(min(height, width) * CROP_SHARE))
-    top, left = (height - side) // 2, (width - side) // 2
-    # A picture from Pillow cannot be written to, which torch warns of.
-    middle = torch.from_numpy(np.require(pixels[top : top + side, left : left + side], requirements="W"))
-    resized: torch.Tensor = torch.nn.functional.interpolate(
-        middle.permute(2, 0, 1)[None], size=(size, size), mode="bicubic", antialias=True
-    )[0]
-    return resized
+    view = View(size)
+    middle = resize_center_crop_with_torch(decode_rgb(content, view.at_least), view)
+    return torch.from_numpy(middle).permute(2, 0, 1)
 
 
 def _when_done(tasks: Sequence[Future[None]], out: torch.Tensor) -> torch.Tensor:

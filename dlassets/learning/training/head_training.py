@@ -13,6 +13,7 @@ import numpy as np
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
+from dlassets.learning.evaluation.calibration import targets_of
 from dlassets.learning.head import Head
 from dlassets.learning.rows import Rows, read_split, read_splits
 from dlassets.learning.training.group import Group
@@ -213,10 +214,4 @@ def _tensors(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
-    return torch.from_numpy((rows.features - mean) / scale), torch.from_numpy(_indices(rows.labels, labels))
-
-
-def _indices(labels: NDArray[np.int64], classes: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return each label's place in `classes`, or -1."""
-    places = {label: place for place, label in enumerate(classes)}
-    return np.array([places.get(label, -1) for label in labels.tolist()], dtype=np.int64)
+    return torch.from_numpy((rows.features - mean) / scale), torch.from_numpy(targets_of(rows.labels, labels))

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import dlassets
+from dlassets.engines.processors import processors
 from dlassets.engines.storage import is_object_storage
 from dlassets.errors import DlassetsError
 from dlassets.learning.training.exchange import Exchange
@@ -172,7 +173,7 @@ def _start(job: Job, place: Place, exchange: Exchange, training: str) -> _Run:
         start = dataclasses.replace(
             start,
             rendezvous=f"file://{exchange.folder}/rendezvous-{uuid.uuid4().hex}",
-            threads=max(1, _cpus() // place.processes),
+            threads=max(1, processors() // place.processes),
         )
     if place.session is None:
         return _LocalProcesses(start, place.processes)
@@ -422,10 +423,6 @@ def _end_with_the_others(exchange: Exchange, parent: int) -> None:
     while os.getppid() == parent and exchange.is_wanted:
         pause.wait(seconds)
     os._exit(1)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":
