@@ -25,10 +25,11 @@ test: $(READY) ## run the tests with coverage; PHOTOS=<folder> adds the accuracy
 soak: $(READY) ## take in files under random operations and faults; SECONDS=600, ARGS='--seed N' or --spark
 	$(BIN)/python -m dlassets_tests.soak --seconds $(or $(SECONDS),600) $(ARGS)
 
-check: $(READY) ## formatting, lint and types
+check: $(READY) ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 dev: $(READY) ## start Dagster's and MLflow's user interfaces and print their addresses
 	$(BIN)/dlassets dev $(ARGS)

@@ -76,7 +76,7 @@ def main(
 
 def _generated(folder: Path, *, needed: bool) -> Path:
     """Return a folder of generated photos, those of `dlassets demo`."""
-    from dlassets.images.generated import generate
+    from dlassets.samples.generated import generate
 
     photos = folder / "images"
     if needed:

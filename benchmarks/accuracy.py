@@ -30,7 +30,7 @@ from dlassets.lakehouse.tables import RAW_IMAGES, TEST, TRAIN, TRAINING_SET, VAL
 from dlassets.learning.backbones import backbone_of
 from dlassets.learning.embedding import load_backbone
 from dlassets.learning.evaluation.evaluate import Z_95, wilson_interval
-from dlassets.learning.rows import Rows, read_split
+from dlassets.learning.examples import Examples, read_split
 from dlassets.learning.training.head_training import train_head
 from dlassets.registry.lifecycle import load_version, versions_of
 from dlassets.registry.package import ModelPackage
@@ -141,7 +141,7 @@ def _judge(images: Path, lake: LakeResource, draws: int) -> Accuracy:
     return Accuracy(len(photos), len(test), scores, draws, _redrawn(photos, lake.settings, draws) if draws else [])
 
 
-def _photos(images: Path, lake: LakeResource) -> Rows:
+def _photos(images: Path, lake: LakeResource) -> Examples:
     """Return the photos the lake took in, with their true classes, embedded here from their bytes."""
     taken_in = lake.engine.sql(
         "SELECT DISTINCT image_id FROM raw_images", {RAW_IMAGES.name: lake.pin(RAW_IMAGES.name)[0]}
@@ -153,10 +153,10 @@ def _photos(images: Path, lake: LakeResource) -> Rows:
     return replace(rows_of(chosen), features=backbone.embed_bytes([photo.path.read_bytes() for photo in chosen]))
 
 
-def rows_of(photos: Sequence[Photo]) -> Rows:
+def rows_of(photos: Sequence[Photo]) -> Examples:
     """Return photos with the labels that their folders say, without features."""
     labels = [_label(photo.folder) for photo in photos]
-    return Rows(
+    return Examples(
         paths=[str(photo.path) for photo in photos],
         image_ids=[photo.image_id for photo in photos],
         labels=np.array([label for label, _ in labels], dtype=np.int64),
@@ -197,7 +197,7 @@ def sides_of(image_ids: Sequence[str], settings: Settings) -> NDArray[np.str_]:
     return np.array(engine.sql(query, {"photos": rows}).arrow()["split"].to_pylist())
 
 
-def probes(train: Rows, validation: Rows) -> dict[str, Predict]:
+def probes(train: Examples, validation: Examples) -> dict[str, Predict]:
     """Fit the peers: scikit-learn's logistic regression on standardised features, of several C the best, and C = 1."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -210,7 +210,9 @@ def probes(train: Rows, validation: Rows) -> dict[str, Predict]:
     return {PEER: best.predict, PEER_DEFAULT: fitted[1.0].predict}
 
 
-def _scores(when: str, name: str, predict: Predict, train: Rows, validation: Rows, test: Rows) -> list[Score]:
+def _scores(
+    when: str, name: str, predict: Predict, train: Examples, validation: Examples, test: Examples
+) -> list[Score]:
     """Judge a model of dlassets, and the probes that learn from the same rows."""
     ours = predict(test.features) == test.labels
     scores = [_score(when, name, len(train), ours, None)]
@@ -237,7 +239,7 @@ def paired_difference(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple
     return difference, difference - half, difference + half
 
 
-def _redrawn(photos: Rows, settings: Settings, draws: int) -> list[Redrawn]:
+def _redrawn(photos: Examples, settings: Settings, draws: int) -> list[Redrawn]:
     """Draw split and held-back part anew, by the same rules on other hashes: one split's test rows may be lucky."""
     whens = ("70% labelled, as before the answers", "all labelled")
     accuracies: dict[str, list[dict[str, float]]] = {when: [] for when in whens}

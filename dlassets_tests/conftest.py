@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dlassets.engines.base import Engine
-from dlassets.lakehouse.lake import Lake
 from dlassets.settings import Settings, SparkSettings
+from dlassets.storage.lake import Lake
 from dlassets_tests.storage.s3 import S3, serve
 
 
@@ -39,7 +39,7 @@ def settings(lake: Lake) -> Settings:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four classes with 20 generated photos each."""
-    from dlassets.images.generated import generate
+    from dlassets.samples.generated import generate
 
     folder = tmp_path_factory.mktemp("photos")
     generate(folder, classes=4, per_class=20, seed=7)

@@ -8,10 +8,10 @@ from typing import Any
 import dagster as dg
 
 from dlassets.definitions import build_defs
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
 from dlassets_tests.stores import give_store
 
 

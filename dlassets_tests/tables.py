@@ -8,9 +8,9 @@ import pytest
 
 from dlassets.engines.base import Commit, Engine
 from dlassets.engines.local import LocalEngine
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
+from dlassets.storage.lake import Lake
 
 # For a test of either engine whose Spark side is in others' hands: there, each takes seconds.
 local_alone = pytest.mark.parametrize("engine", ["local"], indirect=True)

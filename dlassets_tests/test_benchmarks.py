@@ -14,7 +14,7 @@ from benchmarks.ingest.data import names, originals, written
 from benchmarks.ingest.worker import TASKS
 from benchmarks.processes import clean_environment, run
 from dlassets.errors import DlassetsError
-from dlassets.learning.rows import Rows
+from dlassets.learning.examples import Examples
 from dlassets.settings import Settings
 
 
@@ -161,9 +161,9 @@ def _shown(figures: parts.TakeIn) -> str:
     return shown.getvalue()
 
 
-def _separable(seed: int) -> Rows:
+def _separable(seed: int) -> Examples:
     labels = np.tile(np.array([3, 12], dtype=np.int64), 20)
     features = np.random.default_rng(seed).normal(size=(40, 8)).astype(np.float32)
     features[:, 0] += np.where(labels == 3, -20, 20)
     names = [str(place) for place in range(40)]
-    return Rows(paths=names, image_ids=names, labels=labels, names=names, features=features)
+    return Examples(paths=names, image_ids=names, labels=labels, names=names, features=features)

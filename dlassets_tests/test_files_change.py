@@ -13,14 +13,13 @@ import numpy as np
 
 from dlassets.engines.base import Commit, Engine, Written
 from dlassets.engines.local import LocalEngine
-from dlassets.images.profile import profile_images
+from dlassets.intake.ingest import ingest
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import close_answered, send_requests
 from dlassets.lakehouse.derived import derive
-from dlassets.lakehouse.ingest import ingest
 from dlassets.lakehouse.labels import known_classes, update_labels
-from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import IMAGE_FEATURES, IMAGE_PROFILES, TABLES
 from dlassets.lakehouse.training_set import build_training_set
@@ -30,6 +29,7 @@ from dlassets.monitoring.quality import RULES, check, values_of
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import score_new
 from dlassets.settings import LabelingSettings, LabelSettings, Settings
+from dlassets.storage.lake import Lake
 from dlassets_tests.lakehouse.test_derived import lengths
 from dlassets_tests.tables import get
 

@@ -123,7 +123,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def _generated(folder: Path) -> Path:
-    from dlassets.images.generated import generate
+    from dlassets.samples.generated import generate
 
     images = folder / "images"
     if not images.exists():

@@ -20,8 +20,8 @@ from rich.table import Table as Grid
 from benchmarks.ingest.data import Original
 from benchmarks.processes import REPOSITORY, clean_environment
 from dlassets.errors import DlassetsError
-from dlassets.instance import dagster_home
-from dlassets.lakehouse.lake import Lake
+from dlassets.resources.instance import dagster_home
+from dlassets.storage.lake import Lake
 
 ZONE = "labeled"
 GOALS = {"dlassets watch": 1.0, "sensor": 10.0}

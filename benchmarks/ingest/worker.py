@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.ingest import bare, plain
 from benchmarks.ingest.usage import Meter, since_start
 from dlassets.engines.base import Commit, Engine, Snapshot
-from dlassets.lakehouse.lake import Lake
 from dlassets.settings import LandingZone, Settings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dlassets.lakehouse.tables import Table
+    from dlassets.engines.schema import Table
 
 FIGURES = "figures: "
 ZONE = "photos"
@@ -38,7 +38,7 @@ Figures = Mapping[str, Any]
 
 def take_in(engine: str, zone: str, root: str, storage: str = "table", again: int = 0) -> Figures:
     """Take a zone in with dlassets; then `again` ticks with nothing new."""
-    from dlassets.lakehouse.ingest import ingest
+    from dlassets.intake.ingest import ingest
 
     settings = _settings(root, zone, ingest={"storage": storage})
     lake = Lake.at(root)
@@ -70,7 +70,7 @@ def fill(root: str, zone: str, files: int | None = None) -> Figures:
     """Give a lake rows of the files of a zone as if they had been taken in, or of `files` that are not there."""
     import pyarrow as pa
 
-    from dlassets.engines.files import list_files
+    from dlassets.intake.listing import list_files
     from dlassets.lakehouse.tables import RAW_IMAGES
 
     lake, settings = Lake.at(root), _settings(root, zone)
@@ -86,8 +86,8 @@ def fill(root: str, zone: str, files: int | None = None) -> Figures:
 
 def tick(engine: str, root: str, zone: str, discovery: str, times: int, photo: str | None = None) -> Figures:
     """Ticks with nothing new; and, given a photo, ticks with one new file, which is that photo under another name."""
-    from dlassets.lakehouse.events import Manifest
-    from dlassets.lakehouse.ingest import ingest
+    from dlassets.intake.events import Manifest
+    from dlassets.intake.ingest import ingest
 
     lake = Lake.at(root)
     settings = _settings(root, zone, discovery=discovery)
@@ -194,9 +194,10 @@ def replace(engine: str, zone: str, root: str, copies: int, changed: int, times:
 
 def read_back(engine: str, root: str) -> Figures:
     """Go through the bytes of every photo of a lake, with a kernel that does nothing with them."""
+    from dlassets.engines.schema import Column
     from dlassets.lakehouse.content import map_images
     from dlassets.lakehouse.snapshots import pin
-    from dlassets.lakehouse.tables import PATH, RAW_IMAGES, Column
+    from dlassets.lakehouse.tables import PATH, RAW_IMAGES
 
     lake = Lake.at(root)
     runs_on = _ready(engine, _settings(root, "nowhere"))
@@ -217,10 +218,11 @@ def stages(zone: str, root: str) -> Figures:
     """What each stage of taking photos in costs alone, in one thread, seconds of CPU."""
     import pyarrow as pa
 
-    from dlassets.engines.files import list_files, read_bytes
     from dlassets.images.decode import MAX_PIXELS
     from dlassets.images.validate import check_image
+    from dlassets.intake.listing import list_files
     from dlassets.lakehouse.tables import RAW_IMAGES
+    from dlassets.storage.files import read_bytes
 
     _ready("local", _settings(root, zone))
     taken: dict[str, float] = {}

@@ -25,7 +25,7 @@ from dlassets.settings import FeatureSettings, Settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dlassets.learning.rows import Rows
+    from dlassets.learning.examples import Examples
 
     Sides = NDArray[np.str_]
 
@@ -156,7 +156,7 @@ def chosen_by_validation(heads: Sequence[Judged]) -> Judged:
     )
 
 
-def _probes(photos: Rows, splits: Sequence[Sides]) -> dict[str, Judged]:
+def _probes(photos: Examples, splits: Sequence[Sides]) -> dict[str, Judged]:
     right: dict[str, list[NDArray[np.bool_]]] = {PEER: [], PEER_DEFAULT: []}
     for sides in splits:
         train, validation, test = _parted(photos, sides)
@@ -165,7 +165,7 @@ def _probes(photos: Rows, splits: Sequence[Sides]) -> dict[str, Judged]:
     return {name: Judged(masks, []) for name, masks in right.items()}
 
 
-def _heads(photos: Rows, splits: Sequence[Sides]) -> Judged:
+def _heads(photos: Examples, splits: Sequence[Sides]) -> Judged:
     """Train the project's head on each split, with the l2 that has the least validation loss there."""
     right, losses = [], []
     for sides in splits:
@@ -179,6 +179,6 @@ def _heads(photos: Rows, splits: Sequence[Sides]) -> Judged:
     return Judged(right, losses)
 
 
-def _parted(photos: Rows, sides: Sides) -> tuple[Rows, Rows, Rows]:
+def _parted(photos: Examples, sides: Sides) -> tuple[Examples, Examples, Examples]:
     train, validation, test = (photos.taken(sides == side) for side in (TRAIN, VALIDATION, TEST))
     return train, validation, test

@@ -58,7 +58,7 @@ def main(chosen: tuple[str, ...], images: Path | None, runs: int, no_peers: bool
 
 
 def _generated(folder: Path) -> Path:
-    from dlassets.images.generated import generate
+    from dlassets.samples.generated import generate
 
     images = folder / "images"
     generate(images, classes=10, per_class=60)

@@ -169,10 +169,10 @@ def written(images: str, lake: str, photos: int) -> int:
     from benchmarks.ingest.data import originals
     from benchmarks.ingest.data import written as copied
     from dlassets.engines.local import LocalEngine
-    from dlassets.lakehouse.ingest import ingest
-    from dlassets.lakehouse.lake import Lake
+    from dlassets.intake.ingest import ingest
     from dlassets.lakehouse.snapshots import pin, row_count
     from dlassets.settings import LandingZone, Settings
+    from dlassets.storage.lake import Lake
 
     copied(originals(Path(images)), photos, Path(lake, "landing", "labeled"))
     settings = Settings(root=lake, landing={"labeled": LandingZone(uri="labeled", labelled=True)})
@@ -184,11 +184,11 @@ def written(images: str, lake: str, photos: int) -> int:
 def _derived(engine: Engine, root: str) -> Figures:
     """Materialize image_features as its asset does, anew each time."""
     from dlassets.lakehouse.derived import derive
-    from dlassets.lakehouse.lake import Lake
     from dlassets.lakehouse.snapshots import pin
     from dlassets.lakehouse.tables import IMAGE_FEATURES
     from dlassets.learning.backbones import BackboneRef
     from dlassets.learning.embedding import embed_images
+    from dlassets.storage.lake import Lake
 
     lake = Lake.at(root)
     kernel = functools.partial(embed_images, backbone=BackboneRef(NAME))

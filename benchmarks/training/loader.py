@@ -127,9 +127,9 @@ def _written(bench: Bench) -> tuple[str, int, int]:
 
     from dlassets.engines.base import Commit
     from dlassets.engines.local import LocalEngine
-    from dlassets.lakehouse.lake import Lake
     from dlassets.lakehouse.snapshots import pin
     from dlassets.lakehouse.tables import TRAIN, TRAINING_SET
+    from dlassets.storage.lake import Lake
 
     rows = []
     for file in sorted(bench.images.glob("*/*.jp*g")):

@@ -15,7 +15,7 @@ from benchmarks.training.bench import Bench
 from dlassets.demo.photos import photos_in
 from dlassets.engines.base import Snapshot
 from dlassets.learning.backbones import BackboneRef
-from dlassets.learning.rows import Rows
+from dlassets.learning.examples import Examples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 16
 
 
-def labelled(images: Path) -> Rows:
+def labelled(images: Path) -> Examples:
     """Return all photos of NNN.class/ folders, equal bytes once, without features."""
     photos = {photo.image_id: photo for photo in photos_in(images)}
     return rows_of([photos[image_id] for image_id in sorted(photos)])
@@ -56,15 +56,15 @@ def embed(place: str, ref: dict[str, Any], threads: int) -> dict[str, float]:
     return {"seconds": seconds}
 
 
-def training_set(place: Path, rows: Rows, sides: NDArray[np.str_], made_of: str) -> Snapshot:
+def training_set(place: Path, rows: Examples, sides: NDArray[np.str_], made_of: str) -> Snapshot:
     """Write the rows as a training set: with their features, or with the photos' bytes where they have none."""
     import pyarrow as pa
 
     from dlassets.engines.base import Commit
     from dlassets.engines.local import LocalEngine
-    from dlassets.lakehouse.lake import Lake
     from dlassets.lakehouse.snapshots import pin
     from dlassets.lakehouse.tables import TRAINING_SET
+    from dlassets.storage.lake import Lake
 
     on_pixels = not rows.features.shape[1]
     table = pa.Table.from_pydict(

@@ -30,7 +30,7 @@ from dlassets.settings import Settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dlassets.learning.rows import Rows
+    from dlassets.learning.examples import Examples
 
     Mask = NDArray[np.bool_]
 
@@ -129,7 +129,7 @@ def measure(bench: Bench) -> Retrained:
     return Retrained(len(photos), int(test.sum()), models, kept)
 
 
-def newly_labelled(photos: Rows, sides: NDArray[np.str_]) -> Mask:
+def newly_labelled(photos: Examples, sides: NDArray[np.str_]) -> Mask:
     """Return which training rows have their labels last: NEW_LABELS of them, drawn by a hash."""
     places = [int(place) for place in np.flatnonzero(sides == TRAIN)]
     if len(places) <= NEW_LABELS:
@@ -161,7 +161,7 @@ def _predictions(folder: Path, features: NDArray[np.float32]) -> NDArray[np.int6
 
 
 def _on_photos(
-    bench: Bench, name: str, rows: Rows, sides: NDArray[np.str_], ref: BackboneRef
+    bench: Bench, name: str, rows: Examples, sides: NDArray[np.str_], ref: BackboneRef
 ) -> tuple[BackboneRef, float]:
     """Train all blocks; return the backbone as it then is, and the seconds it took."""
     table = training_set(bench.place(f"{name}-lake"), rows, sides, PIXELS)
@@ -170,7 +170,7 @@ def _on_photos(
     return replace(ref, weights=str(folder / "weights.safetensors")), seconds
 
 
-def _head(bench: Bench, rows: Rows, sides: NDArray[np.str_], ref: BackboneRef) -> tuple[Path, float]:
+def _head(bench: Bench, rows: Examples, sides: NDArray[np.str_], ref: BackboneRef) -> tuple[Path, float]:
     """Train a head so often; return where it is, and the median of the seconds."""
     name = f"head-{len(list(bench.folder.glob('head-*')))}"
     table = training_set(bench.place(f"lake-of-{name}"), rows, sides, ref.name)

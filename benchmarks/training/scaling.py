@@ -184,9 +184,9 @@ def _written(rows: list[dict[str, Any]], place: Path) -> tuple[str, int, int]:
 
     from dlassets.engines.base import Commit
     from dlassets.engines.local import LocalEngine
-    from dlassets.lakehouse.lake import Lake
     from dlassets.lakehouse.snapshots import pin
     from dlassets.lakehouse.tables import TRAINING_SET
+    from dlassets.storage.lake import Lake
 
     table = pin(Lake.at(str(place)), TRAINING_SET.name)
     engine = LocalEngine()

@@ -44,7 +44,7 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
 
     SOURCE is `generated`, the name of a public set, a URL, or a folder, zip or tar.
     """
-    from dlassets.images.samples import samples as make
+    from dlassets.samples.sets import samples as make
 
     with bars() as progress:
         count = make(
@@ -58,7 +58,7 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
 @click.option("--mlflow-port", default=5000, show_default=True)
 def dev(dagster_port: int, mlflow_port: int) -> None:
     """Start Dagster's and MLflow's UI on the lake, on this machine alone; Ctrl-C stops both."""
-    from dlassets.servers import serve
+    from dlassets.cli.servers import serve
     from dlassets.settings import load_settings
 
     sys.exit(serve(load_settings(), dagster_port=dagster_port, mlflow_port=mlflow_port))
@@ -67,8 +67,8 @@ def dev(dagster_port: int, mlflow_port: int) -> None:
 def _images(source: str | None, root: str, classes: int, per_class: int) -> Path:
     """Return a folder of class folders: the user's own as it stands, or one made under the lake's root."""
     from dlassets.demo.photos import has_class_folders
-    from dlassets.images.samples import samples as make
-    from dlassets.lakehouse.lake import Lake, local_path
+    from dlassets.samples.sets import samples as make
+    from dlassets.storage.lake import Lake, local_path
 
     if source is not None and Path(source).is_dir() and has_class_folders(Path(source)):
         return Path(source)
@@ -79,9 +79,9 @@ def _images(source: str | None, root: str, classes: int, per_class: int) -> Path
 
 
 def _say_how_to_look(out: Console, settings: Settings) -> None:
-    from dlassets.instance import dagster_home
-    from dlassets.lakehouse.lake import Lake
     from dlassets.registry.store import tracking_uri
+    from dlassets.resources.instance import dagster_home
+    from dlassets.storage.lake import Lake
 
     lake = Lake.at(settings.root)
     programs = Path(sys.executable).parent

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlassets.engines.base import Engine
-    from dlassets.lakehouse.lake import Lake
-    from dlassets.lakehouse.quarantine import Refused
+    from dlassets.intake.quarantine import Refused
     from dlassets.settings import Settings
+    from dlassets.storage.lake import Lake
 
 _REASON = click.option("--reason", type=click.Choice([str(reason) for reason in Reason]), help="Of this reason alone.")
 _ZONE = click.option("--zone", metavar="NAME", help="Of this landing zone alone.")
@@ -43,7 +43,7 @@ def quarantine() -> None:
 def list_(pattern: str | None, reason: str | None, zone: str | None, *, everything: bool, as_json: bool) -> None:
     """Show what is quarantined, newest first, and how many files for each reason."""
     from dlassets.engines.local import LocalEngine
-    from dlassets.lakehouse.quarantine import refused_files
+    from dlassets.intake.quarantine import refused_files
 
     # The embedded engine whichever writes the tables: a look should not start a JVM.
     files = refused_files(LocalEngine(), _lake(_settings()), pattern, reason=reason, zone=zone, everything=everything)
@@ -59,7 +59,7 @@ def list_(pattern: str | None, reason: str | None, zone: str | None, *, everythi
 @_ZONE
 def retry(pattern: str | None, reason: str | None, zone: str | None) -> None:
     """Look at the files again: after a limit was raised, say, or a permission given. All of them without PATTERN."""
-    from dlassets.lakehouse import quarantine as files_of
+    from dlassets.intake import quarantine as files_of
 
     settings = _settings()
     lake, engine = _lake(settings), _engine(settings)
@@ -88,7 +88,7 @@ def retry(pattern: str | None, reason: str | None, zone: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(pattern: str, reason: str | None, zone: str | None, *, delete_files: bool, yes: bool) -> None:
     """Note that the files are not wanted: checks no longer warn of them, until other bytes come under their paths."""
-    from dlassets.lakehouse import quarantine as files_of
+    from dlassets.intake import quarantine as files_of
 
     settings = _settings()
     lake, engine = _lake(settings), _engine(settings)
@@ -111,7 +111,7 @@ def _settings() -> Settings:
 
 
 def _lake(settings: Settings) -> Lake:
-    from dlassets.lakehouse.lake import Lake
+    from dlassets.storage.lake import Lake
 
     return Lake.at(settings.root)
 
@@ -123,7 +123,7 @@ def _engine(settings: Settings) -> Engine:
 
 
 def _chosen(engine: Engine, lake: Lake, pattern: str | None, reason: str | None, zone: str | None) -> list[Refused]:
-    from dlassets.lakehouse.quarantine import refused_files
+    from dlassets.intake.quarantine import refused_files
 
     if files := refused_files(engine, lake, pattern, reason=reason, zone=zone):
         return files
@@ -153,7 +153,7 @@ def _show(files: Sequence[Refused], *, everything: bool) -> None:
 
 
 def _counts(files: Sequence[Refused]) -> str:
-    from dlassets.lakehouse.quarantine import by_reason
+    from dlassets.intake.quarantine import by_reason
 
     return ", ".join(f"{count:,} {reason}" for reason, count in by_reason(files).items())
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dlassets.engines.base import Snapshot
     from dlassets.learning.training.job import Event
-    from dlassets.registry.reproduce import Reproduction
+    from dlassets.pipeline.reproduce import Reproduction
     from dlassets.registry.tracking import TrainingInputs
     from dlassets.resources.lake import LakeResource
     from dlassets.resources.mlflow import MlflowResource
@@ -38,7 +38,7 @@ def reproduce(model: str, tolerance: float) -> None:
     time travel). What is trained is a run of its own, and is never registered. Exit code 0: every metric and weight is
     the same within the tolerance; 1: some differ, and are listed, with what differs of code, packages and machine.
     """
-    from dlassets.registry.reproduce import compare_runs, find_original, inputs_of
+    from dlassets.pipeline.reproduce import compare_runs, find_original, inputs_of
     from dlassets.resources.lake import LakeResource
     from dlassets.resources.mlflow import MlflowResource
     from dlassets.settings import load_settings
@@ -59,7 +59,7 @@ def reproduce(model: str, tolerance: float) -> None:
 def _rebuilt(lake: LakeResource, inputs: TrainingInputs) -> bool | None:
     """Choose the training set's rows anew from the versions it was made of, and say what came of it."""
     from dlassets.errors import DlassetsError
-    from dlassets.registry.reproduce import is_rebuilt
+    from dlassets.pipeline.reproduce import is_rebuilt
 
     hours = lake.settings.maintenance.retention_hours
     try:
@@ -78,8 +78,8 @@ def _train(lake: LakeResource, mlflow: MlflowResource, original: Run, inputs: Tr
 
     from dlassets.lakehouse.training_set import attributes_of
     from dlassets.learning.features import Photos
+    from dlassets.pipeline.reproduce import TAG_REPRODUCES
     from dlassets.registry.lifecycle import TAG_INPUTS
-    from dlassets.registry.reproduce import TAG_REPRODUCES
     from dlassets.registry.tracking import train_and_log
     from dlassets.resources.trainer import Trainer
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.history import Version
-    from dlassets.lakehouse.lake import Lake
     from dlassets.settings import Settings
+    from dlassets.storage.lake import Lake
 
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _MODEL = click.option(
@@ -106,15 +106,15 @@ def restore(
 
 
 def _settings_and_lake() -> tuple[Settings, Lake]:
-    from dlassets.lakehouse.lake import Lake
     from dlassets.settings import load_settings
+    from dlassets.storage.lake import Lake
 
     settings = load_settings()
     return settings, Lake.at(settings.root)
 
 
 def _trained_from(settings: Settings, lake: Lake, model: str) -> tuple[int, dict[str, int]]:
-    from dlassets.lakehouse.history import model_version, trained_from
+    from dlassets.registry.lineage import model_version, trained_from
     from dlassets.resources.mlflow import MlflowResource
 
     client, name = MlflowResource(settings).client, settings.registry.model_name
@@ -141,7 +141,7 @@ def _chosen(
 
 
 def _place(to: str) -> str:
-    from dlassets.lakehouse.lake import is_uri
+    from dlassets.storage.lake import is_uri
 
     return to.rstrip("/") if is_uri(to) else str(Path(to).expanduser().resolve())
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dlassets.learning.backbones import BackboneRef
-    from dlassets.learning.tuning.automl import Line
-    from dlassets.learning.tuning.labelled_photos import LabelledPhotos
     from dlassets.settings import Settings
+    from dlassets.tuning.automl import Line
+    from dlassets.tuning.labelled_photos import LabelledPhotos
 
 _LINES_A_STAGE = 5
 
@@ -52,9 +52,9 @@ def automl(minutes: float, images: Path | None, backbones: tuple[str, ...], out:
     Heads on embeddings come first, then blocks of the best backbone, trained on the photos, if there is time. Every
     candidate is logged to MLflow.
     """
-    from dlassets.learning.tuning.automl import search
     from dlassets.resources.mlflow import MlflowResource
     from dlassets.settings import load_settings
+    from dlassets.tuning.automl import search
 
     until = time.monotonic() + 60 * minutes
     _check_out(out, yes=yes)
@@ -87,10 +87,10 @@ def _backbones(settings: Settings, given: Sequence[str]) -> list[BackboneRef]:
     """Return those with installed weights, the settings' own and the given ones, each once; raise what they lack."""
     import importlib.util
 
-    from dlassets.lakehouse.lake import Lake
     from dlassets.learning.backbones import feature_version
     from dlassets.learning.weights import PACKAGE, PACKAGES
     from dlassets.registry.store import backbone_in_use
+    from dlassets.storage.lake import Lake
 
     lake = Lake.at(settings.root)
     installed = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package.module)]
@@ -106,7 +106,7 @@ def _backbones(settings: Settings, given: Sequence[str]) -> list[BackboneRef]:
 
 
 def _photos(settings: Settings, images: Path | None, board: _Board) -> LabelledPhotos:
-    from dlassets.learning.tuning.labelled_photos import photos_of_folder, photos_of_lake
+    from dlassets.tuning.labelled_photos import photos_of_folder, photos_of_lake
 
     if images is None:
         return photos_of_lake(settings)

@@ -13,10 +13,10 @@ import click
 from dlassets.errors import SettingsError
 
 if TYPE_CHECKING:
-    from dlassets.lakehouse.lake import Lake
+    from dlassets.pipeline.stream import Step
     from dlassets.resources.lake import LakeResource
-    from dlassets.scoring.stream import Step
     from dlassets.settings import Settings
+    from dlassets.storage.lake import Lake
 
 
 @click.command()
@@ -44,9 +44,9 @@ def watch(zones: tuple[str, ...], only_note: bool) -> None:
 @click.argument("zones", nargs=-1, metavar="[ZONE]...")
 def stream(zones: tuple[str, ...]) -> None:
     """Take photos in, profile, embed and score them as they land in the landing zones; Ctrl-C stops it."""
+    from dlassets.pipeline.stream import Scorer
     from dlassets.resources.lake import LakeResource
     from dlassets.resources.mlflow import MlflowResource
-    from dlassets.scoring.stream import Scorer
     from dlassets.settings import load_settings
 
     settings = load_settings()
@@ -58,8 +58,8 @@ def stream(zones: tuple[str, ...]) -> None:
 
 
 def _run(resource: LakeResource, zones: Sequence[str], then: Callable[[], Sequence[Step]] | None) -> None:
-    from dlassets.scoring.stream import stream as batches
-    from dlassets.scoring.stream import zones_of
+    from dlassets.pipeline.stream import stream as batches
+    from dlassets.pipeline.stream import zones_of
 
     settings = resource.settings
     stop = _stop_on_signals()
@@ -71,10 +71,10 @@ def _run(resource: LakeResource, zones: Sequence[str], then: Callable[[], Sequen
 
 
 def _note(settings: Settings, names: Sequence[str]) -> None:
-    from dlassets.lakehouse.lake import Lake
-    from dlassets.lakehouse.watcher import can_be_watched
-    from dlassets.scoring.stream import watch as watcher_of
-    from dlassets.scoring.stream import zones_of
+    from dlassets.intake.watcher import can_be_watched
+    from dlassets.pipeline.stream import watch as watcher_of
+    from dlassets.pipeline.stream import zones_of
+    from dlassets.storage.lake import Lake
 
     lake = Lake.at(settings.root)
     zones = zones_of(settings, names)

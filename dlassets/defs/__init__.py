@@ -1,1 +1,1 @@
-"""Dagster wiring, a folder a stage. No logic: an asset pins its inputs, calls one function, returns its result."""
+"""Dagster wiring, a folder a stage. No logic: an asset runs its step and reports what came of it."""

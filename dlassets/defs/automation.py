@@ -36,7 +36,7 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
         context: dg.SensorEvaluationContext,  # noqa: ARG001 - Dagster wants it
         lake: dg.ResourceParam[LakeResource],
     ) -> dg.RunRequest | dg.SkipReason:
-        from dlassets.lakehouse.ingest import waiting_files
+        from dlassets.intake.ingest import waiting_files
 
         waiting = waiting_files(lake.lake, settings, name)
         if waiting.files == 0:

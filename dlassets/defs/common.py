@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 
 from dlassets.engines.base import Snapshot, Written
+from dlassets.engines.schema import Table
 from dlassets.lakehouse.provenance import Provenance
-from dlassets.lakehouse.tables import Table
 from dlassets.resources.lake import LakeResource
 
 INGEST, TRAINING, SCORING, LABELING = "ingest", "training", "scoring", "labeling"

@@ -16,11 +16,11 @@ from dlassets.demo.display import Display
 from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, read_truth
 from dlassets.demo.summary import Summary, show
 from dlassets.errors import DlassetsError
-from dlassets.instance import HOME_VARIABLE, dagster_home
-from dlassets.lakehouse.lake import local_path
 from dlassets.lakehouse.tables import TABLES
+from dlassets.resources.instance import HOME_VARIABLE, dagster_home
 from dlassets.resources.lake import LakeResource
 from dlassets.settings import Settings
+from dlassets.storage.lake import local_path
 
 LABELED, UNLABELED = "labeled", "unlabeled"
 LOGGER = "demo"
@@ -145,7 +145,7 @@ class Loop:
         from dlassets.lakehouse.snapshots import row_count
         from dlassets.lakehouse.tables import TEST, TRAINING_SET
         from dlassets.learning.evaluation.evaluate import evaluate
-        from dlassets.learning.rows import read_split
+        from dlassets.learning.examples import read_split
         from dlassets.registry.lifecycle import load_version, versions_of
         from dlassets.resources.mlflow import MlflowResource
 

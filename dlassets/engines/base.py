@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from dlassets.lakehouse.tables import Column, Table
+    from dlassets.engines.schema import Column, Table
 
     Kernel = Callable[[pa.RecordBatch], pa.RecordBatch]
     PandasFunction = Callable[[pd.DataFrame], pd.DataFrame]
-    Progress = Callable[[int], None]
-    Report = Callable[[int, int | None], None]  # how many are done, and of how many where that is known
+    Advance = Callable[[int], None]
+    Progress = Callable[[int, int | None], None]  # how many are done, and of how many where that is known
 
 # The Delta commit's own field for what a writer wants to say, read and written by both engines.
 COMMIT_FIELD = "userMetadata"
@@ -111,19 +111,6 @@ class Rows(ABC):
         """Compute the rows, keep them, and return how many there are."""
 
 
-class Stream(ABC):
-    """New files of a landing zone, handed on as they come, until it is stopped."""
-
-    @property
-    @abstractmethod
-    def error(self) -> str | None:
-        """Why it ended by itself; None while it runs."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """End it. What was not handed on, or not taken, comes again when the next one is started."""
-
-
 class Engine(ABC):
     """Reads and writes the lake's tables. Tables exist before they are written (see `lakehouse.snapshots.create`)."""
 
@@ -145,11 +132,11 @@ class Engine(ABC):
         keys: Rows,
         kernel: Kernel,
         returns: Sequence[Column],
-        progress: Progress | None = None,
+        advance: Advance | None = None,
     ) -> Rows:
         """Run `kernel` over `columns` of the snapshot's rows whose key is in `keys`, rows of that one column.
 
-        Bytes included, memory bounded. `progress` is told how many rows were done since it was last told, where the
+        Bytes included, memory bounded. `advance` is told how many rows were done since it was last told, where the
         engine can tell.
         """
 
@@ -189,31 +176,13 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def files(self, name: str, uri: str, listing: pa.Table, most_bytes: int, progress: Progress | None = None) -> Rows:
+    def files(self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None) -> Rows:
         """Return the files of a landing zone's listing with their bytes, each read when its turn comes.
 
         The columns are `listing`'s, of which path is `<name>/<path within the zone>`, and content: null where a file
-        cannot be read or is larger than `most_bytes`. One that has gone meanwhile has no row. `progress` is told how
+        cannot be read or is larger than `most_bytes`. One that has gone meanwhile has no row. `advance` is told how
         many files were read.
         """
-
-    def stream(
-        self,
-        name: str,  # noqa: ARG002
-        uri: str,  # noqa: ARG002
-        checkpoint: str,  # noqa: ARG002
-        seconds: float,  # noqa: ARG002
-        most_files: int,  # noqa: ARG002
-        handle: Callable[[pa.Table], None],  # noqa: ARG002
-    ) -> Stream | None:
-        """Start handing what arrives in a landing zone to `handle`: listings (see `files`) of at most `most_files`.
-
-        Looks for new files every `seconds`, and calls from threads of its own. A batch that `handle` raises for ends
-        the stream and comes again; what has been handed on stands in `checkpoint`. It tells of no file twice, not of
-        one that changed, and not of an empty one: listing does. Returns None where the engine has no streams of its
-        own, and raises DlassetsError where the zone is not there.
-        """
-        return None
 
     @abstractmethod
     def apply_in_pandas(

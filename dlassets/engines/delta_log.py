@@ -10,8 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines.base import Commit, Maintained
-from dlassets.engines.storage import advice, filesystem_of
 from dlassets.errors import ConflictError, DlassetsError
+from dlassets.storage.stores import advice, filesystem_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -20,10 +20,10 @@ from dlassets.engines.delta_log import (
     past_maintenance,
     refuse_overtaken,
 )
-from dlassets.engines.files import micro_batches, read_files
 from dlassets.engines.processors import processors
-from dlassets.engines.storage import filesystem_of
-from dlassets.lakehouse.tables import Column, Table, arrow_type
+from dlassets.engines.schema import Column, Table, arrow_type
+from dlassets.storage.files import micro_batches, read_files
+from dlassets.storage.stores import filesystem_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable
     from duckdb import DuckDBPyConnection
 
-    from dlassets.engines.base import Kernel, PandasFunction, Progress
+    from dlassets.engines.base import Advance, Kernel, PandasFunction
 
 # Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
 BATCH_ROWS = 64
@@ -134,15 +134,15 @@ class LocalEngine(Engine):
         keys: Rows,
         kernel: Kernel,
         returns: Sequence[Column],
-        progress: Progress | None = None,
+        advance: Advance | None = None,
     ) -> LocalRows:
         key, wanted = keys.arrow().column_names[0], keys.arrow().column(0).combine_chunks()
         schema = _schema(returns)
 
         def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
             result = kernel(batch).cast(schema)
-            if progress is not None:
-                progress(batch.num_rows)
+            if advance is not None:
+                advance(batch.num_rows)
             return result
 
         return LocalRows(schema, _matching(dataset_of(snapshot), columns, key, wanted), compute)
@@ -189,7 +189,7 @@ class LocalEngine(Engine):
         return maintained(uri, vacuum_hours, keep_versions, compact)
 
     def files(
-        self, name: str, uri: str, listing: pa.Table, most_bytes: int, progress: Progress | None = None
+        self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None
     ) -> LocalRows:
         import pyarrow as pa
 
@@ -197,8 +197,8 @@ class LocalEngine(Engine):
 
         def read(files: pa.RecordBatch) -> pa.RecordBatch:
             batch = read_files(filesystem, folder, files, len(name) + 1, most_bytes)
-            if progress is not None:
-                progress(files.num_rows)
+            if advance is not None:
+                advance(files.num_rows)
             return batch
 
         schema = listing.schema.append(pa.field("content", pa.binary()))

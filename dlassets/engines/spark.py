@@ -13,10 +13,9 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Stream, Written
+from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
 from dlassets.engines.delta_log import (
     commits,
     has_small_files,
@@ -25,22 +24,20 @@ from dlassets.engines.delta_log import (
     past_maintenance,
     refuse_overtaken,
 )
-from dlassets.engines.files import FILE_KEY, read_files
-from dlassets.engines.storage import advice, filesystem_of
-from dlassets.errors import ConflictError, DlassetsError, SettingsError
-from dlassets.lakehouse.lake import is_uri, local_path
-from dlassets.lakehouse.tables import Column, Table
+from dlassets.engines.schema import Column, Table
+from dlassets.errors import ConflictError, DlassetsError
+from dlassets.storage.files import read_files
+from dlassets.storage.lake import is_uri
+from dlassets.storage.stores import advice, filesystem_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.streaming.query import StreamingQuery
 
-    from dlassets.engines.base import Kernel, PandasFunction, Progress
+    from dlassets.engines.base import Advance, Kernel, PandasFunction
 
 _STORAGE_FAILED = r"IOException|FileSystemException|AccessDenied|AWS\w+Exception|No space left|Permission denied"
-FILE_SCHEMA = "path STRING, modificationTime TIMESTAMP, length BIGINT, content BINARY"
 
 
 class SparkRows(Rows):
@@ -50,10 +47,10 @@ class SparkRows(Rows):
     and a second write would run the kernels again.
     """
 
-    def __init__(self, frame: DataFrame, *, kept: bool = False, progress: Progress | None = None) -> None:
+    def __init__(self, frame: DataFrame, *, kept: bool = False, advance: Advance | None = None) -> None:
         self._frame = frame
         self._kept = kept
-        self._progress = progress
+        self._advance = advance
 
     @property
     def frame(self) -> DataFrame:
@@ -65,8 +62,8 @@ class SparkRows(Rows):
             with _told():
                 self._frame = self.frame.localCheckpoint(eager=True)
             self._kept = True
-            if self._progress is not None:
-                self._progress(self._frame.count())
+            if self._advance is not None:
+                self._advance(self._frame.count())
         return self._frame
 
     def arrow(self) -> pa.Table:
@@ -94,9 +91,9 @@ class FileRows(SparkRows):
     the name, 2 GB) or that has gone meanwhile.
     """
 
-    def __init__(self, listing: DataFrame, read: Kernel, progress: Progress | None = None) -> None:
+    def __init__(self, listing: DataFrame, read: Kernel, advance: Advance | None = None) -> None:
         schema = f"{listing.schema.toDDL()}, content BINARY"
-        super().__init__(listing.mapInArrow(_over_batches(read), schema), progress=progress)
+        super().__init__(listing.mapInArrow(_over_batches(read), schema), advance=advance)
         self._listing = listing
         self._read = read
 
@@ -107,7 +104,7 @@ class FileRows(SparkRows):
 
         read = self._read
         mapped = self._listing.mapInArrow(_over_batches(read_and_run), _ddl(columns))
-        return SparkRows(mapped, progress=self._progress)
+        return SparkRows(mapped, advance=self._advance)
 
 
 class SparkEngine(Engine):
@@ -147,12 +144,12 @@ class SparkEngine(Engine):
         keys: Rows,
         kernel: Kernel,
         returns: Sequence[Column],
-        progress: Progress | None = None,
+        advance: Advance | None = None,
     ) -> SparkRows:
-        """As Engine.map; `progress` is told once, when all rows are done."""
+        """As Engine.map; `advance` is told once, when all rows are done."""
         wanted = _frame(keys)
         rows = self._read(snapshot).join(wanted, wanted.columns, "left_semi").select(*columns)
-        return SparkRows(_mapped(rows, kernel, returns), progress=progress)
+        return SparkRows(_mapped(rows, kernel, returns), advance=advance)
 
     def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
         return self._write(rows, table, uri, commit, mode="append")
@@ -190,46 +187,10 @@ class SparkEngine(Engine):
         return maintained(uri, vacuum_hours, keep_versions, compact)
 
     def files(
-        self, name: str, uri: str, listing: pa.Table, most_bytes: int, progress: Progress | None = None
+        self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None
     ) -> FileRows:
         read = functools.partial(_read_content, uri, len(name) + 1, most_bytes)
-        return FileRows(self.rows(listing).frame, read, progress)
-
-    def stream(
-        self,
-        name: str,
-        uri: str,
-        checkpoint: str,
-        seconds: float,
-        most_files: int,
-        handle: Callable[[pa.Table], None],
-    ) -> SparkStream:
-        """As Engine.stream. Raises SettingsError through Spark Connect, whose batches are handled on the server."""
-        from pyspark.errors import AnalysisException
-
-        session = self.session
-        if type(session).__module__.startswith("pyspark.sql.connect"):
-            raise SettingsError(
-                "A stream cannot be run through Spark Connect: its batches would be handled on the server. Unset "
-                "SPARK_REMOTE and set spark.master, or set DLASSETS_ENGINE=local for the process that streams."
-            )
-        raised: list[Exception] = []
-
-        def each(batch: DataFrame, _: int) -> None:
-            try:
-                handle(_without_loops(batch.toArrow(), uri, len(name) + 1))
-            except Exception as error:
-                raised.append(error)
-                raise
-
-        try:
-            files = _streamed_files(session, name, uri, most_files)
-        except AnalysisException as error:
-            if error.getCondition() != "PATH_NOT_FOUND":
-                raise
-            raise DlassetsError(f"The landing zone {name!r} is not there: {uri}. Create it.") from error
-        writer = files.writeStream.foreachBatch(each).option("checkpointLocation", _spark_uri(checkpoint))
-        return SparkStream(writer.trigger(processingTime=f"{seconds} seconds").start(), raised)
+        return FileRows(self.rows(listing).frame, read, advance)
 
     def _merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
         delta, source = _opened(uri, commit), _shaped(rows, table)
@@ -410,63 +371,6 @@ def _told() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
-
-
-class SparkStream(Stream):
-    """A structured streaming query. `raised` holds what its batches raised."""
-
-    def __init__(self, query: StreamingQuery, raised: list[Exception]) -> None:
-        self._query = query
-        self._raised = raised
-
-    @property
-    def error(self) -> str | None:
-        if self._query.isActive:
-            return None
-        error = self._raised[-1] if self._raised else self._query.exception()
-        # Spark names the run before it says what happened, so no two would read alike.
-        return "it was stopped" if error is None else _first_line(error).split("terminated with exception: ")[-1]
-
-    def stop(self) -> None:
-        self._query.stop()
-
-
-def _streamed_files(session: SparkSession, name: str, uri: str, most_files: int) -> DataFrame:
-    """Return a stream of path, modificationTime and length of a zone's files."""
-    from pyspark.sql import functions as f
-
-    options = {
-        "recursiveFileLookup": "true",
-        "maxFilesPerTrigger": str(most_files),
-        "maxFileAge": "36500d",  # else photos a week older than the newest, such as copied ones, are left out
-        "ignoreMissingFiles": "true",  # a file may go between its listing and its turn
-    }
-    files = session.readStream.format("binaryFile").schema(FILE_SCHEMA).options(**options).load(_spark_uri(uri))
-    # Spark gives whole paths, not URIs: nothing in them is escaped.
-    zone_length = len(re.sub(r"^file:/+", "file:/", _spark_uri(uri)))
-    path = f.concat(f.lit(f"{name}/"), f.expr(f"substring(path, {zone_length + 2})"))
-    # Without content here and not in the batches: those come with all of their columns read, used or not.
-    return files.select(path.alias("path"), *FILE_KEY[1:])
-
-
-def _without_loops(files: pa.Table, uri: str, skip: int) -> pa.Table:
-    """Leave out files found through a link back to a folder above, which Spark follows round and round."""
-    if is_uri(uri) and not uri.startswith("file://"):
-        return files
-    zone = local_path(uri)
-
-    @functools.cache
-    def way_to(folder: Path) -> frozenset[tuple[int, int]] | None:
-        """Return which folders the way leads through, None where it comes to one again."""
-        above = frozenset[tuple[int, int]]() if folder == zone else way_to(folder.parent)
-        try:
-            found = folder.stat()
-        except OSError:  # gone meanwhile
-            return None
-        this = found.st_dev, found.st_ino
-        return None if above is None or this in above else above | {this}
-
-    return files.filter([way_to((zone / path[skip:]).parent) is not None for path in files["path"].to_pylist()])
 
 
 def _read_content(uri: str, skip: int, most_bytes: int, files: pa.RecordBatch) -> pa.RecordBatch:

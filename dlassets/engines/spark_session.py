@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dlassets.engines.java import cache_folder, ensure_java
-from dlassets.engines.storage import s3a_config
 from dlassets.errors import DlassetsError
+from dlassets.storage.stores import s3a_config
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -1,1 +1,1 @@
-"""Photos as bytes: decoding, validation, profiles, sample sets. No tables, no Dagster."""
+"""One photo as bytes: decoded, validated, profiled. No tables."""

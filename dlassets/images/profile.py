@@ -1,37 +1,21 @@
-"""The kernel that makes the exploration format: what one image looks like, in a few numbers and a thumbnail."""
+"""What one photo looks like, in a few numbers and a thumbnail."""
 
 from __future__ import annotations
 
 import functools
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from dlassets.images.decode import FORMATS, decode_rgb
-from dlassets.lakehouse.tables import IMAGE_PROFILES
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 THUMBNAIL_SIDE = 96
 
 # A side of the picture that the perceptual hash is taken from, and of the square of frequencies that is its bits.
 _HASHED_SIDE, _FREQUENCIES = 32, 8
-
-
-def profile_images(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Describe images: a kernel from image_id and content to the columns of the table image_profiles.
-
-    Raises ImageError for bytes that do not decode: ingest has quarantined those.
-    """
-    import pyarrow as pa
-
-    pairs = zip(batch.column("image_id"), batch.column("content"), strict=True)
-    rows = [{"image_id": image_id.as_py(), **profile(content.as_py())} for image_id, content in pairs]
-    return pa.RecordBatch.from_pylist(rows, schema=IMAGE_PROFILES.schema)
 
 
 def profile(data: bytes) -> dict[str, Any]:

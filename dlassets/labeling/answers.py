@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
+from dlassets.engines.schema import arrow_type
 from dlassets.labeling.services import Answer, LabelingService
 from dlassets.lakehouse.snapshots import transaction_version
-from dlassets.lakehouse.tables import HUMAN_LABELS, arrow_type
+from dlassets.lakehouse.tables import HUMAN_LABELS
 from dlassets.settings import LABEL_RULE
 
 if TYPE_CHECKING:

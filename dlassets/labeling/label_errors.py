@@ -14,7 +14,7 @@ from dlassets.lakehouse.labels import labels_in_force
 from dlassets.lakehouse.snapshots import provenance_of, row_count
 from dlassets.lakehouse.tables import LABEL_ERRORS
 from dlassets.learning.evaluation.label_errors import find_label_errors
-from dlassets.learning.rows import Rows
+from dlassets.learning.examples import Examples
 from dlassets.settings import LabelSettings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def judge_labels(
     return engine.replace(engine.rows(result.errors), LABEL_ERRORS, label_errors.uri, commit), facts
 
 
-def _rows(found: pa.Table) -> Rows:
+def _rows(found: pa.Table) -> Examples:
     features = np.asarray(found["features"].combine_chunks().flatten(), np.float32)
-    return Rows(
+    return Examples(
         paths=found["path"].to_pylist(),
         image_ids=found["image_id"].to_pylist(),
         labels=np.asarray(found["label"], np.int64),

@@ -18,10 +18,10 @@ from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.labeling.selection import select_requests
 from dlassets.labeling.services import LabelingService, Request
 from dlassets.lakehouse.content import REACHABLE
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.photos import photos_of
 from dlassets.lakehouse.tables import LABEL_REQUESTS
 from dlassets.settings import LabelingSettings, LabelSettings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,1 +1,1 @@
-"""What the lake holds and how it changes: tables, ingest, labels, snapshots. Functions over an engine; no Dagster."""
+"""What the lake holds and how it changes: tables, snapshots, labels, the training set, history, care."""

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dlassets.engines.base import Engine, Rows, Snapshot
-from dlassets.engines.files import read_bytes
-from dlassets.engines.storage import filesystem_of, is_object_storage
-from dlassets.lakehouse.lake import Lake, is_uri
-from dlassets.lakehouse.tables import Column
+from dlassets.engines.schema import Column
+from dlassets.storage.files import read_bytes
+from dlassets.storage.lake import Lake, is_uri
+from dlassets.storage.stores import filesystem_of, is_object_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.fs as pafs
 
-    from dlassets.engines.base import Kernel, Progress
+    from dlassets.engines.base import Advance, Kernel
 
 # SQL over `raw_images` and `deleted_files`: the rows whose bytes are still to be had.
 REACHABLE = """
@@ -75,14 +75,14 @@ def map_images(
     paths: Rows,
     kernel: Kernel,
     returns: Sequence[Column],
-    progress: Progress | None = None,
+    advance: Advance | None = None,
 ) -> Rows:
     """Run `kernel` over path, image_id and content of these paths' images, wherever the bytes are kept.
 
     An image whose bytes have gone, or are no longer those that were taken in, has no row.
     """
     columns = ("path", "image_id", "content", "location")
-    return engine.map(raw_images, columns, paths, functools.partial(_filled, lake, kernel), returns, progress)
+    return engine.map(raw_images, columns, paths, functools.partial(_filled, lake, kernel), returns, advance)
 
 
 def _filled(lake: Lake, kernel: Kernel, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
+from dlassets.engines.schema import Table
 from dlassets.lakehouse.content import REACHABLE, map_images
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
-from dlassets.lakehouse.tables import Table
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dlassets.engines.base import Kernel, Report
+    from dlassets.engines.base import Kernel, Progress
 
 # A killed run loses at most the work of one commit.
 IMAGES_PER_COMMIT = 10_000
@@ -29,7 +29,7 @@ def derive(
     provenance: Mapping[str, Any],
     *,
     done_where: str = "TRUE",
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> Written:
     """Run `kernel` (path, image_id and content in, the table's columns out) over every image that the table lacks.
 
@@ -67,7 +67,7 @@ def _append(
     todo: pa.Table,
     kernel: Kernel,
     provenance: Mapping[str, Any],
-    progress: Report | None,
+    progress: Progress | None,
 ) -> Written:
     app_id = f"dlassets/{table.name}"
     next_version = transaction_version(done, app_id) + 1

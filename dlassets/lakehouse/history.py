@@ -12,22 +12,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlassets.engines.base import COMMIT_FIELD, Snapshot
 from dlassets.engines.delta_log import explained, open_table
 from dlassets.engines.local import BATCH_ROWS, dataset_of, writer_properties
-from dlassets.engines.storage import filesystem_of
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import at_version, commits, files_of, provenance_of, recorded, row_count, time_of
 from dlassets.lakehouse.tables import HUMAN_LABELS, TABLES, TRAINING_SET
-from dlassets.registry.lifecycle import CHAMPION, version_of, versions_of
+from dlassets.storage.lake import Lake
+from dlassets.storage.stores import filesystem_of
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-TAG_TRAINING_SET = "dlassets.training_set_version"
 RESTORED_FROM = "restored_from"
 _FILES_NAMED = 3
 
@@ -96,34 +91,6 @@ def history(table: Snapshot, limit: int | None = None) -> Iterator[Version]:
         now, after = then, before
 
 
-def model_version(client: MlflowClient, model_name: str, asked: str) -> int:
-    """Return the registered version that `asked` names: a number, or champion. Raises DlassetsError for another."""
-    known = versions_of(client, model_name)
-    found = version_of(client, model_name) if asked == CHAMPION else int(asked) if asked.isdecimal() else None
-    if found in known:
-        return found
-    if not known:
-        raise DlassetsError(f"No version of {model_name} is registered yet. Run training_pipeline first.")
-    if asked == CHAMPION:
-        raise DlassetsError(f"No version of {model_name} is champion. Name one: {_listed(known)}.")
-    raise DlassetsError(f"{model_name} has no version {asked}. It has {_listed(known)}.")
-
-
-def trained_from(lake: Lake, client: MlflowClient, model_name: str, version: int) -> dict[str, int]:
-    """Return the version of each table that a registered model version was trained from.
-
-    Where one was read at two versions (features were made before the last photos were labelled), that is the newer.
-    Raises DlassetsError where the model's run recorded none.
-    """
-    learned_from = _training_set_of(client, model_name, version)
-    if learned_from is None:
-        raise DlassetsError(
-            f"The run that trained version {version} of {model_name} is gone, or did not record which version of "
-            f"{TRAINING_SET.name} it read (its tag {TAG_TRAINING_SET}), so what it learned from cannot be told."
-        )
-    return {name: max(versions) for name, versions in lineage(lake, learned_from).items()}
-
-
 def lineage(lake: Lake, training_set: int) -> dict[str, set[int]]:
     """Return every version that this version of the training set was made from, its own included.
 
@@ -140,16 +107,6 @@ def lineage(lake: Lake, training_set: int) -> dict[str, set[int]]:
         if name != HUMAN_LABELS.name and snapshot is not None:
             waiting += provenance_of(snapshot).get("inputs", {}).items()
     return dict(found)
-
-
-def needed_versions(lake: Lake, client: MlflowClient, model_name: str) -> dict[str, set[int]]:
-    """Return the versions of each table that any registered version of the model was trained from."""
-    needed: dict[str, set[int]] = defaultdict(set)
-    learned_from = {_training_set_of(client, model_name, version) for version in versions_of(client, model_name)}
-    for training_set in learned_from:
-        for name, versions in (lineage(lake, training_set) if training_set is not None else {}).items():
-            needed[name] |= versions
-    return dict(needed)
 
 
 def version_at(table: Snapshot, at: dt.datetime) -> int:
@@ -235,21 +192,3 @@ def restore_to(target: Snapshot, uri: str) -> Restored:
         )
     copy = Snapshot(target.name, uri, open_table(uri).version())
     return Restored(uri, copy.version, row_count(copy))
-
-
-def _training_set_of(client: MlflowClient, model_name: str, version: int) -> int | None:
-    """Return the version of `training_set` that a registered version's run recorded, or None."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(client.get_model_version(model_name, str(version)).run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    recorded_version = run.data.tags.get(TAG_TRAINING_SET)
-    return None if recorded_version is None else int(recorded_version)
-
-
-def _listed(versions: list[int]) -> str:
-    return ", ".join(map(str, versions))

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Engine, Maintained, Snapshot
 from dlassets.engines.delta_log import explained, maintained, open_table, z_ordered_by
-from dlassets.engines.storage import filesystem_of
+from dlassets.engines.schema import Table
 from dlassets.errors import ConflictError
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import PROPERTIES, at_version, commits, files_of, pin, recorded, replanned, time_of
-from dlassets.lakehouse.tables import Table
 from dlassets.settings import MaintenanceSettings
+from dlassets.storage.lake import Lake
+from dlassets.storage.stores import filesystem_of
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs

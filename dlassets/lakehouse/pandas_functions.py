@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Engine, Rows, Snapshot
+from dlassets.engines.schema import Column
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import files_of, row_count
-from dlassets.lakehouse.tables import Column
 
 if TYPE_CHECKING:
     from dlassets.engines.base import PandasFunction

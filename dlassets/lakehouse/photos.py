@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.lakehouse.content import map_images
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.tables import RAW_IMAGES
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa

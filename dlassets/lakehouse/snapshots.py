@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dlassets.engines import delta_log
 from dlassets.engines.base import COMMIT_FIELD, COMMIT_NAME, Snapshot
 from dlassets.engines.delta_log import CARE, explained, open_table
-from dlassets.engines.storage import advice, filesystem_of
+from dlassets.engines.schema import Column, Table, arrow_type
 from dlassets.errors import ConflictError, DlassetsError
-from dlassets.lakehouse.lake import Lake, is_uri
-from dlassets.lakehouse.tables import TABLES, Column, Table, arrow_type
+from dlassets.lakehouse.tables import TABLES
+from dlassets.storage.lake import Lake, is_uri
+from dlassets.storage.stores import advice, filesystem_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

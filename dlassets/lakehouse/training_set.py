@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
 from dlassets.lakehouse.content import REACHABLE, map_images
 from dlassets.lakehouse.labels import labels_in_force
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import provenance_of, row_count
 from dlassets.lakehouse.tables import TRAINING_SET
 from dlassets.settings import LabelSettings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,1 +1,1 @@
-"""From bytes to a trained head: backbones, features, Petastorm, training, evaluation. No Dagster."""
+"""From photos to a trained model: backbones, features, the loader, training, evaluation."""

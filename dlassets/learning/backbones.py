@@ -19,8 +19,8 @@ from dlassets.learning import weights as stored
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.lakehouse.lake import Lake
     from dlassets.settings import FeatureSettings
+    from dlassets.storage.lake import Lake
 
 # To be raised whenever decode_rgb, resize_center_crop or the normalisation give other numbers.
 PREPROCESSING_VERSION = 2

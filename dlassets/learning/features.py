@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlassets.engines.base import Engine, Snapshot
+from dlassets.engines.schema import Column
 from dlassets.lakehouse.content import map_images
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.photos import photos_of
-from dlassets.lakehouse.tables import IMAGE_FEATURES, Column
+from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, published
 from dlassets.learning.embedding import embed_images
+from dlassets.learning.examples import Examples, read_split
 from dlassets.learning.loader.petastorm import read_columns
-from dlassets.learning.rows import Rows, read_split
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dlassets.engines.base import Kernel, Progress
-    from dlassets.engines.base import Rows as EngineRows
+    from dlassets.engines.base import Advance, Kernel, Rows
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,9 @@ class Photos:
     raw_images: Snapshot
     runtime: Runtime = "auto"
 
-    def map(
-        self, paths: EngineRows, kernel: Kernel, returns: Sequence[Column], progress: Progress | None = None
-    ) -> EngineRows:
+    def map(self, paths: Rows, kernel: Kernel, returns: Sequence[Column], advance: Advance | None = None) -> Rows:
         """Run `kernel` over path, image_id and content of these paths' photos; see `map_images`."""
-        return map_images(self.engine, self.lake, self.raw_images, paths, kernel, returns, progress)
+        return map_images(self.engine, self.lake, self.raw_images, paths, kernel, returns, advance)
 
     def embedding(self, backbone: BackboneRef) -> Kernel:
         """Return the kernel that embeds photos by this backbone, wherever it runs."""
@@ -59,7 +57,7 @@ class Photos:
         return dict(zip(found["image_id"].to_pylist(), vectors.reshape(found.num_rows, -1), strict=True))
 
 
-def rows_for(backbone: BackboneRef, training_set: Snapshot, split: str, photos: Photos) -> Rows:
+def rows_for(backbone: BackboneRef, training_set: Snapshot, split: str, photos: Photos) -> Examples:
     """Return the rows of a split with the features that a model on this backbone reads."""
     if cached_version(training_set, split) == feature_version(backbone):
         return read_split(training_set, split)

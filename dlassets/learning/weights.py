@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.files import read_bytes
-from dlassets.engines.storage import advice, filesystem_of
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.content import write_once
-from dlassets.lakehouse.lake import Lake
+from dlassets.storage.files import read_bytes
+from dlassets.storage.lake import Lake
+from dlassets.storage.stores import advice, filesystem_of
 
 if TYPE_CHECKING:
     import torch

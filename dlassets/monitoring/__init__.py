@@ -1,1 +1,1 @@
-"""What the lake says about itself."""
+"""What must hold of the tables, and pictures to look at."""

@@ -20,15 +20,15 @@ from urllib.parse import quote
 from PIL import Image, ImageOps
 
 from dlassets.engines.base import Engine, Rows, Snapshot
-from dlassets.engines.files import read_bytes
-from dlassets.engines.storage import filesystem_of
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import SIDE
 from dlassets.images.near_duplicates import DISTANCE, groups
 from dlassets.lakehouse.labels import classes_of_folders
-from dlassets.lakehouse.lake import Lake, is_uri
 from dlassets.lakehouse.tables import IMAGE_PROFILES
 from dlassets.settings import LandingZone
+from dlassets.storage.files import read_bytes
+from dlassets.storage.lake import Lake, is_uri
+from dlassets.storage.stores import filesystem_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlassets.engines.base import Engine, Snapshot
+from dlassets.engines.schema import Table
+from dlassets.intake.quarantine import QUARANTINED
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, CONFLICTS, labels_in_force, undecided
-from dlassets.lakehouse.quarantine import QUARANTINED
-from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION, Table
+from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION
 from dlassets.settings import LabelSettings
 
 SHOWN = 5

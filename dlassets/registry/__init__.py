@@ -1,1 +1,1 @@
-"""The model package and its life in MLflow's registry."""
+"""A model's life in MLflow: its package, its run, its versions, what they were trained from."""

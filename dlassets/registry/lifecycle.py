@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
-from dlassets.learning.rows import Rows
+from dlassets.learning.examples import Examples
 from dlassets.registry.package import ModelPackage
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def load_run(client: MlflowClient, run: Run) -> ModelPackage:
 
 
 def compare(
-    client: MlflowClient, model_name: str, version: int, test_for: Callable[[ModelPackage], Rows], tolerance: float
+    client: MlflowClient, model_name: str, version: int, test_for: Callable[[ModelPackage], Examples], tolerance: float
 ) -> Verdict:
     """Evaluate a version and the champion on the same test photos.
 

@@ -14,8 +14,8 @@ import numpy as np
 from dlassets.learning.evaluation import pictures
 from dlassets.learning.evaluation.evaluate import Evaluation
 from dlassets.learning.evaluation.slices import CLASS, Slice, significantly_worse, slices
+from dlassets.learning.examples import Examples
 from dlassets.learning.features import Photos
-from dlassets.learning.rows import Rows
 from dlassets.learning.training.job import Trained
 from dlassets.registry.package import ModelPackage
 
@@ -34,7 +34,7 @@ class Judged:
     """A model on rows it has not learned from, before its confidence was calibrated and after."""
 
     package: ModelPackage
-    rows: Rows
+    rows: Examples
     before: Evaluation
     after: Evaluation
     validation_before: Evaluation
@@ -66,7 +66,7 @@ def log_report(
     return next((shown[path] for path in judged.rows.paths[:_EXAMPLES] if path in shown), None)
 
 
-def misclassified(evaluation: Evaluation, test: Rows, worst: Sequence[int], photos: Mapping[str, bytes]) -> bytes:
+def misclassified(evaluation: Evaluation, test: Examples, worst: Sequence[int], photos: Mapping[str, bytes]) -> bytes:
     """Return a picture of the mistakes, the surest first."""
     # Where photos stay in the landing zone, they may have gone from there.
     shown = [(photos[test.paths[row]], _caption(evaluation, row)) for row in worst if test.paths[row] in photos]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError, SettingsError
-from dlassets.lakehouse.lake import Lake, local_path
 from dlassets.settings import Settings
+from dlassets.storage.lake import Lake, local_path
 
 if TYPE_CHECKING:
     from dlassets.learning.backbones import BackboneRef

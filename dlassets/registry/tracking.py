@@ -12,23 +12,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.storage import filesystem_of
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.history import TAG_TRAINING_SET, lineage
-from dlassets.lakehouse.lake import Lake
+from dlassets.lakehouse.history import lineage
 from dlassets.lakehouse.tables import TEST, VALIDATION
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation.calibration import calibrated
 from dlassets.learning.evaluation.evaluate import evaluate
+from dlassets.learning.examples import Examples, read_splits
 from dlassets.learning.features import Photos, rows_for
-from dlassets.learning.rows import Rows, read_splits
 from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.registry.environment import environment, installed
 from dlassets.registry.lifecycle import TAG_INPUTS
+from dlassets.registry.lineage import TAG_TRAINING_SET
 from dlassets.registry.model_log import log_model
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.report import EVALUATION, Judged, log_report
 from dlassets.settings import TrainingSettings
+from dlassets.storage.lake import Lake
+from dlassets.storage.stores import filesystem_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from dlassets.engines.base import Snapshot
-    from dlassets.learning.training.job import Report
+    from dlassets.learning.training.job import OnEvent
 
-    Fit = Callable[[Job, Report], Trained]
+    Fit = Callable[[Job, OnEvent], Trained]
 
 # Raise it when the way of training changes what is learned: runs of the older way are then not taken for the same.
 TRAINING_VERSION = 2
@@ -98,7 +99,7 @@ def train_and_log(
     photos: Photos,
     attributes: pa.Table | None,
     tags: Mapping[str, str],
-    report: Report,
+    report: OnEvent,
 ) -> None:
     """Train, and write everything down in the active run while it goes on.
 
@@ -146,7 +147,7 @@ def artifact_of(client: MlflowClient, run_id: str, path: str) -> bytes:
             ) from error
 
 
-def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Mapping[str, Rows], tags: Mapping[str, str]) -> None:
+def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Mapping[str, Examples], tags: Mapping[str, str]) -> None:
     job, found = inputs.job, environment()
     mlflow.log_params({**_flat(deciding(job.settings)), "feature_version": inputs.feature_version})
     mlflow.log_params({f"{split}_rows": len(rows) for split, rows in splits.items()})
@@ -167,7 +168,7 @@ def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Mapping[str, Rows],
     mlflow.log_text("\n".join(installed()) + "\n", PACKAGES)
 
 
-def _trained(mlflow: Any, job: Job, fit: Fit, report: Report) -> Trained:
+def _trained(mlflow: Any, job: Job, fit: Fit, report: OnEvent) -> Trained:
     """Train, with what is measured logged as it comes."""
     with _live_metrics(mlflow, report) as live:
         began = time.monotonic()
@@ -187,7 +188,7 @@ def _forget_checkpoints(job: Job) -> None:
 
 
 @contextmanager
-def _live_metrics(mlflow: Any, report: Report) -> Iterator[Report]:
+def _live_metrics(mlflow: Any, report: OnEvent) -> Iterator[OnEvent]:
     """Give a function that logs each step's and epoch's metrics: at once, or a moment later with its neighbours."""
     from mlflow.entities import Metric
 
@@ -243,12 +244,12 @@ def _backbone_of(job: Job, trained: Trained) -> Iterator[BackboneRef]:
 
 
 def _judged_rows(
-    job: Job, trained: Trained, splits: Mapping[str, Rows], backbone: BackboneRef, split: str, photos: Photos
-) -> Rows:
+    job: Job, trained: Trained, splits: Mapping[str, Examples], backbone: BackboneRef, split: str, photos: Photos
+) -> Examples:
     return splits[split] if trained.weights is None else rows_for(backbone, job.training_set, split, photos)
 
 
-def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Rows) -> Any:
+def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Examples) -> Any:
     # mlflow.data.load_delta would start Spark; the source alone says path and version.
     import pandas as pd
     from mlflow.data.delta_dataset_source import DeltaDatasetSource

@@ -1,1 +1,1 @@
-"""Dagster resources: the lake and its engine, MLflow, the trainer, the labelling service."""
+"""What only Dagster needs of the engine, MLflow and the rest."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from dlassets.labeling.services import LabelingService
-from dlassets.lakehouse.lake import Lake, local_path
 from dlassets.settings import Settings
+from dlassets.storage.lake import Lake, local_path
 
 
 class LabelingResource:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 
 from dlassets.engines.base import Engine, Snapshot
-from dlassets.engines.storage import on_s3
 from dlassets.lakehouse import snapshots
-from dlassets.lakehouse.lake import Lake
 from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
+from dlassets.storage.stores import on_s3
 
 
 class LakeResource:

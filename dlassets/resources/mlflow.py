@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from dagster import BetaWarning, InitResourceContext
 
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.lake import Lake
 from dlassets.registry.store import artifact_location, fail_soon, quiet_mlflow, tracking_uri
 from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

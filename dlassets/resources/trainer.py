@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dlassets.engines.base import Engine
-    from dlassets.learning.training.job import Job, Report, Trained
+    from dlassets.learning.training.job import Job, OnEvent, Trained
 
 
 class Trainer:
-    def train(self, job: Job, engine: Engine, report: Report) -> Trained:
+    def train(self, job: Job, engine: Engine, report: OnEvent) -> Trained:
         """Train where the job's settings and the engine say; `report` is called, in this thread, while it goes on."""
         from dlassets.learning.training.launch import launch, place_of
 

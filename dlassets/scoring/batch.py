@@ -11,7 +11,6 @@ import numpy as np
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.lakehouse.labels import undecided
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
 from dlassets.learning.backbones import feature_version
 from dlassets.learning.features import Photos
@@ -19,11 +18,12 @@ from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage, ranked
 from dlassets.registry.store import backbone_in_use
 from dlassets.settings import LabelSettings, Settings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dlassets.engines.base import Kernel, Report
+    from dlassets.engines.base import Kernel, Progress
 
 _SCORED = PREDICTIONS.columns_named("image_id", "predicted_label", "predicted_name", "confidence", "margin", "top_k")
 
@@ -48,7 +48,7 @@ def score_new(
     top_k: int,
     labels: LabelSettings,
     provenance: Mapping[str, Any],
-    progress: Report | None = None,
+    progress: Progress | None = None,
     photos: Photos | None = None,
 ) -> Written:
     """Score the paths that have no label, and no prediction by `model` (name, version), and merge them.

@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 
 from dlassets.definitions import build_defs
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
 
 GRAPH = {
     "raw_images": ("ingest", set()),

@@ -188,7 +188,7 @@ def test_what_cannot_be_restored_is_said_with_an_exit_code(trained_twice, tmp_pa
 
 def test_a_model_whose_run_recorded_no_version_is_said_and_hinders_no_care(trained_twice, monkeypatch) -> None:
     pipelines, _, _ = trained_twice
-    monkeypatch.setattr("dlassets.lakehouse.history.TAG_TRAINING_SET", "dlassets.never_written")
+    monkeypatch.setattr("dlassets.registry.lineage.TAG_TRAINING_SET", "dlassets.never_written")
 
     ran = command(pipelines, "history", "--model", "1")
 

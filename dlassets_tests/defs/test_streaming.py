@@ -16,9 +16,9 @@ import pytest
 from dlassets.defs.ingest import streaming
 from dlassets.defs.ingest.streaming import ALIVE_TAG, NAME
 from dlassets.engines.local import LocalEngine
-from dlassets.lakehouse.events import Manifest
-from dlassets.lakehouse.ingest import ingest
-from dlassets.lakehouse.lake import Lake
+from dlassets.intake.events import Manifest
+from dlassets.intake.ingest import ingest
+from dlassets.storage.lake import Lake
 from dlassets_tests.pipelines import Pipelines, new_lake, values
 from dlassets_tests.tables import get
 
@@ -134,7 +134,7 @@ def test_a_zone_with_events_is_not_listed_by_its_sensor(
     assert tick(pipelines, "new_files_in_unlabeled").run_requests[0].run_key == first[0].run_key
     ingest(LocalEngine(), lake, pipelines.settings, {})
 
-    monkeypatch.setattr("dlassets.lakehouse.ingest.list_files", None)
+    monkeypatch.setattr("dlassets.intake.ingest.list_files", None)
     assert not tick(pipelines, "new_files_in_unlabeled").run_requests
     shutil.copyfile(next(photos.glob("*/*.jpg")), pipelines.zone("unlabeled") / "a.jpg")
     assert not tick(pipelines, "new_files_in_unlabeled").run_requests

@@ -7,7 +7,7 @@ from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.resources.lake import LakeResource
 from dlassets.resources.mlflow import MlflowResource
 from dlassets.settings import Settings, Span, TuningSettings
-from dlassets_tests.learning.rows import rows
+from dlassets_tests.learning.examples import rows
 from dlassets_tests.learning.training.test_head_training import put
 from dlassets_tests.pipelines import materialized, values
 from dlassets_tests.stores import give_store

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dlassets.engines.base import Commit, Engine, Rows, Transaction, Written
-from dlassets.engines.files import list_files, look_at
 from dlassets.engines.local import LocalEngine
+from dlassets.engines.schema import Column
 from dlassets.errors import ConflictError, DlassetsError
-from dlassets.lakehouse.lake import Lake
+from dlassets.intake.listing import list_files, look_at
 from dlassets.lakehouse.snapshots import pin, provenance_of, transaction_version
-from dlassets.lakehouse.tables import IMAGE_ID, PATH, PREDICTIONS, RAW_IMAGES, Column
+from dlassets.lakehouse.tables import IMAGE_ID, PATH, PREDICTIONS, RAW_IMAGES
 from dlassets.settings import LandingZone
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, get, image_id
 
 if TYPE_CHECKING:

@@ -67,7 +67,7 @@ def test_every_format_with_exif_says_when_with_what_and_where(format_):
 def test_what_it_gives_fits_the_columns():
     import pyarrow as pa
 
-    from dlassets.lakehouse.tables import arrow_type
+    from dlassets.engines.schema import arrow_type
 
     row = capture(photo_with(exif({MODEL: "X"}, {TAKEN: "2024:01:02 03:04:05"}, {1: "N", 2: (1, 2, 3)})))
     schema = pa.schema([(column.name, arrow_type(column.type)) for column in CAPTURE])

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from dlassets.images.generated import generate
 from dlassets.images.near_duplicates import DISTANCE
-from dlassets.images.profile import perceptual_hash, profile, profile_images, sharpness
+from dlassets.images.profile import perceptual_hash, profile, sharpness
+from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.tables import IMAGE_PROFILES
+from dlassets.samples.generated import generate
 
 
 def encoded(image, format_="PNG", **options):

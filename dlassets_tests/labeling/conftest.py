@@ -13,10 +13,10 @@ from dlassets.engines.local import LocalEngine
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import close_answered, send_requests
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import LabelingSettings, LabelSettings
+from dlassets.storage.lake import Lake
 
 Conflicts = Literal["drop", "first", "ask"]
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -7,10 +7,10 @@ import pytest
 
 from dlassets.engines.base import Commit, Engine, Written
 from dlassets.labeling.label_errors import judge_labels
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import LABELED_IMAGES
 from dlassets.settings import LabelSettings, TrainingSettings
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
 ROWS = 120

@@ -8,15 +8,15 @@ import pytest
 
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
-from dlassets.images.profile import profile_images
+from dlassets.intake.ingest import ingest
 from dlassets.lakehouse.derived import derive
-from dlassets.lakehouse.ingest import ingest
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.photos import photos_of
+from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import IMAGE_PROFILES
 from dlassets.settings import IngestSettings, Settings
-from dlassets_tests.lakehouse.test_ingest import photo, put, rows
+from dlassets.storage.lake import Lake
+from dlassets_tests.intake.test_ingest import photo, put, rows
 
 ARRIVED = {
     "labeled/001.cat/a b ü%20#.jpg": photo(10),

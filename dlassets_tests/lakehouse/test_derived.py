@@ -9,9 +9,9 @@ from dlassets.engines.base import Engine, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse import derived
 from dlassets.lakehouse.derived import derive
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import IMAGE_FEATURES
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import get, image_id, local_alone, put
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import pytest
 from dlassets.engines.base import Commit, Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
+from dlassets.intake.ingest import ingest
 from dlassets.lakehouse.history import history, restore, restore_to, table_of, version_at, whole_version
-from dlassets.lakehouse.ingest import ingest
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.maintenance import maintain
 from dlassets.lakehouse.snapshots import commits, evolve, pin, provenance_of, row_count, time_of, transaction_version
 from dlassets.lakehouse.tables import IMAGE_PROFILES, raw_images_with
 from dlassets.settings import MaintenanceSettings, Settings
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from dlassets.engines.base import Commit, Engine, Written
 from dlassets.lakehouse.labels import known_classes, update_labels
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import Settings, SplitSettings
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
 LATER = NOON + dt.timedelta(hours=1)

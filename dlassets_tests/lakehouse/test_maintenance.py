@@ -14,11 +14,11 @@ from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError
 from dlassets.lakehouse import maintenance
 from dlassets.lakehouse.history import missing_files
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.maintenance import Care, maintain
 from dlassets.lakehouse.snapshots import at_version, commits, pin, provenance_of, row_count, settled
 from dlassets.lakehouse.tables import IMAGE_PROFILES, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
 from dlassets.settings import MaintenanceSettings
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
 SETTINGS = MaintenanceSettings()

@@ -8,13 +8,13 @@ import pytest
 
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
+from dlassets.engines.schema import Column
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse import pandas_functions
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.pandas_functions import apply_in_pandas
 from dlassets.lakehouse.snapshots import pin
-from dlassets.lakehouse.tables import Column
 from dlassets.resources import lake as resources
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import image_id, local_alone, put
 
 if TYPE_CHECKING:

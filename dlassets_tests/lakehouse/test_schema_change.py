@@ -8,9 +8,9 @@ import pytest
 from dlassets.engines.base import Commit, Engine
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse import snapshots
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import create, evolve, pin
 from dlassets.lakehouse.tables import CAPTURE, IMAGE_PROFILES, PREDICTIONS, RAW_IMAGES, TABLES, raw_images_with
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, get, image_id, put
 
 PHOTO = {"path": "z/a.jpg", "content": b"a", "image_id": image_id("a"), "landing": "z", "length": 1}

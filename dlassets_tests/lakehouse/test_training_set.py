@@ -7,10 +7,10 @@ import pytest
 
 from dlassets.engines.base import Engine, Written
 from dlassets.lakehouse import training_set
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.training_set import build_pixel_training_set, build_training_set
 from dlassets.settings import LabelSettings
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
 

@@ -8,7 +8,7 @@ from dlassets.demo.photos import photos_in
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.embedding import load_backbone
 from dlassets.learning.evaluation.evaluate import evaluate
-from dlassets.learning.rows import Rows
+from dlassets.learning.examples import Examples
 from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings
 
@@ -17,11 +17,11 @@ TOLERANCE = 0.06
 
 
 @pytest.fixture(scope="module")
-def splits(real_photos: Path | None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
-    """Rows of train, validation and test: 70, 15 and 15 of a hundred, by the hash of the bytes."""
+def splits(real_photos: Path | None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Examples]:
+    """Examples of train, validation and test: 70, 15 and 15 of a hundred, by the hash of the bytes."""
     import numpy as np
 
-    from dlassets.images.generated import generate
+    from dlassets.samples.generated import generate
 
     folder = real_photos
     if folder is None:
@@ -34,9 +34,9 @@ def splits(real_photos: Path | None, tmp_path_factory: pytest.TempPathFactory) -
     )
     shares = np.array([int(photo.image_id[:8], 16) / 16**8 for photo in photos])
 
-    def rows(low: float, high: float) -> Rows:
+    def rows(low: float, high: float) -> Examples:
         chosen = np.flatnonzero((shares >= low) & (shares < high))
-        return Rows(
+        return Examples(
             paths=[str(photos[place].path) for place in chosen],
             image_ids=[photos[place].image_id for place in chosen],
             labels=np.array([int(photos[place].folder[:3]) for place in chosen]),
@@ -47,7 +47,7 @@ def splits(real_photos: Path | None, tmp_path_factory: pytest.TempPathFactory) -
     return {"train": rows(0, 0.7), "validation": rows(0.7, 0.85), "test": rows(0.85, 1)}
 
 
-def test_the_head_is_no_worse_than_a_linear_probe(splits: dict[str, Rows], real_photos: Path | None) -> None:
+def test_the_head_is_no_worse_than_a_linear_probe(splits: dict[str, Examples], real_photos: Path | None) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

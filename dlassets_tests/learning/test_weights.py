@@ -4,9 +4,9 @@ import re
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.lake import Lake
 from dlassets.learning import weights
 from dlassets.learning.backbones import BackboneRef, feature_version, network, published
+from dlassets.storage.lake import Lake
 
 SMALL = BackboneRef("timm/mobilenetv3_small_050", "none")
 

@@ -12,11 +12,11 @@ from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import folder_of
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.monitoring import gallery as galleries
 from dlassets.monitoring.gallery import Gallery, in_bytes, write_gallery
 from dlassets.settings import LandingZone
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, image_id, local_alone, put
 
 ZONES = {

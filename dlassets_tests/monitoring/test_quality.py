@@ -6,11 +6,11 @@ from typing import Any, Literal, get_args
 import pytest
 
 from dlassets.engines.base import Engine
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.monitoring.quality import RULES, Rule, check, rules_of, values_of
 from dlassets.settings import LabelSettings
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, image_id, local_alone, put
 
 A, B = image_id("a"), image_id("b")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
-from dlassets.learning.rows import Rows
 from dlassets.registry.package import ModelPackage
 from dlassets.resources.mlflow import MlflowResource
 from dlassets.settings import Settings
@@ -31,9 +31,9 @@ def head(*labels: int, knows: float = 1.0, features: int = 2) -> Head:
     )
 
 
-def points(*values: float, labels: tuple[int, ...]) -> Rows:
-    """Rows whose first feature is the value."""
-    return Rows(
+def points(*values: float, labels: tuple[int, ...]) -> Examples:
+    """Examples whose first feature is the value."""
+    return Examples(
         paths=[f"{place}.jpg" for place in range(len(values))],
         image_ids=[str(place) for place in range(len(values))],
         labels=np.array(labels, np.int64),

@@ -10,7 +10,7 @@ import pytest
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.evaluation.evaluate import evaluate
-from dlassets.learning.rows import Rows
+from dlassets.learning.examples import Examples
 from dlassets.registry.lifecycle import (
     CHALLENGER,
     TAG_PROMOTIONS,
@@ -32,7 +32,7 @@ BAD = ModelPackage(head(3, 40, knows=-1), BackboneRef("efficientnet_lite0"), "fe
 TEST = points(-1, -1, 1, 1, labels=(3, 3, 40, 40))
 
 
-def rows_of(package: ModelPackage) -> Rows:
+def rows_of(package: ModelPackage) -> Examples:
     """The same photos by either backbone: the second one's features have the other sign."""
     sign = -1 if package.feature_version == "features-2" else 1
     return dataclasses.replace(TEST, features=sign * TEST.features)

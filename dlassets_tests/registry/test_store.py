@@ -3,9 +3,9 @@ import os
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.lake import Lake
 from dlassets.registry.store import artifact_location, fail_soon, tracking_uri
 from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
 
 
 def with_store(uri: str) -> Settings:

@@ -15,19 +15,19 @@ import dlassets
 from dlassets.engines.base import Snapshot
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation.evaluate import evaluate
+from dlassets.learning.examples import Examples, read_splits
 from dlassets.learning.features import Photos
-from dlassets.learning.rows import Rows, read_splits
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.train import train
 from dlassets.registry.lifecycle import TAG_INPUTS, load_run, load_version, register
 from dlassets.registry.tracking import TrainingInputs, artifact_of, picture_of, train_and_log
 from dlassets.settings import ComputeSettings, PixelSettings, Settings, TrainingSettings
+from dlassets.storage.lake import Lake
 from dlassets_tests.registry.conftest import MODEL, Registry
 from dlassets_tests.tables import put
 
@@ -40,7 +40,7 @@ LINEAGE = {"training_set": {1}, "labeled_images": {3, 5}}
 @dataclasses.dataclass
 class Logged:
     registry: Registry
-    splits: dict[str, Rows]
+    splits: dict[str, Examples]
     inputs: TrainingInputs
     told: list[Event]
     run_id: str

@@ -7,7 +7,6 @@ import pytest
 
 from dlassets.engines.base import Engine, Written
 from dlassets.engines.local import LocalEngine
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import load_backbone
@@ -16,6 +15,7 @@ from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import score_new, uncached_photos
 from dlassets.settings import LabelSettings, Settings
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import get, image_id, local_alone, put
 
 INPUTS = ("raw_images", "labeled_images", "image_features", "predictions")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from dlassets.engines import files
 from dlassets.engines.base import Engine
-from dlassets.engines.local_files import on_disk
-from dlassets.lakehouse import events, ingest
-from dlassets.lakehouse.events import Manifest
+from dlassets.intake import events, ingest
+from dlassets.intake.events import Manifest
+from dlassets.storage import files
+from dlassets.storage.local_files import on_disk
 
 Kill = Callable[[], None]
 

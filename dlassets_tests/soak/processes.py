@@ -23,9 +23,9 @@ from typing import Any, Self
 
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError
-from dlassets.lakehouse.ingest import Ingested, ingest
-from dlassets.lakehouse.lake import Lake
+from dlassets.intake.ingest import Ingested, ingest
 from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
 from dlassets_tests.soak.faults import WITHIN, killed_at, modes_hold
 
 _MODULES = ("pyarrow.dataset", "pyarrow.fs", "pyarrow.parquet", "deltalake", "duckdb", "simplejpeg", "PIL.Image")

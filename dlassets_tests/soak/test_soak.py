@@ -10,7 +10,7 @@ import pytest
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.images.validate import Reason
-from dlassets.lakehouse.ingest import Intake
+from dlassets.intake.ingest import Intake
 from dlassets_tests.soak.contents import bad, good
 from dlassets_tests.soak.faults import STEPS
 from dlassets_tests.soak.model import ZONES

@@ -19,14 +19,14 @@ from urllib.parse import quote
 
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.engines.local import LocalEngine, dataset_of
-from dlassets.engines.local_files import on_disk
 from dlassets.errors import ConflictError
-from dlassets.lakehouse.events import Manifest
-from dlassets.lakehouse.ingest import Ingested, ingest, listing_due
-from dlassets.lakehouse.lake import Lake
+from dlassets.intake.events import Manifest
+from dlassets.intake.ingest import Ingested, ingest, listing_due
 from dlassets.lakehouse.maintenance import maintain
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import IngestSettings, LandingZone, MaintenanceSettings, Settings
+from dlassets.storage.lake import Lake
+from dlassets.storage.local_files import on_disk
 from dlassets_tests.soak import faults
 from dlassets_tests.soak.contents import FOLDERS, NAMES, Content, good
 from dlassets_tests.soak.faults import at_step, killed_at, modes_hold

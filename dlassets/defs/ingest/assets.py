@@ -32,7 +32,7 @@ def ingested_files(
     lake: dg.ResourceParam[LakeResource],
     progress: dg.ResourceParam[LoggedProgress],
 ) -> Iterator[dg.MaterializeResult]:
-    from dlassets.lakehouse.ingest import ingest
+    from dlassets.intake.ingest import ingest
 
     origin = provenance(context, RAW_IMAGES.name, [])
     report = progress.of(context, "files read")
@@ -61,8 +61,8 @@ def image_profiles(
     lake: dg.ResourceParam[LakeResource],
     progress: dg.ResourceParam[LoggedProgress],
 ) -> dg.MaterializeResult:
-    from dlassets.images.profile import profile_images
     from dlassets.lakehouse.derived import derive
+    from dlassets.lakehouse.profiles import profile_images
     from dlassets.monitoring.gallery import write_gallery
 
     (raw,) = lake.pin(RAW_IMAGES.name)

@@ -17,7 +17,7 @@ from dlassets.resources.mlflow import MlflowResource
 from dlassets.settings import Settings
 
 if TYPE_CHECKING:
-    from dlassets.scoring.stream import Batch, Step
+    from dlassets.pipeline.stream import Batch, Step
 
 NAME = "streaming_pipeline"
 ALIVE_TAG = "dlassets/alive"
@@ -39,7 +39,7 @@ UNFINISHED = [
 def stream_photos(
     context: dg.OpExecutionContext, lake: dg.ResourceParam[LakeResource], mlflow: dg.ResourceParam[MlflowResource]
 ) -> None:
-    from dlassets.scoring.stream import Scorer, stream
+    from dlassets.pipeline.stream import Scorer, stream
 
     scorer = Scorer(lake.engine, lake.lake, lake.settings, lambda: mlflow.client, context.log.warning, context.run_id)
     scorer.warm()
@@ -120,7 +120,7 @@ def _said_to_be_alive(context: dg.OpExecutionContext) -> Iterator[None]:
 
 def _report(context: dg.OpExecutionContext, lake: LakeResource, batches: "Sequence[Batch]") -> None:
     """Record what the batches wrote as materializations, one a table."""
-    from dlassets.scoring.stream import Step
+    from dlassets.pipeline.stream import Step
 
     steps: dict[str, list[Step]] = {}
     for batch in batches:

@@ -3,7 +3,8 @@
 import dagster as dg
 
 from dlassets.defs.common import OWNERS
-from dlassets.lakehouse.tables import TABLES, Table
+from dlassets.engines.schema import Table
+from dlassets.lakehouse.tables import TABLES
 from dlassets.resources.lake import LakeResource
 from dlassets.resources.mlflow import MlflowResource
 
@@ -29,8 +30,8 @@ def care_of(table: Table) -> dg.AssetsDefinition:
         code_version="1",
     )
     def care(lake: dg.ResourceParam[LakeResource], mlflow: dg.ResourceParam[MlflowResource]) -> dg.MaterializeResult:
-        from dlassets.lakehouse.history import needed_versions
         from dlassets.lakehouse.maintenance import maintain
+        from dlassets.registry.lineage import needed_versions
 
         settings = lake.settings
         needed = needed_versions(lake.lake, mlflow.client, settings.registry.model_name)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.provenance import Provenance
+    from dlassets.learning.examples import Examples
     from dlassets.learning.features import Photos
-    from dlassets.learning.rows import Rows
     from dlassets.registry.tracking import TrainingInputs
     from dlassets.settings import LabelSettings
 
@@ -219,7 +219,7 @@ def registered_version(
     version = register(mlflow.client, settings.model_name, run)
     photos = _photos(lake)
 
-    def test_for(package: ModelPackage) -> "Rows":
+    def test_for(package: ModelPackage) -> "Examples":
         return rows_for(package.backbone, inputs.job.training_set, TEST, photos)
 
     verdict = compare(mlflow.client, settings.model_name, version, test_for, settings.tolerance)
@@ -255,9 +255,9 @@ def registered_version(
 def _training_inputs(lake: LakeResource, mlflow: MlflowResource) -> "TrainingInputs":
     from dlassets.lakehouse.snapshots import settled
     from dlassets.learning.backbones import feature_version
-    from dlassets.learning.tuning.study import winner
     from dlassets.registry.store import backbone_in_use
     from dlassets.registry.tracking import TrainingInputs
+    from dlassets.tuning.study import winner
 
     backbone, training = backbone_in_use(lake.settings, lake.lake), lake.settings.training
     if lake.settings.tuning.use:

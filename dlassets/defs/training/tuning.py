@@ -44,8 +44,8 @@ def tuned_hyperparameters(
     from dlassets.lakehouse.snapshots import settled
     from dlassets.learning.backbones import feature_version
     from dlassets.learning.training.job import Job
-    from dlassets.learning.tuning.study import Question, picture_of, run_study
     from dlassets.registry.store import backbone_in_use
+    from dlassets.tuning.study import Question, picture_of, run_study
 
     (current,) = lake.pin(TRAINING_SET.name)
     # What care of the table made of it is nothing new to learn from.

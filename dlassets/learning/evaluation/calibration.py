@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlassets.errors import DlassetsError
+from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
-from dlassets.learning.rows import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,7 @@ _COLDEST, _HOTTEST = 0.05, 20.0
 
 @dataclass(frozen=True)
 class Reliability:
-    """Rows by how sure a model was of them, in bins of equal width from 0 to 1, each (bins,).
+    """Examples by how sure a model was of them, in bins of equal width from 0 to 1, each (bins,).
 
     `counts` are the rows of a bin, `confidence` their mean confidence and `accuracy` the share of them that was right;
     both are 0 where a bin has none.
@@ -38,7 +38,7 @@ class Reliability:
         return float(np.average(np.abs(self.confidence - self.accuracy), weights=self.counts))
 
 
-def calibrated(head: Head, validation: Rows) -> Head:
+def calibrated(head: Head, validation: Examples) -> Head:
     """Return `head` with the temperature that fits rows it has not learned from."""
     targets = targets_of(validation.labels, head.labels)
     return replace(head, temperature=fit_temperature(head.logits(validation.features), targets))

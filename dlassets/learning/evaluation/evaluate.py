@@ -11,8 +11,8 @@ import numpy as np
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.calibration import UNKNOWN, reliability, targets_of
+from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
-from dlassets.learning.rows import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,13 +92,13 @@ class Evaluation:
         return reliability(self.confidence, self.right)
 
 
-def evaluate(head: Head, rows: Rows) -> Evaluation:
+def evaluate(head: Head, rows: Examples) -> Evaluation:
     """Evaluate on rows with labels; a class the head does not know counts as a mistake."""
     return evaluate_probabilities(head.probabilities(rows.features), head.labels, head.names, rows)
 
 
 def evaluate_probabilities(
-    probabilities: NDArray[np.float64], labels: Sequence[int], names: Sequence[str], rows: Rows, seed: int = 0
+    probabilities: NDArray[np.float64], labels: Sequence[int], names: Sequence[str], rows: Examples, seed: int = 0
 ) -> Evaluation:
     """Evaluate what any model says of rows with labels: (rows, classes) probabilities of the classes `labels`.
 
@@ -144,7 +144,7 @@ def wilson_interval(right: int, rows: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _check(probabilities: NDArray[np.float64], rows: Rows) -> None:
+def _check(probabilities: NDArray[np.float64], rows: Examples) -> None:
     if not len(rows):
         raise DlassetsError(
             "There are no rows to evaluate a model on. Put more photos into the labelled landing zone: each split "

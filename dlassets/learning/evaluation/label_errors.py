@@ -13,7 +13,7 @@ import numpy as np
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import LABEL_ERRORS
 from dlassets.learning.evaluation.calibration import calibrated, targets_of
-from dlassets.learning.rows import Rows
+from dlassets.learning.examples import Examples
 from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings
 
@@ -37,7 +37,7 @@ class LabelErrors:
 
 
 def find_label_errors(
-    rows: Rows,
+    rows: Examples,
     settings: TrainingSettings,
     folds: int = 5,
     seed: int = 0,
@@ -73,7 +73,7 @@ def find_label_errors(
     )
 
 
-def _folds(rows: Rows, folds: int, seed: int) -> NDArray[np.int64]:
+def _folds(rows: Examples, folds: int, seed: int) -> NDArray[np.int64]:
     """Return each row's fold: of each class as many in one as in another, but for one, whatever the rows' order."""
     hashes = [hashlib.sha256(f"{seed}\n{image_id}".encode()).hexdigest() for image_id in rows.image_ids]
     order = sorted(range(len(rows)), key=lambda row: (rows.labels[row], hashes[row]))
@@ -82,7 +82,7 @@ def _folds(rows: Rows, folds: int, seed: int) -> NDArray[np.int64]:
     return found
 
 
-def _errors(rows: Rows, classes: Sequence[tuple[int, str]], probabilities: NDArray[np.float64]) -> pa.Table:
+def _errors(rows: Examples, classes: Sequence[tuple[int, str]], probabilities: NDArray[np.float64]) -> pa.Table:
     import pyarrow as pa
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores

@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dlassets.engines.delta_log import open_table
-from dlassets.engines.storage import advice, filesystem_of
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.lake import is_uri
+from dlassets.storage.lake import is_uri
+from dlassets.storage.stores import advice, filesystem_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,8 +14,8 @@ import uuid
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.storage import advice, filesystem_of, is_object_storage
 from dlassets.errors import DlassetsError
+from dlassets.storage.stores import advice, filesystem_of, is_object_storage
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs

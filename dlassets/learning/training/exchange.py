@@ -18,12 +18,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dlassets import errors
-from dlassets.engines.storage import filesystem_of, is_object_storage
 from dlassets.errors import DlassetsError
 from dlassets.learning.training.job import Event, Job, Trained
+from dlassets.storage.stores import filesystem_of, is_object_storage
 
 if TYPE_CHECKING:
-    from dlassets.learning.training.job import Report
+    from dlassets.learning.training.job import OnEvent
 
 # Events of so many seconds go into one file: a step may take a thousandth of one.
 TOGETHER = 0.2
@@ -120,7 +120,7 @@ class Exchange:
         trained.save(f"{self.folder}/{_RESULT}")
 
     @contextmanager
-    def telling(self) -> Iterator[Report]:
+    def telling(self) -> Iterator[OnEvent]:
         """Give what takes rank 0's events. They are written by a thread: the training does not wait for storage."""
         told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         writer = threading.Thread(target=self._write_events, args=(told,), daemon=True)

@@ -14,8 +14,8 @@ import numpy as np
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.learning.evaluation.calibration import targets_of
+from dlassets.learning.examples import Examples, read_split, read_splits
 from dlassets.learning.head import Head
-from dlassets.learning.rows import Rows, read_split, read_splits
 from dlassets.learning.training.group import Group
 from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.settings import TrainingSettings
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from dlassets.learning.training.job import Metrics, Report
+    from dlassets.learning.training.job import Metrics, OnEvent
 
 STEPS_PER_EPOCH = 5
 FEW_NUMBERS = 2**24
 ALONE = Group()
 
 
-def fit_head(job: Job, group: Group, report: Report) -> Trained:
+def fit_head(job: Job, group: Group, report: OnEvent) -> Trained:
     """Train a head on the features in the job's training set, of which each process of the group reads a shard.
 
     Raises DlassetsError where there is too little to learn from, or fewer row groups than processes.
@@ -47,8 +47,8 @@ def fit_head(job: Job, group: Group, report: Report) -> Trained:
 
 
 def train_head(
-    train: Rows,
-    validation: Rows,
+    train: Examples,
+    validation: Examples,
     settings: TrainingSettings,
     on_epoch: Callable[[int, Metrics], None] | None = None,
     group: Group = ALONE,
@@ -172,7 +172,7 @@ def _fit(
     return history, best_epoch
 
 
-def _all_names(train: Rows, group: Group) -> dict[int, str]:
+def _all_names(train: Examples, group: Group) -> dict[int, str]:
     """Return the name of each label that any process has, in the order of labels."""
     names: dict[int, str] = {}
     for shard in group.gather(sorted(set(zip(train.labels.tolist(), train.names, strict=True)))):
@@ -180,7 +180,7 @@ def _all_names(train: Rows, group: Group) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _spread(train: Rows, group: Group) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _spread(train: Examples, group: Group) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the mean of each feature and one scale for all: their differences in spread say something of a photo."""
     import torch
 
@@ -210,7 +210,7 @@ def _threads_for(inputs: torch.Tensor) -> Iterator[None]:
 
 
 def _tensors(
-    rows: Rows, mean: NDArray[np.float32], scale: NDArray[np.float32], labels: tuple[int, ...]
+    rows: Examples, mean: NDArray[np.float32], scale: NDArray[np.float32], labels: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from dlassets.engines.base import Snapshot
-from dlassets.engines.storage import filesystem_of
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.head import Head
 from dlassets.settings import TrainingSettings
+from dlassets.storage.stores import filesystem_of
 
 if TYPE_CHECKING:
     import torch
 
     Metrics = dict[str, float]
-    Report = Callable[["Event"], None]
+    OnEvent = Callable[["Event"], None]
 
 _TRAINED, _HEAD, _WEIGHTS = "trained.json", "head.safetensors", "weights.safetensors"
 _ARRAYS = ("weight", "bias", "mean", "scale")

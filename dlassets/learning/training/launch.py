@@ -31,20 +31,20 @@ from typing import TYPE_CHECKING, Protocol
 
 import dlassets
 from dlassets.engines.processors import processors
-from dlassets.engines.storage import is_object_storage
 from dlassets.errors import DlassetsError
 from dlassets.learning.training.exchange import Exchange
 from dlassets.learning.training.group import Group, device_of
 from dlassets.learning.training.train import train
+from dlassets.storage.stores import is_object_storage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from dlassets.engines.base import Engine
-    from dlassets.learning.training.job import Job, Report, Trained
+    from dlassets.learning.training.job import Job, OnEvent, Trained
     from dlassets.settings import ComputeSettings
 
-    Training = Callable[[Job, Group, Report], Trained]
+    Training = Callable[[Job, Group, OnEvent], Trained]
 
 LAST_LINES = 40
 # Spark asks for free slots for ten minutes before it says that there are too few.
@@ -70,7 +70,7 @@ def place_of(compute: ComputeSettings, engine: Engine) -> Place:
     return Place(compute.processes)
 
 
-def launch(job: Job, place: Place, report: Report, training: Training = train) -> Trained:
+def launch(job: Job, place: Place, report: OnEvent, training: Training = train) -> Trained:
     """Train in that place and return what was learned; `report` is called, in this thread, while it goes on.
 
     `training` is a function of a module that every process can import. Raises the DlassetsError that any process
@@ -83,7 +83,7 @@ def launch(job: Job, place: Place, report: Report, training: Training = train) -
         return _tried(job, place, report, training, exchange)
 
 
-def _tried(job: Job, place: Place, report: Report, training: Training, exchange: Exchange) -> Trained:
+def _tried(job: Job, place: Place, report: OnEvent, training: Training, exchange: Exchange) -> Trained:
     said = ""
     for _ in range(attempts := job.settings.compute.attempts):
         run = _start(job, place, exchange, f"{training.__module__}:{training.__qualname__}")
@@ -99,7 +99,7 @@ def _tried(job: Job, place: Place, report: Report, training: Training, exchange:
     raise DlassetsError(f"{_killed_too_often(attempts)} Its last words:\n{said}")
 
 
-def _follow(run: _Run, exchange: Exchange, report: Report) -> None:
+def _follow(run: _Run, exchange: Exchange, report: OnEvent) -> None:
     """Hand on what rank 0 tells until all processes have ended, or one has failed."""
     pause = 1.0 if is_object_storage(exchange.folder) else 0.1
     running = True

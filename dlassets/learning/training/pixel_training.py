@@ -31,16 +31,16 @@ from dlassets.learning.training.checkpoints import Checkpoint, Checkpoints, fing
 from dlassets.learning.training.classifier import multiplies_bfloat16, new_classifier
 from dlassets.learning.training.head_training import train_head
 from dlassets.learning.training.job import Event, Trained
-from dlassets.learning.training.pixels import Photos, features_of
+from dlassets.learning.training.pixels import PhotoBatches, features_of
 from dlassets.learning.weights import NONE
 
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.rows import Rows
+    from dlassets.learning.examples import Examples
     from dlassets.learning.training.classifier import Classifier, Tensors
     from dlassets.learning.training.group import Group
-    from dlassets.learning.training.job import Job, Metrics, Report
+    from dlassets.learning.training.job import Job, Metrics, OnEvent
     from dlassets.settings import PixelSettings
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ _NOW, _BEST, _OPTIMIZER = "now.", "best.", "optimizer."
 _SHORT_OF_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
 
 
-def fit_pixels(job: Job, group: Group, report: Report) -> Trained:
+def fit_pixels(job: Job, group: Group, report: OnEvent) -> Trained:
     """Train a head and blocks of the backbone on a training set that holds the photos' bytes.
 
     Every process of the group calls it and is given the same; rank 0 alone reports and writes checkpoints. AdamW
@@ -93,10 +93,10 @@ class _Progress:
 
 
 class _Training:
-    def __init__(self, job: Job, group: Group, report: Report) -> None:
+    def __init__(self, job: Job, group: Group, report: OnEvent) -> None:
         self._job, self._group, self._report = job, group, report
         self._settings = job.settings.pixels
-        self._photos = Photos(job, group)
+        self._photos = PhotoBatches(job, group)
         self._classifier = new_classifier(job, self._photos.classes, group)
         self._optimizer = _optimizer(self._classifier, self._settings)
         self._bfloat16 = _all_compute_bfloat16(self._settings, group)
@@ -157,7 +157,7 @@ class _Training:
             statistic.copy_(self._group.sum(statistic) / self._group.size)
         self._end_epoch(progress.loss / progress.weight, self._features(VALIDATION))
 
-    def _end_epoch(self, train_loss: float, validation: Rows) -> None:
+    def _end_epoch(self, train_loss: float, validation: Examples) -> None:
         progress = self._progress
         validation_loss, accuracy = self._validated(validation)
         if not math.isfinite(validation_loss):
@@ -172,7 +172,7 @@ class _Training:
         self._save_checkpoint()
         self._tell(Event("epoch", len(progress.history), self._settings.epochs + self._before, metrics))
 
-    def _validated(self, validation: Rows) -> tuple[float, float]:
+    def _validated(self, validation: Examples) -> tuple[float, float]:
         """Return loss and accuracy over the rows of a class that can be right, alike on every process."""
         import torch
 
@@ -184,7 +184,7 @@ class _Training:
         loss, accuracy = self._group.of_main(torch.stack([loss, right]).to(self._group.device)).tolist()
         return loss, accuracy
 
-    def _features(self, split: str) -> Rows:
+    def _features(self, split: str) -> Examples:
         return features_of(
             self._job.training_set,
             split,

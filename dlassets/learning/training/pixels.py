@@ -15,9 +15,9 @@ from dlassets.errors import DlassetsError
 from dlassets.images.decode import USUAL_VIEW, View
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.lakehouse.training_set import PIXELS
+from dlassets.learning.examples import Examples, read_split, read_splits
 from dlassets.learning.features import cached_version
 from dlassets.learning.loader.batches import torch_loader
-from dlassets.learning.rows import Rows, read_split, read_splits
 from dlassets.learning.training.augment import load, load_augmented
 from dlassets.learning.training.classifier import embedded
 from dlassets.learning.training.group import Group
@@ -44,7 +44,7 @@ class Classes:
     counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, train: Rows) -> Classes:
+    def of(cls, train: Examples) -> Classes:
         names = dict(zip(train.labels.tolist(), train.names, strict=True))
         labels, counts = np.unique(train.labels, return_counts=True)
         found = tuple(labels.tolist())
@@ -66,7 +66,7 @@ class Classes:
         return counts.sum() / (len(counts) * counts)
 
 
-class Photos:
+class PhotoBatches:
     """The photos that one process of a group learns from: parts of the same batches whatever the group's size."""
 
     def __init__(self, job: Job, group: Group) -> None:
@@ -117,7 +117,7 @@ def features_of(
     group: Group = ALONE,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Rows:
+) -> Examples:
     """Return all rows of a split with the features that `network` (see `backbones.network`) gives of their photos.
 
     Photos are seen as scoring sees them, in the backbone's `view`. The network is left on the device, in evaluation

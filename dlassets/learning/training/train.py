@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from dlassets.learning.training.group import Group
 
 if TYPE_CHECKING:
-    from dlassets.learning.training.job import Job, Report, Trained
+    from dlassets.learning.training.job import Job, OnEvent, Trained
 
 
-def train(job: Job, group: Group | None = None, report: Report | None = None) -> Trained:
+def train(job: Job, group: Group | None = None, report: OnEvent | None = None) -> Trained:
     """Train what the job's settings say; every process of the group calls it and is given the same result.
 
     `report` is called by rank 0 alone. Raises DlassetsError for what a person can put right.

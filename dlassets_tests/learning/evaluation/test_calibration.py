@@ -18,7 +18,7 @@ from dlassets.learning.evaluation.calibration import (
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings
-from dlassets_tests.learning.rows import rows
+from dlassets_tests.learning.examples import rows
 
 
 def softmax(logits):

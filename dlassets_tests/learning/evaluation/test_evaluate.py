@@ -5,8 +5,8 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import evaluate, evaluate_probabilities, wilson_interval
+from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
-from dlassets.learning.rows import Rows
 
 
 def head(*labels: int) -> Head:
@@ -22,9 +22,9 @@ def head(*labels: int) -> Head:
     )
 
 
-def said(truth: list[int], predicted: list[int], classes: tuple[int, ...]) -> Rows:
-    """Rows of these true labels that `head(*classes)` takes for `predicted`."""
-    return Rows(
+def said(truth: list[int], predicted: list[int], classes: tuple[int, ...]) -> Examples:
+    """Examples of these true labels that `head(*classes)` takes for `predicted`."""
+    return Examples(
         paths=[f"{place}.jpg" for place in range(len(truth))],
         image_ids=[str(place) for place in range(len(truth))],
         labels=np.array(truth, dtype=np.int64),

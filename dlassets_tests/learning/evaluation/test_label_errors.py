@@ -6,22 +6,22 @@ import pytest
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import LABEL_ERRORS
 from dlassets.learning.evaluation.label_errors import LabelErrors, find_label_errors
-from dlassets.learning.rows import Rows
+from dlassets.learning.examples import Examples
 from dlassets.settings import TrainingSettings
-from dlassets_tests.learning.rows import rows
+from dlassets_tests.learning.examples import rows
 
 CLASSES = (3, 12, 40, 77)
 SETTINGS = TrainingSettings()
 
 
-def relabelled(right: Rows, wrong: dict[int, int]) -> Rows:
+def relabelled(right: Examples, wrong: dict[int, int]) -> Examples:
     """The same rows with other labels at these places."""
     labels = right.labels.copy()
     labels[list(wrong)] = list(wrong.values())
-    return Rows(right.paths, right.image_ids, labels, [f"class {label}" for label in labels], right.features)
+    return Examples(right.paths, right.image_ids, labels, [f"class {label}" for label in labels], right.features)
 
 
-def flipped(right: Rows, share: float, seed: int = 0) -> tuple[Rows, dict[str, int]]:
+def flipped(right: Examples, share: float, seed: int = 0) -> tuple[Examples, dict[str, int]]:
     """The rows with this share of the labels replaced by others, and the right labels of those by image_id."""
     chance = np.random.default_rng(seed)
     places = chance.choice(len(right), int(share * len(right)), replace=False).tolist()
@@ -32,17 +32,17 @@ def flipped(right: Rows, share: float, seed: int = 0) -> tuple[Rows, dict[str, i
 
 
 @pytest.fixture(scope="module")
-def right() -> Rows:
+def right() -> Examples:
     return rows(CLASSES * 100, spread=0.7)
 
 
 @pytest.fixture(scope="module")
-def wrong(right: Rows) -> dict[str, int]:
+def wrong(right: Examples) -> dict[str, int]:
     return flipped(right, 0.05)[1]
 
 
 @pytest.fixture(scope="module")
-def found(right: Rows) -> LabelErrors:
+def found(right: Examples) -> LabelErrors:
     return find_label_errors(flipped(right, 0.05)[0], SETTINGS)
 
 
@@ -76,14 +76,14 @@ def test_the_worst_come_first(found: LabelErrors) -> None:
     assert len(set(quality)) > 1
 
 
-def test_right_labels_are_left_alone(right: Rows) -> None:
+def test_right_labels_are_left_alone(right: Examples) -> None:
     assert find_label_errors(right, SETTINGS).errors.num_rows <= 2
 
 
-def test_the_order_of_rows_changes_nothing_and_the_seed_the_folds(right: Rows) -> None:
+def test_the_order_of_rows_changes_nothing_and_the_seed_the_folds(right: Examples) -> None:
     some = flipped(right, 0.05)[0]
     order = np.random.default_rng(5).permutation(len(some))
-    shuffled = Rows(
+    shuffled = Examples(
         *([column[place] for place in order] for column in (some.paths, some.image_ids)),
         labels=some.labels[order],
         names=[some.names[place] for place in order],
@@ -99,12 +99,12 @@ def test_the_order_of_rows_changes_nothing_and_the_seed_the_folds(right: Rows) -
     assert other["quality"].to_pylist() != errors["quality"].to_pylist()
 
 
-def test_no_row_is_judged_by_a_head_that_has_seen_it(right: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_row_is_judged_by_a_head_that_has_seen_it(right: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
     from dlassets.learning.evaluation import label_errors as module
 
     train_head, judged = module.train_head, []
 
-    def watched(train: Rows, validation: Rows, *settings: TrainingSettings):
+    def watched(train: Examples, validation: Examples, *settings: TrainingSettings):
         judged.append(set(right.image_ids) - {*train.image_ids, *validation.image_ids})
         assert not {*train.image_ids} & {*validation.image_ids}
         return train_head(train, validation, *settings)
@@ -140,7 +140,7 @@ def test_a_class_with_fewer_rows_than_folds_is_named_and_not_judged() -> None:
 
 @pytest.mark.parametrize("labels", [[], [3] * 20, [3] * 20 + [12] * 4])
 def test_where_nothing_can_be_judged_nothing_is_listed(labels) -> None:
-    some = rows(labels) if labels else Rows([], [], np.zeros(0, np.int64), [], np.zeros((0, 8), np.float32))
+    some = rows(labels) if labels else Examples([], [], np.zeros(0, np.int64), [], np.zeros((0, 8), np.float32))
 
     found = find_label_errors(some, SETTINGS)
 
@@ -148,7 +148,7 @@ def test_where_nothing_can_be_judged_nothing_is_listed(labels) -> None:
     assert found.errors.schema == LABEL_ERRORS.schema
 
 
-def test_progress_is_told_by_fold_and_nothing_else_is_said(right: Rows, capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_told_by_fold_and_nothing_else_is_said(right: Examples, capfd: pytest.CaptureFixture[str]) -> None:
     told: list[tuple[int, int]] = []
 
     find_label_errors(right, SETTINGS, folds=3, on_fold=lambda done, of: told.append((done, of)))
@@ -157,6 +157,6 @@ def test_progress_is_told_by_fold_and_nothing_else_is_said(right: Rows, capfd: p
     assert capfd.readouterr() == ("", "")
 
 
-def test_two_folds_are_refused(right: Rows) -> None:
+def test_two_folds_are_refused(right: Examples) -> None:
     with pytest.raises(DlassetsError, match="Use 3 or more"):
         find_label_errors(right, SETTINGS, folds=2)

@@ -8,8 +8,8 @@ from PIL import Image
 
 from dlassets.learning.backbones import BackboneRef, network
 from dlassets.learning.evaluation.saliency import NoFeatureMapError, explain, saliency
+from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
-from dlassets.learning.rows import Rows
 from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings
 
@@ -175,7 +175,7 @@ def test_a_trained_head_on_the_real_backbone_looks_at_the_corner_that_the_object
         features = backbone(torch.from_numpy(images)).numpy()
     labels = np.array([kinds.index(kind) for kind, _, _ in scenes])
     names = [kind for kind, _, _ in scenes]
-    rows = Rows(names, names, labels, names, features)
+    rows = Examples(names, names, labels, names, features)
     head = train_head(rows, rows, TrainingSettings(epochs=10)).head
 
     unseen = [scene(kind, corner, 99) for kind in kinds for corner in corners]

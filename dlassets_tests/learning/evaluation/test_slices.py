@@ -6,13 +6,13 @@ import pytest
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate_probabilities, wilson_interval
 from dlassets.learning.evaluation.slices import Slice, significantly_worse, slices
-from dlassets.learning.rows import Rows
+from dlassets.learning.examples import Examples
 
 
 def evaluation(truth: list[int], predicted: list[int]) -> Evaluation:
     """Of images 0, 1, … with these labels."""
     classes = sorted({*truth, *predicted})
-    rows = Rows(
+    rows = Examples(
         paths=[f"{place}.jpg" for place in range(len(truth))],
         image_ids=[str(place) for place in range(len(truth))],
         labels=np.array(truth),

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from dlassets.engines.spark_session import spark_session
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.launch import Place, launch
 from dlassets.settings import SparkSettings, TrainingSettings
+from dlassets.storage.lake import Lake
 from dlassets_tests.learning.training import trainings
 
 CONF = {

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlassets.engines.base import Snapshot
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.training_set import PIXELS
 from dlassets.learning.backbones import BackboneRef, network
 from dlassets.learning.training.augment import load
+from dlassets.storage.lake import Lake
 from dlassets_tests.tables import image_id, put
 
 NETWORK = "timm/test_efficientnet"

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from dlassets.engines.local import LocalEngine
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.training.job import Trained
-from dlassets_tests.learning.rows import rows
+from dlassets.storage.lake import Lake
+from dlassets_tests.learning.examples import rows
 from dlassets_tests.learning.training import cluster_driver
 from dlassets_tests.learning.training.cluster import cluster
 from dlassets_tests.learning.training.test_head_training import ARRAYS, LABELS, LAST_DIGITS, fit, part, put

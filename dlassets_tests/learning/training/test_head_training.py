@@ -11,12 +11,12 @@ from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, TRAINING_SET, VALIDATION
 from dlassets.learning.backbones import BackboneRef
-from dlassets.learning.rows import Rows, read_split, read_splits
+from dlassets.learning.examples import Examples, read_split, read_splits
 from dlassets.learning.training.head_training import train_head
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.launch import Place, launch
 from dlassets.settings import TrainingSettings
-from dlassets_tests.learning.rows import rows
+from dlassets_tests.learning.examples import rows
 
 SETTINGS = TrainingSettings()
 ARRAYS = ("weight", "bias", "mean", "scale")
@@ -31,7 +31,7 @@ def weights(trained):
     return {name: getattr(trained.head, name).tobytes() for name in ARRAYS}
 
 
-def put(engine, lake, *splits: tuple[str, Rows]) -> Snapshot:
+def put(engine, lake, *splits: tuple[str, Examples]) -> Snapshot:
     """Write the rows of each split as a commit of its own, so that the table has a file for each."""
     import pyarrow as pa
 
@@ -57,8 +57,8 @@ def put(engine, lake, *splits: tuple[str, Rows]) -> Snapshot:
     return pin(lake, "training_set")
 
 
-def part(some: Rows, places: slice) -> Rows:
-    return Rows(*(getattr(some, field.name)[places] for field in dataclasses.fields(Rows)))
+def part(some: Examples, places: slice) -> Examples:
+    return Examples(*(getattr(some, field.name)[places] for field in dataclasses.fields(Examples)))
 
 
 def test_the_same_rows_and_settings_give_the_same_weights_to_the_last_bit() -> None:
@@ -75,7 +75,7 @@ def test_other_settings_give_other_weights() -> None:
 
 
 def test_the_order_of_files_does_not_change_what_is_learned(local_engine, tmp_path) -> None:
-    from dlassets.lakehouse.lake import Lake
+    from dlassets.storage.lake import Lake
 
     train, validation = rows(LABELS), rows(LABELS, seed=1)
     first, last = part(train, slice(0, 25)), part(train, slice(25, None))

@@ -13,12 +13,11 @@ import pytest
 
 from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.lake import Lake
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef, blocks, network
 from dlassets.learning.evaluation.evaluate import evaluate
-from dlassets.learning.rows import Rows
+from dlassets.learning.examples import Examples
 from dlassets.learning.training import classifier
 from dlassets.learning.training.augment import load
 from dlassets.learning.training.group import Group
@@ -27,8 +26,9 @@ from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.learning.training.launch import Place, launch
 from dlassets.learning.training.pixel_training import fit_pixels, learning_rate
 from dlassets.learning.training.pixels import Classes, features_of
-from dlassets.learning.tuning.labelled_photos import evaluated
 from dlassets.settings import PixelSettings, TrainingSettings
+from dlassets.storage.lake import Lake
+from dlassets.tuning.labelled_photos import evaluated
 from dlassets_tests.learning.training.pixels import NETWORK, put_photos, weights_file
 from dlassets_tests.tables import put
 
@@ -95,7 +95,7 @@ def difference(one: Trained, two: Trained) -> float:
     return max(*backbones, float(torch.tensor(one.head.weight - two.head.weight).abs().max()))
 
 
-def rows_of(job: Job, trained: Trained, split: str) -> Rows:
+def rows_of(job: Job, trained: Trained, split: str) -> Examples:
     net = network(job.backbone)
     net.network.load_state_dict(trained.weights)
     return features_of(job.training_set, split, net)

@@ -1,0 +1,248 @@
+"""Dagster's and MLflow's user interfaces on one lake: started, awaited and stopped together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+import click
+import yaml
+
+from dlassets.errors import DlassetsError
+from dlassets.registry.store import artifact_location, tracking_uri
+from dlassets.resources.instance import HOME_VARIABLE, dagster_home
+from dlassets.settings import Settings, UiSettings
+from dlassets.storage.lake import Lake
+
+HOST = "127.0.0.1"
+LOCATION = "dlassets"
+PORTS_TRIED = 20
+POLL_SECONDS = 0.25
+HEARTBEAT_SECONDS = 10
+GRACE_SECONDS = 20
+TAIL_LINES = 30
+
+# The servers are on this machine: a proxy that the environment names must not be asked for them.
+_direct = build_opener(ProxyHandler({}))
+
+
+class ServerError(DlassetsError):
+    """A server ended by itself or never answered."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server. It leads a process group of its own, so that nothing it started outlives it."""
+
+    name: str
+    address: str
+    probe: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def answers(self) -> bool:
+        try:
+            with _direct.open(self.address + self.probe, timeout=2) as reply:
+                return bool(reply.status == HTTPStatus.OK)
+        except (OSError, HTTPException):
+            return False
+
+    def check(self) -> None:
+        """Raise ServerError, with the end of its log, if it is not running any more."""
+        code = self.process.poll()
+        if code is not None:
+            raise ServerError(
+                f"{self.name} stopped by itself (exit code {code}). The end of {self.log}:\n{self.tail()}"
+            )
+
+    def tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+
+
+def serve(
+    settings: Settings,
+    *,
+    module: str = "dlassets.definitions",
+    dagster_port: int = 3000,
+    mlflow_port: int = 5000,
+    patience: float = 300,
+) -> int:
+    """Run both servers on the settings' lake until SIGINT, SIGTERM or SIGHUP; return the exit code.
+
+    A taken port gives way to the next free one. `module` holds Dagster's definitions; `patience` is how many seconds
+    the two may take to answer. Where MLflow's store is a server already, only Dagster is started. Must be called in
+    the main thread. Returns 1, having said why, where a server died or never answered. Raises DlassetsError where the
+    folders or ports cannot be had.
+    """
+    lake = Lake.at(settings.root)
+    home = dagster_home(lake)
+    store = tracking_uri(settings, lake)
+    logs = home / "server_logs"  # Dagster empties `logs`, which its telemetry keeps for itself
+    logs.mkdir(exist_ok=True)
+    artifacts = artifact_location(settings, lake)
+    ports = _free_ports(dagster_port, mlflow_port)
+    addresses = {"dagster": f"http://{HOST}:{ports[0]}", "mlflow": f"http://{HOST}:{ports[1]}" if artifacts else store}
+    environment = {
+        **os.environ,
+        HOME_VARIABLE: str(home),
+        "DLASSETS_ROOT": lake.root,
+        "DLASSETS_ENGINE": settings.engine,
+        **_links(settings.ui, addresses),
+    }
+
+    with _stop_requests() as stop, ExitStack() as started:
+        servers = [started.enter_context(_dagster(module, ports[0], logs, environment))]
+        if artifacts:
+            servers.append(started.enter_context(_mlflow(store, artifacts, ports[1], logs, environment)))
+        click.echo(f"Starting {' and '.join(server.name for server in servers)}; their logs are in {logs}.")
+        try:
+            _await(servers, stop, patience)
+            if not stop.is_set():
+                _announce(addresses)
+            while not stop.wait(POLL_SECONDS):
+                for server in servers:
+                    server.check()
+        except ServerError as error:
+            click.echo(str(error), err=True)
+            return 1
+        click.echo("Stopping.")
+    return 0
+
+
+def _links(ui: UiSettings, addresses: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that let links follow the addresses, except where the settings name others (a proxy, say)."""
+    default = UiSettings()
+    return {
+        f"DLASSETS_UI__{name.upper()}": address
+        for name, address in addresses.items()
+        if getattr(ui, name) == getattr(default, name)
+    }
+
+
+def _free_ports(*wanted: int) -> list[int]:
+    """Return, for each, the first port from there on that can be listened on. Raises DlassetsError if twenty cannot."""
+    found: list[int] = []
+    for first in wanted:
+        ports = range(first, min(first + PORTS_TRIED, 65536))
+        port = next((port for port in ports if port not in found and _is_free(port)), None)
+        if port is None:
+            raise DlassetsError(f"Ports {ports.start} to {ports.stop - 1} on {HOST} are all taken: name another.")
+        found.append(port)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do, or a port would seem taken for a minute after the last server on it has gone.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Give an event that SIGINT, SIGTERM and SIGHUP set, instead of what they did before."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # under nohup, where closing the terminal is to change nothing
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _dagster(module: str, port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+    # As the repository's workspace.yaml: under another name, sensors switched on here would be off in `dagster dev`.
+    workspace = {"load_from": [{"python_module": {"module_name": module, "location_name": LOCATION}}]}
+    (logs / "workspace.yaml").write_text(yaml.safe_dump(workspace))
+    command = ["dagster", "dev", "--workspace", str(logs / "workspace.yaml"), "--host", HOST, "--port", str(port)]
+    with _running("Dagster", command, port, "/server_info", logs / "dagster.log", environment) as server:
+        yield server
+
+
+@contextmanager
+def _mlflow(store: str, artifacts: str, port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+    command = ["mlflow", "server", "--backend-store-uri", store, "--default-artifact-root", artifacts]
+    command += ["--no-serve-artifacts", "--workers", "1", "--host", HOST, "--port", str(port)]
+    # Its job runner would be two more processes for features that nothing here uses.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with _running("MLflow", command, port, "/health", logs / "mlflow.log", {**environment, **quiet}) as server:
+        yield server
+
+
+@contextmanager
+def _running(
+    name: str, command: Sequence[str], port: int, probe: str, log: Path, environment: Mapping[str, str]
+) -> Iterator[Server]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield Server(name, f"http://{HOST}:{port}", probe, process, log)
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and everything in its group: kindly first, since Dagster then ends its runs in good order."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _await(servers: Sequence[Server], stop: threading.Event, patience: float) -> None:
+    """Return once every server answers, or a stop was asked for. Raises ServerError if one dies or never answers."""
+    began = time.monotonic()
+    waiting, told = list(servers), 0
+    while waiting and not stop.wait(POLL_SECONDS):
+        elapsed = time.monotonic() - began
+        for server in servers:
+            server.check()
+        for server in [server for server in waiting if server.answers()]:
+            waiting.remove(server)
+            click.echo(f"  {server.name} answers after {elapsed:.0f} s")
+        if not waiting:
+            return
+        names = " and ".join(server.name for server in waiting)
+        if elapsed > patience:
+            raise ServerError(
+                f"No answer from {names} in {patience:.0f} s. The end of {waiting[0].log}:\n{waiting[0].tail()}"
+            )
+        if elapsed // HEARTBEAT_SECONDS > told:
+            told = int(elapsed // HEARTBEAT_SECONDS)
+            click.echo(f"  waiting for {names} ({elapsed:.0f} s)")
+
+
+def _announce(addresses: Mapping[str, str]) -> None:
+    click.echo(f"Dagster  {addresses['dagster']}")
+    click.echo(f"MLflow   {addresses['mlflow']}")
+    click.echo("Press Ctrl-C to stop.")

@@ -1,0 +1,1 @@
+"""Landing zones to `raw_images`: listed, watched, taken in, refused."""

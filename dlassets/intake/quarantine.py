@@ -1,0 +1,285 @@
+"""Files that were refused: which still are, looking at them again, and noting that they are not wanted.
+
+A row of `quarantined_files` is about one state of one file. It is of today while nothing has come after it: no person
+dropped it, no later file under the path was taken in or refused, and the file is not known to have gone.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Transaction
+from dlassets.errors import DlassetsError
+from dlassets.intake.events import Manifest
+from dlassets.intake.ingest import TRANSACTION, ingest
+from dlassets.intake.listing import look_at
+from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
+from dlassets.lakehouse.tables import QUARANTINED_FILES
+from dlassets.settings import LandingZone, Settings
+from dlassets.storage.lake import Lake
+from dlassets.storage.stores import filesystem_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.fs as pafs
+
+    from dlassets.engines.base import Progress
+
+READS = ("quarantined_files", "raw_images", "deleted_files")
+
+# What came later is told by the batches' numbers, of which a zone's are in order. A file's own time would not do: a
+# copy that keeps its source's time may replace a broken one, and be the older of the two.
+_STATES = """
+    SELECT refused.*, CASE
+        WHEN refused.place > 1 OR taken_in.path IS NOT NULL THEN 'superseded'
+        WHEN refused.dropped_at IS NOT NULL THEN 'dropped'
+        WHEN gone.path IS NOT NULL THEN 'gone'
+        ELSE 'quarantined' END AS state
+    FROM (
+        SELECT quarantined_files.*, ROW_NUMBER() OVER (
+            PARTITION BY path ORDER BY batch_id DESC, modificationTime DESC, length DESC) AS place
+        FROM quarantined_files) AS refused
+    LEFT JOIN raw_images AS taken_in ON taken_in.path = refused.path AND taken_in.batch_id >= refused.batch_id
+    LEFT JOIN deleted_files AS gone ON gone.path = refused.path AND gone.returned_at IS NULL
+"""
+
+# SQL over the tables in READS: what is quarantined now.
+QUARANTINED = f"SELECT * FROM ({_STATES}) AS states WHERE state = 'quarantined'"  # noqa: S608 - constants
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row of `quarantined_files`. `state` is quarantined, dropped, superseded or gone."""
+
+    path: str
+    modificationTime: dt.datetime  # noqa: N815 - the table's column
+    length: int
+    landing: str
+    reason: str
+    detail: str | None
+    load_date: dt.date
+    batch_id: str
+    dropped_at: dt.datetime | None
+    state: str
+
+    @property
+    def within(self) -> str:
+        """The path within its landing zone."""
+        return self.path.removeprefix(f"{self.landing}/")
+
+
+@dataclass(frozen=True)
+class Retried:
+    """What became of files that were looked at again; `missing` were no longer there, or are not looked at any more."""
+
+    taken_in: int
+    refused: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What became of files that are not wanted. `kept` says why of those that were left, and not dropped either."""
+
+    dropped: int
+    deleted: int
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+
+def refused_files(
+    engine: Engine,
+    lake: Lake,
+    pattern: str | None = None,
+    *,
+    reason: str | None = None,
+    zone: str | None = None,
+    everything: bool = False,
+) -> list[Refused]:
+    """Return what is quarantined now, newest first; with `everything` also what was, and its state.
+
+    `pattern` is a path (`<zone>/<path within it>`) or a glob of paths, in which * stands for any text, / as well.
+    Raises DlassetsError where the root holds no lake.
+    """
+    _refuse_no_lake(lake)
+    rows = engine.sql(
+        f"SELECT {', '.join(Refused.__dataclass_fields__)} FROM ({_STATES if everything else QUARANTINED}) AS states "  # noqa: S608
+        "ORDER BY load_date DESC, SUBSTR(batch_id, LENGTH(landing) + 2) DESC, path, modificationTime DESC",
+        {name: pin(lake, name) for name in READS},
+    ).arrow()
+    files = (Refused(**row) for row in rows.to_pylist())
+    return [
+        file
+        for file in files
+        if (pattern is None or file.path == pattern or fnmatchcase(file.path, pattern))
+        and (reason is None or file.reason == reason)
+        and (zone is None or file.landing == zone)
+    ]
+
+
+def by_reason(files: Iterable[Refused]) -> dict[str, int]:
+    """Return how many files have each reason, the most frequent first."""
+    return dict(sorted(Counter(file.reason for file in files).items(), key=lambda item: (-item[1], item[0])))
+
+
+def retry(
+    engine: Engine,
+    lake: Lake,
+    settings: Settings,
+    files: Sequence[Refused],
+    provenance: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> Retried:
+    """Forget that these files were refused and take their zones in: each is taken in now, or refused anew.
+
+    Killed in between, the next ingest does the rest. Raises DlassetsError where a file's zone is not in the settings.
+    """
+    zones = _zones_of(files, settings)
+    # Said before, for a run that is killed after it forgot them, and after, for a reader that was quicker than that.
+    _note(lake, zones, files, "created")
+    _forget_all(engine, lake, files, provenance)
+    _note(lake, zones, files, "created")
+    ingest(engine, lake, settings, provenance, progress, zones)
+    paths = {file.path for file in files}
+    refused = {file.path for file in refused_files(engine, lake)} & paths
+    there = engine.sql(
+        "SELECT raw_images.path FROM raw_images JOIN tried ON tried.path = raw_images.path",
+        {"raw_images": pin(lake, "raw_images"), "tried": engine.rows(_paths(paths))},
+    ).arrow()
+    taken_in = {*there["path"].to_pylist()} - refused
+    return Retried(len(taken_in), len(refused), len(paths - taken_in - refused))
+
+
+def drop(
+    engine: Engine,
+    lake: Lake,
+    settings: Settings,
+    files: Sequence[Refused],
+    provenance: Mapping[str, Any],
+    *,
+    delete_files: bool = False,
+) -> Dropped:
+    """Note that these files are not wanted; with `delete_files`, delete them from their landing zones first.
+
+    A file that cannot be deleted is not dropped either: one that has changed since, that lies outside of its zone by a
+    link, or that storage does not let go. Raises DlassetsError where files are to be deleted from a zone that is not in
+    the settings.
+    """
+    import pyarrow as pa
+
+    kept: dict[str, str] = {}
+    deleted = 0
+    if delete_files:
+        zones = _zones_of(files, settings)
+        for name, zone in zones.items():
+            there = [file for file in files if file.landing == name]
+            removed, left = _delete(lake, name, zone, there)
+            deleted += removed
+            kept |= left
+        _note(lake, zones, [file for file in files if file.path not in kept], "deleted")
+    now = dt.datetime.now(dt.UTC)
+    dropped = [{**asdict(file), "dropped_at": now} for file in files if file.path not in kept]
+    rows = pa.Table.from_pylist(dropped, schema=QUARANTINED_FILES.schema)
+    uri = pin(lake, QUARANTINED_FILES.name).uri
+    replanned(lambda: engine.merge(engine.rows(rows), QUARANTINED_FILES, uri, Commit(provenance)))
+    return Dropped(len(dropped), deleted, kept)
+
+
+def _refuse_no_lake(lake: Lake) -> None:
+    from deltalake import DeltaTable
+
+    if not any(DeltaTable.is_deltatable(lake.table(name)) for name in READS):
+        raise DlassetsError(
+            f"There is no lake at {lake.root}: nothing was taken in there yet. Set DLASSETS_ROOT to the lake's root."
+        )
+
+
+def _zones_of(files: Iterable[Refused], settings: Settings) -> dict[str, LandingZone]:
+    names = sorted({file.landing for file in files})
+    if unknown := [name for name in names if name not in settings.landing]:
+        raise DlassetsError(
+            f"These files lie in landing zones that the settings do not have: {', '.join(unknown)}. Put them back "
+            f"under `landing`, or choose files of another with --zone ({', '.join(settings.landing) or 'none'})."
+        )
+    return {name: settings.landing[name] for name in names}
+
+
+def _note(lake: Lake, zones: Mapping[str, LandingZone], files: Sequence[Refused], event: str) -> None:
+    """Write events down for the zones that are read by events."""
+    for name, zone in zones.items():
+        if zone.discovery == "events":
+            Manifest.of(lake, name, zone).note([(file.within, event) for file in files if file.landing == name])
+
+
+def _forget_all(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Mapping[str, Any]) -> None:
+    """Delete the files' rows; planned again where ingest refused others meanwhile."""
+    in_order = sorted(files, key=lambda file: file.path)
+    for start in range(0, len(files), REPLACED_AT_ONCE):
+        part = in_order[start : start + REPLACED_AT_ONCE]
+        replanned(functools.partial(_forget, engine, lake, part, provenance))
+
+
+def _forget(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Mapping[str, Any]) -> None:
+    """Delete the files' rows: other rows of the same paths are written again, all in one commit."""
+    import pyarrow as pa
+
+    table: Snapshot = pin(lake, QUARANTINED_FILES.name)
+    chosen = pa.Table.from_pylist([asdict(file) for file in files], schema=QUARANTINED_FILES.schema)
+    key = " AND ".join(f"chosen.{name} = q.{name}" for name in QUARANTINED_FILES.key)
+    others = engine.sql(
+        f"""
+        SELECT q.* FROM quarantined_files AS q LEFT JOIN chosen ON {key}
+        WHERE chosen.path IS NULL AND q.path IN (SELECT path FROM chosen)
+        """,  # noqa: S608 - the table's key
+        {"quarantined_files": table, "chosen": engine.rows(chosen)},
+    )
+    # The transaction of ingest, which must not refuse one of these files between the look at the table and this commit.
+    commit = Commit(provenance, Transaction(TRANSACTION, transaction_version(table, TRANSACTION) + 1))
+    paths = sorted({file.path for file in files})
+    engine.replace(others, QUARANTINED_FILES, table.uri, commit, where={"path": paths})
+
+
+def _delete(lake: Lake, name: str, zone: LandingZone, files: Sequence[Refused]) -> tuple[int, dict[str, str]]:
+    """Delete files from a zone; return how many, and of those that were left, why. A file that has gone is neither."""
+    uri = lake.zone(zone.uri)
+    filesystem, folder = filesystem_of(uri)
+    listing, gone = look_at(name, uri, [file.within for file in files])
+    now = {row["path"]: (row["modificationTime"], row["length"]) for row in listing.to_pylist()}
+    deleted, kept = 0, {}
+    for file in files:
+        if file.path in gone:
+            continue
+        if not _is_confined(filesystem, folder, file.within):
+            kept[file.path] = f"it does not lie in the landing zone at {uri}"
+        elif now[file.path] != (file.modificationTime, file.length):
+            kept[file.path] = "it has changed since it was refused"
+        else:
+            try:
+                filesystem.delete_file(f"{folder}/{file.within}")
+                deleted += 1
+            except OSError as error:
+                kept[file.path] = str(error)
+    return deleted, kept
+
+
+def _is_confined(filesystem: pafs.FileSystem, folder: str, within: str) -> bool:
+    """Whether the path, as storage follows it, stays in the folder. Of a link, it is the link that is deleted."""
+    if ".." in within.split("/"):
+        return False
+    if filesystem.type_name != "local":
+        return True
+    top = os.path.realpath(folder)
+    parent = os.path.realpath(os.path.dirname(f"{folder}/{within}"))  # noqa: PTH120 - a path of pyarrow's, as text
+    return os.path.commonpath([top, parent]) == top
+
+
+def _paths(paths: Collection[str]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({"path": pa.array(sorted(paths), pa.string())})

@@ -1,0 +1,45 @@
+"""Where Dagster keeps its runs and events for a lake."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from dlassets.errors import DlassetsError, SettingsError
+from dlassets.settings import DEPLOY
+from dlassets.storage.lake import Lake, local_path
+
+HOME_VARIABLE = "DAGSTER_HOME"
+
+
+def dagster_home(lake: Lake) -> Path:
+    """Return Dagster's instance folder, made and configured: DAGSTER_HOME where that is set, else `<root>/dagster`.
+
+    The caller passes it on as DAGSTER_HOME. A dagster.yaml that is there is never touched, and neither is a folder
+    named by DAGSTER_HOME that has been used without one. Raises DlassetsError where there can be no such folder.
+    """
+    given = os.environ.get(HOME_VARIABLE)
+    home = Path(given).expanduser().resolve() if given else _own_home(lake)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        config = home / "dagster.yaml"
+        default = DEPLOY / "dagster.yaml"
+        is_ours = not given or not any(home.iterdir())
+        # An installed package has no deploy folder: Dagster's own defaults hold there.
+        if is_ours and not config.exists() and default.is_file():
+            shutil.copyfile(default, config)
+    except OSError as error:
+        raise DlassetsError(
+            f"Dagster's folder {home} cannot be written: {error}. Set {HOME_VARIABLE} to a folder that can."
+        ) from error
+    return home
+
+
+def _own_home(lake: Lake) -> Path:
+    try:
+        return local_path(lake.dagster_home)
+    except SettingsError as error:
+        raise SettingsError(
+            f"Dagster's runs and events cannot be kept in {lake.root}: set {HOME_VARIABLE} to a local folder."
+        ) from error

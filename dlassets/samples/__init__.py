@@ -1,0 +1,1 @@
+"""Sets of sample photos: generated, fetched, unpacked."""

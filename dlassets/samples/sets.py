@@ -1,0 +1,105 @@
+"""Sets of photos to try the project with: generated, one's own, or public ones from the network.
+
+The public archives could not be downloaded where this was written: fetching and unpacking them was tried against a
+server on loopback and archives of the same layout.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import urlsplit
+
+from dlassets.errors import DlassetsError
+from dlassets.samples.fetch import Progress, fetch
+from dlassets.samples.generated import generate
+from dlassets.samples.unpack import unpack
+
+GENERATED = "generated"
+
+Stage = Literal["generate", "download", "unpack"]
+StageProgress = Callable[[Stage, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A public set of photos."""
+
+    url: str
+    checksum: str | None  # `md5:…` or `sha256:…`, as published with the set
+    description: str
+
+
+ARCHIVES: dict[str, Archive] = {
+    "caltech256": Archive(
+        "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
+        "md5:67b4f42ca05d46448c6bb8ecd2220f6d",
+        "30,607 photos, 256 kinds of object and clutter, 1.2 GB (Griffin, Holub and Perona, 2007)",
+    ),
+    "caltech101": Archive(
+        "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
+        "md5:3138e1922a9193bfa496528edbbc45d0",
+        "9,144 photos, 101 kinds of object and background, 137 MB (Li, Andreeto, Ranzato and Perona, 2004)",
+    ),
+    "clothing": Archive(
+        "https://github.com/alexeygrigorev/clothing-dataset-small/archive/refs/heads/master.zip",
+        None,  # GitHub makes this zip anew on request and does not promise the same bytes
+        "3,781 photos, 10 kinds of clothes, 109 MB (Grigorev, 2020)",
+    ),
+}
+
+
+def samples(
+    source: str | Path,
+    folder: Path,
+    *,
+    classes: int = 10,
+    per_class: int = 60,
+    seed: int = 0,
+    checksum: str | None = None,
+    cache: Path | None = None,
+    progress: StageProgress | None = None,
+) -> int:
+    """Put the photos of `source` into `folder/NNN.class/` and return how many the set has.
+
+    `source` is "generated" (which `classes`, `per_class` and `seed` are for), a name of ARCHIVES, an http(s) URL of a
+    zip or tar (with its `checksum`, if known), or the path of a folder, zip or tar. Downloads are kept in `cache`
+    (by default `default_cache()`). Photos already in `folder` are left as they are and nothing is deleted, so a second
+    run goes on from what is there, or does nothing. `progress` is told the stage and how far it is: photos, and bytes
+    for "download". Raises DlassetsError for anything that ends without the photos.
+    """
+    told = {stage: _told(progress, stage) for stage in ("generate", "download", "unpack")}
+    name = str(source)
+    if name == GENERATED:
+        return generate(folder, classes=classes, per_class=per_class, seed=seed, progress=told["generate"])
+    if name in ARCHIVES:
+        name, checksum = ARCHIVES[name].url, checksum or ARCHIVES[name].checksum
+    if "://" in name:
+        file = _cached(name, cache or default_cache())
+        return unpack(fetch(name, file, checksum=checksum, progress=told["download"]), folder, told["unpack"])
+    if not Path(name).exists():
+        known = [GENERATED, *ARCHIVES]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise DlassetsError(f"{name} is neither a path that exists, nor a URL, nor one of {', '.join(known)}.{hint}")
+    return unpack(Path(name), folder, told["unpack"])
+
+
+def default_cache() -> Path:
+    """Where downloads are kept: `$XDG_CACHE_HOME/dlassets`, by default `~/.cache/dlassets`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlassets"
+
+
+def _cached(url: str, cache: Path) -> Path:
+    # Many URLs end in master.zip: the whole of one tells them apart.
+    return cache / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{PurePosixPath(urlsplit(url).path).name}"
+
+
+def _told(progress: StageProgress | None, stage: Stage) -> Progress | None:
+    return partial(progress, stage) if progress else None

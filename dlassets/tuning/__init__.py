@@ -1,0 +1,1 @@
+"""Settings of training found by trying them: studies and AutoML."""

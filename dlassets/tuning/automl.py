@@ -1,0 +1,272 @@
+"""Search backbone, head and augmentation within a budget of time, the cheap candidates first.
+
+Each part of the search is a study (see `tuning`): of heads on each backbone's features, then of blocks of the best
+backbone, trained on the photos. What is known to take longer than there is left is not begun. The test photos are
+looked at once, for the winner.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from dlassets.errors import DlassetsError
+from dlassets.lakehouse.tables import TRAIN, VALIDATION
+from dlassets.learning.backbones import feature_version
+from dlassets.learning.training.job import Job
+from dlassets.settings import ComputeSettings, Span, TrainingSettings, TuningSettings
+from dlassets.tuning.automl_script import script_of
+from dlassets.tuning.labelled_photos import evaluated
+from dlassets.tuning.search_space import settings_with
+from dlassets.tuning.study import ACCURACY, Best, Question, run_study
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from optuna.trial import FrozenTrial
+
+    from dlassets.engines.base import Snapshot
+    from dlassets.learning.backbones import BackboneRef
+    from dlassets.learning.evaluation.evaluate import Evaluation
+    from dlassets.tuning.labelled_photos import LabelledPhotos
+    from dlassets.tuning.search_space import Space
+
+HEADS: Space = {
+    "l2": Span(low=1e-4, high=1.0, log=True),
+    "label_smoothing": (0.0, 0.05, 0.1),  # a list: none at all is often best, and a span never gives it
+    "balance": ("none", "weights"),
+}
+BLOCKS: Space = {
+    "pixels.augmentation": ("none", "light", "strong"),
+    "last_n": Span(low=1, high=3),
+    "pixels.learning_rate": Span(low=3e-5, high=1e-3, log=True),
+}
+HEAD_TRIALS, BLOCK_TRIALS = 30, 12
+HEAD_PROCESSES = 2  # a head is fitted on one thread; starting another process takes longer than many of them
+EPOCHS = (12, 6, 3)
+# Of the winner's training at the end, where that is a head: it takes longer than a trial, which finds all loaded.
+_SECONDS_TO_END = 5.0
+# What a step on a photo takes, in forward passes: one forward, half of one backward, and its decoding.
+_STEP_COST = 2.0
+_BATCH, _BATCHES = 8, 4
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the leaderboard: what was searched, how many were tried of how many at most, and the best of them."""
+
+    backbone: BackboneRef
+    trainable: str
+    tried: int
+    of: int
+    best: FrozenTrial | None
+
+    @property
+    def loss(self) -> float:
+        return float("inf") if self.best is None else float(self.best.value)
+
+
+class Board(Protocol):
+    """Shows a search to whoever waits for it."""
+
+    def show(self, lines: Sequence[Line]) -> None:
+        """Show the leaderboard, the best line first."""
+
+    def say(self, text: str) -> None:
+        """Say what is being done, or was left out and why."""
+
+    def progress(self, what: str, done: int, of: int | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best candidate, trained again: `value` and `accuracy` are of validation, `test` is of photos never seen."""
+
+    job: Job
+    value: float
+    accuracy: float
+    test: Evaluation
+    candidates: int
+    script: str
+    run_id: str
+
+
+def search(
+    photos: LabelledPhotos,
+    backbones: Sequence[BackboneRef],
+    training: TrainingSettings,
+    until: float,
+    client: MlflowClient,
+    experiment: str,
+    board: Board,
+) -> Winner:
+    """Search until then (seconds of `time.monotonic`), train the winner again, and return it with its test accuracy.
+
+    Every candidate is a run in MLflow, below the one of the search. Raises DlassetsError where no candidate can be
+    tried in the time, saying how long the shortest would need.
+    """
+    experiment_id = client.get_experiment_by_name(experiment).experiment_id
+    run_id = client.create_run(experiment_id, run_name="automl").info.run_id
+    try:
+        hunt = _Search(photos, training, until, client, experiment, run_id, board)
+        for place, backbone in enumerate(backbones):
+            hunt.try_heads(backbone, share=1 / (len(backbones) - place))
+        hunt.try_blocks()
+        winner = hunt.end()
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id)
+    return winner
+
+
+class _Search:
+    def __init__(
+        self,
+        photos: LabelledPhotos,
+        training: TrainingSettings,
+        until: float,
+        client: MlflowClient,
+        experiment: str,
+        run_id: str,
+        board: Board,
+    ) -> None:
+        self.photos, self.training, self.until = photos, training, until
+        self.client, self.experiment, self.run_id, self.board = client, experiment, run_id, board
+        self.lines: list[Line] = []
+        self.found: list[tuple[Job, Best]] = []
+        self.needed: list[float] = []  # seconds of what was left out
+
+    @property
+    def left(self) -> float:
+        """Seconds there are, but for those that the end takes."""
+        return self.until - time.monotonic() - _SECONDS_TO_END
+
+    def try_heads(self, backbone: BackboneRef, share: float) -> None:
+        self.board.say(f"{_name(backbone)}: measuring how long its embeddings take")
+        seconds = self.photos.seconds_to_embed(backbone)
+        if not self._is_time_for(f"{_name(backbone)}: embedding the photos", seconds):
+            return
+        training_set = self.photos.training_set(
+            backbone, progress=lambda done, of: self.board.progress(f"{_name(backbone)}: photos embedded", done, of)
+        )
+        settings = self.training.model_copy(update={"trainable": "head"})
+        processes = min(HEAD_PROCESSES, HEAD_TRIALS)
+        self._study(Job(training_set, backbone, settings), HEADS, HEAD_TRIALS, self.left * share, processes)
+
+    def try_blocks(self) -> None:
+        """Train the last blocks of the best backbone so far, where there is time for one such training and its end."""
+        if not self.found:
+            return
+        backbone = min(self.found, key=lambda found: found[1].value)[0].backbone
+        what = f"{_name(backbone)}: training its last blocks"
+        self.board.say(f"{what}: measuring how long that takes")
+        rows = _rows(self.found[0][0].training_set)
+        forward = _seconds_a_photo(backbone)
+        costs = {epochs: _seconds_to_train(rows, forward, epochs) for epochs in EPOCHS}
+        # A second time for the winner's own training at the end.
+        epochs = next((epochs for epochs in EPOCHS if 2 * costs[epochs] <= self.left), EPOCHS[-1])
+        if not self._is_time_for(f"{what} for {epochs} epochs, and once more at the end,", 2 * costs[epochs]):
+            return
+        training_set = self.photos.training_set(backbone, "last_n")
+        settings = settings_with(self.training, {"trainable": "last_n", "pixels.epochs": epochs})
+        trials = min(BLOCK_TRIALS, int(self.left / costs[epochs]) - 1)
+        self._study(Job(training_set, backbone, settings), BLOCKS, trials, self.left - costs[epochs], processes=1)
+
+    def end(self) -> Winner:
+        """Train the winner again and look at the test photos."""
+        from dlassets.learning.training.launch import Place, launch
+
+        if not self.found:
+            raise DlassetsError(
+                f"There is no time to try a single candidate: the shortest needs {min(self.needed):.0f} "
+                f"seconds, by what was measured here. Give it more: --minutes {math.ceil(min(self.needed) / 40)}."
+            )
+        job, best = min(self.found, key=lambda found: found[1].value)
+        job = replace(job, settings=best.settings)
+        self.board.say(f"{_name(job.backbone)} has won: it is trained again, and tested")
+        trained = launch(job, Place(), lambda event: self.board.progress(f"{event.kind}s", event.number, event.of))
+        test = evaluated(job, trained)
+        candidates = sum(line.tried for line in self.lines)
+        script = script_of(self.photos, job, best, candidates)
+        self._log(job, best, test, candidates, script)
+        return Winner(job, best.value, best.accuracy, test, candidates, script, self.run_id)
+
+    def _study(self, job: Job, space: Space, trials: int, seconds: float, processes: int) -> None:
+        place = len(self.lines)
+        self.lines.append(Line(job.backbone, job.settings.trainable, 0, trials, None))
+
+        def report(done: int, of: int, best: FrozenTrial | None) -> None:
+            self.lines[place] = Line(job.backbone, job.settings.trainable, done, of, best)
+            self.board.show(sorted(self.lines, key=lambda line: line.loss))
+
+        settings = TuningSettings(
+            trials=trials, minutes=max(seconds, 1.0) / 60, processes=processes, pruning=True, space=dict(space)
+        )
+        question = Question(job, feature_version(job.backbone), space)
+        best = run_study(question, settings, self.client, self.experiment, strictly=True, report=report)
+        self.client.set_tag(best.run_id, "mlflow.parentRunId", self.run_id)
+        winner = next(trial for trial in best.trials if trial.params == best.chosen and trial.value == best.value)
+        report(len(best.trials), max(trials, len(best.trials)), winner)
+        self.found.append((job, best))
+
+    def _is_time_for(self, what: str, seconds: float) -> bool:
+        if seconds <= self.left:
+            return True
+        self.needed.append(seconds + _SECONDS_TO_END)
+        self.board.say(f"{what} would take {seconds:.0f} s, and {max(self.left, 0):.0f} s are left: left out")
+        return False
+
+    def _log(self, job: Job, best: Best, test: Evaluation, candidates: int, script: str) -> None:
+        for name, value in {"backbone": job.backbone.name, "weights": job.backbone.weights, **best.chosen}.items():
+            self.client.log_param(self.run_id, name, value)
+        self.client.log_param(self.run_id, "trainable", job.settings.trainable)
+        measured = {"validation_loss": best.value, ACCURACY: best.accuracy, "candidates": candidates}
+        for name, number in {**measured, "test_accuracy": test.accuracy}.items():
+            self.client.log_metric(self.run_id, name, number)
+        self.client.set_tag(self.run_id, "dlassets.automl.winner", best.trial_run_id)
+        self.client.log_text(self.run_id, script, "best.py")
+
+
+def _rows(training_set: Snapshot) -> tuple[int, int]:
+    """Return how many photos are learned from, and how many decide."""
+    from dlassets.learning.examples import read_split
+
+    train, validation = (len(read_split(training_set, split, features=False)) for split in (TRAIN, VALIDATION))
+    return train, validation
+
+
+def _seconds_a_photo(backbone: BackboneRef) -> float:
+    """Return what a forward pass takes on this machine, a photo, by torch."""
+    import torch
+
+    from dlassets.learning.backbones import network
+    from dlassets.learning.training.classifier import embedded, multiplies_bfloat16
+    from dlassets.learning.training.group import device_of
+
+    device = device_of(ComputeSettings())
+    whole = network(backbone).to(device=device, memory_format=torch.channels_last).eval()
+    photos = torch.zeros(_BATCH, backbone.side, backbone.side, 3, dtype=torch.uint8, device=device)
+
+    def forward() -> float:
+        """Pass so many batches; what is read back has been computed."""
+        passed = [embedded(whole, photos, bfloat16=multiplies_bfloat16(device)) for _ in range(_BATCHES)]
+        return float(sum(features.sum() for features in passed))
+
+    with torch.inference_mode():
+        forward()  # the first one prepares
+        started = time.monotonic()
+        forward()
+    return (time.monotonic() - started) / _BATCH / _BATCHES
+
+
+def _seconds_to_train(rows: tuple[int, int], forward: float, epochs: int) -> float:
+    """Return what a training on photos takes: the head fitted first, then the epochs, each validated."""
+    train, validation = rows
+    return forward * ((train + validation) + epochs * (_STEP_COST * train + validation))
+
+
+def _name(backbone: BackboneRef) -> str:
+    return backbone.name if backbone.weights == "package" else f"{backbone.name} ({backbone.weights})"

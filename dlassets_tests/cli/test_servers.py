@@ -1,0 +1,220 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from dlassets import servers
+from dlassets.cli.servers import HOST, ServerError, serve
+from dlassets.errors import DlassetsError
+from dlassets.settings import Settings, UiSettings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+DEFINITIONS = """
+from dagster import Definitions, asset
+
+@asset
+def a_stand_in():
+    pass
+
+defs = Definitions([a_stand_in])
+"""
+
+SERVE = """
+import sys
+from dlassets.cli.servers import serve
+from dlassets.settings import load_settings
+
+dagster_port, mlflow_port = map(int, sys.argv[1:])
+sys.exit(serve(load_settings(), module="stand_in", dagster_port=dagster_port, mlflow_port=mlflow_port))
+"""
+
+# A server's child that does not listen when told to end.
+STUBBORN = """
+import pathlib, signal, subprocess, sys, time
+deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+child.stdout.readline()
+pathlib.Path("child").write_text(str(child.pid))
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def taken_port():
+    with socket.socket() as holder:
+        holder.bind((HOST, 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+def free_port() -> int:
+    with taken_port() as port:
+        return port
+
+
+def fetch(address: str, body: object = None) -> str:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return reply.read().decode()
+
+
+@contextmanager
+def quick_server(log, port=None):
+    """A real server that starts in no time."""
+    port = port or free_port()
+    with servers._running("Dagster", ["http.server", "--bind", HOST, str(port)], port, "/", log, os.environ) as server:
+        yield server
+
+
+def test_both_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_path):
+    (tmp_path / "stand_in.py").write_text(DEFINITIONS)
+    environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME" and not k.startswith("DLASSETS_")}
+    environment |= {"DLASSETS_ROOT": str(tmp_path / "lake"), "PYTHONPATH": str(tmp_path)}
+    with taken_port() as taken:
+        command = [sys.executable, "-c", SERVE, str(free_port()), str(taken)]
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        said = []
+        try:
+            for line in process.stdout:
+                said.append(line)
+                if "Ctrl-C" in line:
+                    break
+            assert process.poll() is None, "".join(said)
+            addresses = dict(line.split() for line in said if len(line.split()) == 2)
+            assert not addresses["MLflow"].endswith(f":{taken}")
+
+            query = {"query": "{ assetNodes { assetKey { path } repository { location { name } } } }"}
+            assets = json.loads(fetch(addresses["Dagster"] + "/graphql", query))
+            (asset,) = assets["data"]["assetNodes"]
+            assert asset["assetKey"]["path"] == ["a_stand_in"]
+            assert asset["repository"]["location"]["name"] == location_name()
+            assert "<html" in fetch(addresses["Dagster"])
+            assert "<html" in fetch(addresses["MLflow"])
+            assert_artifacts_lie_in_the_lake(addresses["MLflow"], tmp_path / "lake")
+
+            children = psutil.Process(process.pid).children(recursive=True)
+            assert len(children) >= 5
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest = process.communicate(timeout=90)[0]
+    assert process.returncode == 0, rest
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert (tmp_path / "lake" / "dagster" / "server_logs" / "dagster.log").stat().st_size > 0
+
+
+def location_name() -> str:
+    workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
+    return workspace["load_from"][0]["python_module"]["location_name"]
+
+
+def assert_artifacts_lie_in_the_lake(mlflow: str, lake) -> None:
+    api = mlflow + "/api/2.0/mlflow"
+    experiment = json.loads(fetch(f"{api}/experiments/create", {"name": "stand-in"}))["experiment_id"]
+    run = json.loads(fetch(f"{api}/runs/create", {"experiment_id": experiment}))["run"]["info"]
+    folder = lake / "mlflow" / "artifacts" / experiment / run["run_id"] / "artifacts"
+    assert run["artifact_uri"] == folder.as_uri()
+    folder.mkdir(parents=True)
+    (folder / "picture.txt").write_text("seen")
+    assert fetch(f"{mlflow}/get-artifact?path=picture.txt&run_id={run['run_id']}") == "seen"
+
+
+def test_where_one_dies_the_other_is_stopped_and_the_log_says_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    running = []
+
+    @contextmanager
+    def dagster(module, port, logs, environment):
+        with quick_server(logs / "dagster.log", port) as server:
+            running.append(server.process)
+            yield server
+
+    @contextmanager
+    def mlflow(store, artifacts, port, logs, environment):
+        with servers._running("MLflow", ["no_such_server"], port, "/", logs / "mlflow.log", environment) as server:
+            yield server
+
+    monkeypatch.setattr(servers, "_dagster", dagster)
+    monkeypatch.setattr(servers, "_mlflow", mlflow)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    assert serve(Settings(root=str(tmp_path))) == 1
+    said = capsys.readouterr().err
+    assert "MLflow stopped by itself (exit code 1)" in said
+    assert "No module named no_such_server" in said
+    assert running[0].returncode is not None
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_store_that_is_a_server_is_shown_and_not_started(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+
+    @contextmanager
+    def dagster(module, port, logs, environment):
+        with quick_server(logs / "dagster.log", port) as server:
+            yield server
+
+    def told(addresses):
+        announce(addresses)
+        signal.raise_signal(signal.SIGINT)
+
+    announce = servers._announce
+    monkeypatch.setattr(servers, "_dagster", dagster)
+    monkeypatch.setattr(servers, "_announce", told)
+    settings = Settings.model_validate(
+        {"root": str(tmp_path), "mlflow": {"tracking_uri": "https://mlflow.example.com"}}
+    )
+
+    assert serve(settings) == 0
+    said = capsys.readouterr().out
+    assert "Starting Dagster; their logs" in said
+    assert "MLflow   https://mlflow.example.com" in said
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path):
+    with quick_server(tmp_path / "log") as server:
+        elsewhere = servers.Server("Dagster", f"http://{HOST}:{free_port()}", "/", server.process, server.log)
+        with pytest.raises(ServerError, match="No answer from Dagster"):
+            servers._await([elsewhere], threading.Event(), patience=0.1)
+
+
+def test_nothing_a_server_started_outlives_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    with servers._running("Stubborn", ["stubborn"], 0, "/", tmp_path / "log", os.environ):
+        while not (tmp_path / "log").read_text():
+            threading.Event().wait(0.05)
+        child = psutil.Process(int((tmp_path / "child").read_text()))
+    assert psutil.wait_procs([child], timeout=10)[1] == []
+
+
+def test_links_follow_the_ports_unless_the_settings_name_an_address():
+    ui = UiSettings(dagster="https://dagster.example.com")
+    moved = {"dagster": "http://127.0.0.1:3001", "mlflow": "http://127.0.0.1:5001"}
+    assert servers._links(ui, moved) == {"DLASSETS_UI__MLFLOW": "http://127.0.0.1:5001"}
+
+
+def test_taken_ports_are_passed_over():
+    with taken_port() as taken:
+        first, second = servers._free_ports(taken, taken)
+    assert taken < first < second
+
+
+def test_no_free_port_is_an_error_that_names_the_ports(monkeypatch):
+    monkeypatch.setattr(servers, "_is_free", lambda _port: False)
+    with pytest.raises(DlassetsError, match="Ports 3000 to 3019 on"):
+        servers._free_ports(3000)

@@ -1,0 +1,183 @@
+"""The demo from end to end: twice, and killed at the worst moments."""
+
+import itertools
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from dlassets.demo.annotator import Asked, answer
+from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, photos_in, read_truth
+from dlassets.engines.local import LocalEngine
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import TABLES
+from dlassets.registry.lifecycle import versions_of
+from dlassets.resources.mlflow import MlflowResource
+from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
+from dlassets_tests.programs import dlassets
+from dlassets_tests.tables import get
+
+# What must be the same however often the demo was killed: no times, no versions of tables, no ids of runs.
+COMPARED = {
+    "raw_images": "path, image_id, length",
+    "quarantined_files": "path, reason",
+    "image_profiles": "image_id",
+    "human_labels": "request_id, path, label, annotator, status",
+    "labeled_images": "path, image_id, label, label_name, source, annotator, split",
+    "image_features": "image_id, feature_version",
+    "training_set": "path, image_id, label, split",
+    "predictions": "path, image_id, model_name, model_version, predicted_label, confidence",
+    "label_requests": "request_id, batch_id, path, predicted_label, confidence, status",
+}
+
+# The functions before or after which the power goes, in the order in which a run gets to them.
+KILLS = [
+    ("dlassets.demo.photos", "_copy", "after", 9),
+    ("dlassets.intake.ingest.Intake", "_take_in_batch", "after", 1),
+    ("dlassets.registry.lifecycle", "register", "after", 1),
+    ("dlassets.labeling.folder.FolderService", "_lay_out", "after", 1),
+    ("dlassets.demo.annotator", "_move", "after", 2),
+    ("dlassets.lakehouse.labels", "update_labels", "before", 3),
+    ("dlassets.registry.lifecycle", "compare", "after", 1),
+]
+KILLED = """
+import os, pkgutil, signal, sys
+place, name, moment, nth = sys.argv.pop(1), sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))
+owner = pkgutil.resolve_name(place)
+real, calls = getattr(owner, name), 0
+
+def killed(*arguments, **named):
+    global calls
+    calls += 1
+    if moment == "before" and calls == nth:
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*arguments, **named)
+    if moment == "after" and calls == nth:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(owner, name, killed)
+from dlassets.cli import main
+main()
+"""
+
+
+def contents(root: Path):
+    """Return the rows of every table that must not depend on interruptions, the versions and the champion.
+
+    Confidences to nine digits: the last of a float64's depend on how many rows were scored together.
+    """
+    lake, mlflow = Lake.at(str(root)), MlflowResource(Settings(root=str(root)))
+    tables = {name: get(LocalEngine(), lake, name, columns) for name, columns in COMPARED.items()}
+    for row in tables["predictions"] + tables["label_requests"]:
+        row["confidence"] = round(row["confidence"], 9)
+    name, champion = mlflow.champion()
+    return tables | {"registry": [versions_of(mlflow.client, name), champion]}
+
+
+@pytest.fixture(scope="module")
+def images(photos, real_photos, tmp_path_factory) -> Path:
+    """A few photos a class: generated, or of the folder that --photos names."""
+    if real_photos is None:
+        return photos
+    chosen = tmp_path_factory.mktemp("real")
+    for folder in sorted(path for path in real_photos.iterdir() if path.is_dir())[:10]:
+        (chosen / folder.name).mkdir()
+        for photo in sorted(folder.iterdir())[:20]:
+            shutil.copyfile(photo, chosen / folder.name / photo.name)
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    """A lake after one demo, and what that printed."""
+    root = tmp_path_factory.mktemp("finished")
+    return root, dlassets("demo", "--images", images, DLASSETS_ROOT=str(root))
+
+
+def test_the_demo_works_and_shows_what_it_did(finished, images) -> None:
+    root, ran = finished
+
+    assert ran.returncode == 0, ran.stderr
+    rows = contents(root)
+    held_back = sum(photo.is_held_back for photo in photos_in(images))
+    assert len(rows["raw_images"]) == len(list(photos_in(images)))
+    assert sum(row["source"] == "human" for row in rows["labeled_images"]) == len(rows["human_labels"]) > 0
+    assert sum(row["source"] == "folder" for row in rows["labeled_images"]) == len(rows["raw_images"]) - held_back
+    for figure in ("accuracy before the answers", "accuracy after the answers", "label requests", "(champion)"):
+        assert figure in ran.stdout
+    for name in TABLES:
+        assert f"table {name}" in ran.stdout
+    assert f"DLASSETS_ROOT={root}" in ran.stdout
+
+
+def test_every_answer_is_the_true_class(finished, images) -> None:
+    root, _ = finished
+    true = {photo.image_id: int(photo.folder.split(".")[0]) for photo in photos_in(images)}
+
+    for row in contents(root)["labeled_images"]:
+        assert row["label"] == true[row["image_id"]]
+
+
+def test_a_second_demo_changes_no_table(finished, images) -> None:
+    root, _ = finished
+    before = {name: pin(Lake.at(str(root)), name).version for name in TABLES}
+    rows = contents(root)
+
+    ran = dlassets("demo", "--images", images, DLASSETS_ROOT=str(root))
+
+    assert ran.returncode == 0, ran.stderr
+    assert {name: pin(Lake.at(str(root)), name).version for name in TABLES} == before
+    assert contents(root) == rows
+
+
+def test_a_demo_killed_again_and_again_ends_as_one_that_never_was(finished, images, tmp_path) -> None:
+    for kill in KILLS:
+        ran = dlassets(*kill, "demo", "--images", images, program=KILLED, DLASSETS_ROOT=str(tmp_path))
+        assert ran.returncode == -signal.SIGKILL, (kill, ran.stdout, ran.stderr)
+
+    ran = dlassets("demo", "--images", images, DLASSETS_ROOT=str(tmp_path))
+
+    assert ran.returncode == 0, ran.stderr
+    root, _ = finished
+    for (name, actual), expected in zip(contents(tmp_path).items(), contents(root).values(), strict=True):
+        assert actual == expected, name
+
+
+def test_labelled_and_held_back_photos_are_all_of_them_once(photos, tmp_path) -> None:
+    labelled, unlabelled = tmp_path / "labeled", tmp_path / "unlabeled"
+    counts = [(arrive_labelled(photos, labelled), arrive_unlabelled(photos, unlabelled, tmp_path)) for _ in range(2)]
+
+    arrived = [path.read_bytes() for path in itertools.chain(labelled.glob("*/*"), unlabelled.iterdir())]
+    assert sorted(arrived) == sorted(path.read_bytes() for path in photos.glob("*/*"))
+    assert sum(counts[0]) == 80
+    assert counts[1] == (0, 0)
+    assert 10 < counts[0][1] < 38
+
+
+def test_what_is_held_back_tells_its_class_nowhere_but_aside(photos, tmp_path) -> None:
+    arrive_unlabelled(photos, tmp_path / "unlabeled", tmp_path)
+    truth = read_truth(tmp_path)
+
+    held_back = {photo.image_id: photo.folder for photo in photos_in(photos) if photo.is_held_back}
+    assert truth == held_back
+    assert {path.name for path in (tmp_path / "unlabeled").iterdir()} == {f"{key[:16]}.jpg" for key in held_back}
+
+
+def test_the_annotator_answers_each_request_once_by_both_ways(tmp_path) -> None:
+    asked = [Asked(f"request{place}", "batch", f"image{place}") for place in range(5)]
+    truth = {f"image{place}": "003.hat" for place in range(4)}
+    requests, answers = tmp_path / "requests", tmp_path / "answers"
+    (requests / "batch").mkdir(parents=True)
+    answers.mkdir()
+    for request in asked:
+        (requests / "batch" / f"{request.request_id}.jpg").touch()
+
+    assert [answer(asked, truth, requests, answers) for _ in range(2)] == [4, 0]
+
+    moved = {path.name for path in (answers / "003.hat").iterdir()}
+    listed = (answers / "batch.csv").read_text().splitlines()
+    assert moved == {"request0.jpg", "request2.jpg"}
+    assert listed == ["request_id,label,annotator", "request1,003.hat,demo", "request3,003.hat,demo"]

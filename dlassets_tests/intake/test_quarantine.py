@@ -1,0 +1,375 @@
+"""What is quarantined now, looking at it again, and dropping it, on real files of a landing zone."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlassets.engines.base import Engine
+from dlassets.engines.local import LocalEngine
+from dlassets.errors import DlassetsError
+from dlassets.intake import quarantine
+from dlassets.intake.events import Manifest
+from dlassets.intake.ingest import ingest
+from dlassets.intake.quarantine import Dropped, Refused, Retried, by_reason, drop, refused_files, retry
+from dlassets.lakehouse.snapshots import pin
+from dlassets.settings import IngestSettings, LandingZone, Settings
+from dlassets.storage.lake import Lake
+from dlassets_tests.intake.test_ingest import photo, put
+from dlassets_tests.tables import NOON, get
+from dlassets_tests.tables import put as put_rows
+
+# What is tried on both engines elsewhere, this one does in a fraction of the time.
+EMBEDDED = LocalEngine()
+
+
+@pytest.fixture
+def landing(lake: Lake, settings: Settings) -> Path:
+    """Two photos that are no usable images, and one that is."""
+    landing = Path(lake.zone(""))
+    put(landing / "labeled/001.cat/empty.jpg", b"")
+    put(landing / "labeled/001.cat/good.jpg", photo(10))
+    put(landing / "unlabeled/note.jpg", b"not a picture at all")
+    return landing
+
+
+def paths(engine: Engine, lake: Lake, *pattern: str, **options: Any) -> list[str]:
+    return sorted(file.path for file in refused_files(engine, lake, *pattern, **options))
+
+
+def states(engine: Engine, lake: Lake) -> list[tuple[str, str]]:
+    return sorted((file.path, file.state) for file in refused_files(engine, lake, everything=True))
+
+
+def images(engine: Engine, lake: Lake) -> list[str]:
+    return [row["path"] for row in get(engine, lake, "raw_images", "path")]
+
+
+def test_what_came_after_decides_what_is_quarantined_now(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    put(landing / "labeled/001.cat/cut.jpg", photo()[:100])
+    put(landing / "unlabeled/gone.jpg", b"x")
+    ingest(EMBEDDED, lake, settings, {})
+    put(landing / "labeled/001.cat/empty.jpg", photo(20))
+    # As a copy that keeps its source's time does: the usable file is older than the broken one was.
+    os.utime(landing / "labeled/001.cat/empty.jpg", (1e9, 1e9))
+    put(landing / "labeled/001.cat/cut.jpg", photo()[:120])
+    (landing / "unlabeled/gone.jpg").unlink()
+    ingest(EMBEDDED, lake, settings, {})
+
+    assert states(engine, lake) == [
+        ("labeled/001.cat/cut.jpg", "quarantined"),
+        ("labeled/001.cat/cut.jpg", "superseded"),
+        ("labeled/001.cat/empty.jpg", "superseded"),
+        ("unlabeled/gone.jpg", "gone"),
+        ("unlabeled/note.jpg", "quarantined"),
+    ]
+    assert paths(engine, lake) == ["labeled/001.cat/cut.jpg", "unlabeled/note.jpg"]
+    put(landing / "labeled/001.cat/empty.jpg", b"!")
+    ingest(EMBEDDED, lake, settings, {})
+    assert paths(engine, lake, "*empty*") == ["labeled/001.cat/empty.jpg"]
+
+
+def test_files_are_chosen_by_path_glob_reason_and_zone(lake: Lake, settings: Settings, landing: Path) -> None:
+    put(landing / "unlabeled/[1] a*.jpg", b"")
+    put(landing / "unlabeled/1.jpg", b"")
+    engine = EMBEDDED
+    ingest(engine, lake, settings, {})
+
+    assert paths(engine, lake, "unlabeled/*.jpg") == [
+        "unlabeled/1.jpg",
+        "unlabeled/[1] a*.jpg",
+        "unlabeled/note.jpg",
+    ]
+    assert paths(engine, lake, "*/empty.jpg") == ["labeled/001.cat/empty.jpg"]
+    assert paths(engine, lake, "unlabeled/[1] a*.jpg") == ["unlabeled/[1] a*.jpg"]
+    assert paths(engine, lake, "Unlabeled/*") == []
+    assert paths(engine, lake, reason="not_an_image") == ["unlabeled/note.jpg"]
+    assert paths(engine, lake, zone="labeled") == ["labeled/001.cat/empty.jpg"]
+    assert by_reason(refused_files(engine, lake)) == {"empty": 3, "not_an_image": 1}
+
+
+def test_the_newest_come_first(lake: Lake) -> None:
+    batches = [("labeled", 1), ("labeled", 3), ("unlabeled", 2)]
+    rows = [{"path": f"{zone}/{n}.jpg", "batch_id": f"{zone}-00000{n}", "landing": zone} for zone, n in batches]
+    put_rows(lake, "quarantined_files", *rows)
+
+    found = [file.path for file in refused_files(EMBEDDED, lake)]
+    assert found == ["labeled/3.jpg", "unlabeled/2.jpg", "labeled/1.jpg"]
+
+
+def test_a_raised_limit_and_another_look_take_files_in(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    strict = settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)})
+    ingest(EMBEDDED, lake, strict, {})
+    assert paths(engine, lake, reason="too_large") == ["labeled/001.cat/good.jpg"]
+    assert ingest(EMBEDDED, lake, settings, {}).images == 0
+
+    done = retry(engine, lake, settings, refused_files(engine, lake), {})
+
+    assert done == Retried(taken_in=1, refused=2, missing=0)
+    assert images(engine, lake) == ["labeled/001.cat/good.jpg"]
+    assert states(engine, lake) == [
+        ("labeled/001.cat/empty.jpg", "quarantined"),
+        ("unlabeled/note.jpg", "quarantined"),
+    ]
+
+
+def test_another_look_leaves_other_rows_as_they_are(lake: Lake, settings: Settings, landing: Path) -> None:
+    engine = EMBEDDED
+    ingest(engine, lake, settings, {})
+    put(landing / "unlabeled/note.jpg", b"still none")
+    ingest(engine, lake, settings, {})
+    before, version = get(engine, lake, "quarantined_files"), pin(lake, "quarantined_files").version
+
+    retry(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {})
+
+    assert get(engine, lake, "quarantined_files") == before
+    assert pin(lake, "quarantined_files").version == version + 2
+
+
+def test_killed_after_the_rows_are_gone_the_next_ingest_does_the_rest(
+    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    engine = EMBEDDED
+    ingest(engine, lake, settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)}), {})
+    with monkeypatch.context() as patch:
+        patch.setattr(quarantine, "ingest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            retry(engine, lake, settings, refused_files(engine, lake, "*good*"), {})
+    assert paths(engine, lake, "*good*") == images(engine, lake) == []
+
+    for _ in range(2):
+        ingest(engine, lake, settings, {})
+    assert images(engine, lake) == ["labeled/001.cat/good.jpg"]
+    assert len(refused_files(engine, lake, everything=True)) == 2
+
+
+def test_a_zone_with_events_is_told_of_what_to_look_at(lake: Lake, settings: Settings, landing: Path) -> None:
+    zone = LandingZone(uri="labeled", labelled=True, discovery="events")
+    settings = settings.model_copy(update={"landing": {"labeled": zone}})
+    strict = settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)})
+    engine, manifest = EMBEDDED, Manifest.of(lake, "labeled", zone)
+    ingest(engine, lake, strict, {})
+    listed_at = manifest.listed_at
+
+    assert retry(engine, lake, settings, refused_files(engine, lake, "*good*"), {}).taken_in == 1
+
+    assert manifest.listed_at == listed_at
+    assert not manifest.pending()
+    assert images(engine, lake) == ["labeled/001.cat/good.jpg"]
+    drop(engine, lake, settings, refused_files(engine, lake), {}, delete_files=True)
+    assert manifest.pending().paths == ("001.cat/empty.jpg",)
+
+
+def test_events_that_another_reader_took_too_soon_are_noted_again(
+    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone = LandingZone(uri="labeled", labelled=True, discovery="events")
+    settings = settings.model_copy(update={"landing": {"labeled": zone}})
+    engine, forget = EMBEDDED, quarantine._forget_all
+    ingest(engine, lake, settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)}), {})
+
+    def overtaken(*arguments: Any) -> None:
+        assert ingest(engine, lake, settings, {}).images == 0
+        assert not Manifest.of(lake, "labeled", zone).pending()
+        forget(*arguments)
+
+    monkeypatch.setattr(quarantine, "_forget_all", overtaken)
+
+    assert retry(engine, lake, settings, refused_files(engine, lake, "*good*"), {}).taken_in == 1
+
+
+def test_many_files_are_looked_at_again_a_part_at_a_time(
+    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "REPLACED_AT_ONCE", 2)
+    for number in range(4):
+        put(landing / f"unlabeled/{number}.jpg", b"")
+    engine = EMBEDDED
+    ingest(engine, lake, settings, {})
+    before = refused_files(engine, lake)
+
+    assert retry(engine, lake, settings, before, {}) == Retried(taken_in=0, refused=6, missing=0)
+    assert paths(engine, lake) == sorted(file.path for file in before)
+
+
+def test_what_ingest_refuses_meanwhile_is_not_lost(lake: Lake, settings: Settings, landing: Path) -> None:
+    class OvertakenEngine(LocalEngine):
+        """The file is refused in another state between the plan and the commit."""
+
+        overtaken = False
+
+        def replace(self, rows: Any, table: Any, *rest: Any, **options: Any) -> Any:
+            if table.name == "quarantined_files" and not self.overtaken:
+                self.overtaken = True
+                put(landing / "unlabeled/note.jpg", b"other bytes")
+                ingest(EMBEDDED, lake, settings, {})
+            return super().replace(rows, table, *rest, **options)
+
+    ingest(EMBEDDED, lake, settings, {})
+    chosen = refused_files(EMBEDDED, lake, "unlabeled/*")
+    quarantine._forget_all(OvertakenEngine(), lake, chosen, {})
+
+    assert [file.length for file in refused_files(EMBEDDED, lake, "unlabeled/*")] == [len(b"other bytes")]
+
+
+def test_a_file_that_has_gone_is_said_to_be_missing(lake: Lake, settings: Settings, landing: Path) -> None:
+    ingest(EMBEDDED, lake, settings, {})
+    chosen = refused_files(EMBEDDED, lake)
+    (landing / "unlabeled/note.jpg").unlink()
+
+    assert retry(EMBEDDED, lake, settings, chosen, {}) == Retried(taken_in=0, refused=1, missing=1)
+
+
+def test_dropped_files_are_not_quarantined_until_other_bytes_come(
+    engine: Engine, lake: Lake, settings: Settings, landing: Path
+) -> None:
+    ingest(EMBEDDED, lake, settings, {})
+
+    assert drop(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {}) == Dropped(1, 0)
+
+    assert paths(engine, lake) == ["labeled/001.cat/empty.jpg"]
+    assert (landing / "unlabeled/note.jpg").exists()
+    assert ingest(EMBEDDED, lake, settings, {}).quarantined == 0
+    put(landing / "unlabeled/note.jpg", b"no picture either")
+    ingest(EMBEDDED, lake, settings, {})
+    assert paths(engine, lake) == ["labeled/001.cat/empty.jpg", "unlabeled/note.jpg"]
+    assert len(get(engine, lake, "quarantined_files", "path")) == 3
+
+
+def test_deleted_with_the_drop_a_file_leaves_the_zone_and_is_noted_as_gone(
+    lake: Lake, settings: Settings, landing: Path
+) -> None:
+    engine = EMBEDDED
+    ingest(engine, lake, settings, {})
+
+    done = drop(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {}, delete_files=True)
+
+    assert done == Dropped(1, 1)
+    assert not (landing / "unlabeled/note.jpg").exists()
+    assert (landing / "labeled/001.cat/empty.jpg").exists()
+    assert ingest(engine, lake, settings, {}).deleted == 1
+    assert states(engine, lake) == [
+        ("labeled/001.cat/empty.jpg", "quarantined"),
+        ("unlabeled/note.jpg", "dropped"),
+    ]
+
+
+def test_killed_between_the_deletion_and_the_note_a_second_drop_ends_it(
+    lake: Lake, settings: Settings, landing: Path
+) -> None:
+    ingest(EMBEDDED, lake, settings, {})
+    (landing / "unlabeled/note.jpg").unlink()
+
+    chosen = refused_files(EMBEDDED, lake, "unlabeled/*")
+    assert drop(EMBEDDED, lake, settings, chosen, {}, delete_files=True) == Dropped(1, 0)
+
+
+def test_only_the_file_that_was_refused_is_deleted_and_only_within_the_zone(
+    lake: Lake, settings: Settings, landing: Path, tmp_path: Path
+) -> None:
+    engine = EMBEDDED
+    ingest(engine, lake, settings, {})
+    put(landing / "unlabeled/note.jpg", b"somebody's new upload")
+    outside = tmp_path / "outside"
+    put(outside / "precious.jpg", b"")
+    (landing / "unlabeled/link").symlink_to(outside)
+    (landing / "unlabeled/pointer.jpg").symlink_to(outside / "precious.jpg")
+    put(landing / "secret.jpg", b"")
+    named = ("link/precious.jpg", "../secret.jpg", "x/../../secret.jpg", "pointer.jpg")
+    (landing / "unlabeled/x").mkdir()
+    put_rows(lake, "quarantined_files", *(refused(landing / "unlabeled" / name, name) for name in named))
+
+    done = drop(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {}, delete_files=True)
+
+    assert (outside / "precious.jpg").exists()
+    assert (landing / "secret.jpg").exists()
+    assert (landing / "unlabeled/note.jpg").read_bytes() == b"somebody's new upload"
+    assert not (landing / "unlabeled/pointer.jpg").is_symlink()
+    elsewhere = f"it does not lie in the landing zone at {landing}/unlabeled"
+    assert done == Dropped(
+        1,
+        1,
+        {
+            "unlabeled/note.jpg": "it has changed since it was refused",
+            **{f"unlabeled/{name}": elsewhere for name in named[:3]},
+        },
+    )
+    assert paths(engine, lake, "unlabeled/*") == sorted(done.kept)
+
+
+def refused(file: Path, name: str) -> dict[str, Any]:
+    import pyarrow.fs as pafs
+
+    info = pafs.LocalFileSystem().get_file_info(str(file))
+    seen = info.mtime.replace(microsecond=info.mtime.microsecond // 1000 * 1000)
+    return {
+        "path": f"unlabeled/{name}",
+        "landing": "unlabeled",
+        "modificationTime": seen,
+        "length": info.size,
+        "reason": "empty",
+        "load_date": NOON.date(),
+    }
+
+
+def test_a_file_that_storage_does_not_let_go_is_kept_and_not_dropped(
+    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.fs as pafs
+
+    class ReadOnly:
+        type_name = "local"
+
+        def delete_file(self, _: str) -> None:
+            raise OSError("read-only file system")
+
+    engine = EMBEDDED
+    ingest(engine, lake, settings, {})
+    monkeypatch.setattr(quarantine, "filesystem_of", lambda uri: (ReadOnly(), pafs.FileSystem.from_uri(uri)[1]))
+
+    done = drop(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {}, delete_files=True)
+
+    assert done == Dropped(0, 0, {"unlabeled/note.jpg": "read-only file system"})
+    assert paths(engine, lake, "unlabeled/*") == ["unlabeled/note.jpg"]
+
+
+def test_a_zone_that_the_settings_no_longer_have_is_named(lake: Lake, settings: Settings, landing: Path) -> None:
+    engine = EMBEDDED
+    ingest(engine, lake, settings, {})
+    chosen = refused_files(engine, lake)
+    fewer = settings.model_copy(update={"landing": {"labeled": settings.landing["labeled"]}})
+
+    with pytest.raises(DlassetsError, match=r"settings do not have: unlabeled.*--zone \(labeled\)"):
+        retry(engine, lake, fewer, chosen, {})
+    with pytest.raises(DlassetsError, match="settings do not have: unlabeled"):
+        drop(engine, lake, fewer, chosen, {}, delete_files=True)
+    assert paths(engine, lake) == [file.path for file in sorted(chosen, key=lambda file: file.path)]
+
+    assert drop(engine, lake, fewer, chosen, {}).dropped == 2
+
+
+def test_a_root_that_is_no_lake_is_said_to_be_none_and_is_left_alone(lake: Lake) -> None:
+    with pytest.raises(DlassetsError, match=r"There is no lake at .*DLASSETS_ROOT"):
+        refused_files(EMBEDDED, lake)
+    assert not Path(lake.root).exists()
+
+
+def test_object_storage_has_no_way_up() -> None:
+    class Bucket:
+        type_name = "s3"
+
+    assert quarantine._is_confined(Bucket(), "bucket/landing", "a/b.jpg")
+    assert not quarantine._is_confined(Bucket(), "bucket/landing", "../b.jpg")
+
+
+def test_a_path_within_a_zone_is_without_the_zone_s_name() -> None:
+    row = dict.fromkeys(Refused.__dataclass_fields__)
+    assert Refused(**{**row, "path": "a/a/b.jpg", "landing": "a"}).within == "a/b.jpg"

@@ -1,0 +1,300 @@
+"""The stream: files taken in as they land, on both engines; what fails is tried again; what follows ingest."""
+
+import datetime as dt
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from dlassets.engines.base import Engine
+from dlassets.engines.local import LocalEngine
+from dlassets.errors import DlassetsError, SettingsError
+from dlassets.intake.events import Manifest
+from dlassets.intake.ingest import Intake, ingest
+from dlassets.learning.backbones import BackboneRef, dimensions_of, feature_version
+from dlassets.pipeline import stream as streams
+from dlassets.pipeline.stream import Batch, Scorer, Step, stream
+from dlassets.registry.lifecycle import CHAMPION, register
+from dlassets.registry.package import ModelPackage
+from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
+from dlassets_tests.registry.conftest import Registry, head, registry  # noqa: F401 - a fixture
+from dlassets_tests.tables import get
+
+LOCAL = LocalEngine()
+
+
+@pytest.fixture
+def settings(lake: Lake) -> Settings:
+    for zone in ("labeled", "unlabeled"):
+        Path(lake.zone(zone)).mkdir(parents=True)
+    return Settings(root=lake.root, stream={"batch_seconds": 0.02, "listing_seconds": 0.5})
+
+
+@pytest.fixture(autouse=True)
+def _tries_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(streams, "CHAMPION_SECONDS", 0.0)
+
+
+@pytest.fixture
+def some(photos: Path) -> list[Path]:
+    return sorted(photos.glob("*/*.jpg"))
+
+
+class Running:
+    """A stream in a thread, until the block ends."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        zones: Sequence[str] = (),
+        then: Callable[[], Sequence[Step]] | None = None,
+    ) -> None:
+        self.batches: list[Batch] = []
+        self.said: list[str] = []
+        self.error: BaseException | None = None
+        self._stop = threading.Event()
+        self._lake = Lake.at(settings.root)
+        self._thread = threading.Thread(target=self._run, args=(engine, settings, zones, then))
+
+    def _run(self, engine: Engine, settings: Settings, zones: Sequence[str], then: Any) -> None:
+        try:
+            for batch in stream(engine, self._lake, settings, self._stop, self.said.append, zones=zones, then=then):
+                if batch:
+                    self.batches.append(batch)
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        assert self.error is None
+
+    def until(self, holds: Callable[[], object], seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > end or not self._thread.is_alive():
+                pytest.fail(f"it did not happen; said: {self.said}, done: {[str(batch) for batch in self.batches]}")
+            time.sleep(0.05)
+
+
+def paths(lake: Lake) -> list[str]:
+    return [row["path"] for row in get(LOCAL, lake, "raw_images", "path")]
+
+
+def land(photo: Path, lake: Lake, name: str) -> None:
+    target = Path(lake.zone(name))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(photo, target)
+
+
+def test_photos_are_taken_in_as_they_land_and_none_twice(
+    engine: Engine, lake: Lake, settings: Settings, some: list[Path]
+) -> None:
+    land(some[0], lake, "unlabeled/before.jpg")
+    expected = ["unlabeled/before.jpg"]
+    with Running(engine, settings, ["unlabeled"]) as running:
+        running.until(lambda: paths(lake) == expected)
+        land(some[0], lake, "unlabeled/_temporary/no.jpg")
+        for number in range(1, 4):
+            land(some[number], lake, f"unlabeled/new {number}/ü%{number}.jpg")
+            expected.append(f"unlabeled/new {number}/ü%{number}.jpg")
+        running.until(lambda: paths(lake) == sorted(expected))
+    shutil.rmtree(lake.under("checkpoints"), ignore_errors=True)
+    land(some[5], lake, "unlabeled/while away.jpg")
+    expected.append("unlabeled/while away.jpg")
+    with Running(engine, settings, ["unlabeled"]) as running:
+        running.until(lambda: paths(lake) == sorted(expected))
+    assert paths(lake) == sorted(expected)
+
+
+def test_changed_and_removed_files_are_noticed_and_bad_ones_quarantined(
+    lake: Lake, settings: Settings, some: list[Path]
+) -> None:
+    with Running(LOCAL, settings) as running:
+        land(some[0], lake, "unlabeled/a.jpg")
+        running.until(lambda: paths(lake))
+        before = get(LOCAL, lake, "raw_images", "image_id")
+        land(some[1], lake, "unlabeled/a.jpg")
+        running.until(lambda: get(LOCAL, lake, "raw_images", "image_id") != before)
+        Path(lake.zone("unlabeled/bad.jpg")).write_text("no photo")
+        running.until(lambda: get(LOCAL, lake, "quarantined_files"))
+        Path(lake.zone("unlabeled/a.jpg")).unlink()
+        running.until(lambda: get(LOCAL, lake, "deleted_files"))
+    assert sum(batch.files.images for batch in running.batches) == 1
+    assert {"1 new", "1 changed", "1 quarantined", "1 gone"} <= {
+        str(batch).removeprefix("unlabeled: ").partition(";")[0] for batch in running.batches
+    }
+
+
+def test_a_batch_says_how_long_after_its_file_came_the_row_was_readable(
+    lake: Lake, settings: Settings, some: list[Path]
+) -> None:
+    with Running(LOCAL, settings, ["unlabeled"]) as running:
+        running.until(lambda: Manifest.of(lake, "unlabeled", settings.landing["unlabeled"]).listed_at)
+        land(some[0], lake, "unlabeled/a.jpg")
+        running.until(lambda: running.batches)
+    latency = running.batches[0].latency
+    assert latency is not None
+    assert 0.02 <= latency < 30
+
+
+def test_a_batch_that_fails_is_said_once_and_tried_again_until_it_is_in(
+    lake: Lake, settings: Settings, some: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in, failed = Intake.take_in, []
+
+    def full_disk(self: Intake, listing: Any) -> None:
+        if listing.num_rows and len(failed) < 3:
+            failed.append(1)
+            raise DlassetsError("No space left.")
+        take_in(self, listing)
+
+    monkeypatch.setattr(Intake, "take_in", full_disk)
+    with Running(LOCAL, settings) as running:
+        land(some[0], lake, "unlabeled/a.jpg")
+        running.until(lambda: paths(lake))
+    assert (len(failed), running.said) == (3, ["unlabeled: No space left."])
+
+
+def test_what_follows_is_tried_again_where_only_that_failed(lake: Lake, settings: Settings, some: list[Path]) -> None:
+    left = ["first", "second"]
+
+    def then() -> Sequence[Step]:
+        if paths(lake) and left:
+            raise DlassetsError(f"The {left.pop(0)} time it fails.")
+        return []
+
+    with Running(LOCAL, settings, ["unlabeled"], then) as running:
+        land(some[0], lake, "unlabeled/a.jpg")
+        running.until(lambda: not left and len(running.said) == 2)
+    assert paths(lake) == ["unlabeled/a.jpg"]
+    assert running.said == [f"unlabeled: The {which} time it fails." for which in ("first", "second")]
+
+
+def test_a_run_killed_before_it_says_what_it_took_in_is_repeated_without_a_double(
+    lake: Lake, settings: Settings, some: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = settings.model_copy(
+        update={"landing": {"unlabeled": settings.landing["unlabeled"].model_copy(update={"discovery": "events"})}}
+    )
+    manifest = Manifest.of(lake, "unlabeled", events.landing["unlabeled"])
+    manifest.advance({}, dt.datetime.now(dt.UTC))
+    land(some[0], lake, "unlabeled/a.jpg")
+    manifest.note([("a.jpg", "created"), ("never.jpg", "deleted")])
+    with monkeypatch.context() as patched:
+        patched.setattr(Manifest, "advance", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(LOCAL, lake, events, {})
+    assert (paths(lake), bool(manifest.pending())) == (["unlabeled/a.jpg"], True)
+    again = ingest(LOCAL, lake, events, {})
+    assert (paths(lake), again.images, bool(manifest.pending())) == (["unlabeled/a.jpg"], 0, False)
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_zone_that_cannot_be_watched_is_listed(
+    lake: Lake, settings: Settings, some: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "can_be_watched", lambda _: False)
+    with Running(LOCAL, settings) as running:
+        for number in range(2):
+            land(some[number], lake, f"unlabeled/{number}.jpg")
+            running.until(lambda: len(paths(lake)) == number + 1)  # noqa: B023 - called at once
+    assert not Path(lake.events("unlabeled")).exists()
+
+
+def test_a_zone_whose_watch_fails_is_listed(
+    lake: Lake, settings: Settings, some: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dlassets.intake.watcher.FolderWatch._add_watch", refuse)
+    with Running(LOCAL, settings, ["unlabeled"]) as running:
+        for number in range(2):
+            land(some[number], lake, f"unlabeled/{number}.jpg")
+            running.until(lambda: len(paths(lake)) == number + 1)  # noqa: B023
+    assert len(running.said) == 1
+    assert "max_user_watches" in running.said[0]
+
+
+def test_one_zone_that_is_away_keeps_no_other_waiting(lake: Lake, settings: Settings, some: list[Path]) -> None:
+    Path(lake.zone("labeled")).rmdir()
+    with Running(LOCAL, settings) as running:
+        land(some[0], lake, "unlabeled/a.jpg")
+        running.until(lambda: paths(lake))
+        land(some[1], lake, "labeled/003.coat/b.jpg")
+        running.until(lambda: len(paths(lake)) == 2)
+    assert any("Waiting for it" in line for line in running.said)
+
+
+def test_a_zone_that_is_not_declared_is_refused(settings: Settings, lake: Lake) -> None:
+    with pytest.raises(SettingsError, match=r"No landing zone 'nope'. Declared are: labeled, unlabeled"):
+        next(stream(LOCAL, lake, settings, threading.Event(), print, zones=["nope"]))
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def scorer(lake: Lake, settings: Settings, registry: Registry, said: list[str]) -> Scorer:  # noqa: F811
+    return Scorer(LOCAL, lake, settings, lambda: registry.client, said.append)
+
+
+def champion(registry: Registry, inputs: str, *labels: int) -> int:  # noqa: F811
+    backbone = BackboneRef("efficientnet_lite0")
+    of_photos = head(*labels, features=dimensions_of(backbone))
+    run = registry.run(ModelPackage(of_photos, backbone, feature_version(backbone)), inputs)
+    version = register(registry.client, "image_classifier", run)
+    registry.client.set_registered_model_alias("image_classifier", CHAMPION, version)
+    return version
+
+
+def test_each_photo_is_profiled_labelled_embedded_and_scored_by_whoever_is_champion(
+    lake: Lake,
+    settings: Settings,
+    scorer: Scorer,
+    registry: Registry,  # noqa: F811
+    said: list[str],
+    some: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    land(some[0], lake, "unlabeled/a.jpg")
+    land(some[1], lake, "labeled/003.coat/b.jpg")
+    ingest(LOCAL, lake, settings, {})
+    scorer.warm()
+    done = {step.table.name: step.written.inserted for step in scorer()}
+    assert done == {"image_profiles": 2, "labeled_images": 1, "image_features": 2}
+    assert len(said) == 1
+    assert "No version of image_classifier is champion yet" in said[0]
+    monkeypatch.setattr(streams, "derive", None)  # with nothing new, no step so much as looks
+    assert not scorer()
+
+    first = champion(registry, "one", 3, 4)
+    assert [(step.table.name, step.written.inserted) for step in scorer()] == [("predictions", 1)]
+    second = champion(registry, "two", 5, 6)
+    assert [(step.table.name, step.written.inserted) for step in scorer()] == [("predictions", 1)]
+    rows = get(LOCAL, lake, "predictions", "path, model_version, predicted_label")
+    assert [(row["path"], row["model_version"]) for row in rows] == [
+        ("unlabeled/a.jpg", first),
+        ("unlabeled/a.jpg", second),
+    ]
+    assert {row["predicted_label"] for row in rows} <= {3, 4, 5, 6}
+    assert (len(said), scorer()) == (1, [])

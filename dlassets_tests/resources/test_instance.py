@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from dlassets.errors import DlassetsError
+from dlassets.resources.instance import dagster_home
+from dlassets.settings import DEPLOY
+from dlassets.storage.lake import Lake
+
+DEFAULT = (DEPLOY / "dagster.yaml").read_text()
+
+
+@pytest.fixture
+def lake(tmp_path, monkeypatch) -> Lake:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    return Lake.at(str(tmp_path / "lake"))
+
+
+def test_a_lake_gets_a_configured_folder_of_its_own(lake):
+    home = dagster_home(lake)
+    assert home == Path(lake.root) / "dagster"
+    assert (home / "dagster.yaml").read_text() == DEFAULT
+
+
+def test_a_users_dagster_yaml_is_never_overwritten(lake):
+    (dagster_home(lake) / "dagster.yaml").write_text("telemetry: {enabled: true}\n")
+    assert (dagster_home(lake) / "dagster.yaml").read_text() == "telemetry: {enabled: true}\n"
+
+
+def test_dagster_home_wins_and_a_new_folder_is_configured(lake, tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "elsewhere"))
+    assert dagster_home(lake) == tmp_path / "elsewhere"
+    assert (tmp_path / "elsewhere" / "dagster.yaml").read_text() == DEFAULT
+    assert not Path(lake.root).exists()
+
+
+def test_a_used_folder_without_configuration_is_left_as_it_is(lake, tmp_path, monkeypatch):
+    (tmp_path / "used" / "history").mkdir(parents=True)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "used"))
+    assert [path.name for path in dagster_home(lake).iterdir()] == ["history"]
+
+
+def test_a_lake_in_object_storage_asks_for_dagster_home(lake):
+    with pytest.raises(DlassetsError, match="s3a://bucket/lake: set DAGSTER_HOME"):
+        dagster_home(Lake.at("s3a://bucket/lake"))
+
+
+def test_a_folder_that_cannot_be_made_is_said(lake, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(DlassetsError, match="cannot be written"):
+        dagster_home(lake)
+
+
+def test_dagster_runs_one_run_of_a_pipeline_at_a_time_and_phones_nobody(lake):
+    from dagster import DagsterInstance, DagsterRun
+    from dagster._utils.tags import TagConcurrencyLimitsCounter
+
+    with DagsterInstance.from_config(str(dagster_home(lake))) as instance:
+        assert instance.telemetry_enabled is False
+        assert instance.nux_enabled is False
+        assert instance.run_monitoring_enabled
+        queue = instance.get_concurrency_config().run_queue_config
+
+    def run(pipeline: str) -> DagsterRun:
+        return DagsterRun(job_name=pipeline, tags={"dlassets/pipeline": pipeline})
+
+    running = TagConcurrencyLimitsCounter(queue.tag_concurrency_limits, [run("training")])
+    assert running.is_blocked(run("training"))
+    assert not running.is_blocked(run("scoring"))

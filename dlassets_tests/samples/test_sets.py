@@ -1,0 +1,328 @@
+"""Downloads against a real server on loopback that misbehaves on demand, and the one entry to every set."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import socket
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from dlassets.errors import DlassetsError
+from dlassets.samples.fetch import fetch
+from dlassets.samples.sets import ARCHIVES, Archive, samples
+
+CONTENT = bytes(i * 31 % 251 for i in range(700_000))
+OTHER = CONTENT[::-1]
+
+
+@dataclass
+class Site:
+    """What the server holds, how it misbehaves, and what it was asked for."""
+
+    url: str = ""
+    content: bytes = CONTENT
+    etag: str = '"one"'
+    ranges: bool = True
+    shift: int = 0  # a 206 begins this many bytes late
+    statuses: list[int] = field(default_factory=list)  # answered first, one a request
+    drops: list[int] = field(default_factory=list)  # the next answers end after so many bytes
+    asked: list[str | None] = field(default_factory=list)  # the Range header of each request
+
+    def sha256(self) -> str:
+        return "sha256:" + hashlib.sha256(self.content).hexdigest()
+
+
+@pytest.fixture
+def site(monkeypatch) -> Iterator[Site]:
+    state = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            state.asked.append(asked)
+            if state.statuses:
+                self.send_error(state.statuses.pop(0))
+                return
+            start = 0
+            if state.ranges and asked and self.headers.get("If-Range") in {None, state.etag}:
+                start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) + state.shift
+                if start >= len(state.content):
+                    self.send_error(416)
+                    return
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}")
+            else:
+                self.send_response(200)
+            if state.etag:
+                self.send_header("ETag", state.etag)
+            self.send_header("Content-Length", str(len(state.content) - start))
+            self.end_headers()
+            end = start + state.drops.pop(0) if state.drops else None
+            self.wfile.write(state.content[start:end])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        state.url = f"http://127.0.0.1:{server.server_port}/photos.zip"
+        yield state
+        server.shutdown()
+        thread.join()
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_file_comes_whole_and_verified_with_progress_and_is_not_asked_for_again(site, tmp_path):
+    told = []
+    target = tmp_path / "cache" / "photos.zip"
+
+    assert fetch(site.url, target, checksum=site.sha256(), progress=lambda *args: told.append(args)) == target
+
+    assert target.read_bytes() == CONTENT
+    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert names(target.parent) == {"photos.zip"}
+    fetch(site.url, target, checksum="md5:" + hashlib.md5(CONTENT).hexdigest())
+    fetch(site.url, target)
+    assert site.asked == [None]
+
+
+def test_a_dropped_connection_is_resumed_where_it_broke_off(site, tmp_path):
+    site.drops = [300_000, 200_000]
+    told = []
+
+    fetch(site.url, tmp_path / "f", checksum=site.sha256(), progress=lambda *args: told.append(args), backoff=0)
+
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert site.asked == [None, "bytes=300000-", "bytes=500000-"]
+    assert {total for _, total in told} == {len(CONTENT)}
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+
+
+def test_the_next_run_goes_on_from_what_the_last_one_left(site, tmp_path):
+    site.drops = [300_000]
+    with pytest.raises(DlassetsError, match="300,000 bytes are kept"):
+        fetch(site.url, tmp_path / "f", retries=0)
+    assert not (tmp_path / "f").exists()
+
+    fetch(site.url, tmp_path / "f", backoff=0)
+
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert site.asked == [None, "bytes=300000-"]
+
+
+def test_busy_and_broken_servers_are_asked_again(site, tmp_path):
+    site.statuses = [503, 429, 500]
+
+    fetch(site.url, tmp_path / "f", backoff=0)
+
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert len(site.asked) == 4
+
+
+def test_a_server_that_stays_broken_is_given_up_after_the_retries(site, tmp_path):
+    site.statuses = [503] * 10
+
+    with pytest.raises(DlassetsError, match="could not be downloaded: Service Unavailable"):
+        fetch(site.url, tmp_path / "f", retries=2, backoff=0)
+
+    assert len(site.asked) == 3
+
+
+def test_a_server_without_ranges_starts_over(site, tmp_path):
+    site.ranges = False
+    site.drops = [300_000]
+
+    fetch(site.url, tmp_path / "f", backoff=0)
+
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_a_server_that_always_starts_over_and_always_drops_is_given_up(site, tmp_path):
+    site.ranges = False
+    site.drops = [300_000] * 20
+
+    with pytest.raises(DlassetsError, match="ended after 300,000 of 700,000 bytes"):
+        fetch(site.url, tmp_path / "f", retries=2, backoff=0)
+
+    assert len(site.asked) == 3
+
+
+@pytest.mark.parametrize("etag", ['"two"', 'W/"two"', ""])
+def test_a_file_that_changed_at_its_source_is_started_over(site, tmp_path, etag):
+    site.drops = [300_000]
+    with pytest.raises(DlassetsError):
+        fetch(site.url, tmp_path / "f", retries=0)
+
+    site.content, site.etag = OTHER, etag
+    fetch(site.url, tmp_path / "f", backoff=0)
+
+    assert (tmp_path / "f").read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("etag", ['W/"one"', ""])
+def test_without_a_strong_tag_nothing_is_pieced_together(site, tmp_path, etag):
+    site.etag, site.drops = etag, [300_000]
+
+    fetch(site.url, tmp_path / "f", backoff=0)
+
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert site.asked == [None, None]
+
+
+def test_a_part_longer_than_the_file_is_started_over(site, tmp_path):
+    site.drops = [300_000]
+    with pytest.raises(DlassetsError):
+        fetch(site.url, tmp_path / "f", retries=0)
+    site.content = b"short"
+
+    fetch(site.url, tmp_path / "f", backoff=0)
+
+    assert (tmp_path / "f").read_bytes() == b"short"
+
+
+def test_an_answer_that_begins_elsewhere_than_asked_is_not_appended(site, tmp_path):
+    site.drops, site.shift = [300_000], 7
+
+    fetch(site.url, tmp_path / "f", backoff=0)
+
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_a_wrong_checksum_removes_the_file_and_says_both(site, tmp_path):
+    wrong = "md5:" + "0" * 32
+
+    with pytest.raises(DlassetsError, match=f"has md5 {hashlib.md5(CONTENT).hexdigest()}, not {'0' * 32}"):
+        fetch(site.url, tmp_path / "f", checksum=wrong)
+
+    assert names(tmp_path) == set()
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_anew(site, tmp_path):
+    (tmp_path / "f").write_bytes(b"damaged")
+
+    fetch(site.url, tmp_path / "f", checksum=site.sha256())
+
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_not_found_is_said_at_once(site, tmp_path):
+    site.statuses = [404]
+
+    with pytest.raises(DlassetsError, match=r"answered 404 Not Found\. Check the address"):
+        fetch(site.url, tmp_path / "f")
+
+    assert len(site.asked) == 1
+
+
+def test_a_refused_connection_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with pytest.raises(DlassetsError, match=r"could not be downloaded: .*refused"):
+        fetch(f"http://127.0.0.1:{port}/f", tmp_path / "f", retries=1, backoff=0)
+
+
+def test_a_silent_server_times_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/f"
+
+        with pytest.raises(DlassetsError, match="timed out"):
+            fetch(url, tmp_path / "f", retries=0, timeout=0.05)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/f", "photos.zip"])
+def test_only_http_is_fetched(tmp_path, url):
+    with pytest.raises(DlassetsError, match="only http"):
+        fetch(url, tmp_path / "f")
+
+
+@pytest.mark.parametrize("checksum", ["abc", "md5:abc", "sha1:" + "0" * 40])
+def test_a_checksum_that_is_none_is_refused(tmp_path, checksum):
+    with pytest.raises(DlassetsError, match="is no checksum"):
+        fetch("http://127.0.0.1/f", tmp_path / "f", checksum=checksum)
+
+
+def test_a_target_that_cannot_be_written_is_one_clear_error(site, tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(DlassetsError, match="could not be written to"):
+        fetch(site.url, tmp_path / "file" / "f")
+
+
+def zip_of_two() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("top/cat/1.jpg", b"cat")
+        archive.writestr("top/ant/1.jpg", b"ant")
+    return file.getvalue()
+
+
+def test_samples_takes_a_url_and_a_second_run_does_nothing(site, tmp_path):
+    site.content = zip_of_two()
+    told = []
+
+    for _ in range(2):
+        count = samples(site.url, tmp_path / "out", cache=tmp_path / "cache", progress=lambda *args: told.append(args))
+        assert count == 2
+
+    assert {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")} == {
+        "001.ant/1.jpg",
+        "002.cat/1.jpg",
+    }
+    assert len(site.asked) == 1
+    assert told[0] == ("download", len(site.content), len(site.content))
+    assert told[-1] == ("unpack", 2, 2)
+
+
+def test_samples_takes_an_archive_by_name_and_holds_it_to_its_checksum(site, tmp_path, monkeypatch):
+    site.content = zip_of_two()
+    monkeypatch.setitem(ARCHIVES, "small", Archive(site.url, site.sha256(), "two photos"))
+    monkeypatch.setitem(ARCHIVES, "forged", Archive(site.url, "md5:" + "0" * 32, "two photos"))
+
+    assert samples("small", tmp_path / "out", cache=tmp_path / "cache") == 2
+    with pytest.raises(DlassetsError, match="not 0000"):
+        samples("forged", tmp_path / "out2", cache=tmp_path / "cache2")
+    assert not (tmp_path / "out2").exists()
+
+
+def test_samples_keeps_two_urls_of_one_file_name_apart(site, tmp_path):
+    site.content = zip_of_two()
+    samples(site.url, tmp_path / "out", cache=tmp_path / "cache")
+    samples(site.url.replace("/photos", "/other/photos"), tmp_path / "out", cache=tmp_path / "cache")
+
+    assert len(names(tmp_path / "cache")) == 2
+
+
+def test_samples_generates_and_takes_a_path(tmp_path):
+    assert samples("generated", tmp_path / "made", classes=2, per_class=1) == 2
+    assert samples(tmp_path / "made", tmp_path / "out") == 2
+    assert names(tmp_path / "out") == {"001.balloon", "002.lollipop"}
+
+
+def test_samples_says_what_it_knows_when_it_does_not_know_the_name(tmp_path):
+    with pytest.raises(DlassetsError, match=r"one of generated, caltech256, .* Did you mean caltech256\?"):
+        samples("caltech-256", tmp_path)
+
+
+def test_the_public_archives_have_checksums_but_for_the_one_made_on_request():
+    assert {name: archive.checksum is None for name, archive in ARCHIVES.items()} == {
+        "caltech256": False,
+        "caltech101": False,
+        "clothing": True,
+    }

@@ -1,0 +1,250 @@
+"""Folders, zips and tars of photos made by others."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from dlassets.errors import DlassetsError
+from dlassets.samples.unpack import unpack
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def make_folder(path: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def make_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    path.write_bytes(tar_bytes(files, mode))
+    return path
+
+
+def tar_bytes(files: dict[str, bytes], mode: str) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+MAKERS = {
+    "folder": make_folder,
+    "zip": make_zip,
+    "tar": make_tar,
+    "tar.gz": lambda path, files: make_tar(path, files, "w:gz"),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_numbered_class_folders_keep_their_names_under_any_common_folder(tmp_path, kind):
+    source = MAKERS[kind](
+        tmp_path / f"set.{kind}",
+        {
+            "256_ObjectCategories/001.ak47/001_0001.jpg": b"one",
+            "256_ObjectCategories/257.clutter/257_0001.JPG": b"broken photos come along",
+            "256_ObjectCategories/001.ak47/RENAME2": b"no photo",
+            "256_ObjectCategories/001.ak47/notes.txt": b"no photo",
+            "256_ObjectCategories/001.ak47/greg/deeper.jpg": b"not in a class folder",
+            "256_ObjectCategories/001.ak47/._001_0001.jpg": b"hidden",
+            "__MACOSX/001.ak47/001_0001.jpg": b"hidden",
+            "preview.jpg": b"in no class folder",
+        },
+    )
+    told = []
+
+    count = unpack(source, tmp_path / "out", lambda done, total: told.append((done, total)))
+
+    assert count == 2
+    assert contents(tmp_path / "out") == {
+        "001.ak47/001_0001.jpg": b"one",
+        "257.clutter/257_0001.JPG": b"broken photos come along",
+    }
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"001.ak47", "257.clutter"}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_class_folders_without_numbers_are_numbered_by_name_over_all_parts_of_a_set(tmp_path, kind):
+    source = MAKERS[kind](
+        tmp_path / f"set.{kind}",
+        {
+            "all/train/shoes/1.jpg": b"train shoes",
+            "all/train/dress/1.jpg": b"train dress",
+            "all/test/dress/1.jpg": b"test dress",
+            "all/test/dress/2.jpg": b"another",
+            "all/cover.jpg": b"above the classes",
+        },
+    )
+
+    assert unpack(source, tmp_path / "out") == 4
+
+    assert contents(tmp_path / "out") == {
+        "001.dress/all_train_dress_1.jpg": b"train dress",
+        "001.dress/all_test_dress_1.jpg": b"test dress",
+        "001.dress/2.jpg": b"another",
+        "002.shoes/1.jpg": b"train shoes",
+    }
+
+
+def test_an_archive_within_an_archive_is_looked_into(tmp_path):
+    """The layout of caltech-101.zip."""
+    photos = {
+        "101_ObjectCategories/accordion/image_0001.jpg": b"a",
+        "101_ObjectCategories/yin_yang/image_0001.jpg": b"y",
+    }
+    source = make_zip(
+        tmp_path / "caltech-101.zip",
+        {
+            "caltech-101/101_ObjectCategories.tar.gz": tar_bytes(photos, "w:gz"),
+            "caltech-101/Annotations.tar": tar_bytes({"Annotations/accordion/annotation_0001.mat": b"m"}, "w"),
+            "__MACOSX/caltech-101/._101_ObjectCategories.tar.gz": b"no archive",
+        },
+    )
+
+    assert unpack(source, tmp_path / "out") == 2
+
+    assert contents(tmp_path / "out") == {"001.accordion/image_0001.jpg": b"a", "002.yin_yang/image_0001.jpg": b"y"}
+
+
+def test_a_second_run_adds_what_is_missing_and_changes_nothing(tmp_path):
+    source = make_zip(tmp_path / "set.zip", {"001.a/1.jpg": b"1", "001.a/2.jpg": b"2", "002.b/1.jpg": b"3"})
+    out = make_folder(tmp_path / "out", {"001.a/1.jpg": b"my own", "notes.txt": b"mine"})
+
+    assert unpack(source, out) == 3
+    expected = {"001.a/1.jpg": b"my own", "001.a/2.jpg": b"2", "002.b/1.jpg": b"3", "notes.txt": b"mine"}
+    assert contents(out) == expected
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")}
+
+    assert unpack(source, out) == 3
+    assert contents(out) == expected
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")} == times
+
+
+@pytest.mark.parametrize(
+    "name", ["../001.a/1.jpg", "001.a/../../1.jpg", "/tmp/001.a/1.jpg", "..\\001.a\\1.jpg", "C:\\a\\1.jpg"]
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_that_points_outside_is_refused_and_nothing_unpacked(tmp_path, kind, name):
+    source = MAKERS[kind](tmp_path / f"set.{kind}", {"001.a/0.jpg": b"fine", name: b"bad"})
+
+    with pytest.raises(DlassetsError, match="points outside the archive"):
+        unpack(source, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        member = tarfile.TarInfo("001.a/1.jpg")
+        member.type, member.linkname = kind, "/etc/hostname"
+        archive.addfile(member)
+
+    with pytest.raises(DlassetsError, match="is a link or a device"):
+        unpack(tmp_path / "set.tar", tmp_path / "out")
+
+
+def test_links_in_a_zip_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        member = zipfile.ZipInfo("001.a/1.jpg")
+        member.external_attr = 0o120777 << 16
+        archive.writestr(member, "/etc/hostname")
+
+    with pytest.raises(DlassetsError, match="is a link or a device"):
+        unpack(tmp_path / "set.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_of_an_archive_that_ends_early_no_part_of_a_class_is_left(tmp_path, mode):
+    noise = bytes(range(256)) * 400
+    whole = tar_bytes({"001.a/1.jpg": noise, "002.b/1.jpg": noise, "002.b/2.jpg": noise}, mode)
+    (tmp_path / "set.tar").write_bytes(whole[: len(whole) * 5 // 6])
+
+    with pytest.raises(DlassetsError, match="damaged"):
+        unpack(tmp_path / "set.tar", tmp_path / "out")
+
+    assert not (tmp_path / "out/002.b").exists()
+
+
+def test_a_photo_damaged_in_a_zip_stops_it_before_its_class_appears(tmp_path):
+    source = make_zip(
+        tmp_path / "set.zip", {"001.a/1.jpg": b"whole", "002.b/1.jpg": b"whole", "002.b/2.jpg": b"damaged"}
+    )
+    source.write_bytes(source.read_bytes().replace(b"damaged", b"dAmaged"))
+
+    with pytest.raises(DlassetsError, match=r"cannot be read .*damaged"):
+        unpack(source, tmp_path / "out")
+
+    assert contents(tmp_path / "out") == {"001.a/1.jpg": b"whole"}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["001.a"]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize(
+    "files", [{}, {"readme.txt": b"text"}, {"a.jpg": b"no class"}, {"001.a/readme.txt": b"no photo"}]
+)
+def test_a_source_without_photos_in_class_folders_is_refused(tmp_path, kind, files):
+    (tmp_path / "set.folder").mkdir()
+    source = MAKERS[kind](tmp_path / f"set.{kind}", files)
+
+    with pytest.raises(DlassetsError, match="has no photos in class folders"):
+        unpack(source, tmp_path / "out")
+
+
+def test_a_missing_source_and_a_file_that_is_no_archive_are_refused(tmp_path):
+    with pytest.raises(DlassetsError, match="does not exist"):
+        unpack(tmp_path / "absent.zip", tmp_path / "out")
+    (tmp_path / "text.zip").write_text("no archive")
+    with pytest.raises(DlassetsError, match="neither a folder nor a zip nor a tar"):
+        unpack(tmp_path / "text.zip", tmp_path / "out")
+
+
+def test_a_class_folder_without_a_number_among_numbered_ones_is_refused(tmp_path):
+    source = make_folder(tmp_path / "set", {"001.a/1.jpg": b"1", "b/1.jpg": b"2"})
+
+    with pytest.raises(DlassetsError, match=r"others do not \(b\)"):
+        unpack(source, tmp_path / "out")
+
+
+def test_two_classes_of_one_number_are_refused_within_a_set_and_against_what_is_there(tmp_path):
+    make_folder(tmp_path / "set", {"one/001.a/1.jpg": b"1", "two/1.b/1.jpg": b"2"})
+    with pytest.raises(DlassetsError, match=r"two classes of one number, 001\.a and 1\.b"):
+        unpack(tmp_path / "set", tmp_path / "out")
+
+    make_folder(tmp_path / "there", {"001.other/1.jpg": b"0"})
+    with pytest.raises(DlassetsError, match=r"two classes of one number, 001\.a and 001\.other"):
+        unpack(tmp_path / "set" / "one", tmp_path / "there")
+
+
+def test_a_folder_is_not_unpacked_into_itself(tmp_path):
+    make_folder(tmp_path, {"a/1.jpg": b"1"})
+
+    with pytest.raises(DlassetsError, match="lies in"):
+        unpack(tmp_path, tmp_path / "out")
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path):
+    source = make_folder(tmp_path / "set", {"001.a/1.jpg": b"1"})
+    (tmp_path / "file").touch()
+
+    with pytest.raises(DlassetsError, match="could not be unpacked to"):
+        unpack(source, tmp_path / "file" / "below")
