@@ -16,9 +16,9 @@ from dlassets.demo.display import Display
 from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, read_truth
 from dlassets.demo.summary import Summary, show
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.tables import TABLES
+from dlassets.lakehouse.tables import LABEL_REQUESTS, LABELED_IMAGES, TABLES
+from dlassets.pipeline.session import Session, require_champion
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
-from dlassets.resources.lake import LakeResource
 from dlassets.settings import Settings
 from dlassets.storage.lake import local_path
 
@@ -42,15 +42,14 @@ class Loop:
             )
         self.settings = settings
         self.display = Display(console)
-        self.resource = LakeResource(settings)
-        self.lake = self.resource.lake
+        self.session = Session(settings)
+        self.lake = self.session.lake
         self.refused: str | None = None
         self._learned_from = -1
         self._retrained = False
         os.environ[HOME_VARIABLE] = str(dagster_home(self.lake))
         self.instance = dg.DagsterInstance.get()
-        overrides = {"lake": self.resource, "progress": self.display}
-        self.defs = build_defs(settings, overrides, loggers={LOGGER: self.display.logger})
+        self.defs = build_defs(settings, {"progress": self.display}, loggers={LOGGER: self.display.logger})
 
     def run(self, images: Path) -> Summary:
         stages: list[tuple[str, Callable[[], None]]] = [
@@ -115,7 +114,7 @@ class Loop:
 
     @property
     def _labels(self) -> int:
-        return self.resource.pin("labeled_images")[0].version
+        return self.session.pin(LABELED_IMAGES).version
 
     def _run_job(self, name: str) -> None:
         result = self._execute(name)
@@ -130,8 +129,8 @@ class Loop:
 
     def _people_answer(self) -> None:
         """Answer what the first model asked. What a later one asks stays open, for whoever tries the lake out."""
-        (requests,) = self.resource.pin("label_requests")
-        rows = self.resource.engine.sql(
+        requests = self.session.pin(LABEL_REQUESTS)
+        rows = self.session.engine.sql(
             "SELECT request_id, batch_id, image_id FROM label_requests WHERE status = 'open' AND requested_at = "
             "(SELECT MIN(requested_at) FROM label_requests) ORDER BY request_id",
             {"label_requests": requests},
@@ -146,19 +145,16 @@ class Loop:
         from dlassets.lakehouse.tables import TEST, TRAINING_SET
         from dlassets.learning.evaluation.evaluate import evaluate
         from dlassets.learning.examples import read_split
-        from dlassets.registry.lifecycle import load_version, versions_of
-        from dlassets.resources.mlflow import MlflowResource
+        from dlassets.registry.lifecycle import versions_of
 
-        snapshots = {name: self.resource.pin(name)[0] for name in TABLES}
-        mlflow = MlflowResource(self.settings)
-        name, champion = mlflow.champion()
-        versions = versions_of(mlflow.client, name)
+        session = self.session
+        snapshots = {name: session.pin(table) for name, table in TABLES.items()}
+        versions = versions_of(session.mlflow.client, session.model_name)
         test = read_split(snapshots[TRAINING_SET.name], TEST)
         before, after = (
-            (version, evaluate(load_version(mlflow.client, name, version).head, test))
-            for version in (versions[0], versions[-1])
+            (version, evaluate(session.package(version).head, test)) for version in (versions[0], versions[-1])
         )
-        by_status = self.resource.engine.sql(
+        by_status = self.session.engine.sql(
             "SELECT COUNT(*) AS sent, COUNT(CASE WHEN status = 'answered' THEN 1 END) AS answered FROM label_requests",
             {"label_requests": snapshots["label_requests"]},
         ).arrow()
@@ -171,7 +167,7 @@ class Loop:
             requests_answered=by_status["answered"][0].as_py(),
             table_versions={name: snapshot.version for name, snapshot in snapshots.items()},
             model_versions=versions,
-            champion=champion,
+            champion=require_champion(session),
             elapsed=self.display.elapsed,
             refused=self.refused,
         )

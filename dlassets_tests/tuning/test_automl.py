@@ -19,7 +19,7 @@ from dlassets.settings import FeatureSettings, Settings, TrainingSettings
 from dlassets.storage.lake import Lake
 from dlassets.tuning import automl
 from dlassets.tuning.automl_script import script_of
-from dlassets.tuning.labelled_photos import LabelledPhotos, photos_of_folder, photos_of_lake
+from dlassets.pipeline.labelled_photos import LabelledPhotos, photos_of_folder, photos_of_lake
 from dlassets_tests.stores import give_store
 
 BACKBONE = BackboneRef("efficientnet_lite0")

@@ -28,7 +28,7 @@ from dlassets.learning.training.pixel_training import fit_pixels, learning_rate
 from dlassets.learning.training.pixels import Classes, features_of
 from dlassets.settings import PixelSettings, TrainingSettings
 from dlassets.storage.lake import Lake
-from dlassets.tuning.labelled_photos import evaluated
+from dlassets.pipeline.labelled_photos import evaluated
 from dlassets_tests.learning.training.pixels import NETWORK, put_photos, weights_file
 from dlassets_tests.tables import put
 
