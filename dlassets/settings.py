@@ -262,7 +262,7 @@ class MaintenanceSettings(_Section):
 
 
 class StreamSettings(_Section):
-    """Continuous mode: `dlassets watch`, `dlassets stream` and the job streaming_pipeline."""
+    """Continuous mode: `dlassets watch` and `dlassets stream`."""
 
     batch_seconds: float = Field(0.2, gt=0, description="How long events are collected before they are taken in.")
     listing_seconds: float = Field(10, gt=0, description="How often a zone that cannot be watched is listed.")
@@ -282,7 +282,9 @@ class AutomationSettings(_Section):
     scoring_cron: str = "0 2 * * *"
     training_cron: str = "0 4 * * 0"
     maintenance_cron: str = "0 3 * * *"
-    streaming: bool = Field(False, description="Whether Dagster keeps a run of streaming_pipeline up.")
+    streaming: bool = Field(
+        False, description="Whether `dlassets stream` is to be up: Dagster then shows when nothing is heard of it."
+    )
 
 
 class Settings(_Section):

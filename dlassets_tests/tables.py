@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dlassets.engines.base import Commit, Engine
+from dlassets.engines.base import Commit, Engine, Snapshot
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
@@ -35,6 +35,11 @@ def put(lake: Lake, table: str, *rows: dict[str, Any], engine: Engine | None = N
     engine.append(
         engine.rows(pa.Table.from_pylist(complete, schema=schema)), TABLES[table], pin(lake, table).uri, Commit()
     )
+
+
+def pins(lake: Lake, *names: str) -> dict[str, Snapshot]:
+    """Return the newest version of each table, by its name."""
+    return {name: pin(lake, name) for name in names}
 
 
 def get(engine: Engine, lake: Lake, table: str, columns: str = "*") -> list[dict[str, Any]]:

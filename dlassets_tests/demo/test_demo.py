@@ -13,7 +13,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.registry.lifecycle import versions_of
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.programs import dlassets
@@ -69,12 +69,11 @@ def contents(root: Path):
 
     Confidences to nine digits: the last of a float64's depend on how many rows were scored together.
     """
-    lake, mlflow = Lake.at(str(root)), MlflowResource(Settings(root=str(root)))
+    lake, mlflow = Lake.at(str(root)), MlflowStore(Settings(root=str(root)))
     tables = {name: get(LocalEngine(), lake, name, columns) for name, columns in COMPARED.items()}
     for row in tables["predictions"] + tables["label_requests"]:
         row["confidence"] = round(row["confidence"], 9)
-    name, champion = mlflow.champion()
-    return tables | {"registry": [versions_of(mlflow.client, name), champion]}
+    return tables | {"registry": [versions_of(mlflow.client, "image_classifier"), mlflow.champion()]}
 
 
 @pytest.fixture(scope="module")

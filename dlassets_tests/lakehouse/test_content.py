@@ -9,14 +9,15 @@ import pytest
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.ingest import ingest
-from dlassets.lakehouse.derived import derive
-from dlassets.lakehouse.photos import photos_of
+from dlassets.lakehouse.derived import Derivation
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import IMAGE_PROFILES
 from dlassets.settings import IngestSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import photo, put, rows
+from dlassets_tests.lakehouse.test_derived import derived_from
 
 ARRIVED = {
     "labeled/001.cat/a b ü%20#.jpg": photo(10),
@@ -45,12 +46,12 @@ def settings(lake: Lake, storage: str) -> Settings:
 
 
 def bytes_of(engine: Engine, lake: Lake) -> dict[str, bytes]:
-    raw = pin(lake, "raw_images")
-    return photos_of(engine, lake, raw, [str(path) for (path,) in rows(engine, lake, "raw_images", "path")])
+    paths = [str(path) for (path,) in rows(engine, lake, "raw_images", "path")]
+    return Photos(engine, lake, pin(lake, "raw_images")).bytes_of(paths)
 
 
 def profiled(engine: Engine, lake: Lake) -> int:
-    return derive(engine, lake, pin(lake, "raw_images"), IMAGE_PROFILES, profile_images, {}).inserted
+    return derived_from(engine, lake, Derivation(IMAGE_PROFILES, profile_images)).inserted
 
 
 def test_the_same_rows_and_bytes_in_every_form(

@@ -20,7 +20,7 @@ from dlassets.errors import DlassetsError, SettingsError
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.training.job import Job
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings, Span, TrainingSettings, TuningSettings
 from dlassets.storage.lake import Lake
 from dlassets.tuning import study as tuning
@@ -54,7 +54,7 @@ BACKBONE = BackboneRef("efficientnet_lite0")
 
 @dataclass
 class Bench:
-    mlflow: MlflowResource
+    mlflow: MlflowStore
     snapshot: Snapshot
 
     def ask(self, training: TrainingSettings | None = None, space: Any = SPACE) -> Question:
@@ -77,7 +77,7 @@ def bench(settings: Settings, local_engine, lake: Lake):
     give_store(settings)
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     splits = [(split, rows(LABELS, seed=seed, spread=2)) for seed, split in enumerate((TRAIN, VALIDATION, TEST))]
-    yield Bench(MlflowResource(settings), put(local_engine, lake, *splits))
+    yield Bench(MlflowStore(settings), put(local_engine, lake, *splits))
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
 
@@ -121,7 +121,7 @@ def test_the_same_question_and_seed_try_the_same_settings(bench, tmp_path) -> No
     for name in ("one", "other"):
         settings = Settings(root=str(tmp_path / name))
         give_store(settings)
-        best = Bench(MlflowResource(settings), bench.snapshot).study(bowl)
+        best = Bench(MlflowStore(settings), bench.snapshot).study(bowl)
         tried.append([trial.params for trial in best.trials])
 
     assert tried[0] == tried[1]
@@ -253,7 +253,7 @@ def test_a_space_with_an_unknown_setting_leaves_no_run(bench) -> None:
 KILLED_HALFWAY = """
 import os, signal, sys
 from dlassets.engines.base import Snapshot
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
 from dlassets_tests.tuning import objectives
 from dlassets_tests.tuning import test_study as test_tuning
@@ -264,7 +264,7 @@ def report(done, trials, least):
 
 if __name__ == "__main__":
     root, uri, version = sys.argv[1:]
-    bench = test_tuning.Bench(MlflowResource(Settings(root=root)), Snapshot("training_set", uri, int(version)))
+    bench = test_tuning.Bench(MlflowStore(Settings(root=root)), Snapshot("training_set", uri, int(version)))
     bench.study(objectives.bowl, test_tuning.TuningSettings(trials=5, processes=2, pruning=False), report=report)
 """
 
