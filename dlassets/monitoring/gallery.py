@@ -6,7 +6,6 @@ has a few megabytes however large the lake is.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import json
@@ -21,6 +20,7 @@ from PIL import Image, ImageOps
 
 from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.errors import DlassetsError
+from dlassets.images.data_uri import data_uri
 from dlassets.images.decode import SIDE
 from dlassets.images.near_duplicates import DISTANCE, groups
 from dlassets.lakehouse.labels import classes_of_folders
@@ -378,10 +378,6 @@ def _rendered(thumbnails: Mapping[str, bytes], **what: Any) -> bytes:
     environment.globals["class_name"] = _class_name
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(**what).strip().encode()
-
-
-def data_uri(jpeg: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def in_bytes(number: float) -> str:

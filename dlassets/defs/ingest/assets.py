@@ -76,7 +76,7 @@ def image_profiles(
 
 def _metadata(gallery: "Gallery") -> dict[str, dg.MetadataValue]:
     """Return the gallery's link and path (browsers follow no link from a page of a server to a file) and its counts."""
-    from dlassets.monitoring.gallery import data_uri
+    from dlassets.images.data_uri import data_uri
 
     metadata: dict[str, dg.MetadataValue] = {
         "gallery": dg.MetadataValue.url(gallery.url),

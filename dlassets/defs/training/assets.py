@@ -1,6 +1,5 @@
 """From labelled images to a registered model: features, the training set, the model, its version."""
 
-import base64
 import functools
 from typing import TYPE_CHECKING
 
@@ -305,8 +304,8 @@ def _link_back(lake: LakeResource, run_id: str) -> str:
 
 
 def _picture(mlflow: MlflowResource, run_id: str) -> dg.MarkdownMetadataValue:
+    from dlassets.images.data_uri import data_uri
     from dlassets.registry.report import CONFUSION_MATRIX
     from dlassets.registry.tracking import picture_of
 
-    encoded = base64.b64encode(picture_of(mlflow.client, run_id, CONFUSION_MATRIX)).decode()
-    return dg.MetadataValue.md(f"![confusion matrix](data:image/png;base64,{encoded})")
+    return dg.MetadataValue.md(f"![confusion matrix]({data_uri(picture_of(mlflow.client, run_id, CONFUSION_MATRIX))})")
