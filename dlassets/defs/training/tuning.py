@@ -1,6 +1,5 @@
 """Settings of training that were found by trying: what trained_model takes where `tuning.use` says so."""
 
-import base64
 import time
 from typing import TYPE_CHECKING
 
@@ -41,11 +40,17 @@ def tuned_hyperparameters(
     mlflow: dg.ResourceParam[MlflowResource],
 ) -> dg.MaterializeResult:
     from dlassets.engines.spark import SparkEngine
+    from dlassets.images.data_uri import data_uri
     from dlassets.lakehouse.snapshots import settled
     from dlassets.learning.backbones import feature_version
     from dlassets.learning.training.job import Job
     from dlassets.registry.store import backbone_in_use
-    from dlassets.tuning.study import Question, picture_of, run_study
+    from dlassets.registry.tracking import artifact_of
+    from dlassets.tuning.local_trials import LocalTrials
+    from dlassets.tuning.question import Question
+    from dlassets.tuning.record import PICTURE
+    from dlassets.tuning.spark_trials import SparkTrials
+    from dlassets.tuning.study import run_study
 
     (current,) = lake.pin(TRAINING_SET.name)
     # What care of the table made of it is nothing new to learn from.
@@ -62,11 +67,11 @@ def tuned_hyperparameters(
         lake.settings.tuning,
         mlflow.client,
         mlflow.experiment,
-        spark=lake.engine.session if isinstance(lake.engine, SparkEngine) else None,
-        report=report,
+        SparkTrials(lake.engine.session) if isinstance(lake.engine, SparkEngine) else LocalTrials(),
+        report,
     )
     origin = provenance(context, TUNED_HYPERPARAMETERS, [job.training_set], parameters={"question": question.sha256})
-    encoded = base64.b64encode(picture_of(mlflow.client, best)).decode()
+    picture = data_uri(artifact_of(mlflow.client, best.run_id, PICTURE))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(best.run_id),
         metadata={
@@ -80,7 +85,7 @@ def tuned_hyperparameters(
             "mlflow_run": dg.MetadataValue.url(mlflow.run_url(mlflow.client.get_run(best.run_id))),
             "training_set_version": job.training_set.version,
             "engine": lake.settings.engine,
-            "study": dg.MetadataValue.md(f"![study](data:image/png;base64,{encoded})"),
+            "study": dg.MetadataValue.md(f"![study]({picture})"),
             "provenance": dg.MetadataValue.json(origin.as_dict()),
         },
         check_results=[_come_to_an_end([trial.state.name for trial in best.trials])],
