@@ -13,8 +13,8 @@ from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import folder_of
 from dlassets.lakehouse.snapshots import pin
-from dlassets.monitoring import gallery as galleries
-from dlassets.monitoring.gallery import Gallery, in_bytes, write_gallery
+from dlassets.monitoring.gallery import Gallery, queries, write_gallery
+from dlassets.monitoring.gallery.page import in_bytes
 from dlassets.settings import LandingZone
 from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, image_id, local_alone, put
@@ -217,7 +217,7 @@ def test_however_many_images_the_page_is_small_and_says_how_many_there_are(lake:
 
 
 def test_more_classes_than_thumbnails_are_named_without_one(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galleries, "CLASS_THUMBNAILS", 2)
+    monkeypatch.setattr(queries, "CLASS_THUMBNAILS", 2)
     fill(lake, *(image(f"labeled/00{i}/a.jpg") for i in range(3)))
 
     sections = Page(write(LocalEngine(), lake)).sections
