@@ -51,9 +51,9 @@ def fill(lake: Lake, *images: tuple[dict, dict]) -> None:
     put(lake, "image_profiles", *{row["image_id"]: row for _, row in images}.values())
 
 
-def write(engine: Engine, lake: Lake) -> Gallery:
+def write(engine: Engine, lake: Lake, zones: dict[str, LandingZone] = ZONES) -> Gallery:
     tables = (pin(lake, name) for name in ("raw_images", "image_profiles", "quarantined_files"))
-    return write_gallery(engine, lake, *tables, ZONES)
+    return write_gallery(engine, lake, *tables, zones)
 
 
 class Page(HTMLParser):
@@ -182,6 +182,21 @@ def test_a_page_that_was_not_finished_is_written_anew(lake: Lake) -> None:
     summary.write_text(summary.read_text()[:40])
 
     assert write(LocalEngine(), lake) == whole
+
+
+def test_a_page_whose_writing_was_cut_short_never_stands_for_the_one_before(lake: Lake) -> None:
+    fill(lake, image("labeled/001.hat/a.jpg"))
+    first = write(LocalEngine(), lake)
+    page, sheet = Path(first.page).read_bytes(), Path(first.page).with_name("contact_sheet.jpg")
+    sheet.unlink()
+    sheet.mkdir()  # the page is written, and what comes after it cannot be
+    with pytest.raises(DlassetsError, match="cannot be written"):
+        write(LocalEngine(), lake, {**ZONES, "labeled": LandingZone(uri="labeled", labelled=False)})
+    sheet.rmdir()
+    sheet.write_bytes(first.contact_sheet)
+
+    assert write(LocalEngine(), lake) == first
+    assert Path(first.page).read_bytes() == page
 
 
 def test_what_a_path_or_a_detail_says_is_text_and_never_markup(lake: Lake) -> None:

@@ -163,18 +163,20 @@ def _existing_gallery(folder: str, digest: str) -> Gallery | None:
         if summary.pop("made_of", None) != digest:
             return None
         sheet = read_bytes(filesystem, f"{at}/{_SHEET}") if summary["images"] else None
-    except (FileNotFoundError, json.JSONDecodeError):  # written last, so there is no whole gallery without it
+    except (FileNotFoundError, json.JSONDecodeError):  # written last: without it there is no whole gallery
         return None
     return Gallery(page=f"{folder}/{_PAGE}", **summary, contact_sheet=sheet, changed=False)
 
 
 def _write_files(gallery: Gallery, folder: str, page: bytes, digest: str) -> None:
     summary = {name: value for name, value in asdict(gallery).items() if name not in _NOT_IN_SUMMARY}
-    files = {_PAGE: page, _SHEET: gallery.contact_sheet, _SUMMARY: json.dumps({"made_of": digest, **summary}).encode()}
+    whole = json.dumps({"made_of": digest, **summary}).encode()
+    # Between the first and the last no gallery stands, so one that is cut short is not taken for the one before it.
+    files = ((_SUMMARY, b"{}"), (_PAGE, page), (_SHEET, gallery.contact_sheet), (_SUMMARY, whole))
     try:
         filesystem, at = filesystem_of(folder)
         filesystem.create_dir(at, recursive=True)
-        for name, content in files.items():
+        for name, content in files:
             if content is not None:
                 with filesystem.open_output_stream(f"{at}/{name}") as stream:
                     stream.write(content)
