@@ -144,7 +144,10 @@ def tuned_hyperparameters(session: Session, read: Reads, report: Report) -> Made
     """Try settings of training, and find those with the least validation loss."""
     from dlassets.engines.spark import SparkEngine
     from dlassets.learning.training.job import Job
-    from dlassets.tuning.study import Question, run_study
+    from dlassets.tuning.local_trials import LocalTrials
+    from dlassets.tuning.question import Question
+    from dlassets.tuning.spark_trials import SparkTrials
+    from dlassets.tuning.study import run_study
 
     job = Job(_settled_training_set(read), session.backbone, session.settings.training)
     question = Question(job, session.feature_version, session.settings.tuning.space)
@@ -154,14 +157,9 @@ def tuned_hyperparameters(session: Session, read: Reads, report: Report) -> Made
         so_far = "none has come to its end" if best is None else f"the least validation loss is {best.value:.4f}"
         report.info(f"{done} of {trials} trials done, {so_far}")
 
-    best = run_study(
-        question,
-        session.settings.tuning,
-        session.mlflow.client,
-        session.mlflow.experiment,
-        spark=engine.session if isinstance(engine, SparkEngine) else None,
-        report=on_trial,
-    )
+    runner = SparkTrials(engine.session) if isinstance(engine, SparkEngine) else LocalTrials()
+    mlflow = session.mlflow
+    best = run_study(question, session.settings.tuning, mlflow.client, mlflow.experiment, runner, on_trial)
     details = {"best": best, "job": job, "minutes": (time.monotonic() - started) / 60}
     return Made(read.provenance(question=question.sha256), details=details)
 

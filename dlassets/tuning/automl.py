@@ -19,8 +19,11 @@ from dlassets.learning.backbones import feature_version
 from dlassets.learning.training.job import Job
 from dlassets.settings import ComputeSettings, Span, TrainingSettings, TuningSettings
 from dlassets.tuning.automl_script import script_of
+from dlassets.tuning.local_trials import LocalTrials
+from dlassets.tuning.question import Question
 from dlassets.tuning.search_space import settings_with
-from dlassets.tuning.study import ACCURACY, Best, Question, run_study
+from dlassets.tuning.study import Best, run_study
+from dlassets.tuning.trials import ACCURACY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -214,7 +217,7 @@ class _Search:
             trials=trials, minutes=max(seconds, 1.0) / 60, processes=processes, pruning=True, space=dict(space)
         )
         question = Question(job, feature_version(job.backbone), space)
-        best = run_study(question, settings, self.client, self.experiment, strictly=True, report=report)
+        best = run_study(question, settings, self.client, self.experiment, LocalTrials(strictly=True), report)
         self.client.set_tag(best.run_id, "mlflow.parentRunId", self.run_id)
         winner = next(trial for trial in best.trials if trial.params == best.chosen and trial.value == best.value)
         report(len(best.trials), max(trials, len(best.trials)), winner)

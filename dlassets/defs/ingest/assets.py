@@ -18,7 +18,8 @@ def _files_of_zones(_: Session, __: Reads, made: Made) -> dict[str, Any]:
 
 def _gallery(session: Session, read: Reads, _: Made) -> dict[str, Any]:
     """Return the gallery's link and path (browsers follow no link from a page of a server to a file) and its counts."""
-    from dlassets.monitoring.gallery import data_uri, write_gallery
+    from dlassets.images.data_uri import data_uri
+    from dlassets.monitoring.gallery import write_gallery
 
     raw, profiles, refused = read[RAW_IMAGES], read.own(IMAGE_PROFILES), read[QUARANTINED_FILES]
     gallery = write_gallery(session.engine, session.lake, raw, profiles, refused, session.settings.landing)

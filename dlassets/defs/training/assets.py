@@ -19,7 +19,7 @@ COME_TO_AN_END = "trials_come_to_an_end"
 
 
 def _tuned(session: Session, made: Made) -> dg.MaterializeResult:
-    from dlassets.tuning.study import PICTURE
+    from dlassets.tuning.record import PICTURE
 
     best, training_set = made.details["best"], made.details["job"].training_set
     failed, trials = [trial.state.name for trial in best.trials].count("FAIL"), len(best.trials)
