@@ -13,12 +13,12 @@ import psutil
 import pytest
 import yaml
 
-from dlassets import servers
+from dlassets.cli import servers
 from dlassets.cli.servers import HOST, ServerError, serve
 from dlassets.errors import DlassetsError
 from dlassets.settings import Settings, UiSettings
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 DEFINITIONS = """
 from dagster import Definitions, asset
