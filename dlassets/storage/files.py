@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
-from dlassets.storage.local_files import on_disk
+from dlassets.storage.local_files import encode_path
 from dlassets.storage.stores import advice, concerns_one_file
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _opened(filesystem: pafs.FileSystem, path: str) -> Any:
     import pyarrow.fs as pafs
 
     if isinstance(filesystem, pafs.LocalFileSystem):  # half the time that Arrow's way takes for a photo
-        return open(on_disk(path), "rb", buffering=0)  # noqa: PTH123 - a Path knows no bytes; the caller closes
+        return open(encode_path(path), "rb", buffering=0)  # noqa: PTH123 - a Path knows no bytes; the caller closes
     return filesystem.open_input_file(path)
 
 

@@ -144,19 +144,19 @@ _TROUBLES = {
 
 def advice(uri: str, error: object) -> str:
     """Return what storage said, in a line, and what to do about it: for the end of a DlassetsError's message."""
-    said = _in_a_line(str(error))
+    message = _one_line(str(error))
     if not on_s3(uri):
-        return f"{said}. Check that the place exists, has room and is yours to write."
+        return f"{message}. Check that the place exists, has room and is yours to write."
     bucket = uri.split("://", 1)[1].split("/", 1)[0]
     address = os.environ.get(ENDPOINT) or "unset, which means Amazon's own"
     for pattern, remedy in _TROUBLES.items():
-        if re.search(pattern, said):
-            return f"{said}. {remedy.format(bucket=bucket, endpoint=address)}"
-    return f"{said}. It was tried several times: run again when the store is well."
+        if re.search(pattern, message):
+            return f"{message}. {remedy.format(bucket=bucket, endpoint=address)}"
+    return f"{message}. It was tried several times: run again when the store is well."
 
 
-def _in_a_line(said: str) -> str:
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+def _one_line(message: str) -> str:
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
     found = re.search(r"<Code>(\w+)</Code>\s*<Message>(.*?)</Message>", plain, re.DOTALL)
     return (f"{found[1]}: {found[2]}" if found else " ".join(plain.replace("↳", "").split())).rstrip(".")
 
