@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from dlassets.storage.files import write_whole
 
 NAME = "demo"
 
@@ -47,11 +50,10 @@ def _list(asked: Iterable[Asked], truth: Mapping[str, str], answers: Path) -> in
         path = answers / f"{batch}.csv"
         if path.exists():
             continue
-        unfinished = path.with_name(f".{path.name}")
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["request_id", "label", "annotator"])
-            table.writerows([row.request_id, truth[row.image_id], NAME] for row in rows)
-        unfinished.replace(path)
+        text = io.StringIO(newline="")
+        table = csv.writer(text)
+        table.writerow(["request_id", "label", "annotator"])
+        table.writerows([row.request_id, truth[row.image_id], NAME] for row in rows)
+        write_whole(path, text.getvalue())
         written += len(rows)
     return written

@@ -6,6 +6,7 @@ setting: Arrow, delta-rs and S3A each look for credentials where Amazon's own to
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -67,6 +68,19 @@ def filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
         return _s3(), _folder(rest)
     place, _, path = rest.partition("/")
     filesystem, base = pafs.FileSystem.from_uri(f"{scheme}://{place}")
+    return filesystem, _folder(f"{base}/{path}")
+
+
+_opened = functools.lru_cache(filesystem_of)
+
+
+def cached_filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return what `filesystem_of` does; a store is opened once a process, and not for each of a thousand files."""
+    if not is_object_storage(uri):
+        return filesystem_of(uri)
+    scheme, _, rest = uri.partition("://")
+    name, _, path = rest.partition("/")
+    filesystem, base = _opened(f"{scheme}://{name}")
     return filesystem, _folder(f"{base}/{path}")
 
 
