@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlassets.demo.annotator import Asked, answer
+from dlassets.demo.annotator import OpenRequest, answer
 from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, photos_in, read_truth
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
@@ -176,7 +176,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(photos, tmp_path) -
 
 
 def test_the_annotator_answers_each_request_once_by_both_ways(tmp_path) -> None:
-    asked = [Asked(f"request{place}", "batch", f"image{place}") for place in range(5)]
+    asked = [OpenRequest(f"request{place}", "batch", f"image{place}") for place in range(5)]
     truth = {f"image{place}": "003.hat" for place in range(4)}
     requests, answers = tmp_path / "requests", tmp_path / "answers"
     (requests / "batch").mkdir(parents=True)
