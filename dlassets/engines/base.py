@@ -87,8 +87,8 @@ class Maintained:
     bytes_deleted: int
 
 
-def counting(progress: Progress | None, total: int | None) -> Advance:
-    """Return what adds up how many are done, and tells `progress` of it."""
+def counting(progress: Progress | None, total: int | None = None) -> Advance:
+    """Return an `Advance` that adds up what it is given and passes the sum, and `total`, on to `progress`."""
     done = 0
 
     def advance(rows: int) -> None:

@@ -80,7 +80,7 @@ def _append(
     table = derivation.table
     app_id = f"dlassets/{table.name}"
     next_version = transaction_version(done, app_id) + 1
-    advance, inserted = counting(progress, todo.num_rows), 0
+    inserted, advance = 0, counting(progress, todo.num_rows)
     written = Written(done.version, changed=False)
     for number, keys in enumerate(_chunks(todo)):
         rows = photos.map(photos.engine.rows(keys), derivation.kernel, table.columns, advance)

@@ -26,7 +26,7 @@ from dlassets.monitoring.gallery.queries import (
 )
 from dlassets.monitoring.gallery.thumbnails import contact_sheet, thumbnails_of
 from dlassets.settings import LandingZone
-from dlassets.storage.files import read_bytes
+from dlassets.storage.files import read_bytes, write_whole
 from dlassets.storage.lake import Lake, is_uri
 from dlassets.storage.stores import filesystem_of
 
@@ -174,12 +174,9 @@ def _write_files(gallery: Gallery, folder: str, page: bytes, digest: str) -> Non
     # Between the first and the last no gallery stands, so one that is cut short is not taken for the one before it.
     files = ((_SUMMARY, b"{}"), (_PAGE, page), (_SHEET, gallery.contact_sheet), (_SUMMARY, whole))
     try:
-        filesystem, at = filesystem_of(folder)
-        filesystem.create_dir(at, recursive=True)
         for name, content in files:
             if content is not None:
-                with filesystem.open_output_stream(f"{at}/{name}") as stream:
-                    stream.write(content)
+                write_whole(f"{folder}/{name}", content)
     except OSError as error:
         raise DlassetsError(
             f"The gallery in {folder} cannot be written: {error}. Check that the place exists, has room and is yours "
