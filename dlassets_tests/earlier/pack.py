@@ -3,7 +3,7 @@
 The lake is one that the demo of the earlier commit has made, from a few small photos:
 
     git worktree add ../earlier <commit> && cd ../earlier
-    python -c "from dlassets.cli import main; main()" samples generated photos --classes 2 --per-class 12
+    python -c "from dlassets.cli import main; main()" samples generated photos --classes 2 --per-class 20
     DLASSETS_ROOT=$PWD/lake python -c "from dlassets.cli import main; main()" demo --images photos
 """
 
