@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dlassets.images.decode import FORMATS, BombError, load_with_pillow, pixels_of, refuse_more_pixels, refuse_scans
 from dlassets.images.exif import TIFF_BEGINNINGS
-from dlassets.images.folders import folder_label, folder_of
+from dlassets.images.folders import class_of_folder, folder_of
 from dlassets.images.jpeg import Header, read_header
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ def validate_files(
     """
     import pyarrow as pa
 
-    rule = None if label_rule is None else re.compile(label_rule)
     hashes: list[str | None] = []
     findings: list[Finding] = []
     columns = (batch.column(name) for name in ("path", "length", "content"))
@@ -72,7 +71,7 @@ def validate_files(
         data = content.as_py()
         hashes.append(None if data is None else hashlib.sha256(data).hexdigest())
         finding = _check_file(data, length.as_py(), max_file_bytes, max_pixels)
-        findings.append(finding or _check_folder(path.as_py(), rule))
+        findings.append(finding or _check_folder(path.as_py(), label_rule))
     added = {
         "image_id": hashes,
         "reason": [finding and str(finding[0]) for finding in findings],
@@ -106,10 +105,10 @@ def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max
     return check_image(data, max_pixels)
 
 
-def _check_folder(path: str, rule: re.Pattern[str] | None) -> Finding:
-    if rule is None or folder_label(folder_of(path), rule) is not None:
+def _check_folder(path: str, label_rule: str | None) -> Finding:
+    if label_rule is None or class_of_folder(folder_of(path), label_rule):
         return None
-    return Reason.BAD_LABEL_FOLDER, f"folder {folder_of(path)!r} gives no label by the rule {rule.pattern}"
+    return Reason.BAD_LABEL_FOLDER, f"folder {folder_of(path)!r} gives no label by the rule {label_rule}"
 
 
 def _check_jpeg(data: bytes, header: Header, max_pixels: int) -> Finding:

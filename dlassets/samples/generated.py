@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from dlassets.errors import DlassetsError
+from dlassets.images.folders import class_folder
 from dlassets.samples.fetch import Progress
 from dlassets.samples.unpack import check_classes
 
@@ -227,7 +228,7 @@ def generate(
         raise DlassetsError(f"Generated samples have 1 to {len(CLASSES)} classes, not {classes}.")
     if per_class < 1:
         raise DlassetsError(f"Generated samples need at least 1 photo a class, not {per_class}.")
-    folders = {f"{label:03d}.{name}": name for label, name in enumerate(list(CLASSES)[:classes], start=1)}
+    folders = {class_folder(label, name): name for label, name in enumerate(list(CLASSES)[:classes], start=1)}
     check_classes(folder, folders)
     try:
         for label, (place, name) in enumerate(folders.items(), start=1):

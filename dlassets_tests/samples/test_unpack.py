@@ -235,6 +235,17 @@ def test_two_classes_of_one_number_are_refused_within_a_set_and_against_what_is_
         unpack(tmp_path / "set" / "one", tmp_path / "there")
 
 
+def test_a_number_too_large_for_a_label_is_a_name_like_any_other(tmp_path):
+    make_zip(tmp_path / "set.zip", {f"{'9' * 30}/1.jpg": b"1"})
+    make_zip(tmp_path / "hostile.zip", {f"{'9' * 5000}/1.jpg": b"1"})
+
+    unpack(tmp_path / "set.zip", tmp_path / "out")
+
+    assert contents(tmp_path / "out") == {f"001.{'9' * 30}/1.jpg": b"1"}
+    with pytest.raises(DlassetsError, match="could not be unpacked"):
+        unpack(tmp_path / "hostile.zip", tmp_path / "other")
+
+
 def test_a_folder_is_not_unpacked_into_itself(tmp_path):
     make_folder(tmp_path, {"a/1.jpg": b"1"})
 
