@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_folder
-from dlassets.samples.fetch import Progress
 from dlassets.samples.unpack import check_classes
+
+if TYPE_CHECKING:
+    from dlassets.engines.base import Progress
 
 Points = NDArray[np.float64]  # (n, 2): x to the right, y down; an object fills about -1..1
 Part = tuple[int, Points]  # which colour of the object's palette, and an outline

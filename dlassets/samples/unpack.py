@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from functools import partial
 from gzip import BadGzipFile
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_folder, class_of_folder
-from dlassets.samples.fetch import Progress
+
+if TYPE_CHECKING:
+    from dlassets.engines.base import Progress
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _ARCHIVE_NAME = re.compile(r"(?i)\.(zip|tar|tgz|tar\.(gz|bz2|xz))$")

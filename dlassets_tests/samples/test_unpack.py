@@ -69,16 +69,16 @@ def test_numbered_class_folders_keep_their_names_under_any_common_folder(tmp_pat
             "preview.jpg": b"in no class folder",
         },
     )
-    told = []
+    reported = []
 
-    count = unpack(source, tmp_path / "out", lambda done, total: told.append((done, total)))
+    count = unpack(source, tmp_path / "out", lambda done, total: reported.append((done, total)))
 
     assert count == 2
     assert contents(tmp_path / "out") == {
         "001.ak47/001_0001.jpg": b"one",
         "257.clutter/257_0001.JPG": b"broken photos come along",
     }
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert reported == [(0, 2), (1, 2), (2, 2)]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"001.ak47", "257.clutter"}
 
 
