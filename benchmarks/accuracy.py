@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from dlassets.demo.photos import Photo, photos_in
 from dlassets.engines.base import Snapshot
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
-from dlassets.images.folders import folder_label
+from dlassets.images.folders import class_of_folder
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import RAW_IMAGES, TEST, TRAIN, TRAINING_SET, VALIDATION
 from dlassets.learning.backbones import backbone_of
@@ -35,7 +34,7 @@ from dlassets.learning.training.head_training import train_head
 from dlassets.pipeline.session import Session
 from dlassets.registry.lifecycle import load_version, versions_of
 from dlassets.registry.package import ModelPackage
-from dlassets.settings import LABEL_RULE, Settings
+from dlassets.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -165,7 +164,7 @@ def rows_of(photos: Sequence[Photo]) -> Examples:
 
 
 def _label(folder: str) -> tuple[int, str]:
-    found = folder_label(folder, re.compile(LABEL_RULE))
+    found = class_of_folder(folder)
     if found is None:
         raise DlassetsError(f"Folder {folder!r} does not begin with a number: name it like 012.name, or take it out.")
     label, name = found

@@ -7,12 +7,11 @@ that learns, scores, asks or checks reads the labels through them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Rows, Snapshot, Written
-from dlassets.images.folders import folder_label
+from dlassets.images.folders import class_of_folder
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import LABELED_IMAGES
@@ -141,7 +140,7 @@ def classes_of_folders(engine: Engine, raw_images: Snapshot, zones: Mapping[str,
     rows = []
     for landing, folder in zip(*(folders[name].to_pylist() for name in ("landing", "folder")), strict=True):
         zone = zones.get(landing)
-        if zone is not None and zone.labelled and (found := folder_label(folder, re.compile(zone.label_rule))):
+        if zone is not None and zone.labelled and (found := class_of_folder(folder, zone.label_rule)):
             label, class_name = found
             rows.append((landing, folder, label, class_name or str(label)))
     columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
