@@ -76,14 +76,19 @@ class TrainingInputs:
         return replace(inputs, job=replace(job, folder=f"{lake.training}/{inputs.sha256[:16]}"))
 
     @property
-    def sha256(self) -> str:
+    def description(self) -> str:
+        """What decides, as JSON."""
         described = {
             "training_set": [self.job.training_set.uri, self.job.training_set.version],
             "feature_version": self.feature_version,
             "settings": deciding(self.job.settings),
             "training_version": TRAINING_VERSION,
         }
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        return json.dumps(described, sort_keys=True)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.description.encode()).hexdigest()
 
 
 def deciding(settings: TrainingSettings) -> dict[str, Any]:
