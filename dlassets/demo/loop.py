@@ -15,7 +15,7 @@ from dlassets.demo.annotator import Asked, answer
 from dlassets.demo.display import Display
 from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, read_truth
 from dlassets.demo.summary import Summary, show
-from dlassets.errors import DlassetsError
+from dlassets.errors import DlassetsError, printed_error
 from dlassets.lakehouse.tables import TABLES
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
 from dlassets.resources.lake import LakeResource
@@ -24,7 +24,6 @@ from dlassets.storage.lake import local_path
 
 LABELED, UNLABELED = "labeled", "unlabeled"
 LOGGER = "demo"
-_FOR_PEOPLE = {DlassetsError.__name__, *(error.__name__ for error in DlassetsError.__subclasses__())}
 
 
 class JobFailedError(DlassetsError):
@@ -202,13 +201,12 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.error
             if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
-                said.append(f"{event.step_key}: {_said(error)}")
+                said.append(f"{event.step_key}: {_message(error)}")
     return "\n".join(said) or "The run failed before its first step; Dagster's UI shows its log."
 
 
-def _said(error: SerializableErrorInfo) -> str:
+def _message(error: SerializableErrorInfo) -> str:
     """Return the message for people that an error was caused by, else what its root says."""
-    while error.cause is not None and error.cls_name not in _FOR_PEOPLE:
+    while (ours := printed_error(error.message)) is None and error.cause is not None:
         error = error.cause
-    message = error.message.strip()
-    return message.partition(": ")[2] if error.cls_name in _FOR_PEOPLE else message
+    return str(ours or error.message.strip())
