@@ -100,7 +100,7 @@ def _train(lake: LakeResource, mlflow: MlflowResource, original: Run, inputs: Tr
         train_and_log(
             tracking,
             inputs,
-            lambda job, live: trainer.train(job, lake.engine, live),
+            lambda job, live, splits: trainer.train(job, lake.engine, live, splits),
             photos,
             attributes,
             tags,

@@ -227,7 +227,7 @@ def evaluated(job: Job, trained: Trained) -> Evaluation:
         return evaluate(trained.head, read_split(job.training_set, TEST))
     whole = network(job.backbone)
     whole.network.load_state_dict(trained.weights or {})
-    return evaluate(trained.head, features_of(job.training_set, TEST, whole, view=job.backbone.view))
+    return evaluate(trained.head, features_of(job, TEST, whole))
 
 
 def _has_table(lake: Lake, name: str) -> bool:

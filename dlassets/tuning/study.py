@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.learning.examples import read_splits
 from dlassets.settings import Span, TrainingSettings, TuningSettings
 from dlassets.tuning import pictures as study_pictures
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from dlassets.engines.base import Snapshot
-    from dlassets.learning.examples import Examples
-    from dlassets.learning.training.job import Event, Job, Metrics, Trained
+    from dlassets.learning.examples import Splits
+    from dlassets.learning.training.job import Event, Job, Metrics
     from dlassets.tuning.search_space import Space
     from dlassets.tuning.trial_processes import Message, Objective, Worker
 
@@ -183,33 +182,24 @@ def picture_of(client: MlflowClient, best: Best) -> bytes:
 
 def validation_of(job: Job, on_epoch: Callable[[Metrics], None]) -> Metrics:
     """Train as the job says, and return the kept epoch's metrics: what a trial does."""
-    trained = (_head if job.settings.trainable == "head" else _model)(job, on_epoch)
-    return trained.history[trained.best_epoch]
-
-
-def _head(job: Job, on_epoch: Callable[[Metrics], None]) -> Trained:
-    from dlassets.learning.training.head_training import train_head
-
-    train, validation = _both_splits(job.training_set)
-    return train_head(train, validation, job.settings, lambda _, metrics: on_epoch(metrics))
-
-
-def _model(job: Job, on_epoch: Callable[[Metrics], None]) -> Trained:
-    from dlassets.learning.training.group import Group, device_of
+    from dlassets.learning.training.group import ALONE, Group, device_of
     from dlassets.learning.training.train import train
 
     def on_event(event: Event) -> None:
         if event.kind == "epoch":
             on_epoch(event.metrics)
 
-    return train(job, Group(device=device_of(job.settings.compute)), on_event)
+    is_head = job.settings.trainable == "head"
+    # A head takes moments on a processor, and trials run side by side.
+    group = ALONE if is_head else Group(device=device_of(job.settings.compute))
+    trained = train(job, group, on_event, _splits(job.training_set, is_head))
+    return trained.history[trained.best_epoch]
 
 
 @functools.lru_cache(maxsize=1)
-def _both_splits(training_set: Snapshot) -> tuple[Examples, Examples]:
-    """Read what is learned from and what decides, once a process."""
-    splits = read_splits(training_set)
-    return splits[TRAIN], splits[VALIDATION]
+def _splits(training_set: Snapshot, features: bool) -> Splits:
+    """Read the training set, once a process."""
+    return read_splits(training_set, features=features)
 
 
 class _Record:
@@ -391,7 +381,7 @@ class _LocalRun:
         self.trials, self.started, self.done = trials, started, started
         self.longest = 0.0  # seconds that a trial has taken
         self._running: dict[Worker, _Running] = {}
-        self._failed_so_far: list[str] = []
+        self._failed_in_a_row = 0
 
     @property
     def has_more(self) -> bool:
@@ -421,28 +411,28 @@ class _LocalRun:
         from optuna.trial import TrialState
 
         metrics = (message.metrics or {}) if isinstance(message, Done) else {}
-        why = message.why if isinstance(message, Failed) else _fault(metrics)
-        state = TrialState.FAIL if why else TrialState.COMPLETE if metrics else TrialState.PRUNED
-        if why:
+        failure = message.failure if isinstance(message, Failed) else _fault(metrics)
+        state = TrialState.FAIL if failure else TrialState.COMPLETE if metrics else TrialState.PRUNED
+        if failure:
             metrics = {}
-            _log.warning("A trial failed: %s", why)
+            _log.warning("A trial failed: %s", failure)
         if ACCURACY in metrics:
             running.trial.set_user_attr(ACCURACY, metrics[ACCURACY])
         self.study.tell(running.trial, metrics.get(LOSS), state)
         self.longest = max(self.longest, time.monotonic() - running.started)
         running.epochs.write()
-        self.record.end_trial(running.epochs.run_id, state, metrics, why)
+        self.record.end_trial(running.epochs.run_id, state, metrics, str(failure or ""))
         self.done += 1
-        self._give_up_where_all_fail(why)
+        self._give_up_where_all_fail(failure)
         self.report(self.done, self.trials, _best_of(self.study.get_trials(deepcopy=False)))
 
-    def _give_up_where_all_fail(self, why: str) -> None:
-        self._failed_so_far = [*self._failed_so_far, why] if why else []
-        if len(self._failed_so_far) >= _HOPELESS and _best_of(self.study.get_trials(deepcopy=False)) is None:
+    def _give_up_where_all_fail(self, failure: Exception | None) -> None:
+        self._failed_in_a_row = self._failed_in_a_row + 1 if failure else 0
+        if self._failed_in_a_row >= _HOPELESS and _best_of(self.study.get_trials(deepcopy=False)) is None:
             raise DlassetsError(
-                f"The first {len(self._failed_so_far)} trials all failed, the last one so: {why} Mend that or change "
+                f"The first {self._failed_in_a_row} trials all failed, the last one so: {failure} Mend that or change "
                 "tuning.space, and run it again."
-            )
+            ) from failure
 
 
 @dataclass
@@ -541,14 +531,13 @@ class _SparkTrial:
 
         try:
             metrics = self.objective(replace(self.question.job, settings=settings), on_epoch)
+            if fault := _fault(metrics):
+                raise fault
         except DlassetsError as error:
             trial.set_user_attr(WHY, str(error)[-_MOST_LETTERS:])
             raise
         finally:
             epochs.write()
-        if fault := _fault(metrics):
-            trial.set_user_attr(WHY, fault)
-            raise DlassetsError(fault)
         trial.set_user_attr(ACCURACY, metrics[ACCURACY])
         return metrics[LOSS]
 
@@ -618,11 +607,11 @@ def _best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     return min(complete, key=lambda trial: (trial.value, trial.number)) if complete else None
 
 
-def _fault(metrics: Mapping[str, float]) -> str:
+def _fault(metrics: Mapping[str, float]) -> DlassetsError | None:
     """Return what is wrong with what a trial measured; nothing where it was cut short and measured nothing."""
     if metrics and not math.isfinite(metrics[LOSS]):
-        return f"Its validation loss is not a number ({metrics[LOSS]})."
-    return ""
+        return DlassetsError(f"Its validation loss is not a number ({metrics[LOSS]}).")
+    return None
 
 
 def _why(trials: Sequence[FrozenTrial]) -> str:

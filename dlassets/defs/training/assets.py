@@ -157,7 +157,7 @@ def trained_model(
             train_and_log(
                 tracking,
                 inputs,
-                lambda job, report: trainer.train(job, lake.engine, report),
+                lambda job, report, splits: trainer.train(job, lake.engine, report, splits),
                 _photos(lake),
                 attributes_of(lake.engine, inputs.job.training_set, profiles, labeled),
                 {
