@@ -5,7 +5,7 @@
 The lake is one that the demo of the earlier commit has made, from a few small photos:
 
     git worktree add ../earlier <commit> && cd ../earlier
-    python -c "from dlassets.cli import main; main()" samples generated photos --classes 2 --per-class 20
+    python -c "from dlassets.cli import main; main()" samples generated photos --classes 3 --per-class 14
     mogrify -resize 96x96 -quality 80 photos/*/*.jpg
     DLASSETS_ROOT=$PWD/lake python -c "from dlassets.cli import main; main()" demo --images photos
 """
