@@ -25,6 +25,7 @@ from dlassets.registry.lineage import model_version
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.tracking import ENVIRONMENT, JOB, PACKAGES, TrainingInputs, artifact_of
 from dlassets.settings import LabelSettings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,7 +92,7 @@ def inputs_of(session: Session, run: Run) -> TrainingInputs:
     Raises DlassetsError where the run recorded none, or the version's files are gone.
     """
     job = Job.from_json(artifact_of(session.mlflow.client, run.info.run_id, JOB).decode())
-    then = _whole(session, TRAINING_SET.name, job.training_set.version)
+    then = _whole(session, session.lake, TRAINING_SET.name, job.training_set.version)
     # Where a model is trained changes nothing of what is learned, and this machine is another.
     training = job.settings.model_copy(update={"compute": session.settings.training.compute})
     return TrainingInputs.of(session.lake, then, job.backbone, training)
@@ -107,7 +108,11 @@ def is_rebuilt(session: Session, training_set: Snapshot) -> bool:
         raise DlassetsError(f"Version {training_set.version} of {training_set.name} did not record what it is made of.")
     parameters, elsewhere = dict(recorded["parameters"]), recorded.get("elsewhere", {})
     made_of = parameters.pop("feature_version")
-    at = {name: _whole(session, name, version, elsewhere.get(name)) for name, version in recorded["inputs"].items()}
+    own = Lake.of_table(training_set.uri, training_set.name)
+    at = {
+        name: _whole(session, Lake.of_table(elsewhere[name], name) if name in elsewhere else own, name, version)
+        for name, version in recorded["inputs"].items()
+    }
     settings = session.settings.model_copy(update={"labels": LabelSettings(**parameters)})
     then = replace(session, at=at, settings=settings)
     choice = steps.chosen_rows(then, steps.training_set.hand_out(then), made_of)
@@ -123,7 +128,7 @@ def train_again(session: Session, original: Run, inputs: TrainingInputs, report:
     at = {inputs.job.training_set.name: inputs.job.training_set}
     for name, versions in inputs.lineage.items():
         with suppress(DlassetsError):  # it serves pictures and slices alone, and what is learned is read elsewhere
-            at.setdefault(name, _whole(session, name, max(versions)))
+            at.setdefault(name, _whole(session, session.lake, name, max(versions)))
     then = replace(session, at=at)
     run = session.mlflow.run(f"reproduces {original.info.run_name}", original.info.experiment_id)
     # Not found as a run of these inputs: trained_model goes on from the original.
@@ -132,10 +137,9 @@ def train_again(session: Session, original: Run, inputs: TrainingInputs, report:
     return session.mlflow.client.get_run(run_id)
 
 
-def _whole(session: Session, name: str, version: int, uri: str | None = None) -> Snapshot:
-    """Return a version of a table that can be read whole: of the session's lake, or of the table at `uri`."""
-    table = table_of(session.lake, name) if uri is None else Snapshot(name, uri, version)
-    return whole_version(table, version, session.settings.maintenance.retention_hours)
+def _whole(session: Session, lake: Lake, name: str, version: int) -> Snapshot:
+    """Return a version of a lake's table. Raises DlassetsError where it cannot be read whole any more."""
+    return whole_version(table_of(lake, name), version, session.settings.maintenance.retention_hours)
 
 
 def compare_runs(client: MlflowClient, original: Run, again: Run, rebuilt: bool | None) -> Reproduction:

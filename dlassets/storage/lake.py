@@ -30,6 +30,11 @@ class Lake:
     def at(cls, root: str) -> Lake:
         return cls(root.rstrip("/") if is_uri(root) else str(Path(root).expanduser().resolve()))
 
+    @classmethod
+    def of_table(cls, uri: str, name: str) -> Lake:
+        """Return the lake that has the table of this name at this URI."""
+        return cls(uri.removesuffix(f"/tables/{name}"))
+
     def under(self, *parts: str) -> str:
         return "/".join((self.root, *parts))
 

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.snapshots import pin, row_count
+from dlassets.lakehouse import derived
+from dlassets.lakehouse.snapshots import pin, provenance_of, row_count
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.examples import read_split
 from dlassets.learning.training.job import Job
 from dlassets.pipeline.labelled_photos import LabelledPhotos, photos_of_folder, photos_of_lake
 from dlassets.pipeline.report import Report
+from dlassets.pipeline.reproduce import is_rebuilt
+from dlassets.pipeline.session import Session
 from dlassets.registry.store import MlflowStore
 from dlassets.settings import FeatureSettings, Settings, TrainingSettings
 from dlassets.storage.lake import Lake
@@ -115,6 +118,32 @@ def test_photos_of_a_folder_are_read_and_embedded_once(taken_in, photos, monkeyp
     assert first.training_set(BACKBONE) == made
     assert len(read_split(made, "train")) + len(read_split(made, "validation")) + len(read_split(made, "test")) == 80
     assert row_count(first.training_set(BACKBONE, "all")) == 80
+
+
+def test_the_rows_of_a_search_can_be_chosen_anew_from_what_they_recorded(taken_in) -> None:
+    made = taken_in[1].training_set(BACKBONE)
+
+    assert provenance_of(made)["parameters"] == {"feature_version": feature_version(BACKBONE), "conflicts": "drop"}
+    assert is_rebuilt(Session(Settings(root=taken_in[1].root)), made)
+
+
+def test_of_two_searches_at_once_neither_doubles_a_row(taken_in, monkeypatch) -> None:
+    photos, backbone = taken_in[1], dataclasses.replace(BACKBONE, root=True)
+    append, began = derived._append, []
+
+    def overtaken(*arguments: Any) -> Any:
+        if not began:
+            began.append(True)
+            photos.training_set(backbone)  # another search embeds them all before this one commits
+        return append(*arguments)
+
+    monkeypatch.setattr(derived, "_append", overtaken)
+    made = photos.training_set(backbone)
+
+    bench = Lake.at(made.uri.removesuffix("/tables/training_set"))
+    assert row_count(pin(bench, "image_features")) == 80
+    assert provenance_of(pin(bench, "image_features"))["asset"] == "image_features"
+    assert row_count(made) == 80
 
 
 def test_the_lake_s_own_tables_stay_as_they_are(taken_in) -> None:
