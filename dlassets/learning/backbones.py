@@ -27,7 +27,7 @@ PREPROCESSING_VERSION = 2
 
 # Mean and standard deviation of ImageNet's pixels, which torchvision's networks were trained with.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_NOTHING = 1e-12
+_EPSILON = 1e-12
 # A module with more of the network's parameters than this is a wrapper around blocks, and no block.
 _WRAPPER_SHARE = 0.9
 
@@ -316,7 +316,7 @@ def _from_pixels(ref: BackboneRef, inner: torch.nn.Module) -> Any:
             if ref.flips:
                 features = (features + torch.flatten(self.network(pixels.flip(3)), 1)) / 2
             # Where a feature is nothing its root has no slope: what cannot be told from nothing gets none.
-            return features.sign() * features.abs().clamp_min(_NOTHING).sqrt() if ref.root else features
+            return features.sign() * features.abs().clamp_min(_EPSILON).sqrt() if ref.root else features
 
     made = FromPixels().eval()
     with torch.no_grad():
