@@ -17,6 +17,7 @@ from dlassets.lakehouse.tables import IMAGE_PROFILES
 from dlassets.settings import IngestSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import photo, put, rows
+from dlassets_tests.killing import killed_at
 
 ARRIVED = {
     "labeled/001.cat/a b ü%20#.jpg": photo(10),
@@ -120,21 +121,10 @@ def test_a_moved_lake_finds_its_photos(tmp_path: Path, lake: Lake, settings: Set
     assert bytes_of(LocalEngine(), Lake.at(str(tmp_path / "elsewhere"))) == ARRIVED
 
 
-def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(
-    lake: Lake, landing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(lake: Lake, landing: Path) -> None:
     settings = Settings(root=lake.root, ingest=IngestSettings(storage="files"))
-
-    class Killed(BaseException):
-        pass
-
-    def die(*_: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", die)
-        with pytest.raises(Killed):
-            ingest(LocalEngine(), lake, settings, {})
+    with killed_at(Path, "replace"):
+        ingest(LocalEngine(), lake, settings, {})
 
     ingest(LocalEngine(), lake, settings, {})
     assert bytes_of(LocalEngine(), lake) == ARRIVED
