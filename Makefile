@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check dev bench bench-ingest bench-training setup lock clean
+.PHONY: help demo test soak check house dev bench bench-ingest bench-training setup lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -30,6 +30,9 @@ check: $(READY) ## formatting, lint, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+house: $(READY) ## draw the rooms and who imports whom anew, to docs/house.svg
+	$(BIN)/python scripts/house.py
 
 dev: $(READY) ## start Dagster's and MLflow's user interfaces and print their addresses
 	$(BIN)/dlassets dev $(ARGS)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from dlassets.demo.photos import Photo, photos_in
 from dlassets.engines.base import Snapshot
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
-from dlassets.images.folders import folder_label
+from dlassets.images.folders import class_of_folder
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import RAW_IMAGES, TEST, TRAIN, TRAINING_SET, VALIDATION
 from dlassets.learning.backbones import backbone_of
@@ -32,11 +31,10 @@ from dlassets.learning.embedding import load_backbone
 from dlassets.learning.evaluation.evaluate import Z_95, wilson_interval
 from dlassets.learning.examples import Examples, read_split
 from dlassets.learning.training.head_training import train_head
+from dlassets.pipeline.session import Session
 from dlassets.registry.lifecycle import load_version, versions_of
 from dlassets.registry.package import ModelPackage
-from dlassets.resources.lake import LakeResource
-from dlassets.resources.mlflow import MlflowResource
-from dlassets.settings import LABEL_RULE, Settings
+from dlassets.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,32 +122,32 @@ def measure(images: Path, engine: str, folder: Path, draws: int) -> Accuracy:
     demo(images, root, engine)
     # The matrices are small: threads wait for each other longer than they work, on a busy machine many times as long.
     with threadpool_limits(1):
-        return _judge(images, LakeResource(Settings(root=str(root))), draws)
+        return _judge(images, Session(Settings(root=str(root))), draws)
 
 
-def _judge(images: Path, lake: LakeResource, draws: int) -> Accuracy:
-    photos = _photos(images, lake)
-    sides = sides_of(photos.image_ids, lake.settings)
+def _judge(images: Path, session: Session, draws: int) -> Accuracy:
+    photos = _photos(images, session)
+    sides = sides_of(photos.image_ids, session.settings)
     test = photos.taken(sides == TEST)
     scores = []
-    for when, name, package, learned_from in _registered(lake):
+    for when, name, package, learned_from in _registered(session):
         train, validation = read_split(learned_from, TRAIN), read_split(learned_from, VALIDATION)
         scores += _scores(when, f"{HEAD}, {name}", package.head.predict, train, validation, test)
     train, validation = photos.taken(sides == TRAIN), photos.taken(sides == VALIDATION)
-    head = train_head(train, validation, lake.settings.training).head
+    head = train_head(train, validation, session.settings.training).head
     scores += _scores("had all been labelled", f"{HEAD}, trained here", head.predict, train, validation, test)
-    return Accuracy(len(photos), len(test), scores, draws, _redrawn(photos, lake.settings, draws) if draws else [])
+    return Accuracy(len(photos), len(test), scores, draws, _redrawn(photos, session.settings, draws) if draws else [])
 
 
-def _photos(images: Path, lake: LakeResource) -> Examples:
+def _photos(images: Path, session: Session) -> Examples:
     """Return the photos the lake took in, with their true classes, embedded here from their bytes."""
-    taken_in = lake.engine.sql(
-        "SELECT DISTINCT image_id FROM raw_images", {RAW_IMAGES.name: lake.pin(RAW_IMAGES.name)[0]}
+    taken_in = session.engine.sql(
+        "SELECT DISTINCT image_id FROM raw_images", {RAW_IMAGES.name: session.pin(RAW_IMAGES)}
     ).arrow()
     usable = set(taken_in["image_id"].to_pylist())
     photos = {photo.image_id: photo for photo in photos_in(images) if photo.image_id in usable}
     chosen = [photos[image_id] for image_id in sorted(photos)]
-    backbone = load_backbone(backbone_of(lake.settings.features))
+    backbone = load_backbone(backbone_of(session.settings.features))
     return replace(rows_of(chosen), features=backbone.embed_bytes([photo.path.read_bytes() for photo in chosen]))
 
 
@@ -166,22 +164,22 @@ def rows_of(photos: Sequence[Photo]) -> Examples:
 
 
 def _label(folder: str) -> tuple[int, str]:
-    found = folder_label(folder, re.compile(LABEL_RULE))
+    found = class_of_folder(folder)
     if found is None:
         raise DlassetsError(f"Folder {folder!r} does not begin with a number: name it like 012.name, or take it out.")
     label, name = found
     return label, name or str(label)
 
 
-def _registered(lake: LakeResource) -> list[tuple[str, str, ModelPackage, Snapshot]]:
+def _registered(session: Session) -> list[tuple[str, str, ModelPackage, Snapshot]]:
     """Return the first and the last registered version, with the training set that each learned from."""
-    mlflow = MlflowResource(lake.settings)
-    model = lake.settings.registry.model_name
+    mlflow = session.mlflow
+    model = session.settings.registry.model_name
     versions = versions_of(mlflow.client, model)
     found = []
     for when, version in (("before the answers", versions[0]), ("after the answers", versions[-1])):
         run = mlflow.client.get_run(mlflow.client.get_model_version(model, str(version)).run_id)
-        uri = lake.lake.table(TRAINING_SET.name)
+        uri = session.lake.table(TRAINING_SET.name)
         learned_from = Snapshot(TRAINING_SET.name, uri, int(run.data.tags[_TRAINED_BY]))
         found.append((when, f"version {version}", load_version(mlflow.client, model, version), learned_from))
     return found

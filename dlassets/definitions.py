@@ -7,19 +7,14 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets.defs import automation, checks, jobs
+from dlassets.defs import automation, checks, jobs, streaming
 from dlassets.defs.ingest import assets as ingest_assets
-from dlassets.defs.ingest.streaming import keep_streaming, streaming_pipeline
 from dlassets.defs.labeling import assets as labeling_assets
 from dlassets.defs.operations import assets as operations_assets
 from dlassets.defs.scoring import assets as scoring_assets
 from dlassets.defs.training import assets as training_assets
-from dlassets.defs.training import tuning as tuning_assets
-from dlassets.resources.labeling import LabelingResource
-from dlassets.resources.lake import LakeResource
-from dlassets.resources.mlflow import MlflowResource
 from dlassets.resources.progress import LoggedProgress
-from dlassets.resources.trainer import Trainer
+from dlassets.resources.session import session_resource
 from dlassets.settings import Settings, load_settings
 
 
@@ -29,20 +24,17 @@ def build_defs(
     loggers: Mapping[str, dg.LoggerDefinition] | None = None,
 ) -> dg.Definitions:
     """Return the definitions for these settings; `overrides` swaps resources, `loggers` adds to Dagster's own."""
-    resources: dict[str, Any] = {
-        "lake": LakeResource(settings),
-        "mlflow": dg.ResourceDefinition(lambda context: MlflowResource(settings, context)),
-        "trainer": Trainer(),
-        "labeling": LabelingResource(settings),
-        "progress": LoggedProgress(),
-    }
+    resources = {"session": session_resource(settings), "progress": LoggedProgress()}
     return dg.Definitions(
-        assets=dg.load_assets_from_modules(
-            [ingest_assets, labeling_assets, training_assets, tuning_assets, scoring_assets, operations_assets]
-        ),
-        asset_checks=checks.CHECKS,
-        jobs=[*jobs.JOBS, streaming_pipeline],
-        sensors=[*automation.sensors(settings), keep_streaming(settings)],
+        assets=[
+            *dg.load_assets_from_modules(
+                [ingest_assets, labeling_assets, training_assets, scoring_assets, operations_assets]
+            ),
+            streaming.PHOTO_STREAM,
+        ],
+        asset_checks=[*checks.CHECKS, streaming.is_heard],
+        jobs=jobs.JOBS,
+        sensors=[*automation.sensors(settings), streaming.silence_sensor(settings)],
         schedules=automation.schedules(settings),
         resources={**resources, **(overrides or {})},
         # One process a run: one JVM on Spark, and no import of torch or mlflow paid for twice.

@@ -8,14 +8,16 @@ setting. Nothing here reads a table, a model or a photo.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from dlassets.errors import SettingsError
 
@@ -262,7 +264,7 @@ class MaintenanceSettings(_Section):
 
 
 class StreamSettings(_Section):
-    """Continuous mode: `dlassets watch`, `dlassets stream` and the job streaming_pipeline."""
+    """Continuous mode: `dlassets watch` and `dlassets stream`."""
 
     batch_seconds: float = Field(0.2, gt=0, description="How long events are collected before they are taken in.")
     listing_seconds: float = Field(10, gt=0, description="How often a zone that cannot be watched is listed.")
@@ -282,7 +284,9 @@ class AutomationSettings(_Section):
     scoring_cron: str = "0 2 * * *"
     training_cron: str = "0 4 * * 0"
     maintenance_cron: str = "0 3 * * *"
-    streaming: bool = Field(False, description="Whether Dagster keeps a run of streaming_pipeline up.")
+    streaming: bool = Field(
+        False, description="Whether `dlassets stream` is to be up: Dagster then shows when nothing is heard of it."
+    )
 
 
 class Settings(_Section):
@@ -327,28 +331,23 @@ def load_settings(environment: Mapping[str, str] | None = None, **changes: Any) 
     Raises SettingsError for an unknown setting or an impossible value, naming every one.
     """
     environment = os.environ if environment is None else environment
-    tree = _profile(environment.get(PROFILE_VARIABLE))
-    _check_names(tree, "the profile")
-    variables = _from_variables(environment)
-    _check_names(variables, "the environment")
-    tree = _merged(_merged(tree, variables), changes)
-    if remote := environment.get("SPARK_REMOTE"):
-        tree = _merged({"spark": {"remote": remote}}, tree)
+    remote = environment.get("SPARK_REMOTE")
+    sources: dict[str, dict[str, Any]] = {
+        "SPARK_REMOTE": {"spark": {"remote": remote}} if remote else {},
+        "the profile": _profile(environment.get(PROFILE_VARIABLE)),
+        "the environment": _from_variables(environment),
+        "the changes": changes,
+    }
     try:
-        return Settings.model_validate(tree)
+        return Settings.model_validate(functools.reduce(_merged, sources.values()))
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (given: {e['input']!r})" for e in error.errors()]
+        lines = [f"  {message}" for details in error.errors() for message in _messages(details, sources)]
         raise SettingsError("These settings cannot be:\n" + "\n".join(lines)) from error
 
 
 def _profile(name: str | None) -> dict[str, Any]:
-    path = (
-        DEPLOY / "local.yaml"
-        if name is None
-        else Path(name)
-        if name.endswith((".yaml", ".yml"))
-        else DEPLOY / f"{name}.yaml"
-    )
+    given = "local" if name is None else name
+    path = Path(given) if given.endswith((".yaml", ".yml")) else DEPLOY / f"{given}.yaml"
     if not path.is_file():
         if name is None:  # an installed package has no deploy folder: the defaults are the local profile
             return {}
@@ -391,33 +390,34 @@ def _value(variable: str, text: str) -> Any:
         raise SettingsError(f"{variable} begins as a YAML mapping, and is none: {error}") from error
 
 
-def _check_names(tree: Mapping[str, Any], source: str) -> None:
-    known = dict(_known_names())
-    for path in _paths(tree):
-        if path in known or any(path.startswith(f"{free}.") for free, is_free in known.items() if is_free):
-            continue
-        near = difflib.get_close_matches(path, known, n=1)
+def _messages(error: ErrorDetails, sources: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield what is wrong with a setting: its value, or that there is none of its name, with the nearest that is."""
+    path, section = (".".join(map(str, names)) for names in (error["loc"], error["loc"][:-1]))
+    known = list(_known_names())
+    if error["type"] not in {"extra_forbidden", "invalid_key"} or section not in {"", *known}:
+        yield f"{path}: {error['msg']} (given: {error['input']!r})"
+        return
+    for name in _paths({path: error["input"]}):
+        source = next(source for source, tree in reversed(sources.items()) if name in _paths(tree))
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]} ({PREFIX}{near[0].upper().replace('.', '__')})?" if near else ""
-        raise SettingsError(f"Unknown setting {path!r} in {source}.{hint}")
+        yield f"Unknown setting {name!r} in {source}.{hint}"
 
 
-def _known_names(model: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, bool]]:
-    """Every setting's dotted name, with whether anything may stand below it."""
-    names: list[tuple[str, bool]] = []
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        names.append((prefix + name, str(annotation).startswith("dict")))
-        if is_section:
-            names += _known_names(annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
-    return names
+def _known_names(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """Yield every setting's dotted name, and every section's."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _known_names(field.annotation, f"{prefix}{name}.")
 
 
-def _paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    paths: list[str] = []
+def _paths(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in tree.items():
-        paths += _paths(value, f"{prefix}{name}.") if isinstance(value, dict) and value else [f"{prefix}{name}"]
-    return paths
+        if isinstance(value, dict) and value:
+            yield from _paths(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

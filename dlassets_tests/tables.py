@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dlassets.engines.base import Commit, Engine, Written
+from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
@@ -43,6 +43,11 @@ def put(
     """
     engine = engine or LocalEngine()
     return engine.append(engine.rows(arrow(table, *rows)), TABLES[table], pin(lake, table).uri, commit or Commit())
+
+
+def pins(lake: Lake, *names: str) -> dict[str, Snapshot]:
+    """Return the newest version of each table, by its name."""
+    return {name: pin(lake, name) for name in names}
 
 
 def get(engine: Engine, lake: Lake, table: str, columns: str = "*") -> list[dict[str, Any]]:

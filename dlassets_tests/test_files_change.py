@@ -17,21 +17,21 @@ from dlassets.intake.ingest import ingest
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import close_answered, send_requests
-from dlassets.lakehouse.derived import derive
+from dlassets.lakehouse.derived import Derivation
 from dlassets.lakehouse.labels import known_classes, update_labels
 from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import IMAGE_FEATURES, IMAGE_PROFILES, TABLES
-from dlassets.lakehouse.training_set import build_training_set
+from dlassets.lakehouse.training_set import build_training_set, choose
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.head import Head
 from dlassets.monitoring.quality import RULES, check, values_of
 from dlassets.registry.package import ModelPackage
-from dlassets.scoring.batch import score_new
+from dlassets.scoring.batch import Scorer, score_new
 from dlassets.settings import LabelingSettings, LabelSettings, Settings
 from dlassets.storage.lake import Lake
-from dlassets_tests.lakehouse.test_derived import lengths
-from dlassets_tests.tables import get
+from dlassets_tests.lakehouse.test_derived import derived_from, lengths
+from dlassets_tests.tables import get, pins
 
 VERSION = "bytes-1"
 EMBEDDED = LocalEngine()
@@ -91,24 +91,28 @@ class Loop:
 
     def take_in(self) -> None:
         ingest(EMBEDDED, self.lake, self.settings, {})
-        (raw,) = self.pins("raw_images")
-        derive(EMBEDDED, self.lake, raw, IMAGE_PROFILES, profile_images, {})
-        derive(EMBEDDED, self.lake, raw, IMAGE_FEATURES, functools.partial(lengths, version=VERSION), {})
+        for table, kernel in (
+            (IMAGE_PROFILES, profile_images),
+            (IMAGE_FEATURES, functools.partial(lengths, version=VERSION)),
+        ):
+            derived_from(EMBEDDED, self.lake, Derivation(table, kernel))
         self.label()
 
     def label(self) -> None:
-        tables = self.pins("raw_images", "deleted_files", "human_labels", "labeled_images")
-        update_labels(self.engine, *tables, self.settings.landing, self.settings.split, Commit())
+        tables = pins(self.lake, "raw_images", "deleted_files", "human_labels", "labeled_images")
+        update_labels(self.engine, tables, self.settings.landing, self.settings.split, Commit())
 
     def learn(self) -> dict[str, int]:
         """The training set: label by path."""
-        tables = self.pins("labeled_images", "image_features", "training_set")
-        build_training_set(self.engine, *tables, VERSION, self.settings.labels, {})
+        tables = pins(self.lake, "labeled_images", "image_features")
+        choice = choose(self.engine, tables, VERSION, self.settings.labels)
+        build_training_set(self.engine, choice, tables["image_features"], *self.pins("training_set"), {})
         return {row["path"]: row["label"] for row in self.rows("training_set", "path, label")}
 
     def score(self, version: int = 1) -> Written:
-        tables = self.pins("raw_images", "labeled_images", "image_features", "predictions")
-        return score_new(self.engine, *tables, package(), ("m", version), 2, self.settings.labels, {})
+        tables = pins(self.lake, "raw_images", "labeled_images", "image_features")
+        scorer = Scorer("m", version, package(), top_k=2)
+        return score_new(self.engine, tables, *self.pins("predictions"), scorer, self.settings.labels, {})
 
     def ask(self) -> Written:
         names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests")

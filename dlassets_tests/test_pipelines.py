@@ -14,7 +14,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
 from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, new_lake, values
 from dlassets_tests.tables import get
@@ -109,7 +109,7 @@ def test_dagster_s_run_and_mlflow_s_name_each_other(ran) -> None:
     result = results["training_pipeline"]
     metadata = values(materialized(result)["trained_model"])
 
-    run = MlflowResource(pipelines.settings).client.get_run(metadata["mlflow_run_id"])
+    run = MlflowStore(pipelines.settings).client.get_run(metadata["mlflow_run_id"])
     assert run.data.tags["dagster_run_id"] == result.run_id
     assert result.run_id in run.data.tags["mlflow.note.content"]
     assert run.info.status == "FINISHED"
@@ -134,7 +134,7 @@ def ran_twice(ran):
     pipelines, _ = ran
     for job in ("training_pipeline", "scoring_pipeline", "labeling_pipeline"):
         pipelines.run(job)
-    before = pipelines.versions(), MlflowResource(pipelines.settings).client.search_model_versions()
+    before = pipelines.versions(), MlflowStore(pipelines.settings).client.search_model_versions()
     again = {job: pipelines.run(job) for job in PIPELINES}
     return pipelines, before, again
 
@@ -143,7 +143,7 @@ def test_a_run_with_nothing_new_makes_no_table_version_and_says_so(ran_twice) ->
     pipelines, (versions, models), again = ran_twice
 
     assert pipelines.versions() == versions
-    found = MlflowResource(pipelines.settings).client.search_model_versions()
+    found = MlflowStore(pipelines.settings).client.search_model_versions()
     assert [model.version for model in found] == [model.version for model in models]
     for result in again.values():
         for name, made in materialized(result).items():
@@ -170,7 +170,7 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     from dlassets.learning.training.job import Trained
 
     pipelines, _, _ = ran_twice
-    mlflow = MlflowResource(pipelines.settings)
+    mlflow = MlflowStore(pipelines.settings)
     champion, learned = mlflow.champion(), head_training.train_head
 
     def learn_the_wrong_way_round(*arguments: object) -> Trained:
@@ -196,7 +196,7 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
         found for found in result.get_asset_check_evaluations() if found.check_name == "at_least_as_good_as_champion"
     ]
     assert not gate.passed
-    assert f"worse than champion version {champion[1]}'s" in gate.description
+    assert f"worse than champion version {champion}'s" in gate.description
     assert mlflow.champion() == champion
     assert {"predictions", "label_requests"}.isdisjoint(materialized(result))
     assert np.isfinite(gate.metadata["challenger_accuracy"].value)
@@ -388,7 +388,7 @@ def test_dagster_s_own_command_runs_a_pipeline(empty, photos) -> None:
     ran = dagster(empty, "job", "execute", "-m", "dlassets.definitions", "-j", "training_pipeline")
 
     assert ran.returncode == 0, ran.stderr[-4000:]
-    assert MlflowResource(empty.settings).champion() == (MODEL, 1)
+    assert MlflowStore(empty.settings).champion() == 1
 
 
 def test_dagster_s_own_command_materializes_an_asset(empty, photos) -> None:

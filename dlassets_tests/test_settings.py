@@ -76,7 +76,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "says"),
+    ("environment", "message"),
     [
         (
             {"DLASSETS_TRANING__EPOCHS": "3"},
@@ -105,13 +105,13 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ),
     ],
 )
-def test_a_value_that_cannot_be_is_named(environment, says) -> None:
-    with pytest.raises(SettingsError, match=f"(?s){says}"):
+def test_a_value_that_cannot_be_is_named(environment, message) -> None:
+    with pytest.raises(SettingsError, match=f"(?s){message}"):
         load_settings(environment)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("- a list", "must be a mapping of settings"),
         ("just words", "must be a mapping of settings"),
@@ -122,20 +122,33 @@ def test_a_value_that_cannot_be_is_named(environment, says) -> None:
         ("training: {1: 2}", "Unknown setting 'training.1'"),
     ],
 )
-def test_a_profile_that_cannot_be_is_refused(tmp_path, text, says) -> None:
+def test_a_profile_that_cannot_be_is_refused(tmp_path, text, message) -> None:
     profile = tmp_path / "mine.yaml"
     profile.write_text(text)
 
-    with pytest.raises(SettingsError, match=says):
+    with pytest.raises(SettingsError, match=message):
         load_settings({"DLASSETS_PROFILE": str(profile)})
 
 
-def test_every_impossible_value_is_named_at_once() -> None:
+def test_every_impossible_value_and_unknown_setting_is_named_at_once(tmp_path) -> None:
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("training: {epoch: 3}\n")
     with pytest.raises(SettingsError) as caught:
-        load_settings({"DLASSETS_ENGINE": "sparc", "DLASSETS_TRAINING__L2": "-1"})
+        load_settings(
+            {
+                "DLASSETS_PROFILE": str(profile),
+                "DLASSETS_ENGINE": "sparc",
+                "DLASSETS_TRAINING__L2": "-1",
+                "DLASSETS_SEEDS": "1",
+                "DLASSETS_TRAINING__SEEDS": "1",
+            }
+        )
 
     assert "engine: " in str(caught.value)
     assert "training.l2: " in str(caught.value)
+    assert "Unknown setting 'seeds' in the environment." in str(caught.value)
+    assert "Unknown setting 'training.seeds' in the environment. Did you mean training.seed " in str(caught.value)
+    assert "Unknown setting 'training.epoch' in the profile. Did you mean training.epochs " in str(caught.value)
 
 
 def test_other_programs_variables_are_not_settings() -> None:

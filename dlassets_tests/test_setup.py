@@ -48,7 +48,7 @@ def ready(checkout) -> Path:
     """A checkout whose environment is there, with commands that say how they were called."""
     commands = checkout / ".venv" / "bin"
     commands.mkdir(parents=True)
-    for name in ("dlassets", "pytest", "ruff", "mypy", "python"):
+    for name in ("dlassets", "pytest", "ruff", "mypy", "lint-imports", "python"):
         (commands / name).write_text('#!/bin/sh\necho "${0##*/}" "$@" "engine=$DLASSETS_ENGINE"\n')
         (commands / name).chmod(0o755)
     (checkout / ".venv" / ".ready").touch()
@@ -72,8 +72,13 @@ def test_test_runs_with_coverage_and_takes_photos(ready):
     ]
 
 
-def test_check_runs_formatting_lint_and_types(ready):
-    assert called(make(ready, "check")) == ["ruff format --check . engine=", "ruff check . engine=", "mypy engine="]
+def test_check_runs_formatting_lint_types_and_layers(ready):
+    commands = [command.removesuffix(" engine=") for command in called(make(ready, "check"))]
+    assert commands == ["ruff format --check .", "ruff check .", "mypy", "lint-imports"]
+
+
+def test_house_draws_the_rooms(ready):
+    assert called(make(ready, "house")) == ["python scripts/house.py engine="]
 
 
 def test_an_environment_that_is_there_is_not_built_again(ready):

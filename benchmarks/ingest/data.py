@@ -12,7 +12,7 @@ from PIL import Image
 
 from dlassets.demo.photos import photos_in
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import is_jpeg
+from dlassets.images.jpeg import is_jpeg
 
 SMALL_SIDE = 64
 # A file can have some 65,000 names on ext4, and fewer elsewhere.

@@ -254,9 +254,9 @@ def _ready(engine: str, settings: Settings) -> Engine:
     """Return the engine, with all that it imports and starts."""
     for name in ("deltalake", "duckdb", "pyarrow.dataset", "pyarrow.fs", "simplejpeg"):
         importlib.import_module(name)
-    from dlassets.resources.lake import engine_of
+    from dlassets.pipeline.session import Session
 
-    made = engine_of(settings.model_copy(update={"engine": engine}))
+    made = Session(settings.model_copy(update={"engine": engine})).engine
     if engine == "spark":
         made.sql("SELECT 1 AS ready", {}).arrow()
     return made

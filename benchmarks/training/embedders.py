@@ -7,7 +7,6 @@ each job: theirs counts from its first finished batch to its last.
 
 from __future__ import annotations
 
-import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from dlassets.engines.base import Engine
 
 Figures = dict[str, float]
 
@@ -48,17 +46,15 @@ def loop(lake: str, workers: int) -> Figures:
 
 
 def local(lake: str, workers: int) -> Figures:
-    from dlassets.engines.local import LocalEngine
 
     del workers  # it has those of the machine
-    return _derived(LocalEngine(), lake)
+    return _derived("local", lake)
 
 
 def spark(lake: str, workers: int) -> Figures:
-    from dlassets.engines.spark import SparkEngine
 
-    session = _session(workers)
-    return _derived(SparkEngine(lambda: session), lake)
+    _session(workers)  # which is then everyone's in this process
+    return _derived("spark", lake)
 
 
 def spark_openvino(lake: str, workers: int) -> Figures:
@@ -181,21 +177,19 @@ def written(images: str, lake: str, photos: int) -> int:
     return row_count(pin(Lake.at(lake), "raw_images"))
 
 
-def _derived(engine: Engine, root: str) -> Figures:
+def _derived(engine: str, root: str) -> Figures:
     """Materialize image_features as its asset does, anew each time."""
-    from dlassets.lakehouse.derived import derive
-    from dlassets.lakehouse.snapshots import pin
     from dlassets.lakehouse.tables import IMAGE_FEATURES
     from dlassets.learning.backbones import BackboneRef
-    from dlassets.learning.embedding import embed_images
-    from dlassets.storage.lake import Lake
+    from dlassets.pipeline import steps
+    from dlassets.pipeline.session import Session
+    from dlassets.settings import Settings
 
-    lake = Lake.at(root)
-    kernel = functools.partial(embed_images, backbone=BackboneRef(NAME))
+    session = Session(Settings(root=root, engine=engine), embeds_with=BackboneRef(NAME))
 
     def job() -> int:
-        shutil.rmtree(lake.table(IMAGE_FEATURES.name), ignore_errors=True)
-        return derive(engine, lake, pin(lake, "raw_images"), IMAGE_FEATURES, kernel, {}).inserted
+        shutil.rmtree(session.lake.table(IMAGE_FEATURES.name), ignore_errors=True)
+        return steps.image_features.run(session).written[IMAGE_FEATURES.name].inserted
 
     return _second(job)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,13 @@ import click
 
 from dlassets import __version__
 from dlassets.errors import DlassetsError, SettingsError
+from dlassets.pipeline.report import Report
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+
+    from dlassets.learning.training.job import Event
 
 
 class _Commands(click.Group):
@@ -45,8 +49,8 @@ def console() -> Console:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Give a function to be told of a stage how much is done, and of how much where that is known."""
+def bars() -> Iterator[Report]:
+    """Give a report that draws a bar for each thing that is counted."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -56,11 +60,18 @@ def bars() -> Iterator[Callable[[str, int, int | None], None]]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console(), transient=True) as shown:
-        tasks: dict[str, Any] = {}
+        yield _Bars(shown)
 
-        def report(stage: str, done: int, total: int | None = None) -> None:
-            if stage not in tasks:
-                tasks[stage] = shown.add_task(stage)
-            shown.update(tasks[stage], completed=done, total=total)
 
-        yield report
+class _Bars(Report):
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+        self._tasks: dict[str, Any] = {}
+
+    def count(self, what: str, done: int, total: int | None) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._shown.add_task(what)
+        self._shown.update(self._tasks[what], completed=done, total=total)
+
+    def event(self, event: Event) -> None:
+        self.count(f"{event.kind}s", event.number, event.of)

@@ -46,9 +46,9 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
     """
     from dlassets.samples.sets import samples as make
 
-    with bars() as progress:
+    with bars() as report:
         count = make(
-            source, folder, classes=classes, per_class=per_class, seed=seed, checksum=checksum, progress=progress
+            source, folder, classes=classes, per_class=per_class, seed=seed, checksum=checksum, progress=report.count
         )
     click.echo(f"{count:,} photos in {folder}")
 
@@ -73,8 +73,8 @@ def _images(source: str | None, root: str, classes: int, per_class: int) -> Path
     if source is not None and Path(source).is_dir() and has_class_folders(Path(source)):
         return Path(source)
     folder = local_path(Lake.at(root).under("demo", "images" if source is None else "given"))
-    with bars() as progress:
-        make(source or "generated", folder, classes=classes, per_class=per_class, progress=progress)
+    with bars() as report:
+        make(source or "generated", folder, classes=classes, per_class=per_class, progress=report.count)
     return folder
 
 

@@ -71,7 +71,7 @@ def retry(pattern: str | None, reason: str | None, zone: str | None) -> None:
             settings,
             files,
             {"command": "quarantine retry"},
-            lambda *counts: report("files read", *counts),
+            report.progress("files read"),
         )
     click.echo(f"{_files(len(files))} looked at again: {done.taken_in} taken in, {done.refused} refused anew.")
     if done.missing:
@@ -117,9 +117,9 @@ def _lake(settings: Settings) -> Lake:
 
 
 def _engine(settings: Settings) -> Engine:
-    from dlassets.resources.lake import engine_of
+    from dlassets.pipeline.session import Session
 
-    return engine_of(settings)
+    return Session(settings).engine
 
 
 def _chosen(engine: Engine, lake: Lake, pattern: str | None, reason: str | None, zone: str | None) -> list[Refused]:

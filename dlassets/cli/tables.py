@@ -115,9 +115,9 @@ def _settings_and_lake() -> tuple[Settings, Lake]:
 
 def _trained_from(settings: Settings, lake: Lake, model: str) -> tuple[int, dict[str, int]]:
     from dlassets.registry.lineage import model_version, trained_from
-    from dlassets.resources.mlflow import MlflowResource
+    from dlassets.registry.store import MlflowStore
 
-    client, name = MlflowResource(settings).client, settings.registry.model_name
+    client, name = MlflowStore(settings).client, settings.registry.model_name
     version = model_version(client, name, model)
     return version, trained_from(lake, client, name, version)
 

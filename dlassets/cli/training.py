@@ -11,15 +11,16 @@ import click
 
 from dlassets.cli.group import console
 from dlassets.errors import DlassetsError
+from dlassets.pipeline.report import Report
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from dlassets.learning.backbones import BackboneRef
+    from dlassets.pipeline.labelled_photos import LabelledPhotos
     from dlassets.settings import Settings
     from dlassets.tuning.automl import Line
-    from dlassets.tuning.labelled_photos import LabelledPhotos
 
 _LINES_A_STAGE = 5
 
@@ -52,7 +53,7 @@ def automl(minutes: float, images: Path | None, backbones: tuple[str, ...], out:
     Heads on embeddings come first, then blocks of the best backbone, trained on the photos, if there is time. Every
     candidate is logged to MLflow.
     """
-    from dlassets.resources.mlflow import MlflowResource
+    from dlassets.registry.store import MlflowStore
     from dlassets.settings import load_settings
     from dlassets.tuning.automl import search
 
@@ -64,7 +65,7 @@ def automl(minutes: float, images: Path | None, backbones: tuple[str, ...], out:
         # Before the store is opened: what cannot be searched should leave nothing.
         candidates = _backbones(settings, backbones)
         photos = _photos(settings, images, board)
-        mlflow = MlflowResource(settings.model_copy(update={"mlflow": tracking}))
+        mlflow = MlflowStore(settings.model_copy(update={"mlflow": tracking}))
         winner = search(photos, candidates, settings.training, until, mlflow.client, mlflow.experiment, board)
     _check_out(out, yes=yes)  # it may have come there since
     out.write_text(winner.script)
@@ -106,14 +107,14 @@ def _backbones(settings: Settings, given: Sequence[str]) -> list[BackboneRef]:
 
 
 def _photos(settings: Settings, images: Path | None, board: _Board) -> LabelledPhotos:
-    from dlassets.tuning.labelled_photos import photos_of_folder, photos_of_lake
+    from dlassets.pipeline.labelled_photos import photos_of_folder, photos_of_lake
 
     if images is None:
         return photos_of_lake(settings)
-    return photos_of_folder(images, settings, lambda done, of: board.progress("photos read", done, of))
+    return photos_of_folder(images, settings, board)
 
 
-class _Board:
+class _Board(Report):
     """The leaderboard: a table that is redrawn in a terminal, lines elsewhere."""
 
     def __init__(self, out: Console) -> None:
@@ -138,17 +139,17 @@ class _Board:
             self._live.update(_table(lines), refresh=True)
         elif lines[0].loss < self._leader:
             self._leader = lines[0].loss
-            self._out.print(f"leads: {_said(lines[0])}", highlight=False, soft_wrap=True)
+            self._out.print(f"leads: {_in_words(lines[0])}", highlight=False, soft_wrap=True)
 
-    def say(self, text: str) -> None:
-        self._out.print(text, highlight=False, soft_wrap=True)
+    def info(self, message: str) -> None:
+        self._out.print(message, highlight=False, soft_wrap=True)
 
-    def progress(self, what: str, done: int, of: int | None) -> None:
-        """Say now and then how far it is: a few times a stage."""
-        share = int(_LINES_A_STAGE * done / of) if of else done // 1000
+    def count(self, what: str, done: int, total: int | None) -> None:
+        """Show now and then how far it is: a few times a stage."""
+        share = int(_LINES_A_STAGE * done / total) if total else done // 1000
         if (stage := f"{what} {share}") != self._stage:
             self._stage = stage
-            self.say(f"  {done:,}{f' of {of:,}' if of else ''} {what}")
+            self.info(f"  {done:,}{f' of {total:,}' if total else ''} {what}")
 
 
 def _table(lines: Sequence[Line]) -> Table:
@@ -169,7 +170,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     return line.backbone.name, line.trainable, tried, f"{line.loss:.4f}", f"{accuracy:.4f}", chosen
 
 
-def _said(line: Line) -> str:
+def _in_words(line: Line) -> str:
     backbone, trained, tried, loss, accuracy, chosen = _cells(line)
     return f"{backbone} ({trained}), {tried} tried: validation loss {loss}, accuracy {accuracy}, {chosen}"
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlassets.errors import SettingsError
+from dlassets.errors import DlassetsError, SettingsError
+from dlassets.pipeline.report import Report
 
 if TYPE_CHECKING:
-    from dlassets.pipeline.stream import Step
-    from dlassets.resources.lake import LakeResource
+    from dlassets.pipeline.session import Session
+    from dlassets.pipeline.step import Made
+    from dlassets.pipeline.stream import Batch
     from dlassets.settings import Settings
     from dlassets.storage.lake import Lake
+
+    OnBatch = Callable[[Batch], None]
 
 
 @click.command()
@@ -30,50 +36,75 @@ def watch(zones: tuple[str, ...], only_note: bool) -> None:
     Folders are watched, and what happens in them is noted in the zone's event manifest; what cannot be watched is
     listed every few seconds.
     """
-    from dlassets.resources.lake import LakeResource
+    from dlassets.pipeline.session import Session
     from dlassets.settings import load_settings
 
     settings = load_settings()
     if only_note:
-        _note(settings, zones)
+        _record_events(settings, zones)
     else:
-        _run(LakeResource(settings), zones, None)
+        _run(Session(settings), zones, None, lambda _: None)
 
 
 @click.command()
 @click.argument("zones", nargs=-1, metavar="[ZONE]...")
 def stream(zones: tuple[str, ...]) -> None:
-    """Take photos in, profile, embed and score them as they land in the landing zones; Ctrl-C stops it."""
-    from dlassets.pipeline.stream import Scorer
-    from dlassets.resources.lake import LakeResource
-    from dlassets.resources.mlflow import MlflowResource
+    """Take photos in, profile, embed and score them as they land in the landing zones; Ctrl-C stops it.
+
+    What it makes shows in Dagster, at the tables and at photo_stream, where Dagster's folder (DAGSTER_HOME, or the one
+    under the lake's root) can be written.
+    """
+    from dlassets.pipeline.follower import CHAMPION_SECONDS, Follower
+    from dlassets.pipeline.session import Session
     from dlassets.settings import load_settings
 
-    settings = load_settings()
-    resource = LakeResource(settings)
-    mlflow = MlflowResource(settings)
-    scorer = Scorer(resource.engine, resource.lake, settings, lambda: mlflow.client, _say)
-    scorer.warm()
-    _run(resource, zones, scorer)
+    session = Session(load_settings(), champion_seconds=CHAMPION_SECONDS)
+    follower = Follower(session, _Lines())
+    follower.warm()
+    with _reporting(session) as on_batch:
+        _run(session, zones, follower, on_batch)
 
 
-def _run(resource: LakeResource, zones: Sequence[str], then: Callable[[], Sequence[Step]] | None) -> None:
+class _Lines(Report):
+    def warning(self, message: str) -> None:
+        _log(message)
+
+
+def _run(session: Session, zones: Sequence[str], then: Callable[[], Sequence[Made]] | None, on_batch: OnBatch) -> None:
     from dlassets.pipeline.stream import stream as batches
-    from dlassets.pipeline.stream import zones_of
+    from dlassets.pipeline.zones import zones_of
 
-    settings = resource.settings
     stop = _stop_on_signals()
-    _say(f"watching {_named(resource.lake, settings, tuple(zones_of(settings, zones)))}")
-    for batch in batches(resource.engine, resource.lake, settings, stop, _say, zones=zones, then=then):
+    _log(f"watching {_named(session.lake, session.settings, tuple(zones_of(session.settings, zones)))}")
+    for batch in batches(session, stop, _log, zones=zones, then=then):
         if batch:
-            _say(str(batch))
-    _say("stopped")
+            _log(str(batch))
+            on_batch(batch)
+    _log("stopped")
 
 
-def _note(settings: Settings, names: Sequence[str]) -> None:
+@contextmanager
+def _reporting(session: Session) -> Iterator[OnBatch]:
+    """Give what is to be called with each batch, so that Dagster shows it, and that the stream is up."""
+    from dlassets.resources.instance import HOME_VARIABLE, dagster_home
+
+    try:
+        os.environ[HOME_VARIABLE] = str(dagster_home(session.lake))
+    except DlassetsError as error:
+        _log(f"Dagster is not told of this stream: {error}")
+        yield lambda _: None
+        return
+    import dagster as dg
+
+    from dlassets.defs.streaming import StreamReporter
+
+    with dg.DagsterInstance.get() as instance, StreamReporter(instance, session, _log) as reporter:
+        yield reporter.report
+
+
+def _record_events(settings: Settings, names: Sequence[str]) -> None:
     from dlassets.intake.watcher import can_be_watched
-    from dlassets.pipeline.stream import watch as watcher_of
-    from dlassets.pipeline.stream import zones_of
+    from dlassets.pipeline.zones import watcher_of, zones_of
     from dlassets.storage.lake import Lake
 
     lake = Lake.at(settings.root)
@@ -90,8 +121,8 @@ def _note(settings: Settings, names: Sequence[str]) -> None:
             f"send its notifications to {lake.events('<zone>')}."
         )
     stop = _stop_on_signals()
-    watchers = [watcher_of(lake, settings, name, lambda _: None, _say) for name in zones]
-    _say(f"noting what happens in {_named(lake, settings, tuple(zones))}")
+    watchers = [watcher_of(lake, settings, name, lambda _: None, _log) for name in zones]
+    _log(f"noting what happens in {_named(lake, settings, tuple(zones))}")
     for watcher in watchers:
         watcher.start()
     while not stop.wait(1) and all(watcher.is_alive() for watcher in watchers):
@@ -100,7 +131,7 @@ def _note(settings: Settings, names: Sequence[str]) -> None:
         watcher.stop()
     if any(watcher.failed for watcher in watchers):
         raise SettingsError("A landing zone could not be watched; see above.")
-    _say("stopped")
+    _log("stopped")
 
 
 def _named(lake: Lake, settings: Settings, zones: Sequence[str]) -> str:
@@ -119,5 +150,5 @@ def _stop_on_signals() -> threading.Event:
     return stop
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     click.echo(f"{dt.datetime.now(dt.UTC):%H:%M:%S} {text}")

@@ -12,8 +12,7 @@ from dlassets.defs.jobs import (
     TRAINING_PIPELINE,
 )
 from dlassets.errors import SettingsError
-from dlassets.resources.labeling import LabelingResource
-from dlassets.resources.lake import LakeResource
+from dlassets.pipeline.session import Session
 from dlassets.settings import LandingZone, Settings
 
 
@@ -34,11 +33,11 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
     )
     def new_files(
         context: dg.SensorEvaluationContext,  # noqa: ARG001 - Dagster wants it
-        lake: dg.ResourceParam[LakeResource],
+        session: dg.ResourceParam[Session],
     ) -> dg.RunRequest | dg.SkipReason:
         from dlassets.intake.ingest import waiting_files
 
-        waiting = waiting_files(lake.lake, settings, name)
+        waiting = waiting_files(session.lake, settings, name)
         if waiting.files == 0:
             return dg.SkipReason(f"No new file in {waiting.uri}.")
         files = "all are to be listed" if waiting.files is None else str(waiting.files)
@@ -58,9 +57,9 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
         description=f"Starts {LABELING_PIPELINE.name} when people have answered.",
     )
     def new_answers(
-        context: dg.SensorEvaluationContext, labeling: dg.ResourceParam[LabelingResource]
+        context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]
     ) -> dg.SensorResult | dg.SkipReason:
-        answers = labeling.service.answers()
+        answers = session.labeling.answers()
         seen = hashlib.sha256(
             repr(sorted((a.request_id, a.label or "", a.annotator or "", str(a.answered_at)) for a in answers)).encode()
         ).hexdigest()[:16]

@@ -7,8 +7,7 @@ import dagster as dg
 
 from dlassets.lakehouse.tables import LABEL_REQUESTS, TABLES
 from dlassets.monitoring.quality import Finding, Rule, check, rules_of, values_of
-from dlassets.resources.labeling import LabelingResource
-from dlassets.resources.lake import LakeResource
+from dlassets.pipeline.session import Session, require_champion
 
 
 def table_checks(table: str) -> dg.AssetChecksDefinition:
@@ -19,20 +18,19 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
         name=f"{table}_checks",
         specs=[_spec(rule) for rule in rules],
-        required_resource_keys={"lake"} | ({"mlflow"} if needs_champion else set()),
+        required_resource_keys={"session"},
         can_subset=True,  # or the UI could run none of them by itself
     )
     def run_rules(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        lake: LakeResource = context.resources.lake
-        values: dict[str, Any] = dict(values_of(lake.settings.labels))
+        session: Session = context.resources.session
+        values: dict[str, Any] = dict(values_of(session.settings.labels))
         if needs_champion:
-            values["model_version"] = context.resources.mlflow.champion()[1]
-        asked = {key.name for key in context.selected_asset_check_keys}
-        selected = [rule for rule in rules if rule.name in asked]
-        names = {name for rule in selected for name in rule.reads}
-        snapshots = {snapshot.name: snapshot for snapshot in lake.pin(*names)}
+            values["model_version"] = require_champion(session)
+        wanted = {key.name for key in context.selected_asset_check_keys}
+        selected = [rule for rule in rules if rule.name in wanted]
+        snapshots = {name: session.pin(TABLES[name]) for rule in selected for name in rule.reads}
         for rule in selected:
-            yield _result(check(lake.engine, rule, snapshots, **values))
+            yield _result(check(session.engine, rule, snapshots, **values))
 
     return run_rules
 
@@ -62,12 +60,10 @@ def _result(finding: Finding) -> dg.AssetCheckResult:
     description="Every open request's photo lies where people look for it.",
     blocking=True,
 )
-def photos_written(
-    lake: dg.ResourceParam[LakeResource], labeling: dg.ResourceParam[LabelingResource]
-) -> dg.AssetCheckResult:
+def photos_written(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
     from dlassets.labeling.requests import without_photo
 
-    missing = without_photo(lake.engine, labeling.service, lake.pin(LABEL_REQUESTS.name)[0])
+    missing = without_photo(session.engine, session.labeling, session.pin(LABEL_REQUESTS))
     return dg.AssetCheckResult(
         passed=not missing,
         metadata={"missing": len(missing), "examples": missing[:5]},

@@ -1,32 +1,95 @@
-"""What every asset says of itself, and the result every table asset returns. No logic of any one asset."""
+"""A step as an asset: its spec, its run and what it reports. No logic of any one step."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from dlassets.engines.base import Snapshot, Written
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.provenance import Provenance
-from dlassets.resources.lake import LakeResource
+from dlassets.lakehouse.tables import TABLES
+from dlassets.pipeline.session import Session
+from dlassets.pipeline.step import Made, Reads, Step
+from dlassets.registry.models import Model
+from dlassets.resources.progress import LoggedProgress
 
 INGEST, TRAINING, SCORING, LABELING = "ingest", "training", "scoring", "labeling"
 OWNERS = ["team:ml-platform"]
 PIPELINE_TAG = "dlassets/pipeline"
 
+Metadata = Mapping[str, Any]
 
-def table_spec(table: Table, group: str, *, reads: Sequence[Table] = (), code_version: str = "1") -> dg.AssetSpec:
-    """Return the spec of the asset that writes `table`."""
+
+def table_asset(
+    step: Step, group: str, metadata: Callable[[Session, Reads, Made], Metadata] | None = None
+) -> dg.AssetsDefinition:
+    """Return the assets of a step that makes tables. `metadata` says what they report besides their table's.
+
+    It may read what the step declares, and nothing else.
+    """
+
+    @dg.multi_asset(
+        name=step.name,
+        specs=[table_spec(table, group, step) for table in step.makes if isinstance(table, Table)],
+        description=step.description,
+        can_subset=len(step.makes) > 1,  # so that `--select raw_images` will do; all are written whichever is asked for
+    )
+    def asset(
+        context: dg.AssetExecutionContext,
+        session: dg.ResourceParam[Session],
+        progress: dg.ResourceParam[LoggedProgress],
+    ) -> Iterator[dg.MaterializeResult]:
+        read = step.hand_out(session)
+        made = step.work(session, read, progress.of(context))
+        more = metadata(session, read, made) if metadata else {}
+        for name in made.written:
+            if dg.AssetKey(name) in context.selected_asset_keys:
+                yield table_result(session, TABLES[name], made, more)
+
+    return asset
+
+
+def model_asset(
+    step: Step,
+    kinds: set[str],
+    result: Callable[[Session, Made], dg.MaterializeResult],
+    check: dg.AssetCheckSpec,
+) -> dg.AssetsDefinition:
+    """Return the asset of a step that makes something in MLflow; `result` says what it reports."""
+    (model,) = step.makes
+
+    @dg.asset(
+        name=model.name,
+        deps=_deps(step),
+        description=model.description,
+        group_name=TRAINING,
+        owners=OWNERS,
+        kinds=kinds,
+        code_version="1",
+        check_specs=[check],
+    )
+    def asset(
+        context: dg.AssetExecutionContext,
+        session: dg.ResourceParam[Session],
+        progress: dg.ResourceParam[LoggedProgress],
+    ) -> dg.MaterializeResult:
+        return result(session, step.run(session, progress.of(context)))
+
+    return asset
+
+
+def table_spec(table: Table, group: str, step: Step) -> dg.AssetSpec:
+    """Return the spec of the asset that a step writes `table` as."""
     return dg.AssetSpec(
         table.name,
-        deps=[read.name for read in reads],
+        deps=_deps(step),
         description=table.description,
         group_name=group,
         owners=OWNERS,
         kinds={"deltalake", "image" if table.wide else "table"},
         tags={"dlassets/storage": "wide" if table.wide else "narrow"},
-        code_version=code_version,
+        code_version="1",
         metadata={
             "dagster/column_schema": column_schema(table),
             "dagster/table_name": table.name,
@@ -49,34 +112,36 @@ def column_schema(table: Table) -> dg.TableSchema:
     )
 
 
-def provenance(context: dg.AssetExecutionContext, asset: str, read: Sequence[Snapshot], **more: Any) -> Provenance:
-    return Provenance.of(asset, read, run_id=context.run.run_id, **more)
-
-
-def table_result(
-    lake: LakeResource,
-    table: Table,
-    written: Written,
-    origin: Provenance,
-    *,
-    metadata: Mapping[str, Any] | None = None,
-) -> dg.MaterializeResult:
+def table_result(session: Session, table: Table, made: Made, more: Metadata) -> dg.MaterializeResult:
     """Return what a table asset reports: its Delta version as data version, its size, and what it was made of."""
-    from dlassets.lakehouse.snapshots import row_count
-
-    (now,) = lake.pin(table.name)
+    now, rows = session.measure(table)
+    written = made.written[table.name]
     return dg.MaterializeResult(
         asset_key=table.name,
         data_version=dg.DataVersion(str(now.version)),
         metadata={
-            "dagster/row_count": row_count(now),
+            "dagster/row_count": rows,
             "dagster/uri": now.uri,
             "delta_version": now.version,
             "rows_inserted": written.inserted,
             "rows_updated": written.updated,
             "changed": "a new version" if written.changed else "nothing new: the table was left as it is",
-            "engine": lake.settings.engine,
-            "provenance": dg.MetadataValue.json(json.loads(json.dumps(origin.as_dict()))),
-            **(metadata or {}),
+            "engine": session.settings.engine,
+            "provenance": provenance_value(made.provenance),
+            **more,
         },
     )
+
+
+def provenance_value(provenance: Provenance) -> dg.JsonMetadataValue:
+    return dg.MetadataValue.json(json.loads(json.dumps(provenance.as_dict())))
+
+
+def _deps(step: Step) -> Sequence[str]:
+    read: Sequence[Table | Model] = step.reads
+    return [each.name for each in read]
+
+
+def details(_: Session, __: Reads, made: Made) -> Metadata:
+    """Report what the step has to say, as it stands."""
+    return made.details

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dlassets.pipeline.report import Report
 
 if TYPE_CHECKING:
     from dlassets.learning.training.job import Event
@@ -49,28 +51,16 @@ class Display:
         self.elapsed[title] = time.monotonic() - started
         self.console.print(f"    [dim]{self.elapsed[title]:.1f} s[/dim]")
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         self.console.print(f"    {text}", highlight=False)
 
-    def of(self, context: dg.AssetExecutionContext, what: str) -> Callable[[int, int | None], None]:
-        """The resource's method: return a function to be told how many are done, and of how many."""
-        step = context.op_handle.name if hasattr(context, "op_handle") else ""
+    def of(self, context: dg.AssetExecutionContext) -> Report:
+        """The resource's method: return the report of one step."""
+        return _StepReport(self, context.op_handle.name)
 
-        def report(done: int, total: int | None = None) -> None:
-            count = f"{done:,}{f' of {total:,}' if total else ''} {what}"
-            self._counts[step] = count
-            self._bars.update(self._bar, completed=done, total=total, count=count)
-
-        return report
-
-    def of_training(self, context: dg.AssetExecutionContext) -> Callable[[Event], None]:
-        """The resource's method: return a function to be told of a training's steps and epochs."""
-        epochs, steps = self.of(context, "epochs"), self.of(context, "steps")
-
-        def report(event: Event) -> None:
-            (epochs if event.kind == "epoch" else steps)(event.number, event.of if event.kind == "step" else None)
-
-        return report
+    def count(self, step: str, what: str, done: int, total: int | None) -> None:
+        self._counts[step] = count = f"{done:,}{f' of {total:,}' if total else ''} {what}"
+        self._bars.update(self._bar, completed=done, total=total, count=count)
 
     @property
     def logger(self) -> dg.LoggerDefinition:
@@ -106,3 +96,15 @@ class Display:
                 mark = "[green]✓[/green]" if event.event_type == dg.DagsterEventType.STEP_SUCCESS else "[red]✗[/red]"
                 count = self._counts.pop(step, "")
                 self.console.print(f"  {mark} {step:<22} {took:6.1f} s  {count}", highlight=False)
+
+
+class _StepReport(Report):
+    def __init__(self, display: Display, step: str) -> None:
+        self._display = display
+        self._step = step
+
+    def count(self, what: str, done: int, total: int | None) -> None:
+        self._display.count(self._step, what, done, total)
+
+    def event(self, event: Event) -> None:
+        self.count(f"{event.kind}s", event.number, event.of if event.kind == "step" else None)

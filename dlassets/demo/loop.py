@@ -11,14 +11,14 @@ from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 
 from dlassets.definitions import build_defs
-from dlassets.demo.annotator import Asked, answer
+from dlassets.demo.annotator import OpenRequest, answer
 from dlassets.demo.display import Display
 from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, read_truth
 from dlassets.demo.summary import Summary, show
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.tables import TABLES
+from dlassets.lakehouse.tables import LABEL_REQUESTS, LABELED_IMAGES, TABLES
+from dlassets.pipeline.session import Session, require_champion
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
-from dlassets.resources.lake import LakeResource
 from dlassets.settings import Settings
 from dlassets.storage.lake import local_path
 
@@ -42,15 +42,14 @@ class Loop:
             )
         self.settings = settings
         self.display = Display(console)
-        self.resource = LakeResource(settings)
-        self.lake = self.resource.lake
-        self.refused: str | None = None
+        self.session = Session(settings)
+        self.lake = self.session.lake
+        self.refusal: str | None = None
         self._learned_from = -1
         self._retrained = False
         os.environ[HOME_VARIABLE] = str(dagster_home(self.lake))
         self.instance = dg.DagsterInstance.get()
-        overrides = {"lake": self.resource, "progress": self.display}
-        self.defs = build_defs(settings, overrides, loggers={LOGGER: self.display.logger})
+        self.defs = build_defs(settings, {"progress": self.display}, loggers={LOGGER: self.display.logger})
 
     def run(self, images: Path) -> Summary:
         stages: list[tuple[str, Callable[[], None]]] = [
@@ -80,11 +79,11 @@ class Loop:
         # A landing zone that is not there is an error to the pipeline, and one may be empty for now.
         for name in (LABELED, UNLABELED):
             self._zone(name).mkdir(parents=True, exist_ok=True)
-        self.display.say(f"{new:,} new photos in {self._zone(LABELED)}")
+        self.display.print(f"{new:,} new photos in {self._zone(LABELED)}")
 
     def _unlabelled_arrive(self, images: Path) -> None:
         new = arrive_unlabelled(images, self._zone(UNLABELED), self._kept_aside)
-        self.display.say(f"{new:,} new photos in {self._zone(UNLABELED)}")
+        self.display.print(f"{new:,} new photos in {self._zone(UNLABELED)}")
 
     def _train(self) -> None:
         from dlassets.defs.training.assets import GATE
@@ -93,8 +92,8 @@ class Loop:
         refusals = [e for e in result.get_asset_check_evaluations() if e.check_name == GATE and not e.passed]
         if refusals:
             # The gate did its work: the champion stays, and scoring goes on with it.
-            self.refused = refusals[0].description
-            self.display.say(f"not promoted: {self.refused}")
+            self.refusal = refusals[0].description
+            self.display.print(f"not promoted: {self.refusal}")
         elif not result.success:
             raise JobFailedError(_failure(result))
         self._learned_from = self._labels
@@ -102,7 +101,7 @@ class Loop:
     def _retrain(self) -> None:
         """Learn from the answers. Where there are none, the model of the second stage has learned from all labels."""
         if self._labels == self._learned_from:
-            self.display.say("no label is new, so the model stands")
+            self.display.print("no label is new, so the model stands")
             return
         self._train()
         self._retrained = True
@@ -111,11 +110,11 @@ class Loop:
         if self._retrained:
             self._run_job("scoring_pipeline")
         else:
-            self.display.say("the model is the same, and so are its predictions")
+            self.display.print("the model is the same, and so are its predictions")
 
     @property
     def _labels(self) -> int:
-        return self.resource.pin("labeled_images")[0].version
+        return self.session.pin(LABELED_IMAGES).version
 
     def _run_job(self, name: str) -> None:
         result = self._execute(name)
@@ -130,35 +129,32 @@ class Loop:
 
     def _people_answer(self) -> None:
         """Answer what the first model asked. What a later one asks stays open, for whoever tries the lake out."""
-        (requests,) = self.resource.pin("label_requests")
-        rows = self.resource.engine.sql(
+        requests = self.session.pin(LABEL_REQUESTS)
+        rows = self.session.engine.sql(
             "SELECT request_id, batch_id, image_id FROM label_requests WHERE status = 'open' AND requested_at = "
             "(SELECT MIN(requested_at) FROM label_requests) ORDER BY request_id",
             {"label_requests": requests},
         ).arrow()
-        asked = [Asked(**row) for row in rows.to_pylist()]
+        open_requests = [OpenRequest(**row) for row in rows.to_pylist()]
         answers = local_path(self.lake.answers)
-        given = answer(asked, read_truth(self._kept_aside), local_path(self.lake.requests), answers)
-        self.display.say(f"{given:,} answers in {answers}")
+        given = answer(open_requests, read_truth(self._kept_aside), local_path(self.lake.requests), answers)
+        self.display.print(f"{given:,} answers in {answers}")
 
     def _summary(self) -> Summary:
         from dlassets.lakehouse.snapshots import row_count
         from dlassets.lakehouse.tables import TEST, TRAINING_SET
         from dlassets.learning.evaluation.evaluate import evaluate
         from dlassets.learning.examples import read_split
-        from dlassets.registry.lifecycle import load_version, versions_of
-        from dlassets.resources.mlflow import MlflowResource
+        from dlassets.registry.lifecycle import versions_of
 
-        snapshots = {name: self.resource.pin(name)[0] for name in TABLES}
-        mlflow = MlflowResource(self.settings)
-        name, champion = mlflow.champion()
-        versions = versions_of(mlflow.client, name)
+        session = self.session
+        snapshots = {name: session.pin(table) for name, table in TABLES.items()}
+        versions = versions_of(session.mlflow.client, session.model_name)
         test = read_split(snapshots[TRAINING_SET.name], TEST)
         before, after = (
-            (version, evaluate(load_version(mlflow.client, name, version).head, test))
-            for version in (versions[0], versions[-1])
+            (version, evaluate(session.package(version).head, test)) for version in (versions[0], versions[-1])
         )
-        by_status = self.resource.engine.sql(
+        by_status = self.session.engine.sql(
             "SELECT COUNT(*) AS sent, COUNT(CASE WHEN status = 'answered' THEN 1 END) AS answered FROM label_requests",
             {"label_requests": snapshots["label_requests"]},
         ).arrow()
@@ -171,9 +167,9 @@ class Loop:
             requests_answered=by_status["answered"][0].as_py(),
             table_versions={name: snapshot.version for name, snapshot in snapshots.items()},
             model_versions=versions,
-            champion=champion,
+            champion=require_champion(session),
             elapsed=self.display.elapsed,
-            refused=self.refused,
+            refusal=self.refusal,
         )
 
 
@@ -193,7 +189,7 @@ def run_demo(settings: Settings, images: Path, console: Console) -> None:
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:
     """Return what the failed checks and steps said."""
-    said = [
+    messages = [
         f"{check.asset_key.to_user_string()}: the check {check.check_name} did not pass: {check.description}"
         for check in result.get_asset_check_evaluations()
         if check.blocking and not check.passed
@@ -202,11 +198,11 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.error
             if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
-                said.append(f"{event.step_key}: {_said(error)}")
-    return "\n".join(said) or "The run failed before its first step; Dagster's UI shows its log."
+                messages.append(f"{event.step_key}: {_message(error)}")
+    return "\n".join(messages) or "The run failed before its first step; Dagster's UI shows its log."
 
 
-def _said(error: SerializableErrorInfo) -> str:
+def _message(error: SerializableErrorInfo) -> str:
     """Return the message for people that an error was caused by, else what its root says."""
     while error.cause is not None and error.cls_name not in _FOR_PEOPLE:
         error = error.cause

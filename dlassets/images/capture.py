@@ -9,7 +9,7 @@ import struct
 from typing import Any
 
 from dlassets.images.exif import TIFF_BEGINNINGS, Value, read_tags
-from dlassets.images.jpeg import is_jpeg, metadata
+from dlassets.images.jpeg import read_header
 
 _MAKER, _MODEL = 0x010F, 0x0110
 _PHOTO, _TAKEN, _OFFSET = 0x8769, 0x9003, 0x9011
@@ -39,8 +39,8 @@ def capture(data: bytes) -> dict[str, Any]:
 
 
 def _exif(data: bytes) -> bytes:
-    if is_jpeg(data):
-        return metadata(data)[0]
+    if header := read_header(data):
+        return header.exif
     if data.startswith(_PNG):
         return _chunk(data, len(_PNG), ">I4s", b"eXIf", 4)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":

@@ -16,7 +16,7 @@ from PIL import Image
 from dlassets.errors import DlassetsError
 from dlassets.images.colour import as_srgb
 from dlassets.images.exif import TIFF_BEGINNINGS, is_inflated, orientation, tile_size
-from dlassets.images.jpeg import MAX_SCANS, has_too_many_scans, is_for_simplejpeg, is_jpeg, metadata
+from dlassets.images.jpeg import MAX_SCANS, Header, has_too_many_scans, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,18 +77,22 @@ def decode_rgb(data: bytes, at_least: int | None = None) -> Pixels:
     parts are shown on white; 16-bit pictures keep their upper 8 bits; of several frames or pages the first is read.
     Raises ImageError for what does not decode and for more than MAX_PIXELS.
     """
+    header = read_header(data)
     try:
-        pixels = _decode_jpeg(data, at_least) if is_jpeg(data) else None
-        return pixels_of(load_with_pillow(data)) if pixels is None else pixels
+        pixels = _decode_jpeg(data, header, at_least) if header else None
+        return pixels_of(load_with_pillow(data, header)) if pixels is None else pixels
     except ImageError:
         raise
     except Exception as error:  # bytes from anywhere make Pillow's parsers raise nearly anything
         raise ImageError(f"The bytes do not decode as a picture: {type(error).__name__}: {error}") from error
 
 
-def load_with_pillow(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Return the first picture of a file as it is stored, decoded. Raises BombError, and nearly anything else."""
-    tags = data if data.startswith(TIFF_BEGINNINGS) else metadata(data)[0] if is_jpeg(data) else b""
+def load_with_pillow(data: bytes, header: Header | None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return the first picture of a file as it is stored, decoded; `header` is a JPEG's.
+
+    Raises BombError, and nearly anything else.
+    """
+    tags = data if data.startswith(TIFF_BEGINNINGS) else header.exif if header else b""
     if is_inflated(tags):
         raise BombError("its tags say that they take more than the whole file")
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -113,9 +117,9 @@ def refuse_more_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
         raise BombError(f"{width}x{height} pixels, more than {most}")
 
 
-def refuse_scans(data: bytes) -> None:
+def refuse_scans(data: bytes, header: Header) -> None:
     """Raise BombError for a JPEG that goes over its pixels again and again."""
-    if has_too_many_scans(data):
+    if has_too_many_scans(data, header):
         raise BombError(f"it goes over its pixels more than {MAX_SCANS} times")
 
 
@@ -159,12 +163,12 @@ def _middle(pixels: Pixels, share: float) -> Pixels:
     return pixels[top : top + side, left : left + side]
 
 
-def _decode_jpeg(data: bytes, at_least: int | None) -> Pixels | None:
+def _decode_jpeg(data: bytes, header: Header, at_least: int | None) -> Pixels | None:
     """Return the upright picture, or None where simplejpeg refuses it or must not have it, and Pillow has to say."""
     import simplejpeg
 
-    refuse_scans(data)
-    if not is_for_simplejpeg(data):
+    refuse_scans(data, header)
+    if not header.is_for_simplejpeg:
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
@@ -180,11 +184,10 @@ def _decode_jpeg(data: bytes, at_least: int | None) -> Pixels | None:
         pixels = simplejpeg.decode_jpeg(data, min_height=least, min_width=least, min_factor=2, strict=False)
     except ValueError:
         return None
-    exif, profile = metadata(data)
-    if profile:
+    if header.profile:
         image = Image.fromarray(pixels)
-        pixels = np.asarray(as_srgb(image.convert("L") if space == "Gray" else image, profile).convert("RGB"))
-    return _upright(pixels, orientation(exif))
+        pixels = np.asarray(as_srgb(image.convert("L") if space == "Gray" else image, header.profile).convert("RGB"))
+    return _upright(pixels, orientation(header.exif))
 
 
 def _upright(pixels: Pixels, turn: int) -> Pixels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 # The processes that simplejpeg decodes: Huffman or arithmetic coded, sequential or progressive, by cosine transform.
 # A lossless JPEG must never reach it: asked for a smaller picture, it writes the whole one over other memory.
@@ -24,61 +25,60 @@ _MARKER = re.compile(rb"\xff+[^\x00\xff]")
 MAX_SCANS = 100
 
 
+class Header(NamedTuple):
+    """What stands before a JPEG's first scan; the EXIF block and the ICC profile are empty where there is none."""
+
+    process: int | None  # marker of the frame header; None where anything odd is before it: decoders skip differently
+    has_one_scan: bool  # the first scan has every component as a whole: decoders look for no second one
+    exif: bytes
+    profile: bytes
+
+    @property
+    def is_for_simplejpeg(self) -> bool:
+        """Whether simplejpeg may be given this JPEG. One with anything unusual before its frame header is Pillow's."""
+        return self.process in _READ_BY_SIMPLEJPEG
+
+    @property
+    def is_for_nobody(self) -> bool:
+        """Whether this JPEG is of a kind that no decoder here reads."""
+        return self.process in _READ_BY_NONE
+
+
 def is_jpeg(data: bytes) -> bool:
     return data[:3] == b"\xff\xd8\xff"
 
 
-def is_for_simplejpeg(data: bytes) -> bool:
-    """Whether simplejpeg may be given this JPEG. One with anything unusual before its frame header is Pillow's."""
-    return _process(data) in _READ_BY_SIMPLEJPEG
+def read_header(data: bytes) -> Header | None:
+    """Return a JPEG's header, None for another format. Never raises."""
+    if not is_jpeg(data):
+        return None
+    process, components, is_odd, has_one_scan = None, None, False, False
+    exif, profile = b"", []
+    for marker, payload in _segments(data):
+        if marker == _ODD:
+            is_odd = True
+        elif marker in _FRAMES and process is None and not is_odd:
+            process, components = marker, payload[5:6] if marker in _SEQUENTIAL else None
+        elif marker == _SCAN:
+            has_one_scan = not is_odd and payload[:1] == components
+        elif marker == _APP1 and payload.startswith(_EXIF):
+            exif += payload[len(_EXIF) :]  # one of more than 64 kB goes on in the next segment
+        elif marker == _APP2 and payload.startswith(_ICC):
+            profile.append(payload[len(_ICC) :])
+    profile.sort(key=lambda part: part[:1])  # each part begins with its number, and how many there are
+    return Header(process, has_one_scan, exif, b"".join(part[2:] for part in profile))
 
 
-def is_for_nobody(data: bytes) -> bool:
-    """Whether this JPEG is of a kind that no decoder here reads."""
-    return _process(data) in _READ_BY_NONE
-
-
-def _process(data: bytes) -> int | None:
-    """Return the marker of the frame header, None where anything odd comes first: decoders differ in what they skip."""
-    found = next((marker for marker, _ in _segments(data) if marker in _FRAMES or marker == _ODD), _ODD)
-    return None if found == _ODD else found
-
-
-def has_too_many_scans(data: bytes) -> bool:
+def has_too_many_scans(data: bytes, header: Header) -> bool:
     """Whether decoders would go over the picture's pixels more than MAX_SCANS times."""
     # Coded data can hold no such pair, other segments and what follows the picture can: those few are walked through.
-    if _has_one_scan(data) or data.count(b"\xff\xda") <= MAX_SCANS:
+    if header.has_one_scan or data.count(b"\xff\xda") <= MAX_SCANS:
         return False
     scans, at = 0, 2
     while (found := _MARKER.search(data, at)) and (marker := data[found.end() - 1]) != _END:
         scans += marker == _SCAN
         at = found.end() + (0 if marker in _ALONE else int.from_bytes(data[found.end() : found.end() + 2], "big"))
     return scans > MAX_SCANS
-
-
-def _has_one_scan(data: bytes) -> bool:
-    """Whether the first scan has every component as a whole: decoders look for no second one."""
-    components = None
-    for marker, payload in _segments(data):
-        if marker == _ODD:
-            return False
-        if marker in _SEQUENTIAL and components is None:
-            components = payload[5:6]
-        if marker == _SCAN:
-            return components is not None and payload[:1] == components
-    return False
-
-
-def metadata(data: bytes) -> tuple[bytes, bytes]:
-    """Return the EXIF block and the ICC profile, each empty where there is none."""
-    exif, profile = b"", []
-    for marker, payload in _segments(data):
-        if marker == _APP1 and payload.startswith(_EXIF):
-            exif += payload[len(_EXIF) :]  # one of more than 64 kB goes on in the next segment
-        elif marker == _APP2 and payload.startswith(_ICC):
-            profile.append(payload[len(_ICC) :])
-    profile.sort(key=lambda part: part[:1])  # each part begins with its number, and how many there are
-    return exif, b"".join(part[2:] for part in profile)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -39,7 +39,7 @@ def groups(image_ids: Sequence[str], hashes: npt.ArrayLike, distance: int = DIST
 
 
 def _components(distinct: Hashes, distance: int) -> Indices:
-    """Return for each hash the least place of those that it hangs together with."""
+    """Return for each hash a number that all have which hang together with it, and no other."""
     component = np.arange(distinct.size)
     for mask in _masks(distance):
         component = _joined_within_buckets(distinct, distinct & mask, distance, component)
@@ -93,14 +93,9 @@ def _run_ends(starts: npt.NDArray[np.bool_]) -> Indices:
 
 
 def _joined(component: Indices, one: Indices, other: Indices) -> Indices:
-    """Union-find for many pairs at once: hang the later root under the earlier until every pair has one root."""
-    component = component.copy()
-    while True:
-        first, second = component[one], component[other]
-        apart = first != second
-        if not apart.any():
-            return component
-        one, other, first, second = one[apart], other[apart], first[apart], second[apart]
-        np.minimum.at(component, np.maximum(first, second), np.minimum(first, second))
-        while not np.array_equal(component, shorter := component[component]):
-            component = shorter
+    """Return the components of all hashes when those of each pair are one."""
+    from scipy.sparse import coo_array, csgraph  # type: ignore[import-untyped]
+
+    pairs = coo_array((np.ones(one.size), (component[one], component[other])), shape=2 * component.shape)
+    _, joined = csgraph.connected_components(pairs, directed=False)
+    return np.asarray(joined[component], np.intp)

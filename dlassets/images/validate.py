@@ -12,8 +12,8 @@ from PIL import Image, UnidentifiedImageError
 
 from dlassets.images.decode import FORMATS, BombError, load_with_pillow, pixels_of, refuse_more_pixels, refuse_scans
 from dlassets.images.exif import TIFF_BEGINNINGS
-from dlassets.images.folders import folder_label, folder_of
-from dlassets.images.jpeg import is_for_nobody, is_for_simplejpeg, is_jpeg
+from dlassets.images.folders import class_of_folder, folder_of
+from dlassets.images.jpeg import Header, read_header
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +34,7 @@ _UNREAD = re.compile(
     r"nsupported|not supported|cannot handle|unknown (pixel mode|data organization)|decoder \w+ not", re.IGNORECASE
 )
 _BOMB = re.compile(r"too large|MAX_TEXT|exceeds limit")
-_MOST_SAID = 500
+_LONGEST_DETAIL = 500
 
 
 class Reason(StrEnum):
@@ -64,7 +64,6 @@ def validate_files(
     """
     import pyarrow as pa
 
-    rule = None if label_rule is None else re.compile(label_rule)
     hashes: list[str | None] = []
     findings: list[Finding] = []
     columns = (batch.column(name) for name in ("path", "length", "content"))
@@ -72,7 +71,7 @@ def validate_files(
         data = content.as_py()
         hashes.append(None if data is None else hashlib.sha256(data).hexdigest())
         finding = _check_file(data, length.as_py(), max_file_bytes, max_pixels)
-        findings.append(finding or _check_folder(path.as_py(), rule))
+        findings.append(finding or _check_folder(path.as_py(), label_rule))
     added = {
         "image_id": hashes,
         "reason": [finding and str(finding[0]) for finding in findings],
@@ -85,12 +84,12 @@ def validate_files(
 
 def check_image(data: bytes, max_pixels: int) -> Finding:
     """Return what is wrong with a picture's bytes, None where decode_rgb decodes all of them. Never raises."""
+    header = read_header(data)
     try:
-        damage = _check_jpeg(data, max_pixels) if is_jpeg(data) else _check_with_pillow(data, max_pixels)
+        return _check_jpeg(data, header, max_pixels) if header else _check_with_pillow(data, None, max_pixels)
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise nearly anything, and all of it is recorded
-        reason, said = _failed(data, error)
-        return reason, said[:_MOST_SAID]
-    return damage
+        reason, detail = _reason_of(error, data, header)
+        return reason, detail[:_LONGEST_DETAIL]
 
 
 def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max_pixels: int) -> Finding:
@@ -106,22 +105,22 @@ def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max
     return check_image(data, max_pixels)
 
 
-def _check_folder(path: str, rule: re.Pattern[str] | None) -> Finding:
-    if rule is None or folder_label(folder_of(path), rule) is not None:
+def _check_folder(path: str, label_rule: str | None) -> Finding:
+    if label_rule is None or class_of_folder(folder_of(path), label_rule):
         return None
-    return Reason.BAD_LABEL_FOLDER, f"folder {folder_of(path)!r} gives no label by the rule {rule.pattern}"
+    return Reason.BAD_LABEL_FOLDER, f"folder {folder_of(path)!r} gives no label by the rule {label_rule}"
 
 
-def _check_jpeg(data: bytes, max_pixels: int) -> Finding:
+def _check_jpeg(data: bytes, header: Header, max_pixels: int) -> Finding:
     import simplejpeg
 
-    refuse_scans(data)
-    if not is_for_simplejpeg(data):
-        return _check_with_pillow(data, max_pixels)
+    refuse_scans(data, header)
+    if not header.is_for_simplejpeg:
+        return _check_with_pillow(data, header, max_pixels)
     try:
         height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
     except ValueError:
-        return _check_with_pillow(data, max_pixels)
+        return _check_with_pillow(data, header, max_pixels)
     refuse_more_pixels(width, height, max_pixels)
     try:
         # A tiny greyscale picture still takes reading every scan to its end marker, and nothing is cheaper.
@@ -129,12 +128,13 @@ def _check_jpeg(data: bytes, max_pixels: int) -> Finding:
     except ValueError as error:
         if _DAMAGE.search(str(error)):
             return Reason.TRUNCATED, str(error)
-        return _check_with_pillow(data, max_pixels)  # what simplejpeg does not read (CMYK), and harmless warnings
+        # What simplejpeg does not read (CMYK), and harmless warnings.
+        return _check_with_pillow(data, header, max_pixels)
     return None
 
 
-def _check_with_pillow(data: bytes, max_pixels: int) -> Finding:
-    corner = load_with_pillow(data, max_pixels).crop((0, 0, 1, 1))
+def _check_with_pillow(data: bytes, header: Header | None, max_pixels: int) -> Finding:
+    corner = load_with_pillow(data, header, max_pixels).crop((0, 0, 1, 1))
     pixels_of(corner)  # whether what was loaded can be shown as RGB shows in one pixel, too
     if _begins_as(data) == "PNG":
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
@@ -151,8 +151,8 @@ def _begins_as(data: bytes) -> str | None:
     return next((format_ for beginning, format_ in _BEGINNINGS.items() if data.startswith(beginning)), None)
 
 
-def _failed(data: bytes, error: Exception) -> tuple[Reason, str]:
-    """Return how a file that did not decode is called."""
+def _reason_of(error: Exception, data: bytes, header: Header | None) -> tuple[Reason, str]:
+    """Return what a file is quarantined for whose decoding ended in `error`."""
     format_ = _begins_as(data)
     if isinstance(error, BombError | Image.DecompressionBombError | Image.DecompressionBombWarning):
         return Reason.TOO_LARGE, str(error)
@@ -162,12 +162,12 @@ def _failed(data: bytes, error: Exception) -> tuple[Reason, str]:
         return _of_another_format(data)
     if isinstance(error, UnidentifiedImageError):
         error = _why_unidentified(data, format_) or error
-    said = f"{type(error).__name__}: {error}"
-    if _BOMB.search(said):
-        return Reason.TOO_LARGE, said
-    if _UNREAD.search(said) or isinstance(error.__cause__, KeyError) or (format_ == "JPEG" and is_for_nobody(data)):
-        return Reason.FORMAT_NOT_ALLOWED, f"a kind of {format_} that is not read: {said}"
-    return Reason.TRUNCATED, said
+    detail = f"{type(error).__name__}: {error}"
+    if _BOMB.search(detail):
+        return Reason.TOO_LARGE, detail
+    if _UNREAD.search(detail) or isinstance(error.__cause__, KeyError) or (header and header.is_for_nobody):
+        return Reason.FORMAT_NOT_ALLOWED, f"a kind of {format_} that is not read: {detail}"
+    return Reason.TRUNCATED, detail
 
 
 def _of_another_format(data: bytes) -> tuple[Reason, str]:

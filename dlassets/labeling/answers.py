@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
 from dlassets.engines.schema import arrow_type
+from dlassets.images.folders import class_of_folder
 from dlassets.labeling.services import Answer, LabelingService
 from dlassets.lakehouse.snapshots import transaction_version
 from dlassets.lakehouse.tables import HUMAN_LABELS
-from dlassets.settings import LABEL_RULE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,13 +94,11 @@ def class_of(answer: str, classes: Mapping[int, str]) -> int | None:
     named = by_name.get(answer.casefold(), [])
     if len(named) == 1 and not answer.isdigit():
         return named[0]
-    match = re.match(LABEL_RULE, answer)
-    if match is None:
+    meant = class_of_folder(answer)
+    if meant is None or meant.label not in classes:
         return None
-    # Compared as text: a number of thousands of digits is no class, but no error either.
-    numbered = {str(label): label for label in classes}.get(match["label"].lstrip("0") or "0")
-    others = by_name.get((match["name"] or "").casefold())
-    return None if others and numbered not in others else numbered
+    others = by_name.get((meant.name or "").casefold())
+    return None if others and meant.label not in others else meant.label
 
 
 def _given(answers: Sequence[Answer], classes: Mapping[int, str]) -> pa.Table:

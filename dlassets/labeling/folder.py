@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dlassets.errors import DlassetsError
+from dlassets.images.folders import class_folder
 from dlassets.labeling.formats import (
     READERS,
     as_text,
-    class_folder,
     contact_sheet,
     how_to_answer,
     problem,

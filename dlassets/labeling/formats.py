@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from dlassets.images.folders import class_folder
 from dlassets.labeling.services import Answer, Request
 
 REQUIRED = ("request_id", "label")
@@ -193,12 +194,6 @@ Changed your mind? Move the photo to another folder, or answer again: the newest
 The classes:
 {known}
 """
-
-
-def class_folder(label: int, name: str | None) -> str:
-    """Return the name of a class's folder, such as 002.hat."""
-    safe = "".join("_" if c in "/\\" or not c.isprintable() else c for c in name or "").strip(" .")
-    return f"{label:03d}.{safe}" if safe and safe != str(label) else f"{label:03d}"
 
 
 def _class_text(request: Request) -> str:

@@ -18,7 +18,7 @@ from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.labeling.selection import select_requests
 from dlassets.labeling.services import LabelingService, Request
 from dlassets.lakehouse.content import REACHABLE
-from dlassets.lakehouse.photos import photos_of
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.tables import LABEL_REQUESTS
 from dlassets.settings import LabelingSettings, LabelSettings
 from dlassets.storage.lake import Lake
@@ -167,7 +167,7 @@ def _photos(
 ) -> Iterator[tuple[str, bytes]]:
     for chunk in _chunks(batch):
         ids = {row["path"]: row["request_id"] for row in chunk}
-        for path, content in photos_of(engine, lake, images, list(ids)).items():
+        for path, content in Photos(engine, lake, images).bytes_of(list(ids)).items():
             yield ids[path], content
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
+from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written, counting
 from dlassets.engines.schema import Table
-from dlassets.lakehouse.content import REACHABLE, map_images
+from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.storage.lake import Lake
 
@@ -20,70 +22,70 @@ if TYPE_CHECKING:
 IMAGES_PER_COMMIT = 10_000
 
 
+@dataclass(frozen=True)
+class Derivation:
+    """What a kernel (path, image_id and content in, the table's columns out) makes of images.
+
+    `images` is SQL for the path and image_id of those that the table is to have; a row of it that does not satisfy the
+    SQL `done_where` (one of an older backbone, say) does not count as done.
+    """
+
+    table: Table
+    kernel: Kernel
+    done_where: str = "TRUE"
+    images: str = REACHABLE
+
+
 def derive(
-    engine: Engine,
+    photos: Photos,
     lake: Lake,
-    raw_images: Snapshot,
-    table: Table,
-    kernel: Kernel,
+    derivation: Derivation,
+    inputs: Mapping[str, Snapshot],
     provenance: Mapping[str, Any],
-    *,
-    done_where: str = "TRUE",
     progress: Progress | None = None,
 ) -> Written:
-    """Run `kernel` (path, image_id and content in, the table's columns out) over every image that the table lacks.
+    """Run the kernel over every image that the lake's table lacks, as `inputs` have images now.
 
-    A row that does not satisfy the SQL `done_where` (one of an older backbone, say) does not count as done.
+    `inputs` are the tables that `derivation.images` reads.
     """
 
     def plan_and_write() -> Written:
-        done = pin(lake, table.name)
-        todo = images_without(engine, lake, raw_images, done, done_where)
-        return _append(engine, lake, raw_images, done, table, todo, kernel, provenance, progress)
+        done = pin(lake, derivation.table.name)
+        todo = images_without(photos.engine, done, derivation, inputs)
+        return _append(photos, done, derivation, todo, provenance, progress)
 
     return replanned(plan_and_write)
 
 
-def images_without(
-    engine: Engine, lake: Lake, raw_images: Snapshot, done: Snapshot, done_where: str = "TRUE"
-) -> pa.Table:
-    """Return one path of every image of `raw_images` that is to be had and `done` has no row of, least path first."""
+def images_without(engine: Engine, done: Snapshot, derivation: Derivation, inputs: Mapping[str, Snapshot]) -> pa.Table:
+    """Return one path of every image that `done` has no row of, least path first."""
     return engine.sql(
         f"""
-        SELECT MIN(path) AS path FROM ({REACHABLE}) AS reachable
-        WHERE image_id NOT IN (SELECT image_id FROM done WHERE {done_where})
+        SELECT MIN(path) AS path FROM ({derivation.images}) AS images
+        WHERE image_id NOT IN (SELECT image_id FROM done WHERE {derivation.done_where})
         GROUP BY image_id ORDER BY path
-        """,  # noqa: S608 - a condition of the caller's own
-        {"raw_images": raw_images, "done": done, "deleted_files": pin(lake, "deleted_files")},
+        """,  # noqa: S608 - conditions of the caller's own
+        {**inputs, "done": done},
     ).arrow()
 
 
 def _append(
-    engine: Engine,
-    lake: Lake,
-    raw_images: Snapshot,
+    photos: Photos,
     done: Snapshot,
-    table: Table,
+    derivation: Derivation,
     todo: pa.Table,
-    kernel: Kernel,
     provenance: Mapping[str, Any],
     progress: Progress | None,
 ) -> Written:
+    table = derivation.table
     app_id = f"dlassets/{table.name}"
     next_version = transaction_version(done, app_id) + 1
-    finished, inserted = 0, 0
+    inserted, advance = 0, counting(progress, todo.num_rows)
     written = Written(done.version, changed=False)
-
-    def advance(images: int) -> None:
-        nonlocal finished
-        finished += images
-        if progress is not None:
-            progress(finished, todo.num_rows)
-
     for number, keys in enumerate(_chunks(todo)):
-        rows = map_images(engine, lake, raw_images, engine.rows(keys), kernel, table.columns, advance)
+        rows = photos.map(photos.engine.rows(keys), derivation.kernel, table.columns, advance)
         commit = Commit(provenance, Transaction(app_id, next_version + number))
-        written = engine.append(rows, table, done.uri, commit)
+        written = photos.engine.append(rows, table, done.uri, commit)
         inserted += written.inserted
     return Written(written.version, inserted, changed=inserted > 0)
 

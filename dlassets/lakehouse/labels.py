@@ -7,12 +7,12 @@ that learns, scores, asks or checks reads the labels through them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Rows, Snapshot, Written
-from dlassets.images.folders import folder_label
+from dlassets.images.folders import class_of_folder
+from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import LABELED_IMAGES
 from dlassets.settings import LabelSettings, LandingZone, SplitSettings
@@ -43,6 +43,17 @@ def labels_in_force(settings: LabelSettings) -> str:
     """  # noqa: S608 - constants
 
 
+def reachable_with_label(settings: LabelSettings) -> str:
+    """Return SQL over `labeled_images`, `raw_images` and `deleted_files` for path and image_id of what can be learned.
+
+    Those are the images with a label in force whose bytes are to be had.
+    """
+    return f"""
+        SELECT in_force.path, in_force.image_id FROM ({labels_in_force(settings)}) AS in_force
+        JOIN ({REACHABLE}) AS images ON images.path = in_force.path AND images.image_id = in_force.image_id
+    """  # noqa: S608 - constants
+
+
 def undecided(settings: LabelSettings) -> str:
     """Return SQL over `labeled_images` for image_id: the images that people are to decide, labelled as they are."""
     return CONFLICTS if settings.conflicts == "ask" else "SELECT image_id FROM labeled_images WHERE FALSE"
@@ -50,15 +61,14 @@ def undecided(settings: LabelSettings) -> str:
 
 def update_labels(
     engine: Engine,
-    raw_images: Snapshot,
-    deleted_files: Snapshot,
-    human_labels: Snapshot,
-    labeled_images: Snapshot,
+    tables: Mapping[str, Snapshot],
     zones: Mapping[str, LandingZone],
     split: SplitSettings,
     commit: Commit,
 ) -> Written:
     """Merge the labels that are new or have changed into `labeled_images`, and remove those that nothing says any more.
+
+    `tables` are raw_images, deleted_files, human_labels and labeled_images.
 
     An answer is about an image, so it holds for every path with the same bytes; of several, the newest counts. A path
     whose file is gone takes the label of the same bytes that are there under another: a photo moved to another folder
@@ -108,21 +118,16 @@ def update_labels(
                 OR old.labeled_at <> named.labeled_at OR old.split <> named.split
                 OR old.label_name IS DISTINCT FROM named.label_name OR old.annotator IS DISTINCT FROM named.annotator))
         """,  # noqa: S608 - made of constants, a share and checked names
-        {
-            "raw_images": raw_images,
-            "deleted_files": deleted_files,
-            "human_labels": human_labels,
-            "labeled_images": labeled_images,
-            "classes": classes_of_folders(engine, raw_images, zones),
-        },
+        {**tables, "classes": classes_of_folders(engine, tables["raw_images"], zones)},
     )
     unsaid, changed = found.split_by_null("label")
-    written = engine.merge(changed, LABELED_IMAGES, labeled_images.uri, commit)
+    uri = tables["labeled_images"].uri
+    written = engine.merge(changed, LABELED_IMAGES, uri, commit)
     paths = unsaid.select(["path"]).arrow()["path"].to_pylist()
     nothing = engine.rows(LABELED_IMAGES.schema.empty_table())
     for start in range(0, len(paths), REPLACED_AT_ONCE):
         where = {"path": paths[start : start + REPLACED_AT_ONCE]}
-        removed = engine.replace(nothing, LABELED_IMAGES, labeled_images.uri, commit, where)
+        removed = engine.replace(nothing, LABELED_IMAGES, uri, commit, where)
         written = replace(written, version=removed.version, changed=True)
     return written
 
@@ -135,7 +140,7 @@ def classes_of_folders(engine: Engine, raw_images: Snapshot, zones: Mapping[str,
     rows = []
     for landing, folder in zip(*(folders[name].to_pylist() for name in ("landing", "folder")), strict=True):
         zone = zones.get(landing)
-        if zone is not None and zone.labelled and (found := folder_label(folder, re.compile(zone.label_rule))):
+        if zone is not None and zone.labelled and (found := class_of_folder(folder, zone.label_rule)):
             label, class_name = found
             rows.append((landing, folder, label, class_name or str(label)))
     columns = list(zip(*rows, strict=True)) or [(), (), (), ()]

@@ -1,11 +1,13 @@
-"""The bytes of a few photos, for people to look at."""
+"""The photos of a lake, as kernels and people see them: their bytes, wherever those are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlassets.engines.base import Engine, Snapshot
+from dlassets.engines.base import Engine, Rows, Snapshot
+from dlassets.engines.schema import Column
 from dlassets.lakehouse.content import map_images
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.storage.lake import Lake
@@ -13,18 +15,35 @@ from dlassets.storage.lake import Lake
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dlassets.engines.base import Advance, Kernel
 
-def photos_of(engine: Engine, lake: Lake, raw_images: Snapshot, paths: Sequence[str]) -> dict[str, bytes]:
-    """Return the bytes of each path that has them still.
 
-    They come to this process: for as many as a page shows, not for a table.
-    """
-    import pyarrow as pa
+@dataclass(frozen=True)
+class Photos:
+    """The photos that one version of `raw_images` has, and who reads them."""
 
-    keys = engine.rows(pa.table({"path": pa.array(paths, pa.string())}))
-    columns = RAW_IMAGES.columns_named("path", "content")
-    found = map_images(engine, lake, raw_images, keys, path_and_content, columns).arrow()
-    return dict(zip(found["path"].to_pylist(), found["content"].to_pylist(), strict=True))
+    engine: Engine
+    lake: Lake
+    raw_images: Snapshot
+
+    def map(self, paths: Rows, kernel: Kernel, returns: Sequence[Column], advance: Advance | None = None) -> Rows:
+        """Run `kernel` over path, image_id and content of these paths' photos; see `content.map_images`."""
+        return map_images(self.engine, self.lake, self.raw_images, paths, kernel, returns, advance)
+
+    def bytes_of(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Return the bytes of each path that has them still.
+
+        They come to this process: for as many as a page shows, not for a table.
+        """
+        columns = RAW_IMAGES.columns_named("path", "content")
+        found = self.map(self.keys(paths), path_and_content, columns).arrow()
+        return dict(zip(found["path"].to_pylist(), found["content"].to_pylist(), strict=True))
+
+    def keys(self, paths: Sequence[str]) -> Rows:
+        """Return paths as rows of the engine, to be mapped."""
+        import pyarrow as pa
+
+        return self.engine.rows(pa.table({"path": pa.array(paths, pa.string())}))
 
 
 def path_and_content(batch: pa.RecordBatch) -> pa.RecordBatch:

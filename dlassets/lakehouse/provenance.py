@@ -5,32 +5,12 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dlassets import __version__
-from dlassets.engines.base import Snapshot
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """`inputs` are the Delta versions that were read, `parameters` whatever else decided the rows."""
-
-    asset: str
-    inputs: Mapping[str, int]
-    code_version: str
-    run_id: str = ""
-    model: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, asset: str, read: Iterable[Snapshot], **more: Any) -> Provenance:
-        return cls(asset, {s.name: s.version for s in read if s.name != asset}, code_version(), **more)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value not in (None, "", {})}
 
 
 @functools.cache
@@ -48,3 +28,22 @@ def code_version() -> str:
     )
     commit = described.stdout.strip()
     return f"{__version__}+{commit}" if described.returncode == 0 and commit else __version__
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """`inputs` are the Delta versions that were read, `parameters` whatever else decided the rows.
+
+    `elsewhere` has the URI of those inputs that lie in another lake.
+    """
+
+    asset: str
+    inputs: Mapping[str, int]
+    code_version: str = field(default_factory=code_version)
+    run_id: str = ""
+    model: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value not in (None, "", {})}

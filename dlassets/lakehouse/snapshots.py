@@ -34,11 +34,6 @@ _REMEDY = (
 Result = TypeVar("Result")
 
 
-def create(lake: Lake, name: str) -> None:
-    """Create the table if it is not there, and bring one that is up to its definition (see `evolve`)."""
-    _ready(lake, TABLES[name])
-
-
 def pin(lake: Lake, name: str) -> Snapshot:
     """Return the table's newest version, having created it or brought it up to its definition where need be."""
     return evolve(lake, TABLES[name])
@@ -50,16 +45,17 @@ def evolve(lake: Lake, table: Table) -> Snapshot:
     That is one commit to the log alone: no row is rewritten, and older rows have null there. Columns that only the
     table has are kept. Raises DlassetsError, before anything is written, where a column cannot be what `table` says.
     """
-    return Snapshot(table.name, lake.table(table.name), _ready(lake, table).version())
+    return Snapshot(table.name, lake.table(table.name), ready_table(lake, table).version())
 
 
-def _ready(lake: Lake, table: Table) -> DeltaTable:
+def ready_table(lake: Lake, table: Table, opened: Callable[[str], DeltaTable] = open_table) -> DeltaTable:
+    """Return what `evolve` does as delta-rs has it, opened once, by `opened` where it is there."""
     from deltalake.exceptions import TableNotFoundError
 
     def ready() -> DeltaTable:
         with _reached(lake):
             try:
-                delta = open_table(lake.table(table.name))
+                delta = opened(lake.table(table.name))
             except TableNotFoundError:
                 delta = _new(lake.table(table.name), table)
         if lacking := _lacking(table, delta.schema().to_json()):
@@ -206,10 +202,14 @@ def replanned(plan_and_write: Callable[[], Result]) -> Result:
 
 def row_count(snapshot: Snapshot) -> int:
     """Return how many rows the version has, from the table's log alone."""
+    return rows_in(open_table(snapshot.uri, snapshot.version))
+
+
+def rows_in(delta: DeltaTable) -> int:
+    """Return how many rows a table has that is open already."""
     import pyarrow as pa
 
-    actions = pa.table(open_table(snapshot.uri, snapshot.version).get_add_actions(flatten=True))
-    return sum(actions["num_records"].to_pylist())
+    return sum(pa.table(delta.get_add_actions(flatten=True))["num_records"].to_pylist())
 
 
 def files_of(snapshot: Snapshot) -> dict[str, int]:

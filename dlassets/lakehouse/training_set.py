@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
-from dlassets.lakehouse.content import REACHABLE, map_images
+from dlassets.engines.schema import Table
+from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.labels import labels_in_force
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import provenance_of, row_count
-from dlassets.lakehouse.tables import TRAINING_SET
+from dlassets.lakehouse.tables import DELETED_FILES, IMAGE_FEATURES, LABELED_IMAGES, RAW_IMAGES, TRAINING_SET
 from dlassets.settings import LabelSettings
-from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,96 +27,73 @@ PIXELS = "pixels"
 PHOTOS_PER_COMMIT = 5000
 
 
-def build_training_set(
-    engine: Engine,
-    labeled_images: Snapshot,
-    image_features: Snapshot,
-    training_set: Snapshot,
-    feature_version: str,
-    labels: LabelSettings,
-    provenance: Mapping[str, Any],
-) -> Written:
-    """Replace `training_set` by the images with a label in force that have features of `feature_version`.
+@dataclass(frozen=True)
+class Choice:
+    """The images that a training set has, with path, image_id, label, label_name and split in `rows`.
 
-    Equal bytes count once; where they carry different labels, `labels` says which is in force, if any. Left untouched
-    where its rows already are what they would be, whatever versions have moved.
+    `made_of` says what is learned from: the feature version, or PIXELS.
     """
-    chosen = with_cached_features(engine, labeled_images, image_features, feature_version, labels)
 
-    def with_features(chosen: pa.Table) -> Rows:
+    rows: pa.Table
+    made_of: str
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells one choice from another: the rows, and what they are made of."""
+        digest = hashlib.sha256(self.made_of.encode())
+        columns = (self.rows[name].to_pylist() for name in ("image_id", "path", "label", "label_name", "split"))
+        for row in zip(*columns, strict=True):
+            digest.update(repr(row).encode())
+        return digest.hexdigest()
+
+
+def chosen_from(made_of: str) -> tuple[Table, ...]:
+    """Return the tables that the images of a training set are chosen from."""
+    return (LABELED_IMAGES, RAW_IMAGES, DELETED_FILES) if made_of == PIXELS else (LABELED_IMAGES, IMAGE_FEATURES)
+
+
+def choose(engine: Engine, tables: Mapping[str, Snapshot], made_of: str, labels: LabelSettings) -> Choice:
+    """Choose the images with a label in force that have features of this version, or bytes where pixels are learned.
+
+    Equal bytes count once; where they carry different labels, `labels` says which is in force, if any. `tables` are
+    those of `chosen_from`.
+    """
+    there = (
+        f"JOIN ({REACHABLE}) AS images ON images.path = in_force.path AND images.image_id = in_force.image_id"
+        if made_of == PIXELS
+        else f"WHERE image_id IN (SELECT image_id FROM image_features WHERE feature_version = '{made_of}')"  # noqa: S608
+    )
+    query = f"SELECT in_force.* FROM ({labels_in_force(labels)}) AS in_force {there} ORDER BY in_force.image_id"  # noqa: S608
+    return Choice(engine.sql(query, tables).arrow(), made_of)
+
+
+def build_training_set(
+    engine: Engine, choice: Choice, source: Snapshot | Photos, training_set: Snapshot, provenance: Mapping[str, Any]
+) -> Written:
+    """Replace `training_set` by what was chosen, with its features from `image_features` or the photos' own bytes.
+
+    Left untouched where its rows already are what they would be, whatever versions have moved. An image whose bytes are
+    no longer to be had has no row.
+    """
+
+    def with_features(rows: pa.Table) -> Rows:
         return engine.sql(
             f"""
             SELECT chosen.*, found.feature_version, found.features, CAST(NULL AS BINARY) AS content FROM chosen
             JOIN image_features AS found
-                ON found.image_id = chosen.image_id AND found.feature_version = '{feature_version}'
-            """,  # noqa: S608 - feature_version is this project's own constant
-            {"chosen": engine.rows(chosen), "image_features": image_features},
+                ON found.image_id = chosen.image_id AND found.feature_version = '{choice.made_of}'
+            """,  # noqa: S608 - a feature version is this project's own constant
+            {"chosen": engine.rows(rows), "image_features": source},  # type: ignore[dict-item]
         )
 
-    return _replaced(engine, training_set, chosen, feature_version, with_features, provenance)
+    def with_bytes(rows: pa.Table) -> Rows:
+        places = {path: place for place, path in enumerate(rows["path"].to_pylist())}
+        kernel = functools.partial(_with_labels, chosen=rows, places=places)
+        return source.map(engine.rows(rows.select(["path"])), kernel, TRAINING_SET.columns)  # type: ignore[union-attr]
 
-
-def build_pixel_training_set(
-    engine: Engine,
-    lake: Lake,
-    raw_images: Snapshot,
-    deleted_files: Snapshot,
-    labeled_images: Snapshot,
-    training_set: Snapshot,
-    labels: LabelSettings,
-    provenance: Mapping[str, Any],
-) -> Written:
-    """Replace `training_set` by the images with a label in force, and their bytes, for a model that learns from pixels.
-
-    Else as `build_training_set`. An image whose bytes are no longer to be had has no row.
-    """
-    chosen = with_bytes_to_be_had(engine, labeled_images, raw_images, deleted_files, labels)
-
-    def with_bytes(chosen: pa.Table) -> Rows:
-        places = {path: place for place, path in enumerate(chosen["path"].to_pylist())}
-        kernel = functools.partial(_with_labels, chosen=chosen, places=places)
-        paths = engine.rows(chosen.select(["path"]))
-        return map_images(engine, lake, raw_images, paths, kernel, TRAINING_SET.columns)
-
-    return _replaced(engine, training_set, chosen, PIXELS, with_bytes, provenance, PHOTOS_PER_COMMIT)
-
-
-def with_cached_features(
-    engine: Engine, labeled_images: Snapshot, image_features: Snapshot, feature_version: str, labels: LabelSettings
-) -> pa.Table:
-    """Return the images with a label in force that have features of `feature_version`: what a head learns from."""
-    return engine.sql(
-        f"""
-        SELECT * FROM ({labels_in_force(labels)}) AS in_force WHERE image_id IN (
-            SELECT image_id FROM image_features WHERE feature_version = '{feature_version}')
-        ORDER BY image_id
-        """,  # noqa: S608 - feature_version is this project's own constant
-        {"labeled_images": labeled_images, "image_features": image_features},
-    ).arrow()
-
-
-def with_bytes_to_be_had(
-    engine: Engine, labeled_images: Snapshot, raw_images: Snapshot, deleted_files: Snapshot, labels: LabelSettings
-) -> pa.Table:
-    """Return the images with a label in force whose bytes are to be had: what is learned from on pixels."""
-    return engine.sql(
-        f"""
-        SELECT in_force.* FROM ({labels_in_force(labels)}) AS in_force
-        JOIN ({REACHABLE}) AS images ON images.path = in_force.path AND images.image_id = in_force.image_id
-        ORDER BY in_force.image_id
-        """,  # noqa: S608 - constants
-        {"labeled_images": labeled_images, "raw_images": raw_images, "deleted_files": deleted_files},
-    ).arrow()
-
-
-def fingerprint_of(rows: pa.Table, made_of: str) -> str:
-    """Return what tells one choice of rows from another: the rows, and what was made of them."""
-    digest = hashlib.sha256(made_of.encode())
-    for row in zip(
-        *(rows[name].to_pylist() for name in ("image_id", "path", "label", "label_name", "split")), strict=True
-    ):
-        digest.update(repr(row).encode())
-    return digest.hexdigest()
+    if isinstance(source, Photos):
+        return _replaced(engine, training_set, choice, with_bytes, provenance, PHOTOS_PER_COMMIT)
+    return _replaced(engine, training_set, choice, with_features, provenance, max(1, choice.rows.num_rows))
 
 
 def attributes_of(
@@ -154,23 +132,23 @@ def _with_labels(batch: pa.RecordBatch, *, chosen: pa.Table, places: Mapping[str
 def _replaced(
     engine: Engine,
     training_set: Snapshot,
-    chosen: pa.Table,
-    made_of: str,
+    choice: Choice,
     rows_of: Callable[[pa.Table], Rows],
     provenance: Mapping[str, Any],
-    rows_per_commit: int | None = None,
+    rows_per_commit: int,
 ) -> Written:
     """Put the rows of what was chosen in place of what is there, unless that was made of the very same choice.
 
     The fingerprint stands in the last commit alone: a write that was killed between two is done anew.
     """
-    if not chosen.num_rows and not row_count(training_set):  # Delta on Spark writes no commit for that
-        return Written(training_set.version, changed=False)
-    fingerprint = fingerprint_of(chosen, made_of)
+    unchanged = Written(training_set.version, changed=False)
+    if not choice.rows.num_rows and not row_count(training_set):  # Delta on Spark writes no commit for that
+        return unchanged
+    fingerprint = choice.fingerprint
     if provenance_of(training_set).get(FINGERPRINT) == fingerprint:
-        return Written(training_set.version, changed=False)
-    step = rows_per_commit or max(1, chosen.num_rows)
-    parts = [chosen.slice(start, step) for start in range(0, max(1, chosen.num_rows), step)]
+        return unchanged
+    starts = range(0, max(1, choice.rows.num_rows), rows_per_commit)
+    parts = [choice.rows.slice(start, rows_per_commit) for start in starts]
     commits = [Commit(provenance) for _ in parts[1:]] + [Commit({**provenance, FINGERPRINT: fingerprint})]
     writes = [engine.replace] + [engine.append for _ in parts[1:]]
     written = [

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlassets.engines.base import Engine, Snapshot
+from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.history import table_of, whole_version
 from dlassets.lakehouse.snapshots import provenance_of
 from dlassets.lakehouse.tables import TRAINING_SET
-from dlassets.lakehouse.training_set import (
-    FINGERPRINT,
-    PIXELS,
-    fingerprint_of,
-    with_bytes_to_be_had,
-    with_cached_features,
-)
+from dlassets.lakehouse.training_set import FINGERPRINT
 from dlassets.learning.training.job import Job
-from dlassets.registry.lifecycle import CHAMPION, load_run
+from dlassets.pipeline import steps
+from dlassets.pipeline.report import Report
+from dlassets.pipeline.session import Session
+from dlassets.registry.lifecycle import CHAMPION, TAG_INPUTS, load_run
 from dlassets.registry.lineage import model_version
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.tracking import ENVIRONMENT, JOB, PACKAGES, TrainingInputs, artifact_of
-from dlassets.settings import LabelSettings, Settings
-from dlassets.storage.lake import Lake
+from dlassets.settings import LabelSettings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,57 +65,77 @@ class Reproduction:
         return [figure for figure in self.figures if not figure.difference <= tolerance]
 
 
-def find_original(client: MlflowClient, model_name: str, asked: str) -> Run:
-    """Return the run that `asked` names: by its id, or by a registered version's number or alias.
+def find_original(session: Session, model: str) -> Run:
+    """Return the run that `model` names: by its id, or by a registered version's number or alias.
 
-    Raises DlassetsError where there is none, or it did not write down what it takes to train again.
+    Raises DlassetsError where there is none.
     """
     from mlflow.exceptions import MlflowException
 
-    if asked == CHAMPION or asked.isdecimal():
-        version = model_version(client, model_name, asked)
-        asked = str(client.get_model_version(model_name, str(version)).run_id)
+    client, run_id = session.mlflow.client, model
+    if model == CHAMPION or model.isdecimal():
+        version = model_version(client, session.model_name, model)
+        run_id = str(client.get_model_version(session.model_name, str(version)).run_id)
     try:
-        return client.get_run(asked)
+        return client.get_run(run_id)
     except MlflowException as error:
         raise DlassetsError(
-            f"MLflow has no run {asked}. Give a run's id, or a version of {model_name}: its number, or champion."
+            f"MLflow has no run {run_id}. Give a run's id, or a version of {session.model_name}: its number, or "
+            "champion."
         ) from error
 
 
-def inputs_of(client: MlflowClient, run: Run, lake: Lake, settings: Settings) -> TrainingInputs:
+def inputs_of(session: Session, run: Run) -> TrainingInputs:
     """Return what the run learned from, as it can be read now: that version of the training set, whole.
 
     Raises DlassetsError where the run recorded none, or the version's files are gone.
     """
-    job = Job.from_json(artifact_of(client, run.info.run_id, JOB).decode())
-    now = table_of(lake, TRAINING_SET.name)
-    then = whole_version(now, job.training_set.version, settings.maintenance.retention_hours)
+    job = Job.from_json(artifact_of(session.mlflow.client, run.info.run_id, JOB).decode())
+    then = _whole(session, TRAINING_SET.name, job.training_set.version)
     # Where a model is trained changes nothing of what is learned, and this machine is another.
-    training = job.settings.model_copy(update={"compute": settings.training.compute})
-    return TrainingInputs.of(lake, then, job.backbone, training)
+    training = job.settings.model_copy(update={"compute": session.settings.training.compute})
+    return TrainingInputs.of(session.lake, then, job.backbone, training)
 
 
-def is_rebuilt(engine: Engine, lake: Lake, training_set: Snapshot, retention_hours: int) -> bool:
+def is_rebuilt(session: Session, training_set: Snapshot) -> bool:
     """Choose the rows of a version anew, from the versions of the tables it was made of: are they the same?
 
     Raises DlassetsError where it did not record those, or they cannot be had any more.
     """
-    said = provenance_of(training_set)
-    if FINGERPRINT not in said or not {"inputs", "parameters"} <= said.keys():
+    recorded = provenance_of(training_set)
+    if FINGERPRINT not in recorded or not {"inputs", "parameters"} <= recorded.keys():
         raise DlassetsError(f"Version {training_set.version} of {training_set.name} did not record what it is made of.")
-    parameters = dict(said["parameters"])
-    made_of, labels = parameters.pop("feature_version"), LabelSettings(**parameters)
-    tables = {
-        name: whole_version(table_of(lake, name), version, retention_hours) for name, version in said["inputs"].items()
-    }
-    if made_of == PIXELS:
-        chosen = with_bytes_to_be_had(
-            engine, tables["labeled_images"], tables["raw_images"], tables["deleted_files"], labels
-        )
-    else:
-        chosen = with_cached_features(engine, tables["labeled_images"], tables["image_features"], made_of, labels)
-    return bool(fingerprint_of(chosen, made_of) == said[FINGERPRINT])
+    parameters, elsewhere = dict(recorded["parameters"]), recorded.get("elsewhere", {})
+    made_of = parameters.pop("feature_version")
+    at = {name: _whole(session, name, version, elsewhere.get(name)) for name, version in recorded["inputs"].items()}
+    settings = session.settings.model_copy(update={"labels": LabelSettings(**parameters)})
+    then = replace(session, at=at, settings=settings)
+    choice = steps.chosen_rows(then, steps.training_set.hand_out(then), made_of)
+    return bool(choice.fingerprint == recorded[FINGERPRINT])
+
+
+def train_again(session: Session, original: Run, inputs: TrainingInputs, report: Report) -> Run:
+    """Train in a run of its own, on what the original learned from.
+
+    Pictures and slices are made of the tables as the training set saw them, where they can still be had; else as they
+    are now.
+    """
+    at = {inputs.job.training_set.name: inputs.job.training_set}
+    for name, versions in inputs.lineage.items():
+        with suppress(DlassetsError):  # it serves pictures and slices alone, and what is learned is read elsewhere
+            at.setdefault(name, _whole(session, name, max(versions)))
+    then = replace(session, at=at)
+    run = session.mlflow.run(f"reproduces {original.info.run_name}", original.info.experiment_id)
+    # Not found as a run of these inputs: trained_model goes on from the original.
+    tags = {TAG_REPRODUCES: original.info.run_id, TAG_INPUTS: f"reproduces {original.info.run_id}"}
+    run_id = steps.train(then, steps.trained_model.hand_out(then), inputs, run, tags, report)
+    return session.mlflow.client.get_run(run_id)
+
+
+def _whole(session: Session, name: str, version: int, uri: str | None = None) -> Snapshot:
+    """Return a version of a table that can be read whole: of the session's lake, or of the table at `uri`."""
+    table = table_of(session.lake, name) if uri is None else Snapshot(name, uri, version)
+    return whole_version(table, version, session.settings.maintenance.retention_hours)
 
 
 def compare_runs(client: MlflowClient, original: Run, again: Run, rebuilt: bool | None) -> Reproduction:

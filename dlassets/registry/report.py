@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlassets.lakehouse.photos import Photos
 from dlassets.learning.evaluation import pictures
 from dlassets.learning.evaluation.evaluate import Evaluation
 from dlassets.learning.evaluation.slices import CLASS, Slice, significantly_worse, slices
 from dlassets.learning.examples import Examples
-from dlassets.learning.features import Photos
 from dlassets.learning.training.job import Trained
 from dlassets.registry.package import ModelPackage
 

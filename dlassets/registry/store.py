@@ -1,18 +1,105 @@
-"""Where MLflow keeps what it is told: the tracking store, and the artifacts beside it."""
+"""MLflow's store of one lake: opened, asked for runs and the champion; where it lies, and its artifacts beside it."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake, local_path
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
     from dlassets.learning.backbones import BackboneRef
+
+
+class MlflowStore:
+    """The tracking store and registry of one lake, opened when first used: importing MLflow alone costs seconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lake = Lake.at(settings.root)
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """A client of the store, with the experiment made. Raises DlassetsError where the store cannot be reached."""
+        import mlflow
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        fail_soon()
+        quiet_mlflow()
+        uri = tracking_uri(self.settings, self._lake)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        client = mlflow.MlflowClient(uri, uri)
+        try:
+            if client.get_experiment_by_name(self.experiment) is None:
+                client.create_experiment(self.experiment, artifact_location(self.settings, self._lake))
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise DlassetsError(
+                f"MLflow's store at {uri} cannot be reached: {error}. Start the server, or set "
+                "DLASSETS_MLFLOW__TRACKING_URI to one that runs (unset: a file under the lake's root)."
+            ) from error
+        return client
+
+    @property
+    def experiment(self) -> str:
+        return self.settings.mlflow.experiment
+
+    @contextmanager
+    def run(self, name: str | None = None, experiment_id: str | None = None) -> Iterator[Any]:
+        """Open a run and give MLflow's own interface to it; it is ended here, as finished or as failed.
+
+        It is one of the settings' experiment, or of the one that is named.
+        """
+        import mlflow
+
+        own = self.client.get_experiment_by_name(self.experiment)
+        with mlflow.start_run(experiment_id=experiment_id or own.experiment_id, run_name=name):
+            yield mlflow
+
+    def find_run(self, inputs_sha256: str) -> Run | None:
+        """Return the finished run that learned from exactly these inputs, if there is one."""
+        from dlassets.registry.lifecycle import find_run
+
+        return find_run(self.client, self.experiment, inputs_sha256)
+
+    def run_of(self, inputs_sha256: str) -> Run:
+        """Return the run that learned from these inputs. Raises DlassetsError where there is none."""
+        if (run := self.find_run(inputs_sha256)) is None:
+            raise DlassetsError(
+                "No model was trained on the training set as it stands now. Materialize trained_model first, with the "
+                "same settings."
+            )
+        return run
+
+    def champion(self) -> int | None:
+        """Return the version of the registered model that is in use, if any is.
+
+        Raises DlassetsError where MLflow cannot say.
+        """
+        from mlflow.exceptions import MlflowException
+
+        from dlassets.registry.lifecycle import version_of
+
+        name = self.settings.registry.model_name
+        try:
+            return version_of(self.client, name)
+        except MlflowException as error:
+            raise DlassetsError(f"MLflow cannot say which version of {name} is champion: {error}") from error
+
+    def run_url(self, run: Run) -> str:
+        """Return the address of a run in MLflow's UI."""
+        return f"{self.settings.ui.mlflow}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def tracking_uri(settings: Settings, lake: Lake) -> str:

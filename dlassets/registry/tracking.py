@@ -19,7 +19,7 @@ from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation.calibration import calibrated
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples, read_splits
-from dlassets.learning.features import Photos, rows_for
+from dlassets.learning.features import Embedder, examples_for
 from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.registry.environment import environment, installed
 from dlassets.registry.lifecycle import TAG_INPUTS
@@ -96,7 +96,7 @@ def train_and_log(
     mlflow: Any,
     inputs: TrainingInputs,
     fit: Fit,
-    photos: Photos,
+    embedder: Embedder,
     attributes: pa.Table | None,
     tags: Mapping[str, str],
     report: OnEvent,
@@ -113,7 +113,7 @@ def train_and_log(
         trained = _trained(mlflow, job, fit, report)
         with _backbone_of(job, trained) as backbone:
             validation, test = (
-                _judged_rows(job, trained, splits, backbone, split, photos) for split in (VALIDATION, TEST)
+                _judged_rows(job, trained, splits, backbone, split, embedder) for split in (VALIDATION, TEST)
             )
             head = calibrated(trained.head, validation)
             package = ModelPackage(head, backbone, feature_version(backbone))
@@ -125,7 +125,7 @@ def train_and_log(
                 validation_before=evaluate(trained.head, validation),
                 validation_after=evaluate(head, validation),
             )
-            log_model(mlflow, package, example=log_report(mlflow, trained, judged, photos, attributes))
+            log_model(mlflow, package, example=log_report(mlflow, trained, judged, embedder.photos, attributes))
 
 
 def picture_of(client: MlflowClient, run_id: str, name: str) -> bytes:
@@ -244,9 +244,9 @@ def _backbone_of(job: Job, trained: Trained) -> Iterator[BackboneRef]:
 
 
 def _judged_rows(
-    job: Job, trained: Trained, splits: Mapping[str, Examples], backbone: BackboneRef, split: str, photos: Photos
+    job: Job, trained: Trained, splits: Mapping[str, Examples], backbone: BackboneRef, split: str, embedder: Embedder
 ) -> Examples:
-    return splits[split] if trained.weights is None else rows_for(backbone, job.training_set, split, photos)
+    return splits[split] if trained.weights is None else examples_for(backbone, job.training_set, split, embedder)
 
 
 def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Examples) -> Any:

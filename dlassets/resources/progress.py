@@ -1,12 +1,13 @@
-"""How far a long step is: in Dagster's log by default, as bars where someone watches a terminal."""
+"""How far a step is, in Dagster's log: the resource `progress`, in whose place a terminal puts its bars."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dagster import AssetExecutionContext
+
+from dlassets.pipeline.report import Report
 
 if TYPE_CHECKING:
     from dlassets.learning.training.job import Event
@@ -15,31 +16,38 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class LoggedProgress:
+    def of(self, context: AssetExecutionContext) -> Report:
+        """Return the report of one step."""
+        return LoggedReport(context)
+
+
+class LoggedReport(Report):
     """Writes a line to the run's log every few seconds."""
 
-    def of(self, context: AssetExecutionContext, what: str) -> Callable[[int, int | None], None]:
-        """Return a function to be told how many are done, and of how many where that is known."""
-        started = last = time.monotonic()
+    def __init__(self, context: AssetExecutionContext) -> None:
+        self._log = context.log
+        self._started = time.monotonic()
+        self._last = {"epoch": 0.0}
 
-        def report(done: int, total: int | None = None) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= SECONDS_BETWEEN_LINES or done == total:
-                last = now
-                rate = done / max(now - started, 1e-9)
-                context.log.info(f"{done}{'' if total is None else f' of {total}'} {what}, {rate:.0f} a second")
+    def count(self, what: str, done: int, total: int | None) -> None:
+        if self._is_due(what, SECONDS_BETWEEN_LINES) or done == total:
+            rate = done / max(time.monotonic() - self._started, 1e-9)
+            self._log.info(f"{done}{'' if total is None else f' of {total}'} {what}, {rate:.0f} a second")
 
-        return report
+    def event(self, event: Event) -> None:
+        if self._is_due(event.kind, SECONDS_BETWEEN_LINES if event.kind == "step" else 1):
+            measured = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in event.metrics.items())
+            self._log.info(f"{event.kind} {event.number} of at most {event.of}: {measured}")
 
-    def of_training(self, context: AssetExecutionContext) -> Callable[[Event], None]:
-        """Return a function to be told of a training's steps and epochs, with what was measured in each."""
-        last = {"step": time.monotonic(), "epoch": 0.0}
+    def info(self, message: str) -> None:
+        self._log.info(message)
 
-        def report(event: Event) -> None:
-            now = time.monotonic()
-            if now - last[event.kind] >= (SECONDS_BETWEEN_LINES if event.kind == "step" else 1):
-                last[event.kind] = now
-                measured = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in event.metrics.items())
-                context.log.info(f"{event.kind} {event.number} of at most {event.of}: {measured}")
+    def warning(self, message: str) -> None:
+        self._log.warning(message)
 
-        return report
+    def _is_due(self, kind: str, seconds: float) -> bool:
+        now = time.monotonic()
+        if now - self._last.get(kind, self._started) < seconds:
+            return False
+        self._last[kind] = now
+        return True

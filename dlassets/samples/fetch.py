@@ -1,35 +1,41 @@
-"""One file over HTTP(S), however the line behaves: resumed where it broke off, retried, verified before it is used."""
+"""One file over HTTP(S), however the line behaves: resumed where it broke off, retried, verified before it is used.
+
+pooch decides whether a file must come, verifies it and puts it in its place. What it cannot do stands here: going on
+where a download broke off.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import http.client
+import logging
+import re
 import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
 
-# Told how much is done and how much there is in all: bytes here, photos elsewhere; None where that is not known.
-Progress = Callable[[int, int | None], None]
+if TYPE_CHECKING:
+    from dlassets.engines.base import Progress
 
 CHUNK_BYTES = 256 * 2**10
+_CHECKSUM = re.compile("(?i)md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
 _NETWORK_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException, ssl.SSLError)
-_TRANSIENT_STATUS = {408, 425, 429}  # and all of 5xx
 _RANGE_NOT_SATISFIABLE = 416
+_TRANSIENT_STATUS = {408, 425, 429, _RANGE_NOT_SATISFIABLE}  # and all of 5xx
 
 
 class _BrokenOffError(ConnectionError):
-    """The server sent less than it announced."""
+    """The server sent something else than it was asked for, or announced."""
 
 
 def fetch(
     url: str,
-    target: Path,
+    folder: Path,
     *,
     checksum: str | None = None,
     progress: Progress | None = None,
@@ -37,55 +43,42 @@ def fetch(
     retries: int = 4,
     backoff: float = 1.0,
 ) -> Path:
-    """Download `url` to `target` and return `target`; one that is there and has the right checksum is not asked for.
+    """Return the path in `folder` of what `url` holds; what is there and has the right checksum is not asked for.
 
-    `checksum` is `md5:<hex>` or `sha256:<hex>`. What has come so far lies in `<target>.part`, and the next try or run
+    `checksum` is `md5:<hex>` or `sha256:<hex>`. What has come so far lies in `<path>.part`, and the next try or run
     goes on from there if the server can and its file is still the same. After more than `retries` failures in a row
     with nothing gained, `backoff` · 2ⁿ seconds apart, it is given up; `timeout` is how long the line may be silent
     (seconds). `progress` is told the bytes that are here, those of earlier runs included, and the bytes in all.
     Raises DlassetsError for anything that ends without the file.
     """
+    import pooch
+    from pooch.utils import unique_file_name
+
     if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
         raise DlassetsError(f"{url}: only http:// and https:// can be fetched. For a file, give its path.")
-    digest = _digest(checksum)
-    if target.is_file() and (digest is None or _file_digest(target, digest[0]) == digest[1]):
-        return target
-    part = target.with_name(target.name + ".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    if checksum is not None and not _CHECKSUM.fullmatch(checksum):
+        raise DlassetsError(f"{checksum!r} is no checksum: write md5:<32 hex digits> or sha256:<64 hex digits>.")
+
+    name = unique_file_name(url)  # many URLs end in master.zip
+
+    def download(url: str, place: str, _: object) -> None:
+        part = folder / f"{name}.part"
         _receive_with_retries(url, part, timeout, retries, backoff, progress)
-        found = None if digest is None else _file_digest(part, digest[0])
-        if digest is not None and found != digest[1]:
-            part.unlink()
-            _tag_path(part).unlink(missing_ok=True)
-            raise DlassetsError(
-                f"{url}: the file that came has {digest[0]} {found}, not {digest[1]}, and was removed. Try again; "
-                "if it stays so, the file has changed at its source: check what it is before you use it."
-            )
-        part.replace(target)
+        part.replace(place)
         _tag_path(part).unlink(missing_ok=True)
+
+    pooch.get_logger().setLevel(logging.WARNING)  # `progress` is told what its lines would say
+    try:
+        return Path(pooch.retrieve(url, checksum, name, folder, downloader=download))
     except OSError as error:
         raise DlassetsError(
-            f"{url} could not be written to {target}: {error}. Put that right and run again."
+            f"{url} could not be written to {folder}: {error}. Put that right and run again."
         ) from error
-    return target
-
-
-def _digest(checksum: str | None) -> tuple[str, str] | None:
-    if checksum is None:
-        return None
-    algorithm, _, value = checksum.partition(":")
-    if (
-        algorithm not in {"md5", "sha256"}
-        or len(value) != hashlib.new(algorithm, usedforsecurity=False).digest_size * 2
-    ):
-        raise DlassetsError(f"{checksum!r} is no checksum: write md5:<32 hex digits> or sha256:<64 hex digits>.")
-    return algorithm, value.lower()
-
-
-def _file_digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+    except ValueError as error:  # what pooch raises for another checksum; it has removed the file
+        raise DlassetsError(
+            f"{url}: {error} Try again; if it stays so, the file has changed at its source: check what it is before "
+            "you use it."
+        ) from error
 
 
 def _receive_with_retries(
@@ -102,6 +95,8 @@ def _receive_with_retries(
                     raise DlassetsError(
                         f"{url}: the server answered {error.code} {error.reason}. Check the address."
                     ) from error
+                if error.code == _RANGE_NOT_SATISFIABLE:
+                    part.unlink(missing_ok=True)
             # Any gain starts the count anew, but gained is what exceeds the most so far: a server that always starts
             # over and always breaks off would otherwise be asked for ever.
             failures = 1 if _size(part) > most else failures + 1
@@ -109,20 +104,30 @@ def _receive_with_retries(
             if failures > retries:
                 raise DlassetsError(
                     f"{url} could not be downloaded: {getattr(error, 'reason', None) or error}. Check the address and "
-                    f"the connection, then run again: {most:,} bytes are kept and need not come again."
+                    f"the connection, then run again: {_size(part):,} bytes are kept and need not come again."
                 ) from error
             time.sleep(backoff * 2 ** (failures - 1))
 
 
 def _receive(url: str, part: Path, timeout: float, progress: Progress | None) -> None:
-    """Add to `part` what it lacks. Raises one of _NETWORK_ERRORS, with what came left in `part`."""
-    with _open(url, part, timeout) as response:
-        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        done = _size(part) if resumed else 0
+    """Add to `part` what it lacks. Raises one of _NETWORK_ERRORS, with what came left in `part`.
+
+    Asked for the rest of a file, a server whose file is another by now (If-Range), or that knows no ranges, answers
+    with the whole of it.
+    """
+    tag = _tag_path(part).read_text() if _tag_path(part).exists() else ""
+    done = _size(part) if tag else 0
+    rest = {"Range": f"bytes={done}-", "If-Range": tag} if done else {}
+    request = urllib.request.Request(url, headers={"User-Agent": "dlassets", **rest})  # noqa: S310 (http or https: checked)
+    with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310 (as above)
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            done = 0
+            _tag_path(part).write_text(_tag(response))
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+            part.unlink()
+            raise _BrokenOffError(f"the server did not send the bytes from {done:,} when asked for them")
         total = None if response.length is None else done + response.length
-        with part.open("ab" if resumed else "wb") as file:
-            if not resumed:
-                _tag_path(part).write_text(_tag(response))
+        with part.open("ab" if done else "wb") as file:
             while chunk := response.read1(CHUNK_BYTES):
                 file.write(chunk)
                 done += len(chunk)
@@ -130,36 +135,6 @@ def _receive(url: str, part: Path, timeout: float, progress: Progress | None) ->
                     progress(done, total)
     if total is not None and done < total:
         raise _BrokenOffError(f"the connection ended after {done:,} of {total:,} bytes")
-
-
-def _open(url: str, part: Path, timeout: float) -> http.client.HTTPResponse:
-    """Ask for the whole file, or for the rest of it where `part` and the tag of the file it came from are there.
-
-    A server whose file is another by now (If-Range), or that knows no ranges, answers with the whole file.
-    """
-    request = urllib.request.Request(url, headers={"User-Agent": "dlassets"})  # noqa: S310 (http or https: checked)
-    tag = _tag_path(part).read_text() if _tag_path(part).exists() else ""
-    offset = _size(part) if tag else 0
-    if offset:
-        request.add_header("Range", f"bytes={offset}-")
-        request.add_header("If-Range", tag)
-    try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=timeout)  # noqa: S310 (as above)
-    except urllib.error.HTTPError as error:
-        if error.code != _RANGE_NOT_SATISFIABLE or not offset:
-            raise
-        error.close()
-        part.unlink()
-        return _open(url, part, timeout)
-    if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-        start = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-        if start != str(offset):
-            response.close()
-            part.unlink()
-            raise _BrokenOffError(
-                f"the server sent bytes from {start or 'somewhere'} when asked for those from {offset}"
-            )
-    return response
 
 
 def _tag(response: http.client.HTTPResponse) -> str:

@@ -12,14 +12,18 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from dlassets.errors import DlassetsError
-from dlassets.samples.fetch import Progress
+from dlassets.images.folders import class_folder
 from dlassets.samples.unpack import check_classes
+
+if TYPE_CHECKING:
+    from dlassets.engines.base import Progress
 
 Points = NDArray[np.float64]  # (n, 2): x to the right, y down; an object fills about -1..1
 Part = tuple[int, Points]  # which colour of the object's palette, and an outline
@@ -227,7 +231,7 @@ def generate(
         raise DlassetsError(f"Generated samples have 1 to {len(CLASSES)} classes, not {classes}.")
     if per_class < 1:
         raise DlassetsError(f"Generated samples need at least 1 photo a class, not {per_class}.")
-    folders = {f"{label:03d}.{name}": name for label, name in enumerate(list(CLASSES)[:classes], start=1)}
+    folders = {class_folder(label, name): name for label, name in enumerate(list(CLASSES)[:classes], start=1)}
     check_classes(folder, folders)
     try:
         for label, (place, name) in enumerate(folders.items(), start=1):

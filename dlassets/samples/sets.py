@@ -7,19 +7,20 @@ server on loopback and archives of the same layout.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Literal
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from dlassets.errors import DlassetsError
-from dlassets.samples.fetch import Progress, fetch
+from dlassets.samples.fetch import fetch
 from dlassets.samples.generated import generate
 from dlassets.samples.unpack import unpack
+from dlassets.storage.cache import cache_path
+
+if TYPE_CHECKING:
+    from dlassets.engines.base import Progress
 
 GENERATED = "generated"
 
@@ -63,43 +64,31 @@ def samples(
     per_class: int = 60,
     seed: int = 0,
     checksum: str | None = None,
-    cache: Path | None = None,
     progress: StageProgress | None = None,
 ) -> int:
     """Put the photos of `source` into `folder/NNN.class/` and return how many the set has.
 
     `source` is "generated" (which `classes`, `per_class` and `seed` are for), a name of ARCHIVES, an http(s) URL of a
-    zip or tar (with its `checksum`, if known), or the path of a folder, zip or tar. Downloads are kept in `cache`
-    (by default `default_cache()`). Photos already in `folder` are left as they are and nothing is deleted, so a second
-    run goes on from what is there, or does nothing. `progress` is told the stage and how far it is: photos, and bytes
-    for "download". Raises DlassetsError for anything that ends without the photos.
+    zip or tar (with its `checksum`, if known), or the path of a folder, zip or tar. Downloads are kept in
+    `cache_path()`. Photos already in `folder` are left as they are and nothing is deleted, so a second run goes on
+    from what is there, or does nothing. `progress` is told the stage and how far it is: photos, and bytes for
+    "download". Raises DlassetsError for anything that ends without the photos.
     """
-    told = {stage: _told(progress, stage) for stage in ("generate", "download", "unpack")}
+
+    def progress_of(stage: Stage) -> Progress | None:
+        return partial(progress, stage) if progress else None
+
     name = str(source)
     if name == GENERATED:
-        return generate(folder, classes=classes, per_class=per_class, seed=seed, progress=told["generate"])
+        return generate(folder, classes=classes, per_class=per_class, seed=seed, progress=progress_of("generate"))
     if name in ARCHIVES:
         name, checksum = ARCHIVES[name].url, checksum or ARCHIVES[name].checksum
     if "://" in name:
-        file = _cached(name, cache or default_cache())
-        return unpack(fetch(name, file, checksum=checksum, progress=told["download"]), folder, told["unpack"])
+        archive = fetch(name, cache_path(), checksum=checksum, progress=progress_of("download"))
+        return unpack(archive, folder, progress_of("unpack"))
     if not Path(name).exists():
         known = [GENERATED, *ARCHIVES]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise DlassetsError(f"{name} is neither a path that exists, nor a URL, nor one of {', '.join(known)}.{hint}")
-    return unpack(Path(name), folder, told["unpack"])
-
-
-def default_cache() -> Path:
-    """Where downloads are kept: `$XDG_CACHE_HOME/dlassets`, by default `~/.cache/dlassets`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlassets"
-
-
-def _cached(url: str, cache: Path) -> Path:
-    # Many URLs end in master.zip: the whole of one tells them apart.
-    return cache / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{PurePosixPath(urlsplit(url).path).name}"
-
-
-def _told(progress: StageProgress | None, stage: Stage) -> Progress | None:
-    return partial(progress, stage) if progress else None
+    return unpack(Path(name), folder, progress_of("unpack"))

@@ -19,14 +19,16 @@ from dataclasses import dataclass
 from functools import partial
 from gzip import BadGzipFile
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
-from dlassets.samples.fetch import Progress
+from dlassets.images.folders import class_folder, class_of_folder
+
+if TYPE_CHECKING:
+    from dlassets.engines.base import Progress
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _ARCHIVE_NAME = re.compile(r"(?i)\.(zip|tar|tgz|tar\.(gz|bz2|xz))$")
-_NUMBERED = re.compile(r"^(\d+)(?:[._ -]+.+)?$")
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -81,9 +83,8 @@ def check_classes(folder: Path, names: Iterable[str]) -> None:
     there = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
     by_number: dict[int, str] = {}
     for name in sorted(there.union(names)):
-        if not (match := _NUMBERED.match(name)):
-            continue
-        other = by_number.setdefault(int(match[1]), name)
+        meant = class_of_folder(name)
+        other = by_number.setdefault(meant.label, name) if meant else name
         if other != name:
             raise DlassetsError(
                 f"{folder} would hold two classes of one number, {other} and {name}: they would become one label. "
@@ -185,7 +186,7 @@ def _plan(members: list[_Member], source: Path) -> dict[PurePosixPath, _Member]:
 
 def _class_names(parents: set[PurePosixPath]) -> dict[PurePosixPath, str]:
     """The class folders among those that hold photos, and what they will be called."""
-    numbered = {path for path in parents if _NUMBERED.match(path.name)}
+    numbered = {path for path in parents if class_of_folder(path.name)}
     if numbered:
         beside = {path.parent for path in numbered}
         if strays := sorted(path.name for path in parents - numbered if path.parent in beside):
@@ -196,7 +197,7 @@ def _class_names(parents: set[PurePosixPath]) -> dict[PurePosixPath, str]:
         return {path: path.name for path in numbered}
     above = {folder for path in parents for folder in path.parents}
     names = sorted({path.name for path in parents - above})
-    return {path: f"{names.index(path.name) + 1:03d}.{path.name}" for path in parents - above}
+    return {path: class_folder(names.index(path.name) + 1, path.name) for path in parents - above}
 
 
 def _copy(plan: dict[PurePosixPath, _Member], folder: Path, progress: Progress | None) -> None:

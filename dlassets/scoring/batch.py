@@ -5,100 +5,88 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Written
+from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written, counting
 from dlassets.lakehouse.labels import undecided
 from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
-from dlassets.learning.backbones import feature_version
-from dlassets.learning.features import Photos
+from dlassets.learning.features import Embedder
 from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage, ranked
-from dlassets.registry.store import backbone_in_use
-from dlassets.settings import LabelSettings, Settings
-from dlassets.storage.lake import Lake
+from dlassets.settings import LabelSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dlassets.engines.base import Kernel, Progress
+    from dlassets.engines.base import Advance, Kernel, Progress
 
 _SCORED = PREDICTIONS.columns_named("image_id", "predicted_label", "predicted_name", "confidence", "margin", "top_k")
 
 
-def uncached_photos(
-    engine: Engine, lake: Lake, settings: Settings, raw_images: Snapshot, package: ModelPackage
-) -> Photos | None:
-    """Return the photos for a model whose features `image_features` does not hold; None for one whose it does."""
-    if feature_version(backbone_in_use(settings, lake)) == package.feature_version:
-        return None
-    return Photos(engine, lake, raw_images, settings.features.runtime)
+@dataclass(frozen=True)
+class Scorer:
+    """A registered model that scores: by `image_features`, or by photos that it embeds where those have none of its."""
+
+    name: str
+    version: int
+    package: ModelPackage
+    top_k: int
+    embedder: Embedder | None = None
+
+    def map(self, engine: Engine, image_features: Snapshot, images: pa.Table, advance: Advance) -> Rows:
+        """Return what the model makes of each of `images` (path and image_id)."""
+        by_features = functools.partial(
+            classify, head=self.package.head, feature_version=self.package.feature_version, top_k=self.top_k
+        )
+        if self.embedder is None:
+            image_ids = engine.rows(images.select(["image_id"]))
+            return engine.map(image_features, IMAGE_FEATURES.names, image_ids, by_features, _SCORED, advance)
+        kernel = functools.partial(_embed_and_classify, self.embedder.kernel(self.package.backbone), by_features)
+        return self.embedder.photos.map(engine.rows(images.select(["path"])), kernel, _SCORED, advance)
 
 
 def score_new(
     engine: Engine,
-    raw_images: Snapshot,
-    labeled_images: Snapshot,
-    image_features: Snapshot,
+    tables: Mapping[str, Snapshot],
     predictions: Snapshot,
-    package: ModelPackage,
-    model: tuple[str, int],
-    top_k: int,
+    scorer: Scorer,
     labels: LabelSettings,
     provenance: Mapping[str, Any],
     progress: Progress | None = None,
-    photos: Photos | None = None,
 ) -> Written:
-    """Score the paths that have no label, and no prediction by `model` (name, version), and merge them.
+    """Score the paths that have no label, and no prediction by this model version, and merge them.
 
     Those whose labels people are asked to decide count as paths without one. A path whose bytes changed since it was
-    scored is scored again, labelled or not: what stands in `predictions` is about the bytes that are there.
-
-    The model reads `image_features`; with `photos`, the photos themselves, for one whose features are not kept there.
+    scored is scored again, labelled or not: what stands in `predictions` is about the bytes that are there. `tables`
+    are raw_images, labeled_images and image_features.
     """
-    name, version = model
     todo = engine.sql(
         f"""
         SELECT images.path, images.image_id FROM raw_images AS images
         LEFT JOIN (
             SELECT path, image_id FROM labeled_images WHERE image_id NOT IN ({undecided(labels)})
         ) AS labelled ON labelled.path = images.path AND labelled.image_id = images.image_id
-        LEFT JOIN predictions AS done
-            ON done.path = images.path AND done.model_name = '{name}' AND done.model_version = {version}
+        LEFT JOIN predictions AS done ON done.path = images.path AND done.model_name = '{scorer.name}'
+            AND done.model_version = {scorer.version}
         WHERE (done.path IS NULL AND labelled.path IS NULL) OR done.image_id <> images.image_id
         """,  # noqa: S608 - the model's name is a setting, its version a number
-        {"raw_images": raw_images, "labeled_images": labeled_images, "predictions": predictions},
+        {name: tables[name] for name in ("raw_images", "labeled_images")} | {"predictions": predictions},
     ).arrow()
     if not todo.num_rows:
         return Written(predictions.version, changed=False)
     images = engine.sql(
         "SELECT image_id, MIN(path) AS path FROM todo GROUP BY image_id", {"todo": engine.rows(todo)}
     ).arrow()
-    finished = 0
-
-    def advance(rows: int) -> None:
-        nonlocal finished
-        finished += rows
-        if progress is not None:
-            progress(finished, images.num_rows)
-
-    classify_features = functools.partial(
-        classify, head=package.head, feature_version=package.feature_version, top_k=top_k
-    )
-    if photos is None:
-        image_ids = engine.rows(images.select(["image_id"]))
-        scored = engine.map(image_features, IMAGE_FEATURES.names, image_ids, classify_features, _SCORED, advance)
-    else:
-        kernel = functools.partial(_embed_and_classify, photos.embedding(package.backbone), classify_features)
-        scored = photos.map(engine.rows(images.select(["path"])), kernel, _SCORED, advance)
+    scored = scorer.map(engine, tables["image_features"], images, counting(progress, images.num_rows))
     rows = engine.sql(
         """
         SELECT todo.*, scored.predicted_label, scored.predicted_name, scored.confidence, scored.margin, scored.top_k
         FROM todo JOIN scored ON scored.image_id = todo.image_id
         """,
-        {"todo": engine.rows(_stamped(todo, name, version)), "scored": scored},
+        {"todo": engine.rows(_stamped(todo, scorer)), "scored": scored},
     )
     return engine.merge(rows, PREDICTIONS, predictions.uri, Commit(provenance))
 
@@ -108,10 +96,11 @@ def _embed_and_classify(embed: Kernel, classify_features: Kernel, batch: pa.Reco
     return classify_features(embed(batch))
 
 
-def _stamped(todo: pa.Table, name: str, version: int) -> pa.Table:
+def _stamped(todo: pa.Table, scorer: Scorer) -> pa.Table:
     import pyarrow as pa
 
-    for column, value in (("model_name", name), ("model_version", version), ("scored_at", dt.datetime.now(dt.UTC))):
+    now = dt.datetime.now(dt.UTC)
+    for column, value in (("model_name", scorer.name), ("model_version", scorer.version), ("scored_at", now)):
         scalar = pa.scalar(value, PREDICTIONS.schema.field(column).type)
         todo = todo.append_column(column, pa.repeat(scalar, todo.num_rows))
     return todo

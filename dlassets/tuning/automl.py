@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
@@ -19,9 +19,11 @@ from dlassets.learning.backbones import feature_version
 from dlassets.learning.training.job import Job
 from dlassets.settings import ComputeSettings, Span, TrainingSettings, TuningSettings
 from dlassets.tuning.automl_script import script_of
-from dlassets.tuning.labelled_photos import evaluated
+from dlassets.tuning.local_trials import LocalTrials
+from dlassets.tuning.question import Question
 from dlassets.tuning.search_space import settings_with
-from dlassets.tuning.study import ACCURACY, Best, Question, run_study
+from dlassets.tuning.study import Best, run_study
+from dlassets.tuning.trials import ACCURACY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from dlassets.engines.base import Snapshot
     from dlassets.learning.backbones import BackboneRef
     from dlassets.learning.evaluation.evaluate import Evaluation
-    from dlassets.tuning.labelled_photos import LabelledPhotos
     from dlassets.tuning.search_space import Space
 
 HEADS: Space = {
@@ -68,16 +69,27 @@ class Line:
         return float("inf") if self.best is None else float(self.best.value)
 
 
+class LearnablePhotos(Protocol):
+    """Labelled photos, made ready for any backbone: see `pipeline.labelled_photos`."""
+
+    def training_set(self, backbone: BackboneRef, trainable: str = "head", report: Any = None) -> Snapshot:
+        """Return the rows that a training learns from."""
+
+    def seconds_to_embed(self, backbone: BackboneRef) -> float:
+        """Return how long it takes to embed what is not embedded yet."""
+
+
 class Board(Protocol):
     """Shows a search to whoever waits for it."""
 
     def show(self, lines: Sequence[Line]) -> None:
         """Show the leaderboard, the best line first."""
 
-    def say(self, text: str) -> None:
-        """Say what is being done, or was left out and why."""
+    def info(self, message: str) -> None:
+        """Show what is being done, or was left out and why."""
 
-    def progress(self, what: str, done: int, of: int | None) -> None: ...
+    def count(self, what: str, done: int, total: int | None) -> None:
+        """Show how many of something are done."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class Winner:
 
 
 def search(
-    photos: LabelledPhotos,
+    photos: LearnablePhotos,
     backbones: Sequence[BackboneRef],
     training: TrainingSettings,
     until: float,
@@ -125,7 +137,7 @@ def search(
 class _Search:
     def __init__(
         self,
-        photos: LabelledPhotos,
+        photos: LearnablePhotos,
         training: TrainingSettings,
         until: float,
         client: MlflowClient,
@@ -136,7 +148,7 @@ class _Search:
         self.photos, self.training, self.until = photos, training, until
         self.client, self.experiment, self.run_id, self.board = client, experiment, run_id, board
         self.lines: list[Line] = []
-        self.found: list[tuple[Job, Best]] = []
+        self.tried: list[tuple[Job, Best]] = []
         self.needed: list[float] = []  # seconds of what was left out
 
     @property
@@ -145,25 +157,23 @@ class _Search:
         return self.until - time.monotonic() - _SECONDS_TO_END
 
     def try_heads(self, backbone: BackboneRef, share: float) -> None:
-        self.board.say(f"{_name(backbone)}: measuring how long its embeddings take")
+        self.board.info(f"{_name(backbone)}: measuring how long its embeddings take")
         seconds = self.photos.seconds_to_embed(backbone)
         if not self._is_time_for(f"{_name(backbone)}: embedding the photos", seconds):
             return
-        training_set = self.photos.training_set(
-            backbone, progress=lambda done, of: self.board.progress(f"{_name(backbone)}: photos embedded", done, of)
-        )
+        training_set = self.photos.training_set(backbone, report=self.board)
         settings = self.training.model_copy(update={"trainable": "head"})
         processes = min(HEAD_PROCESSES, HEAD_TRIALS)
         self._study(Job(training_set, backbone, settings), HEADS, HEAD_TRIALS, self.left * share, processes)
 
     def try_blocks(self) -> None:
         """Train the last blocks of the best backbone so far, where there is time for one such training and its end."""
-        if not self.found:
+        if not self.tried:
             return
-        backbone = min(self.found, key=lambda found: found[1].value)[0].backbone
+        backbone = min(self.tried, key=lambda tried: tried[1].value)[0].backbone
         what = f"{_name(backbone)}: training its last blocks"
-        self.board.say(f"{what}: measuring how long that takes")
-        rows = _rows(self.found[0][0].training_set)
+        self.board.info(f"{what}: measuring how long that takes")
+        rows = _rows(self.tried[0][0].training_set)
         forward = _seconds_a_photo(backbone)
         costs = {epochs: _seconds_to_train(rows, forward, epochs) for epochs in EPOCHS}
         # A second time for the winner's own training at the end.
@@ -177,18 +187,19 @@ class _Search:
 
     def end(self) -> Winner:
         """Train the winner again and look at the test photos."""
+        from dlassets.learning.evaluation.trained import evaluate_trained
         from dlassets.learning.training.launch import Place, launch
 
-        if not self.found:
+        if not self.tried:
             raise DlassetsError(
                 f"There is no time to try a single candidate: the shortest needs {min(self.needed):.0f} "
                 f"seconds, by what was measured here. Give it more: --minutes {math.ceil(min(self.needed) / 40)}."
             )
-        job, best = min(self.found, key=lambda found: found[1].value)
+        job, best = min(self.tried, key=lambda tried: tried[1].value)
         job = replace(job, settings=best.settings)
-        self.board.say(f"{_name(job.backbone)} has won: it is trained again, and tested")
-        trained = launch(job, Place(), lambda event: self.board.progress(f"{event.kind}s", event.number, event.of))
-        test = evaluated(job, trained)
+        self.board.info(f"{_name(job.backbone)} has won: it is trained again, and tested")
+        trained = launch(job, Place(), lambda event: self.board.count(f"{event.kind}s", event.number, event.of))
+        test = evaluate_trained(job, trained)
         candidates = sum(line.tried for line in self.lines)
         script = script_of(self.photos, job, best, candidates)
         self._log(job, best, test, candidates, script)
@@ -206,17 +217,17 @@ class _Search:
             trials=trials, minutes=max(seconds, 1.0) / 60, processes=processes, pruning=True, space=dict(space)
         )
         question = Question(job, feature_version(job.backbone), space)
-        best = run_study(question, settings, self.client, self.experiment, strictly=True, report=report)
+        best = run_study(question, settings, self.client, self.experiment, LocalTrials(strictly=True), report)
         self.client.set_tag(best.run_id, "mlflow.parentRunId", self.run_id)
         winner = next(trial for trial in best.trials if trial.params == best.chosen and trial.value == best.value)
         report(len(best.trials), max(trials, len(best.trials)), winner)
-        self.found.append((job, best))
+        self.tried.append((job, best))
 
     def _is_time_for(self, what: str, seconds: float) -> bool:
         if seconds <= self.left:
             return True
         self.needed.append(seconds + _SECONDS_TO_END)
-        self.board.say(f"{what} would take {seconds:.0f} s, and {max(self.left, 0):.0f} s are left: left out")
+        self.board.info(f"{what} would take {seconds:.0f} s, and {max(self.left, 0):.0f} s are left: left out")
         return False
 
     def _log(self, job: Job, best: Best, test: Evaluation, candidates: int, script: str) -> None:

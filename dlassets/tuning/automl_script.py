@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from dlassets.learning.training.job import Job
-    from dlassets.tuning.labelled_photos import LabelledPhotos
     from dlassets.tuning.study import Best
 
 _SCRIPT = Template('''\
@@ -23,9 +22,10 @@ again and see how good it is on the test photos. It is yours to edit.
 """
 
 from dlassets.learning.backbones import BackboneRef
+from dlassets.learning.evaluation.trained import evaluate_trained
 from dlassets.learning.training.job import Event, Job
-from dlassets.tuning.labelled_photos import LabelledPhotos, evaluated
 from dlassets.learning.training.launch import Place, launch
+from dlassets.pipeline.labelled_photos import LabelledPhotos
 from dlassets.settings import $settings_names
 
 # Labelled photos, at the versions of the lake's tables that the candidates learned from.
@@ -38,7 +38,7 @@ BACKBONE = $backbone
 SETTINGS = $settings
 
 
-def tell(event: Event) -> None:
+def show(event: Event) -> None:
     if event.kind == "epoch":
         print(f"epoch {event.number}:", ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items()))
 
@@ -46,8 +46,8 @@ def tell(event: Event) -> None:
 def main() -> None:
     training_set = PHOTOS.training_set(BACKBONE, SETTINGS.trainable)
     job = Job(training_set, BACKBONE, SETTINGS)
-    trained = launch(job, Place(), tell)
-    test = evaluated(job, trained)
+    trained = launch(job, Place(), show)
+    test = evaluate_trained(job, trained)
     low, high = test.interval
     print(f"test accuracy {test.accuracy:.4f} ({low:.4f} to {high:.4f}) on {test.rows} photos")
 
@@ -60,7 +60,7 @@ _LEFT_OUT = {"compute", "workers", "checkpoint_steps"}
 _OF_BLOCKS = {"last_n", "pixels"}
 
 
-def script_of(photos: LabelledPhotos, job: Job, best: Best, candidates: int) -> str:
+def script_of(photos: Any, job: Job, best: Best, candidates: int) -> str:
     """Return a Python script that trains this job again, with all that decides it spelled out."""
     is_head = job.settings.trainable == "head"
     return _SCRIPT.substitute(

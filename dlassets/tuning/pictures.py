@@ -7,27 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlassets.learning.evaluation.pictures import _figure, _png
+from dlassets.learning.evaluation.figures import new_figure
 from dlassets.settings import Span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
 
-    from dlassets.tuning.search_space import Space
+    from dlassets.tuning.search_space import Candidates, Space
 
 # The worst trials are far off, and would press all others into one line.
 _SHOWN_SHARE = 0.9
 
 
-def study(trials: Sequence[FrozenTrial], space: Space) -> bytes:
-    """Return a PNG: the validation loss by trial with the best so far, then by the values of each setting."""
+def picture_of_study(trials: Sequence[FrozenTrial], space: Space) -> Figure:
+    """Draw the validation loss by trial with the best so far, then by the values of each setting."""
     from optuna.trial import TrialState
 
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     numbers, values = [trial.number for trial in done], np.array([trial.value for trial in done])
-    figure = _figure(3.6 * (len(space) + 1), 3.4)
+    figure = new_figure(3.6 * (len(space) + 1), 3.4)
     history, *others = figure.subplots(1, len(space) + 1, squeeze=False)[0]
     history.scatter(numbers, values, s=14, alpha=0.7, label="a trial")
     history.step(numbers, np.minimum.accumulate(values), where="post", color="black", linewidth=1, label="best so far")
@@ -38,24 +39,26 @@ def study(trials: Sequence[FrozenTrial], space: Space) -> bytes:
     history.set_xlabel("trial (grey: cut short)")
     history.set_ylabel("validation loss")
     history.legend(fontsize=8)
-    for axes, (name, tried) in zip(others, space.items(), strict=True):
-        _draw_setting(axes, name, tried, [trial.params[name] for trial in done], values)
+    for axes, (name, candidates) in zip(others, space.items(), strict=True):
+        _draw_setting(axes, name, candidates, [trial.params[name] for trial in done], values)
     low, high = values.min(), np.quantile(values, _SHOWN_SHARE)
     margin = 0.05 * (high - low) or 0.05
     for axes in (history, *others):
         axes.set_ylim(low - margin, high + margin)
-    return _png(figure)
+    return figure
 
 
 def _draw_setting(
-    axes: Axes, name: str, tried: Span | tuple[object, ...], chosen: list[Any], values: NDArray[np.float64]
+    axes: Axes, name: str, candidates: Candidates, chosen: list[Any], values: NDArray[np.float64]
 ) -> None:
-    if isinstance(tried, Span):
+    if isinstance(candidates, Span):
         axes.scatter(chosen, values, s=14, alpha=0.7)
-        axes.set_xscale("log" if tried.log else "linear")
+        axes.set_xscale("log" if candidates.log else "linear")
     else:
-        axes.scatter([tried.index(value) for value in chosen], values, s=14, alpha=0.7)
-        axes.set_xticks(range(len(tried)), [str(value) for value in tried], rotation=30, ha="right", fontsize=8)
-        axes.set_xlim(-0.5, len(tried) - 0.5)
+        axes.scatter([candidates.index(value) for value in chosen], values, s=14, alpha=0.7)
+        axes.set_xticks(
+            range(len(candidates)), [str(value) for value in candidates], rotation=30, ha="right", fontsize=8
+        )
+        axes.set_xlim(-0.5, len(candidates) - 0.5)
     axes.set_xlabel(name)
     axes.set_yticklabels([])

@@ -16,7 +16,8 @@ from dlassets.settings import Span, TrainingSettings
 if TYPE_CHECKING:
     import optuna
 
-    Space = Mapping[str, Span | tuple[bool | int | float | str, ...]]
+    Candidates = Span | tuple[bool | int | float | str, ...]
+    Space = Mapping[str, Candidates]
 
 # They decide what is compared, or how long it takes: between trials they must be the same.
 FIXED = ("trainable", "seed", "compute", "pixels.workers", "pixels.checkpoint_steps")
@@ -49,7 +50,7 @@ def check_space(space: Space, training: TrainingSettings) -> None:
     """Raise SettingsError for a space that has a name or value no training can have, or one that changes nothing."""
     if not space:
         raise SettingsError("tuning.space is empty: name the settings of training to be tuned, and what to try.")
-    for name, tried in space.items():
+    for name, candidates in space.items():
         if name not in _SETTINGS:
             raise SettingsError(f"tuning.space.{name}: training has no such setting.{_nearest(name)}")
         if name in FIXED or name.startswith("compute."):
@@ -59,42 +60,51 @@ def check_space(space: Space, training: TrainingSettings) -> None:
                 f"tuning.space.{name}: it changes nothing while training.trainable is head. Leave it out, or set "
                 "training.trainable to last_n or all."
             )
-        if isinstance(tried, Span) and not _is_number(name):
+        if isinstance(candidates, Span) and not _is_number(name):
             raise SettingsError(f"tuning.space.{name} is a span, and training.{name} is no number: give a list.")
-        if isinstance(tried, Span) and _is_whole(name) and not (tried.low.is_integer() and tried.high.is_integer()):
+        values = (candidates.low, candidates.high) if isinstance(candidates, Span) else candidates
+        if isinstance(candidates, Span) and _is_whole(name) and not all(float(end).is_integer() for end in values):
             raise SettingsError(f"tuning.space.{name}: training.{name} is a whole number, so low and high must be.")
-        for value in (tried.low, tried.high) if isinstance(tried, Span) else tried:
+        for value in values:
             settings_with(training, {name: value})
 
 
 def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     """Return the values that Optuna would try next, by the names of their settings."""
-    return {name: _suggest(trial, name, tried) for name, tried in space.items()}
+    return {name: _suggest(trial, name, candidates) for name, candidates in space.items()}
 
 
-def as_it_stands(space: Space, training: TrainingSettings) -> dict[str, Any] | None:
+def current_values(space: Space, training: TrainingSettings) -> dict[str, Any] | None:
     """Return the values that the settings have now; None where they lie outside the space."""
-    settings = flat(training)
+    settings = values_by_name(training)
     now = {name: settings[name] for name in space}
     return now if all(_holds(space[name], value) for name, value in now.items()) else None
 
 
-def flat(training: TrainingSettings) -> dict[str, Any]:
+def values_by_name(training: TrainingSettings) -> dict[str, Any]:
     """Return the value of every setting by its dotted name."""
     tree = training.model_dump()
     return {name: functools.reduce(operator.getitem, name.split("."), tree) for name in _SETTINGS}
 
 
-def _suggest(trial: optuna.Trial, name: str, tried: Span | tuple[bool | int | float | str, ...]) -> Any:
-    if not isinstance(tried, Span):
-        return trial.suggest_categorical(name, tried)
+def as_json(space: Space) -> dict[str, Any]:
+    """Return the space as JSON has it: a span is an object, a list of values an array."""
+    return {
+        name: candidates.model_dump() if isinstance(candidates, Span) else list(candidates)
+        for name, candidates in space.items()
+    }
+
+
+def _suggest(trial: optuna.Trial, name: str, candidates: Candidates) -> Any:
+    if not isinstance(candidates, Span):
+        return trial.suggest_categorical(name, candidates)
     if _is_whole(name):
-        return trial.suggest_int(name, int(tried.low), int(tried.high), log=tried.log)
-    return trial.suggest_float(name, tried.low, tried.high, log=tried.log)
+        return trial.suggest_int(name, int(candidates.low), int(candidates.high), log=candidates.log)
+    return trial.suggest_float(name, candidates.low, candidates.high, log=candidates.log)
 
 
-def _holds(tried: Span | tuple[bool | int | float | str, ...], value: Any) -> bool:
-    return tried.low <= value <= tried.high if isinstance(tried, Span) else value in tried
+def _holds(candidates: Candidates, value: Any) -> bool:
+    return candidates.low <= value <= candidates.high if isinstance(candidates, Span) else value in candidates
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:

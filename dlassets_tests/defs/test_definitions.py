@@ -15,21 +15,33 @@ from dlassets_tests.programs import python
 GRAPH = {
     "raw_images": ("ingest", set()),
     "quarantined_files": ("ingest", set()),
-    "image_profiles": ("ingest", {"raw_images"}),
+    "image_profiles": ("ingest", {"raw_images", "deleted_files", "quarantined_files"}),
     "deleted_files": ("ingest", set()),
     "labeled_images": ("ingest", {"raw_images", "deleted_files", "human_labels"}),
-    "image_features": ("training", {"raw_images"}),
-    "training_set": ("training", {"labeled_images", "image_features", "raw_images"}),
+    "image_features": ("training", {"raw_images", "deleted_files"}),
+    "training_set": ("training", {"labeled_images", "image_features", "raw_images", "deleted_files"}),
     "label_errors": ("training", {"labeled_images", "image_features"}),
     "tuned_hyperparameters": ("training", {"training_set"}),
-    "trained_model": ("training", {"training_set", "tuned_hyperparameters"}),
-    "registered_version": ("training", {"trained_model"}),
+    "trained_model": (
+        "training",
+        {"training_set", "tuned_hyperparameters", "image_profiles", "labeled_images", "raw_images"},
+    ),
+    "registered_version": ("training", {"trained_model", "tuned_hyperparameters", "training_set", "raw_images"}),
     "predictions": ("scoring", {"raw_images", "labeled_images", "image_features", "registered_version"}),
     "label_requests": (
         "labeling",
-        {"raw_images", "deleted_files", "predictions", "labeled_images", "human_labels", "label_errors"},
+        {
+            "raw_images",
+            "deleted_files",
+            "predictions",
+            "labeled_images",
+            "human_labels",
+            "label_errors",
+            "registered_version",
+        },
     ),
     "human_labels": ("labeling", set()),
+    "photo_stream": ("operations", set()),
 }
 
 

@@ -14,7 +14,7 @@ from dlassets.cli import main
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.snapshots import files_of, pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import MaintenanceSettings
 from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, new_lake, values
 from dlassets_tests.tables import get
@@ -132,7 +132,7 @@ def test_history_of_a_model_says_what_it_was_trained_from_and_that_it_is_there(t
     assert (told["raw_images"]["rows"], told["training_set"]["rows"]) == (56, 56)
     assert one == [told["raw_images"]]
     assert shown.exit_code == 0
-    champion = MlflowResource(pipelines.settings).champion()[1]
+    champion = MlflowStore(pipelines.settings).champion()
     rows = {1: "56", 2: "80"}[champion]
     assert next(line.split() for line in shown.output.splitlines() if "training_set" in line)[-2:] == [rows, "yes"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dlassets.defs.ingest.streaming import ALIVE_TAG, NAME
 
 from dlassets.defs.ingest import streaming
-from dlassets.defs.ingest.streaming import ALIVE_TAG, NAME
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import ingest

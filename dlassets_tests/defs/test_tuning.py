@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from dlassets.defs.training.tuning import tuned_hyperparameters
+from dlassets.defs.training.assets import tuned_hyperparameters
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
-from dlassets.resources.lake import LakeResource
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.resources.progress import LoggedProgress
+from dlassets.resources.session import session_resource
 from dlassets.settings import Settings, Span, TuningSettings
 from dlassets_tests.learning.examples import rows
 from dlassets_tests.learning.training.test_head_training import put
@@ -16,7 +16,7 @@ LABELS = [3, 12] * 10
 
 
 def materialize(settings: Settings, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    resources = {"lake": LakeResource(settings), "mlflow": MlflowResource(settings)}
+    resources = {"session": session_resource(settings), "progress": LoggedProgress()}
     return dg.materialize([tuned_hyperparameters], resources=resources, instance=instance)
 
 

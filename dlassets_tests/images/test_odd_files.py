@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from dlassets.images.colour import as_srgb
 from dlassets.images.decode import ImageError, decode_rgb
-from dlassets.images.jpeg import is_for_simplejpeg, metadata
+from dlassets.images.jpeg import read_header
 from dlassets.images.validate import Reason, check_image, validate_files
 from dlassets_tests.images import corpus
 from dlassets_tests.images.corpus import (
@@ -117,8 +117,9 @@ print(json.dumps([str(check_image(data, 10**8)), decode_rgb(data, at_least=10).s
 def test_a_lossless_frame_does_not_hide_behind_what_decoders_skip(before):
     lossless, plain = bare_jpeg(0xC3, bytes(8), spectral=0), bare_jpeg(0xC0, bytes(8))
 
-    assert is_for_simplejpeg(plain)
-    assert not is_for_simplejpeg(lossless[:2] + before + lossless[2:])
+    assert read_header(plain).is_for_simplejpeg
+    hidden = read_header(lossless[:2] + before + lossless[2:])
+    assert hidden is None or not hidden.is_for_simplejpeg
 
 
 def test_the_scans_of_the_picture_count_and_not_what_lies_behind_it():
@@ -147,7 +148,7 @@ def test_a_profile_may_come_in_any_order_and_srgb_under_any_name_is_left_alone()
     segments = [segment(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, 3]) + part) for i, part in enumerate(parts)]
     image = Image.fromarray(scene())
 
-    assert metadata(after_soi(encoded(scene(), "JPEG"), *reversed(segments)))[1] == profile
+    assert read_header(after_soi(encoded(scene(), "JPEG"), *reversed(segments))).profile == profile
     assert as_srgb(image, corpus.rgb_profile(corpus.SRGB_PRIMARIES, 1.8)) is not image
     assert as_srgb(image, corpus.rgb_profile(corpus.SRGB_PRIMARIES, 2.2)) is image
     assert as_srgb(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()) is image

@@ -8,9 +8,11 @@ import pytest
 
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
+from dlassets.errors import DlassetsError
 from dlassets.intake.ingest import ingest
-from dlassets.lakehouse.derived import derive
-from dlassets.lakehouse.photos import photos_of
+from dlassets.lakehouse.content import Keeper
+from dlassets.lakehouse.derived import Derivation
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import IMAGE_PROFILES
@@ -18,6 +20,7 @@ from dlassets.settings import IngestSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import photo, put, rows
 from dlassets_tests.killing import killed_at
+from dlassets_tests.lakehouse.test_derived import derived_from
 
 ARRIVED = {
     "labeled/001.cat/a b ü%20#.jpg": photo(10),
@@ -46,12 +49,12 @@ def settings(lake: Lake, storage: str) -> Settings:
 
 
 def bytes_of(engine: Engine, lake: Lake) -> dict[str, bytes]:
-    raw = pin(lake, "raw_images")
-    return photos_of(engine, lake, raw, [str(path) for (path,) in rows(engine, lake, "raw_images", "path")])
+    paths = [str(path) for (path,) in rows(engine, lake, "raw_images", "path")]
+    return Photos(engine, lake, pin(lake, "raw_images")).bytes_of(paths)
 
 
 def profiled(engine: Engine, lake: Lake) -> int:
-    return derive(engine, lake, pin(lake, "raw_images"), IMAGE_PROFILES, profile_images, {}).inserted
+    return derived_from(engine, lake, Derivation(IMAGE_PROFILES, profile_images)).inserted
 
 
 def test_the_same_rows_and_bytes_in_every_form(
@@ -130,3 +133,15 @@ def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(lake: Lak
     assert bytes_of(LocalEngine(), lake) == ARRIVED
     names = {hashlib.sha256(content).hexdigest() for content in ARRIVED.values()}
     assert {p.name for p in Path(lake.files).rglob("*") if p.is_file() and not p.name.startswith(".")} == names
+
+
+def test_a_photo_that_cannot_be_kept_as_a_file_is_said_with_what_to_do(lake: Lake) -> None:
+    import pyarrow as pa
+
+    Path(lake.root).mkdir()
+    Path(lake.files).write_text("no folder")
+    columns = {"path": ["new/a.jpg"], "content": [b"1"], "image_id": ["ab12"], "reason": [None]}
+    checked = pa.RecordBatch.from_pydict(columns)
+
+    with pytest.raises(DlassetsError, match=r"files/ab/ab12 cannot be written: .*has room and is yours to write"):
+        Keeper("files", lake, "new").keep(checked)

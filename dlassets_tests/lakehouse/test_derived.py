@@ -8,11 +8,11 @@ import pytest
 from dlassets.engines.base import Engine, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse import derived
-from dlassets.lakehouse.derived import derive
-from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.derived import Derivation, derive
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import get, image_id, local_alone, put
+from dlassets_tests.tables import get, image_id, local_alone, pins, put
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +43,13 @@ def photos(engine: Engine, lake: Lake, *names: str) -> None:
 def run(engine: Engine, lake: Lake, version: str = "v1", **options: Any) -> Written:
     kernel = functools.partial(lengths, version=version)
     where = f"feature_version = '{version}'"
-    return derive(engine, lake, pin(lake, "raw_images"), IMAGE_FEATURES, kernel, {}, done_where=where, **options)
+    return derived_from(engine, lake, Derivation(IMAGE_FEATURES, kernel, where), **options)
+
+
+def derived_from(engine: Engine, lake: Lake, derivation: Derivation, **options: Any) -> Written:
+    """Derive a table from the newest versions of all that says which images there are."""
+    inputs = pins(lake, "raw_images", "deleted_files")
+    return derive(Photos(engine, lake, inputs["raw_images"]), lake, derivation, inputs, {}, **options)
 
 
 def test_every_image_gets_one_row_under_however_many_paths(engine: Engine, lake: Lake) -> None:

@@ -11,7 +11,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.settings import Settings, SplitSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, arrow, get, image_id, local_alone, put
+from dlassets_tests.tables import NOON, arrow, get, image_id, local_alone, pins, put
 
 LATER = NOON + dt.timedelta(hours=1)
 
@@ -63,8 +63,8 @@ def photos(engine: Engine, lake: Lake) -> None:
 
 
 def update(engine: Engine, lake: Lake, settings: Settings) -> Written:
-    tables = ("raw_images", "deleted_files", "human_labels", "labeled_images")
-    return update_labels(engine, *(pin(lake, name) for name in tables), settings.landing, settings.split, Commit())
+    tables = pins(lake, "raw_images", "deleted_files", "human_labels", "labeled_images")
+    return update_labels(engine, tables, settings.landing, settings.split, Commit())
 
 
 def labels(engine: Engine, lake: Lake) -> dict[str, tuple[int, str, str]]:

@@ -13,7 +13,7 @@ from dlassets.errors import DlassetsError
 from dlassets.lakehouse import pandas_functions
 from dlassets.lakehouse.pandas_functions import apply_in_pandas
 from dlassets.lakehouse.snapshots import pin
-from dlassets.resources import lake as resources
+from dlassets.pipeline.session import Session
 from dlassets.storage.lake import Lake
 from dlassets_tests.tables import image_id, local_alone, put
 
@@ -38,7 +38,7 @@ def test_the_document_s_example_does_what_it_says(
     raw = [{"path": f"z/{name}.jpg", "image_id": name, "folder": f"{i % 2}.c"} for i, name in enumerate(names)]
     put(lake, "raw_images", *raw)
     monkeypatch.setenv("DLASSETS_ROOT", lake.root)
-    monkeypatch.setattr(resources, "engine_of", lambda _: engine)
+    monkeypatch.setattr(Session, "engine", engine)
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert len(blocks) == 3
     example: dict = {}

@@ -8,7 +8,7 @@ import pytest
 from dlassets.engines.base import Commit, Engine
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse import snapshots
-from dlassets.lakehouse.snapshots import create, evolve, pin
+from dlassets.lakehouse.snapshots import evolve, pin
 from dlassets.lakehouse.tables import CAPTURE, IMAGE_PROFILES, PREDICTIONS, RAW_IMAGES, TABLES, raw_images_with
 from dlassets.storage.lake import Lake
 from dlassets_tests.killing import killed_at
@@ -65,7 +65,7 @@ def test_an_old_table_gets_the_columns_it_lacks_and_its_rows_have_null_there(eng
 
 
 def test_a_table_as_it_should_be_gets_no_new_version(lake: Lake) -> None:
-    create(lake, "raw_images")
+    pin(lake, "raw_images")
     assert pin(lake, "raw_images").version == 0
 
     assert evolve(lake, raw_images_with(["camera", "taken_at"])).version == 1
@@ -190,7 +190,7 @@ def test_types_are_compared_through_lists_and_structs(lake: Lake) -> None:
 
 
 def test_of_two_runs_that_add_the_same_column_one_plans_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    create(lake, "raw_images")
+    pin(lake, "raw_images")
     table = raw_images_with(["camera"])
     both_looked = threading.Barrier(2, timeout=20)
     add, conflicts = snapshots._add, []

@@ -5,14 +5,15 @@ from typing import Any, Literal
 
 import pytest
 
-from dlassets.engines.base import Engine, Written
+from dlassets.engines.base import Engine, Snapshot, Written
 from dlassets.lakehouse import training_set
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin
-from dlassets.lakehouse.training_set import build_pixel_training_set, build_training_set
+from dlassets.lakehouse.training_set import PIXELS, build_training_set, choose, chosen_from
 from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.killing import killed_at
-from dlassets_tests.tables import NOON, get, image_id, local_alone, put
+from dlassets_tests.tables import NOON, get, image_id, local_alone, pins, put
 
 
 def labelled(
@@ -34,9 +35,13 @@ def embedded(name: str, *features: float, version: str = "v1") -> dict[str, Any]
 
 
 def build(engine: Engine, lake: Lake, conflicts: Literal["drop", "first", "ask"] = "drop") -> Written:
-    labeled, features, current = (pin(lake, n) for n in ("labeled_images", "image_features", "training_set"))
-    labels = LabelSettings(conflicts=conflicts)
-    return build_training_set(engine, labeled, features, current, "v1", labels, {"asset": "training_set"})
+    choice = choose(engine, chosen(lake, "v1"), "v1", LabelSettings(conflicts=conflicts))
+    features, current = pin(lake, "image_features"), pin(lake, "training_set")
+    return build_training_set(engine, choice, features, current, {"asset": "training_set"})
+
+
+def chosen(lake: Lake, made_of: str) -> dict[str, Snapshot]:
+    return pins(lake, *(table.name for table in chosen_from(made_of)))
 
 
 @pytest.fixture
@@ -109,10 +114,9 @@ def test_nothing_to_learn_from_is_not_written(engine: Engine, lake: Lake) -> Non
 
 
 def build_of_pixels(engine: Engine, lake: Lake) -> Written:
-    names = ("raw_images", "deleted_files", "labeled_images", "training_set")
-    return build_pixel_training_set(
-        engine, lake, *(pin(lake, name) for name in names), LabelSettings(), {"asset": "training_set"}
-    )
+    choice = choose(engine, chosen(lake, PIXELS), PIXELS, LabelSettings())
+    photos = Photos(engine, lake, pin(lake, "raw_images"))
+    return build_training_set(engine, choice, photos, pin(lake, "training_set"), {"asset": "training_set"})
 
 
 def raw(name: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import folder_of
 from dlassets.lakehouse.snapshots import pin
-from dlassets.monitoring import gallery as galleries
-from dlassets.monitoring.gallery import Gallery, in_bytes, write_gallery
+from dlassets.monitoring.gallery import Gallery, queries, write_gallery
+from dlassets.monitoring.gallery.page import in_bytes
 from dlassets.settings import LandingZone
 from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, image_id, local_alone, put
@@ -51,9 +51,9 @@ def fill(lake: Lake, *images: tuple[dict, dict]) -> None:
     put(lake, "image_profiles", *{row["image_id"]: row for _, row in images}.values())
 
 
-def write(engine: Engine, lake: Lake) -> Gallery:
+def write(engine: Engine, lake: Lake, zones: dict[str, LandingZone] = ZONES) -> Gallery:
     tables = (pin(lake, name) for name in ("raw_images", "image_profiles", "quarantined_files"))
-    return write_gallery(engine, lake, *tables, ZONES)
+    return write_gallery(engine, lake, *tables, zones)
 
 
 class Page(HTMLParser):
@@ -184,6 +184,21 @@ def test_a_page_that_was_not_finished_is_written_anew(lake: Lake) -> None:
     assert write(LocalEngine(), lake) == whole
 
 
+def test_a_page_whose_writing_was_cut_short_never_stands_for_the_one_before(lake: Lake) -> None:
+    fill(lake, image("labeled/001.hat/a.jpg"))
+    first = write(LocalEngine(), lake)
+    page, sheet = Path(first.page).read_bytes(), Path(first.page).with_name("contact_sheet.jpg")
+    sheet.unlink()
+    sheet.mkdir()  # the page is written, and what comes after it cannot be
+    with pytest.raises(DlassetsError, match="cannot be written"):
+        write(LocalEngine(), lake, {**ZONES, "labeled": LandingZone(uri="labeled", labelled=False)})
+    sheet.rmdir()
+    sheet.write_bytes(first.contact_sheet)
+
+    assert write(LocalEngine(), lake) == first
+    assert Path(first.page).read_bytes() == page
+
+
 def test_what_a_path_or_a_detail_says_is_text_and_never_markup(lake: Lake) -> None:
     path = "labeled/001.<script>alert(1)</script>/\"><img src=x onerror='a'>\n&amp;.jpg"
     fill(lake, image(path, sharpness=1.0))
@@ -217,7 +232,7 @@ def test_however_many_images_the_page_is_small_and_says_how_many_there_are(lake:
 
 
 def test_more_classes_than_thumbnails_are_named_without_one(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galleries, "CLASS_THUMBNAILS", 2)
+    monkeypatch.setattr(queries, "CLASS_THUMBNAILS", 2)
     fill(lake, *(image(f"labeled/00{i}/a.jpg") for i in range(3)))
 
     sections = Page(write(LocalEngine(), lake)).sections

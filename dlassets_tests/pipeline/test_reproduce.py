@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from dlassets.cli import main
 from dlassets.lakehouse.snapshots import pin
 from dlassets.registry.lifecycle import find_run, versions_of
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import PixelSettings, TrainingSettings
 from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, new_lake, values
 
@@ -52,7 +52,7 @@ def test_the_same_inputs_give_the_same_model(trained, result) -> None:
 @pytest.mark.usefixtures("result")
 def test_a_reproduction_is_a_run_that_says_so_and_takes_no_one_s_place(trained) -> None:
     pipelines, run_id = trained
-    mlflow = MlflowResource(pipelines.settings)
+    mlflow = MlflowStore(pipelines.settings)
 
     runs = mlflow.client.search_runs(["1"], f"tags.`dlassets.reproduces` = '{run_id}'")
 
@@ -67,7 +67,7 @@ def test_a_reproduction_is_a_run_that_says_so_and_takes_no_one_s_place(trained) 
 
 def test_what_differs_is_listed(trained) -> None:
     pipelines, run_id = trained
-    client = MlflowResource(pipelines.settings).client
+    client = MlflowStore(pipelines.settings).client
     artifacts = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
     said, packages = artifacts / "job.json", artifacts / "environment.txt"
     before = said.read_text(), packages.read_text()
@@ -115,7 +115,7 @@ def test_what_does_not_exist_is_said(trained, asked, said) -> None:
 
 def test_rows_that_are_gone_are_said_with_the_remedy(trained) -> None:
     pipelines, run_id = trained
-    version = int(MlflowResource(pipelines.settings).client.get_run(run_id).data.tags["dlassets.training_set_version"])
+    version = int(MlflowStore(pipelines.settings).client.get_run(run_id).data.tags["dlassets.training_set_version"])
     table = pin(pipelines.lake, "training_set")
     from deltalake import DeltaTable
 

@@ -1,6 +1,7 @@
 """The stream: files taken in as they land, on both engines; what fails is tried again; what follows ingest."""
 
 import datetime as dt
+import os
 import shutil
 import threading
 import time
@@ -16,8 +17,12 @@ from dlassets.errors import DlassetsError, SettingsError
 from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import Intake, ingest
 from dlassets.learning.backbones import BackboneRef, dimensions_of, feature_version
-from dlassets.pipeline import stream as streams
-from dlassets.pipeline.stream import Batch, Scorer, Step, stream
+from dlassets.pipeline import zones as zones_module
+from dlassets.pipeline.follower import Follower
+from dlassets.pipeline.report import Report
+from dlassets.pipeline.session import Session
+from dlassets.pipeline.step import Made
+from dlassets.pipeline.stream import Batch, stream
 from dlassets.registry.lifecycle import CHAMPION, register
 from dlassets.registry.package import ModelPackage
 from dlassets.settings import Settings
@@ -37,13 +42,18 @@ def settings(lake: Lake) -> Settings:
 
 @pytest.fixture(autouse=True)
 def _tries_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "FIRST_WAIT_SECONDS", 0.02)
-    monkeypatch.setattr(streams, "CHAMPION_SECONDS", 0.0)
+    monkeypatch.setattr(zones_module, "FIRST_WAIT_SECONDS", 0.02)
 
 
 @pytest.fixture
 def some(photos: Path) -> list[Path]:
     return sorted(photos.glob("*/*.jpg"))
+
+
+def session_of(engine: Engine, settings: Settings) -> Session:
+    session = Session(settings)
+    session.engine = engine
+    return session
 
 
 class Running:
@@ -54,18 +64,18 @@ class Running:
         engine: Engine,
         settings: Settings,
         zones: Sequence[str] = (),
-        then: Callable[[], Sequence[Step]] | None = None,
+        then: Callable[[], Sequence[Made]] | None = None,
     ) -> None:
         self.batches: list[Batch] = []
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.error: BaseException | None = None
         self._stop = threading.Event()
-        self._lake = Lake.at(settings.root)
-        self._thread = threading.Thread(target=self._run, args=(engine, settings, zones, then))
+        self._session = session_of(engine, settings)
+        self._thread = threading.Thread(target=self._run, args=(zones, then))
 
-    def _run(self, engine: Engine, settings: Settings, zones: Sequence[str], then: Any) -> None:
+    def _run(self, zones: Sequence[str], then: Any) -> None:
         try:
-            for batch in stream(engine, self._lake, settings, self._stop, self.said.append, zones=zones, then=then):
+            for batch in stream(self._session, self._stop, self.messages.append, zones=zones, then=then):
                 if batch:
                     self.batches.append(batch)
         except BaseException as error:
@@ -86,7 +96,9 @@ class Running:
         end = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > end or not self._thread.is_alive():
-                pytest.fail(f"it did not happen; said: {self.said}, done: {[str(batch) for batch in self.batches]}")
+                pytest.fail(
+                    f"it did not happen; messages: {self.messages}, done: {[str(batch) for batch in self.batches]}"
+                )
             time.sleep(0.05)
 
 
@@ -166,22 +178,22 @@ def test_a_batch_that_fails_is_said_once_and_tried_again_until_it_is_in(
     with Running(LOCAL, settings) as running:
         land(some[0], lake, "unlabeled/a.jpg")
         running.until(lambda: paths(lake))
-    assert (len(failed), running.said) == (3, ["unlabeled: No space left."])
+    assert (len(failed), running.messages) == (3, ["unlabeled: No space left."])
 
 
 def test_what_follows_is_tried_again_where_only_that_failed(lake: Lake, settings: Settings, some: list[Path]) -> None:
     left = ["first", "second"]
 
-    def then() -> Sequence[Step]:
+    def then() -> Sequence[Made]:
         if paths(lake) and left:
             raise DlassetsError(f"The {left.pop(0)} time it fails.")
         return []
 
     with Running(LOCAL, settings, ["unlabeled"], then) as running:
         land(some[0], lake, "unlabeled/a.jpg")
-        running.until(lambda: not left and len(running.said) == 2)
+        running.until(lambda: not left and len(running.messages) == 2)
     assert paths(lake) == ["unlabeled/a.jpg"]
-    assert running.said == [f"unlabeled: The {which} time it fails." for which in ("first", "second")]
+    assert running.messages == [f"unlabeled: The {which} time it fails." for which in ("first", "second")]
 
 
 def test_a_run_killed_before_it_says_what_it_took_in_is_repeated_without_a_double(
@@ -210,7 +222,7 @@ def _killed(*_: object, **__: object) -> None:
 def test_a_zone_that_cannot_be_watched_is_listed(
     lake: Lake, settings: Settings, some: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "can_be_watched", lambda _: False)
+    monkeypatch.setattr(zones_module, "can_be_watched", lambda _: False)
     with Running(LOCAL, settings) as running:
         for number in range(2):
             land(some[number], lake, f"unlabeled/{number}.jpg")
@@ -229,8 +241,8 @@ def test_a_zone_whose_watch_fails_is_listed(
         for number in range(2):
             land(some[number], lake, f"unlabeled/{number}.jpg")
             running.until(lambda: len(paths(lake)) == number + 1)  # noqa: B023
-    assert len(running.said) == 1
-    assert "max_user_watches" in running.said[0]
+    assert len(running.messages) == 1
+    assert "max_user_watches" in running.messages[0]
 
 
 def test_one_zone_that_is_away_keeps_no_other_waiting(lake: Lake, settings: Settings, some: list[Path]) -> None:
@@ -240,22 +252,32 @@ def test_one_zone_that_is_away_keeps_no_other_waiting(lake: Lake, settings: Sett
         running.until(lambda: paths(lake))
         land(some[1], lake, "labeled/003.coat/b.jpg")
         running.until(lambda: len(paths(lake)) == 2)
-    assert any("Waiting for it" in line for line in running.said)
+    assert any("Waiting for it" in line for line in running.messages)
 
 
-def test_a_zone_that_is_not_declared_is_refused(settings: Settings, lake: Lake) -> None:
+def test_a_zone_that_is_not_declared_is_refused(settings: Settings) -> None:
     with pytest.raises(SettingsError, match=r"No landing zone 'nope'. Declared are: labeled, unlabeled"):
-        next(stream(LOCAL, lake, settings, threading.Event(), print, zones=["nope"]))
+        next(stream(Session(settings), threading.Event(), print, zones=["nope"]))
+
+
+class Warnings(Report):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def warning(self, message: str) -> None:
+        self.messages.append(message)
 
 
 @pytest.fixture
-def said() -> list[str]:
-    return []
+def warnings() -> Warnings:
+    return Warnings()
 
 
 @pytest.fixture
-def scorer(lake: Lake, settings: Settings, registry: Registry, said: list[str]) -> Scorer:  # noqa: F811
-    return Scorer(LOCAL, lake, settings, lambda: registry.client, said.append)
+def follower(settings: Settings, registry: Registry, warnings: Warnings) -> Follower:  # noqa: F811
+    session = Session(settings)
+    session.mlflow = registry.resource
+    return Follower(session, warnings)
 
 
 def champion(registry: Registry, inputs: str, *labels: int) -> int:  # noqa: F811
@@ -267,34 +289,63 @@ def champion(registry: Registry, inputs: str, *labels: int) -> int:  # noqa: F81
     return version
 
 
+def rows_made(follower: Follower) -> dict[str, int]:
+    """Let what follows ingest be done; return how many rows each table was given."""
+    return {name: written.inserted for made in follower() for name, written in made.written.items()}
+
+
 def test_each_photo_is_profiled_labelled_embedded_and_scored_by_whoever_is_champion(
     lake: Lake,
     settings: Settings,
-    scorer: Scorer,
+    follower: Follower,
     registry: Registry,  # noqa: F811
-    said: list[str],
+    warnings: Warnings,
     some: list[Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     land(some[0], lake, "unlabeled/a.jpg")
     land(some[1], lake, "labeled/003.coat/b.jpg")
     ingest(LOCAL, lake, settings, {})
-    scorer.warm()
-    done = {step.table.name: step.written.inserted for step in scorer()}
-    assert done == {"image_profiles": 2, "labeled_images": 1, "image_features": 2}
-    assert len(said) == 1
-    assert "No version of image_classifier is champion yet" in said[0]
-    monkeypatch.setattr(streams, "derive", None)  # with nothing new, no step so much as looks
-    assert not scorer()
+    follower.warm()
+    assert rows_made(follower) == {"image_profiles": 2, "labeled_images": 1, "image_features": 2}
+    assert len(warnings.messages) == 1
+    assert "No version of image_classifier is champion yet" in warnings.messages[0]
+    with monkeypatch.context() as patched:  # with nothing new, no step so much as looks
+        patched.setattr("dlassets.lakehouse.derived.derive", None)
+        assert not follower()
 
     first = champion(registry, "one", 3, 4)
-    assert [(step.table.name, step.written.inserted) for step in scorer()] == [("predictions", 1)]
+    assert rows_made(follower) == {"predictions": 1}
     second = champion(registry, "two", 5, 6)
-    assert [(step.table.name, step.written.inserted) for step in scorer()] == [("predictions", 1)]
+    assert rows_made(follower) == {"predictions": 1}
     rows = get(LOCAL, lake, "predictions", "path, model_version, predicted_label")
     assert [(row["path"], row["model_version"]) for row in rows] == [
         ("unlabeled/a.jpg", first),
         ("unlabeled/a.jpg", second),
     ]
     assert {row["predicted_label"] for row in rows} <= {3, 4, 5, 6}
-    assert (len(said), scorer()) == (1, [])
+    assert (len(warnings.messages), follower()) == (1, [])
+
+
+def test_a_photo_whose_file_went_before_it_was_looked_at_and_came_back_is_made_up_for(
+    lake: Lake,
+    settings: Settings,
+    follower: Follower,
+    registry: Registry,  # noqa: F811
+    some: list[Path],
+) -> None:
+    settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"storage": "landing"})})
+    photo = Path(lake.zone("unlabeled/a.jpg"))
+    land(some[0], lake, "unlabeled/a.jpg")
+    ingest(LOCAL, lake, settings, {})
+    kept, times = photo.read_bytes(), (photo.stat().st_atime, photo.stat().st_mtime)
+    photo.unlink()
+    ingest(LOCAL, lake, settings, {})
+    champion(registry, "one", 3, 4)
+    assert rows_made(follower) == {}
+
+    photo.write_bytes(kept)
+    os.utime(photo, times)
+    ingest(LOCAL, lake, settings, {})
+
+    assert rows_made(follower) == {"image_profiles": 1, "image_features": 1, "predictions": 1}

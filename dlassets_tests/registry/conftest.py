@@ -10,7 +10,7 @@ import pytest
 from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
 from dlassets_tests.learning import examples
 from dlassets_tests.stores import give_store
@@ -32,7 +32,7 @@ def points(*values: float, labels: tuple[int, ...]) -> Examples:
 
 @dataclass
 class Registry:
-    resource: MlflowResource
+    resource: MlflowStore
 
     @property
     def client(self) -> Any:
@@ -59,6 +59,6 @@ def registry(settings: Settings) -> Iterator[Registry]:
 
     give_store(settings)
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    yield Registry(MlflowResource(settings))
+    yield Registry(MlflowStore(settings))
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])

@@ -48,7 +48,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
 
 
 def test_a_server_that_does_not_answer_is_given_up_on_with_the_remedy(tmp_path, monkeypatch, registry):
-    from dlassets.resources.mlflow import MlflowResource
+    from dlassets.registry.store import MlflowStore
 
     for name in ("MAX_RETRIES", "BACKOFF_FACTOR", "TIMEOUT"):
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "")  # so that what is set below is taken back
@@ -57,7 +57,7 @@ def test_a_server_that_does_not_answer_is_given_up_on_with_the_remedy(tmp_path, 
     with pytest.raises(
         DlassetsError, match=r"http://127.0.0.1:9 cannot be reached: .*Start the server, or set"
     ) as said:
-        MlflowResource(settings).client  # noqa: B018 - looking is asking
+        MlflowStore(settings).client  # noqa: B018 - looking is asking
     assert "DLASSETS_MLFLOW__TRACKING_URI" in str(said.value)
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"
 

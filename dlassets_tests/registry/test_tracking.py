@@ -15,13 +15,14 @@ import dlassets
 from dlassets.engines.base import Snapshot
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples, read_splits
-from dlassets.learning.features import Photos
+from dlassets.learning.features import Embedder
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.train import train
 from dlassets.registry.lifecycle import TAG_INPUTS, load_run, load_version, register
@@ -91,14 +92,14 @@ def logged(photos, tmp_path_factory):
     """One training on generated photos, logged in a store of its own."""
     import mlflow
 
-    from dlassets.resources.mlflow import MlflowResource
+    from dlassets.registry.store import MlflowStore
     from dlassets_tests.stores import give_store
 
     settings = Settings(root=str(tmp_path_factory.mktemp("lake")))
     lake = Lake.at(settings.root)
     give_store(settings)
     before = mlflow.get_tracking_uri()
-    registry = Registry(MlflowResource(settings))
+    registry = Registry(MlflowStore(settings))
     arrive(lake, sorted(photos.glob("*/*")))
     inputs = dataclasses.replace(
         TrainingInputs.of(lake, pin(lake, "training_set"), BACKBONE, SETTINGS), lineage=LINEAGE
@@ -110,7 +111,7 @@ def logged(photos, tmp_path_factory):
             mlflow,
             inputs,
             lambda job, report: train(job, report=report),
-            Photos(LocalEngine(), lake, pin(lake, "raw_images")),
+            Embedder(Photos(LocalEngine(), lake, pin(lake, "raw_images"))),
             None,
             {"dagster_asset": "trained_model"},
             told.append,

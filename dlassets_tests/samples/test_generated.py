@@ -18,9 +18,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_class_gets_its_numbered_folder_and_its_count_of_photos(tmp_path):
-    told = []
+    reported = []
 
-    count = generate(tmp_path, classes=3, per_class=2, progress=lambda done, total: told.append((done, total)))
+    count = generate(tmp_path, classes=3, per_class=2, progress=lambda done, total: reported.append((done, total)))
 
     assert count == 6
     assert sorted(contents(tmp_path)) == [
@@ -31,7 +31,7 @@ def test_every_class_gets_its_numbered_folder_and_its_count_of_photos(tmp_path):
         "003.mushroom/003_0001.jpg",
         "003.mushroom/003_0002.jpg",
     ]
-    assert told == [(done, 6) for done in range(1, 7)]
+    assert reported == [(done, 6) for done in range(1, 7)]
 
 
 def test_one_seed_makes_the_same_bytes_and_another_seed_makes_others(tmp_path):

@@ -34,20 +34,21 @@ class Site:
     shift: int = 0  # a 206 begins this many bytes late
     statuses: list[int] = field(default_factory=list)  # answered first, one a request
     drops: list[int] = field(default_factory=list)  # the next answers end after so many bytes
-    asked: list[str | None] = field(default_factory=list)  # the Range header of each request
+    requested_ranges: list[str | None] = field(default_factory=list)  # one a request
 
     def sha256(self) -> str:
         return "sha256:" + hashlib.sha256(self.content).hexdigest()
 
 
 @pytest.fixture
-def site(monkeypatch) -> Iterator[Site]:
+def site(monkeypatch, tmp_path) -> Iterator[Site]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     state = Site()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked = self.headers.get("Range")
-            state.asked.append(asked)
+            state.requested_ranges.append(asked)
             if state.statuses:
                 self.send_error(state.statuses.pop(0))
                 return
@@ -86,69 +87,64 @@ def names(folder: Path) -> set[str]:
 
 
 def test_a_file_comes_whole_and_verified_with_progress_and_is_not_asked_for_again(site, tmp_path):
-    told = []
-    target = tmp_path / "cache" / "photos.zip"
+    reported = []
+    folder = tmp_path / "cache"
 
-    assert fetch(site.url, target, checksum=site.sha256(), progress=lambda *args: told.append(args)) == target
+    path = fetch(site.url, folder, checksum=site.sha256(), progress=lambda *args: reported.append(args))
 
-    assert target.read_bytes() == CONTENT
-    assert told[-1] == (len(CONTENT), len(CONTENT))
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
-    assert names(target.parent) == {"photos.zip"}
-    fetch(site.url, target, checksum="md5:" + hashlib.md5(CONTENT).hexdigest())
-    fetch(site.url, target)
-    assert site.asked == [None]
+    assert path.read_bytes() == CONTENT
+    assert path.suffix == ".zip"
+    assert reported[-1] == (len(CONTENT), len(CONTENT))
+    assert [done for done, _ in reported] == sorted({done for done, _ in reported})
+    assert names(folder) == {path.name}
+    assert fetch(site.url, folder, checksum="md5:" + hashlib.md5(CONTENT).hexdigest()) == path
+    assert fetch(site.url, folder) == path
+    assert site.requested_ranges == [None]
 
 
 def test_a_dropped_connection_is_resumed_where_it_broke_off(site, tmp_path):
     site.drops = [300_000, 200_000]
-    told = []
+    reported = []
 
-    fetch(site.url, tmp_path / "f", checksum=site.sha256(), progress=lambda *args: told.append(args), backoff=0)
+    path = fetch(site.url, tmp_path, checksum=site.sha256(), progress=lambda *args: reported.append(args), backoff=0)
 
-    assert (tmp_path / "f").read_bytes() == CONTENT
-    assert site.asked == [None, "bytes=300000-", "bytes=500000-"]
-    assert {total for _, total in told} == {len(CONTENT)}
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert path.read_bytes() == CONTENT
+    assert site.requested_ranges == [None, "bytes=300000-", "bytes=500000-"]
+    assert {total for _, total in reported} == {len(CONTENT)}
+    assert [done for done, _ in reported] == sorted({done for done, _ in reported})
 
 
 def test_the_next_run_goes_on_from_what_the_last_one_left(site, tmp_path):
     site.drops = [300_000]
     with pytest.raises(DlassetsError, match="300,000 bytes are kept"):
-        fetch(site.url, tmp_path / "f", retries=0)
-    assert not (tmp_path / "f").exists()
+        fetch(site.url, tmp_path, retries=0)
+    assert {name.partition(".zip")[2] for name in names(tmp_path)} == {".part", ".part.tag"}
 
-    fetch(site.url, tmp_path / "f", backoff=0)
-
-    assert (tmp_path / "f").read_bytes() == CONTENT
-    assert site.asked == [None, "bytes=300000-"]
+    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == CONTENT
+    assert site.requested_ranges == [None, "bytes=300000-"]
 
 
 def test_busy_and_broken_servers_are_asked_again(site, tmp_path):
     site.statuses = [503, 429, 500]
 
-    fetch(site.url, tmp_path / "f", backoff=0)
-
-    assert (tmp_path / "f").read_bytes() == CONTENT
-    assert len(site.asked) == 4
+    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == CONTENT
+    assert len(site.requested_ranges) == 4
 
 
 def test_a_server_that_stays_broken_is_given_up_after_the_retries(site, tmp_path):
     site.statuses = [503] * 10
 
     with pytest.raises(DlassetsError, match="could not be downloaded: Service Unavailable"):
-        fetch(site.url, tmp_path / "f", retries=2, backoff=0)
+        fetch(site.url, tmp_path, retries=2, backoff=0)
 
-    assert len(site.asked) == 3
+    assert len(site.requested_ranges) == 3
 
 
 def test_a_server_without_ranges_starts_over(site, tmp_path):
     site.ranges = False
     site.drops = [300_000]
 
-    fetch(site.url, tmp_path / "f", backoff=0)
-
-    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == CONTENT
 
 
 def test_a_server_that_always_starts_over_and_always_drops_is_given_up(site, tmp_path):
@@ -156,76 +152,67 @@ def test_a_server_that_always_starts_over_and_always_drops_is_given_up(site, tmp
     site.drops = [300_000] * 20
 
     with pytest.raises(DlassetsError, match="ended after 300,000 of 700,000 bytes"):
-        fetch(site.url, tmp_path / "f", retries=2, backoff=0)
+        fetch(site.url, tmp_path, retries=2, backoff=0)
 
-    assert len(site.asked) == 3
+    assert len(site.requested_ranges) == 3
 
 
 @pytest.mark.parametrize("etag", ['"two"', 'W/"two"', ""])
 def test_a_file_that_changed_at_its_source_is_started_over(site, tmp_path, etag):
     site.drops = [300_000]
     with pytest.raises(DlassetsError):
-        fetch(site.url, tmp_path / "f", retries=0)
+        fetch(site.url, tmp_path, retries=0)
 
     site.content, site.etag = OTHER, etag
-    fetch(site.url, tmp_path / "f", backoff=0)
-
-    assert (tmp_path / "f").read_bytes() == OTHER
+    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == OTHER
 
 
 @pytest.mark.parametrize("etag", ['W/"one"', ""])
 def test_without_a_strong_tag_nothing_is_pieced_together(site, tmp_path, etag):
     site.etag, site.drops = etag, [300_000]
 
-    fetch(site.url, tmp_path / "f", backoff=0)
-
-    assert (tmp_path / "f").read_bytes() == CONTENT
-    assert site.asked == [None, None]
+    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == CONTENT
+    assert site.requested_ranges == [None, None]
 
 
 def test_a_part_longer_than_the_file_is_started_over(site, tmp_path):
     site.drops = [300_000]
     with pytest.raises(DlassetsError):
-        fetch(site.url, tmp_path / "f", retries=0)
+        fetch(site.url, tmp_path, retries=0)
     site.content = b"short"
 
-    fetch(site.url, tmp_path / "f", backoff=0)
-
-    assert (tmp_path / "f").read_bytes() == b"short"
+    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == b"short"
 
 
 def test_an_answer_that_begins_elsewhere_than_asked_is_not_appended(site, tmp_path):
     site.drops, site.shift = [300_000], 7
 
-    fetch(site.url, tmp_path / "f", backoff=0)
-
-    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == CONTENT
 
 
 def test_a_wrong_checksum_removes_the_file_and_says_both(site, tmp_path):
     wrong = "md5:" + "0" * 32
 
-    with pytest.raises(DlassetsError, match=f"has md5 {hashlib.md5(CONTENT).hexdigest()}, not {'0' * 32}"):
-        fetch(site.url, tmp_path / "f", checksum=wrong)
+    with pytest.raises(DlassetsError, match=f"MD5 .* expected {wrong} but got {hashlib.md5(CONTENT).hexdigest()}"):
+        fetch(site.url, tmp_path, checksum=wrong)
 
     assert names(tmp_path) == set()
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_anew(site, tmp_path):
-    (tmp_path / "f").write_bytes(b"damaged")
+    path = fetch(site.url, tmp_path)
+    path.write_bytes(b"damaged")
 
-    fetch(site.url, tmp_path / "f", checksum=site.sha256())
-
-    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert fetch(site.url, tmp_path, checksum=site.sha256()).read_bytes() == CONTENT
 
 
 def test_not_found_is_said_at_once(site, tmp_path):
     site.statuses = [404]
 
     with pytest.raises(DlassetsError, match=r"answered 404 Not Found\. Check the address"):
-        fetch(site.url, tmp_path / "f")
+        fetch(site.url, tmp_path)
 
-    assert len(site.asked) == 1
+    assert len(site.requested_ranges) == 1
 
 
 def test_a_refused_connection_is_one_clear_error(tmp_path, monkeypatch):
@@ -234,7 +221,7 @@ def test_a_refused_connection_is_one_clear_error(tmp_path, monkeypatch):
         port = listener.getsockname()[1]
 
     with pytest.raises(DlassetsError, match=r"could not be downloaded: .*refused"):
-        fetch(f"http://127.0.0.1:{port}/f", tmp_path / "f", retries=1, backoff=0)
+        fetch(f"http://127.0.0.1:{port}/f", tmp_path, retries=1, backoff=0)
 
 
 def test_a_silent_server_times_out(tmp_path, monkeypatch):
@@ -243,26 +230,26 @@ def test_a_silent_server_times_out(tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/f"
 
         with pytest.raises(DlassetsError, match="timed out"):
-            fetch(url, tmp_path / "f", retries=0, timeout=0.05)
+            fetch(url, tmp_path, retries=0, timeout=0.05)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/f", "photos.zip"])
 def test_only_http_is_fetched(tmp_path, url):
     with pytest.raises(DlassetsError, match="only http"):
-        fetch(url, tmp_path / "f")
+        fetch(url, tmp_path)
 
 
 @pytest.mark.parametrize("checksum", ["abc", "md5:abc", "sha1:" + "0" * 40])
 def test_a_checksum_that_is_none_is_refused(tmp_path, checksum):
     with pytest.raises(DlassetsError, match="is no checksum"):
-        fetch("http://127.0.0.1/f", tmp_path / "f", checksum=checksum)
+        fetch("http://127.0.0.1/f", tmp_path, checksum=checksum)
 
 
 def test_a_target_that_cannot_be_written_is_one_clear_error(site, tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(DlassetsError, match="could not be written to"):
-        fetch(site.url, tmp_path / "file" / "f")
+        fetch(site.url, tmp_path / "file" / "below")
 
 
 def zip_of_two() -> bytes:
@@ -275,19 +262,19 @@ def zip_of_two() -> bytes:
 
 def test_samples_takes_a_url_and_a_second_run_does_nothing(site, tmp_path):
     site.content = zip_of_two()
-    told = []
+    reported = []
 
     for _ in range(2):
-        count = samples(site.url, tmp_path / "out", cache=tmp_path / "cache", progress=lambda *args: told.append(args))
+        count = samples(site.url, tmp_path / "out", progress=lambda *args: reported.append(args))
         assert count == 2
 
     assert {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")} == {
         "001.ant/1.jpg",
         "002.cat/1.jpg",
     }
-    assert len(site.asked) == 1
-    assert told[0] == ("download", len(site.content), len(site.content))
-    assert told[-1] == ("unpack", 2, 2)
+    assert len(site.requested_ranges) == 1
+    assert reported[0] == ("download", len(site.content), len(site.content))
+    assert reported[-1] == ("unpack", 2, 2)
 
 
 def test_samples_takes_an_archive_by_name_and_holds_it_to_its_checksum(site, tmp_path, monkeypatch):
@@ -295,18 +282,18 @@ def test_samples_takes_an_archive_by_name_and_holds_it_to_its_checksum(site, tmp
     monkeypatch.setitem(ARCHIVES, "small", Archive(site.url, site.sha256(), "two photos"))
     monkeypatch.setitem(ARCHIVES, "forged", Archive(site.url, "md5:" + "0" * 32, "two photos"))
 
-    assert samples("small", tmp_path / "out", cache=tmp_path / "cache") == 2
-    with pytest.raises(DlassetsError, match="not 0000"):
-        samples("forged", tmp_path / "out2", cache=tmp_path / "cache2")
+    assert samples("small", tmp_path / "out") == 2
+    with pytest.raises(DlassetsError, match="expected md5:0000"):
+        samples("forged", tmp_path / "out2")
     assert not (tmp_path / "out2").exists()
 
 
 def test_samples_keeps_two_urls_of_one_file_name_apart(site, tmp_path):
     site.content = zip_of_two()
-    samples(site.url, tmp_path / "out", cache=tmp_path / "cache")
-    samples(site.url.replace("/photos", "/other/photos"), tmp_path / "out", cache=tmp_path / "cache")
+    samples(site.url, tmp_path / "out")
+    samples(site.url.replace("/photos", "/other/photos"), tmp_path / "out")
 
-    assert len(names(tmp_path / "cache")) == 2
+    assert len(names(tmp_path / "cache" / "dlassets")) == 2
 
 
 def test_samples_generates_and_takes_a_path(tmp_path):

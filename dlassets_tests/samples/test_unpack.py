@@ -69,16 +69,16 @@ def test_numbered_class_folders_keep_their_names_under_any_common_folder(tmp_pat
             "preview.jpg": b"in no class folder",
         },
     )
-    told = []
+    reported = []
 
-    count = unpack(source, tmp_path / "out", lambda done, total: told.append((done, total)))
+    count = unpack(source, tmp_path / "out", lambda done, total: reported.append((done, total)))
 
     assert count == 2
     assert contents(tmp_path / "out") == {
         "001.ak47/001_0001.jpg": b"one",
         "257.clutter/257_0001.JPG": b"broken photos come along",
     }
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert reported == [(0, 2), (1, 2), (2, 2)]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"001.ak47", "257.clutter"}
 
 
@@ -233,6 +233,17 @@ def test_two_classes_of_one_number_are_refused_within_a_set_and_against_what_is_
     make_folder(tmp_path / "there", {"001.other/1.jpg": b"0"})
     with pytest.raises(DlassetsError, match=r"two classes of one number, 001\.a and 001\.other"):
         unpack(tmp_path / "set" / "one", tmp_path / "there")
+
+
+def test_a_number_too_large_for_a_label_is_a_name_like_any_other(tmp_path):
+    make_zip(tmp_path / "set.zip", {f"{'9' * 30}/1.jpg": b"1"})
+    make_zip(tmp_path / "hostile.zip", {f"{'9' * 5000}/1.jpg": b"1"})
+
+    unpack(tmp_path / "set.zip", tmp_path / "out")
+
+    assert contents(tmp_path / "out") == {f"001.{'9' * 30}/1.jpg": b"1"}
+    with pytest.raises(DlassetsError, match="could not be unpacked"):
+        unpack(tmp_path / "hostile.zip", tmp_path / "other")
 
 
 def test_a_folder_is_not_unpacked_into_itself(tmp_path):

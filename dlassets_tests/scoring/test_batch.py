@@ -7,18 +7,19 @@ import pytest
 
 from dlassets.engines.base import Engine, Written
 from dlassets.engines.local import LocalEngine
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import load_backbone
-from dlassets.learning.features import Photos
+from dlassets.learning.features import Embedder
 from dlassets.registry.package import ModelPackage
-from dlassets.scoring.batch import score_new, uncached_photos
-from dlassets.settings import LabelSettings, Settings
+from dlassets.scoring.batch import Scorer, score_new
+from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.learning.examples import head
-from dlassets_tests.tables import get, image_id, local_alone, put
+from dlassets_tests.tables import get, image_id, local_alone, pins, put
 
-INPUTS = ("raw_images", "labeled_images", "image_features", "predictions")
+INPUTS = ("raw_images", "labeled_images", "image_features")
 ENGINE = LocalEngine()  # writes and reads the tables around the scoring, whichever engine scores
 FEATURES = {"a": [2.0, 0.0], "b": [0.0, 2.0], "c": [1.0, 1.0], "d": [-3.0, 0.0]}
 
@@ -52,9 +53,9 @@ def score(
     top_k: int = 5,
     conflicts: Literal["drop", "first", "ask"] = "drop",
 ) -> Written:
-    snapshots = [pin(lake, name) for name in INPUTS]
-    model, labels = model or package(3, 40), LabelSettings(conflicts=conflicts)
-    return score_new(engine, *snapshots, model, ("m", version), top_k, labels, {"asset": "predictions"})
+    scorer = Scorer("m", version, model or package(3, 40), top_k)
+    labels, predictions = LabelSettings(conflicts=conflicts), pin(lake, "predictions")
+    return score_new(engine, pins(lake, *INPUTS), predictions, scorer, labels, {"asset": "predictions"})
 
 
 def scored(lake: Lake) -> dict[tuple[str, int], int]:
@@ -226,11 +227,11 @@ def test_a_model_on_a_backbone_of_its_own_is_shown_the_photos(engine, lake, phot
     weight = np.stack([apart, -apart]) * (4 / np.square(apart).sum())
     middle = (features[0] + features[1]) / 2
     model = ModelPackage(head((3, 40), weight, mean=middle), small, feature_version(small))
-    raw, labeled, cached, predictions = (pin(lake, name) for name in INPUTS)
-    assert uncached_photos(engine, lake, Settings(root=lake.root), raw, model) is not None
+    inputs = pins(lake, *INPUTS)
 
-    shown = Photos(engine, lake, raw, "torch")
-    score_new(engine, raw, labeled, cached, predictions, model, ("m", 1), 2, LabelSettings(), {}, photos=shown)
+    embedder = Embedder(Photos(engine, lake, inputs["raw_images"]), "torch")
+    scorer = Scorer("m", 1, model, top_k=2, embedder=embedder)
+    score_new(engine, inputs, pin(lake, "predictions"), scorer, LabelSettings(), {})
 
     found = [(row["path"], row["predicted_label"], row["confidence"]) for row in get(ENGINE, lake, "predictions")]
     sure = pytest.approx(1 / (1 + np.exp(-4)), abs=0.01)

@@ -8,7 +8,7 @@ from dlassets.engines.base import Commit, Engine, Transaction
 from dlassets.errors import ConflictError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import DELETED_FILES
-from dlassets.resources.lake import LakeResource
+from dlassets.resources.session import DagsterSession
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import rows
@@ -18,12 +18,12 @@ NOTED = {"path": "photos/a.jpg", "landing": "photos", "deleted_at": WHEN, "retur
 
 
 def test_dagster_reads_the_version_that_was_written(local_engine: Engine, bucket: str) -> None:
-    resource = LakeResource(Settings(root=f"s3://{bucket}/lake"))
-    (empty,) = resource.pin("deleted_files")
+    session = DagsterSession(Settings(root=f"s3://{bucket}/lake"))
+    empty = session.pin(DELETED_FILES)
 
-    append(local_engine, resource.lake, number=0)
+    append(local_engine, session.lake, number=0)
 
-    assert (empty.version, resource.pin("deleted_files")[0].version) == (0, 1)
+    assert (empty.version, session.pin(DELETED_FILES).version) == (0, 1)
 
 
 def test_of_two_writers_that_planned_the_same_batch_one_is_refused(local_engine: Engine, bucket: str) -> None:

@@ -14,32 +14,30 @@ from dlassets.lakehouse.snapshots import pin, row_count
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.examples import read_split
 from dlassets.learning.training.job import Job
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.pipeline.labelled_photos import LabelledPhotos, photos_of_folder, photos_of_lake
+from dlassets.pipeline.report import Report
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import FeatureSettings, Settings, TrainingSettings
 from dlassets.storage.lake import Lake
 from dlassets.tuning import automl
 from dlassets.tuning.automl_script import script_of
-from dlassets.tuning.labelled_photos import LabelledPhotos, photos_of_folder, photos_of_lake
 from dlassets_tests.stores import give_store
 
 BACKBONE = BackboneRef("efficientnet_lite0")
 
 
-class Listener:
+class Listener(Report):
     """A board that remembers what it was told."""
 
     def __init__(self) -> None:
         self.lines: list[automl.Line] = []
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def show(self, lines: Any) -> None:
         self.lines = list(lines)
 
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def progress(self, what: str, done: int, of: int | None) -> None:
-        pass
+    def info(self, message: str) -> None:
+        self.messages.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +53,12 @@ def store(taken_in):
     import mlflow
 
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    yield MlflowResource(taken_in[0])
+    yield MlflowStore(taken_in[0])
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
 
 
-def search(taken_in, store: MlflowResource, seconds: float) -> tuple[automl.Winner, Listener]:
+def search(taken_in, store: MlflowStore, seconds: float) -> tuple[automl.Winner, Listener]:
     board = Listener()
     until = time.monotonic() + seconds
     found = automl.search(taken_in[1], [BACKBONE], TrainingSettings(), until, store.client, store.experiment, board)
@@ -93,7 +91,7 @@ def test_what_does_not_fit_is_not_begun_and_said(taken_in, store, monkeypatch) -
 
     assert found.job.settings.trainable == "head"
     assert [line.trainable for line in board.lines] == ["head"]
-    assert any("training its last blocks" in said and said.endswith("are left: left out") for said in board.said)
+    assert any("training its last blocks" in said and said.endswith("are left: left out") for said in board.messages)
 
 
 def test_a_budget_too_small_for_anything_says_what_is_needed(taken_in, store, monkeypatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from dlassets.errors import SettingsError
 from dlassets.settings import Span, TrainingSettings, TuningSettings
-from dlassets.tuning.search_space import as_it_stands, check_space, settings_with, suggest
+from dlassets.tuning.search_space import check_space, current_values, settings_with, suggest
 
 HEAD, PIXELS = TrainingSettings(), TrainingSettings(trainable="last_n")
 
@@ -69,6 +69,6 @@ def test_what_is_suggested_lies_in_the_space_and_is_of_the_settings_type() -> No
 def test_the_settings_as_they_stand_are_a_trial_where_the_space_has_them() -> None:
     space = {"l2": Span(low=0.01, high=1), "balance": ("none", "weights")}
 
-    assert as_it_stands(space, HEAD) == {"l2": 0.05, "balance": "none"}
-    assert as_it_stands(space, TrainingSettings(l2=2)) is None
-    assert as_it_stands(space, TrainingSettings(balance="sampling")) is None
+    assert current_values(space, HEAD) == {"l2": 0.05, "balance": "none"}
+    assert current_values(space, TrainingSettings(l2=2)) is None
+    assert current_values(space, TrainingSettings(balance="sampling")) is None

@@ -20,21 +20,17 @@ from dlassets.errors import DlassetsError, SettingsError
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.training.job import Job
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.registry.store import MlflowStore
+from dlassets.registry.tracking import artifact_of
 from dlassets.settings import Settings, Span, TrainingSettings, TuningSettings
 from dlassets.storage.lake import Lake
-from dlassets.tuning import study as tuning
-from dlassets.tuning.study import (
-    ACCURACY,
-    LOSS,
-    TAG_BEST,
-    TAG_PROCESS,
-    TAG_WINNER,
-    Question,
-    picture_of,
-    run_study,
-    winner,
-)
+from dlassets.tuning import local_trials, record
+from dlassets.tuning.local_trials import LocalTrials
+from dlassets.tuning.question import Question
+from dlassets.tuning.record import PICTURE, TAG_BEST, TAG_PROCESS, TAG_WINNER
+from dlassets.tuning.spark_trials import SparkTrials
+from dlassets.tuning.study import Best, run_study, winner
+from dlassets.tuning.trials import ACCURACY, LOSS
 from dlassets_tests.learning.examples import rows
 from dlassets_tests.learning.training.test_head_training import put
 from dlassets_tests.stores import give_store
@@ -54,15 +50,22 @@ BACKBONE = BackboneRef("efficientnet_lite0")
 
 @dataclass
 class Bench:
-    mlflow: MlflowResource
+    mlflow: MlflowStore
     snapshot: Snapshot
 
     def ask(self, training: TrainingSettings | None = None, space: Any = SPACE) -> Question:
         return Question(Job(self.snapshot, BACKBONE, training or TrainingSettings()), "features-1", space)
 
-    def study(self, objective: Any, settings: TuningSettings = ONE_AT_A_TIME, **how: Any) -> Any:
-        question = how.pop("question", None) or self.ask()
-        return run_study(question, settings, self.mlflow.client, self.mlflow.experiment, objective=objective, **how)
+    def study(
+        self,
+        runner: Any,
+        settings: TuningSettings = ONE_AT_A_TIME,
+        question: Question | None = None,
+        report: Any = lambda *_: None,
+    ) -> Best:
+        """Run a study; `runner` may be no more than what each trial does here."""
+        runner = runner if isinstance(runner, LocalTrials | SparkTrials) else LocalTrials(runner)
+        return run_study(question or self.ask(), settings, self.mlflow.client, self.mlflow.experiment, runner, report)
 
     def trials(self, run_id: str) -> list[Any]:
         experiment = self.mlflow.client.get_experiment_by_name(self.mlflow.experiment)
@@ -77,7 +80,7 @@ def bench(settings: Settings, local_engine, lake: Lake):
     give_store(settings)
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     splits = [(split, rows(LABELS, seed=seed, spread=2)) for seed, split in enumerate((TRAIN, VALIDATION, TEST))]
-    yield Bench(MlflowResource(settings), put(local_engine, lake, *splits))
+    yield Bench(MlflowStore(settings), put(local_engine, lake, *splits))
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
 
@@ -87,7 +90,7 @@ def test_a_study_of_heads_finds_settings_no_worse_than_those_it_began_with(bench
     settings = TuningSettings(trials=5, processes=2)
 
     best = bench.study(
-        None, settings, question=bench.ask(TrainingSettings(l2=1.0)), report=lambda *a: reported.append(a)
+        LocalTrials(), settings, bench.ask(TrainingSettings(l2=1.0)), lambda *progress: reported.append(progress)
     )
 
     trials = bench.trials(best.run_id)
@@ -112,7 +115,7 @@ def test_the_run_of_a_study_says_who_has_won_and_shows_it(bench) -> None:
     assert json.loads(run.data.tags[TAG_BEST]) == best.chosen
     assert run.data.params["training_set_version"] == str(bench.snapshot.version)
     assert run.data.metrics[LOSS] == best.value
-    assert picture_of(bench.mlflow.client, best).startswith(b"\x89PNG")
+    assert artifact_of(bench.mlflow.client, best.run_id, PICTURE).startswith(b"\x89PNG")
     assert {trial.info.status for trial in bench.trials(best.run_id)} == {"FINISHED"}
 
 
@@ -121,7 +124,7 @@ def test_the_same_question_and_seed_try_the_same_settings(bench, tmp_path) -> No
     for name in ("one", "other"):
         settings = Settings(root=str(tmp_path / name))
         give_store(settings)
-        best = Bench(MlflowResource(settings), bench.snapshot).study(bowl)
+        best = Bench(MlflowStore(settings), bench.snapshot).study(bowl)
         tried.append([trial.params for trial in best.trials])
 
     assert tried[0] == tried[1]
@@ -235,9 +238,10 @@ def test_strictly_no_trial_starts_that_would_end_after_the_minutes(bench, monkey
     for place, strictly in enumerate((False, True)):
         ten_seconds_on = itertools.count(0, 10)
         clock = SimpleNamespace(time=time.time, monotonic=lambda clock=ten_seconds_on: float(next(clock)))
-        monkeypatch.setattr(tuning, "time", clock)
+        for module in (local_trials, record):
+            monkeypatch.setattr(module, "time", clock)
         question = bench.ask(TrainingSettings(seed=place))
-        tried.append(len(bench.study(bowl, settings, question=question, strictly=strictly).trials))
+        tried.append(len(bench.study(LocalTrials(bowl, strictly), settings, question).trials))
 
     assert 1 < tried[1] < tried[0] < 20
 
@@ -253,7 +257,7 @@ def test_a_space_with_an_unknown_setting_leaves_no_run(bench) -> None:
 KILLED_HALFWAY = """
 import os, signal, sys
 from dlassets.engines.base import Snapshot
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
 from dlassets_tests.tuning import objectives
 from dlassets_tests.tuning import test_study as test_tuning
@@ -264,7 +268,7 @@ def report(done, trials, least):
 
 if __name__ == "__main__":
     root, uri, version = sys.argv[1:]
-    bench = test_tuning.Bench(MlflowResource(Settings(root=root)), Snapshot("training_set", uri, int(version)))
+    bench = test_tuning.Bench(MlflowStore(Settings(root=root)), Snapshot("training_set", uri, int(version)))
     bench.study(objectives.bowl, test_tuning.TuningSettings(trials=5, processes=2, pruning=False), report=report)
 """
 
@@ -273,7 +277,7 @@ def test_a_study_killed_halfway_goes_on_with_the_trials_it_has(bench, tmp_path) 
     program = tmp_path / "program.py"
     program.write_text(KILLED_HALFWAY)
     arguments = [bench.mlflow.settings.root, bench.snapshot.uri, str(bench.snapshot.version)]
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     killed = subprocess.run([sys.executable, program, *arguments], env=here, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
 
@@ -304,14 +308,13 @@ def test_the_winner_is_that_of_the_newest_study_over_the_same_features(bench) ->
 
 @pytest.mark.spark
 def test_spark_spreads_the_trials_of_the_same_study(bench, spark_engine) -> None:
-    begun = bench.study(None, ONE_AT_A_TIME.model_copy(update={"trials": 1}))
+    begun = bench.study(LocalTrials(), ONE_AT_A_TIME.model_copy(update={"trials": 1}))
     reported = []
 
     best = bench.study(
-        None,
+        SparkTrials(spark_engine.session),
         ONE_AT_A_TIME.model_copy(update={"processes": 2}),
-        spark=spark_engine.session,
-        report=lambda *said: reported.append(said),
+        report=lambda *progress: reported.append(progress),
     )
 
     runs = bench.trials(best.run_id)
@@ -323,4 +326,4 @@ def test_spark_spreads_the_trials_of_the_same_study(bench, spark_engine) -> None
     assert all(run.data.metrics[LOSS] > 0 for run in runs)
     assert reported[-1][:2] == (4, 4)
     assert reported[-1][2].value == best.value
-    assert bench.study(None, spark=spark_engine.session).is_new is False
+    assert bench.study(SparkTrials(spark_engine.session)).is_new is False

@@ -5,8 +5,7 @@ import dagster as dg
 from dlassets.defs.common import OWNERS
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.tables import TABLES
-from dlassets.resources.lake import LakeResource
-from dlassets.resources.mlflow import MlflowResource
+from dlassets.pipeline.session import Session
 
 OPERATIONS = "operations"
 MAINTENANCE = "maintenance"
@@ -29,14 +28,14 @@ def care_of(table: Table) -> dg.AssetsDefinition:
         kinds={"deltalake"},
         code_version="1",
     )
-    def care(lake: dg.ResourceParam[LakeResource], mlflow: dg.ResourceParam[MlflowResource]) -> dg.MaterializeResult:
+    def care(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         from dlassets.lakehouse.maintenance import maintain
         from dlassets.registry.lineage import needed_versions
 
-        settings = lake.settings
-        needed = needed_versions(lake.lake, mlflow.client, settings.registry.model_name)
-        done = maintain(lake.engine, lake.lake, table, settings.maintenance, needed.get(table.name, ()))
-        (now,) = lake.pin(table.name)
+        settings = session.settings
+        needed = needed_versions(session.lake, session.mlflow.client, session.model_name)
+        done = maintain(session.engine, session.lake, table, settings.maintenance, needed.get(table.name, ()))
+        now = session.pin(table)
         files = done.files
         return dg.MaterializeResult(
             data_version=dg.DataVersion(str(now.version)),

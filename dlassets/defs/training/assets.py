@@ -1,241 +1,102 @@
 """From labelled images to a registered model: features, the training set, the model, its version."""
 
-import base64
-import functools
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dlassets.defs.common import OWNERS, TRAINING, provenance, table_result, table_spec
-from dlassets.defs.training.tuning import TUNED_HYPERPARAMETERS
-from dlassets.lakehouse.tables import (
-    DELETED_FILES,
-    IMAGE_FEATURES,
-    IMAGE_PROFILES,
-    LABEL_ERRORS,
-    LABELED_IMAGES,
-    RAW_IMAGES,
-    TEST,
-    TRAINING_SET,
-)
-from dlassets.resources.lake import LakeResource
-from dlassets.resources.mlflow import MlflowResource
-from dlassets.resources.progress import LoggedProgress
-from dlassets.resources.trainer import Trainer
+from dlassets.defs.common import TRAINING, details, model_asset, provenance_value, table_asset
+from dlassets.pipeline import steps
+from dlassets.pipeline.session import Session
+from dlassets.pipeline.step import Made
+from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HYPERPARAMETERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mlflow.entities import Run
 
-    from dlassets.engines.base import Snapshot
-    from dlassets.lakehouse.provenance import Provenance
-    from dlassets.learning.examples import Examples
-    from dlassets.learning.features import Photos
-    from dlassets.registry.tracking import TrainingInputs
-    from dlassets.settings import LabelSettings
-
-TRAINED_MODEL = "trained_model"
-REGISTERED_VERSION = "registered_version"
 LEARNED = "better_than_guessing"
 GATE = "at_least_as_good_as_champion"
+COME_TO_AN_END = "trials_come_to_an_end"
 
 
-@dg.multi_asset(specs=[table_spec(IMAGE_FEATURES, TRAINING, reads=[RAW_IMAGES])])
-def image_features(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[LakeResource],
-    progress: dg.ResourceParam[LoggedProgress],
-) -> dg.MaterializeResult:
-    from dlassets.lakehouse.derived import derive
-    from dlassets.learning.backbones import feature_version
-    from dlassets.learning.embedding import embed_images
-    from dlassets.registry.store import backbone_in_use
+def _tuned(session: Session, made: Made) -> dg.MaterializeResult:
+    from dlassets.tuning.record import PICTURE
 
-    (raw,) = lake.pin(RAW_IMAGES.name)
-    settings = lake.settings.features
-    backbone = backbone_in_use(lake.settings, lake.lake)
-    version = feature_version(backbone)
-    origin = provenance(context, IMAGE_FEATURES.name, [raw], parameters={"feature_version": version})
-    written = derive(
-        lake.engine,
-        lake.lake,
-        raw,
-        IMAGE_FEATURES,
-        functools.partial(embed_images, backbone=backbone, runtime=settings.runtime),
-        origin.as_dict(),
-        done_where=f"feature_version = '{version}'",
-        progress=progress.of(context, "images embedded"),
-    )
-    return table_result(lake, IMAGE_FEATURES, written, origin, metadata={"feature_version": version})
-
-
-@dg.multi_asset(specs=[table_spec(TRAINING_SET, TRAINING, reads=[LABELED_IMAGES, IMAGE_FEATURES, RAW_IMAGES])])
-def training_set(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeResource]) -> dg.MaterializeResult:
-    from dlassets.lakehouse.training_set import PIXELS, build_pixel_training_set, build_training_set
-    from dlassets.learning.backbones import feature_version
-    from dlassets.registry.store import backbone_in_use
-
-    labeled, current = lake.pin(LABELED_IMAGES.name, TRAINING_SET.name)
-    labels = lake.settings.labels
-    if lake.settings.training.trainable == "head":
-        (features,) = lake.pin(IMAGE_FEATURES.name)
-        version = feature_version(backbone_in_use(lake.settings, lake.lake))
-        origin = _origin_of_training_set(context, [labeled, features], version, labels)
-        written = build_training_set(lake.engine, labeled, features, current, version, labels, origin.as_dict())
-    else:
-        raw, deleted = lake.pin(RAW_IMAGES.name, DELETED_FILES.name)
-        version = PIXELS
-        origin = _origin_of_training_set(context, [labeled, raw, deleted], version, labels)
-        written = build_pixel_training_set(
-            lake.engine, lake.lake, raw, deleted, labeled, current, labels, origin.as_dict()
-        )
-    return table_result(lake, TRAINING_SET, written, origin, metadata={"feature_version": version})
-
-
-@dg.multi_asset(specs=[table_spec(LABEL_ERRORS, TRAINING, reads=[LABELED_IMAGES, IMAGE_FEATURES])])
-def label_errors(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[LakeResource],
-    progress: dg.ResourceParam[LoggedProgress],
-) -> dg.MaterializeResult:
-    from dlassets.labeling.label_errors import judge_labels
-    from dlassets.learning.backbones import feature_version
-    from dlassets.registry.store import backbone_in_use
-
-    labeled, features, current = lake.pin(LABELED_IMAGES.name, IMAGE_FEATURES.name, LABEL_ERRORS.name)
-    version = feature_version(backbone_in_use(lake.settings, lake.lake))
-    parameters = {"feature_version": version, **lake.settings.labels.model_dump()}
-    origin = provenance(context, LABEL_ERRORS.name, [labeled, features], parameters=parameters)
-    written, found = judge_labels(
-        lake.engine,
-        labeled,
-        features,
-        current,
-        version,
-        lake.settings.training,
-        lake.settings.labels,
-        origin.as_dict(),
-        progress.of(context, "folds judged"),
-    )
-    return table_result(lake, LABEL_ERRORS, written, origin, metadata=found)
-
-
-@dg.asset(
-    deps=[TRAINING_SET.name, TUNED_HYPERPARAMETERS],
-    description="An MLflow run with its model, metrics, pictures and inputs.",
-    group_name=TRAINING,
-    owners=OWNERS,
-    kinds={"pytorch", "mlflow"},
-    code_version="1",
-    check_specs=[
-        dg.AssetCheckSpec(
-            LEARNED,
-            asset=TRAINED_MODEL,
-            blocking=True,
-            description="On the test rows it is right more often than always saying the most frequent class.",
-        )
-    ],
-)
-def trained_model(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[LakeResource],
-    mlflow: dg.ResourceParam[MlflowResource],
-    trainer: dg.ResourceParam[Trainer],
-    progress: dg.ResourceParam[LoggedProgress],
-) -> dg.MaterializeResult:
-    from dlassets.lakehouse.training_set import attributes_of
-    from dlassets.registry.lifecycle import find_run
-    from dlassets.registry.tracking import train_and_log
-
-    inputs = _training_inputs(lake, mlflow)
-    run = find_run(mlflow.client, mlflow.experiment, inputs.sha256)
-    is_new = run is None
-    if run is None:
-        profiles, labeled = lake.pin(IMAGE_PROFILES.name, LABELED_IMAGES.name)
-        with mlflow.run() as tracking:
-            train_and_log(
-                tracking,
-                inputs,
-                lambda job, report: trainer.train(job, lake.engine, report),
-                _photos(lake),
-                attributes_of(lake.engine, inputs.job.training_set, profiles, labeled),
-                {
-                    "dagster_asset": TRAINED_MODEL,
-                    "mlflow.note.content": _link_back(lake, context.run.run_id),
-                    **_place(lake),
-                },
-                progress.of_training(context),
+    best, training_set = made.details["best"], made.details["job"].training_set
+    failed, trials = [trial.state.name for trial in best.trials].count("FAIL"), len(best.trials)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(best.run_id),
+        metadata={
+            "changed": "new trials" if best.is_new else "nothing new: the study of these inputs has its trials",
+            "chosen": dg.MetadataValue.json(best.chosen),
+            "validation_loss": best.value,
+            "validation_accuracy": best.accuracy,
+            "trials": trials,
+            "minutes": made.details["minutes"],
+            "mlflow_run_id": best.run_id,
+            "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(session.mlflow.client.get_run(best.run_id))),
+            "training_set_version": training_set.version,
+            "engine": session.settings.engine,
+            "study": _picture(session, best.run_id, PICTURE, "study"),
+            "provenance": provenance_value(made.provenance),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                passed=failed <= trials / 2,
+                check_name=COME_TO_AN_END,
+                description=f"{failed} of {trials} trials failed; MLflow's runs of them say why",
             )
-        run = mlflow.run_of(inputs.sha256)
-    origin = provenance(context, TRAINED_MODEL, [inputs.job.training_set], parameters={"inputs_sha256": inputs.sha256})
+        ],
+    )
+
+
+def _trained(session: Session, made: Made) -> dg.MaterializeResult:
+    from dlassets.registry.report import CONFUSION_MATRIX, EVALUATION
+
+    run, training_set = made.details["run"], made.details["inputs"].job.training_set
+    metrics = run.data.metrics
     return dg.MaterializeResult(
         data_version=dg.DataVersion(run.info.run_id),
         metadata={
-            "changed": "a new run" if is_new else "nothing new: the run that learned from these inputs stands",
+            "changed": "a new run"
+            if made.details["is_new"]
+            else "nothing new: the run that learned from these inputs stands",
             "mlflow_run_id": run.info.run_id,
-            "mlflow_run": dg.MetadataValue.url(mlflow.run_url(run)),
-            "test_accuracy": run.data.metrics["test_accuracy"],
-            "calibration_error": run.data.metrics["test_calibration_error"],
+            "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(run)),
+            "test_accuracy": metrics["test_accuracy"],
+            "calibration_error": metrics["test_calibration_error"],
             "worse_slices": run.data.tags.get("dlassets.worse_slices", "none"),
-            "test_accuracy_interval": f"{run.data.metrics['test_accuracy_low']:.3f} to "
-            f"{run.data.metrics['test_accuracy_high']:.3f}",
-            "training_set_version": inputs.job.training_set.version,
-            "confusion_matrix": _picture(mlflow, run.info.run_id),
-            "provenance": dg.MetadataValue.json(origin.as_dict()),
+            "test_accuracy_interval": f"{metrics['test_accuracy_low']:.3f} to {metrics['test_accuracy_high']:.3f}",
+            "training_set_version": training_set.version,
+            "confusion_matrix": _picture(
+                session, run.info.run_id, f"{EVALUATION}/{CONFUSION_MATRIX}", "confusion matrix"
+            ),
+            "provenance": provenance_value(made.provenance),
         },
         check_results=[_better_than_guessing(run)],
     )
 
 
-@dg.asset(
-    deps=[TRAINED_MODEL],
-    description="A version in MLflow's registry, champion where it is at least as good as the champion was.",
-    group_name=TRAINING,
-    owners=OWNERS,
-    kinds={"mlflow"},
-    code_version="1",
-    check_specs=[
-        dg.AssetCheckSpec(
-            GATE,
-            asset=REGISTERED_VERSION,
-            blocking=True,
-            description="Promoted only where its accuracy on the same test rows is not below the champion's.",
-        )
-    ],
-)
-def registered_version(
-    context: dg.AssetExecutionContext,
-    lake: dg.ResourceParam[LakeResource],
-    mlflow: dg.ResourceParam[MlflowResource],
-) -> dg.MaterializeResult:
-    from dlassets.learning.features import rows_for
-    from dlassets.registry.lifecycle import compare, promote, register
-    from dlassets.registry.package import ModelPackage
+def _better_than_guessing(run: "Run") -> dg.AssetCheckResult:
+    from dlassets.registry.report import GUESSING
 
-    settings = lake.settings.registry
-    inputs = _training_inputs(lake, mlflow)
-    run = mlflow.run_of(inputs.sha256)
-    version = register(mlflow.client, settings.model_name, run)
-    photos = _photos(lake)
-
-    def test_for(package: ModelPackage) -> "Examples":
-        return rows_for(package.backbone, inputs.job.training_set, TEST, photos)
-
-    verdict = compare(mlflow.client, settings.model_name, version, test_for, settings.tolerance)
-    if verdict.passed:
-        promote(mlflow.client, settings.model_name, version, verdict, context.run.run_id)
-    origin = provenance(
-        context, REGISTERED_VERSION, [inputs.job.training_set], model=f"{settings.model_name}/{version}"
+    accuracy, guessing = run.data.metrics["test_accuracy"], run.data.metrics[GUESSING]
+    return dg.AssetCheckResult(
+        passed=accuracy > guessing,
+        check_name=LEARNED,
+        description=f"accuracy {accuracy:.3f}, and {guessing:.3f} by always saying the most frequent class",
     )
+
+
+def _registered(session: Session, made: Made) -> dg.MaterializeResult:
+    verdict, version = made.details["verdict"], made.details["version"]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(version)),
         metadata={
-            "model": settings.model_name,
+            "model": session.model_name,
             "version": version,
             "verdict": verdict.explanation,
-            "mlflow_run": dg.MetadataValue.url(mlflow.run_url(run)),
-            "provenance": dg.MetadataValue.json(origin.as_dict()),
+            "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(made.details["run"])),
+            "provenance": provenance_value(made.provenance),
         },
         check_results=[
             dg.AssetCheckResult(
@@ -252,61 +113,46 @@ def registered_version(
     )
 
 
-def _training_inputs(lake: LakeResource, mlflow: MlflowResource) -> "TrainingInputs":
-    from dlassets.lakehouse.snapshots import settled
-    from dlassets.learning.backbones import feature_version
-    from dlassets.registry.store import backbone_in_use
-    from dlassets.registry.tracking import TrainingInputs
-    from dlassets.tuning.study import winner
+def _picture(session: Session, run_id: str, path: str, name: str) -> dg.MarkdownMetadataValue:
+    """Return a picture that was logged with a run of MLflow."""
+    from dlassets.images.data_uri import data_uri
+    from dlassets.registry.tracking import artifact_of
 
-    backbone, training = backbone_in_use(lake.settings, lake.lake), lake.settings.training
-    if lake.settings.tuning.use:
-        training = winner(mlflow.client, mlflow.experiment, training, feature_version(backbone)) or training
-    # What care of the table made of it is nothing new to learn from.
-    return TrainingInputs.of(lake.lake, settled(lake.pin(TRAINING_SET.name)[0]), backbone, training)
+    return dg.MetadataValue.md(f"![{name}]({data_uri(artifact_of(session.mlflow.client, run_id, path))})")
 
 
-def _place(lake: LakeResource) -> dict[str, str]:
-    """Return which engine and cluster a training runs on, in how many processes."""
-    settings = lake.settings
-    master = settings.spark.remote or settings.spark.master
-    cluster = {"dlassets.spark": master} if settings.engine == "spark" else {}
-    processes = str(settings.training.compute.processes)
-    return {"dlassets.engine": settings.engine, "dlassets.processes": processes, **cluster}
-
-
-def _photos(lake: LakeResource) -> "Photos":
-    from dlassets.learning.features import Photos
-
-    (raw,) = lake.pin(RAW_IMAGES.name)
-    return Photos(lake.engine, lake.lake, raw, lake.settings.features.runtime)
-
-
-def _origin_of_training_set(
-    context: dg.AssetExecutionContext, read: "Sequence[Snapshot]", version: str, labels: "LabelSettings"
-) -> "Provenance":
-    parameters = {"feature_version": version, **labels.model_dump()}
-    return provenance(context, TRAINING_SET.name, read, parameters=parameters)
-
-
-def _better_than_guessing(run: "Run") -> dg.AssetCheckResult:
-    from dlassets.registry.report import GUESSING
-
-    accuracy, guessing = run.data.metrics["test_accuracy"], run.data.metrics[GUESSING]
-    return dg.AssetCheckResult(
-        passed=accuracy > guessing,
-        check_name=LEARNED,
-        description=f"accuracy {accuracy:.3f}, and {guessing:.3f} by always saying the most frequent class",
-    )
-
-
-def _link_back(lake: LakeResource, run_id: str) -> str:
-    return f"Materialized by Dagster run [{run_id}]({lake.settings.ui.dagster}/runs/{run_id})."
-
-
-def _picture(mlflow: MlflowResource, run_id: str) -> dg.MarkdownMetadataValue:
-    from dlassets.registry.report import CONFUSION_MATRIX
-    from dlassets.registry.tracking import picture_of
-
-    encoded = base64.b64encode(picture_of(mlflow.client, run_id, CONFUSION_MATRIX)).decode()
-    return dg.MetadataValue.md(f"![confusion matrix](data:image/png;base64,{encoded})")
+image_features = table_asset(steps.image_features, TRAINING, details)
+training_set = table_asset(steps.training_set, TRAINING, details)
+label_errors = table_asset(steps.label_errors, TRAINING, details)
+tuned_hyperparameters = model_asset(
+    steps.tuned_hyperparameters,
+    {"optuna", "mlflow"},
+    _tuned,
+    dg.AssetCheckSpec(
+        COME_TO_AN_END,
+        asset=TUNED_HYPERPARAMETERS.name,
+        description="Most trials came to an end, or were cut short for being worse than others.",
+    ),
+)
+trained_model = model_asset(
+    steps.trained_model,
+    {"pytorch", "mlflow"},
+    _trained,
+    dg.AssetCheckSpec(
+        LEARNED,
+        asset=TRAINED_MODEL.name,
+        blocking=True,
+        description="On the test rows it is right more often than always saying the most frequent class.",
+    ),
+)
+registered_version = model_asset(
+    steps.registered_version,
+    {"mlflow"},
+    _registered,
+    dg.AssetCheckSpec(
+        GATE,
+        asset=REGISTERED_VERSION.name,
+        blocking=True,
+        description="Promoted only where its accuracy on the same test rows is not below the champion's.",
+    ),
+)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlassets.learning.evaluation.evaluate import Evaluation
+from dlassets.learning.evaluation.figures import as_png, new_figure
 from dlassets.learning.evaluation.slices import Slice, significantly_worse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from dlassets.images.decode import Pixels
@@ -25,7 +25,7 @@ _FOUND, _RIGHT, _WORSE, _FEW = "tab:blue", "tab:orange", "tab:red", "lightsteelb
 def confusion_matrix(evaluation: Evaluation) -> bytes:
     """Return a PNG of the confusion matrix: true class by row, predicted by column."""
     size = 2.5 + 0.45 * len(evaluation.labels)
-    figure = _figure(size + 1, size)
+    figure = new_figure(size + 1, size)
     axes = figure.subplots()
     shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -39,12 +39,12 @@ def confusion_matrix(evaluation: Evaluation) -> bytes:
         if count:
             dark = shares[row, column] > 0.5  # noqa: PLR2004 - half of the colour scale
             axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black", fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def per_class(evaluation: Evaluation) -> bytes:
     """Return a PNG of each class's recall and precision, with their intervals at 95%."""
-    figure = _figure(8, 1.4 + 0.5 * len(evaluation.labels))
+    figure = new_figure(8, 1.4 + 0.5 * len(evaluation.labels))
     axes = figure.subplots()
     places = np.arange(len(evaluation.labels))
     measures = (
@@ -60,7 +60,7 @@ def per_class(evaluation: Evaluation) -> bytes:
     axes.set_xlim(0, 1)
     axes.set_title(f"macro F1 {evaluation.macro_f1.value:.3f}; rows in brackets, lines: 95%", fontsize=10)
     axes.legend(fontsize=8, loc="lower left")
-    return _png(figure)
+    return as_png(figure)
 
 
 def calibration_plot(before: Evaluation, after: Evaluation) -> bytes:
@@ -69,12 +69,12 @@ def calibration_plot(before: Evaluation, after: Evaluation) -> bytes:
     A calibrated model is on the diagonal; the bars below say how many rows a point stands for (a reliability diagram:
     Guo et al., 2017).
     """
-    figure = _figure(9, 4.6)
+    figure = new_figure(9, 4.6)
     grid = figure.subplots(2, 2, sharex=True, height_ratios=(3, 1), squeeze=False)
     for (shares, rows), name, evaluation in zip(grid.T, ("before", "after"), (before, after), strict=True):
         _reliability_diagram(shares, rows, evaluation)
         shares.set_title(f"{name}: calibration error {evaluation.reliability.error:.3f}", fontsize=10)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _reliability_diagram(shares: Axes, rows: Axes, evaluation: Evaluation) -> None:
@@ -95,7 +95,7 @@ def slices_chart(found: Sequence[Slice], evaluation: Evaluation) -> bytes:
     Red are those that are significantly worse than the rest, light those with too few rows to say much.
     """
     worse = significantly_worse(found)
-    figure = _figure(8, 1.4 + 0.28 * max(1, len(found)))
+    figure = new_figure(8, 1.4 + 0.28 * max(1, len(found)))
     axes = figure.subplots()
     for place, each in enumerate(found):
         colour = _WORSE if each in worse else _FEW if each.has_few else _FOUND
@@ -108,7 +108,7 @@ def slices_chart(found: Sequence[Slice], evaluation: Evaluation) -> bytes:
     axes.set_ylim(max(1, len(found)) - 0.5, -0.5)
     axes.set_xlim(-0.01, 1.01)
     axes.set_title("accuracy by slice; red: worse than the rest, light: few rows, line: all rows", fontsize=10)
-    return _png(figure)
+    return as_png(figure)
 
 
 def learning_curve(history: Sequence[Mapping[str, float]], best_epoch: int) -> bytes:
@@ -121,7 +121,7 @@ def learning_curve(history: Sequence[Mapping[str, float]], best_epoch: int) -> b
     rest = [name for name in names if name not in groups["loss"] + groups["accuracy"]]
     groups |= {name: [name] for name in rest}
     drawn = {title: members for title, members in groups.items() if members}
-    figure = _figure(4 * max(2, len(drawn)), 3.2)
+    figure = new_figure(4 * max(2, len(drawn)), 3.2)
     for axes, (title, members) in zip(figure.subplots(1, max(2, len(drawn))), drawn.items(), strict=False):
         for name in members:
             points = [(epoch, metrics[name]) for epoch, metrics in enumerate(history) if name in metrics]
@@ -130,7 +130,7 @@ def learning_curve(history: Sequence[Mapping[str, float]], best_epoch: int) -> b
         axes.set_xlabel("epoch")
         axes.set_title(title.replace("_", " "), fontsize=9)
         axes.legend(fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def gallery(photos: Sequence[tuple[bytes, str]], title: str, columns: int = 6) -> bytes:
@@ -138,7 +138,7 @@ def gallery(photos: Sequence[tuple[bytes, str]], title: str, columns: int = 6) -
     from PIL import Image
 
     rows = max(1, -(-len(photos) // columns))
-    figure = _figure(2 * columns, 2.5 * rows + 0.4)
+    figure = new_figure(2 * columns, 2.5 * rows + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -149,7 +149,7 @@ def gallery(photos: Sequence[tuple[bytes, str]], title: str, columns: int = 6) -
             axes.imshow(image.convert("RGB"))
         axes.set_title(textwrap.fill(caption, 24), fontsize=8)
     figure.suptitle(title, fontsize=11)
-    return _png(figure)
+    return as_png(figure)
 
 
 def saliency_sheet(photos: Sequence[tuple[Pixels, NDArray[np.float32], str]], pairs: int = 4) -> bytes:
@@ -158,7 +158,7 @@ def saliency_sheet(photos: Sequence[tuple[Pixels, NDArray[np.float32], str]], pa
     Each is its pixels, (height, width, 3), its saliency, (height, width) of 0 to 1, and its caption.
     """
     rows = max(1, -(-len(photos) // pairs))
-    figure = _figure(4 * pairs, 2.5 * rows + 0.4)
+    figure = new_figure(4 * pairs, 2.5 * rows + 0.4)
     grid = figure.subplots(rows, 2 * pairs, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -168,17 +168,4 @@ def saliency_sheet(photos: Sequence[tuple[Pixels, NDArray[np.float32], str]], pa
         overlaid.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255)
         overlaid.imshow(seen, cmap="inferno", vmin=0, vmax=1, alpha=0.7 * seen)
     figure.suptitle("What speaks for the predicted class (Grad-CAM)", fontsize=11)
-    return _png(figure)
-
-
-def _figure(width: float, height: float) -> Figure:
-    # Figure itself, not pyplot: no global state, so pictures can be drawn in any thread.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return as_png(figure)

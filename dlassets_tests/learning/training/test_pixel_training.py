@@ -17,6 +17,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef, blocks, network
 from dlassets.learning.evaluation.evaluate import evaluate
+from dlassets.learning.evaluation.trained import evaluate_trained
 from dlassets.learning.examples import Examples
 from dlassets.learning.training import classifier
 from dlassets.learning.training.augment import load
@@ -28,7 +29,6 @@ from dlassets.learning.training.pixel_training import fit_pixels, learning_rate
 from dlassets.learning.training.pixels import Classes, features_of
 from dlassets.settings import PixelSettings, TrainingSettings
 from dlassets.storage.lake import Lake
-from dlassets.tuning.labelled_photos import evaluated
 from dlassets_tests.learning.training.pixels import NETWORK, put_photos, weights_file
 from dlassets_tests.tables import put
 
@@ -393,8 +393,8 @@ def test_it_is_evaluated_with_the_weights_that_were_learned(job, whole) -> None:
     before = features_of(job.training_set, TEST, network(job.backbone))
 
     assert whole.best_epoch > 0
-    assert evaluated(job, whole).log_loss == pytest.approx(evaluate(whole.head, rows).log_loss)
-    assert evaluated(job, whole).log_loss != pytest.approx(evaluate(whole.head, before).log_loss)
+    assert evaluate_trained(job, whole).log_loss == pytest.approx(evaluate(whole.head, rows).log_loss)
+    assert evaluate_trained(job, whole).log_loss != pytest.approx(evaluate(whole.head, before).log_loss)
 
 
 # ---- what is refused

@@ -1,0 +1,53 @@
+"""Which files look alike: how many groups there are, and the largest to be shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlassets.engines.base import Engine, Rows
+from dlassets.images.near_duplicates import groups
+from dlassets.monitoring.gallery.queries import SHOWN, Row, queried
+
+GROUPS, GROUP_THUMBNAILS = 24, 6
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """`across_classes` are groups with more than one label; `shown` has a section for each of the largest groups."""
+
+    groups: int
+    files: int
+    across_classes: int
+    shown: list[Row]
+
+
+def near_duplicates(engine: Engine, images: Rows) -> NearDuplicates:
+    """Group files, not images, so that the same bytes under two paths are a group as well."""
+    import pyarrow as pa
+
+    hashed = engine.sql(
+        "SELECT path, label, perceptual_hash FROM images WHERE perceptual_hash IS NOT NULL ORDER BY path",
+        {"images": images},
+    ).arrow()
+    paths = hashed["path"].to_pylist()
+    found = groups(paths, hashed["perceptual_hash"].to_numpy())
+    grouped = {path for group in found for path in group}
+    labels = {path: label.as_py() for path, label in zip(paths, hashed["label"], strict=True) if path in grouped}
+    several = [len({labels[path] for path in group} - {None}) > 1 for group in found]
+    chosen = [path for group in found[:GROUPS] for path in group[:GROUP_THUMBNAILS]]
+    rows = queried(
+        engine,
+        {"images": images, "chosen": engine.rows(pa.table({"chosen_path": pa.array(chosen, pa.string())}))},
+        f"SELECT {SHOWN} FROM images JOIN chosen ON path = chosen_path",  # noqa: S608 - constants
+    )
+    by_path = {row["path"]: row for row in rows}
+    shown = [
+        {
+            "name": f"{len(group)} files",
+            "total": len(group),
+            "several": across,
+            "rows": [by_path[path] for path in group[:GROUP_THUMBNAILS]],
+        }
+        for group, across in zip(found[:GROUPS], several, strict=False)
+    ]
+    return NearDuplicates(len(found), len(grouped), sum(several), shown)

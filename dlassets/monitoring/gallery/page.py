@@ -1,0 +1,184 @@
+"""The page as a file of the lake: what it is made of, what it says in short, and whether the one there still holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from dlassets.engines.base import Engine, Snapshot
+from dlassets.errors import DlassetsError
+from dlassets.images.data_uri import data_uri
+from dlassets.images.near_duplicates import DISTANCE
+from dlassets.monitoring.gallery.duplicates import NearDuplicates, near_duplicates
+from dlassets.monitoring.gallery.queries import (
+    Row,
+    by_class,
+    by_defect,
+    by_reason,
+    class_name,
+    modes,
+    profiled_files,
+    sizes,
+)
+from dlassets.monitoring.gallery.thumbnails import contact_sheet, thumbnails_of
+from dlassets.settings import LandingZone
+from dlassets.storage.files import read_bytes, write_whole
+from dlassets.storage.lake import Lake, is_uri
+from dlassets.storage.stores import filesystem_of
+
+_PAGE, _SUMMARY, _SHEET = "index.html", "gallery.json", "contact_sheet.jpg"
+# Of a gallery, not in its summary: the first may move with the lake, the second lies beside it.
+_NOT_IN_SUMMARY = {"page", "contact_sheet", "changed"}
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a gallery says in short. `page` is its path, or its URI where the lake is no local folder.
+
+    `defects` are files by the name of the defect; `across_classes` are groups of near duplicates with more than one
+    label. `contact_sheet` is a JPEG, None where there are no images. `changed` is False where the page was left.
+    """
+
+    page: str
+    images: int
+    files: int
+    defects: dict[str, int]
+    near_duplicate_groups: int
+    near_duplicate_files: int
+    across_classes: int
+    refused: int
+    contact_sheet: bytes | None
+    changed: bool = True
+
+    @property
+    def url(self) -> str:
+        return self.page if is_uri(self.page) else f"file://{quote(self.page)}"
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What the template is filled with; see the queries."""
+
+    modes: list[Row]
+    sizes: list[Row]
+    classes: list[Row]
+    defects: list[Row]
+    duplicates: NearDuplicates
+    refused: list[Row]
+
+    @property
+    def image_ids(self) -> set[str]:
+        """The images that are shown."""
+        sections = (*self.classes, *self.defects, *self.duplicates.shown)
+        return {row["image_id"] for section in sections for row in section["rows"]}
+
+
+def write_gallery(
+    engine: Engine,
+    lake: Lake,
+    raw_images: Snapshot,
+    image_profiles: Snapshot,
+    quarantined_files: Snapshot,
+    zones: Mapping[str, LandingZone],
+) -> Gallery:
+    """Write `<root>/reports/image_gallery/index.html`, unless the one there was made of the same versions.
+
+    Raises DlassetsError where the place cannot be written.
+    """
+    folder = lake.under("reports", "image_gallery")
+    digest = _digest((raw_images, image_profiles, quarantined_files), zones)
+    if existing := _existing_gallery(folder, digest):
+        return existing
+    images = profiled_files(engine, raw_images, image_profiles, zones)
+    contents = _Contents(
+        modes=modes(engine, images),
+        sizes=sizes(engine, images),
+        classes=by_class(engine, images),
+        defects=by_defect(engine, images),
+        duplicates=near_duplicates(engine, images),
+        refused=by_reason(engine, quarantined_files),
+    )
+    thumbnails = thumbnails_of(engine, image_profiles, contents.image_ids)
+    gallery = Gallery(
+        page=f"{folder}/{_PAGE}",
+        images=sum(mode["images"] for mode in contents.modes),
+        files=sum(mode["files"] for mode in contents.modes),
+        defects={section["name"]: section["total"] for section in contents.defects},
+        near_duplicate_groups=contents.duplicates.groups,
+        near_duplicate_files=contents.duplicates.files,
+        across_classes=contents.duplicates.across_classes,
+        refused=sum(reason["total"] for reason in contents.refused),
+        contact_sheet=contact_sheet(contents.classes, thumbnails),
+    )
+    _write_files(gallery, folder, _rendered(gallery, contents, thumbnails), digest)
+    return gallery
+
+
+def _rendered(gallery: Gallery, contents: _Contents, thumbnails: Mapping[str, bytes]) -> bytes:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["in_bytes"] = in_bytes
+    environment.filters["data_uri"] = lambda image_id: data_uri(thumbnails[image_id])
+    environment.globals["class_name"] = class_name
+    template = environment.from_string((_HERE / "page.html").read_text(encoding="utf-8"))
+    length = sum(mode["length"] for mode in contents.modes)
+    return template.render(gallery=gallery, length=length, distance=DISTANCE, **vars(contents)).strip().encode()
+
+
+def in_bytes(number: float) -> str:
+    """Return a number of bytes as people say it, such as 34 kB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if round(number) < 1000:  # noqa: PLR2004 - what kilo means
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
+
+
+def _digest(snapshots: Sequence[Snapshot], zones: Mapping[str, LandingZone]) -> str:
+    """Return a name for what decides the page's bytes: versions, label rules, and the code and template beside this."""
+    code = sorted(file for file in _HERE.iterdir() if file.suffix in {".py", ".html"})
+    decides = [
+        [[snapshot.name, snapshot.version] for snapshot in snapshots],
+        {name: zone.model_dump() for name, zone in zones.items()},
+        [file.read_text(encoding="utf-8") for file in code],
+    ]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _existing_gallery(folder: str, digest: str) -> Gallery | None:
+    """Return what the gallery in `folder` says, None where there is none or it was made of something else."""
+    import pyarrow.fs as pafs
+
+    filesystem, at = filesystem_of(folder)
+    if filesystem.get_file_info(f"{at}/{_PAGE}").type != pafs.FileType.File:
+        return None
+    try:
+        summary = json.loads(read_bytes(filesystem, f"{at}/{_SUMMARY}"))
+        if summary.pop("made_of", None) != digest:
+            return None
+        sheet = read_bytes(filesystem, f"{at}/{_SHEET}") if summary["images"] else None
+    except (FileNotFoundError, json.JSONDecodeError):  # written last: without it there is no whole gallery
+        return None
+    return Gallery(page=f"{folder}/{_PAGE}", **summary, contact_sheet=sheet, changed=False)
+
+
+def _write_files(gallery: Gallery, folder: str, page: bytes, digest: str) -> None:
+    summary = {name: value for name, value in asdict(gallery).items() if name not in _NOT_IN_SUMMARY}
+    whole = json.dumps({"made_of": digest, **summary}).encode()
+    # Between the first and the last no gallery stands, so one that is cut short is not taken for the one before it.
+    files = ((_SUMMARY, b"{}"), (_PAGE, page), (_SHEET, gallery.contact_sheet), (_SUMMARY, whole))
+    try:
+        for name, content in files:
+            if content is not None:
+                write_whole(f"{folder}/{name}", content)
+    except OSError as error:
+        raise DlassetsError(
+            f"The gallery in {folder} cannot be written: {error}. Check that the place exists, has room and is yours "
+            "to write."
+        ) from error

@@ -1,0 +1,168 @@
+"""One lake as steps see it: its settings, engine, models and backbone, each opened when it is first used.
+
+A session reads the newest versions of its own lake, unless it is given others: by `at`, snapshots that are read in
+place of a table's newest (those of a model, to train it again), or by `source`, another session that gives the tables
+which this one does not make itself (a search's lake beside the one whose photos it learns from).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dlassets.engines.base import Engine, Snapshot
+from dlassets.engines.delta_log import open_table
+from dlassets.engines.schema import Table
+from dlassets.errors import DlassetsError
+from dlassets.lakehouse.snapshots import ready_table, rows_in
+from dlassets.lakehouse.tables import RAW_IMAGES
+from dlassets.settings import Settings
+from dlassets.storage.lake import Lake, local_path
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyspark.sql import SparkSession
+
+    from dlassets.labeling.services import LabelingService
+    from dlassets.learning.backbones import BackboneRef
+    from dlassets.learning.features import Embedder
+    from dlassets.registry.package import ModelPackage
+    from dlassets.registry.store import MlflowStore
+
+
+@dataclass(eq=False)
+class Session:
+    """`run_id` and `tags` are those of the run that the steps belong to, if any.
+
+    `own` are the tables that this lake has where `source` has the others. `embeds_with` is the backbone in place of the
+    settings'. `champion_seconds` is how long an answer of MLflow's on who is champion holds: a stream asks several
+    times a second.
+    """
+
+    settings: Settings
+    run_id: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    at: Mapping[str, Snapshot] = field(default_factory=dict)
+    source: Session | None = None
+    own: Collection[str] = ()
+    embeds_with: BackboneRef | None = None
+    champion_seconds: float = 0.0
+    _champion: tuple[float, int | None] = field(default=(float("-inf"), None), init=False)
+    _package: tuple[int, ModelPackage] | None = field(default=None, init=False)
+
+    @property
+    def lake(self) -> Lake:
+        return Lake.at(self.settings.root)
+
+    @cached_property
+    def engine(self) -> Engine:
+        if self.source is not None:
+            return self.source.engine
+        if self.settings.engine == "local":
+            from dlassets.engines.local import LocalEngine
+
+            return LocalEngine()
+        from dlassets.engines.spark import SparkEngine
+
+        return SparkEngine(self._spark)
+
+    @cached_property
+    def mlflow(self) -> MlflowStore:
+        from dlassets.registry.store import MlflowStore
+
+        return MlflowStore(self.settings)
+
+    @cached_property
+    def backbone(self) -> BackboneRef:
+        """The settings' backbone, with weights that every worker can load."""
+        from dlassets.registry.store import backbone_in_use
+
+        return self.embeds_with or backbone_in_use(self.settings, self.lake)
+
+    @property
+    def feature_version(self) -> str:
+        from dlassets.learning.backbones import feature_version
+
+        return feature_version(self.backbone)
+
+    @cached_property
+    def labeling(self) -> LabelingService:
+        """Raises SettingsError where the lake's root is no folder, which the folder service needs."""
+        from dlassets.labeling.folder import FolderService
+
+        return FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
+
+    def pin(self, table: Table) -> Snapshot:
+        """Return the version of a table that this session reads; one of its own lake is made where it is not there."""
+        if table.name in self.at:
+            return self.at[table.name]
+        if not self.makes(table):
+            return self.source.pin(table)  # type: ignore[union-attr]
+        return Snapshot(table.name, self.lake.table(table.name), self._ready(table).version())
+
+    def measure(self, table: Table) -> tuple[Snapshot, int]:
+        """Return the newest version of a table of its own lake, and how many rows that has."""
+        delta = self._ready(table)
+        return Snapshot(table.name, self.lake.table(table.name), delta.version()), rows_in(delta)
+
+    def makes(self, table: Table) -> bool:
+        """Whether the table lies in this session's own lake."""
+        return self.source is None or table.name in self.own
+
+    def lake_of(self, table: Table) -> Lake:
+        return self.lake if self.makes(table) else self.source.lake_of(table)  # type: ignore[union-attr]
+
+    def embedder(self, raw_images: Snapshot) -> Embedder:
+        """Return what embeds the photos of this version of `raw_images`."""
+        from dlassets.lakehouse.photos import Photos
+        from dlassets.learning.features import Embedder
+
+        photos = Photos(self.engine, self.lake_of(RAW_IMAGES), raw_images)
+        return Embedder(photos, self.settings.features.runtime)
+
+    @property
+    def model_name(self) -> str:
+        return self.settings.registry.model_name
+
+    def champion(self) -> int | None:
+        """Return the version of the registered model that is in use, if any is."""
+        asked_at, version = self._champion
+        if time.monotonic() - asked_at >= self.champion_seconds:
+            version = self.mlflow.champion()
+            self._champion = time.monotonic(), version
+        return version
+
+    def package(self, version: int) -> ModelPackage:
+        """Return the files of a registered version, which are kept while it is asked for."""
+        from dlassets.registry.lifecycle import load_version
+
+        if self._package is None or self._package[0] != version:
+            self._package = version, load_version(self.mlflow.client, self.model_name, version)
+        return self._package[1]
+
+    def _ready(self, table: Table) -> DeltaTable:
+        return ready_table(self.lake, table, self._open)
+
+    def _open(self, uri: str) -> DeltaTable:
+        return open_table(uri)
+
+    def _spark(self) -> SparkSession:
+        from dlassets.engines.spark_session import spark_session
+
+        return spark_session(self.settings.spark, self._places)
+
+    @property
+    def _places(self) -> list[str]:
+        """Everywhere that Spark is to read and write."""
+        lake = self.lake
+        return [lake.root, *(lake.zone(zone.uri) for zone in self.settings.landing.values())]
+
+
+def require_champion(session: Session) -> int:
+    """Return the champion's version. Raises DlassetsError where there is none."""
+    if (version := session.champion()) is None:
+        raise DlassetsError(f"No version of {session.model_name} is champion yet. Run training_pipeline first.")
+    return version

@@ -1,0 +1,398 @@
+"""The pipeline: one step for each table or model, in the order of the loop.
+
+Whoever runs them (Dagster's assets, the stream, `reproduce`, AutoML) runs these. Packages that are slow to import are
+imported inside the steps, since Dagster reads their declarations each time a code location loads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from dlassets.engines.base import Written
+from dlassets.lakehouse.tables import (
+    DELETED_FILES,
+    HUMAN_LABELS,
+    IMAGE_FEATURES,
+    IMAGE_PROFILES,
+    LABEL_ERRORS,
+    LABEL_REQUESTS,
+    LABELED_IMAGES,
+    PREDICTIONS,
+    QUARANTINED_FILES,
+    RAW_IMAGES,
+    TEST,
+    TRAINING_SET,
+)
+from dlassets.pipeline.report import Report
+from dlassets.pipeline.session import Session
+from dlassets.pipeline.step import Made, Reads, Step, commit_of, step
+from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HYPERPARAMETERS
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from dlassets.engines.base import Progress, Snapshot
+    from dlassets.lakehouse.derived import Derivation
+    from dlassets.lakehouse.training_set import Choice
+    from dlassets.learning.examples import Examples
+    from dlassets.learning.training.job import Job, OnEvent, Trained
+    from dlassets.registry.package import ModelPackage
+    from dlassets.registry.tracking import TrainingInputs
+
+# ---- ingest
+
+
+@step(RAW_IMAGES, QUARANTINED_FILES, DELETED_FILES)
+def ingested_files(session: Session, read: Reads, report: Report) -> Made:
+    """Take every new or changed file of every landing zone in, once, and note what has gone."""
+    from dlassets.intake.ingest import ingest
+
+    provenance = read.provenance()
+    progress = report.progress("files read")
+    done = ingest(session.engine, session.lake, session.settings, provenance.as_dict(), progress)
+    if done.bad_events:
+        report.warning(
+            f"{done.bad_events} lines of event files could not be read, so every file was listed instead. The first: "
+            f"{done.first_bad}"
+        )
+    written = {
+        RAW_IMAGES.name: Written(0, done.images, done.replaced, changed=done.images + done.replaced > 0),
+        QUARANTINED_FILES.name: Written(0, done.quarantined, changed=done.quarantined > 0),
+        DELETED_FILES.name: Written(0, done.deleted, done.returned, changed=done.deleted + done.returned > 0),
+    }
+    return Made(provenance, written, {"ingested": done})
+
+
+# The gallery, which Dagster shows beside it, is of what was refused as well.
+@step(IMAGE_PROFILES, reads=[RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES])
+def image_profiles(session: Session, read: Reads, report: Report) -> Made:
+    """Look at every new image: its size, brightness, sharpness, a thumbnail."""
+    from dlassets.lakehouse.derived import Derivation
+    from dlassets.lakehouse.profiles import profile_images
+
+    return _derived(session, read, Derivation(IMAGE_PROFILES, profile_images), report.progress("images profiled"))
+
+
+@step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, HUMAN_LABELS])
+def labeled_images(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001 - as every step
+    """Bring the label in force of each image up to what folders and people say."""
+    from dlassets.lakehouse.labels import update_labels
+
+    settings = session.settings
+    tables = read.named(RAW_IMAGES, DELETED_FILES, HUMAN_LABELS)
+    provenance = read.provenance(**settings.split.model_dump())
+    tables[LABELED_IMAGES.name] = read.own(LABELED_IMAGES)
+    written = update_labels(session.engine, tables, settings.landing, settings.split, commit_of(provenance))
+    return Made(provenance, {LABELED_IMAGES.name: written})
+
+
+# ---- training
+
+
+@step(IMAGE_FEATURES, reads=[RAW_IMAGES, DELETED_FILES])
+def image_features(session: Session, read: Reads, report: Report) -> Made:
+    """Embed every image that has no features of this version, or every labelled one where labels are read as well."""
+    progress = report.progress("images embedded")
+    return _derived(session, read, _features(session, read), progress, feature_version=session.feature_version)
+
+
+# What a search embeds beside the lake: all of a lake's photos may be a hundred times as many as have a label.
+labelled_image_features = Step(image_features.work, image_features.makes, (*image_features.reads, LABELED_IMAGES))
+
+
+@step(TRAINING_SET, reads=[LABELED_IMAGES, IMAGE_FEATURES, RAW_IMAGES, DELETED_FILES])
+def training_set(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+    """Choose the exact rows that a model learns from and is tested on."""
+    from dlassets.lakehouse.training_set import PIXELS, build_training_set
+
+    made_of = session.feature_version if session.settings.training.trainable == "head" else PIXELS
+    choice = chosen_rows(session, read, made_of)
+    source = session.embedder(read[RAW_IMAGES]).photos if made_of == PIXELS else read[IMAGE_FEATURES]
+    provenance = read.provenance(feature_version=made_of, **session.settings.labels.model_dump())
+    current = read.own(TRAINING_SET)
+    written = build_training_set(session.engine, choice, source, current, provenance.as_dict())
+    return Made(provenance, {TRAINING_SET.name: written}, {"feature_version": made_of})
+
+
+@step(LABEL_ERRORS, reads=[LABELED_IMAGES, IMAGE_FEATURES])
+def label_errors(session: Session, read: Reads, report: Report) -> Made:
+    """Judge every label by models that did not learn from it."""
+    from dlassets.labeling.label_errors import judge_labels
+
+    settings, version = session.settings, session.feature_version
+    tables = read.named(LABELED_IMAGES, IMAGE_FEATURES)
+    provenance = read.provenance(feature_version=version, **settings.labels.model_dump())
+    written, details = judge_labels(
+        session.engine,
+        tables["labeled_images"],
+        tables["image_features"],
+        read.own(LABEL_ERRORS),
+        version,
+        settings.training,
+        settings.labels,
+        provenance.as_dict(),
+        report.progress("folds judged"),
+    )
+    return Made(provenance, {LABEL_ERRORS.name: written}, details)
+
+
+@step(TUNED_HYPERPARAMETERS, reads=[TRAINING_SET])
+def tuned_hyperparameters(session: Session, read: Reads, report: Report) -> Made:
+    """Try settings of training, and find those with the least validation loss."""
+    from dlassets.engines.spark import SparkEngine
+    from dlassets.learning.training.job import Job
+    from dlassets.tuning.local_trials import LocalTrials
+    from dlassets.tuning.question import Question
+    from dlassets.tuning.spark_trials import SparkTrials
+    from dlassets.tuning.study import run_study
+
+    job = Job(_settled_training_set(read), session.backbone, session.settings.training)
+    question = Question(job, session.feature_version, session.settings.tuning.space)
+    engine, started = session.engine, time.monotonic()
+
+    def on_trial(done: int, trials: int, best: FrozenTrial | None) -> None:
+        so_far = "none has come to its end" if best is None else f"the least validation loss is {best.value:.4f}"
+        report.info(f"{done} of {trials} trials done, {so_far}")
+
+    runner = SparkTrials(engine.session) if isinstance(engine, SparkEngine) else LocalTrials()
+    mlflow = session.mlflow
+    best = run_study(question, session.settings.tuning, mlflow.client, mlflow.experiment, runner, on_trial)
+    details = {"best": best, "job": job, "minutes": (time.monotonic() - started) / 60}
+    return Made(read.provenance(question=question.sha256), details=details)
+
+
+@step(TRAINED_MODEL, reads=[TRAINING_SET, TUNED_HYPERPARAMETERS, IMAGE_PROFILES, LABELED_IMAGES, RAW_IMAGES])
+def trained_model(session: Session, read: Reads, report: Report) -> Made:
+    """Train on the training set, unless a run has learned from these very inputs already."""
+    inputs = training_inputs(session, read)
+    run = session.mlflow.find_run(inputs.sha256)
+    is_new = run is None
+    if run is None:
+        train(session, read, inputs, session.mlflow.run(), _tags_of_run(session), report)
+        run = session.mlflow.run_of(inputs.sha256)
+    return Made(read.provenance(inputs_sha256=inputs.sha256), details={"run": run, "inputs": inputs, "is_new": is_new})
+
+
+@step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES])
+def registered_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+    """Register the trained model, and promote it where it is at least as good as the champion on the same rows."""
+    from dlassets.learning.features import examples_for
+    from dlassets.registry.lifecycle import compare, promote, register
+
+    client, settings = session.mlflow.client, session.settings.registry
+    inputs = training_inputs(session, read)
+    run = session.mlflow.run_of(inputs.sha256)
+    version = register(client, settings.model_name, run)
+    embedder = session.embedder(read[RAW_IMAGES])
+
+    def test_for(package: ModelPackage) -> Examples:
+        return examples_for(package.backbone, inputs.job.training_set, TEST, embedder)
+
+    verdict = compare(client, settings.model_name, version, test_for, settings.tolerance)
+    if verdict.passed:
+        promote(client, settings.model_name, version, verdict, session.run_id)
+    provenance = read.provenance(f"{settings.model_name}/{version}")
+    return Made(provenance, details={"run": run, "version": version, "verdict": verdict})
+
+
+# ---- scoring and labelling
+
+
+@step(PREDICTIONS, reads=[RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES, REGISTERED_VERSION])
+def predictions(session: Session, read: Reads, report: Report) -> Made:
+    """Have the champion score every image without a label, or that people are to decide."""
+    from dlassets.scoring.batch import Scorer, score_new
+
+    name, version, labels = session.model_name, read.required_champion(), session.settings.labels
+    package = session.package(version)
+    has_features = session.feature_version == package.feature_version
+    embedder = None if has_features else session.embedder(read[RAW_IMAGES])
+    scorer = Scorer(name, version, package, session.settings.scoring.top_k, embedder)
+    tables = read.named(RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES)
+    provenance = read.provenance(f"{name}/{version}", **labels.model_dump())
+    done, progress = read.own(PREDICTIONS), report.progress("images scored")
+    written = score_new(session.engine, tables, done, scorer, labels, provenance.as_dict(), progress)
+    return Made(provenance, {PREDICTIONS.name: written}, {"model": name, "model_version": version})
+
+
+@step(
+    LABEL_REQUESTS,
+    reads=[RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, HUMAN_LABELS, LABEL_ERRORS, REGISTERED_VERSION],
+)
+def label_requests(session: Session, read: Reads, report: Report) -> Made:
+    """Close the requests that were answered, and send people what the champion is unsure of."""
+    from dlassets.labeling.requests import close_answered, send_requests
+    from dlassets.lakehouse.labels import known_classes
+
+    settings, labels = session.settings.labeling, session.settings.labels
+    inputs = read.named(RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS)
+    answers, version = read[HUMAN_LABELS], read.champion
+    model = None if version is None else f"{session.model_name}/{version}"
+    provenance = read.provenance(model, **settings.model_dump(), **labels.model_dump())
+    commit = commit_of(provenance)
+    closed = sent = close_answered(session.engine, read.own(LABEL_REQUESTS), answers, commit)
+    if version is None:
+        report.warning("No version is champion, so nobody is asked about more images.")
+        return Made(provenance, {LABEL_REQUESTS.name: closed}, {"requests_sent": 0, "requests_closed": closed.updated})
+    sent = send_requests(
+        session.engine,
+        session.lake,
+        session.labeling,
+        {**inputs, LABEL_REQUESTS.name: read.own(LABEL_REQUESTS)},
+        model_name=session.model_name,
+        model_version=version,
+        settings=settings,
+        labels=labels,
+        classes=known_classes(session.engine, inputs["labeled_images"]),
+        commit=commit,
+    )
+    return Made(
+        provenance,
+        {LABEL_REQUESTS.name: sent if sent.changed else closed},
+        {"requests_sent": sent.inserted, "requests_closed": closed.updated},
+    )
+
+
+@step(HUMAN_LABELS, looks_back=[LABEL_REQUESTS, LABELED_IMAGES])
+def human_labels(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+    """Write down what people have answered since, accepted or refused with a reason."""
+    from dlassets.labeling.answers import collect_answers
+    from dlassets.lakehouse.labels import known_classes
+    from dlassets.lakehouse.snapshots import replanned
+
+    requests, classes = read[LABEL_REQUESTS], known_classes(session.engine, read[LABELED_IMAGES])
+    provenance = read.provenance()
+    commit = commit_of(provenance)
+    written = replanned(
+        lambda: collect_answers(session.engine, session.labeling, read.own(HUMAN_LABELS), requests, classes, commit)
+    )
+    return Made(provenance, {HUMAN_LABELS.name: written})
+
+
+STEPS = (
+    ingested_files,
+    image_profiles,
+    human_labels,
+    labeled_images,
+    image_features,
+    training_set,
+    label_errors,
+    tuned_hyperparameters,
+    trained_model,
+    registered_version,
+    predictions,
+    label_requests,
+)
+
+
+# ---- what images, and a training, take
+
+
+def images_to_embed(session: Session, read: Reads) -> list[str]:
+    """Return a path of every image that `image_features` would embed."""
+    from dlassets.lakehouse.derived import images_without
+
+    derivation = _features(session, read)
+    paths = images_without(session.engine, read.own(IMAGE_FEATURES), derivation, _images(read))["path"].to_pylist()
+    return [str(path) for path in paths]
+
+
+def _features(session: Session, read: Reads) -> Derivation:
+    from dlassets.lakehouse.content import REACHABLE
+    from dlassets.lakehouse.derived import Derivation
+    from dlassets.lakehouse.labels import reachable_with_label
+
+    return Derivation(
+        IMAGE_FEATURES,
+        session.embedder(read[RAW_IMAGES]).kernel(session.backbone),
+        done_where=f"feature_version = '{session.feature_version}'",
+        images=reachable_with_label(session.settings.labels) if LABELED_IMAGES in read else REACHABLE,
+    )
+
+
+def _images(read: Reads) -> dict[str, Snapshot]:
+    """Return the tables that images are chosen from."""
+    return read.named(*(table for table in (RAW_IMAGES, DELETED_FILES, LABELED_IMAGES) if table in read))
+
+
+def _derived(session: Session, read: Reads, derivation: Derivation, progress: Progress, **parameters: Any) -> Made:
+    """Fill a table that a kernel makes of images."""
+    from dlassets.lakehouse.derived import derive
+
+    inputs, photos = _images(read), session.embedder(read[RAW_IMAGES]).photos
+    provenance = read.provenance(**parameters)
+    written = derive(photos, session.lake, derivation, inputs, provenance.as_dict(), progress)
+    return Made(provenance, {derivation.table.name: written}, parameters)
+
+
+def training_inputs(session: Session, read: Reads) -> TrainingInputs:
+    """Return all that decides what a training on the handed training set learns: settings that tuning found, too."""
+    from dlassets.registry.tracking import TrainingInputs
+    from dlassets.tuning.study import winner
+
+    training = session.settings.training
+    if session.settings.tuning.use:
+        read.declared(TUNED_HYPERPARAMETERS)
+        mlflow = session.mlflow
+        training = winner(mlflow.client, mlflow.experiment, training, session.feature_version) or training
+    return TrainingInputs.of(session.lake, _settled_training_set(read), session.backbone, training)
+
+
+def chosen_rows(session: Session, read: Reads, made_of: str) -> Choice:
+    """Return the rows of a training set that is made of features of this version, or of pixels."""
+    from dlassets.lakehouse.training_set import choose, chosen_from
+
+    return choose(session.engine, read.named(*chosen_from(made_of)), made_of, session.settings.labels)
+
+
+def train(
+    session: Session,
+    read: Reads,
+    inputs: TrainingInputs,
+    run: AbstractContextManager[Any],
+    tags: Mapping[str, str],
+    report: Report,
+) -> str:
+    """Train, and write everything down in `run`, which gives MLflow's interface to a new run; return that one's id.
+
+    Where the settings say: in this process, in several, or on Spark. `read` gives the photos, profiles and labels that
+    pictures and slices of the evaluation are made of.
+    """
+    from dlassets.lakehouse.training_set import attributes_of
+    from dlassets.learning.training.launch import launch, place_of
+    from dlassets.registry.tracking import train_and_log
+
+    def fit(job: Job, on_event: OnEvent) -> Trained:
+        return launch(job, place_of(job.settings.compute, session.engine), on_event)
+
+    attributes = attributes_of(session.engine, inputs.job.training_set, read[IMAGE_PROFILES], read[LABELED_IMAGES])
+    embedder = session.embedder(read[RAW_IMAGES])
+    with run as mlflow:
+        train_and_log(mlflow, inputs, fit, embedder, attributes, tags, report.event)
+        return str(mlflow.active_run().info.run_id)
+
+
+def _settled_training_set(read: Reads) -> Snapshot:
+    """Return the version that first had these rows: what care of the table made of it is nothing new to learn from."""
+    from dlassets.lakehouse.snapshots import settled
+
+    return settled(read[TRAINING_SET])
+
+
+def _tags_of_run(session: Session) -> dict[str, str]:
+    """Return who trains, and on which engine, in how many processes."""
+    settings = session.settings
+    tags = {
+        "dagster_asset": TRAINED_MODEL.name,
+        "dlassets.engine": settings.engine,
+        "dlassets.processes": str(settings.training.compute.processes),
+    }
+    if settings.engine == "spark":
+        tags["dlassets.spark"] = settings.spark.remote or settings.spark.master
+    if session.run_id:
+        link = f"{settings.ui.dagster}/runs/{session.run_id}"
+        tags["mlflow.note.content"] = f"Materialized by Dagster run [{session.run_id}]({link})."
+    return tags

@@ -1,0 +1,49 @@
+"""The session as Dagster's assets are given it: tables, Spark and MLflow through Dagster's own integrations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dlassets.pipeline.session import Session
+from dlassets.resources.mlflow import DagsterMlflowStore
+from dlassets.settings import Settings
+from dlassets.storage.stores import on_s3
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyspark.sql import SparkSession
+
+
+@dataclass(eq=False)
+class DagsterSession(Session):
+    context: dg.InitResourceContext | None = None
+
+    @cached_property
+    def mlflow(self) -> DagsterMlflowStore:
+        return DagsterMlflowStore(self.settings, self.context)
+
+    def _open(self, uri: str) -> DeltaTable:
+        from dagster_deltalake import DeltaTableResource, LocalConfig, S3Config
+
+        # Neither says anything: delta-rs finds what a storage takes in the environment.
+        storage = S3Config() if on_s3(uri) else LocalConfig()
+        return DeltaTableResource(url=uri, storage_options=storage).load()
+
+    def _spark(self) -> SparkSession:
+        from dlassets.resources.spark import spark_session
+
+        return spark_session(self.settings.spark, self._places)
+
+
+def session_resource(settings: Settings) -> dg.ResourceDefinition:
+    """Return the resource `session`: one a run, which names that run in what it writes."""
+
+    def made(context: dg.InitResourceContext) -> DagsterSession:
+        run = context.run
+        return DagsterSession(settings, run_id=run.run_id if run else "", tags=run.tags if run else {}, context=context)
+
+    return dg.ResourceDefinition(made)

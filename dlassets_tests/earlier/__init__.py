@@ -1,0 +1,24 @@
+"""A lake as an earlier release left it, packed small, and how it is unpacked."""
+
+import sqlite3
+import tarfile
+from pathlib import Path
+
+PACKED = Path(__file__).with_name("lake.tar.xz")
+# Stands in every packed text for the folder that the lake lay in.
+ROOT = "@ROOT@"
+DUMP = "mlflow.sql"
+_TEXTS = {".json", ".sql", ".yaml", ""}
+
+
+def unpack(root: Path) -> None:
+    """Put the lake into a folder, as if it had been made there."""
+    with tarfile.open(PACKED) as packed:
+        packed.extractall(root, filter="data")
+    for file in root.rglob("*"):
+        if file.is_file() and file.suffix in _TEXTS and ROOT.encode() in (content := file.read_bytes()):
+            file.write_bytes(content.replace(ROOT.encode(), str(root).encode()))
+    dump = root / "mlflow" / DUMP
+    with sqlite3.connect(root / "mlflow" / "mlflow.db") as store:
+        store.executescript(dump.read_text())
+    dump.unlink()
