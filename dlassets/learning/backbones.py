@@ -96,10 +96,10 @@ def feature_version(ref: BackboneRef) -> str:
     """
     _check_form(ref.name)
     shown = "" if ref.view == USUAL_VIEW else f"-{ref.side}of{ref.crop:.6g}"
-    return f"{plain(ref)}{shown}-p{PREPROCESSING_VERSION}"
+    return f"{slug(ref)}{shown}-p{PREPROCESSING_VERSION}"
 
 
-def plain(ref: BackboneRef) -> str:
+def slug(ref: BackboneRef) -> str:
     """Return name, weights and the way features are read as a part of a file's name."""
     read = ("-flips" if ref.flips else "") + ("-root" if ref.root else "")
     return f"{ref.name.replace('/', '-')}-{stored.digest(ref.name, ref.weights)[:12]}{read}"

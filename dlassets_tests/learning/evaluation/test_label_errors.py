@@ -42,24 +42,24 @@ def wrong(right: Examples) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def found(right: Examples) -> LabelErrors:
+def result(right: Examples) -> LabelErrors:
     return find_label_errors(flipped(right, 0.05)[0], SETTINGS)
 
 
-def test_of_wrong_labels_most_are_found_with_few_false_alarms(found: LabelErrors, wrong: dict[str, int]) -> None:
-    listed = set(found.errors["image_id"].to_pylist())
+def test_of_wrong_labels_most_are_found_with_few_false_alarms(result: LabelErrors, wrong: dict[str, int]) -> None:
+    listed = set(result.errors["image_id"].to_pylist())
 
     assert len(wrong) == 20
     assert len(listed & wrong.keys()) >= 0.8 * len(wrong)
     assert len(listed - wrong.keys()) <= 4
-    assert (found.checked, found.small_classes) == (400, {})
+    assert (result.checked, result.small_classes) == (400, {})
 
 
 def test_they_have_the_table_s_columns_with_the_right_label_suggested(
-    found: LabelErrors, wrong: dict[str, int]
+    result: LabelErrors, wrong: dict[str, int]
 ) -> None:
-    assert found.errors.schema == LABEL_ERRORS.schema
-    errors = found.errors.to_pylist()
+    assert result.errors.schema == LABEL_ERRORS.schema
+    errors = result.errors.to_pylist()
     suggested = [error["suggested_label"] == wrong[error["image_id"]] for error in errors if error["image_id"] in wrong]
     assert np.mean(suggested) > 0.9
     for error in errors:
@@ -69,8 +69,8 @@ def test_they_have_the_table_s_columns_with_the_right_label_suggested(
         assert error["path"] == f"labeled/{error['image_id']}.jpg"
 
 
-def test_the_worst_come_first(found: LabelErrors) -> None:
-    quality = found.errors["quality"].to_pylist()
+def test_the_worst_come_first(result: LabelErrors) -> None:
+    quality = result.errors["quality"].to_pylist()
 
     assert quality == sorted(quality)
     assert len(set(quality)) > 1
@@ -126,19 +126,19 @@ def test_every_fold_has_its_share_of_each_class() -> None:
 def test_a_class_with_fewer_rows_than_folds_is_named_and_not_judged() -> None:
     some = rows([3] * 30 + [12] * 30 + [40] * 4 + [77] * 5)
 
-    found = find_label_errors(some, SETTINGS)
+    result = find_label_errors(some, SETTINGS)
 
-    assert found.small_classes == {"class 40": 4}
-    assert found.checked == 65
-    assert 40 not in found.errors["label"].to_pylist() + found.errors["suggested_label"].to_pylist()
+    assert result.small_classes == {"class 40": 4}
+    assert result.checked == 65
+    assert 40 not in result.errors["label"].to_pylist() + result.errors["suggested_label"].to_pylist()
 
 
 @pytest.mark.parametrize("labels", [[], [3] * 20, [3] * 20 + [12] * 4])
 def test_where_nothing_can_be_judged_nothing_is_listed(labels) -> None:
-    found = find_label_errors(rows(labels) if labels else examples([], np.zeros((0, 8))), SETTINGS)
+    result = find_label_errors(rows(labels) if labels else examples([], np.zeros((0, 8))), SETTINGS)
 
-    assert (found.errors.num_rows, found.checked) == (0, 0)
-    assert found.errors.schema == LABEL_ERRORS.schema
+    assert (result.errors.num_rows, result.checked) == (0, 0)
+    assert result.errors.schema == LABEL_ERRORS.schema
 
 
 def test_progress_is_reported_by_fold_and_nothing_is_printed(

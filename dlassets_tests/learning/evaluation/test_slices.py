@@ -17,8 +17,8 @@ def evaluation(truth: list[int], predicted: list[int]) -> Evaluation:
     return evaluate_probabilities(probabilities, classes, names, examples(truth, np.zeros((len(truth), 0))))
 
 
-def counted(found: list[Slice]) -> dict[tuple[str, str], tuple[int, int]]:
-    return {(each.dimension, each.value): (each.right, each.rows) for each in found}
+def counted(slices: list[Slice]) -> dict[tuple[str, str], tuple[int, int]]:
+    return {(each.dimension, each.value): (each.right, each.rows) for each in slices}
 
 
 def test_slices_by_class_size_brightness_and_source_are_those_counted_by_hand() -> None:
