@@ -59,12 +59,16 @@ class BackboneRef:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model of timm or torchvision. `mean` and `scale` normalise pixels of 0 to 255: (pixel - mean) / scale."""
+    """A model of timm or torchvision. `mean` and `scale` normalise pixels of 0 to 255: (pixel - mean) / scale.
+
+    `side` are the pixels a side of the only photos that it takes, where it does not take any.
+    """
 
     library: Literal["timm", "torchvision"]
     model: str
     mean: Triple
     scale: Triple
+    side: int | None = None
 
 
 # Names of our own. EfficientNet-Lite was trained with numbers other than those timm has for it.
@@ -127,7 +131,8 @@ def dimensions_of(ref: BackboneRef) -> int:
 
 @functools.cache
 def _dimensions(name: str) -> int:
-    return int(_from_pixels(BackboneRef(name), _headless(name)[0]).dimensions)
+    ref = BackboneRef(name, side=_architecture(name).side or SIDE)
+    return int(_from_pixels(ref, _headless(name)[0]).dimensions)
 
 
 def network(ref: BackboneRef) -> Any:
@@ -216,14 +221,12 @@ def _of_timm(name: str, model: str) -> Architecture:
     if not is_model(model):
         raise DlassetsError(_unknown(name))
     try:
-        told = get_pretrained_cfg(model)
+        pretrained = get_pretrained_cfg(model)
     except RuntimeError as error:  # a tag that the model has not
         raise DlassetsError(f"{_unknown(name)} timm says: {error}") from error
-    if told is not None and told.fixed_input_size and tuple(told.input_size[1:]) != (SIDE, SIDE):
-        size = "x".join(map(str, told.input_size[1:]))
-        raise DlassetsError(f"{name} takes photos of {size} alone, and they are {SIDE}x{SIDE} here. Choose another.")
-    mean, scale = (told.mean, told.std) if told is not None else _IMAGENET
-    return Architecture("timm", model, _of_255(mean), _of_255(scale))
+    mean, scale = (pretrained.mean, pretrained.std) if pretrained is not None else _IMAGENET
+    side = pretrained.input_size[-1] if pretrained is not None and pretrained.fixed_input_size else None
+    return Architecture("timm", model, _of_255(mean), _of_255(scale), side)
 
 
 def _of_torchvision(name: str, model: str) -> Architecture:
@@ -298,6 +301,11 @@ def _from_pixels(ref: BackboneRef, inner: torch.nn.Module) -> Any:
     import torch
 
     spec = _architecture(ref.name)
+    if spec.side not in {None, ref.side}:
+        raise DlassetsError(
+            f"{ref.name} takes photos of {spec.side}x{spec.side} alone, and features.side is {ref.side}. Set "
+            f"features.side to {spec.side}, or choose another backbone."
+        )
 
     class FromPixels(torch.nn.Module):
         mean: torch.Tensor

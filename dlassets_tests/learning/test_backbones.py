@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 
 import numpy as np
@@ -140,12 +141,19 @@ def test_the_blocks_of_an_encoder_in_a_wrapper_are_found():
         ("timm/resnet81", "timm/resnet18"),
         ("torchvision/resnet19", "torchvision/resnet18"),
         ("timm/resnet18.of_nobody", "Invalid pretrained tag"),
-        ("timm/vit_base_patch16_384", "photos of 384x384 alone"),
     ],
 )
 def test_a_name_that_cannot_be_is_said_with_what_is_near(name, hint):
     with pytest.raises(DlassetsError, match=hint):
         network(BackboneRef(name, "none"))
+
+
+def test_a_network_for_one_size_of_photos_takes_that_and_no_other():
+    ref = BackboneRef("timm/vit_tiny_patch16_384", "none", side=384)
+
+    assert dimensions_of(ref) == network(ref).dimensions == 192
+    with pytest.raises(DlassetsError, match=r"photos of 384x384 alone.*Set features\.side to 384"):
+        network(dataclasses.replace(ref, side=320))
 
 
 def test_an_unknown_library_is_said_before_anything_is_embedded():
