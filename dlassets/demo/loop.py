@@ -15,7 +15,7 @@ from dlassets.demo.annotator import OpenRequest, answer
 from dlassets.demo.display import Display
 from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, read_truth
 from dlassets.demo.summary import Summary, show
-from dlassets.errors import DlassetsError
+from dlassets.errors import DlassetsError, printed_error
 from dlassets.lakehouse.tables import LABEL_REQUESTS, LABELED_IMAGES, TABLES
 from dlassets.pipeline.session import Session, require_champion
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
@@ -24,7 +24,6 @@ from dlassets.storage.lake import local_path
 
 LABELED, UNLABELED = "labeled", "unlabeled"
 LOGGER = "demo"
-_FOR_PEOPLE = {DlassetsError.__name__, *(error.__name__ for error in DlassetsError.__subclasses__())}
 
 
 class JobFailedError(DlassetsError):
@@ -204,7 +203,6 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
 
 def _message(error: SerializableErrorInfo) -> str:
     """Return the message for people that an error was caused by, else what its root says."""
-    while error.cause is not None and error.cls_name not in _FOR_PEOPLE:
+    while (ours := printed_error(error.message)) is None and error.cause is not None:
         error = error.cause
-    message = error.message.strip()
-    return message.partition(": ")[2] if error.cls_name in _FOR_PEOPLE else message
+    return str(ours or error.message.strip())

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
 from dlassets.engines.delta_log import (
@@ -25,7 +25,7 @@ from dlassets.engines.delta_log import (
     refuse_overtaken,
 )
 from dlassets.engines.schema import Column, Table
-from dlassets.errors import ConflictError, DlassetsError
+from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
 from dlassets.storage.files import read_files
 from dlassets.storage.lake import is_uri
 from dlassets.storage.stores import advice, filesystem_of
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from dlassets.engines.base import Advance, Kernel, PandasFunction
+
+Part = TypeVar("Part")
 
 _STORAGE_FAILED = r"IOException|FileSystemException|AccessDenied|AWS\w+Exception|No space left|Permission denied"
 
@@ -59,7 +61,7 @@ class SparkRows(Rows):
     def keep(self) -> DataFrame:
         """Compute the rows, once."""
         if not self._kept:
-            with _told():
+            with _decoded_errors():
                 self._frame = self.frame.localCheckpoint(eager=True)
             self._kept = True
             if self._advance is not None:
@@ -235,7 +237,7 @@ class SparkEngine(Engine):
         if commit is not None and commit.transaction is not None:
             settings["spark.databricks.delta.write.txnAppId"] = commit.transaction.app_id
             settings["spark.databricks.delta.write.txnVersion"] = str(commit.transaction.version)
-        with self._writing, _settings(self.session, settings), _explained(uri):
+        with self._writing, _settings(self.session, settings), _explained(uri), _decoded_errors():
             yield
 
     def apply_in_pandas(
@@ -251,7 +253,7 @@ class SparkEngine(Engine):
 
         part = f.pmod(f.xxhash64(f.col(f"`{key}`")), f.lit(groups))
         rows = self._read(snapshot).select(*(f.col(f"`{name}`") for name in columns))
-        return SparkRows(rows.groupBy(part).applyInPandas(function, _ddl(returns)))
+        return SparkRows(rows.groupBy(part).applyInPandas(_with_encoded_errors(function), _ddl(returns)))
 
 
 def _frame(rows: Rows) -> DataFrame:
@@ -265,7 +267,18 @@ def _mapped(frame: DataFrame, kernel: Kernel, columns: Sequence[Column]) -> Data
 
 
 def _over_batches(kernel: Kernel) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    return lambda batches: (kernel(batch) for batch in batches)
+    run = _with_encoded_errors(kernel)
+    return lambda batches: map(run, batches)
+
+
+def _with_encoded_errors(function: Callable[[Part], Part]) -> Callable[[Part], Part]:
+    """Return the function for a Python worker, of whose errors Spark gives the text alone."""
+
+    def run(part: Part) -> Part:
+        with encoded_errors():
+            return function(part)
+
+    return run
 
 
 def _ddl(columns: Sequence[Column]) -> str:
@@ -357,15 +370,15 @@ def _explained(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Let what a kernel says to a user come out as it was said, without Spark's pages around it."""
+def _decoded_errors() -> Iterator[None]:
+    """Raise an error for people as a worker raised it, without Spark's pages around it."""
     from pyspark.errors import PySparkException
 
     try:
         yield
     except PySparkException as error:
-        if said := re.search(r"^dlassets\.errors\.DlassetsError: (.*)$", str(error), re.MULTILINE):
-            raise DlassetsError(said[1]) from error
+        if (ours := decoded_error(str(error))) is not None:
+            raise ours from error
         raise
 
 

@@ -48,6 +48,9 @@ class Examples:
         )
 
 
+Splits = Mapping[str, Examples]
+
+
 def read_split(
     training_set: Snapshot, split: str, shard: tuple[int, int] = (0, 1), *, features: bool = True
 ) -> Examples:

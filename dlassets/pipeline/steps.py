@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from dlassets.engines.base import Progress, Snapshot
     from dlassets.lakehouse.derived import Derivation
     from dlassets.lakehouse.training_set import Choice
-    from dlassets.learning.examples import Examples
+    from dlassets.learning.examples import Examples, Splits
     from dlassets.learning.training.job import Job, OnEvent, Trained
     from dlassets.registry.package import ModelPackage
     from dlassets.registry.tracking import TrainingInputs
@@ -365,8 +365,8 @@ def train(
     from dlassets.learning.training.launch import launch, place_of
     from dlassets.registry.tracking import train_and_log
 
-    def fit(job: Job, on_event: OnEvent) -> Trained:
-        return launch(job, place_of(job.settings.compute, session.engine), on_event)
+    def fit(job: Job, on_event: OnEvent, splits: Splits) -> Trained:
+        return launch(job, place_of(job.settings.compute, session.engine), on_event, splits=splits)
 
     attributes = attributes_of(session.engine, inputs.job.training_set, read[IMAGE_PROFILES], read[LABELED_IMAGES])
     embedder = session.embedder(read[RAW_IMAGES])

@@ -18,8 +18,8 @@ from dlassets.lakehouse.tables import TEST, VALIDATION
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation.calibration import calibrated
 from dlassets.learning.evaluation.evaluate import evaluate
-from dlassets.learning.examples import Examples, read_splits
-from dlassets.learning.features import Embedder, examples_for
+from dlassets.learning.examples import Examples, Splits, read_splits
+from dlassets.learning.features import Embedder
 from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.registry.environment import environment, installed
 from dlassets.registry.lifecycle import TAG_INPUTS
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from dlassets.engines.base import Snapshot
     from dlassets.learning.training.job import OnEvent
 
-    Fit = Callable[[Job, OnEvent], Trained]
+    # The splits are the training set's, whose rows have features where a head is to be trained on them.
+    Fit = Callable[[Job, OnEvent, Splits], Trained]
 
 # Raise it when the way of training changes what is learned: runs of the older way are then not taken for the same.
 TRAINING_VERSION = 2
@@ -76,14 +77,19 @@ class TrainingInputs:
         return replace(inputs, job=replace(job, folder=f"{lake.training}/{inputs.sha256[:16]}"))
 
     @property
-    def sha256(self) -> str:
+    def description(self) -> str:
+        """What decides, as JSON."""
         described = {
             "training_set": [self.job.training_set.uri, self.job.training_set.version],
             "feature_version": self.feature_version,
             "settings": deciding(self.job.settings),
             "training_version": TRAINING_VERSION,
         }
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        return json.dumps(described, sort_keys=True)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.description.encode()).hexdigest()
 
 
 def deciding(settings: TrainingSettings) -> dict[str, Any]:
@@ -110,10 +116,10 @@ def train_and_log(
     with _system_metrics(mlflow, _SYSTEM_SECONDS[job.settings.trainable]):
         splits = read_splits(job.training_set, features=job.settings.trainable == "head")
         _log_inputs(mlflow, inputs, splits, tags)
-        trained = _trained(mlflow, job, fit, report)
+        trained = _trained(mlflow, job, splits, fit, report)
         with _backbone_of(job, trained) as backbone:
             validation, test = (
-                _judged_rows(job, trained, splits, backbone, split, embedder) for split in (VALIDATION, TEST)
+                _judged_rows(splits[split], trained, backbone, embedder) for split in (VALIDATION, TEST)
             )
             head = calibrated(trained.head, validation)
             package = ModelPackage(head, backbone, feature_version(backbone))
@@ -147,7 +153,7 @@ def artifact_of(client: MlflowClient, run_id: str, path: str) -> bytes:
             ) from error
 
 
-def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Mapping[str, Examples], tags: Mapping[str, str]) -> None:
+def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Splits, tags: Mapping[str, str]) -> None:
     job, found = inputs.job, environment()
     mlflow.log_params({**_flat(deciding(job.settings)), "feature_version": inputs.feature_version})
     mlflow.log_params({f"{split}_rows": len(rows) for split, rows in splits.items()})
@@ -168,11 +174,11 @@ def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Mapping[str, Exampl
     mlflow.log_text("\n".join(installed()) + "\n", PACKAGES)
 
 
-def _trained(mlflow: Any, job: Job, fit: Fit, report: OnEvent) -> Trained:
+def _trained(mlflow: Any, job: Job, splits: Splits, fit: Fit, report: OnEvent) -> Trained:
     """Train, with what is measured logged as it comes."""
     with _live_metrics(mlflow, report) as live:
         began = time.monotonic()
-        trained = fit(job, live)
+        trained = fit(job, live, splits)
         mlflow.log_metric("training_seconds", time.monotonic() - began)
     _forget_checkpoints(job)
     if trained.remarks:
@@ -243,10 +249,9 @@ def _backbone_of(job: Job, trained: Trained) -> Iterator[BackboneRef]:
         yield replace(job.backbone, weights=str(file))
 
 
-def _judged_rows(
-    job: Job, trained: Trained, splits: Mapping[str, Examples], backbone: BackboneRef, split: str, embedder: Embedder
-) -> Examples:
-    return splits[split] if trained.weights is None else examples_for(backbone, job.training_set, split, embedder)
+def _judged_rows(rows: Examples, trained: Trained, backbone: BackboneRef, embedder: Embedder) -> Examples:
+    """Return the rows with the features that the trained head reads."""
+    return rows if trained.weights is None else rows.with_features(embedder.features(rows.paths, backbone))
 
 
 def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Examples) -> Any:

@@ -69,7 +69,7 @@ class _RunningTrials:
         self.started = self.done = len(record.ended_trials)
         self.longest = 0.0  # seconds that a trial has taken
         self._by_worker: dict[Worker, _RunningTrial] = {}
-        self._failures: list[str] = []  # in a row
+        self._failures_in_a_row = 0  # in a row
 
     @property
     def has_more(self) -> bool:
@@ -99,7 +99,7 @@ class _RunningTrials:
         from optuna.trial import TrialState
 
         metrics = (message.metrics or {}) if isinstance(message, Done) else {}
-        failure = message.why if isinstance(message, Failed) else failure_of(metrics)
+        failure = message.failure if isinstance(message, Failed) else failure_of(metrics)
         state = TrialState.FAIL if failure else TrialState.COMPLETE if metrics else TrialState.PRUNED
         if failure:
             metrics = {}
@@ -109,15 +109,15 @@ class _RunningTrials:
         self.study.tell(running.trial, metrics.get(LOSS), state)
         self.longest = max(self.longest, time.monotonic() - running.started)
         running.epochs.write()
-        self.record.end_trial(running.epochs.run_id, state, metrics, failure)
+        self.record.end_trial(running.epochs.run_id, state, metrics, str(failure or ""))
         self.done += 1
         best = best_of(self.study.get_trials(deepcopy=False))
-        self._failures = [*self._failures, failure] if failure else []
-        if len(self._failures) >= _HOPELESS and best is None:
+        self._failures_in_a_row = self._failures_in_a_row + 1 if failure else 0
+        if self._failures_in_a_row >= _HOPELESS and best is None:
             raise DlassetsError(
-                f"The first {len(self._failures)} trials all failed, the last one so: {failure} Mend that or change "
-                "tuning.space, and run it again."
-            )
+                f"The first {self._failures_in_a_row} trials all failed, the last one so: {failure} Mend that or "
+                "change tuning.space, and run it again."
+            ) from failure
         self.report(self.done, self.trials, best)
 
 

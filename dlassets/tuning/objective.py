@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Snapshot
-from dlassets.lakehouse.tables import TRAIN, VALIDATION
-from dlassets.learning.examples import Examples, read_splits
-from dlassets.learning.training.job import Event, Job, Trained
+from dlassets.learning.examples import Splits, read_splits
+from dlassets.learning.training.job import Event, Job
 
 if TYPE_CHECKING:
     from dlassets.learning.training.job import Metrics
@@ -17,30 +16,21 @@ if TYPE_CHECKING:
 
 def train_and_validate(job: Job, on_epoch: Callable[[Metrics], None]) -> Metrics:
     """Train as the job says, and return the kept epoch's metrics."""
-    trained = (_head if job.settings.trainable == "head" else _model)(job, on_epoch)
-    return trained.history[trained.best_epoch]
-
-
-def _head(job: Job, on_epoch: Callable[[Metrics], None]) -> Trained:
-    from dlassets.learning.training.head_training import train_head
-
-    train, validation = _both_splits(job.training_set)
-    return train_head(train, validation, job.settings, lambda _, metrics: on_epoch(metrics))
-
-
-def _model(job: Job, on_epoch: Callable[[Metrics], None]) -> Trained:
-    from dlassets.learning.training.group import Group, device_of
+    from dlassets.learning.training.group import ALONE, Group, device_of
     from dlassets.learning.training.train import train
 
     def on_event(event: Event) -> None:
         if event.kind == "epoch":
             on_epoch(event.metrics)
 
-    return train(job, Group(device=device_of(job.settings.compute)), on_event)
+    is_head = job.settings.trainable == "head"
+    # A head takes moments on a processor, and trials run side by side.
+    group = ALONE if is_head else Group(device=device_of(job.settings.compute))
+    trained = train(job, group, on_event, _splits(job.training_set, is_head))
+    return trained.history[trained.best_epoch]
 
 
 @functools.lru_cache(maxsize=1)
-def _both_splits(training_set: Snapshot) -> tuple[Examples, Examples]:
-    """Read what is learned from and what decides, once a process."""
-    splits = read_splits(training_set)
-    return splits[TRAIN], splits[VALIDATION]
+def _splits(training_set: Snapshot, features: bool) -> Splits:
+    """Read the training set, once a process."""
+    return read_splits(training_set, features=features)

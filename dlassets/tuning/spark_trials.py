@@ -102,14 +102,13 @@ class _TrialOnExecutor:
 
         try:
             metrics = self.objective(replace(self.question.job, settings=settings), on_epoch)
+            if failure := failure_of(metrics):
+                raise failure
         except DlassetsError as error:
             trial.set_user_attr(FAILURE, shortened(str(error)))
             raise
         finally:
             epochs.write()
-        if failure := failure_of(metrics):
-            trial.set_user_attr(FAILURE, failure)
-            raise DlassetsError(failure)
         trial.set_user_attr(ACCURACY, metrics[ACCURACY])
         return metrics[LOSS]
 

@@ -6,7 +6,6 @@ import functools
 import multiprocessing
 import os
 import signal
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
 from dlassets.engines.local import WORKERS
-from dlassets.errors import DlassetsError
+from dlassets.errors import DlassetsError, error_from, record_of
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -46,7 +45,9 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    why: str
+    """`failure` is a DlassetsError, else a ProcessFailedError."""
+
+    failure: Exception
 
 
 Message: TypeAlias = Epoch | Done | Failed
@@ -78,7 +79,7 @@ class Worker:
             message: Message = self.connection.recv()
         except (EOFError, OSError):
             self._process.join()
-            return Failed(f"Its process ended in the middle, with exit code {self._process.exitcode}.")
+            return Failed(DlassetsError(f"Its process ended in the middle, with exit code {self._process.exitcode}."))
         return message
 
     def stop(self) -> None:
@@ -124,7 +125,7 @@ class Workers:
         return worker
 
     def messages(self) -> Iterator[tuple[Worker, Message]]:
-        """Wait until a busy worker says something, and yield what those say that do."""
+        """Wait until a busy worker sends a message, and yield those that have come."""
         for ready in wait(list(self._busy)):
             worker = self._busy[cast("Connection", ready)]
             message = worker.receive()
@@ -138,12 +139,12 @@ def _work(connection: Connection, objective: Objective, threads: int) -> None:
     # Ctrl-C reaches every process of a terminal, and the parent says what then becomes of this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
-    on_epoch = functools.partial(_ask, connection)
+    on_epoch = functools.partial(_report_epoch, connection)
     with _ending_with_the_parent():
         while True:
             job = connection.recv()
-            said = _tried(job, objective, on_epoch)
-            connection.send(said)
+            outcome = _outcome(job, objective, on_epoch)
+            connection.send(outcome)
 
 
 @contextmanager
@@ -154,7 +155,7 @@ def _ending_with_the_parent() -> Iterator[None]:
         raise SystemExit from None
 
 
-def _ask(connection: Connection, metrics: Metrics) -> None:
+def _report_epoch(connection: Connection, metrics: Metrics) -> None:
     with _ending_with_the_parent():
         connection.send(Epoch(metrics))
         go_on = connection.recv()
@@ -162,12 +163,10 @@ def _ask(connection: Connection, metrics: Metrics) -> None:
         raise TrialCutShort
 
 
-def _tried(job: Job, objective: Objective, on_epoch: Callable[[Metrics], None]) -> Done | Failed:
+def _outcome(job: Job, objective: Objective, on_epoch: Callable[[Metrics], None]) -> Done | Failed:
     try:
         return Done(objective(job, on_epoch))
     except TrialCutShort:
         return Done(None)
-    except DlassetsError as error:
-        return Failed(str(error))
-    except Exception:  # noqa: BLE001 - whatever settings lead to, it is written down with their trial
-        return Failed(traceback.format_exc())
+    except Exception as error:  # noqa: BLE001 - whatever settings lead to, it is written down with their trial
+        return Failed(error_from(record_of(error)))  # another's might not be one that can be pickled

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dlassets.errors import DlassetsError
+
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
@@ -28,11 +30,11 @@ def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     return min(complete, key=lambda trial: (trial.value, trial.number)) if complete else None
 
 
-def failure_of(metrics: Mapping[str, float]) -> str:
+def failure_of(metrics: Mapping[str, float]) -> DlassetsError | None:
     """Return what is wrong with what a trial measured; nothing where it was cut short and measured nothing."""
     if metrics and not math.isfinite(metrics[LOSS]):
-        return f"Its validation loss is not a number ({metrics[LOSS]})."
-    return ""
+        return DlassetsError(f"Its validation loss is not a number ({metrics[LOSS]}).")
+    return None
 
 
 def last_failure(trials: Sequence[FrozenTrial]) -> str:

@@ -5,9 +5,11 @@ import shutil
 import signal
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from dlassets.demo.annotator import OpenRequest, answer
+from dlassets.demo.loop import _failure
 from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, photos_in, read_truth
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
@@ -18,6 +20,7 @@ from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.disk import disk_full_after
+from dlassets_tests.errors import ERRORS
 from dlassets_tests.programs import dlassets
 from dlassets_tests.tables import get
 
@@ -145,6 +148,17 @@ def test_a_demo_killed_again_and_again_ends_as_one_that_never_was(finished, imag
     root, _ = finished
     for (name, actual), expected in zip(contents(tmp_path).items(), contents(root).values(), strict=True):
         assert actual == expected, name
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_what_a_step_says_to_people_is_shown_as_it_was(error) -> None:
+    @dg.op
+    def step() -> None:
+        raise RuntimeError("of no use to people") from error
+
+    job = dg.GraphDefinition(name="failing", node_defs=[step]).to_job()
+
+    assert _failure(job.execute_in_process(raise_on_error=False)) == f"step: {error}"
 
 
 def test_labelled_and_held_back_photos_are_all_of_them_once(photos, tmp_path) -> None:

@@ -1,5 +1,7 @@
 """A lake as an earlier release left it, packed small, and how it is unpacked."""
 
+import hashlib
+import json
 import sqlite3
 import tarfile
 from pathlib import Path
@@ -8,6 +10,8 @@ PACKED = Path(__file__).with_name("lake.tar.xz")
 # Stands in every packed text for the folder that the lake lay in.
 ROOT = "@ROOT@"
 DUMP = "mlflow.sql"
+# What decided each training, by the digest that its run is found by: it names the lake's folder.
+INPUTS = "inputs.json"
 _TEXTS = {".json", ".sql", ".yaml", ""}
 
 
@@ -18,7 +22,11 @@ def unpack(root: Path) -> None:
     for file in root.rglob("*"):
         if file.is_file() and file.suffix in _TEXTS and ROOT.encode() in (content := file.read_bytes()):
             file.write_bytes(content.replace(ROOT.encode(), str(root).encode()))
-    dump = root / "mlflow" / DUMP
-    with sqlite3.connect(root / "mlflow" / "mlflow.db") as store:
-        store.executescript(dump.read_text())
-    dump.unlink()
+    folder = root / "mlflow"
+    statements = (folder / DUMP).read_text()
+    for digest, description in json.loads((folder / INPUTS).read_text()).items():
+        statements = statements.replace(digest, hashlib.sha256(description.encode()).hexdigest())
+    with sqlite3.connect(folder / "mlflow.db") as store:
+        store.executescript(statements)
+    for name in (DUMP, INPUTS):
+        (folder / name).unlink()

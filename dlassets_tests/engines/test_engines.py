@@ -15,6 +15,7 @@ from dlassets.lakehouse.snapshots import pin, provenance_of, transaction_version
 from dlassets.lakehouse.tables import IMAGE_ID, PATH, PREDICTIONS, RAW_IMAGES
 from dlassets.settings import LandingZone
 from dlassets.storage.lake import Lake
+from dlassets_tests.errors import ERRORS, raising
 from dlassets_tests.tables import NOON, arrow, get, image_id, put
 
 if TYPE_CHECKING:
@@ -259,6 +260,24 @@ class TestReading:
         engine.append(rows.split_by_null("predicted_name")[0], PREDICTIONS, uri, Commit())
         assert rows.arrow()["path"].to_pylist() == ["zone/b.jpg", "zone/c.jpg"]
         assert sorted(runs.read_text().split()) == ["zone/b.jpg", "zone/c.jpg"]
+
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+    def test_an_error_for_people_comes_out_as_it_was_wherever_rows_are_computed(
+        self, engine: Engine, lake: Lake, error: DlassetsError
+    ) -> None:
+        append(engine, lake, prediction("a"))
+        snapshot = pin(lake, "predictions")
+
+        def refuse(_: Any) -> Any:
+            raise error
+
+        with raising(error):
+            predictions(engine, prediction("b")).map(refuse, PREDICTIONS.columns).arrow()
+        with raising(error):
+            engine.apply_in_pandas(snapshot, refuse, ["path", "image_id"], [PATH], "path", 1).count()
+        with raising(error):
+            rows = predictions(engine, prediction("b")).map(refuse, PREDICTIONS.columns)
+            engine.append(rows, PREDICTIONS, snapshot.uri, Commit())
 
 
 class TestMaintaining:

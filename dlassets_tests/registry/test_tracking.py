@@ -19,12 +19,13 @@ from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
+from dlassets.learning import examples
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples, read_splits
 from dlassets.learning.features import Embedder
 from dlassets.learning.training.job import Event, Job
-from dlassets.learning.training.train import train
+from dlassets.learning.training.launch import Place, launch
 from dlassets.registry.lifecycle import TAG_INPUTS, load_run, load_version, register
 from dlassets.registry.tracking import TrainingInputs, artifact_of, picture_of, train_and_log
 from dlassets.settings import ComputeSettings, PixelSettings, Settings, TrainingSettings
@@ -44,6 +45,7 @@ class Logged:
     splits: dict[str, Examples]
     inputs: TrainingInputs
     told: list[Event]
+    read: list[str]
     run_id: str
 
     @property
@@ -104,19 +106,25 @@ def logged(photos, tmp_path_factory):
     inputs = dataclasses.replace(
         TrainingInputs.of(lake, pin(lake, "training_set"), BACKBONE, SETTINGS), lineage=LINEAGE
     )
-    told = []
+    told, read, read_columns = [], [], examples.read_columns
+
+    def watched(uri, version, columns, filters, **how):
+        read.append(filters[0][2])
+        return read_columns(uri, version, columns, filters, **how)
+
     experiment = registry.client.get_experiment_by_name(registry.resource.experiment)
-    with mlflow.start_run(experiment_id=experiment.experiment_id) as run:
+    with pytest.MonkeyPatch.context() as patched, mlflow.start_run(experiment_id=experiment.experiment_id) as run:
+        patched.setattr(examples, "read_columns", watched)
         train_and_log(
             mlflow,
             inputs,
-            lambda job, report: train(job, report=report),
+            lambda job, report, splits: launch(job, Place(), report, splits=splits),
             Embedder(Photos(LocalEngine(), lake, pin(lake, "raw_images"))),
             None,
             {"dagster_asset": "trained_model"},
             told.append,
         )
-    yield Logged(registry, read_splits(inputs.job.training_set), inputs, told, run.info.run_id)
+    yield Logged(registry, read_splits(inputs.job.training_set), inputs, told, read, run.info.run_id)
     mlflow.set_tracking_uri(before)
     mlflow.set_registry_uri(before)
 
@@ -131,6 +139,10 @@ def test_each_split_is_an_input_with_the_delta_version_it_was_read_from(logged) 
     for name, (dataset, source) in inputs.items():
         assert dataset == f"training_set.{name}@v1"
         assert (source["path"], source["delta_table_version"]) == (logged.inputs.job.training_set.uri, 1)
+
+
+def test_each_split_is_read_once(logged) -> None:
+    assert sorted(logged.read) == sorted([TRAIN, VALIDATION, TEST])
 
 
 def test_parameters_and_tags_say_how_it_was_trained(logged) -> None:

@@ -4,8 +4,8 @@ import math
 import os
 import signal
 
-from dlassets.errors import DlassetsError
 from dlassets.learning.training.job import Job
+from dlassets_tests.errors import ERRORS
 
 LOSS, ACCURACY = "validation_loss", "validation_accuracy"
 
@@ -26,7 +26,7 @@ def killed_without_weights(job: Job, on_epoch) -> dict[str, float]:
 
 
 def always_refused(job: Job, on_epoch) -> dict[str, float]:
-    raise DlassetsError("There are no photos of socks. Put some there.")
+    raise ERRORS[1]
 
 
 def no_number(job: Job, on_epoch) -> dict[str, float]:

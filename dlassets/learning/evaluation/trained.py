@@ -16,4 +16,4 @@ def evaluate_trained(job: Job, trained: Trained) -> Evaluation:
         return evaluate(trained.head, read_split(job.training_set, TEST))
     whole = network(job.backbone)
     whole.network.load_state_dict(trained.weights or {})
-    return evaluate(trained.head, features_of(job.training_set, TEST, whole, view=job.backbone.view))
+    return evaluate(trained.head, features_of(job, TEST, whole))

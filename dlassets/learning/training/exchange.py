@@ -1,4 +1,4 @@
-"""What the processes of one training and whoever started them tell each other: through files of one folder.
+"""What the processes of one training and whoever started them let each other know: through files of one folder.
 
 A folder is what a process on another machine reaches as well, a path or URI. Nothing in it is pickled, and each file
 is there whole or not at all.
@@ -10,15 +10,13 @@ import json
 import logging
 import queue
 import threading
-import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from dlassets import errors
-from dlassets.errors import DlassetsError
+from dlassets.errors import DlassetsError, error_from, record_of
 from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.storage.stores import filesystem_of, is_object_storage
 
@@ -33,17 +31,13 @@ _log = logging.getLogger(__name__)
 _JOB, _FAILURE, _EVENTS, _STARTS, _RESULT = "job.json", "failure.json", "events", "starts", "trained"
 
 
-class TrainingFailedError(RuntimeError):
-    """A process of a training failed for no reason that a setting mends; the message has its traceback."""
-
-
 class Exchange:
     """As long as the job is in the folder, the training is wanted: its processes look, and end where it is gone."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._files, self._path = filesystem_of(folder)
-        self._told = 0  # files of events that this object has read
+        self._files_read = 0  # of events
 
     # ---- for whoever starts the training
 
@@ -61,19 +55,16 @@ class Exchange:
         self._files.delete_dir(self._path)
 
     def events(self) -> Iterator[Event]:
-        """Yield what rank 0 has told since the last call."""
-        while (lines := self._get(_events(self._told))) is not None:
-            self._told += 1
+        """Yield what rank 0 has reported since the last call."""
+        while (lines := self._get(_events(self._files_read))) is not None:
+            self._files_read += 1
             for line in lines.splitlines():
                 yield Event(**json.loads(line))
 
     def raise_failure(self) -> None:
-        """Raise the error that a process ended with, if any told one: a DlassetsError as what it was there."""
-        if (text := self._get(_FAILURE)) is None:
-            return
-        said = json.loads(text)
-        kinds = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
-        raise kinds.get(said["error"], TrainingFailedError)(said["message"])
+        """Raise the error that a process ended with, if any wrote one down: see `error_from`."""
+        if (text := self._get(_FAILURE)) is not None:
+            raise error_from(json.loads(text))
 
     @property
     def has_failed(self) -> bool:
@@ -112,34 +103,33 @@ class Exchange:
         return number
 
     def fail(self, error: Exception) -> None:
-        known = isinstance(error, DlassetsError)
-        message = str(error) if known else "".join(traceback.format_exception(error))
-        self._put(_FAILURE, json.dumps({"error": type(error).__name__ if known else None, "message": message}))
+        """Have whoever started the training raise this error."""
+        self._put(_FAILURE, json.dumps(record_of(error)))
 
     def finish(self, trained: Trained) -> None:
         trained.save(f"{self.folder}/{_RESULT}")
 
     @contextmanager
-    def telling(self) -> Iterator[OnEvent]:
+    def reporting(self) -> Iterator[OnEvent]:
         """Give what takes rank 0's events. They are written by a thread: the training does not wait for storage."""
-        told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        writer = threading.Thread(target=self._write_events, args=(told,), daemon=True)
+        waiting: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        writer = threading.Thread(target=self._write_events, args=(waiting,), daemon=True)
         writer.start()
         try:
-            yield told.put
+            yield waiting.put
         finally:
-            told.put(None)
+            waiting.put(None)
             writer.join()
 
-    def _write_events(self, told: queue.SimpleQueue[Event | None]) -> None:
+    def _write_events(self, waiting: queue.SimpleQueue[Event | None]) -> None:
         number = len(self._names(_EVENTS))
         done = threading.Event()  # set by none but to wait on
-        while (event := told.get()) is not None:
+        while (event := waiting.get()) is not None:
             done.wait(TOGETHER)
             events = [event]
-            while not told.empty():
-                if (another := told.get()) is None:
-                    told.put(None)
+            while not waiting.empty():
+                if (another := waiting.get()) is None:
+                    waiting.put(None)
                     break
                 events.append(another)
             try:

@@ -34,7 +34,7 @@ class Group:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def of_main(self, tensor: torch.Tensor) -> torch.Tensor:
+    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return what rank 0 has, to each process: what all must decide alike is decided on this."""
         if self.size > 1:
             import torch.distributed
@@ -57,6 +57,9 @@ class Group:
             json.loads(bytes(text[:length].tolist()))
             for text, length in zip(self.sum(texts), lengths.tolist(), strict=True)
         ]
+
+
+ALONE = Group()
 
 
 def device_of(compute: ComputeSettings, local_rank: int = 0, local_size: int = 1) -> str:

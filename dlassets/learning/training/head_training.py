@@ -14,9 +14,9 @@ import numpy as np
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.learning.evaluation.calibration import targets_of
-from dlassets.learning.examples import Examples, read_split, read_splits
+from dlassets.learning.examples import Examples, Splits, read_split, read_splits
 from dlassets.learning.head import Head
-from dlassets.learning.training.group import Group
+from dlassets.learning.training.group import ALONE, Group
 from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.settings import TrainingSettings
 
@@ -28,17 +28,21 @@ if TYPE_CHECKING:
 
 STEPS_PER_EPOCH = 5
 FEW_NUMBERS = 2**24
-ALONE = Group()
 
 
-def fit_head(job: Job, group: Group, report: OnEvent) -> Trained:
-    """Train a head on the features in the job's training set, of which each process of the group reads a shard.
+def fit_head(job: Job, group: Group, report: OnEvent, splits: Splits | None = None) -> Trained:
+    """Train a head on the features in the job's training set, of which each process of a group reads a shard.
 
-    Raises DlassetsError where there is too little to learn from, or fewer row groups than processes.
+    One alone learns from `splits`, where they have been read already. Raises DlassetsError where there is too little to
+    learn from, or fewer row groups than processes.
     """
-    read_splits(job.training_set, features=False)  # says what is missing, before a shard is found to have nothing
-    train = read_split(job.training_set, TRAIN, shard=(group.rank, group.size))
-    validation = read_split(job.training_set, VALIDATION)
+    if group.size == 1:
+        splits = splits or read_splits(job.training_set)
+        train, validation = splits[TRAIN], splits[VALIDATION]
+    else:
+        read_splits(job.training_set, features=False)  # says what is missing, before a shard is found to have nothing
+        train = read_split(job.training_set, TRAIN, shard=(group.rank, group.size))
+        validation = read_split(job.training_set, VALIDATION)
 
     def on_epoch(epoch: int, metrics: Metrics) -> None:
         report(Event("epoch", epoch + 1, job.settings.epochs, metrics))
@@ -154,7 +158,7 @@ def _fit(
             logits = linear(validation[0])
             losses = torch.nn.functional.cross_entropy(logits, validation[1])
             right = (logits.argmax(dim=1) == validation[1]).float().mean()
-        validation_loss, accuracy = group.of_main(torch.stack([losses, right])).tolist()
+        validation_loss, accuracy = group.broadcast(torch.stack([losses, right])).tolist()
         history.append({"train_loss": loss, "validation_loss": validation_loss, "validation_accuracy": accuracy})
         if on_epoch is not None and group.is_main:
             on_epoch(epoch, history[-1])

@@ -1,4 +1,4 @@
-"""What a training is given, what it tells while it runs, and what it leaves: the same wherever it runs."""
+"""What a training is given, what it reports while it runs, and what it leaves: the same wherever it runs."""
 
 from __future__ import annotations
 

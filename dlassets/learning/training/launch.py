@@ -1,8 +1,9 @@
 """Run a training where it is to run: in this process, in several of this machine, or in tasks of Spark.
 
-The function that trains is the same everywhere. Where it runs in other processes, what they tell comes back through an
-`Exchange`, and the caller's own thread hands it on: a report that raises, Ctrl-C or Dagster's termination end them all.
-Of a training whose process was killed, all processes are started again, and go on from its last checkpoint.
+The function that trains is the same everywhere. Where it runs in other processes (see `process`), what they report
+comes back through an `Exchange`, and the caller's own thread hands it on: a report that raises, Ctrl-C or Dagster's
+termination end them all. Of a training whose process was killed, all processes are started again, and go on from its
+last checkpoint.
 
 Processes of this machine meet in a file and speak gloo on loopback; on a cluster, or with GPUs (nccl), as Spark's
 TorchDistributor and torch say.
@@ -11,29 +12,27 @@ TorchDistributor and torch say.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import logging
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import dlassets
 from dlassets.engines.processors import processors
-from dlassets.errors import DlassetsError
+from dlassets.errors import DlassetsError, decoded_error
 from dlassets.learning.training.exchange import Exchange
 from dlassets.learning.training.group import Group, device_of
+from dlassets.learning.training.process import Start, killed_too_often, run_process
 from dlassets.learning.training.train import train
 from dlassets.storage.stores import is_object_storage
 
@@ -41,10 +40,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from dlassets.engines.base import Engine
+    from dlassets.learning.examples import Splits
     from dlassets.learning.training.job import Job, OnEvent, Trained
+    from dlassets.learning.training.process import Training
     from dlassets.settings import ComputeSettings
-
-    Training = Callable[[Job, Group, OnEvent], Trained]
 
 LAST_LINES = 40
 # Spark asks for free slots for ten minutes before it says that there are too few.
@@ -70,21 +69,24 @@ def place_of(compute: ComputeSettings, engine: Engine) -> Place:
     return Place(compute.processes)
 
 
-def launch(job: Job, place: Place, report: OnEvent, training: Training = train) -> Trained:
+def launch(
+    job: Job, place: Place, report: OnEvent, training: Training = train, splits: Splits | None = None
+) -> Trained:
     """Train in that place and return what was learned; `report` is called, in this thread, while it goes on.
 
-    `training` is a function of a module that every process can import. Raises the DlassetsError that any process
-    raised; one where processes were killed more than `compute.attempts` times; and TrainingFailedError, with the
-    traceback, for what else a process failed of.
+    `training` is a function of a module that every process can import. `splits` are the training set's where they have
+    been read here: this process does not read them again, while others read what is theirs. Raises the DlassetsError
+    that any process raised; one where processes were killed more than `compute.attempts` times; and ProcessFailedError
+    for what else a process failed of.
     """
     if place == Place():
-        return training(job, Group(device=device_of(job.settings.compute)), report)
+        return training(job, Group(device=device_of(job.settings.compute)), report, splits)
     with _exchange(job, place) as exchange:
-        return _tried(job, place, report, training, exchange)
+        return _train_in_processes(job, place, report, training, exchange)
 
 
-def _tried(job: Job, place: Place, report: OnEvent, training: Training, exchange: Exchange) -> Trained:
-    said = ""
+def _train_in_processes(job: Job, place: Place, report: OnEvent, training: Training, exchange: Exchange) -> Trained:
+    output = ""
     for _ in range(attempts := job.settings.compute.attempts):
         run = _start(job, place, exchange, f"{training.__module__}:{training.__qualname__}")
         try:
@@ -94,17 +96,17 @@ def _tried(job: Job, place: Place, report: OnEvent, training: Training, exchange
         if (trained := exchange.trained()) is not None:
             return _with_remark(trained, exchange.starts)
         exchange.raise_failure()
-        said = run.explanation()
-        _log.warning("A process of the training ended early. Its last words:\n%s", said)
-    raise DlassetsError(f"{_killed_too_often(attempts)} Its last words:\n{said}")
+        output = last_lines(checked_output(run.output(), place.processes))
+        _log.warning("A process of the training ended early. Its last words:\n%s", output)
+    raise DlassetsError(f"{killed_too_often(attempts)} Its last words:\n{output}")
 
 
 def _follow(run: _Run, exchange: Exchange, report: OnEvent) -> None:
-    """Hand on what rank 0 tells until all processes have ended, or one has failed."""
+    """Hand on what rank 0 reports until all processes have ended, or one has failed."""
     pause = 1.0 if is_object_storage(exchange.folder) else 0.1
     running = True
     while running:
-        running = run.goes_on(pause) and not exchange.has_failed
+        running = run.wait(pause) and not exchange.has_failed
         for event in exchange.events():
             report(event)
 
@@ -115,14 +117,6 @@ def _with_remark(trained: Trained, starts: int) -> Trained:
     times = "once" if starts == 2 else f"{starts - 1} times"  # noqa: PLR2004
     remark = f"A process of this training ended early {times}: it was started again, from its last checkpoint if any."
     return dataclasses.replace(trained, remarks=(*trained.remarks, remark))
-
-
-def _killed_too_often(attempts: int) -> str:
-    return (
-        f"A process of the training ended early in each of {attempts} attempts (training.compute.attempts). A process "
-        "that is killed without a word had most often no memory left: lower training.pixels.batch_size or "
-        "training.compute.processes and run again, which goes on from the last checkpoint."
-    )
 
 
 @contextmanager
@@ -143,27 +137,17 @@ def _exchange(job: Job, place: Place) -> Iterator[Exchange]:
 # ---- the processes, and how they are started
 
 
-@dataclass(frozen=True)
-class Start:
-    """What a process is told: its exchange, which function trains, where to meet the others, and its threads."""
-
-    folder: str
-    training: str
-    rendezvous: str = "env://"
-    threads: int | None = None
-
-
 class _Run(Protocol):
     """All processes of one attempt."""
 
-    def goes_on(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         """Wait at most so long; return whether all of them are still well, or some still run."""
 
     def end(self) -> None:
         """End those that still run, and wait until they have."""
 
-    def explanation(self) -> str:
-        """Return what they said last. Raises DlassetsError where that tells what to do, and trying again is no use."""
+    def output(self) -> str:
+        """Return all that the first of them that failed has printed."""
 
 
 def _start(job: Job, place: Place, exchange: Exchange, training: str) -> _Run:
@@ -197,9 +181,9 @@ class _LocalProcesses:
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         package = str(Path(dlassets.__file__).parent.parent)
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        with self._output(rank).open("wb") as output:
+        with self._file(rank).open("wb") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", __name__, json.dumps(asdict(start))],
+                [sys.executable, "-m", run_process.__module__, json.dumps(asdict(start))],
                 env={
                     **os.environ,
                     **{name: str(value) for name, value in places.items()},
@@ -212,11 +196,11 @@ class _LocalProcesses:
                 start_new_session=True,  # Ctrl-C is for this process: what then becomes of them it says itself
             )
 
-    def goes_on(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         running = [process for process in self._processes if process.poll() is None]
         if not running or any(process.returncode for process in self._processes):
             return False
-        with _no_timeout():
+        with suppress(subprocess.TimeoutExpired):
             running[0].wait(seconds)
         return True
 
@@ -227,22 +211,14 @@ class _LocalProcesses:
         for process in self._processes:
             process.wait()
 
-    def explanation(self) -> str:
+    def output(self) -> str:
         first = next((rank for rank, process in enumerate(self._processes) if process.returncode), 0)
-        said = self._output(first).read_text(errors="replace").strip().splitlines()
         code = self._processes[first].returncode
-        return "\n".join([*said[-LAST_LINES:], f"(process {first} of {len(self._processes)}, exit code {code})"])
+        printed = self._file(first).read_text(errors="replace").strip()
+        return f"{printed}\n(process {first} of {len(self._processes)}, exit code {code})"
 
-    def _output(self, rank: int) -> Path:
+    def _file(self, rank: int) -> Path:
         return self._folder / f"output-{rank}.txt"
-
-
-@contextmanager
-def _no_timeout() -> Iterator[None]:
-    try:
-        yield
-    except subprocess.TimeoutExpired:
-        return
 
 
 class _SparkTasks:
@@ -274,10 +250,10 @@ class _SparkTasks:
         self._session.addTag(self._tag)
         try:
             self._distributor.run(run_process, *asdict(start).values())
-        except Exception as error:  # noqa: BLE001 - told by `explanation`, in the thread that waits
+        except Exception as error:  # noqa: BLE001 - its text is the `output` for the thread that waits
             self._error = error
 
-    def goes_on(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         self._thread.join(seconds)
         before, self._waited = self._waited, self._waited + seconds
         if before < PATIENCE <= self._waited and not self._exchange.starts:
@@ -294,28 +270,33 @@ class _SparkTasks:
             self._session.interruptTag(self._tag)
         self._thread.join(PATIENCE)
 
-    def explanation(self) -> str:
-        return explained(str(self._error), self._distributor.num_processes)
+    def output(self) -> str:
+        return str(self._error)
 
 
-def explained(said: str, processes: int) -> str:
-    """Return the end of what Spark said, without the JVM's part of it, which tells of itself alone.
+def checked_output(output: str, processes: int) -> str:
+    """Return the output of processes that ended early.
 
     Raises DlassetsError where it tells of something that trying again does not mend.
     """
-    lines = [line for line in said.strip().splitlines() if not line.startswith("\tat ")]
-    if error := re.search(r"^.*DlassetsError: (.*)$", said, re.MULTILINE):
-        raise DlassetsError(error[1])
-    if "No module named 'dlassets'" in said:
+    if (error := decoded_error(output)) is not None:
+        raise error
+    if "No module named 'dlassets'" in output:
         raise DlassetsError(
             "Spark's workers have no package dlassets. Install it there, in the Python that PYSPARK_PYTHON names, or "
             "set training.compute.processes to 1 to train in this process."
         )
-    if "SPARK-24819" in said or "requires more slots" in said:
+    if "SPARK-24819" in output or "requires more slots" in output:
         raise DlassetsError(
             f"Spark has fewer slots than the {processes} that training.compute.processes asks for, and they are needed "
             "at once. Lower it, or give Spark more cores."
         )
+    return output
+
+
+def last_lines(output: str) -> str:
+    """Return the end of an output, without the JVM's stack, which tells of itself alone."""
+    lines = [line for line in output.strip().splitlines() if not line.startswith("\tat ")]
     return "\n".join(lines[-LAST_LINES:])
 
 
@@ -327,103 +308,3 @@ def _use_gpu(session: SparkSession, compute: ComputeSettings, *, local: bool) ->
     setting = "spark.driver.resource.gpu.amount" if local else "spark.task.resource.gpu.amount"
     has_some = session.conf.get(setting, "0") != "0"
     return compute.device == "cuda" or (compute.device == "auto" and has_some)
-
-
-# ---- in a process of the training
-
-
-def run_process(folder: str, training: str, rendezvous: str, threads: int | None) -> None:
-    """Be one process of a training; RANK, WORLD_SIZE and their like say which. The arguments are a `Start`'s."""
-    exchange = Exchange(folder)
-    if exchange.has_failed:  # Spark tries a stage again, though nothing would come of it
-        return
-    job = exchange.job()
-    threading.Thread(target=_end_with_the_others, args=(exchange, os.getppid()), daemon=True).start()
-    try:
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
-        _train(job, _meet(job.settings.compute, rendezvous), exchange, _function(training))
-    except Exception as error:
-        # It is written down before this process parts from the others, who will fail for want of it.
-        if not exchange.has_failed and _is_of_another(error):
-            raise
-        if not exchange.has_failed:
-            exchange.fail(error)
-    else:
-        _part()
-
-
-def _train(job: Job, group: Group, exchange: Exchange, training: Training) -> None:
-    attempts = job.settings.compute.attempts
-    if group.is_main and exchange.begin() > attempts:  # Spark, too, starts a stage again
-        raise DlassetsError(_killed_too_often(attempts))
-    with exchange.telling() if group.is_main else nullcontext(_ignore) as report:
-        trained = training(job, group, report)
-    if group.is_main:
-        exchange.finish(trained)
-
-
-def _ignore(_: object) -> None:
-    """Take what ranks other than 0 tell, which is nothing new."""
-
-
-def _meet(compute: ComputeSettings, rendezvous: str) -> Group:
-    """Wait for the other processes, and return the group that they are."""
-    import torch
-    import torch.distributed
-
-    rank, size, local_rank, local_size = (
-        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    )
-    group = Group(rank, size, device_of(compute, local_rank, local_size))
-    on_gpu = group.device != "cpu"
-    if on_gpu:
-        torch.cuda.set_device(group.device)
-    if size > 1:
-        if rendezvous.startswith("file://"):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
-        torch.distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", init_method=rendezvous, rank=rank, world_size=size
-        )
-    return group
-
-
-def _part() -> None:
-    import torch.distributed
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def _loopback() -> str:
-    return next(name for _, name in socket.if_nameindex() if name in {"lo", "lo0"})
-
-
-def _function(name: str) -> Training:
-    module, _, function = name.partition(":")
-    found: Training = getattr(importlib.import_module(module), function)
-    return found
-
-
-def _is_of_another(error: Exception) -> bool:
-    """Whether a process fails because another one has gone: gloo says so in words, with an error of no kind."""
-    import torch.distributed
-
-    if isinstance(error, torch.distributed.DistError):
-        return True
-    return isinstance(error, RuntimeError) and re.search(r"gloo|NCCL|Connection (closed|reset)", str(error)) is not None
-
-
-def _end_with_the_others(exchange: Exchange, parent: int) -> None:
-    """End this process when its training is no longer wanted, or the process that started it is gone."""
-    pause = threading.Event()  # set by none but to wait on
-    seconds = 2.0 if is_object_storage(exchange.folder) else 0.5
-    while os.getppid() == parent and exchange.is_wanted:
-        pause.wait(seconds)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    run_process(**json.loads(sys.argv[1]))

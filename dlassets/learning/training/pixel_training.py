@@ -13,8 +13,6 @@ for its part of a sum; and what is divided by is the weight of the whole batch, 
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 import os
 import time
@@ -37,19 +35,17 @@ from dlassets.learning.weights import NONE
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.examples import Examples
+    from dlassets.learning.examples import Examples, Splits
     from dlassets.learning.training.classifier import Classifier, Tensors
     from dlassets.learning.training.group import Group
     from dlassets.learning.training.job import Job, Metrics, OnEvent
     from dlassets.settings import PixelSettings
 
-_log = logging.getLogger(__name__)
-
 _NOW, _BEST, _OPTIMIZER = "now.", "best.", "optimizer."
 _SHORT_OF_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
 
 
-def fit_pixels(job: Job, group: Group, report: OnEvent) -> Trained:
+def fit_pixels(job: Job, group: Group, report: OnEvent, splits: Splits | None = None) -> Trained:
     """Train a head and blocks of the backbone on a training set that holds the photos' bytes.
 
     Every process of the group calls it and is given the same; rank 0 alone reports and writes checkpoints. AdamW
@@ -59,12 +55,12 @@ def fit_pixels(job: Job, group: Group, report: OnEvent) -> Trained:
     processes, else in each by itself: there the number of processes has a say in the result. The same job twice gives
     the same weights to the last bit on a CPU, with as many processes and threads.
 
-    Raises DlassetsError for photos too few or undecodable, a loss that is no number, and too little memory for half a
-    batch.
+    `splits` are the training set's, where they have been read already. Raises DlassetsError for photos too few or
+    undecodable, a loss that is no number, and too little memory for half a batch.
     """
     with _reproducible(group.device):
         try:
-            return _Training(job, group, report).run()
+            return _Training(job, group, report, splits).run()
         except (RuntimeError, MemoryError) as error:
             if _is_short_of_memory(error):
                 raise DlassetsError(_too_little_memory("training", job, group)) from error
@@ -93,10 +89,10 @@ class _Progress:
 
 
 class _Training:
-    def __init__(self, job: Job, group: Group, report: OnEvent) -> None:
+    def __init__(self, job: Job, group: Group, report: OnEvent, splits: Splits | None) -> None:
         self._job, self._group, self._report = job, group, report
         self._settings = job.settings.pixels
-        self._photos = PhotoBatches(job, group)
+        self._photos = PhotoBatches(job, group, splits)
         self._classifier = new_classifier(job, self._photos.classes, group)
         self._optimizer = _optimizer(self._classifier, self._settings)
         self._bfloat16 = _all_compute_bfloat16(self._settings, group)
@@ -107,7 +103,7 @@ class _Training:
         self._before = int(job.backbone.weights != NONE)
 
     def run(self) -> Trained:
-        if not self._go_on() and self._before:
+        if not self._resume() and self._before:
             self._fit_head()
         while not self._is_over():
             self._train_epoch()
@@ -150,7 +146,7 @@ class _Training:
             progress.step += 1
             metrics["images_per_second"] = metrics.pop("images") / (time.perf_counter() - began)
             began = time.perf_counter()
-            self._tell(Event("step", self._steps_done, self._settings.epochs * self._photos.steps, metrics))
+            self._send(Event("step", self._steps_done, self._settings.epochs * self._photos.steps, metrics))
             if self._steps_done % self._settings.checkpoint_steps == 0 and progress.step < self._photos.steps:
                 self._save_checkpoint()
         for statistic in self._classifier.statistics():
@@ -170,7 +166,7 @@ class _Training:
             self._best = {name: value.clone() for name, value in self._classifier.learned().items()}
         progress.step, progress.loss, progress.weight = 0, 0.0, 0.0
         self._save_checkpoint()
-        self._tell(Event("epoch", len(progress.history), self._settings.epochs + self._before, metrics))
+        self._send(Event("epoch", len(progress.history), self._settings.epochs + self._before, metrics))
 
     def _validated(self, validation: Examples) -> tuple[float, float]:
         """Return loss and accuracy over the rows of a class that can be right, alike on every process."""
@@ -181,20 +177,17 @@ class _Training:
         logits, classes = logits[classes >= 0], classes[classes >= 0]
         loss = torch.nn.functional.cross_entropy(logits, classes)
         right = (logits.argmax(dim=1) == classes).double().mean()
-        loss, accuracy = self._group.of_main(torch.stack([loss, right]).to(self._group.device)).tolist()
+        loss, accuracy = self._group.broadcast(torch.stack([loss, right]).to(self._group.device)).tolist()
         return loss, accuracy
 
     def _features(self, split: str) -> Examples:
         return features_of(
-            self._job.training_set,
+            self._job,
             split,
             self._classifier.network,
-            view=self._job.backbone.view,
-            device=self._group.device,
-            bfloat16=self._bfloat16,
+            rows=self._photos.splits[split],
             group=self._group,
-            workers=self._settings.workers,
-            progress=functools.partial(_log.info, "%d of %d photos embedded"),
+            bfloat16=self._bfloat16,
         )
 
     # ---- steps
@@ -210,8 +203,8 @@ class _Training:
         self._share_gradients(weight)
         norm = torch.nn.utils.clip_grad_norm_(self._classifier.parameters(), self._settings.clip_norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            what = "gradient" if math.isfinite(loss) else "loss"
-            raise DlassetsError(self._no_number(what, f"step {self._steps_done + 1}"))
+            quantity = "gradient" if math.isfinite(loss) else "loss"
+            raise DlassetsError(self._no_number(quantity, f"step {self._steps_done + 1}"))
         self._optimizer.step()
         self._progress.loss += loss
         self._progress.weight += weight
@@ -221,7 +214,7 @@ class _Training:
     def _summed_gradients(self, pixels: torch.Tensor, classes: torch.Tensor) -> tuple[float, float, int]:
         """Leave the gradient of the summed loss of this process's rows; return loss, weight and rows of all processes.
 
-        All of them hear of one that is short of memory, and take the step again in halves.
+        Where one of them is short of memory, all take the step again in halves.
         """
         while True:
             loss, weight, images, short = self._group.sum(self._own_gradients(pixels, classes)).tolist()
@@ -287,12 +280,12 @@ class _Training:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _no_number(self, what: str, when: str) -> str:
+    def _no_number(self, quantity: str, moment: str) -> str:
         lower = f"Lower training.pixels.learning_rate ({self._settings.learning_rate}) and head_learning_rate"
         exact = ", or set training.pixels.mixed_precision to false," if self._bfloat16 else ""
-        return f"The {what} is not a number at {when}. {lower}{exact} and run again."
+        return f"The {quantity} is not a number at {moment}. {lower}{exact} and run again."
 
-    def _tell(self, event: Event) -> None:
+    def _send(self, event: Event) -> None:
         if self._group.is_main:
             self._report(event)
 
@@ -307,7 +300,7 @@ class _Training:
             tensors |= {f"{_OPTIMIZER}{place}.{name}": value for name, value in values.items()}
         self._checkpoints.save(Checkpoint(self._steps_done, tensors, asdict(self._progress)))
 
-    def _go_on(self) -> bool:
+    def _resume(self) -> bool:
         """Take up the newest checkpoint, the same on every process; return whether there is one."""
         found = self._newest_checkpoint()
         if found is None:
@@ -329,7 +322,7 @@ class _Training:
         if self._checkpoints is None:
             return None
         found = self._checkpoints.newest() if self._group.is_main else None
-        step = int(self._group.of_main(torch.tensor(-1 if found is None else found.step, device=self._group.device)))
+        step = int(self._group.broadcast(torch.tensor(-1 if found is None else found.step, device=self._group.device)))
         return found if self._group.is_main or step < 0 else self._checkpoints.at(step)
 
 
@@ -359,10 +352,10 @@ def _all_compute_bfloat16(settings: PixelSettings, group: Group) -> bool:
     return settings.mixed_precision and all(group.gather(multiplies_bfloat16(group.device)))
 
 
-def _too_little_memory(what: str, job: Job, group: Group) -> str:
+def _too_little_memory(task: str, job: Job, group: Group) -> str:
     on = f"in {group.size} processes" if group.size > 1 else f"on {group.device}"
     return (
-        f"There is too little memory for {what} {on}. Set training.pixels.batch_size ({job.settings.pixels.batch_size})"
+        f"There is too little memory for {task} {on}. Set training.pixels.batch_size ({job.settings.pixels.batch_size})"
         " to less, train fewer blocks (training.last_n), or use a larger machine."
     )
 

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import USUAL_VIEW, View
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.lakehouse.training_set import PIXELS
-from dlassets.learning.examples import Examples, read_split, read_splits
+from dlassets.learning.examples import Examples, Splits, read_split, read_splits
 from dlassets.learning.features import cached_version
 from dlassets.learning.loader import Sampling, torch_loader
 from dlassets.learning.training.augment import load, load_augmented
 from dlassets.learning.training.classifier import embedded
-from dlassets.learning.training.group import Group
+from dlassets.learning.training.group import ALONE, Group
 
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.engines.base import Snapshot
     from dlassets.learning.training.job import Job
 
     Batch = tuple[torch.Tensor, torch.Tensor]
 
-ALONE = Group()
 EVALUATED_AT_ONCE = 32
-SECONDS_BETWEEN = 5.0  # what is told of progress
+SECONDS_BETWEEN = 5.0  # lines in the log on how far it is
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,19 @@ class Classes:
 class PhotoBatches:
     """The photos that one process of a group learns from: parts of the same batches whatever the group's size."""
 
-    def __init__(self, job: Job, group: Group) -> None:
-        """Raise DlassetsError where there are no photos, too few, or none in validation of a class that is learned."""
-        splits = read_splits(job.training_set, features=False)
+    def __init__(self, job: Job, group: Group, splits: Splits | None = None) -> None:
+        """Raise DlassetsError where there are no photos, too few, or none in validation of a class that is learned.
+
+        `splits` are the training set's, where they have been read already.
+        """
+        self.splits = splits or read_splits(job.training_set, features=False)
         if cached_version(job.training_set, TRAIN) != PIXELS:
             raise DlassetsError(
                 f"Version {job.training_set.version} of {job.training_set.name} holds features and no photos. Set "
                 "training.trainable to last_n or all for it as well, and materialize it again."
             )
-        self.classes = Classes.of(splits[TRAIN])
-        if not np.isin(splits[VALIDATION].labels, self.classes.labels).any():
+        self.classes = Classes.of(self.splits[TRAIN])
+        if not np.isin(self.splits[VALIDATION].labels, self.classes.labels).any():
             raise DlassetsError(
                 "The validation split has no image of a class that the training split has. Put more photos of each "
                 "class into the labelled landing zone."
@@ -109,54 +112,44 @@ class PhotoBatches:
 
 
 def features_of(
-    training_set: Snapshot,
-    split: str,
-    network: Any,
-    *,
-    view: View = USUAL_VIEW,
-    device: str = "cpu",
-    bfloat16: bool = False,
-    group: Group = ALONE,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    job: Job, split: str, network: Any, *, rows: Examples | None = None, group: Group = ALONE, bfloat16: bool = False
 ) -> Examples:
     """Return all rows of a split with the features that `network` (see `backbones.network`) gives of their photos.
 
-    Photos are seen as scoring sees them, in the backbone's `view`. The network is left on the device, in evaluation
-    mode. Each process of a group embeds its part, and all are given the whole; `progress` is told, every few seconds,
-    how many of how many its own part has. Raises DlassetsError, naming it, for a photo that does not decode.
+    Photos are seen as scoring sees them, in the view of the job's backbone. The network is left on the group's device,
+    in evaluation mode. Each process of a group embeds its part, and all are given the whole; the log tells, every few
+    seconds, how far its own part is. `rows` are the split's, where they have been read already. Raises DlassetsError,
+    naming it, for a photo that does not decode.
     """
     import torch
 
-    rows = read_split(training_set, split, features=False)
+    rows = read_split(job.training_set, split, features=False) if rows is None else rows
     places = {image_id: place for place, image_id in enumerate(rows.image_ids)}
-    features = torch.zeros(len(rows), network.dimensions, device=device)
-    network = network.to(device=device, memory_format=torch.channels_last).eval()
-    done, told = 0, time.monotonic()
+    features = torch.zeros(len(rows), network.dimensions, device=group.device)
+    network = network.to(device=group.device, memory_format=torch.channels_last).eval()
+    done, logged = 0, time.monotonic()
     with torch.no_grad():
-        for batch in _in_order(training_set, split, len(rows), view, group, workers):
-            found = embedded(network, batch["content"].to(device), bfloat16=bfloat16)
+        for batch in _in_order(job, split, len(rows), group):
+            found = embedded(network, batch["content"].to(group.device), bfloat16=bfloat16)
             features[[places[image_id] for image_id in batch["image_id"]]] = found
             done += len(found)
-            if progress is not None and time.monotonic() - told > SECONDS_BETWEEN:
-                told = time.monotonic()
-                progress(done, math.ceil(len(rows) / group.size))
+            if time.monotonic() - logged > SECONDS_BETWEEN:
+                logged = time.monotonic()
+                _log.info("%d of %d photos embedded", done, math.ceil(len(rows) / group.size))
     return replace(rows, features=group.sum(features).cpu().numpy())
 
 
-def _in_order(
-    training_set: Snapshot, split: str, count: int, view: View, group: Group, workers: int | None
-) -> Iterable[dict[str, Any]]:
+def _in_order(job: Job, split: str, count: int, group: Group) -> Iterable[dict[str, Any]]:
     """Return this process's part of a split's photos, as scoring sees them: all are rank 0's where they are few."""
     shard = (group.rank, group.size) if count >= group.size else (0, 1)
     if not count or (shard == (0, 1) and not group.is_main):
         return ()
     return torch_loader(
-        training_set.uri,
-        training_set.version,
+        job.training_set.uri,
+        job.training_set.version,
         split,
         ["content", "image_id"],
-        lambda content, _: load(content, view),
+        lambda content, _: load(content, job.backbone.view),
         Sampling(batch_size=EVALUATED_AT_ONCE * shard[1], shard=shard, shuffle=False),
-        workers,
+        job.settings.pixels.workers,
     )

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlassets.learning.training.group import Group
+from dlassets.learning.training.group import ALONE, Group
 
 if TYPE_CHECKING:
+    from dlassets.learning.examples import Splits
     from dlassets.learning.training.job import Job, OnEvent, Trained
 
 
-def train(job: Job, group: Group | None = None, report: OnEvent | None = None) -> Trained:
+def train(job: Job, group: Group = ALONE, report: OnEvent = lambda _: None, splits: Splits | None = None) -> Trained:
     """Train what the job's settings say; every process of the group calls it and is given the same result.
 
-    `report` is called by rank 0 alone. Raises DlassetsError for what a person can put right.
+    `report` is called by rank 0 alone. `splits` are the training set's, where this process has read them already: with
+    features for a head. Raises DlassetsError for what a person can put right.
     """
-    group = group or Group()
-    report = report or _say_nothing
     if job.settings.trainable == "head":
         from dlassets.learning.training.head_training import fit_head
 
-        return fit_head(job, group, report)
+        return fit_head(job, group, report, splits)
     from dlassets.learning.training.pixel_training import fit_pixels
 
-    return fit_pixels(job, group, report)
-
-
-def _say_nothing(_: object) -> None:
-    pass
+    return fit_pixels(job, group, report, splits)

@@ -50,6 +50,6 @@ def test_a_process_alone_has_its_own_numbers() -> None:
     group = Group()
 
     assert group.sum(torch.tensor([2.0])).tolist() == [2]
-    assert group.of_main(torch.tensor([2.0])).tolist() == [2]
+    assert group.broadcast(torch.tensor([2.0])).tolist() == [2]
     assert group.gather({"a": [1]}) == [{"a": [1]}]
     assert group.is_main

@@ -1,17 +1,21 @@
 """Training in this process and in others of this machine: what they tell comes back, and none is left behind."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
-from dlassets.errors import DlassetsError, SettingsError
-from dlassets.learning.training.exchange import TrainingFailedError
+from dlassets.errors import DlassetsError, ProcessFailedError
+from dlassets.learning.training import process
 from dlassets.learning.training.job import Event
-from dlassets.learning.training.launch import Place, explained, launch, place_of
+from dlassets.learning.training.launch import Place, checked_output, last_lines, launch, place_of
+from dlassets.learning.training.process import Start
 from dlassets.settings import ComputeSettings
+from dlassets_tests.errors import ERRORS, raising
 from dlassets_tests.learning.training import trainings
 from dlassets_tests.learning.training.trainings import HEARD, SECONDS, STEPS, is_running, job, pids, wait_until
 
@@ -49,13 +53,14 @@ def test_what_the_first_process_tells_is_heard_while_it_trains(tmp_path) -> None
     ]
 
 
-def test_an_error_of_the_user_s_in_any_process_comes_back_as_it_was(tmp_path) -> None:
-    with pytest.raises(SettingsError, match=r"^training\.l2 is odd: make it even\.$"):
-        launch(job(tmp_path), TWO, ignore, trainings.refusing)
+@pytest.mark.parametrize("place", range(len(ERRORS)))
+def test_an_error_of_the_user_s_in_any_process_comes_back_as_it_was(tmp_path, place) -> None:
+    with raising(ERRORS[place]):
+        launch(job(tmp_path, seed=place), TWO, ignore, trainings.refusing)
 
 
 def test_any_other_error_comes_back_with_the_traceback_of_the_process_that_failed_first(tmp_path) -> None:
-    with pytest.raises(TrainingFailedError, match=r"in mistaken\n(.*\n)+KeyError: 'no such thing'"):
+    with pytest.raises(ProcessFailedError, match=r"in mistaken\n(.*\n)+KeyError: 'no such thing'"):
         launch(job(tmp_path), TWO, ignore, trainings.mistaken)
 
 
@@ -149,9 +154,9 @@ def test_spark_s_tasks_train_where_there_are_several_processes_and_spark_is_the_
     assert place_of(ComputeSettings(), engine) == Place()
 
 
-# What Spark 4.2 says, cut short.
+# What Spark 4.2 prints, cut short.
 FAILED = """Job aborted due to stage failure: Could not recover from a failed barrier ResultStage.
-{said}
+{cause}
 
 \tat org.apache.spark.api.python.BasePythonRunner$ReaderIterator.handlePythonException(PythonRunner.scala:776)
 \tat org.apache.spark.scheduler.Task.run(Task.scala:147)
@@ -159,25 +164,32 @@ Driver stacktrace:"""
 
 
 @pytest.mark.parametrize(
-    ("said", "advice"),
+    ("cause", "advice"),
     [
-        (
-            "dlassets.errors.DlassetsError: no job.json in x. Put the lake where",
-            r"^no job\.json in x\. Put the lake where$",
-        ),
         ("ModuleNotFoundError: No module named 'dlassets'", "Spark's workers have no package dlassets. Install it"),
         ("[SPARK-24819]: Barrier execution mode does not allow", "fewer slots than the 3 .* Lower it"),
     ],
 )
-def test_what_trying_again_does_not_mend_is_said_at_once(said, advice) -> None:
+def test_what_trying_again_does_not_mend_is_said_at_once(cause, advice) -> None:
     with pytest.raises(DlassetsError, match=advice):
-        explained(FAILED.format(said=said), processes=3)
+        checked_output(FAILED.format(cause=cause), processes=3)
+
+
+def test_a_process_that_does_not_see_the_exchange_says_so_at_once(tmp_path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    start = json.dumps(asdict(Start(str(tmp_path), "none:none")))
+    ran = subprocess.run(
+        [sys.executable, "-m", process.__name__, start], env=environment, capture_output=True, text=True, check=False
+    )
+
+    with pytest.raises(DlassetsError, match=r"^A process of this training finds no job\.json in .* to 1\.$"):
+        checked_output(FAILED.format(cause=ran.stderr), processes=2)
 
 
 def test_what_spark_says_of_a_killed_process_is_told_without_the_jvm_s_stack() -> None:
     killed = "exitcode  : -9 (pid: 18470)  (SIGKILL)"
 
-    assert explained(FAILED.format(said=killed), processes=2).splitlines() == [
+    assert last_lines(checked_output(FAILED.format(cause=killed), processes=2)).splitlines() == [
         "Job aborted due to stage failure: Could not recover from a failed barrier ResultStage.",
         killed,
         "",

@@ -21,7 +21,7 @@ from dlassets.learning.evaluation.trained import evaluate_trained
 from dlassets.learning.examples import Examples
 from dlassets.learning.training import classifier
 from dlassets.learning.training.augment import load
-from dlassets.learning.training.group import Group
+from dlassets.learning.training.group import ALONE
 from dlassets.learning.training.head_training import train_head
 from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.learning.training.launch import Place, launch
@@ -32,7 +32,6 @@ from dlassets.storage.lake import Lake
 from dlassets_tests.learning.training.pixels import NETWORK, put_photos, weights_file
 from dlassets_tests.tables import put
 
-ALONE = Group()
 STEPS = 3  # an epoch: 24 photos in batches of 8
 RANDOM = BackboneRef(NETWORK, "none")
 
@@ -98,7 +97,7 @@ def difference(one: Trained, two: Trained) -> float:
 def rows_of(job: Job, trained: Trained, split: str) -> Examples:
     net = network(job.backbone)
     net.network.load_state_dict(trained.weights)
-    return features_of(job.training_set, split, net)
+    return features_of(job, split, net)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +110,7 @@ def whole(job) -> Trained:
 
 
 def test_it_begins_with_the_head_alone_and_keeps_the_best_epoch(job, whole) -> None:
-    before = {split: features_of(job.training_set, split, network(job.backbone)) for split in (TRAIN, VALIDATION)}
+    before = {split: features_of(job, split, network(job.backbone)) for split in (TRAIN, VALIDATION)}
     alone = train_head(before[TRAIN], before[VALIDATION], job.settings)
 
     losses = [epoch["validation_loss"] for epoch in whole.history]
@@ -279,7 +278,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
 def test_a_process_that_was_killed_by_the_system_is_gone_on_with(job, whole, tmp_path) -> None:
     program = """
 import os, signal, sys
-from dlassets.learning.training.group import Group
+from dlassets.learning.training.group import ALONE
 from dlassets.learning.training.job import Job
 from dlassets.learning.training.pixel_training import fit_pixels
 
@@ -287,7 +286,7 @@ def report(event):
     if (event.kind, event.number) == ("step", 5):
         os.kill(os.getpid(), signal.SIGKILL)
 
-fit_pixels(Job.from_json(sys.argv[1]), Group(), report)
+fit_pixels(Job.from_json(sys.argv[1]), ALONE, report)
 """
     kept = replace(job, folder=str(tmp_path))
 
@@ -378,7 +377,7 @@ def test_features_are_those_of_each_photo_as_scoring_sees_it(job, photos) -> Non
     import torch
 
     net = network(job.backbone)
-    rows = features_of(job.training_set, VALIDATION, net)
+    rows = features_of(job, VALIDATION, net)
 
     assert rows.image_ids == sorted(rows.image_ids)
     assert len(rows) == 8
@@ -390,7 +389,7 @@ def test_features_are_those_of_each_photo_as_scoring_sees_it(job, photos) -> Non
 
 def test_it_is_evaluated_with_the_weights_that_were_learned(job, whole) -> None:
     rows = rows_of(job, whole, TEST)
-    before = features_of(job.training_set, TEST, network(job.backbone))
+    before = features_of(job, TEST, network(job.backbone))
 
     assert whole.best_epoch > 0
     assert evaluate_trained(job, whole).log_loss == pytest.approx(evaluate(whole.head, rows).log_loss)

@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 
 from dlassets.engines.base import Snapshot
-from dlassets.errors import SettingsError
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.training.group import Group
 from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.settings import TrainingSettings
+from dlassets_tests.errors import ERRORS
 from dlassets_tests.learning.examples import head
 
 STEPS = 30
@@ -49,17 +49,17 @@ def wait_until(happens: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def counting(job: Job, group: Group, report) -> Trained:
+def counting(job: Job, group: Group, report, splits=None) -> Trained:
     """Say who takes part: each process adds its rank."""
     import torch
 
     total = int(group.sum(torch.tensor(float(group.rank + 1))).item())
     gathered = group.gather({"rank": group.rank, "text": "x" * group.rank})
-    (first,) = group.of_main(torch.tensor([group.rank])).tolist()
+    (first,) = group.broadcast(torch.tensor([group.rank])).tolist()
     return trained(f"{group.size} processes, sum {total}, first {first}", str([said["rank"] for said in gathered]))
 
 
-def conversing(job: Job, group: Group, report) -> Trained:
+def conversing(job: Job, group: Group, report, splits=None) -> Trained:
     """Tell of a step, and go on when it was heard."""
     report(Event("step", 1, 2, {"train_loss": 0.5, "rank": group.rank}))
     while not (Path(job.folder) / HEARD).exists():
@@ -68,7 +68,7 @@ def conversing(job: Job, group: Group, report) -> Trained:
     return trained()
 
 
-def stepping(job: Job, group: Group, report) -> Trained:
+def stepping(job: Job, group: Group, report, splits=None) -> Trained:
     """Take steps together, each written down: started again, it goes on from the last of them."""
     import torch
 
@@ -86,12 +86,12 @@ def stepping(job: Job, group: Group, report) -> Trained:
     return trained()
 
 
-def stepping_to_an_error(job: Job, group: Group, report) -> Trained:
+def stepping_to_an_error(job: Job, group: Group, report, splits=None) -> Trained:
     stepping(job, group, report)
     return refusing(job, group, report)
 
 
-def endless(job: Job, group: Group, report) -> Trained:
+def endless(job: Job, group: Group, report, splits=None) -> Trained:
     """Write down who this process is, and wait to be ended."""
     (Path(job.folder) / f"pid-{group.rank}").write_text(str(os.getpid()))
     report(Event("step", 1, 1, {}))
@@ -99,23 +99,23 @@ def endless(job: Job, group: Group, report) -> Trained:
         time.sleep(1)
 
 
-def dying(job: Job, group: Group, report) -> Trained:
+def dying(job: Job, group: Group, report, splits=None) -> Trained:
     sys.stderr.write("about to die\n")
     sys.stderr.flush()
     os.abort()
 
 
-def refusing(job: Job, group: Group, report) -> Trained:
-    """Raise in the last process alone, while the others wait for it."""
+def refusing(job: Job, group: Group, report, splits=None) -> Trained:
+    """Raise the error that the seed names in the last process alone, while the others wait for it."""
     import torch
 
     if group.rank == group.size - 1:
-        raise SettingsError("training.l2 is odd: make it even.")
+        raise ERRORS[job.settings.seed]
     group.sum(torch.ones(1))
     return trained()
 
 
-def mistaken(job: Job, group: Group, report) -> Trained:
+def mistaken(job: Job, group: Group, report, splits=None) -> Trained:
     """Fail of a mistake in the last process alone, while the others wait for it."""
     import torch
 
