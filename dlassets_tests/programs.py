@@ -21,3 +21,10 @@ def dlassets(
         check=False,
         timeout=280,
     )
+
+
+def python(program: str, **environment: str) -> str:
+    """Run a program in another process, and return what it prints."""
+    done = dlassets(program=program, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -16,6 +16,7 @@ from benchmarks.processes import clean_environment, run
 from dlassets.errors import DlassetsError
 from dlassets.learning.examples import Examples
 from dlassets.settings import Settings
+from dlassets_tests.learning.examples import examples
 
 
 def test_loading_names_each_import_and_finds_nothing_heavy_in_the_code_location() -> None:
@@ -165,5 +166,4 @@ def _separable(seed: int) -> Examples:
     labels = np.tile(np.array([3, 12], dtype=np.int64), 20)
     features = np.random.default_rng(seed).normal(size=(40, 8)).astype(np.float32)
     features[:, 0] += np.where(labels == 3, -20, 20)
-    names = [str(place) for place in range(40)]
-    return Examples(paths=names, image_ids=names, labels=labels, names=names, features=features)
+    return examples(labels, features)

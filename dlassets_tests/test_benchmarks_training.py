@@ -13,9 +13,10 @@ from benchmarks.training.photos import labelled, training_set
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.training_set import PIXELS
 from dlassets.learning.backbones import BackboneRef
-from dlassets.learning.examples import Examples, read_split
+from dlassets.learning.examples import read_split
 from dlassets.learning.loader.petastorm import read_columns
 from dlassets.learning.training.job import Trained
+from dlassets_tests.learning.examples import examples
 
 SIDES = np.array(["train"] * 60 + ["validation"] * 20 + ["test"] * 20)
 
@@ -24,13 +25,7 @@ def points(count=100):
     random = np.random.default_rng(0)
     labels = np.arange(count) % 2
     features = (np.where(labels, 5, -5)[:, None] + random.normal(0, 1, (count, 4))).astype(np.float32)
-    return Examples(
-        paths=[f"{place}.jpg" for place in range(count)],
-        image_ids=[f"{place:064}" for place in range(count)],
-        labels=labels,
-        names=[f"class {label}" for label in labels],
-        features=features,
-    )
+    return examples(labels, features, [f"{place:064}" for place in range(count)])
 
 
 def mask(right, rows=10):

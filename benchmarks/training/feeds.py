@@ -102,7 +102,7 @@ def petastorm(table: str, version: int, workers: int) -> Figures:
     from petastorm.transform import TransformSpec
     from petastorm.workers_pool.thread_pool import ThreadPool
 
-    found = adapter.row_groups(table, version, [("split", "=", "train")])
+    source = adapter.row_groups(table, version, [("split", "=", "train")])
     module.reader.ThreadPool = ThreadPool  # its own, not the one that keeps its order
 
     def decoded(frame: pd.DataFrame) -> pd.DataFrame:
@@ -112,7 +112,7 @@ def petastorm(table: str, version: int, workers: int) -> Figures:
     def batches() -> Iterator[Any]:
         with (
             module.make_batch_reader(
-                [f"file:///{place}" for place in range(len(found.groups))],
+                [f"file:///{place}" for place in range(len(source.groups))],
                 schema_fields=["content", "label"],
                 transform_spec=TransformSpec(
                     decoded,
@@ -121,7 +121,7 @@ def petastorm(table: str, version: int, workers: int) -> Figures:
                 ),
                 workers_count=workers,
                 seed=1,
-                filesystem=adapter._Plan(found, range(len(found.groups))),  # noqa: SLF001
+                filesystem=adapter._Plan(source, range(len(source.groups))),  # noqa: SLF001
             ) as reader,
             BatchedDataLoader(reader, batch_size=BATCH) as loader,
         ):
@@ -132,7 +132,7 @@ def petastorm(table: str, version: int, workers: int) -> Figures:
 
 
 def dlassets(table: str, version: int, workers: int) -> Figures:
-    from dlassets.learning.loader.batches import decode_to_tensor, torch_loader
+    from dlassets.learning.loader import Sampling, decode_to_tensor, torch_loader
 
     loader = torch_loader(
         table,
@@ -140,8 +140,8 @@ def dlassets(table: str, version: int, workers: int) -> Figures:
         "train",
         ["content", "label"],
         decode_to_tensor(as_float=True),
-        batch_size=BATCH,
-        workers=workers,
+        Sampling(batch_size=BATCH),
+        workers,
     )
     return _second_epoch(lambda: ((batch["content"], batch["label"]) for batch in loader))
 

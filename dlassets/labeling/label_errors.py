@@ -53,7 +53,7 @@ def judge_labels(
     if said.get(JUDGED) == judged or not (found.num_rows or row_count(label_errors)):
         return Written(label_errors.version, changed=False), {"judged": found.num_rows}
     result = find_label_errors(_rows(found), training, on_fold=on_fold)
-    facts = {"judged": result.judged, "too_few_to_judge": json.dumps(result.too_few, ensure_ascii=False)}
+    facts = {"judged": result.checked, "too_few_to_judge": json.dumps(result.small_classes, ensure_ascii=False)}
     if not result.errors.num_rows and not row_count(label_errors):  # Delta on Spark writes no commit for that
         return Written(label_errors.version, changed=False), facts
     commit = Commit({**provenance, JUDGED: judged})

@@ -27,7 +27,7 @@ PREPROCESSING_VERSION = 2
 
 # Mean and standard deviation of ImageNet's pixels, which torchvision's networks were trained with.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_NOTHING = 1e-12
+_EPSILON = 1e-12
 # A module with more of the network's parameters than this is a wrapper around blocks, and no block.
 _WRAPPER_SHARE = 0.9
 
@@ -59,12 +59,16 @@ class BackboneRef:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model of timm or torchvision. `mean` and `scale` normalise pixels of 0 to 255: (pixel - mean) / scale."""
+    """A model of timm or torchvision. `mean` and `scale` normalise pixels of 0 to 255: (pixel - mean) / scale.
+
+    `side` are the pixels a side of the only photos that it takes, where it does not take any.
+    """
 
     library: Literal["timm", "torchvision"]
     model: str
     mean: Triple
     scale: Triple
+    side: int | None = None
 
 
 # Names of our own. EfficientNet-Lite was trained with numbers other than those timm has for it.
@@ -96,10 +100,10 @@ def feature_version(ref: BackboneRef) -> str:
     """
     _check_form(ref.name)
     shown = "" if ref.view == USUAL_VIEW else f"-{ref.side}of{ref.crop:.6g}"
-    return f"{plain(ref)}{shown}-p{PREPROCESSING_VERSION}"
+    return f"{slug(ref)}{shown}-p{PREPROCESSING_VERSION}"
 
 
-def plain(ref: BackboneRef) -> str:
+def slug(ref: BackboneRef) -> str:
     """Return name, weights and the way features are read as a part of a file's name."""
     read = ("-flips" if ref.flips else "") + ("-root" if ref.root else "")
     return f"{ref.name.replace('/', '-')}-{stored.digest(ref.name, ref.weights)[:12]}{read}"
@@ -127,7 +131,8 @@ def dimensions_of(ref: BackboneRef) -> int:
 
 @functools.cache
 def _dimensions(name: str) -> int:
-    return int(_from_pixels(BackboneRef(name), _headless(name)[0]).dimensions)
+    ref = BackboneRef(name, side=_architecture(name).side or SIDE)
+    return int(_from_pixels(ref, _headless(name)[0]).dimensions)
 
 
 def network(ref: BackboneRef) -> Any:
@@ -216,14 +221,12 @@ def _of_timm(name: str, model: str) -> Architecture:
     if not is_model(model):
         raise DlassetsError(_unknown(name))
     try:
-        told = get_pretrained_cfg(model)
+        pretrained = get_pretrained_cfg(model)
     except RuntimeError as error:  # a tag that the model has not
         raise DlassetsError(f"{_unknown(name)} timm says: {error}") from error
-    if told is not None and told.fixed_input_size and tuple(told.input_size[1:]) != (SIDE, SIDE):
-        size = "x".join(map(str, told.input_size[1:]))
-        raise DlassetsError(f"{name} takes photos of {size} alone, and they are {SIDE}x{SIDE} here. Choose another.")
-    mean, scale = (told.mean, told.std) if told is not None else _IMAGENET
-    return Architecture("timm", model, _of_255(mean), _of_255(scale))
+    mean, scale = (pretrained.mean, pretrained.std) if pretrained is not None else _IMAGENET
+    side = pretrained.input_size[-1] if pretrained is not None and pretrained.fixed_input_size else None
+    return Architecture("timm", model, _of_255(mean), _of_255(scale), side)
 
 
 def _of_torchvision(name: str, model: str) -> Architecture:
@@ -298,6 +301,11 @@ def _from_pixels(ref: BackboneRef, inner: torch.nn.Module) -> Any:
     import torch
 
     spec = _architecture(ref.name)
+    if spec.side not in {None, ref.side}:
+        raise DlassetsError(
+            f"{ref.name} takes photos of {spec.side}x{spec.side} alone, and features.side is {ref.side}. Set "
+            f"features.side to {spec.side}, or choose another backbone."
+        )
 
     class FromPixels(torch.nn.Module):
         mean: torch.Tensor
@@ -316,7 +324,7 @@ def _from_pixels(ref: BackboneRef, inner: torch.nn.Module) -> Any:
             if ref.flips:
                 features = (features + torch.flatten(self.network(pixels.flip(3)), 1)) / 2
             # Where a feature is nothing its root has no slope: what cannot be told from nothing gets none.
-            return features.sign() * features.abs().clamp_min(_NOTHING).sqrt() if ref.root else features
+            return features.sign() * features.abs().clamp_min(_EPSILON).sqrt() if ref.root else features
 
     made = FromPixels().eval()
     with torch.no_grad():

@@ -29,7 +29,7 @@ from dlassets.images.decode import (
     resize_center_crop_with_torch,
 )
 from dlassets.lakehouse.tables import IMAGE_FEATURES
-from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, network, plain, warn_of_random_weights
+from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, network, slug, warn_of_random_weights
 from dlassets.learning.weights import NONE
 from dlassets.storage.cache import cache_path, keep_folder
 
@@ -244,4 +244,4 @@ def _cache_folder(ref: BackboneRef) -> Path:
     """Where this backbone's converted form lies; another weight, release or layout is another folder."""
     packages = ("openvino", "torch", "timm", "torchvision")
     releases = "-".join(f"{package}{importlib.metadata.version(package)}" for package in packages)
-    return cache_path("backbones", f"{plain(ref)}-{ref.side}-{releases}")
+    return cache_path("backbones", f"{slug(ref)}-{ref.side}-{releases}")

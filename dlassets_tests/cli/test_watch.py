@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.intake.events import Manifest
 from dlassets.settings import LandingZone, Settings
 from dlassets.storage.lake import Lake
-from dlassets_tests.programs import COMMAND
+from dlassets_tests.programs import COMMAND, python
 from dlassets_tests.stores import give_store
 from dlassets_tests.tables import get
 
@@ -174,5 +173,4 @@ def test_help_of_the_command_imports_nothing_heavy() -> None:
         "try: main(['watch', '--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'mlflow', 'pyarrow', 'dagster') if m in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert result.stdout.endswith("[]\n")
+    assert python(program).endswith("[]\n")

@@ -1,8 +1,6 @@
 """What Dagster is told: assets, jobs, checks, and how little loading them costs."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +10,7 @@ from dlassets.definitions import build_defs
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.programs import python
 
 GRAPH = {
     "raw_images": ("ingest", set()),
@@ -128,6 +127,4 @@ def test_loading_the_code_location_imports_nothing_heavy() -> None:
         f"print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     )
 
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    assert json.loads(loaded.stdout) == []
+    assert json.loads(python(program)) == []

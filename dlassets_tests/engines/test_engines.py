@@ -16,7 +16,7 @@ from dlassets.lakehouse.tables import IMAGE_ID, PATH, PREDICTIONS, RAW_IMAGES
 from dlassets.settings import LandingZone
 from dlassets.storage.lake import Lake
 from dlassets_tests.errors import ERRORS, raising
-from dlassets_tests.tables import NOON, get, image_id
+from dlassets_tests.tables import NOON, arrow, get, image_id, put
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,28 +40,15 @@ def prediction(name: str, confidence: float = 0.5) -> dict[str, Any]:
 
 
 def photo(name: str, content: bytes) -> dict[str, Any]:
-    return {
-        "path": f"zone/{name}.jpg",
-        "modificationTime": NOON,
-        "length": len(content),
-        "content": content,
-        "image_id": image_id(name),
-        "landing": "zone",
-        "folder": None,
-        "load_date": NOON.date(),
-        "batch_id": "zone-000000",
-    }
+    return {"path": f"zone/{name}.jpg", "length": len(content), "content": content, "image_id": image_id(name)}
 
 
 def predictions(engine: Engine, *rows: dict[str, Any]) -> Rows:
-    import pyarrow as pa
-
-    return engine.rows(pa.Table.from_pylist(list(rows), schema=PREDICTIONS.schema))
+    return engine.rows(arrow("predictions", *rows))
 
 
 def append(engine: Engine, lake: Lake, *rows: dict[str, Any], **commit: Any) -> Written:
-    uri = pin(lake, "predictions").uri
-    return engine.append(predictions(engine, *rows), PREDICTIONS, uri, Commit(**commit))
+    return put(lake, "predictions", *rows, engine=engine, commit=Commit(**commit))
 
 
 def merge(engine: Engine, lake: Lake, *rows: dict[str, Any], **commit: Any) -> Written:
@@ -72,13 +59,6 @@ def merge(engine: Engine, lake: Lake, *rows: dict[str, Any], **commit: Any) -> W
 def confidences(engine: Engine, lake: Lake) -> dict[str, float]:
     rows = get(engine, lake, "predictions", "path, confidence")
     return {row["path"]: row["confidence"] for row in rows}
-
-
-def put_photos(engine: Engine, lake: Lake, *photos: dict[str, Any]) -> None:
-    import pyarrow as pa
-
-    rows = engine.rows(pa.Table.from_pylist(list(photos), schema=RAW_IMAGES.schema))
-    engine.append(rows, RAW_IMAGES, pin(lake, "raw_images").uri, Commit())
 
 
 def sizes(batch: "pa.RecordBatch") -> "pa.RecordBatch":
@@ -188,7 +168,7 @@ class TestWriting:
         import pyarrow.parquet as pq
         from deltalake import DeltaTable
 
-        put_photos(engine, lake, *(photo(f"{number:03}", b"jpeg" * 100) for number in range(600)))
+        put(lake, "raw_images", *(photo(f"{number:03}", b"jpeg" * 100) for number in range(600)), engine=engine)
 
         delta = DeltaTable(pin(lake, "raw_images").uri)
         files = [pq.ParquetFile(uri.removeprefix("file://")).metadata for uri in delta.file_uris()]
@@ -230,7 +210,8 @@ class TestReading:
     def test_map_runs_a_kernel_over_the_rows_with_a_key_bytes_included(self, engine: Engine, lake: Lake) -> None:
         import pyarrow as pa
 
-        put_photos(engine, lake, *(photo(str(number), bytes([number, 0, 255]) * number) for number in range(1, 150)))
+        photos = (photo(str(number), bytes([number, 0, 255]) * number) for number in range(1, 150))
+        put(lake, "raw_images", *photos, engine=engine)
         keys = engine.rows(pa.table({"image_id": [image_id("2"), image_id("99"), image_id("none"), image_id("140")]}))
         done: list[int] = []
 
@@ -358,8 +339,8 @@ class TestHandingOver:
     def test_image_bytes_written_by_one_are_worked_on_by_the_other(
         self, local_engine: Engine, spark_engine: Engine, lake: Lake
     ) -> None:
-        put_photos(local_engine, lake, photo("a", b"\x00\xff"), photo("b", b"12"))
-        put_photos(spark_engine, lake, photo("c", b"345"))
+        put(lake, "raw_images", photo("a", b"\x00\xff"), photo("b", b"12"), engine=local_engine)
+        put(lake, "raw_images", photo("c", b"345"), engine=spark_engine)
 
         def mapped(engine: Engine) -> list[dict[str, Any]]:
             keys = engine.sql("SELECT image_id FROM r WHERE length > 1", {"r": pin(lake, "raw_images")})
@@ -508,7 +489,7 @@ class TestSparkAlone:
         assert isinstance(spark_engine, SparkEngine)
         before = spark_engine.session.conf.getAll
         append(spark_engine, lake, prediction("a"), provenance={"run": 1}, transaction=Transaction("t", 1))
-        put_photos(spark_engine, lake, photo("a", b"1"))
+        put(lake, "raw_images", photo("a", b"1"), engine=spark_engine)
 
         assert spark_engine.session.conf.getAll == before
 

@@ -1,8 +1,6 @@
 import datetime as dt
-import io
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +9,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from dlassets.images.capture import capture
 from dlassets.lakehouse.tables import CAPTURE
-from dlassets_tests.images.corpus import after_soi, odd_files, segment
+from dlassets_tests.images.corpus import after_soi, encoded, odd_files, segment
 
 NOTHING = {column.name: None for column in CAPTURE}
 MAKER, MODEL, PHOTO, PLACE, TAKEN, OFFSET = 0x010F, 0x0110, 0x8769, 0x8825, 0x9003, 0x9011
@@ -29,10 +27,8 @@ def exif(device=None, photo=None, place=None):
 
 
 def photo_with(block, format_="JPEG", **options):
-    out = io.BytesIO()
-    picture = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
-    picture.save(out, format_.removeprefix("big "), exif=block, **FORMATS[format_], **options)
-    return out.getvalue()
+    picture = Image.new("RGB", (8, 8))
+    return encoded(picture, format_.removeprefix("big "), exif=block, **FORMATS[format_], **options)
 
 
 def taken(text, offset=None):

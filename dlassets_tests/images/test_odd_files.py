@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -29,6 +27,7 @@ from dlassets_tests.images.corpus import (
     segment,
     shared_tags,
 )
+from dlassets_tests.programs import python
 
 FILES = odd_files()
 MAX_PIXELS = 100_000_000
@@ -64,14 +63,6 @@ def test_every_reason_that_bytes_can_have_is_in_the_corpus():
     assert sum(isinstance(odd.becomes, Reason) for odd in FILES.values()) >= 70
 
 
-def run(code: str) -> dict[str, object]:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 MEASURE = """
 import json, resource, time
 from dlassets.images.decode import ImageError, decode_rgb
@@ -100,7 +91,7 @@ print(json.dumps({"grown": peak() - before, "slowest": slowest, "kinds": sorted(
 
 
 def test_bombs_are_refused_with_next_to_no_memory_and_time():
-    found = run(MEASURE)
+    found = json.loads(python(MEASURE))
 
     assert found["kinds"] == ["too_large"]
     assert found["grown"] < 16 * 2**20
@@ -117,7 +108,7 @@ from dlassets_tests.images.corpus import bare_jpeg
 data = bare_jpeg(0xC3, bytes(1000 * 1000 // 8), size=(1000, 1000), spectral=0)
 print(json.dumps([str(check_image(data, 10**8)), decode_rgb(data, at_least=10).shape]))
 """
-    assert run(code) == ["None", [1000, 1000, 3]]
+    assert json.loads(python(code)) == ["None", [1000, 1000, 3]]
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,13 @@ from dlassets.images.profile import perceptual_hash, profile, sharpness
 from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.tables import IMAGE_PROFILES
 from dlassets.samples.generated import generate
-
-
-def encoded(image, format_="PNG", **options):
-    out = io.BytesIO()
-    image.save(out, format_, **options)
-    return out.getvalue()
+from dlassets_tests.images.corpus import encoded
 
 
 def test_the_kernel_gives_the_table_s_columns():
     import pyarrow as pa
 
-    data = encoded(Image.new("RGB", (200, 100), (255, 255, 255)))
+    data = encoded(Image.new("RGB", (200, 100), (255, 255, 255)), "PNG")
     batch = pa.RecordBatch.from_pydict({"image_id": ["a", "b"], "content": [data, data]})
 
     described = profile_images(batch)
@@ -43,7 +38,7 @@ def test_the_kernel_gives_the_table_s_columns():
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGBA", 4), ("P", 1), ("LA", 2)])
 def test_mode_and_channels_are_as_stored(mode, channels):
-    row = profile(encoded(Image.new(mode, (5, 5))))
+    row = profile(encoded(Image.new(mode, (5, 5)), "PNG"))
 
     assert (row["mode"], row["channels"]) == (mode, channels)
 
@@ -67,10 +62,9 @@ def test_sharpness_is_the_variance_of_the_laplacian():
 
 
 def test_a_blurred_picture_is_less_sharp():
-    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
-    image = Image.fromarray(noise)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8))
 
-    sharp, blurred = profile(encoded(image)), profile(encoded(image.filter(ImageFilter.GaussianBlur(2))))
+    sharp, blurred = (profile(encoded(each, "PNG")) for each in (noise, noise.filter(ImageFilter.GaussianBlur(2))))
 
     assert blurred["sharpness"] < sharp["sharpness"] / 10
     assert blurred["brightness"] == pytest.approx(sharp["brightness"], abs=2)
@@ -108,7 +102,7 @@ def cropped(image):
 )
 def test_a_copy_has_nearly_the_same_hash(pictures, change, bits):
     changed = [
-        bits_between(profile(encoded(image))["perceptual_hash"], profile(encoded(change(image)))["perceptual_hash"])
+        bits_between(*(profile(encoded(each, "PNG"))["perceptual_hash"] for each in (image, change(image))))
         for image in pictures
     ]
 

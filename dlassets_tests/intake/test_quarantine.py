@@ -17,6 +17,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.settings import IngestSettings, LandingZone, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import photo, put
+from dlassets_tests.killing import killed_at
 from dlassets_tests.tables import NOON, get
 from dlassets_tests.tables import put as put_rows
 
@@ -132,17 +133,12 @@ def test_another_look_leaves_other_rows_as_they_are(lake: Lake, settings: Settin
 
 
 def test_killed_after_the_rows_are_gone_the_next_ingest_does_the_rest(
-    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
+    lake: Lake, settings: Settings, landing: Path
 ) -> None:
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
     engine = EMBEDDED
     ingest(engine, lake, settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)}), {})
-    with monkeypatch.context() as patch:
-        patch.setattr(quarantine, "ingest", killed)
-        with pytest.raises(KeyboardInterrupt):
-            retry(engine, lake, settings, refused_files(engine, lake, "*good*"), {})
+    with killed_at(quarantine, "ingest"):
+        retry(engine, lake, settings, refused_files(engine, lake, "*good*"), {})
     assert paths(engine, lake, "*good*") == images(engine, lake) == []
 
     for _ in range(2):

@@ -19,6 +19,7 @@ from dlassets.lakehouse.tables import IMAGE_PROFILES
 from dlassets.settings import IngestSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import photo, put, rows
+from dlassets_tests.killing import killed_at
 from dlassets_tests.lakehouse.test_derived import derived_from
 
 ARRIVED = {
@@ -123,21 +124,10 @@ def test_a_moved_lake_finds_its_photos(tmp_path: Path, lake: Lake, settings: Set
     assert bytes_of(LocalEngine(), Lake.at(str(tmp_path / "elsewhere"))) == ARRIVED
 
 
-def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(
-    lake: Lake, landing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(lake: Lake, landing: Path) -> None:
     settings = Settings(root=lake.root, ingest=IngestSettings(storage="files"))
-
-    class Killed(BaseException):
-        pass
-
-    def die(*_: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", die)
-        with pytest.raises(Killed):
-            ingest(LocalEngine(), lake, settings, {})
+    with killed_at(Path, "replace"):
+        ingest(LocalEngine(), lake, settings, {})
 
     ingest(LocalEngine(), lake, settings, {})
     assert bytes_of(LocalEngine(), lake) == ARRIVED

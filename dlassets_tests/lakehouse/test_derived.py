@@ -12,6 +12,7 @@ from dlassets.lakehouse.derived import Derivation, derive
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.storage.lake import Lake
+from dlassets_tests.killing import killed_at
 from dlassets_tests.tables import get, image_id, local_alone, pins, put
 
 if TYPE_CHECKING:
@@ -84,18 +85,8 @@ def test_progress_is_told_of_how_many(lake: Lake) -> None:
 def test_killed_midway_it_goes_on_after_the_last_commit(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(derived, "IMAGES_PER_COMMIT", 2)
     photos(LocalEngine(), lake, *"abcde")
-
-    class DyingEngine(LocalEngine):
-        commits = 0
-
-        def append(self, rows, table, uri, commit):
-            if self.commits == 1:
-                raise KeyboardInterrupt
-            self.commits += 1
-            return super().append(rows, table, uri, commit)
-
-    with pytest.raises(KeyboardInterrupt):
-        run(DyingEngine(), lake)
+    with killed_at(LocalEngine, "append", after=1):
+        run(LocalEngine(), lake)
 
     assert run(LocalEngine(), lake).inserted == 3
     assert len(get(LocalEngine(), lake, "image_features", "image_id")) == 5

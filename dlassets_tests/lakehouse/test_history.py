@@ -1,7 +1,6 @@
 """Time travel: what a table was, and back to it."""
 
 import datetime as dt
-import io
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,20 @@ from dlassets.lakehouse.snapshots import commits, evolve, pin, provenance_of, ro
 from dlassets.lakehouse.tables import IMAGE_PROFILES, raw_images_with
 from dlassets.settings import MaintenanceSettings, Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.images.corpus import encoded, flat
 from dlassets_tests.tables import NOON, get, image_id, local_alone, put
 
 
 def write(engine: Engine, lake: Lake, provenance: dict[str, Any], *names: str) -> None:
-    import pyarrow as pa
-
-    rows = [{"image_id": image_id(name), "width": 1} for name in names]
-    table = engine.rows(pa.Table.from_pylist(rows, schema=IMAGE_PROFILES.schema))
-    engine.append(table, IMAGE_PROFILES, pin(lake, "image_profiles").uri, Commit(provenance))
+    rows = ({"image_id": image_id(name)} for name in names)
+    put(lake, "image_profiles", *rows, engine=engine, commit=Commit(provenance))
 
 
 def land(lake: Lake, *names: str) -> None:
-    from PIL import Image
-
     for name in names:
         path = Path(lake.zone("labeled"), "001.cat", f"{name}.jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        Image.new("RGB", (40, 30), (ord(name[0]), 9, 9)).save(buffer, "JPEG")
-        path.write_bytes(buffer.getvalue())
+        path.write_bytes(encoded(flat((ord(name[0]), 9, 9)), "JPEG"))
     Path(lake.zone("unlabeled")).mkdir(exist_ok=True)
 
 

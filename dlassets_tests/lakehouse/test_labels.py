@@ -8,10 +8,10 @@ import pytest
 from dlassets.engines.base import Commit, Engine, Written
 from dlassets.lakehouse.labels import known_classes, update_labels
 from dlassets.lakehouse.snapshots import pin
-from dlassets.lakehouse.tables import TABLES
+from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.settings import Settings, SplitSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, get, image_id, local_alone, pins, put
+from dlassets_tests.tables import NOON, arrow, get, image_id, local_alone, pins, put
 
 LATER = NOON + dt.timedelta(hours=1)
 
@@ -29,12 +29,8 @@ def photo(path: str, of: str | None = None, minutes: int = 0) -> dict[str, Any]:
 
 def overwrite(engine: Engine, lake: Lake, row: dict[str, Any]) -> None:
     """As ingest does with a file that has other bytes."""
-    import pyarrow as pa
-
-    table = TABLES["raw_images"]
-    complete = {"length": 1, "load_date": NOON.date(), "batch_id": "", **row}
-    rows = engine.rows(pa.Table.from_pylist([complete], schema=table.schema))
-    engine.replace(rows, table, pin(lake, "raw_images").uri, Commit(), where={"path": [row["path"]]})
+    rows = engine.rows(arrow("raw_images", row))
+    engine.replace(rows, RAW_IMAGES, pin(lake, "raw_images").uri, Commit(), where={"path": [row["path"]]})
 
 
 def gone(path: str, *, back: bool = False) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dlassets.lakehouse.snapshots import at_version, commits, pin, provenance_of
 from dlassets.lakehouse.tables import IMAGE_PROFILES, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
 from dlassets.settings import MaintenanceSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, get, image_id, local_alone, put
+from dlassets_tests.tables import arrow, get, image_id, local_alone, put
 
 SETTINGS = MaintenanceSettings()
 # Shorter than a setting may be: the tests cannot wait for a day.
@@ -27,16 +27,7 @@ AT_ONCE = SETTINGS.model_copy(update={"retention_hours": 0})
 
 
 def prediction(name: str, confidence: float = 0.5) -> dict[str, Any]:
-    return {
-        "path": f"z/{name}.jpg",
-        "image_id": image_id(name),
-        "model_name": "m",
-        "model_version": 1,
-        "predicted_label": 3,
-        "confidence": confidence,
-        "margin": 0.25,
-        "scored_at": NOON,
-    }
+    return {"path": f"z/{name}.jpg", "image_id": image_id(name), "confidence": confidence}
 
 
 def profile(name: str) -> dict[str, Any]:
@@ -47,15 +38,6 @@ def put_many(engine: Engine, lake: Lake, table: str, *rows: dict[str, Any]) -> N
     """Append each row in a commit, and so a file, of its own."""
     for row in rows:
         put(lake, table, row, engine=engine)
-
-
-def commit_with(engine: Engine, lake: Lake, provenance: dict[str, Any], *rows: dict[str, Any]) -> int:
-    import pyarrow as pa
-
-    table = pa.Table.from_pylist(list(rows), schema=IMAGE_PROFILES.schema)
-    return engine.append(
-        engine.rows(table), IMAGE_PROFILES, pin(lake, "image_profiles").uri, Commit(provenance)
-    ).version
 
 
 def parquet_files(lake: Lake, table: str) -> set[Path]:
@@ -114,9 +96,7 @@ def test_versions_that_are_needed_stay_and_others_go(engine: Engine, lake: Lake)
     put_many(engine, lake, "image_profiles", profile("a"))
     maintain(engine, lake, IMAGE_PROFILES, AT_ONCE)
     for name in "bcd":
-        import pyarrow as pa
-
-        rows = engine.rows(pa.Table.from_pylist([profile(name)], schema=IMAGE_PROFILES.schema))
+        rows = engine.rows(arrow("image_profiles", profile(name)))
         engine.replace(rows, IMAGE_PROFILES, lake.table("image_profiles"), Commit())
     last = pin(lake, "image_profiles")
 
@@ -164,7 +144,8 @@ def test_what_a_killed_write_left_goes_once_it_is_old_and_not_while_it_may_be_ru
 @local_alone
 def test_the_log_is_cut_off_where_nothing_is_read_from_any_more(engine: Engine, lake: Lake) -> None:
     for number in range(25):
-        commit_with(engine, lake, {} if 15 <= number < 24 else {"n": number}, profile(str(number)))
+        commit = Commit({} if 15 <= number < 24 else {"n": number})
+        put(lake, "image_profiles", profile(str(number)), engine=engine, commit=commit)
         if number in (11, 21):
             assert maintenance.write_checkpoint(pin(lake, "image_profiles")) or engine.name == "spark"
     rows = get(engine, lake, "image_profiles")
@@ -243,8 +224,6 @@ def test_the_version_that_first_had_the_rows_is_found_behind_care_of_them(engine
 
 
 def test_a_merge_that_loses_to_care_alone_is_done_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pyarrow as pa
-
     engine = LocalEngine()
     put_many(engine, lake, "predictions", prediction("a"), prediction("b"))
     uri, properties, times = lake.table("predictions"), local._commit_properties, []
@@ -256,9 +235,8 @@ def test_a_merge_that_loses_to_care_alone_is_done_again(lake: Lake, monkeypatch:
         return properties(commit)
 
     monkeypatch.setattr(local, "_commit_properties", care_in_between)
-    rows = pa.Table.from_pylist([{**prediction("a", 0.9), "top_k": None}], schema=PREDICTIONS.schema)
 
-    written = engine.merge(engine.rows(rows), PREDICTIONS, uri, Commit())
+    written = engine.merge(engine.rows(arrow("predictions", prediction("a", 0.9))), PREDICTIONS, uri, Commit())
 
     assert (written.updated, written.inserted, len(times)) == (1, 0, 2)
     assert [row["confidence"] for row in get(engine, lake, "predictions")] == [0.9, 0.5]
@@ -299,8 +277,6 @@ def test_care_that_loses_to_a_write_is_planned_again(
 
 
 def test_neither_care_nor_writes_break_while_both_go_on(lake: Lake) -> None:
-    import pyarrow as pa
-
     engine, uri = LocalEngine(), pin(lake, "labeled_images").uri
     problems: list[Exception] = []
     done = threading.Event()
@@ -308,9 +284,7 @@ def test_neither_care_nor_writes_break_while_both_go_on(lake: Lake) -> None:
     def write() -> None:
         try:
             for number in range(20):
-                row = {"path": "same", "image_id": "i", "label": number, "source": "folder", "labeled_at": NOON}
-                rows = [row | {"split": "train"}, row | {"split": "train", "path": f"z/{number}"}]
-                table = pa.Table.from_pylist(rows, schema=LABELED_IMAGES.schema)
+                table = arrow("labeled_images", *({"path": path, "label": number} for path in ("same", f"z/{number}")))
                 engine.merge(engine.rows(table), LABELED_IMAGES, uri, Commit({"n": number}))
         except Exception as error:  # noqa: BLE001 - shown below
             problems.append(error)

@@ -11,7 +11,8 @@ from dlassets.lakehouse import snapshots
 from dlassets.lakehouse.snapshots import evolve, pin
 from dlassets.lakehouse.tables import CAPTURE, IMAGE_PROFILES, PREDICTIONS, RAW_IMAGES, TABLES, raw_images_with
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, get, image_id, put
+from dlassets_tests.killing import killed_at
+from dlassets_tests.tables import NOON, arrow, get, image_id, put
 
 PHOTO = {"path": "z/a.jpg", "content": b"a", "image_id": image_id("a"), "landing": "z", "length": 1}
 
@@ -107,8 +108,7 @@ def test_a_column_added_upstream_is_kept_by_a_merge_and_null_in_new_rows(engine:
     row = {"path": "z/a.jpg", "image_id": image_id("a"), "model_name": "m", "model_version": 1}
     put(lake, "predictions", row, engine=engine)
     DeltaTable(lake.table("predictions")).update({"reviewed": "'by hand'"})
-    rest = {"predicted_label": 3, "confidence": 0.75, "margin": 0.5, "scored_at": NOON}
-    merged = pa.Table.from_pylist([row | rest, row | rest | {"path": "z/b.jpg"}], schema=PREDICTIONS.schema)
+    merged = arrow("predictions", *(row | {"path": path, "confidence": 0.75} for path in ("z/a.jpg", "z/b.jpg")))
 
     written = engine.merge(engine.rows(merged), PREDICTIONS, lake.table("predictions"), Commit())
 
@@ -141,40 +141,26 @@ def test_a_column_that_spark_added_is_known_to_the_embedded_engine_and_back(
     }
 
 
-def _double() -> Any:
-    import pyarrow as pa
-
-    return pa.float64()
-
-
-def _never_null() -> Any:
-    import pyarrow as pa
-
-    return pa.field("owner", pa.string(), nullable=False)
-
-
-def _never_null_hash() -> Any:
-    import pyarrow as pa
-
-    return pa.field("perceptual_hash", pa.int64(), nullable=False)
-
-
 @pytest.mark.parametrize(
-    ("others", "says"),
+    ("name", "type_", "nullable", "message"),
     [
-        ({"perceptual_hash": _double}, r"perceptual_hash of table image_profiles is of type double .* must be bigint"),
-        ({"Sharpness": _double}, r"has a column Sharpness, which Spark does not tell from sharpness"),
-        ({"owner": _never_null}, r"further column owner that is NOT NULL"),
-        ({"perceptual_hash": _never_null_hash}, r"perceptual_hash of table image_profiles is NOT NULL there"),
+        ("perceptual_hash", "double", True, r"perceptual_hash of table .* is of type double .* must be bigint"),
+        ("Sharpness", "double", True, r"has a column Sharpness, which Spark does not tell from sharpness"),
+        ("owner", "string", False, r"further column owner that is NOT NULL"),
+        ("perceptual_hash", "int64", False, r"perceptual_hash of table image_profiles is NOT NULL there"),
     ],
 )
-def test_what_cannot_be_brought_together_is_refused_before_any_write(lake: Lake, others: dict, says: str) -> None:
+def test_what_cannot_be_brought_together_is_refused_before_any_write(
+    lake: Lake, name: str, type_: str, nullable: bool, message: str
+) -> None:
+    import pyarrow as pa
+
     # One column is lacking as well: it must not be added on the way to the refusal.
-    made = {name: type_() for name, type_ in others.items()}
-    make(lake, "image_profiles", without=("mode", "sharpness"), **made)
+    odd = pa.field(name, pa.type_for_alias(type_), nullable=nullable)
+    make(lake, "image_profiles", without=("mode", "sharpness"), **{name: odd})
 
     for _ in range(2):
-        with pytest.raises(DlassetsError, match=says):
+        with pytest.raises(DlassetsError, match=message):
             pin(lake, "image_profiles")
 
     assert "mode" not in columns(lake, "image_profiles")
@@ -216,22 +202,12 @@ def test_of_two_runs_that_add_the_same_column_one_plans_again(lake: Lake, monkey
     assert columns(lake, "raw_images") == [*RAW_IMAGES.names, "camera"]
 
 
-def test_a_run_killed_before_its_columns_are_committed_leaves_the_table_as_it_was(
-    engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_before_its_columns_are_committed_leaves_the_table_as_it_was(engine: Engine, lake: Lake) -> None:
     put(lake, "raw_images", PHOTO, engine=engine)
 
-    class Killed(BaseException):
-        pass
-
-    def killed(*_: Any) -> None:
-        raise Killed
-
     table = raw_images_with(["camera", "latitude"])
-    with monkeypatch.context() as patched:
-        patched.setattr(snapshots, "_add", killed)
-        with pytest.raises(Killed):
-            evolve(lake, table)
+    with killed_at(snapshots, "_add"):
+        evolve(lake, table)
     assert pin(lake, "raw_images").version == 1
 
     evolve(lake, table)

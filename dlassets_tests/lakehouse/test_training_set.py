@@ -12,6 +12,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.training_set import PIXELS, build_training_set, choose, chosen_from
 from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
+from dlassets_tests.killing import killed_at
 from dlassets_tests.tables import NOON, get, image_id, local_alone, pins, put
 
 
@@ -148,10 +149,8 @@ def test_one_that_was_killed_between_two_commits_is_made_anew(
     engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_set, "PHOTOS_PER_COMMIT", 1)
-    with monkeypatch.context() as patched:
-        patched.setattr(engine, "append", killed)
-        with pytest.raises(KeyboardInterrupt):
-            build_of_pixels(engine, lake)
+    with killed_at(engine, "append"):
+        build_of_pixels(engine, lake)
     assert len(get(engine, lake, "training_set", "path")) == 1
 
     written = build_of_pixels(engine, lake)
@@ -159,10 +158,6 @@ def test_one_that_was_killed_between_two_commits_is_made_anew(
     assert (written.inserted, written.changed) == (3, True)
     assert len(get(engine, lake, "training_set", "path")) == 3
     assert not build_of_pixels(engine, lake).changed
-
-
-def killed(*_: object) -> Written:
-    raise KeyboardInterrupt
 
 
 @pytest.mark.usefixtures("inputs", "photographed")

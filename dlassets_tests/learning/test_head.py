@@ -2,16 +2,9 @@
 
 import numpy as np
 
-from dlassets.learning.head import Head
+from dlassets_tests.learning.examples import head
 
-HEAD = Head(
-    labels=(3, 12, 40),
-    names=("hat", "shirt", "shoes"),
-    weight=np.array([[1, 0], [0, 1], [0, 0]], np.float32),
-    bias=np.array([0, 0, 1], np.float32),
-    mean=np.array([1, 1], np.float32),
-    scale=np.array([2, 1], np.float32),
-)
+HEAD = head((3, 12, 40), [[1, 0], [0, 1], [0, 0]], bias=[0, 0, 1], mean=[1, 1], scale=[2, 1])
 
 
 def test_probabilities_are_the_softmax_of_the_standardised_features() -> None:

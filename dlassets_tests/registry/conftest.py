@@ -12,6 +12,7 @@ from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
+from dlassets_tests.learning import examples
 from dlassets_tests.stores import give_store
 
 MODEL = "image_classifier"
@@ -21,25 +22,12 @@ def head(*labels: int, knows: float = 1.0, features: int = 2) -> Head:
     """A head of as many classes that looks at the first feature alone; with `knows` of -1, the wrong way round."""
     weight = np.zeros((len(labels), features), np.float32)
     weight[:, 0] = np.linspace(-knows, knows, len(labels))
-    return Head(
-        labels=labels,
-        names=tuple(f"class {label}" for label in labels),
-        weight=weight,
-        bias=np.zeros(len(labels), np.float32),
-        mean=np.zeros(features, np.float32),
-        scale=np.ones(features, np.float32),
-    )
+    return examples.head(labels, weight)
 
 
 def points(*values: float, labels: tuple[int, ...]) -> Examples:
     """Examples whose first feature is the value."""
-    return Examples(
-        paths=[f"{place}.jpg" for place in range(len(values))],
-        image_ids=[str(place) for place in range(len(values))],
-        labels=np.array(labels, np.int64),
-        names=[f"class {label}" for label in labels],
-        features=np.array([[value, 0] for value in values], np.float32),
-    )
+    return examples.examples(labels, [[value, 0] for value in values])
 
 
 @dataclass

@@ -24,6 +24,7 @@ from dlassets.registry.lifecycle import (
     versions_of,
 )
 from dlassets.registry.package import ModelPackage
+from dlassets_tests.killing import killed_at
 from dlassets_tests.registry.conftest import MODEL, Registry, head, points
 
 GOOD = ModelPackage(head(3, 40), BackboneRef("efficientnet_lite0"), "features-1")
@@ -164,17 +165,11 @@ def test_every_promotion_is_written_down_once(registry) -> None:
     assert entries[0]["at"] <= entries[1]["at"]
 
 
-def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next(registry, monkeypatch) -> None:
+def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next(registry) -> None:
     version = register(registry.client, MODEL, registry.run(GOOD))
     verdict = compare(registry.client, MODEL, version, rows_of, 0.0)
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(registry.client, "set_registered_model_alias", killed)
-        with pytest.raises(KeyboardInterrupt):
-            promote(registry.client, MODEL, version, verdict, "run-1")
+    with killed_at(registry.client, "set_registered_model_alias"):
+        promote(registry.client, MODEL, version, verdict, "run-1")
     promote(registry.client, MODEL, version, verdict, "run-2")
 
     assert version_of(registry.client, MODEL) == version

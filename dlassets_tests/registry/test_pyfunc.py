@@ -12,6 +12,7 @@ from dlassets.learning.embedding import load_backbone
 from dlassets.learning.head import Head
 from dlassets.registry.lifecycle import register
 from dlassets.registry.package import ModelPackage
+from dlassets_tests.learning.examples import head
 from dlassets_tests.registry.conftest import MODEL
 
 PREDICT = """
@@ -33,14 +34,7 @@ def head_for(photos: list[bytes], labels: tuple[int, ...]) -> Head:
     """A head that knows each of these photos by heart."""
     features = np.asarray(load_backbone(BackboneRef("efficientnet_lite0")).embed_bytes(photos), np.float32)
     mean = features.mean(axis=0)
-    return Head(
-        labels=labels,
-        names=tuple(f"class {label}" for label in labels),
-        weight=(features - mean) / 20,
-        bias=np.zeros(len(labels), np.float32),
-        mean=mean,
-        scale=np.ones(features.shape[1], np.float32),
-    )
+    return head(labels, (features - mean) / 20, mean=mean)
 
 
 @pytest.fixture

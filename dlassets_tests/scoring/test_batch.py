@@ -12,11 +12,11 @@ from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import load_backbone
 from dlassets.learning.features import Embedder
-from dlassets.learning.head import Head
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import Scorer, score_new
 from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
+from dlassets_tests.learning.examples import head
 from dlassets_tests.tables import get, image_id, local_alone, pins, put
 
 INPUTS = ("raw_images", "labeled_images", "image_features")
@@ -26,15 +26,7 @@ FEATURES = {"a": [2.0, 0.0], "b": [0.0, 2.0], "c": [1.0, 1.0], "d": [-3.0, 0.0]}
 
 def package(*labels: int) -> ModelPackage:
     """A model that takes an image for the class whose feature is larger."""
-    head = Head(
-        labels=labels,
-        names=tuple(f"class {label}" for label in labels),
-        weight=np.eye(len(labels), 2, dtype=np.float32),
-        bias=np.zeros(len(labels), np.float32),
-        mean=np.zeros(2, np.float32),
-        scale=np.ones(2, np.float32),
-    )
-    return ModelPackage(head, BackboneRef("any"), "features-1")
+    return ModelPackage(head(labels, np.eye(len(labels), 2)), BackboneRef("any"), "features-1")
 
 
 def arrive(lake: Lake, *names: str, feature_version: str = "features-1") -> None:
@@ -230,13 +222,11 @@ def test_a_model_on_a_backbone_of_its_own_is_shown_the_photos(engine, lake, phot
     put(lake, "labeled_images", {"path": "unlabeled/c.jpg", "image_id": image_id("c"), "label": 3})
     small = BackboneRef("torchvision/squeezenet1_1", "none")
     features = load_backbone(small, "torch").embed_bytes(contents)
-    one = np.ones(features.shape[1], np.float32)
     # It is as sure of the first photo as of the second: processes that have seen many photos resize otherwise.
     apart = features[0] - features[1]
     weight = np.stack([apart, -apart]) * (4 / np.square(apart).sum())
     middle = (features[0] + features[1]) / 2
-    head = Head((3, 40), ("class 3", "class 40"), weight, np.zeros(2, np.float32), middle, one)
-    model = ModelPackage(head, small, feature_version(small))
+    model = ModelPackage(head((3, 40), weight, mean=middle), small, feature_version(small))
     inputs = pins(lake, *INPUTS)
 
     embedder = Embedder(Photos(engine, lake, inputs["raw_images"]), "torch")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dlassets.learning.loader.batches import decode_to_tensor, torch_loader
-from dlassets_tests.learning.loader.test_batches import write
+from dlassets.learning.loader import Sampling, decode_to_tensor, torch_loader
+from dlassets_tests.learning.loader.tables import write
 
 
 def test_photos_of_a_partitioned_table_in_a_bucket_are_loaded(bucket: str, photos: Path) -> None:
@@ -18,7 +18,7 @@ def test_photos_of_a_partitioned_table_in_a_bucket_are_loaded(bucket: str, photo
         ],
     )
 
-    loader = torch_loader(uri, 0, "train", ["path", "content"], decode_to_tensor(32), batch_size=6)
+    loader = torch_loader(uri, 0, "train", ["path", "content"], decode_to_tensor(32), Sampling(batch_size=6))
     batches = list(loader)
 
     assert sorted(path for batch in batches for path in batch["path"]) == [file.name for file in files]

@@ -79,7 +79,7 @@ def targets_of(labels: NDArray[np.int64], classes: Sequence[int]) -> NDArray[np.
 
 
 def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> Reliability:
-    """Count rows by confidence, (rows,) of 0 to 1; `right` says which of them were."""
+    """Count rows by confidence, (rows,) of 0 to 1; `right` says which of them were (Guo et al., 2017)."""
     # A bin holds its upper edge, as in the paper: a confidence of 1 is in the last one.
     places = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(places, minlength=bins)
@@ -89,14 +89,3 @@ def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins:
         confidence=np.bincount(places, confidence, bins) / rows,
         accuracy=np.bincount(places, right, bins) / rows,
     )
-
-
-def expected_calibration_error(
-    probabilities: NDArray[np.float64], targets: NDArray[np.int64], bins: int = BINS
-) -> float:
-    """Return how far confidence is from accuracy on average, for (rows, classes) probabilities (Guo et al., 2017).
-
-    A row of an UNKNOWN class is a mistake, however sure the model was.
-    """
-    right = probabilities.argmax(axis=1) == targets
-    return reliability(probabilities.max(axis=1), right, bins).error

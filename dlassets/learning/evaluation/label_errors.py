@@ -26,14 +26,14 @@ _FEWEST_FOLDS = 3
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """`errors` has LABEL_ERRORS' columns, the least believed label first; they are among `judged` rows.
+    """`errors` has LABEL_ERRORS' columns, the least believed label first; they are among `checked` rows.
 
-    `too_few` are the classes that were not judged, by name, with their rows: fewer than there are folds.
+    `small_classes` are those that were not checked, by name, with their rows: fewer than there are folds.
     """
 
     errors: pa.Table
-    judged: int
-    too_few: dict[str, int]
+    checked: int
+    small_classes: dict[str, int]
 
 
 def find_label_errors(
@@ -46,30 +46,30 @@ def find_label_errors(
     """Find the rows whose label looks wrong by confident learning (Northcutt et al., 2021), through cleanlab.
 
     The confident joint says how many labels are wrong; those are the ones that are believed in least. Each fold is
-    judged by a head that has learned from others, and whose end of training and temperature come from others too: what
-    it says of a row owes nothing to the row's label, and its confidence means what it says. `on_fold` is told how many
-    folds are done, and of how many. With fewer than two classes that have `folds` rows, nothing is judged. Raises
-    DlassetsError for fewer than three folds.
+    checked by a head that has learned from others, and whose end of training and temperature come from others too: what
+    it says of a row owes nothing to the row's label, and its confidence means what it says. `on_fold` is called with
+    how many folds are done, and of how many. With fewer than two classes that have `folds` rows, nothing is checked.
+    Raises DlassetsError for fewer than three folds.
     """
     if folds < _FEWEST_FOLDS:
         raise DlassetsError(f"{folds} folds are too few: one is judged, one ends the training. Use 3 or more.")
     names, counts = dict(zip(rows.labels.tolist(), rows.names, strict=True)), Counter(rows.labels.tolist())
     classes = sorted(label for label, count in counts.items() if count >= folds)
-    too_few = {names[label]: counts[label] for label in sorted(names.keys() - set(classes))}
+    small_classes = {names[label]: counts[label] for label in sorted(names.keys() - set(classes))}
     if len(classes) < 2:  # noqa: PLR2004 - a label is taken for another only where there is another
-        return LabelErrors(LABEL_ERRORS.schema.empty_table(), 0, too_few)
-    judged = rows.taken(np.isin(rows.labels, classes))
-    probabilities = np.empty((len(judged), len(classes)))
-    fold_of = _folds(judged, folds, seed)
+        return LabelErrors(LABEL_ERRORS.schema.empty_table(), 0, small_classes)
+    checked = rows.taken(np.isin(rows.labels, classes))
+    probabilities = np.empty((len(checked), len(classes)))
+    fold_of = _folds(checked, folds, seed)
     for fold in range(folds):
         held_out, ends_training = fold_of == fold, fold_of == (fold + 1) % folds
-        validation = judged.taken(ends_training)
-        head = calibrated(train_head(judged.taken(~held_out & ~ends_training), validation, settings).head, validation)
-        probabilities[held_out] = head.probabilities(judged.features[held_out])
+        validation = checked.taken(ends_training)
+        head = calibrated(train_head(checked.taken(~held_out & ~ends_training), validation, settings).head, validation)
+        probabilities[held_out] = head.probabilities(checked.features[held_out])
         if on_fold is not None:
             on_fold(fold + 1, folds)
     return LabelErrors(
-        _errors(judged, [(label, names[label]) for label in classes], probabilities), len(judged), too_few
+        _errors(checked, [(label, names[label]) for label in classes], probabilities), len(checked), small_classes
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dlassets.images.decode import Pixels
 
-_FOUND, _RIGHT, _WORSE, _FEW = "tab:blue", "tab:orange", "tab:red", "lightsteelblue"
+_USUAL, _RIGHT, _WORSE, _FEW = "tab:blue", "tab:orange", "tab:red", "lightsteelblue"
 
 
 def confusion_matrix(evaluation: Evaluation) -> bytes:
@@ -48,7 +48,7 @@ def per_class(evaluation: Evaluation) -> bytes:
     axes = figure.subplots()
     places = np.arange(len(evaluation.labels))
     measures = (
-        ("recall", evaluation.recall, evaluation.recall_intervals, _FOUND, -0.2),
+        ("recall", evaluation.recall, evaluation.recall_intervals, _USUAL, -0.2),
         ("precision", evaluation.precision, evaluation.precision_intervals, _RIGHT, 0.2),
     )
     for name, shares, intervals, colour, shift in measures:
@@ -83,29 +83,30 @@ def _reliability_diagram(shares: Axes, rows: Axes, evaluation: Evaluation) -> No
     edges = np.linspace(0, 1, len(found.counts) + 1)
     shares.plot([0, 1], [0, 1], color="grey", linestyle=":")
     shares.vlines(found.confidence[some], found.accuracy[some], found.confidence[some], color=_WORSE, alpha=0.5)
-    shares.plot(found.confidence[some], found.accuracy[some], marker="o", color=_FOUND)
+    shares.plot(found.confidence[some], found.accuracy[some], marker="o", color=_USUAL)
     shares.set(xlim=(0, 1), ylim=(0, 1), ylabel="right")
-    rows.bar(edges[:-1], found.counts, width=np.diff(edges), align="edge", color=_FOUND, edgecolor="white")
+    rows.bar(edges[:-1], found.counts, width=np.diff(edges), align="edge", color=_USUAL, edgecolor="white")
     rows.set(xlabel="confidence", ylabel="rows")
 
 
-def slices_chart(found: Sequence[Slice], evaluation: Evaluation) -> bytes:
+def slices_chart(slices: Sequence[Slice], evaluation: Evaluation) -> bytes:
     """Return a PNG of the accuracy of slices, as points in their intervals at 95%, beside that of all rows.
 
     Red are those that are significantly worse than the rest, light those with too few rows to say much.
     """
-    worse = significantly_worse(found)
-    figure = new_figure(8, 1.4 + 0.28 * max(1, len(found)))
+    worse = significantly_worse(slices)
+    figure = new_figure(8, 1.4 + 0.28 * max(1, len(slices)))
     axes = figure.subplots()
-    for place, each in enumerate(found):
-        colour = _WORSE if each in worse else _FEW if each.has_few else _FOUND
+    for place, each in enumerate(slices):
+        colour = _WORSE if each in worse else _FEW if each.has_few else _USUAL
         # The interval is what is coloured: it is there for an accuracy of 0, too.
         axes.hlines(place, *each.interval, color=colour, linewidth=9)
         axes.plot(each.accuracy, place, marker="o", color="black", markersize=4, clip_on=False)
     axes.axvspan(*evaluation.interval, color="grey", alpha=0.2, zorder=0)
     axes.axvline(evaluation.accuracy, color="grey", linestyle=":")
-    axes.set_yticks(range(len(found)), [f"{each.dimension}: {each.value} ({each.rows})" for each in found], fontsize=8)
-    axes.set_ylim(max(1, len(found)) - 0.5, -0.5)
+    names = [f"{each.dimension}: {each.value} ({each.rows})" for each in slices]
+    axes.set_yticks(range(len(slices)), names, fontsize=8)
+    axes.set_ylim(max(1, len(slices)) - 0.5, -0.5)
     axes.set_xlim(-0.01, 1.01)
     axes.set_title("accuracy by slice; red: worse than the rest, light: few rows, line: all rows", fontsize=10)
     return as_png(figure)

@@ -76,7 +76,7 @@ def _features_and_map(backbone: torch.nn.Module, pixels: torch.Tensor) -> tuple[
     last: list[torch.Tensor] = []
 
     def keep(_module: torch.nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor) and len(output) == len(pixels) and _tells_places_apart(output):
+        if isinstance(output, torch.Tensor) and len(output) == len(pixels) and _is_spatial(output):
             last[:] = [output]
 
     hooks = [module.register_forward_hook(keep) for module in backbone.modules()]
@@ -95,7 +95,7 @@ def _features_and_map(backbone: torch.nn.Module, pixels: torch.Tensor) -> tuple[
     return features, last[0]
 
 
-def _tells_places_apart(output: torch.Tensor) -> bool:
+def _is_spatial(output: torch.Tensor) -> bool:
     """Whether it is a map, (N, channels, side, side) or (N, side, side, channels), or tokens, (N, places, channels)."""
     match output.shape[1:]:
         case (first, second, third):

@@ -74,13 +74,13 @@ def slices(evaluation: Evaluation, attributes: pa.Table | None = None) -> list[S
     ]
 
 
-def significantly_worse(found: Sequence[Slice], level: float = 0.05) -> list[Slice]:
+def significantly_worse(candidates: Sequence[Slice], level: float = 0.05) -> list[Slice]:
     """Return the slices that are worse than the rest, likeliest first.
 
     Among many slices some look bad by chance: with Holm's correction (1979), the probability that any is named without
     being worse is at most `level`.
     """
-    ranked = sorted(found, key=lambda each: each.p_value)
+    ranked = sorted(candidates, key=lambda each: each.p_value)
     passed = [each.p_value <= level / (len(ranked) - place) for place, each in enumerate(ranked)]
     return ranked[: passed.index(False)] if False in passed else ranked
 

@@ -1,5 +1,8 @@
 """Batches of tensors from a pinned version of any Delta table, read in place: `torch_loader`."""
 
-from dlassets.learning.loader.batches import Cache, Loader, Transform, decode_to_tensor, torch_loader
+from dlassets.learning.loader.batches import Loader, torch_loader
+from dlassets.learning.loader.decoded import Cache
+from dlassets.learning.loader.decoding import Transform, decode_to_tensor
+from dlassets.learning.loader.epochs import Sampling
 
-__all__ = ["Cache", "Loader", "Transform", "decode_to_tensor", "torch_loader"]
+__all__ = ["Cache", "Loader", "Sampling", "Transform", "decode_to_tensor", "torch_loader"]

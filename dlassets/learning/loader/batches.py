@@ -6,20 +6,28 @@ seed and the epoch's number (`epochs`): a training can go on from a step, and pr
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from dlassets.engines.processors import processors
 from dlassets.errors import DlassetsError
-from dlassets.learning.loader.decoded import Cache
-from dlassets.learning.loader.decoding import Decoder, Transform, decode_to_tensor
-from dlassets.learning.loader.epochs import Steps, Window, balanced, logical_shards, windows_of
+from dlassets.learning.loader.decoding import Decoder, decode_to_tensor
+from dlassets.learning.loader.epochs import (
+    USUAL_SAMPLING,
+    Epoch,
+    Sampling,
+    Steps,
+    Window,
+    balanced,
+    logical_shards,
+)
 from dlassets.learning.loader.petastorm import (
     Columns,
     RowGroups,
@@ -32,18 +40,18 @@ from dlassets.learning.loader.petastorm import (
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.loader.decoding import Function
+    from dlassets.learning.loader.decoding import Function, Transform
     from dlassets.learning.loader.epochs import Rows
 
     Batch = dict[str, torch.Tensor | list[Any]]
+    # Of each shard of this process, the windows that a batch takes rows of, and which.
+    Step = Sequence[tuple[Window, slice]]
 
 Item = TypeVar("Item")
 
 # Threads of Petastorm's that read row groups ahead, and batches that are being decoded while one is used.
 _READERS = 2
 _BATCHES_AHEAD = 3
-
-__all__ = ["Cache", "Loader", "Transform", "decode_to_tensor", "torch_loader"]
 
 
 def torch_loader(
@@ -52,45 +60,30 @@ def torch_loader(
     split: str | None,
     columns: Sequence[str],
     transform: Transform | Function | None = None,
-    *,
-    batch_size: int = 32,
-    shard: tuple[int, int] = (0, 1),
-    seed: int = 0,
+    sampling: Sampling = USUAL_SAMPLING,
     workers: int | None = None,
-    cache: Cache | None = None,
-    shuffle: bool = True,
-    balance_by: str | None = None,
 ) -> Loader:
     """Return a loader of the rows of one version of a Delta table, at a path or URI; with `split`, of that partition.
 
     Numbers come as tensors (N,), lists of numbers of one length as (N, length), strings as lists. A column of bytes is
     taken for photos, and comes as what `transform` makes of them: `decode_to_tensor()` by default, or any function of
-    bytes and a generator, which is the row's own in that epoch. `workers` threads decode, one a core by default, so
-    what `transform` does should leave Python's lock alone for most of its time.
+    bytes and a generator, which is the row's own in that epoch. `sampling` is which rows come in which batch. `workers`
+    threads decode, one a processor by default, so what `transform` does should leave Python's lock alone for most of
+    its time.
 
-    `batch_size` counts rows of all processes together; `shard` is this process's (rank, world size). With `shuffle` the
-    order is another in each epoch, and repeats with `seed`. `balance_by` names a column of labels that are all to occur
-    equally often in an epoch, which keeps its length. Raises DlassetsError for a table that cannot be read so, columns
-    it lacks, no rows, fewer rows than processes, and a batch that cannot be parted among them.
+    Raises DlassetsError for a table that cannot be read so, columns it lacks, no rows, fewer rows than processes, and a
+    batch that cannot be parted among them.
     """
-    check_shard(shard)
-    found = row_groups(table, version, None if split is None else [("split", "=", split)])
+    check_shard(sampling.shard)
+    source = row_groups(table, version, None if split is None else [("split", "=", split)])
     which = f"{table} version {version}" + ("" if split is None else f", split {split},")
-    check_columns(found, columns if balance_by is None else [*columns, balance_by])
-    if not found.groups:
+    check_columns(source, columns if sampling.balance_by is None else [*columns, sampling.balance_by])
+    if not source.groups:
         raise DlassetsError(f"{which} has no rows.")
-    if found.rows < shard[1]:
-        raise DlassetsError(f"{which} has {found.rows} rows for {shard[1]} processes. Use fewer processes.")
-    return Loader(
-        found,
-        tuple(columns),
-        Decoder(found, transform or decode_to_tensor(), seed, workers or os.cpu_count() or 1, cache),
-        batch_size=batch_size,
-        shard=shard,
-        seed=seed,
-        shuffle=shuffle,
-        balance_by=balance_by,
-    )
+    if source.rows < sampling.shard[1]:
+        raise DlassetsError(f"{which} has {source.rows} rows for {sampling.shard[1]} processes. Use fewer processes.")
+    decoder = Decoder(source, transform or decode_to_tensor(), sampling.seed, workers or processors())
+    return Loader(source, columns, decoder, sampling)
 
 
 class Loader:
@@ -99,28 +92,17 @@ class Loader:
     Iterating begins the epoch at its first batch, or where `load_state_dict` says; at its end the next epoch is due.
     """
 
-    def __init__(
-        self,
-        found: RowGroups,
-        columns: tuple[str, ...],
-        decoder: Decoder,
-        *,
-        batch_size: int,
-        shard: tuple[int, int],
-        seed: int,
-        shuffle: bool,
-        balance_by: str | None,
-    ) -> None:
-        rank, world_size = shard
-        shards = logical_shards(batch_size, world_size)
+    def __init__(self, source: RowGroups, columns: Sequence[str], decoder: Decoder, sampling: Sampling) -> None:
+        rank, world_size = sampling.shard
+        shards = logical_shards(sampling.batch_size, world_size)
         # Unshuffled, one process reads the rows in the order of the files.
-        self._steps = Steps(found.rows, batch_size, shards if shuffle else world_size)
+        self._steps = Steps(source.rows, sampling.batch_size, shards if sampling.shuffle else world_size)
         mine = self._steps.shards // world_size
         self._shards = range(rank * mine, (rank + 1) * mine)
-        self._found, self._columns, self._decoder = found, columns, decoder
-        self._seed, self._shuffle = seed, shuffle
-        self._labels = None if balance_by is None else _labels(found, balance_by)
-        self._weights = [group.bytes_of(columns) for group in found.groups]
+        self._source, self._columns, self._decoder, self._sampling = source, tuple(columns), decoder, sampling
+        self._labels = None if sampling.balance_by is None else _labels(source, sampling.balance_by)
+        self._sizes = [group.rows for group in source.groups]
+        self._weights = [group.bytes_of(columns) for group in source.groups]
         self._epoch, self._step, self._first = 0, 0, 0
 
     def __len__(self) -> int:
@@ -169,11 +151,11 @@ class Loader:
         windows = list(dict.fromkeys(window for step in schedule for window, _ in step))
         held: dict[Window, Columns] = {}
         due: deque[Callable[[], Batch]] = deque()
-        with self._read(windows) as read, self._decoder.started() as pool:
+        with self._read(windows) as read, self._decoder.threads() as pool:
             for step in schedule:
                 while not all(window in held for window, _ in step):
                     held.update([next(read)])
-                due.append(self._begun(pool, epoch, step, held))
+                due.append(self._decode(pool, epoch, step, held))
                 for window, part in step:
                     if part.stop == len(window):
                         del held[window]
@@ -182,24 +164,15 @@ class Loader:
             while due:
                 yield due.popleft()()
 
-    def _schedule(self, epoch: int, first: int) -> list[list[tuple[Window, slice]]]:
+    def _schedule(self, epoch: int, first: int) -> list[Step]:
         """Return which parts of which windows each step takes, from step `first` on."""
-        drawn = None if self._labels is None else balanced(self._labels, self._seed, epoch)
-        schedule: list[list[tuple[Window, slice]]] = [[] for _ in range(len(self) - first)]
-        for shard in self._shards:
-            windows = windows_of(
-                shard,
-                self._steps.shards,
-                sizes=[group.rows for group in self._found.groups],
-                weights=self._weights,
-                seed=self._seed,
-                epoch=epoch,
-                shuffle=self._shuffle,
-                drawn=drawn,
-            )
-            for step, parts in zip(schedule, _parts(windows, self._steps.given(shard)[first:]), strict=True):
-                step.extend(parts)
-        return schedule
+        drawn = None if self._labels is None else balanced(self._labels, self._sampling.seed, epoch)
+        order = Epoch(epoch, self._sizes, self._weights, self._sampling, drawn)
+        of_shards = [
+            _parts(order.windows(shard, self._steps.shards), self._steps.offsets(shard)[first:])
+            for shard in self._shards
+        ]
+        return [list(chain.from_iterable(parts)) for parts in zip(*of_shards, strict=True)]
 
     @contextmanager
     def _read(self, windows: Sequence[Window]) -> Iterator[Iterator[tuple[Window, Columns]]]:
@@ -207,41 +180,41 @@ class Loader:
         places = [group for window in windows for group in window.groups]
         columns = sorted(self._columns)
         with (
-            read_row_groups(self._found, places, columns, threads=_READERS) as groups,
-            _ahead(_put_together(windows, groups, columns), len(self._shards)) as read,
+            read_row_groups(self._source, places, columns, threads=_READERS) as groups,
+            _prefetched(_by_window(windows, groups, columns), len(self._shards)) as read,
         ):
             yield read
 
-    def _begun(
-        self, pool: ThreadPoolExecutor, epoch: int, step: Sequence[tuple[Window, slice]], held: dict[Window, Columns]
+    def _decode(
+        self, pool: ThreadPoolExecutor, epoch: int, step: Step, held: dict[Window, Columns]
     ) -> Callable[[], Batch]:
         """Begin to decode a batch; return what waits for it."""
         numbers = np.concatenate([window.numbers[part] for window, part in step])
         places = np.concatenate([window.places[part] for window, part in step])
-        finished: dict[str, Callable[[], torch.Tensor | list[Any]]] = {}
+        results: dict[str, Callable[[], torch.Tensor | list[Any]]] = {}
         for column in self._columns:
             values = np.concatenate([held[window][column][window.local[part]] for window, part in step])
-            if self._decoder.takes(column):
-                finished[column] = self._decoder.begun(pool, column, values, numbers, places, epoch)
+            if self._decoder.is_photos(column):
+                results[column] = self._decoder.decode(pool, column, values, numbers, places, epoch)
             else:
-                finished[column] = partial(self._decoder.plain, column, values)
-        return lambda: {column: finish() for column, finish in finished.items()}
+                results[column] = partial(self._decoder.convert, column, values)
+        return lambda: {column: result() for column, result in results.items()}
 
 
-def _labels(found: RowGroups, column: str) -> Rows:
-    with read_row_groups(found, range(len(found.groups)), [column]) as groups:
+def _labels(source: RowGroups, column: str) -> Rows:
+    with read_row_groups(source, range(len(source.groups)), [column]) as groups:
         labels = np.concatenate([columns[column] for columns in groups])
     if labels.dtype.kind not in "iuOb" or any(label is None for label in labels):
         raise DlassetsError(
-            f"Column {column} of {found.uri} has no label for some rows: rows cannot be balanced by it."
+            f"Column {column} of {source.uri} has no label for some rows: rows cannot be balanced by it."
         )
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def _parts(windows: Sequence[Window], given: Rows) -> Iterator[list[tuple[Window, slice]]]:
-    """Yield which parts of a shard's windows each step takes. `given` counts the rows that were given before."""
+def _parts(windows: Sequence[Window], offsets: Rows) -> Iterator[Step]:
+    """Yield which parts of a shard's windows each step takes; see `Steps.offsets`."""
     ends = np.cumsum([len(window) for window in windows])
-    for begin, end in zip(given[:-1].tolist(), given[1:].tolist(), strict=True):
+    for begin, end in pairwise(offsets.tolist()):
         parts = []
         while begin < end:
             place = int(np.searchsorted(ends, begin, side="right"))
@@ -251,7 +224,7 @@ def _parts(windows: Sequence[Window], given: Rows) -> Iterator[list[tuple[Window
         yield parts
 
 
-def _put_together(
+def _by_window(
     windows: Sequence[Window], groups: Iterator[Columns], columns: Sequence[str]
 ) -> Iterator[tuple[Window, Columns]]:
     for window in windows:
@@ -260,7 +233,7 @@ def _put_together(
 
 
 @contextmanager
-def _ahead(items: Iterator[Item], count: int) -> Iterator[Iterator[Item]]:
+def _prefetched(items: Iterator[Item], count: int) -> Iterator[Iterator[Item]]:
     """Give the items, the next `count` of them already being made by a thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
         end = object()

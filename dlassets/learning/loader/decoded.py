@@ -49,7 +49,7 @@ class Decoded:
         self._filled = np.zeros(rows, bool)
         self._pixels = _tensor((self._room, *like.shape), cache.folder)
 
-    def of(self, number: int, decode: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def get(self, number: int, decode: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Return the pixels of row `number`, from `decode` where they are not kept; they are not to be written to."""
         if number >= self._room:
             return decode()

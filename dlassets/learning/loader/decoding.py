@@ -32,51 +32,41 @@ _ROWS_A_TASK = 4
 class Transform:
     """What becomes of a photo's bytes: `decode` them, the same at any time, then `augment`, which may draw.
 
-    A cache keeps what `decode` returns, uint8 pixels of one shape. With `as_float`, a batch holds them as float32
-    between 0 and 1.
+    With `as_float`, a batch holds as float32 between 0 and 1 what are uint8 pixels. A `cache` keeps what `decode`
+    returns, uint8 pixels of one shape.
     """
 
     decode: Callable[[bytes], torch.Tensor]
     augment: Callable[[torch.Tensor, np.random.Generator], torch.Tensor] | None = None
     as_float: bool = False
+    cache: Cache | None = None
 
 
-def decode_to_tensor(size: int = SIDE, *, as_float: bool = False) -> Transform:
+def decode_to_tensor(size: int = SIDE, *, as_float: bool = False, cache: Cache | None = None) -> Transform:
     """Return the transform for evaluation: the middle `size` of a photo whose shorter side is 8/7 of that (224 of 256).
 
     It gives (3, size, size) RGB, resized bicubically with antialiasing, as uint8 or as float32 between 0 and 1.
     """
-    return Transform(partial(_middle, size=size), as_float=as_float)
+    return Transform(partial(_middle, size=size), as_float=as_float, cache=cache)
 
 
 class Decoder:
     """Makes tensors of columns: threads decode photos into the batch's own memory, pinned where there is a GPU."""
 
-    def __init__(
-        self,
-        found: RowGroups,
-        transform: Transform | Function,
-        seed: int,
-        workers: int,
-        cache: Cache | None,
-    ) -> None:
+    def __init__(self, source: RowGroups, transform: Transform | Function, seed: int, workers: int) -> None:
         import torch
 
-        if cache is not None and not isinstance(transform, Transform):
-            raise DlassetsError(
-                "A cache keeps photos as they are before anything is drawn: give the loader a Transform, whose decode "
-                "and augment are apart."
-            )
-        self._found, self._seed, self._workers, self._cache = found, seed, workers, cache
+        self._source, self._seed, self._workers = source, seed, workers
+        if not isinstance(transform, Transform):  # a function that decodes as well
+            transform = Transform(_undecoded, transform)  # type: ignore[arg-type]
         self._transform = transform
-        self._as_float = isinstance(transform, Transform) and transform.as_float
         self._pin = torch.cuda.is_available()
-        self._starts = np.cumsum([0, *(group.rows for group in found.groups)])
+        self._starts = np.cumsum([0, *(group.rows for group in source.groups)])
         self._shapes: dict[str, tuple[torch.Size, torch.dtype]] = {}
         self._decoded: dict[str, Decoded] = {}
 
     @contextmanager
-    def started(self) -> Iterator[ThreadPoolExecutor]:
+    def threads(self) -> Iterator[ThreadPoolExecutor]:
         """Give threads that decode, each computing alone: many photos at once, not one by many threads."""
         import torch
 
@@ -96,13 +86,13 @@ class Decoder:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def takes(self, column: str) -> bool:
+    def is_photos(self, column: str) -> bool:
         from pyarrow import types
 
-        type_ = self._found.schema.field(column).type
+        type_ = self._source.schema.field(column).type
         return bool(types.is_binary(type_) or types.is_large_binary(type_))
 
-    def plain(self, column: str, values: Any) -> torch.Tensor | list[Any]:
+    def convert(self, column: str, values: Any) -> torch.Tensor | list[Any]:
         """Return numbers as a tensor, and strings as a list. Raises DlassetsError for what is neither."""
         import torch
 
@@ -114,63 +104,59 @@ class Decoder:
             raise DlassetsError(f"Column {column} has no numbers or strings ({values.dtype}): leave it out.") from error
         return tensor.pin_memory() if self._pin else tensor
 
-    def begun(
+    def decode(
         self, pool: ThreadPoolExecutor, column: str, contents: Any, numbers: Rows, places: Rows, epoch: int
     ) -> Callable[[], torch.Tensor]:
         """Begin to decode photos: bytes, numbers in the table, places in the epoch. Return what waits for it."""
         import torch
 
         if column not in self._shapes:
-            self._learn(column, contents[0], int(numbers[0]))
+            self._prepare(column, contents[0], int(numbers[0]))
         shape, dtype = self._shapes[column]
         out = torch.empty((len(contents), *shape), dtype=dtype, pin_memory=self._pin)
 
-        def decode(first: int) -> None:
+        def fill(first: int) -> None:
             for row in range(first, min(first + _ROWS_A_TASK, len(contents))):
                 self._fill(column, out[row], contents[row], int(numbers[row]), (epoch, int(places[row])))
 
-        tasks = [pool.submit(decode, first) for first in range(0, len(contents), _ROWS_A_TASK)]
-        return partial(_when_done, tasks, out)
+        tasks = [pool.submit(fill, first) for first in range(0, len(contents), _ROWS_A_TASK)]
+        return partial(_wait, tasks, out)
 
-    def _learn(self, column: str, content: bytes, number: int) -> None:
+    def _prepare(self, column: str, content: bytes, number: int) -> None:
         """Learn from a first photo what tensors the transform gives, and make room for those that are kept."""
         import torch
 
-        with self._named(column, number):
-            pixels = self._made(None, content, number, (0, 0))
-            if self._cache is not None and isinstance(self._transform, Transform):
-                like = self._transform.decode(content)
-                self._decoded[column] = Decoded(self._cache, self._found.rows, like)
-        self._shapes[column] = pixels.shape, torch.float32 if self._as_float else pixels.dtype
+        with self._naming(column, number):
+            pixels = self._transformed(None, content, number, (0, 0))
+            if cache := self._transform.cache:
+                self._decoded[column] = Decoded(cache, self._source.rows, self._transform.decode(content))
+        self._shapes[column] = pixels.shape, torch.float32 if self._transform.as_float else pixels.dtype
 
     def _fill(self, column: str, out: torch.Tensor, content: bytes, number: int, place: tuple[int, int]) -> None:
         import torch
 
-        with self._named(column, number):
-            pixels = self._made(self._decoded.get(column), content, number, place)
+        with self._naming(column, number):
+            pixels = self._transformed(self._decoded.get(column), content, number, place)
             if pixels.shape != out.shape:
                 raise DlassetsError(
                     f"the transform gives {tuple(pixels.shape)} here and gave {tuple(out.shape)} before. Crop or "
                     "resize to one shape"
                 )
-            if self._as_float:
+            if self._transform.as_float:
                 torch.mul(pixels, 1 / 255, out=out)  # in one pass: copying first takes four times as long
             else:
                 out.copy_(pixels)
 
-    def _made(self, kept: Decoded | None, content: bytes, number: int, place: tuple[int, int]) -> torch.Tensor:
+    def _transformed(self, kept: Decoded | None, content: bytes, number: int, place: tuple[int, int]) -> torch.Tensor:
         """Return what the transform makes of a photo; what it draws is a function of `place`: (epoch, place in it)."""
         if content is None:
             raise DlassetsError("there are no bytes")
-        random = partial(row_random, self._seed, *place)
-        if not isinstance(self._transform, Transform):
-            return self._transform(content, random())
         decode = partial(self._transform.decode, content)
-        pixels = decode() if kept is None else kept.of(number, decode)
-        return pixels if self._transform.augment is None else self._transform.augment(pixels, random())
+        pixels = decode() if kept is None else kept.get(number, decode)
+        return self._transform.augment(pixels, row_random(self._seed, *place)) if self._transform.augment else pixels
 
     @contextmanager
-    def _named(self, column: str, number: int) -> Iterator[None]:
+    def _naming(self, column: str, number: int) -> Iterator[None]:
         """Say of an error which row it is of."""
         try:
             yield
@@ -186,9 +172,9 @@ class Decoder:
 
     def _row(self, number: int) -> str:
         place = int(np.searchsorted(self._starts, number, side="right")) - 1
-        group, row = self._found.groups[place], number - int(self._starts[place])
+        group, row = self._source.groups[place], number - int(self._starts[place])
         where = f"row {row} of row group {group.number} of {group.file}"
-        if "path" not in self._found.schema.names:
+        if "path" not in self._source.schema.names:
             return where
         return f"{group.read(['path'])['path'][row].as_py()} ({where})"
 
@@ -202,7 +188,11 @@ def _middle(content: bytes, size: int) -> torch.Tensor:
     return torch.from_numpy(middle).permute(2, 0, 1)
 
 
-def _when_done(tasks: Sequence[Future[None]], out: torch.Tensor) -> torch.Tensor:
+def _undecoded(content: Any) -> Any:
+    return content
+
+
+def _wait(tasks: Sequence[Future[None]], out: torch.Tensor) -> torch.Tensor:
     for task in tasks:
         task.result()
     return out

@@ -9,7 +9,7 @@ a window of several row groups, since a table may be sorted by class.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,12 +30,32 @@ WINDOW_BYTES = 16 * 2**20
 _ORDER, _BALANCE, _WINDOW, _ROW = range(1, 5)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Which rows come in which batch, on which process.
+
+    `batch_size` counts rows of all processes together; `shard` is this process's (rank, world size). With `shuffle` the
+    order is another in each epoch, and repeats with `seed`. `balance_by` names a column of labels that are all to occur
+    equally often in an epoch, which keeps its length.
+    """
+
+    batch_size: int = 32
+    shard: tuple[int, int] = (0, 1)
+    seed: int = 0
+    shuffle: bool = True
+    balance_by: str | None = None
+
+
+# Every row once an epoch, shuffled, in one process.
+USUAL_SAMPLING = Sampling()
+
+
 @dataclass(frozen=True, eq=False)
 class Window:
     """Rows of one shard that are read together, from `groups`, and given in an order of their own.
 
-    For each row to be given: its place among all rows of `groups`, its number in the table (as its files lie), and its
-    place in the whole epoch, before windows are shuffled.
+    For each row: its place among all rows of `groups`, its number in the table (as its files lie), and its place in the
+    whole epoch, before windows are shuffled.
     """
 
     groups: tuple[int, ...]
@@ -51,7 +71,7 @@ class Window:
 class Steps:
     """How the rows of an epoch are shared out: `rows` in batches of `batch_size` of all `shards` together.
 
-    The last batch has what is left; fewer rows than shards go with the batch before, so that no process is ever given
+    The last batch has what is left; fewer rows than shards go with the batch before, so that no process ever gets
     nothing, unless there are fewer rows than processes.
     """
 
@@ -63,12 +83,64 @@ class Steps:
         whole, rest = divmod(self.rows, self.batch_size)
         return max(whole + (rest >= self.shards), min(self.rows, 1))
 
-    def given(self, shard: int) -> Rows:
-        """Return how many rows of a shard are given after each number of steps, from 0 to all of them."""
+    def offsets(self, shard: int) -> Rows:
+        """Return where each step begins among the rows of a shard, and where the last one ends."""
         total = np.minimum(np.arange(len(self) + 1) * self.batch_size, self.rows)
         total[-1] = self.rows
-        given: Rows = total * (shard + 1) // self.shards - total * shard // self.shards
-        return given
+        offsets: Rows = total * (shard + 1) // self.shards - total * shard // self.shards
+        return offsets
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """The order of one epoch's rows, shard by shard. `sizes` are the row groups' rows, `weights` their bytes.
+
+    `drawn` are the numbers of the rows that the epoch has, ascending, where that is not each of them once.
+    """
+
+    number: int
+    sizes: Sequence[int]
+    weights: Sequence[int]
+    sampling: Sampling
+    drawn: Rows | None = None
+
+    def windows(self, shard: int, shards: int) -> list[Window]:
+        """Return the windows of one of so many shards, in their order."""
+        windows: list[list[tuple[int, Rows]]] = []
+        room = 0
+        for group, rows in self._parts(shard, shards):
+            if not windows or self.weights[group] > room:
+                windows.append([])
+                room = WINDOW_BYTES
+            windows[-1].append((group, rows))
+            room -= self.weights[group]
+        return [self._window(parts, shard, place) for place, parts in enumerate(windows)]
+
+    def _parts(self, shard: int, shards: int) -> Iterator[tuple[int, Rows]]:
+        """Yield row groups, each with (3, N) of its rows in this shard: their places in it, numbers, and places."""
+        starts = np.concatenate([[0], np.cumsum(self.sizes)])
+        rows = np.arange(starts[-1]) if self.drawn is None else self.drawn
+        bounds = np.searchsorted(rows, starts)  # where each group's rows begin in `rows`
+        begin, end = len(rows) * shard // shards, len(rows) * (shard + 1) // shards
+        last = 0
+        for group in self._shuffled(np.arange(len(self.sizes)), _ORDER).tolist():
+            first, last = last, last + int(bounds[group + 1] - bounds[group])
+            places = np.arange(max(first, begin), min(last, end))
+            if len(places):
+                numbers = rows[bounds[group] + places - first]
+                yield group, np.stack([numbers - starts[group], numbers, places])
+
+    def _window(self, parts: Sequence[tuple[int, Rows]], shard: int, place: int) -> Window:
+        groups = tuple(group for group, _ in parts)
+        before = np.cumsum([0, *(self.sizes[group] for group in groups)])
+        shifted = [rows + np.array([[base], [0], [0]]) for (_, rows), base in zip(parts, before, strict=False)]
+        return Window(groups, *self._shuffled(np.concatenate(shifted, axis=1), _WINDOW, shard, place))
+
+    def _shuffled(self, rows: Rows, *purpose: int) -> Rows:
+        """Return the rows, along their last axis, in the order that this epoch has for a purpose."""
+        if not self.sampling.shuffle:
+            return rows
+        return _random(self.sampling.seed, self.number, *purpose).permutation(rows, axis=-1)
 
 
 def logical_shards(batch_size: int, world_size: int) -> int:
@@ -98,61 +170,6 @@ def balanced(labels: npt.NDArray[np.int64], seed: int, epoch: int) -> Rows:
         for place, share in enumerate(np.diff(len(labels) * np.arange(len(classes) + 1) // len(classes)))
     ]
     return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
-
-
-def windows_of(
-    shard: int,
-    shards: int,
-    *,
-    sizes: Sequence[int],
-    weights: Sequence[int],
-    seed: int,
-    epoch: int,
-    shuffle: bool = True,
-    drawn: Rows | None = None,
-) -> list[Window]:
-    """Return the windows of one shard, in their order. `sizes` are the row groups' rows, `weights` their bytes.
-
-    `drawn` are the numbers of the rows that the epoch has, ascending, where that is not each of them once.
-    """
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    rows = np.arange(starts[-1]) if drawn is None else drawn
-    bounds = np.searchsorted(rows, starts)  # where each group's rows begin in `rows`
-    order = _random(seed, epoch, _ORDER).permutation(len(sizes)) if shuffle else np.arange(len(sizes))
-    ends = np.cumsum(np.diff(bounds)[order])
-    begin, end = len(rows) * shard // shards, len(rows) * (shard + 1) // shards
-    windows: list[Window] = []
-    held: list[tuple[int, Rows, Rows]] = []
-
-    def close() -> None:
-        if held:
-            random = _random(seed, epoch, _WINDOW, shard, len(windows)) if shuffle else None
-            windows.append(_window(held, starts, random))
-            held.clear()
-
-    for group, last in zip(order.tolist(), ends.tolist(), strict=True):
-        first = last - (bounds[group + 1] - bounds[group])
-        some = np.arange(max(first, begin), min(last, end))
-        if not len(some):
-            continue
-        if sum(weights[one] for one, _, _ in held) + weights[group] > WINDOW_BYTES:
-            close()
-        held.append((group, rows[bounds[group] + some - first], some))
-    close()
-    return windows
-
-
-def _window(held: Sequence[tuple[int, Rows, Rows]], starts: Rows, random: np.random.Generator | None) -> Window:
-    """Put the rows of row groups together: (group, their numbers in the table, their places in the epoch)."""
-    groups = tuple(group for group, _, _ in held)
-    before = np.cumsum([0, *(starts[group + 1] - starts[group] for group in groups)])
-    local = np.concatenate(
-        [numbers - starts[group] + base for (group, numbers, _), base in zip(held, before, strict=False)]
-    )
-    numbers = np.concatenate([numbers for _, numbers, _ in held])
-    places = np.concatenate([places for _, _, places in held])
-    order = np.arange(len(local)) if random is None else random.permutation(len(local))
-    return Window(groups, local[order], numbers[order], places[order])
 
 
 def _repeated(rows: Rows, share: int, random: np.random.Generator) -> Rows:

@@ -2,8 +2,8 @@
 
 Petastorm 0.13.1 was written for a pyarrow and a numpy that are gone. `_petastorm` imports it with what it misses: its
 own modules get a `pq` with the old ParquetDataset (as far as they call it) and an `np` with the old names, while
-pyarrow and numpy themselves stay as they are for everyone else. It is told of row groups alone, by their places in a
-list: which files they lie in, on which storage, is known here, and every footer is read once.
+pyarrow and numpy themselves stay as they are for everyone else. It sees row groups alone, by their places in a list:
+which files they lie in, on which storage, is known here, and every footer is read once.
 
 Partition columns are in a Delta table's log, not in its files: filter on them with `where`.
 """
@@ -71,10 +71,9 @@ class RowGroup:
 
 @dataclass(frozen=True, eq=False)
 class RowGroups:
-    """All row groups of one version of a table, file by file; `schema` is that of its files, as the table says it."""
+    """All row groups of one version of a table, file by file; `schema` is that of its files, by the table's log."""
 
     uri: str
-    version: int
     schema: pa.Schema
     groups: tuple[RowGroup, ...]
 
@@ -83,17 +82,12 @@ class RowGroups:
         return sum(group.rows for group in self.groups)
 
 
-def snapshot_files(uri: str, version: int, where: Where | None = None) -> list[str]:
-    """Return the URLs of the Parquet files of one version of a Delta table, sorted; nothing in them is quoted.
+def row_groups(uri: str, version: int, where: Where | None = None) -> RowGroups:
+    """Return the row groups of one version of a Delta table, its files in order of their URLs, which quote nothing.
 
     `where` keeps whole partitions: (partition column, operator, value), all of which must hold. Raises DlassetsError
     for a table with deletion vectors or column mapping, whose files alone do not say what its rows are.
     """
-    return _files(open_table(uri, version), uri, where)
-
-
-def row_groups(uri: str, version: int, where: Where | None = None) -> RowGroups:
-    """Return the row groups of one version of a Delta table. Raises DlassetsError as `snapshot_files` does."""
     import pyarrow as pa
 
     table = open_table(uri, version)
@@ -101,11 +95,10 @@ def row_groups(uri: str, version: int, where: Where | None = None) -> RowGroups:
     partitions = table.metadata().partition_columns
     schema = pa.schema([field for field in pa.schema(table.schema().to_arrow()) if field.name not in partitions])
     filesystem = filesystem_of(files[0] if files else uri)[0]  # one for all: each has connections of its own
-    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool, _explained(uri):
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool, _explaining(uri):
         footers = list(pool.map(functools.partial(_footer, filesystem), files))
     return RowGroups(
         uri,
-        version,
         schema,
         tuple(
             RowGroup(file, number, footer.row_group(number).num_rows, footer, filesystem)
@@ -126,58 +119,59 @@ def read_columns(
     size. No files or no rows give arrays of no rows, a list column then being (0, 0). Raises DlassetsError for a column
     the files lack, lists of unequal length, and fewer row groups than shards.
     """
-    found = row_groups(uri, version, where)
-    check_columns(found, columns)
-    if not found.groups:
-        return _no_rows(found.schema, columns)
-    _check_shards(found, shard)
+    source = row_groups(uri, version, where)
+    check_columns(source, columns)
+    if not source.groups:
+        return _no_rows(source.schema, columns)
+    _check_shards(source, shard)
     rank, world_size = shard
-    with read_row_groups(found, range(len(found.groups))[rank::world_size], columns) as read:
+    with read_row_groups(source, range(len(source.groups))[rank::world_size], columns) as read:
         batches = list(read)
     return {column: np.concatenate([batch[column] for batch in batches]) for column in columns}
 
 
 @contextmanager
 def read_row_groups(
-    found: RowGroups, places: Sequence[int], columns: Sequence[str], *, threads: int = 1
+    source: RowGroups, places: Sequence[int], columns: Sequence[str], *, threads: int = 1
 ) -> Iterator[Iterator[Columns]]:
-    """Give the columns of the row groups at these places of `found.groups`, in their order, by Petastorm's reader.
+    """Give the columns of the row groups at these places of `source.groups`, in their order, by Petastorm's reader.
 
     So many `threads` read ahead, three row groups each. Raises DlassetsError, while reading, where storage fails or the
     lists of a column differ in length.
     """
-    with _explained(found.uri):
+    with _explaining(source.uri):
         reader = _petastorm().make_batch_reader(
             [f"file:///{position}" for position in range(len(places))],
             schema_fields=[f"^{re.escape(column)}$" for column in columns],
             workers_count=threads,
             shuffle_row_groups=False,
-            filesystem=_Plan(found, places),
+            filesystem=_Plan(source, places),
         )
     try:
-        yield _batches(reader, found.uri, columns, len(places))
+        yield _batches(reader, source.uri, columns, len(places))
     finally:
         reader.stop()
         reader.join()
 
 
-def check_columns(found: RowGroups, columns: Sequence[str]) -> None:
+def check_columns(source: RowGroups, columns: Sequence[str]) -> None:
     """Raise DlassetsError for a column that the files do not have."""
-    if missing := [column for column in columns if column not in found.schema.names]:
+    names = source.schema.names
+    if missing := [column for column in columns if column not in names]:
         raise DlassetsError(
-            f"The files of {found.uri} have no column {', '.join(missing)}; they have {', '.join(found.schema.names)}. "
+            f"The files of {source.uri} have no column {', '.join(missing)}; they have {', '.join(names)}. "
             "A partition column is not in the files: choose its value with `where`."
         )
 
 
 def _batches(reader: Any, uri: str, columns: Sequence[str], count: int) -> Iterator[Columns]:
     for _ in range(count):
-        with _explained(uri):
+        with _explaining(uri):
             batch = next(reader)
-        yield {column: _even(getattr(batch, column), column, uri) for column in columns}
+        yield {column: _rectangular(getattr(batch, column), column, uri) for column in columns}
 
 
-def _even(values: npt.NDArray[Any], column: str, uri: str) -> npt.NDArray[Any]:
+def _rectangular(values: npt.NDArray[Any], column: str, uri: str) -> npt.NDArray[Any]:
     """Return the values; lists with a null among them come from Petastorm as 2-D objects."""
     if values.ndim > 1 and values.dtype == object:
         raise DlassetsError(f"Column {column} of {uri} has rows without a list. Choose rows that all have one.")
@@ -185,7 +179,7 @@ def _even(values: npt.NDArray[Any], column: str, uri: str) -> npt.NDArray[Any]:
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def _explaining(uri: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -197,7 +191,7 @@ def _explained(uri: str) -> Iterator[None]:
 
 
 def _files(table: DeltaTable, uri: str, where: Where | None) -> list[str]:
-    _refuse_what_files_do_not_say(table, uri)
+    _check_protocol(table, uri)
     partitions = table.metadata().partition_columns
     if others := [column for column, _, _ in where or () if column not in partitions]:
         raise DlassetsError(
@@ -222,7 +216,7 @@ def _footer(filesystem: pafs.FileSystem, file: str) -> pq.FileMetaData:
         return pq.read_metadata(opened)
 
 
-def _refuse_what_files_do_not_say(table: DeltaTable, uri: str) -> None:
+def _check_protocol(table: DeltaTable, uri: str) -> None:
     settings = table.metadata().configuration
     features = table.protocol().reader_features or []
     if "deletionVectors" in features:
@@ -239,11 +233,11 @@ def _refuse_what_files_do_not_say(table: DeltaTable, uri: str) -> None:
         )
 
 
-def _check_shards(found: RowGroups, shard: tuple[int, int]) -> None:
+def _check_shards(source: RowGroups, shard: tuple[int, int]) -> None:
     check_shard(shard)
-    if len(found.groups) < shard[1]:
+    if len(source.groups) < shard[1]:
         raise DlassetsError(
-            f"{found.uri} has {len(found.groups)} row groups for {shard[1]} shards, and a shard takes at least one. "
+            f"{source.uri} has {len(source.groups)} row groups for {shard[1]} shards, and a shard takes at least one. "
             "Use fewer processes, or write the table with smaller row groups."
         )
 
@@ -273,9 +267,9 @@ def _no_rows(schema: pa.Schema, columns: Sequence[str]) -> Columns:
 class _Plan:
     """The file system that Petastorm opens paths on: each is the place of a row group in a list."""
 
-    def __init__(self, found: RowGroups, places: Sequence[int]) -> None:
-        self.schema = found.schema
-        self._groups = [found.groups[place] for place in places]
+    def __init__(self, source: RowGroups, places: Sequence[int]) -> None:
+        self.schema = source.schema
+        self._groups = [source.groups[place] for place in places]
 
     def open(self, path: str) -> tuple[RowGroup, pa.Schema]:
         return self._groups[int(path.removeprefix("/"))], self.schema
@@ -376,7 +370,7 @@ def _petastorm() -> Any:
         module.pq = parquet
     worker.ParquetFile = _unopened
     reader.ThreadPool = _Pool
-    reader.print = _say_nothing
+    reader.print = _print_nothing
     unischema.np = _view(np, string_=np.bytes_, unicode_=np.str_)
     # The worker casts every string column to `unicode_`: as objects, a null stays None instead of becoming "None".
     worker.np = _view(np, unicode_=np.object_)
@@ -388,7 +382,7 @@ def _unopened(opened: Any) -> Any:
     return opened
 
 
-def _say_nothing(*_: Any) -> None:
+def _print_nothing(*_: Any) -> None:
     """Stand in for Petastorm's print, which would tell of its cache at the end of every read."""
 
 

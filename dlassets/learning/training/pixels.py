@@ -17,7 +17,7 @@ from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.lakehouse.training_set import PIXELS
 from dlassets.learning.examples import Examples, Splits, read_split, read_splits
 from dlassets.learning.features import cached_version
-from dlassets.learning.loader.batches import torch_loader
+from dlassets.learning.loader import Sampling, torch_loader
 from dlassets.learning.training.augment import load, load_augmented
 from dlassets.learning.training.classifier import embedded
 from dlassets.learning.training.group import ALONE, Group
@@ -93,11 +93,13 @@ class PhotoBatches:
             TRAIN,
             ["content", "label"],
             functools.partial(load_augmented, kind=settings.augmentation, view=job.backbone.view),
-            batch_size=settings.batch_size,
-            shard=(group.rank, group.size),
-            seed=job.settings.seed,
-            workers=settings.workers,
-            balance_by="label" if job.settings.balance == "sampling" else None,
+            Sampling(
+                batch_size=settings.batch_size,
+                shard=(group.rank, group.size),
+                seed=job.settings.seed,
+                balance_by="label" if job.settings.balance == "sampling" else None,
+            ),
+            settings.workers,
         )
         self.steps = len(self._loader)
 
@@ -148,8 +150,6 @@ def _in_order(job: Job, split: str, count: int, group: Group) -> Iterable[dict[s
         split,
         ["content", "image_id"],
         lambda content, _: load(content, job.backbone.view),
-        batch_size=EVALUATED_AT_ONCE * shard[1],
-        shard=shard,
-        workers=job.settings.pixels.workers,
-        shuffle=False,
+        Sampling(batch_size=EVALUATED_AT_ONCE * shard[1], shard=shard, shuffle=False),
+        job.settings.pixels.workers,
     )

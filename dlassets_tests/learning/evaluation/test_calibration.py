@@ -10,7 +10,6 @@ from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.calibration import (
     UNKNOWN,
     calibrated,
-    expected_calibration_error,
     fit_temperature,
     reliability,
     targets_of,
@@ -34,6 +33,10 @@ def drawn(count: int, classes: int = 5, seed: int = 0):
     return logits, targets
 
 
+def calibration_error(probabilities, targets) -> float:
+    return reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == targets).error
+
+
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
 def test_the_temperature_that_logits_were_made_with_is_found(temperature) -> None:
     logits, targets = drawn(5000)
@@ -55,8 +58,8 @@ def test_dividing_by_the_temperature_brings_the_calibration_error_down() -> None
     fitted_on, judged_on = drawn(1000, seed=1), drawn(4000, seed=2)
 
     temperature = fit_temperature(fitted_on[0] * 3, fitted_on[1])
-    before = expected_calibration_error(softmax(judged_on[0] * 3), judged_on[1])
-    after = expected_calibration_error(softmax(judged_on[0] * 3 / temperature), judged_on[1])
+    before = calibration_error(softmax(judged_on[0] * 3), judged_on[1])
+    after = calibration_error(softmax(judged_on[0] * 3 / temperature), judged_on[1])
 
     assert before > 0.15
     assert after < 0.03
@@ -122,10 +125,10 @@ def test_the_calibration_error_is_the_one_computed_by_hand() -> None:
 def test_certain_and_clueless_models_have_the_errors_that_they_deserve() -> None:
     certain = np.array([[1.0, 0.0]] * 4)
 
-    assert expected_calibration_error(certain, np.array([0, 0, 0, 0])) == 0
-    assert expected_calibration_error(certain, np.array([0, 0, 0, 1])) == pytest.approx(0.25)
-    assert expected_calibration_error(certain, np.full(4, UNKNOWN)) == 1
-    assert expected_calibration_error(np.full((4, 2), 0.5), np.array([0, 1, 0, 1])) == 0
+    assert calibration_error(certain, np.array([0, 0, 0, 0])) == 0
+    assert calibration_error(certain, np.array([0, 0, 0, 1])) == pytest.approx(0.25)
+    assert calibration_error(certain, np.full(4, UNKNOWN)) == 1
+    assert calibration_error(np.full((4, 2), 0.5), np.array([0, 1, 0, 1])) == 0
 
 
 def test_targets_are_places_and_not_labels() -> None:

@@ -6,37 +6,18 @@ import pytest
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import evaluate, evaluate_probabilities, wilson_interval
 from dlassets.learning.examples import Examples
-from dlassets.learning.head import Head
+from dlassets_tests.learning.examples import examples, head
 
 
-def head(*labels: int) -> Head:
-    """A head that says the class whose place the features point at."""
-    count = len(labels)
-    return Head(
-        labels=labels,
-        names=tuple(f"class {label}" for label in labels),
-        weight=np.eye(count, dtype=np.float32),
-        bias=np.zeros(count, np.float32),
-        mean=np.zeros(count, np.float32),
-        scale=np.ones(count, np.float32),
-    )
-
-
-def said(truth: list[int], predicted: list[int], classes: tuple[int, ...]) -> Examples:
-    """Examples of these true labels that `head(*classes)` takes for `predicted`."""
-    return Examples(
-        paths=[f"{place}.jpg" for place in range(len(truth))],
-        image_ids=[str(place) for place in range(len(truth))],
-        labels=np.array(truth, dtype=np.int64),
-        names=[f"class {label}" for label in truth],
-        features=np.eye(len(classes), dtype=np.float32)[[classes.index(label) for label in predicted]] * 3,
-    )
+def taken_for(truth: list[int], predicted: list[int], classes: tuple[int, ...]) -> Examples:
+    """Examples of these true labels that `head(classes)` takes for `predicted`."""
+    return examples(truth, np.eye(len(classes))[[classes.index(label) for label in predicted]] * 3)
 
 
 def test_the_figures_of_a_small_case_are_those_computed_by_hand() -> None:
-    rows = said([3, 3, 3, 12, 12, 40], [3, 3, 12, 12, 3, 40], (3, 12, 40))
+    rows = taken_for([3, 3, 3, 12, 12, 40], [3, 3, 12, 12, 3, 40], (3, 12, 40))
 
-    found = evaluate(head(3, 12, 40), rows)
+    found = evaluate(head((3, 12, 40)), rows)
 
     assert (found.rows, found.accuracy, found.majority_share) == (6, 4 / 6, 0.5)
     assert found.labels == (3, 12, 40)
@@ -47,22 +28,8 @@ def test_the_figures_of_a_small_case_are_those_computed_by_hand() -> None:
     np.testing.assert_allclose(found.confidence, np.exp(3) / (np.exp(3) + 2), rtol=1e-6)
 
 
-def test_the_figures_are_scikit_learn_s() -> None:
-    from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
-
-    classes, chance = (1, 5, 6, 200), np.random.default_rng(0)
-    truth, predicted = chance.choice(classes, 200).tolist(), chance.choice(classes, 200).tolist()
-
-    found = evaluate(head(*classes), said(truth, predicted, classes))
-
-    assert found.accuracy == accuracy_score(truth, predicted)
-    assert found.confusion.tolist() == confusion_matrix(truth, predicted, labels=classes).tolist()
-    np.testing.assert_allclose(found.recall, recall_score(truth, predicted, labels=classes, average=None))
-    np.testing.assert_allclose(found.precision, precision_score(truth, predicted, labels=classes, average=None))
-
-
 def test_a_class_missing_in_the_test_rows_has_no_recall() -> None:
-    found = evaluate(head(3, 12, 40), said([3, 12], [3, 40], (3, 12, 40)))
+    found = evaluate(head((3, 12, 40)), taken_for([3, 12], [3, 40], (3, 12, 40)))
 
     assert found.recall.tolist() == [1, 0, 0]
     assert found.precision.tolist() == [1, 0, 0]
@@ -74,9 +41,9 @@ def test_a_class_missing_in_the_test_rows_has_no_recall() -> None:
 
 
 def test_a_class_that_the_head_does_not_know_is_a_mistake_under_its_name() -> None:
-    rows = said([3, 12, 7], [3, 12, 3], (3, 12))
+    rows = taken_for([3, 12, 7], [3, 12, 3], (3, 12))
 
-    found = evaluate(head(3, 12), rows)
+    found = evaluate(head((3, 12)), rows)
 
     assert found.accuracy == 2 / 3
     assert found.labels == (3, 7, 12)
@@ -88,20 +55,25 @@ def test_a_class_that_the_head_does_not_know_is_a_mistake_under_its_name() -> No
     assert np.isfinite(found.log_loss)
 
 
-def test_the_means_over_classes_are_scikit_learn_s() -> None:
-    from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
+def test_the_figures_are_scikit_learn_s() -> None:
+    from sklearn import metrics
 
     classes, chance = (1, 5, 6, 200), np.random.default_rng(0)
-    rows = said(chance.choice(classes, 300, p=(0.6, 0.2, 0.1, 0.1)).tolist(), [1] * 300, classes)
+    rows = taken_for(chance.choice(classes, 300, p=(0.6, 0.2, 0.1, 0.1)).tolist(), [1] * 300, classes)
     probabilities = chance.dirichlet([1, 1, 1, 1], 300)
     predicted = np.array(classes)[probabilities.argmax(axis=1)]
 
     found = evaluate_probabilities(probabilities, classes, ("one", "five", "six", "many"), rows)
 
+    both = rows.labels, predicted
     assert found.predicted.tolist() == predicted.tolist()
-    assert found.macro_f1.value == pytest.approx(f1_score(rows.labels, predicted, average="macro"))
-    assert found.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(rows.labels, predicted))
-    assert found.log_loss == pytest.approx(log_loss(rows.labels, probabilities, labels=classes))
+    assert found.accuracy == metrics.accuracy_score(*both)
+    assert found.confusion.tolist() == metrics.confusion_matrix(*both).tolist()
+    np.testing.assert_allclose(found.recall, metrics.recall_score(*both, average=None))
+    np.testing.assert_allclose(found.precision, metrics.precision_score(*both, average=None))
+    assert found.macro_f1.value == pytest.approx(metrics.f1_score(*both, average="macro"))
+    assert found.balanced_accuracy.value == pytest.approx(metrics.balanced_accuracy_score(*both))
+    assert found.log_loss == pytest.approx(metrics.log_loss(rows.labels, probabilities, labels=classes))
 
 
 def test_the_bootstrap_is_that_of_drawn_rows_and_repeats() -> None:
@@ -110,30 +82,30 @@ def test_the_bootstrap_is_that_of_drawn_rows_and_repeats() -> None:
     classes, chance = (3, 12, 40), np.random.default_rng(1)
     truth = chance.choice(classes, 200, p=(0.7, 0.2, 0.1))
     predicted = np.where(chance.random(200) < 0.8, truth, chance.choice(classes, 200))
-    rows = said(truth.tolist(), predicted.tolist(), classes)
+    rows = taken_for(truth.tolist(), predicted.tolist(), classes)
 
-    found = evaluate(head(*classes), rows).macro_f1
+    found = evaluate(head(classes), rows).macro_f1
 
     draws = (chance.integers(0, 200, 200) for _ in range(1000))
     drawn = [f1_score(truth[places], predicted[places], average="macro") for places in draws]
     assert found.interval == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.015)
     assert found.interval[0] < found.value < found.interval[1]
-    assert evaluate(head(*classes), rows).macro_f1 == found
+    assert evaluate(head(classes), rows).macro_f1 == found
 
 
 def test_the_intervals_of_a_class_are_wilson_s() -> None:
-    found = evaluate(head(3, 12), said([3] * 10 + [12] * 5, [3] * 8 + [12] * 7, (3, 12)))
+    found = evaluate(head((3, 12)), taken_for([3] * 10 + [12] * 5, [3] * 8 + [12] * 7, (3, 12)))
 
     assert found.recall_intervals.tolist() == [list(wilson_interval(8, 10)), list(wilson_interval(5, 5))]
     assert found.precision_intervals.tolist() == [list(wilson_interval(8, 8)), list(wilson_interval(5, 7))]
 
 
 def test_no_rows_and_no_numbers_are_errors_that_say_so() -> None:
-    rows = said([3, 12], [3, 12], (3, 12))
+    rows = taken_for([3, 12], [3, 12], (3, 12))
 
     with pytest.raises(DlassetsError, match="no rows to evaluate"):
-        evaluate(head(3, 12), said([], [], (3, 12)))
-    with pytest.raises(DlassetsError, match=r"no numbers for 1 of 2 rows, such as 1\.jpg"):
+        evaluate(head((3, 12)), taken_for([], [], (3, 12)))
+    with pytest.raises(DlassetsError, match=r"no numbers for 1 of 2 rows, such as labeled/1\.jpg"):
         evaluate_probabilities(np.array([[1, 0], [np.nan, 1]]), (3, 12), ("a", "b"), rows)
 
 

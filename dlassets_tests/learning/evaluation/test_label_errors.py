@@ -8,7 +8,7 @@ from dlassets.lakehouse.tables import LABEL_ERRORS
 from dlassets.learning.evaluation.label_errors import LabelErrors, find_label_errors
 from dlassets.learning.examples import Examples
 from dlassets.settings import TrainingSettings
-from dlassets_tests.learning.examples import rows
+from dlassets_tests.learning.examples import examples, rows
 
 CLASSES = (3, 12, 40, 77)
 SETTINGS = TrainingSettings()
@@ -18,7 +18,7 @@ def relabelled(right: Examples, wrong: dict[int, int]) -> Examples:
     """The same rows with other labels at these places."""
     labels = right.labels.copy()
     labels[list(wrong)] = list(wrong.values())
-    return Examples(right.paths, right.image_ids, labels, [f"class {label}" for label in labels], right.features)
+    return examples(labels.tolist(), right.features, right.image_ids)
 
 
 def flipped(right: Examples, share: float, seed: int = 0) -> tuple[Examples, dict[str, int]]:
@@ -42,24 +42,24 @@ def wrong(right: Examples) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def found(right: Examples) -> LabelErrors:
+def result(right: Examples) -> LabelErrors:
     return find_label_errors(flipped(right, 0.05)[0], SETTINGS)
 
 
-def test_of_wrong_labels_most_are_found_with_few_false_alarms(found: LabelErrors, wrong: dict[str, int]) -> None:
-    listed = set(found.errors["image_id"].to_pylist())
+def test_of_wrong_labels_most_are_found_with_few_false_alarms(result: LabelErrors, wrong: dict[str, int]) -> None:
+    listed = set(result.errors["image_id"].to_pylist())
 
     assert len(wrong) == 20
     assert len(listed & wrong.keys()) >= 0.8 * len(wrong)
     assert len(listed - wrong.keys()) <= 4
-    assert (found.judged, found.too_few) == (400, {})
+    assert (result.checked, result.small_classes) == (400, {})
 
 
 def test_they_have_the_table_s_columns_with_the_right_label_suggested(
-    found: LabelErrors, wrong: dict[str, int]
+    result: LabelErrors, wrong: dict[str, int]
 ) -> None:
-    assert found.errors.schema == LABEL_ERRORS.schema
-    errors = found.errors.to_pylist()
+    assert result.errors.schema == LABEL_ERRORS.schema
+    errors = result.errors.to_pylist()
     suggested = [error["suggested_label"] == wrong[error["image_id"]] for error in errors if error["image_id"] in wrong]
     assert np.mean(suggested) > 0.9
     for error in errors:
@@ -69,8 +69,8 @@ def test_they_have_the_table_s_columns_with_the_right_label_suggested(
         assert error["path"] == f"labeled/{error['image_id']}.jpg"
 
 
-def test_the_worst_come_first(found: LabelErrors) -> None:
-    quality = found.errors["quality"].to_pylist()
+def test_the_worst_come_first(result: LabelErrors) -> None:
+    quality = result.errors["quality"].to_pylist()
 
     assert quality == sorted(quality)
     assert len(set(quality)) > 1
@@ -83,12 +83,7 @@ def test_right_labels_are_left_alone(right: Examples) -> None:
 def test_the_order_of_rows_changes_nothing_and_the_seed_the_folds(right: Examples) -> None:
     some = flipped(right, 0.05)[0]
     order = np.random.default_rng(5).permutation(len(some))
-    shuffled = Examples(
-        *([column[place] for place in order] for column in (some.paths, some.image_ids)),
-        labels=some.labels[order],
-        names=[some.names[place] for place in order],
-        features=some.features[order],
-    )
+    shuffled = examples(some.labels[order], some.features[order], [some.image_ids[place] for place in order])
 
     errors = find_label_errors(some, SETTINGS).errors
     again = find_label_errors(shuffled, SETTINGS).errors
@@ -131,29 +126,29 @@ def test_every_fold_has_its_share_of_each_class() -> None:
 def test_a_class_with_fewer_rows_than_folds_is_named_and_not_judged() -> None:
     some = rows([3] * 30 + [12] * 30 + [40] * 4 + [77] * 5)
 
-    found = find_label_errors(some, SETTINGS)
+    result = find_label_errors(some, SETTINGS)
 
-    assert found.too_few == {"class 40": 4}
-    assert found.judged == 65
-    assert 40 not in found.errors["label"].to_pylist() + found.errors["suggested_label"].to_pylist()
+    assert result.small_classes == {"class 40": 4}
+    assert result.checked == 65
+    assert 40 not in result.errors["label"].to_pylist() + result.errors["suggested_label"].to_pylist()
 
 
 @pytest.mark.parametrize("labels", [[], [3] * 20, [3] * 20 + [12] * 4])
 def test_where_nothing_can_be_judged_nothing_is_listed(labels) -> None:
-    some = rows(labels) if labels else Examples([], [], np.zeros(0, np.int64), [], np.zeros((0, 8), np.float32))
+    result = find_label_errors(rows(labels) if labels else examples([], np.zeros((0, 8))), SETTINGS)
 
-    found = find_label_errors(some, SETTINGS)
-
-    assert (found.errors.num_rows, found.judged) == (0, 0)
-    assert found.errors.schema == LABEL_ERRORS.schema
+    assert (result.errors.num_rows, result.checked) == (0, 0)
+    assert result.errors.schema == LABEL_ERRORS.schema
 
 
-def test_progress_is_told_by_fold_and_nothing_else_is_said(right: Examples, capfd: pytest.CaptureFixture[str]) -> None:
-    told: list[tuple[int, int]] = []
+def test_progress_is_reported_by_fold_and_nothing_is_printed(
+    right: Examples, capfd: pytest.CaptureFixture[str]
+) -> None:
+    progress: list[tuple[int, int]] = []
 
-    find_label_errors(right, SETTINGS, folds=3, on_fold=lambda done, of: told.append((done, of)))
+    find_label_errors(right, SETTINGS, folds=3, on_fold=lambda done, of: progress.append((done, of)))
 
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert progress == [(1, 3), (2, 3), (3, 3)]
     assert capfd.readouterr() == ("", "")
 
 

@@ -8,10 +8,11 @@ from PIL import Image
 
 from dlassets.learning.backbones import BackboneRef, network
 from dlassets.learning.evaluation.saliency import NoFeatureMapError, explain, saliency
-from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
 from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings
+from dlassets_tests.images.corpus import encoded
+from dlassets_tests.learning.examples import examples, head
 
 SIDE, CELL = 224, 16
 RED, GREEN, BLUE = 0, 1, 2
@@ -44,18 +45,6 @@ def mean_colours(*, channels_last: bool = False, frozen: bool = False):
     return MeanColours().train()
 
 
-def head_on(weight: list[list[float]], scale: tuple[float, ...] = (1, 1, 1)) -> Head:
-    count = len(weight)
-    return Head(
-        labels=tuple(range(count)),
-        names=tuple(map(str, range(count))),
-        weight=np.array(weight, np.float32),
-        bias=np.zeros(count, np.float32),
-        mean=np.zeros(len(weight[0]), np.float32),
-        scale=np.array(scale, np.float32),
-    )
-
-
 def picture(**squares: tuple[int, int, int]) -> np.ndarray:
     """A black picture with squares of a colour, each of so many cells at this row and column of cells."""
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
@@ -73,7 +62,7 @@ def picture(**squares: tuple[int, int, int]) -> np.ndarray:
 def test_the_peak_is_where_the_predicted_class_is_and_nothing_is_where_another_is(channels_last, frozen) -> None:
     images = np.stack([picture(red=(1, 2, 4), blue=(9, 9, 3)), picture(red=(9, 9, 2), blue=(2, 1, 4))])
 
-    found = saliency(mean_colours(channels_last=channels_last, frozen=frozen), head_on(np.eye(3).tolist()), images)
+    found = saliency(mean_colours(channels_last=channels_last, frozen=frozen), head(range(3)), images)
 
     assert (found.shape, found.dtype) == ((2, SIDE, SIDE), np.float32)
     for seen, (row, column), (other_row, other_column) in zip(found, [(1, 2), (2, 1)], [(9, 9), (9, 9)], strict=True):
@@ -87,7 +76,7 @@ def test_the_peak_is_where_the_predicted_class_is_and_nothing_is_where_another_i
 def test_a_feature_counts_by_its_weight_over_its_scale() -> None:
     image = picture(red=(1, 1, 4), green=(9, 9, 4))[None]
 
-    (seen,) = saliency(mean_colours(), head_on([[1, 1, 0], [0, 0, 1]], scale=(1, 10, 1)), image)
+    (seen,) = saliency(mean_colours(), head((0, 1), [[1, 1, 0], [0, 0, 1]], scale=(1, 10, 1)), image)
 
     assert seen[3 * CELL, 3 * CELL] == 1
     assert seen[11 * CELL, 11 * CELL] == pytest.approx(0.1)
@@ -96,7 +85,7 @@ def test_a_feature_counts_by_its_weight_over_its_scale() -> None:
 def test_what_speaks_against_the_class_is_left_out_and_nothing_is_nothing() -> None:
     images = np.stack([picture(red=(1, 1, 4), green=(9, 9, 2)), picture()])
 
-    against, nothing = saliency(mean_colours(), head_on([[1, -1, 0], [-1, 1, 0]]), images)
+    against, nothing = saliency(mean_colours(), head((0, 1), [[1, -1, 0], [-1, 1, 0]]), images)
 
     assert against[3 * CELL, 3 * CELL] == 1
     assert against[9 * CELL :, 9 * CELL :].max() == 0
@@ -105,25 +94,25 @@ def test_what_speaks_against_the_class_is_left_out_and_nothing_is_nothing() -> N
 
 def test_any_number_of_images_is_seen_as_each_alone() -> None:
     images = np.stack([picture(red=(place, place, 3)) for place in range(10)])
-    colours, head = mean_colours(), head_on(np.eye(3).tolist())
+    colours, each = mean_colours(), head(range(3))
 
     np.testing.assert_allclose(
-        saliency(colours, head, images), np.concatenate([saliency(colours, head, image[None]) for image in images])
+        saliency(colours, each, images), np.concatenate([saliency(colours, each, image[None]) for image in images])
     )
-    assert saliency(colours, head, images[:0]).shape == (0, SIDE, SIDE)
+    assert saliency(colours, each, images[:0]).shape == (0, SIDE, SIDE)
 
 
 def test_the_network_is_left_without_hooks_or_gradients() -> None:
     colours = mean_colours()
 
-    saliency(colours, head_on(np.eye(3).tolist()), picture(red=(1, 1, 4))[None])
+    saliency(colours, head(range(3)), picture(red=(1, 1, 4))[None])
 
     assert not any(module._forward_hooks for module in colours.modules())
     assert all(parameter.grad is None for parameter in colours.parameters())
 
 
 def random_head(dimensions: int) -> Head:
-    return head_on(np.random.default_rng(0).normal(0, 1, (2, dimensions)).tolist(), (1,) * dimensions)
+    return head((0, 1), np.random.default_rng(0).normal(0, 1, (2, dimensions)))
 
 
 def test_a_vision_transformer_is_refused_in_words() -> None:
@@ -143,10 +132,9 @@ def test_a_network_that_works_in_place_has_a_map() -> None:
 
 
 def test_photos_are_explained_as_the_backbone_sees_them() -> None:
-    file = io.BytesIO()
-    Image.fromarray(scene("stripes", (0, 0), 1)).resize((640, 480)).save(file, "JPEG")
+    photo = encoded(Image.fromarray(scene("stripes", (0, 0), 1)).resize((640, 480)), "JPEG")
 
-    sheet = explain(BackboneRef("efficientnet_lite0"), random_head(1280), [(file.getvalue(), "a caption")])
+    sheet = explain(BackboneRef("efficientnet_lite0"), random_head(1280), [(photo, "a caption")])
 
     shown = Image.open(io.BytesIO(sheet))
     assert shown.format == "PNG"
@@ -174,12 +162,11 @@ def test_a_trained_head_on_the_real_backbone_looks_at_the_corner_that_the_object
     with torch.inference_mode():
         features = backbone(torch.from_numpy(images)).numpy()
     labels = np.array([kinds.index(kind) for kind, _, _ in scenes])
-    names = [kind for kind, _, _ in scenes]
-    rows = Examples(names, names, labels, names, features)
-    head = train_head(rows, rows, TrainingSettings(epochs=10)).head
+    rows = examples(labels, features)
+    trained = train_head(rows, rows, TrainingSettings(epochs=10)).head
 
     unseen = [scene(kind, corner, 99) for kind in kinds for corner in corners]
-    maps = saliency(backbone, head, np.stack(unseen))
+    maps = saliency(backbone, trained, np.stack(unseen))
 
     shares = maps.reshape(8, 2, SIDE // 2, 2, SIDE // 2).sum(axis=(2, 4)) / maps.sum(axis=(1, 2))[:, None, None]
     looked_at = [np.unravel_index(share.argmax(), (2, 2)) for share in shares]
@@ -190,10 +177,8 @@ def test_a_trained_head_on_the_real_backbone_looks_at_the_corner_that_the_object
 
 def test_features_that_are_nothing_speak_for_no_place_where_roots_are_taken():
     backbone = network(BackboneRef("torchvision/squeezenet1_1", "none", root=True))
-    dimensions = backbone.dimensions
-    one = np.ones(dimensions, np.float32)
-    head = Head((1, 2), ("a", "b"), np.stack([one, -one]), np.zeros(2, np.float32), np.zeros_like(one), one)
+    weight = np.outer([1, -1], np.ones(backbone.dimensions))
 
-    found = saliency(backbone, head, np.zeros((1, SIDE, SIDE, 3), np.uint8))
+    found = saliency(backbone, head((1, 2), weight), picture()[None])
 
     assert np.isfinite(found).all()

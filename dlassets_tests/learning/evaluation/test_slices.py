@@ -6,25 +6,19 @@ import pytest
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate_probabilities, wilson_interval
 from dlassets.learning.evaluation.slices import Slice, significantly_worse, slices
-from dlassets.learning.examples import Examples
+from dlassets_tests.learning.examples import examples
 
 
 def evaluation(truth: list[int], predicted: list[int]) -> Evaluation:
     """Of images 0, 1, … with these labels."""
     classes = sorted({*truth, *predicted})
-    rows = Examples(
-        paths=[f"{place}.jpg" for place in range(len(truth))],
-        image_ids=[str(place) for place in range(len(truth))],
-        labels=np.array(truth),
-        names=[f"class {label}" for label in truth],
-        features=np.zeros((len(truth), 0), np.float32),
-    )
+    probabilities = np.eye(len(classes))[np.searchsorted(classes, predicted)]
     names = [f"class {label}" for label in classes]
-    return evaluate_probabilities(np.eye(len(classes))[np.searchsorted(classes, predicted)], classes, names, rows)
+    return evaluate_probabilities(probabilities, classes, names, examples(truth, np.zeros((len(truth), 0))))
 
 
-def counted(found: list[Slice]) -> dict[tuple[str, str], tuple[int, int]]:
-    return {(each.dimension, each.value): (each.right, each.rows) for each in found}
+def counted(slices: list[Slice]) -> dict[tuple[str, str], tuple[int, int]]:
+    return {(each.dimension, each.value): (each.right, each.rows) for each in slices}
 
 
 def test_slices_by_class_size_brightness_and_source_are_those_counted_by_hand() -> None:

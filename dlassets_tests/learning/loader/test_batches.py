@@ -1,6 +1,5 @@
 """The loader over a real table of photos: what a batch holds, its order, its processes, its resuming and its errors."""
 
-import io
 import itertools
 import logging
 import threading
@@ -8,12 +7,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import decode_rgb, resize_center_crop
-from dlassets.learning.loader.batches import Cache, Transform, decode_to_tensor, torch_loader
-from dlassets_tests.learning.loader.test_petastorm import log_of
+from dlassets.learning.loader import Cache, Sampling, Transform, decode_to_tensor, torch_loader
+from dlassets_tests.images.corpus import encoded, flat
+from dlassets_tests.learning.loader.tables import write
 
 ROWS = 71
 COLUMNS = ["path", "label", "features", "content"]
@@ -52,30 +51,9 @@ def table(tmp_path_factory, rows):
     return uri
 
 
-def write(uri, some):
-    import pyarrow as pa
-    from deltalake import WriterProperties, write_deltalake
-
-    schema = pa.schema(
-        {
-            "path": pa.string(),
-            "label": pa.int64(),
-            "features": pa.list_(pa.float32()),
-            "content": pa.binary(),
-            "split": pa.string(),
-        }
-    )
-    write_deltalake(
-        uri,
-        pa.Table.from_pylist(some, schema=schema),
-        mode="append",
-        partition_by=["split"],
-        writer_properties=WriterProperties(max_row_group_size=8),
-    )
-
-
-def load(table, columns=("path",), transform=None, *, version=1, split="train", batch_size=8, **options):
-    return torch_loader(table, version, split, list(columns), transform, batch_size=batch_size, **options)
+def load(table, columns=("path",), transform=None, *, version=1, split="train", workers=None, **sampling):
+    sampling = Sampling(**{"batch_size": 8, **sampling})
+    return torch_loader(table, version, split, list(columns), transform, sampling, workers)
 
 
 def paths(loader):
@@ -168,18 +146,12 @@ def test_three_processes_share_the_rows_with_none_left_out_or_doubled(table, row
     assert sorted(itertools.chain(*itertools.chain(*parts))) == sorted(row["path"] for row in rows)
 
 
-def test_a_process_reads_its_own_row_groups(table):
-    read = [set(itertools.chain(*paths(load(table, batch_size=4, shard=(rank, 2))))) for rank in range(2)]
-
-    assert not read[0] & read[1]
-    assert sum(map(len, read)) == ROWS
-
-
 class Counting:
     """A transform that counts what it decodes, and draws one number for a photo."""
 
-    def __init__(self):
+    def __init__(self, cache=None):
         self.decoded = Counter()
+        self.transform = Transform(self.decode, self.augment, cache=cache)
 
     def decode(self, content):
         self.decoded[content] += 1
@@ -188,10 +160,6 @@ class Counting:
     @staticmethod
     def augment(pixels, random):
         return pixels + int(random.integers(256))
-
-    @property
-    def transform(self):
-        return Transform(self.decode, self.augment)
 
 
 def test_a_loader_goes_on_from_a_step_without_decoding_what_was_given(table):
@@ -262,7 +230,7 @@ def test_a_photo_is_decoded_by_one_thread(table):
 
 
 def test_balanced_labels_come_equally_often(table):
-    loader = load(table, ["label"], balance_by="label", shard=(0, 1))
+    loader = load(table, ["label"], balance_by="label")
 
     labels = Counter(itertools.chain(*(batch["label"].tolist() for batch in loader)))
 
@@ -272,9 +240,8 @@ def test_balanced_labels_come_equally_often(table):
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_a_cache_decodes_each_photo_once(table, tmp_path, on_disk):
-    counting = Counting()
-    cache = Cache(max_bytes=2**20, folder=str(tmp_path) if on_disk else None)
-    loader = load(table, ["path", "content"], counting.transform, cache=cache)
+    counting = Counting(Cache(max_bytes=2**20, folder=str(tmp_path) if on_disk else None))
+    loader = load(table, ["path", "content"], counting.transform)
 
     batches = [by_path(loader, "content") for _ in range(2)]
     uncached = load(table, ["path", "content"], Counting().transform)
@@ -285,8 +252,8 @@ def test_a_cache_decodes_each_photo_once(table, tmp_path, on_disk):
 
 
 def test_a_cache_that_is_too_small_says_so_and_keeps_what_it_can(table, caplog):
-    counting = Counting()
-    loader = load(table, ["content"], counting.transform, cache=Cache(max_bytes=20 * 3 * 8 * 8))
+    counting = Counting(Cache(max_bytes=20 * 3 * 8 * 8))
+    loader = load(table, ["content"], counting.transform)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             list(loader)
@@ -296,7 +263,8 @@ def test_a_cache_that_is_too_small_says_so_and_keeps_what_it_can(table, caplog):
 
 
 def test_a_cache_with_no_room_on_disk_is_refused(table, tmp_path):
-    loader = load(table, ["content"], cache=Cache(max_bytes=2**30, folder=str(tmp_path / "nowhere")))
+    cache = Cache(max_bytes=2**30, folder=str(tmp_path / "nowhere"))
+    loader = load(table, ["content"], decode_to_tensor(cache=cache))
     with pytest.raises(DlassetsError, match=r"no room for the cache.*nowhere.*Name another folder"):
         next(iter(loader))
 
@@ -323,8 +291,8 @@ def test_what_cannot_be_loaded_is_one_error_that_names_it(table, split, columns,
         ({"shard": (2, 2)}, "Shard 2 of 2"),
         ({"batch_size": 9, "shard": (0, 2)}, "9 rows cannot be parted evenly among 2"),
         ({"batch_size": 80, "shard": (0, 80)}, "71 rows for 80 processes"),
-        ({"balance_by": "weight"}, "no column weight"),
-        ({"transform": lambda content, _: content, "cache": Cache(1)}, "give the loader a Transform"),
+        ({"balance_by": "kind"}, "no column kind"),
+        ({"balance_by": "label_name"}, "label_name of .* has no label for some rows"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_at_once(table, options, message):
@@ -349,13 +317,6 @@ def test_an_error_of_a_transform_s_own_says_which_row_it_met(table):
     assert "row group" in raised.value.__notes__[0]
 
 
-def test_a_table_whose_files_do_not_say_its_rows_is_refused(tmp_path):
-    mapped = {"delta.columnMapping.mode": "name", "delta.columnMapping.maxColumnId": "1"}
-    log_of(tmp_path, {"minReaderVersion": 2, "minWriterVersion": 5}, mapped)
-    with pytest.raises(DlassetsError, match="DROP FEATURE columnMapping"):
-        load(str(tmp_path), version=0, split=None)
-
-
 def test_a_loop_that_is_left_leaves_no_thread_and_torch_as_it_was(table):
     import torch
 
@@ -373,11 +334,8 @@ def test_a_loop_that_is_left_leaves_no_thread_and_torch_as_it_was(table):
 
 
 def test_other_formats_than_jpeg_are_decoded(tmp_path):
-    photo = Image.fromarray(np.full((300, 400, 3), (200, 30, 60), np.uint8))
-    content = io.BytesIO()
-    photo.save(content, "PNG")
-    row = {"path": "a.png", "label": 1, "features": None, "content": content.getvalue(), "split": "train"}
-    write(str(tmp_path), [row])
+    content = encoded(flat((200, 30, 60), 300, 400), "PNG")
+    write(str(tmp_path), [{"path": "a.png", "content": content, "split": "train"}])
 
     (batch,) = load(str(tmp_path), ["content"], version=0)
 

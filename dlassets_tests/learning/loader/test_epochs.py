@@ -7,16 +7,14 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.loader import epochs
-from dlassets.learning.loader.epochs import Steps, balanced, logical_shards, row_random, windows_of
+from dlassets.learning.loader.epochs import Epoch, Sampling, Steps, balanced, logical_shards, row_random
 
 SIZES = [128, 1, 77, 128, 128, 3, 128, 60]
 
 
-def windows(shards, sizes=SIZES, seed=0, epoch=0, weight=2**20, **options):
-    return [
-        windows_of(shard, shards, sizes=sizes, weights=[weight] * len(sizes), seed=seed, epoch=epoch, **options)
-        for shard in range(shards)
-    ]
+def windows(shards, sizes=SIZES, seed=0, epoch=0, weight=2**20, *, shuffle=True, drawn=None):
+    order = Epoch(epoch, sizes, [weight] * len(sizes), Sampling(seed=seed, shuffle=shuffle), drawn)
+    return [order.windows(shard, shards) for shard in range(shards)]
 
 
 def numbers(shards, **options):
@@ -57,6 +55,12 @@ def test_row_groups_are_read_in_another_order_in_each_epoch():
     assert len(orders) == 3
 
 
+def test_a_process_reads_row_groups_of_its_own_but_for_one_that_is_shared_out():
+    first, second, third, fourth = ({group for window in shard for group in window.groups} for shard in windows(4))
+
+    assert len((first | second) & (third | fourth)) <= 1
+
+
 def test_unshuffled_rows_come_in_the_order_of_the_files():
     assert numbers(3, shuffle=False).tolist() == list(range(sum(SIZES)))
 
@@ -74,7 +78,7 @@ def test_a_window_holds_no_more_than_its_bytes_but_one_row_group():
 def test_all_processes_take_as_many_steps_and_rows(rows, batch_size):
     shards = logical_shards(batch_size, 1)
     steps = Steps(rows, batch_size, shards)
-    given = np.array([np.diff(steps.given(shard)) for shard in range(shards)])
+    given = np.array([np.diff(steps.offsets(shard)) for shard in range(shards)])
 
     assert given.sum() == rows
     assert given.shape == (shards, len(steps))
@@ -88,7 +92,7 @@ def test_all_processes_take_as_many_steps_and_rows(rows, batch_size):
 
 def test_what_is_left_over_is_a_batch_or_goes_with_the_last():
     sizes = {
-        rows: [int(n) for n in sum(np.diff(Steps(rows, 32, 4).given(shard)) for shard in range(4))]
+        rows: [int(n) for n in sum(np.diff(Steps(rows, 32, 4).offsets(shard)) for shard in range(4))]
         for rows in (64, 67, 68)
     }
 
@@ -123,9 +127,9 @@ def test_a_table_sorted_by_class_is_mixed():
     """20 classes of 128 photos of 30 kB, a row group each: a batch of 32 would be of one class without shuffling."""
     steps, classes = Steps(20 * 128, 32, 4), []
     found = windows(4, sizes=[128] * 20, weight=128 * 30_000)
-    for shard, given in zip(found, (steps.given(shard) for shard in range(4)), strict=True):
+    for number, shard in enumerate(found):
         order = np.concatenate([window.numbers for window in shard])
-        classes.append([set((order[a:b] // 128).tolist()) for a, b in itertools.pairwise(given)])
+        classes.append([set((order[a:b] // 128).tolist()) for a, b in itertools.pairwise(steps.offsets(number))])
 
     batches = [len(set.union(*parts)) for parts in zip(*classes, strict=True)]
 

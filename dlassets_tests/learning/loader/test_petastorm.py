@@ -1,13 +1,14 @@
 """The Petastorm adapter against delta-rs's own reading, value by value."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.loader.petastorm import read_columns, read_row_groups, row_groups, snapshot_files
+from dlassets.learning.loader import torch_loader
+from dlassets.learning.loader.petastorm import read_columns, read_row_groups, row_groups
+from dlassets_tests.learning.loader.tables import write, write_log
 
 COLUMNS = ["path", "label", "label_name", "weight", "features"]
 
@@ -30,28 +31,11 @@ def rows(count, split, first=0):
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """Version 0: 40 train and 20 test rows in row groups of 8; version 1: 5 train rows more; version 2: no row."""
-    import pyarrow as pa
-    from deltalake import DeltaTable, WriterProperties, write_deltalake
+    from deltalake import DeltaTable
 
     uri = str(tmp_path_factory.mktemp("lake") / "naïve set #1")
-    schema = pa.schema(
-        [
-            ("path", pa.string()),
-            ("label", pa.int64()),
-            ("label_name", pa.string()),
-            ("weight", pa.float64()),
-            ("features", pa.list_(pa.float32())),
-            ("split", pa.string()),
-        ]
-    )
-    for some in (rows(40, "train") + rows(20, "test", first=40), rows(5, "train", first=60)):
-        write_deltalake(
-            uri,
-            pa.Table.from_pylist(some, schema=schema),
-            mode="append",
-            partition_by=["split"],
-            writer_properties=WriterProperties(max_row_group_size=8),
-        )
+    write(uri, rows(40, "train") + rows(20, "test", first=40))
+    write(uri, rows(5, "train", first=60))
     DeltaTable(uri).delete()
     return uri
 
@@ -109,10 +93,10 @@ def test_row_groups_come_in_the_order_asked_for_however_many_threads_read(tmp_pa
 
     properties = WriterProperties(max_row_group_size=2)
     write_deltalake(str(tmp_path), pa.table({"n": list(range(200))}), writer_properties=properties)
-    found = row_groups(str(tmp_path), 0)
+    source = row_groups(str(tmp_path), 0)
     for seed in range(20):
-        places = np.random.default_rng(seed).integers(len(found.groups), size=50).tolist()
-        with read_row_groups(found, places, ["n"], threads=4) as read:
+        places = np.random.default_rng(seed).integers(len(source.groups), size=50).tolist()
+        with read_row_groups(source, places, ["n"], threads=4) as read:
             assert [columns["n"].tolist() for columns in read] == [[2 * place, 2 * place + 1] for place in places]
 
 
@@ -143,20 +127,20 @@ def test_files_that_are_gone_are_one_error(tmp_path):
     from deltalake import write_deltalake
 
     write_deltalake(str(tmp_path), pa.table({"n": [1]}))
-    found = row_groups(str(tmp_path), 0)
+    source = row_groups(str(tmp_path), 0)
     for file in tmp_path.glob("*.parquet"):
         file.unlink()
     with pytest.raises(DlassetsError, match=r"files of .* cannot be read"):
         read_columns(str(tmp_path), 0, ["n"])
     with (
         pytest.raises(DlassetsError, match=r"files of .* cannot be read"),
-        read_row_groups(found, [0], ["n"]) as read,
+        read_row_groups(source, [0], ["n"]) as read,
     ):
         next(read)
 
 
 def test_the_files_are_sorted_urls_of_that_version(table):
-    before, after = snapshot_files(table, 0), snapshot_files(table, 1)
+    before, after = ([group.file for group in row_groups(table, version).groups] for version in (0, 1))
 
     assert before == sorted(before)
     assert all(file.startswith("file:///") for file in before)
@@ -203,26 +187,6 @@ def test_pyarrow_and_numpy_stay_as_they_are(table):
     assert pq.ParquetDataset.__module__ == "pyarrow.parquet.core"
 
 
-def log_of(tmp_path, protocol, configuration):
-    """A table of version 0 that says of itself what delta-rs would not write."""
-    log = tmp_path / "_delta_log"
-    log.mkdir()
-    field = {"name": "label", "type": "long", "nullable": True, "metadata": {}}
-    if "delta.columnMapping.mode" in configuration:
-        field["metadata"] = {"delta.columnMapping.id": 1, "delta.columnMapping.physicalName": "col-1"}
-    metadata = {
-        "id": "a",
-        "format": {"provider": "parquet", "options": {}},
-        "schemaString": json.dumps({"type": "struct", "fields": [field]}),
-        "partitionColumns": [],
-        "configuration": configuration,
-        "createdTime": 0,
-    }
-    lines = [json.dumps({"protocol": protocol}), json.dumps({"metaData": metadata})]
-    (log / "00000000000000000000.json").write_text("\n".join(lines))
-    return str(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("protocol", "configuration", "remedy"),
     [
@@ -244,5 +208,9 @@ def log_of(tmp_path, protocol, configuration):
     ],
 )
 def test_tables_whose_files_do_not_say_their_rows_are_refused(tmp_path, protocol, configuration, remedy):
+    uri = write_log(tmp_path, protocol, configuration)
+
     with pytest.raises(DlassetsError, match=remedy):
-        snapshot_files(log_of(tmp_path, protocol, configuration), 0)
+        read_columns(uri, 0, ["label"])
+    with pytest.raises(DlassetsError, match=remedy):
+        torch_loader(uri, 0, None, ["label"])

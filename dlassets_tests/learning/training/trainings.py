@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import psutil
 
 from dlassets.engines.base import Snapshot
 from dlassets.learning.backbones import BackboneRef
-from dlassets.learning.head import Head
 from dlassets.learning.training.group import Group
 from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.settings import TrainingSettings
 from dlassets_tests.errors import ERRORS
+from dlassets_tests.learning.examples import head
 
 STEPS = 30
 HEARD = "heard"
@@ -28,15 +27,7 @@ def job(folder: Path, **settings) -> Job:
 
 
 def trained(*remarks: str) -> Trained:
-    head = Head(
-        labels=(3, 12),
-        names=("class 3", "class 12"),
-        weight=np.eye(2, dtype=np.float32),
-        bias=np.zeros(2, np.float32),
-        mean=np.zeros(2, np.float32),
-        scale=np.ones(2, np.float32),
-    )
-    return Trained(head, [{"validation_loss": 0.5}], best_epoch=0, remarks=remarks)
+    return Trained(head((3, 12)), [{"validation_loss": 0.5}], best_epoch=0, remarks=remarks)
 
 
 def pids(folder: Path) -> list[int]:
