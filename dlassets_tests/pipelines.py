@@ -36,6 +36,13 @@ class Pipelines:
     def run(self, job: str) -> dg.ExecuteInProcessResult:
         return self.defs.resolve_job_def(job).execute_in_process(instance=self.instance, raise_on_error=False)
 
+    def tick(self, sensor: str, cursor: str | None = None) -> Any:
+        """Evaluate a sensor once, as the daemon would."""
+        found = self.defs.resolve_sensor_def(sensor)
+        resources = {name: self.defs.resources[name] for name in found.required_resource_keys}
+        with dg.build_sensor_context(instance=self.instance, cursor=cursor, resources=resources) as context:
+            return found.evaluate_tick(context)
+
     def versions(self) -> dict[str, int]:
         return {name: pin(self.lake, name).version for name in TABLES}
 

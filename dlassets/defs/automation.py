@@ -1,7 +1,5 @@
 """What starts a pipeline by itself: new files, new answers, the clock. Started or stopped by `automation` settings."""
 
-import hashlib
-
 import dagster as dg
 
 from dlassets.defs.jobs import (
@@ -59,15 +57,13 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
     )
     def new_answers(
         context: dg.SensorEvaluationContext, labeling: dg.ResourceParam[LabelingResource]
-    ) -> dg.SensorResult | dg.SkipReason:
-        answers = labeling.service.answers()
-        seen = hashlib.sha256(
-            repr(sorted((a.request_id, a.label or "", a.annotator or "", str(a.answered_at)) for a in answers)).encode()
-        ).hexdigest()[:16]
-        if not answers or seen == context.cursor:
-            return dg.SkipReason("No new answer.")
-        request = dg.RunRequest(run_key=f"answers:{seen}", tags={"dlassets/answers": str(len(answers))})
-        return dg.SensorResult(run_requests=[request], cursor=seen)
+    ) -> dg.SensorResult:
+        digest = labeling.service.answers_digest()
+        answers = labeling.service.answers() if digest != (context.cursor or "") else []
+        if not answers:
+            return dg.SensorResult(skip_reason="No new answer.", cursor=digest)
+        request = dg.RunRequest(run_key=f"answers:{digest}", tags={"dlassets/answers": str(len(answers))})
+        return dg.SensorResult(run_requests=[request], cursor=digest)
 
     return new_answers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -80,6 +81,10 @@ class FolderService(LabelingService):
     def answers(self) -> list[Answer]:
         return [answer for path in self._files() for answer in self._read(path)]
 
+    def answers_digest(self) -> str:
+        states = [(os.fsencode(path), _state(path)) for path in self._files()]
+        return hashlib.sha256(repr(states).encode()).hexdigest()[:16] if states else ""
+
     def photos(self) -> set[str]:
         return {
             path.stem
@@ -146,6 +151,15 @@ class FolderService(LabelingService):
 
 def _suffix(photo: bytes) -> str:
     return next((suffix for start, suffix in _BEGINNINGS.items() if photo.startswith(start)), _OTHER_PHOTO)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return size and times of a file, that of its last move among them; or why they are not to be had."""
+    try:
+        status = path.lstat()
+    except OSError as error:
+        return (error.errno or 0,)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _time(nanoseconds: int) -> datetime:

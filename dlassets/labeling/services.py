@@ -65,3 +65,7 @@ class LabelingService(ABC):
     @abstractmethod
     def answers(self) -> list[Answer]:
         """Return every answer given so far, in a stable order. What cannot be read is among them, with its problem."""
+
+    @abstractmethod
+    def answers_digest(self) -> str:
+        """Return what changes whenever `answers` might, without reading one; empty where there is nothing to read."""

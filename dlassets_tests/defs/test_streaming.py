@@ -6,9 +6,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -26,21 +25,8 @@ EVENTS = {"unlabeled": {"uri": "unlabeled", "labelled": False, "discovery": "eve
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
-
-
-@pytest.fixture
 def pipelines(tmp_path: Path, instance: dg.DagsterInstance) -> Pipelines:
     return new_lake(tmp_path / "lake", instance, stream={"batch_seconds": 0.02}, landing=EVENTS)
-
-
-def tick(pipelines: Pipelines, name: str) -> Any:
-    sensor = pipelines.defs.resolve_sensor_def(name)
-    resources = {key: pipelines.defs.resources[key] for key in sensor.required_resource_keys}
-    with dg.build_sensor_context(instance=pipelines.instance, resources=resources) as context:
-        return sensor.evaluate_tick(context)
 
 
 def in_the_meantime(act: Callable[[], None]) -> threading.Thread:
@@ -93,7 +79,7 @@ def a_run(pipelines: Pipelines, status: dg.DagsterRunStatus, heard: dt.timedelta
 
 
 def test_the_sensor_starts_the_stream_where_none_is_up(pipelines: Pipelines) -> None:
-    (request,) = tick(pipelines, "keep_streaming").run_requests
+    (request,) = pipelines.tick("keep_streaming").run_requests
     assert request.run_key is None
 
 
@@ -109,7 +95,7 @@ def test_the_sensor_leaves_a_run_that_is_up_and_replaces_one_whose_process_is_go
     pipelines: Pipelines, status: dg.DagsterRunStatus, heard: dt.timedelta, is_up: bool
 ) -> None:
     run = a_run(pipelines, status, heard)
-    assert len(tick(pipelines, "keep_streaming").run_requests) == (0 if is_up else 1)
+    assert len(pipelines.tick("keep_streaming").run_requests) == (0 if is_up else 1)
     expected = status if is_up else dg.DagsterRunStatus.FAILURE
     assert pipelines.instance.get_run_by_id(run).status == expected
 
@@ -129,22 +115,22 @@ def test_a_zone_with_events_is_not_listed_by_its_sensor(
     lake: Lake = pipelines.lake
     zone = pipelines.settings.landing["unlabeled"]
     manifest = Manifest.of(lake, "unlabeled", zone)
-    first = tick(pipelines, "new_files_in_unlabeled").run_requests
+    first = pipelines.tick("new_files_in_unlabeled").run_requests
     assert [request.tags["dlassets/waiting_files"] for request in first] == ["all are to be listed"]
-    assert tick(pipelines, "new_files_in_unlabeled").run_requests[0].run_key == first[0].run_key
+    assert pipelines.tick("new_files_in_unlabeled").run_requests[0].run_key == first[0].run_key
     ingest(LocalEngine(), lake, pipelines.settings, {})
 
     monkeypatch.setattr("dlassets.intake.ingest.list_files", None)
-    assert not tick(pipelines, "new_files_in_unlabeled").run_requests
+    assert not pipelines.tick("new_files_in_unlabeled").run_requests
     shutil.copyfile(next(photos.glob("*/*.jpg")), pipelines.zone("unlabeled") / "a.jpg")
-    assert not tick(pipelines, "new_files_in_unlabeled").run_requests
+    assert not pipelines.tick("new_files_in_unlabeled").run_requests
     keys = []
     for name in ("a.jpg", "b.jpg"):
         manifest.note([(name, "created")])
-        (request,) = tick(pipelines, "new_files_in_unlabeled").run_requests
+        (request,) = pipelines.tick("new_files_in_unlabeled").run_requests
         keys.append((request.run_key, request.tags["dlassets/waiting_files"]))
     assert [files for _, files in keys] == ["1", "2"]
     assert keys[0][0] != keys[1][0]
     ingest(LocalEngine(), lake, pipelines.settings, {})
-    assert not tick(pipelines, "new_files_in_unlabeled").run_requests
+    assert not pipelines.tick("new_files_in_unlabeled").run_requests
     assert [row["path"] for row in get(LocalEngine(), lake, "raw_images", "path")] == ["unlabeled/a.jpg"]
