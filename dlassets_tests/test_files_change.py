@@ -17,6 +17,7 @@ from dlassets.intake.ingest import ingest
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import close_answered, send_requests
+from dlassets.labeling.selection import ModelVersion
 from dlassets.lakehouse.derived import derive
 from dlassets.lakehouse.labels import known_classes, update_labels
 from dlassets.lakehouse.profiles import profile_images
@@ -111,19 +112,11 @@ class Loop:
         return score_new(self.engine, *tables, package(), ("m", version), 2, self.settings.labels, {})
 
     def ask(self) -> Written:
-        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests")
-        return send_requests(
-            self.engine,
-            self.lake,
-            self.service,
-            dict(zip(names, self.pins(*names), strict=True)),
-            model_name="m",
-            model_version=1,
-            settings=LabelingSettings(threshold=0.5),
-            labels=self.settings.labels,
-            classes=known_classes(EMBEDDED, pin(self.lake, "labeled_images")),
-            commit=Commit(),
-        )
+        names = ("raw_images", "deleted_files", "predictions", "labeled_images")
+        snapshots = dict(zip(names, self.pins(*names), strict=True))
+        settings = self.settings.model_copy(update={"labeling": LabelingSettings(threshold=0.5)})
+        model = ModelVersion("m", 1)
+        return send_requests(self.engine, self.lake, self.service, snapshots, model, settings, Commit())
 
     def answer(self, folder: str) -> None:
         """A person moves every photo that is asked about into a class folder, and the answers are collected."""
@@ -131,7 +124,7 @@ class Loop:
             shutil.move(asked, Path(self.lake.answers) / folder / asked.name)
         classes = known_classes(EMBEDDED, pin(self.lake, "labeled_images"))
         collect_answers(EMBEDDED, self.service, *self.pins("human_labels", "label_requests"), classes, Commit())
-        close_answered(EMBEDDED, *self.pins("label_requests", "human_labels"), Commit())
+        close_answered(EMBEDDED, self.lake, *self.pins("human_labels"), Commit())
 
     def rows(self, table: str, columns: str) -> list[dict[str, Any]]:
         return get(EMBEDDED, self.lake, table, columns)

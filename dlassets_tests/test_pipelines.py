@@ -16,7 +16,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.resources.mlflow import MlflowResource
 from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, new_lake, values
-from dlassets_tests.tables import get
+from dlassets_tests.tables import get, put
 
 MODEL = "image_classifier"
 PIPELINES = ("training_pipeline", "scoring_pipeline", "labeling_pipeline")
@@ -90,6 +90,18 @@ def test_the_tables_hold_what_arrived_was_scored_and_was_answered(ran) -> None:
     assert all(row["label"] == int(Path(row["path"]).name[:3]) for row in answered)
 
 
+def test_requests_that_were_answered_are_closed_with_their_answers(ran) -> None:
+    pipelines, _ = ran
+    answered = {row["request_id"] for row in rows(pipelines, "human_labels", "request_id")}
+    closed = {
+        row["request_id"]
+        for row in rows(pipelines, "label_requests", "request_id, status")
+        if row["status"] == "answered"
+    }
+
+    assert closed == answered != set()
+
+
 def test_a_materialization_names_the_versions_it_read(ran) -> None:
     _, results = ran
     made = materialized(results["scoring_pipeline"])
@@ -150,18 +162,6 @@ def test_a_run_with_nothing_new_makes_no_table_version_and_says_so(ran_twice) ->
                 assert values(made)["changed"].startswith("nothing new"), name
 
 
-def test_requests_that_were_answered_are_closed(ran_twice) -> None:
-    pipelines, _, _ = ran_twice
-    answered = {row["request_id"] for row in rows(pipelines, "human_labels", "request_id")}
-    closed = {
-        row["request_id"]
-        for row in rows(pipelines, "label_requests", "request_id, status")
-        if row["status"] == "answered"
-    }
-
-    assert closed == answered
-
-
 def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch) -> None:
     import numpy as np
 
@@ -216,6 +216,27 @@ def test_scoring_before_any_model_says_what_to_run_and_keeps_what_came_in(empty,
     )
     assert len(rows(empty, "raw_images", "path")) == 80
     assert len(rows(empty, "image_features", "image_id")) == 80
+
+
+def test_an_answer_is_taken_and_its_request_closed_without_any_model(empty, photos) -> None:
+    arrive(photos, empty)
+    empty.run("ingest_pipeline")
+    (asked, other) = rows(empty, "raw_images", "path, image_id")[-2:]
+    opened = {"strategy": "least_confidence", "status": "open"}
+    put(empty.lake, "label_requests", opened | asked | {"request_id": "a"}, opened | other | {"request_id": "b"})
+    for folder in (empty.lake.answers, f"{empty.lake.requests}/v1"):
+        Path(folder).mkdir(parents=True)
+    Path(empty.lake.requests, "v1", "b.jpg").touch()
+    Path(empty.lake.answers, "mine.csv").write_text("request_id,label\na,1\n")
+
+    result = empty.run("labeling_pipeline")
+
+    assert failures(result) == {}
+    assert result.success
+    statuses = {row["request_id"]: row["status"] for row in rows(empty, "label_requests", "request_id, status")}
+    assert statuses == {"a": "answered", "b": "open"}
+    metadata = values(materialized(result)["label_requests"])
+    assert (metadata["requests_sent"], metadata["requests_closed"]) == (0, 1)
 
 
 def test_training_before_any_label_says_what_is_missing(empty, photos) -> None:

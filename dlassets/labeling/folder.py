@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,10 +73,13 @@ class FolderService(LabelingService):
             if not batch.exists():
                 self._lay_out(batch, requests, photos, classes)
         except OSError as error:
-            raise DlassetsError(
-                f"The labelling batch {batch_id} could not be written to {self._requests}: {error}. Check that the "
-                "place is there, has room and is yours to write, then run again: nothing is sent twice."
-            ) from error
+            if not batch.exists():  # else another run has laid it out meanwhile
+                raise DlassetsError(
+                    f"The labelling batch {batch_id} could not be written to {self._requests}: {error}. Check that the "
+                    "place is there, has room and is yours to write, then run again: nothing is sent twice."
+                ) from error
+        for unfinished in self._requests.glob(f".{batch_id}.*"):  # of this run or of another, killed or overtaken
+            shutil.rmtree(unfinished, ignore_errors=True)
         return {request.request_id: f"{batch_id}/{request.request_id}" for request in requests}
 
     def answers(self) -> list[Answer]:
@@ -100,8 +104,7 @@ class FolderService(LabelingService):
         photos: Iterable[tuple[str, bytes]],
         classes: Mapping[int, str],
     ) -> None:
-        unfinished = batch.with_name(f".{batch.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished = batch.with_name(f".{batch.name}.{uuid.uuid4().hex}")
         unfinished.mkdir(parents=True)
         files: dict[str, str] = {}
         for request_id, photo in photos:

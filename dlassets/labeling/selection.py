@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.lakehouse.content import REACHABLE
@@ -21,12 +21,17 @@ LABEL_CONFLICT, LABEL_ERROR, LEAST_CONFIDENCE = STRATEGIES = ("label_conflict", 
 _SAMPLING_PLACE = 1
 
 
+class ModelVersion(NamedTuple):
+    """A registered model's name and version."""
+
+    name: str
+    version: int
+
+
 def select_requests(
     engine: Engine,
     snapshots: Mapping[str, Snapshot],
-    *,
-    model_name: str,
-    model_version: int,
+    model: ModelVersion,
     settings: LabelingSettings,
     labels: LabelSettings,
 ) -> pa.Table:
@@ -42,10 +47,10 @@ def select_requests(
     """
     import pyarrow as pa
 
-    model = pa.table(
+    asking = pa.table(
         {
-            "model_name": pa.array([model_name], pa.string()),
-            "model_version": pa.array([model_version], pa.int64()),
+            "model_name": pa.array([model.name], pa.string()),
+            "model_version": pa.array([model.version], pa.int64()),
             "threshold": pa.array([settings.threshold], pa.float64()),
         }
     )
@@ -62,7 +67,7 @@ def select_requests(
         FROM ({candidates}) AS candidates
         ORDER BY CASE strategy {places} END, belief, image_id {limit}
         """,  # noqa: S608 - made of constants, a share and numbers
-        {name: snapshots[name] for name in names} | {"model": engine.rows(model)},
+        {name: snapshots[name] for name in names} | {"model": engine.rows(asking)},
     ).arrow()
 
 

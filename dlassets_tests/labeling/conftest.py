@@ -12,14 +12,17 @@ from dlassets.engines.base import Commit, Snapshot, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.folder import FolderService
+from dlassets.labeling.formats import class_folder
 from dlassets.labeling.requests import close_answered, send_requests
+from dlassets.labeling.selection import ModelVersion
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.settings import LabelingSettings, LabelSettings
+from dlassets.settings import LabelingSettings, LabelSettings, Settings
 from dlassets.storage.lake import Lake
 
 Conflicts = Literal["drop", "first", "ask"]
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+MODEL = "image_classifier"
 CLASSES = {2: "hat", 6: "shirt", 10: "t-shirt"}
 
 
@@ -74,24 +77,26 @@ class Bench:
         uri = self.pin("raw_images").uri
         self.engine.replace(rows, TABLES["raw_images"], uri, Commit(), {"path": [row["path"]]})
 
-    def score(self, confidences: dict[str, float], version: int = 3, model: str = "image_classifier") -> None:
+    def score(self, confidences: dict[str, float], version: int = 3, model: str = MODEL) -> None:
         self.add("predictions", [prediction(name, c, version, model) for name, c in confidences.items()])
 
     def send(
-        self, version: int = 3, service: Any = None, engine: Any = None, conflicts: Conflicts = "drop", **settings: Any
+        self,
+        version: int | None = 3,
+        service: Any = None,
+        engine: Any = None,
+        conflicts: Conflicts = "drop",
+        **settings: Any,
     ) -> Written:
-        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests", "label_errors")
+        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_errors")
         return send_requests(
             engine or self.engine,
             self.lake,
             service or self.service,
             {name: self.pin(name) for name in names},
-            model_name="image_classifier",
-            model_version=version,
-            settings=LabelingSettings(**settings),
-            labels=LabelSettings(conflicts=conflicts),
-            classes=CLASSES,
-            commit=Commit(),
+            None if version is None else ModelVersion(MODEL, version),
+            Settings(labeling=LabelingSettings(**settings), labels=LabelSettings(conflicts=conflicts)),
+            Commit(),
         )
 
     def collect(self, classes: dict[int, str] = CLASSES) -> Written:
@@ -99,7 +104,7 @@ class Bench:
         return collect_answers(self.engine, self.service, labels, requests, classes, Commit())
 
     def close(self) -> Written:
-        return close_answered(self.engine, self.pin("label_requests"), self.pin("human_labels"), Commit())
+        return close_answered(self.engine, self.lake, self.pin("human_labels"), Commit())
 
 
 def labelled(name: str, label: int, path: str) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def raw_image(name: str, path: str | None = None) -> dict[str, Any]:
     }
 
 
-def prediction(name: str, confidence: float, version: int = 3, model: str = "image_classifier") -> dict[str, Any]:
+def prediction(name: str, confidence: float, version: int = 3, model: str = MODEL) -> dict[str, Any]:
     return {
         "path": f"unlabeled/{name}.jpg",
         "image_id": image_id(name),
@@ -160,4 +165,8 @@ def prediction(name: str, confidence: float, version: int = 3, model: str = "ima
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+    """It knows every class by one photo."""
+    bench = Bench(tmp_path)
+    known = [labelled(name, label, f"labeled/{class_folder(label, name)}/known.jpg") for label, name in CLASSES.items()]
+    bench.add("labeled_images", known)
+    return bench

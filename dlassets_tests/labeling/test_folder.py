@@ -1,5 +1,6 @@
 import csv
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -91,6 +92,17 @@ def test_the_same_batch_again_changes_nothing_and_reads_no_photo(service: Folder
     assert service.send("v1-ab", requests(), unread, CLASSES) == first
     assert list(unread) == PHOTOS
     assert contents(tmp_path) == before
+
+
+def test_of_two_runs_that_send_a_batch_at_once_one_lays_it_out(service: FolderService, tmp_path: Path) -> None:
+    def overtaken() -> Iterator[tuple[str, bytes]]:
+        yield PHOTOS[0]
+        service.send("v1-ab", requests(), iter(PHOTOS), CLASSES)
+        yield PHOTOS[1]
+
+    assert service.send("v1-ab", requests(), overtaken(), CLASSES).keys() == {"aa11", "bb22"}
+    assert [path.name for path in (tmp_path / "requests").iterdir()] == ["v1-ab"]
+    assert len(contents(tmp_path / "requests" / "v1-ab")) == 5
 
 
 def test_a_batch_without_all_its_photos_is_not_laid_out(service: FolderService, tmp_path: Path) -> None:

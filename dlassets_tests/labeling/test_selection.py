@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 
 from dlassets.engines.base import Engine
-from dlassets.labeling.selection import select_requests
+from dlassets.labeling.selection import ModelVersion, select_requests
 from dlassets.settings import LabelingSettings, LabelSettings
 
-from .conftest import NOON, Bench, Conflicts, doubted, image_id, labelled, prediction, raw_image
+from .conftest import MODEL, NOON, Bench, Conflicts, doubted, image_id, labelled, prediction, raw_image
 
 CONFLICTING, UNSURE = ("labeled/002.hat/c.jpg", "label_conflict"), ("unlabeled/a.jpg", "least_confidence")
 WORST, NEXT = (("labeled/006.shirt/w1.jpg", "label_error"), ("labeled/006.shirt/w2.jpg", "label_error"))
@@ -21,7 +21,7 @@ def chosen(
     bench: Bench,
     engine: Engine | None = None,
     conflicts: Conflicts = "drop",
-    model: tuple[str, int] = ("image_classifier", 3),
+    model: tuple[str, int] = (MODEL, 3),
     **changes: Any,
 ) -> list[tuple[str, str]]:
     """Path and strategy of what is chosen."""
@@ -30,10 +30,9 @@ def chosen(
     rows = select_requests(
         engine or bench.engine,
         {name: bench.pin(name) for name in names},
-        model_name=model[0],
-        model_version=model[1],
-        settings=LabelingSettings(**{"threshold": 0.9, **changes}),
-        labels=LabelSettings(conflicts=conflicts),
+        ModelVersion(*model),
+        LabelingSettings(**{"threshold": 0.9, **changes}),
+        LabelSettings(conflicts=conflicts),
     )
     assert rows.column_names == ["path", "image_id", "predicted_label", "predicted_name", "confidence", "strategy"]
     return list(zip(rows["path"].to_pylist(), rows["strategy"].to_pylist(), strict=True))
@@ -186,10 +185,9 @@ def test_a_wrong_label_is_asked_about_with_the_label_that_it_looks_like(doubtful
     worst, *_ = select_requests(
         doubtful.engine,
         {name: doubtful.pin(name) for name in names},
-        model_name="image_classifier",
-        model_version=3,
-        settings=LabelingSettings(relabel_limit=1),
-        labels=LabelSettings(),
+        ModelVersion(MODEL, 3),
+        LabelingSettings(relabel_limit=1),
+        LabelSettings(),
     ).to_pylist()
     assert worst == {
         "path": "labeled/006.shirt/w1.jpg",

@@ -60,30 +60,20 @@ def label_requests(
     labeling: dg.ResourceParam[LabelingResource],
 ) -> dg.MaterializeResult:
     from dlassets.labeling.requests import close_answered, send_requests
-    from dlassets.lakehouse.labels import known_classes
+    from dlassets.labeling.selection import ModelVersion
+    from dlassets.registry.lifecycle import version_of
 
-    requests, answers = lake.pin(LABEL_REQUESTS.name, HUMAN_LABELS.name)
-    inputs = lake.pin(RAW_IMAGES.name, PREDICTIONS.name, LABELED_IMAGES.name, DELETED_FILES.name, LABEL_ERRORS.name)
-    name, version = mlflow.champion()
-    settings, labels = lake.settings.labeling, lake.settings.labels
-    parameters = settings.model_dump() | labels.model_dump()
-    origin = provenance(
-        context, LABEL_REQUESTS.name, [*inputs, answers], model=f"{name}/{version}", parameters=parameters
-    )
+    reads = (RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
+    snapshots = {table.name: lake.pin(table.name)[0] for table in reads}
+    name = lake.settings.registry.model_name
+    version = version_of(mlflow.client, name)
+    model = None if version is None else ModelVersion(name, version)
+    parameters = lake.settings.labeling.model_dump() | lake.settings.labels.model_dump()
+    by = model and f"{name}/{version}"
+    origin = provenance(context, LABEL_REQUESTS.name, [*snapshots.values()], model=by, parameters=parameters)
     commit = Commit(origin.as_dict())
-    closed = close_answered(lake.engine, requests, answers, commit)
-    sent = send_requests(
-        lake.engine,
-        lake.lake,
-        labeling.service,
-        {snapshot.name: snapshot for snapshot in (*inputs, *lake.pin(LABEL_REQUESTS.name))},
-        model_name=name,
-        model_version=version,
-        settings=settings,
-        labels=labels,
-        classes=known_classes(lake.engine, inputs[2]),
-        commit=commit,
-    )
+    closed = close_answered(lake.engine, lake.lake, snapshots[HUMAN_LABELS.name], commit)
+    sent = send_requests(lake.engine, lake.lake, labeling.service, snapshots, model, lake.settings, commit)
     return table_result(
         lake,
         LABEL_REQUESTS,
