@@ -77,11 +77,11 @@ def serve(
     module: str = "dlassets.definitions",
     dagster_port: int = 3000,
     mlflow_port: int = 5000,
-    patience: float = 300,
+    timeout: float = 300,
 ) -> int:
     """Run both servers on the settings' lake until SIGINT, SIGTERM or SIGHUP; return the exit code.
 
-    A taken port gives way to the next free one. `module` holds Dagster's definitions; `patience` is how many seconds
+    A taken port gives way to the next free one. `module` holds Dagster's definitions; `timeout` is how many seconds
     the two may take to answer. Where MLflow's store is a server already, only Dagster is started. Must be called in
     the main thread. Returns 1, having said why, where a server died or never answered. Raises DlassetsError where the
     folders or ports cannot be had.
@@ -108,7 +108,7 @@ def serve(
             servers.append(started.enter_context(_mlflow(store, artifacts, ports[1], logs, environment)))
         click.echo(f"Starting {' and '.join(server.name for server in servers)}; their logs are in {logs}.")
         try:
-            _await(servers, stop, patience)
+            _await(servers, stop, timeout)
             if not stop.is_set():
                 _announce(addresses)
             while not stop.wait(POLL_SECONDS):
@@ -219,10 +219,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _await(servers: Sequence[Server], stop: threading.Event, patience: float) -> None:
+def _await(servers: Sequence[Server], stop: threading.Event, timeout: float) -> None:
     """Return once every server answers, or a stop was asked for. Raises ServerError if one dies or never answers."""
     began = time.monotonic()
-    waiting, told = list(servers), 0
+    waiting, heartbeats = list(servers), 0
     while waiting and not stop.wait(POLL_SECONDS):
         elapsed = time.monotonic() - began
         for server in servers:
@@ -233,12 +233,12 @@ def _await(servers: Sequence[Server], stop: threading.Event, patience: float) ->
         if not waiting:
             return
         names = " and ".join(server.name for server in waiting)
-        if elapsed > patience:
+        if elapsed > timeout:
             raise ServerError(
-                f"No answer from {names} in {patience:.0f} s. The end of {waiting[0].log}:\n{waiting[0].tail()}"
+                f"No answer from {names} in {timeout:.0f} s. The end of {waiting[0].log}:\n{waiting[0].tail()}"
             )
-        if elapsed // HEARTBEAT_SECONDS > told:
-            told = int(elapsed // HEARTBEAT_SECONDS)
+        if elapsed // HEARTBEAT_SECONDS > heartbeats:
+            heartbeats = int(elapsed // HEARTBEAT_SECONDS)
             click.echo(f"  waiting for {names} ({elapsed:.0f} s)")
 
 

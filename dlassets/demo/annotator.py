@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from dlassets.storage.files import write_whole
 
 NAME = "demo"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An open request: its id, batch and image."""
+class OpenRequest:
+    """A request that people have not answered: its id, batch and image."""
 
     request_id: str
     batch_id: str
     image_id: str
 
 
-def answer(asked: Sequence[Asked], truth: Mapping[str, str], requests: Path, answers: Path) -> int:
+def answer(open_requests: Sequence[OpenRequest], truth: Mapping[str, str], requests: Path, answers: Path) -> int:
     """Answer every request whose class is known: every second by moving its photo, the others in a list.
 
     Returns how many were answered now. What a killed run has answered already is left as it is.
     """
-    known = [request for request in asked if request.image_id in truth]
+    known = [request for request in open_requests if request.image_id in truth]
     moved = sum(_move(request, truth[request.image_id], requests, answers) for request in known[::2])
     return moved + _list(known[1::2], truth, answers)
 
 
-def _move(request: Asked, folder: str, requests: Path, answers: Path) -> bool:
+def _move(request: OpenRequest, folder: str, requests: Path, answers: Path) -> bool:
     for photo in (requests / request.batch_id).glob(f"{request.request_id}.*"):
         target = answers / folder / photo.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,20 +41,19 @@ def _move(request: Asked, folder: str, requests: Path, answers: Path) -> bool:
     return False
 
 
-def _list(asked: Iterable[Asked], truth: Mapping[str, str], answers: Path) -> int:
+def _list(open_requests: Iterable[OpenRequest], truth: Mapping[str, str], answers: Path) -> int:
     written = 0
-    by_batch: dict[str, list[Asked]] = {}
-    for request in asked:
+    by_batch: dict[str, list[OpenRequest]] = {}
+    for request in open_requests:
         by_batch.setdefault(request.batch_id, []).append(request)
     for batch, rows in by_batch.items():
         path = answers / f"{batch}.csv"
         if path.exists():
             continue
-        unfinished = path.with_name(f".{path.name}")
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["request_id", "label", "annotator"])
-            table.writerows([row.request_id, truth[row.image_id], NAME] for row in rows)
-        unfinished.replace(path)
+        text = io.StringIO(newline="")
+        table = csv.writer(text)
+        table.writerow(["request_id", "label", "annotator"])
+        table.writerows([row.request_id, truth[row.image_id], NAME] for row in rows)
+        write_whole(path, text.getvalue())
         written += len(rows)
     return written

@@ -49,7 +49,7 @@ class Display:
         self.elapsed[title] = time.monotonic() - started
         self.console.print(f"    [dim]{self.elapsed[title]:.1f} s[/dim]")
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         self.console.print(f"    {text}", highlight=False)
 
     def of(self, context: dg.AssetExecutionContext, what: str) -> Callable[[int, int | None], None]:

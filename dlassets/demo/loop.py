@@ -11,7 +11,7 @@ from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 
 from dlassets.definitions import build_defs
-from dlassets.demo.annotator import Asked, answer
+from dlassets.demo.annotator import OpenRequest, answer
 from dlassets.demo.display import Display
 from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, read_truth
 from dlassets.demo.summary import Summary, show
@@ -44,7 +44,7 @@ class Loop:
         self.display = Display(console)
         self.resource = LakeResource(settings)
         self.lake = self.resource.lake
-        self.refused: str | None = None
+        self.refusal: str | None = None
         self._learned_from = -1
         self._retrained = False
         os.environ[HOME_VARIABLE] = str(dagster_home(self.lake))
@@ -80,11 +80,11 @@ class Loop:
         # A landing zone that is not there is an error to the pipeline, and one may be empty for now.
         for name in (LABELED, UNLABELED):
             self._zone(name).mkdir(parents=True, exist_ok=True)
-        self.display.say(f"{new:,} new photos in {self._zone(LABELED)}")
+        self.display.print(f"{new:,} new photos in {self._zone(LABELED)}")
 
     def _unlabelled_arrive(self, images: Path) -> None:
         new = arrive_unlabelled(images, self._zone(UNLABELED), self._kept_aside)
-        self.display.say(f"{new:,} new photos in {self._zone(UNLABELED)}")
+        self.display.print(f"{new:,} new photos in {self._zone(UNLABELED)}")
 
     def _train(self) -> None:
         from dlassets.defs.training.assets import GATE
@@ -93,8 +93,8 @@ class Loop:
         refusals = [e for e in result.get_asset_check_evaluations() if e.check_name == GATE and not e.passed]
         if refusals:
             # The gate did its work: the champion stays, and scoring goes on with it.
-            self.refused = refusals[0].description
-            self.display.say(f"not promoted: {self.refused}")
+            self.refusal = refusals[0].description
+            self.display.print(f"not promoted: {self.refusal}")
         elif not result.success:
             raise JobFailedError(_failure(result))
         self._learned_from = self._labels
@@ -102,7 +102,7 @@ class Loop:
     def _retrain(self) -> None:
         """Learn from the answers. Where there are none, the model of the second stage has learned from all labels."""
         if self._labels == self._learned_from:
-            self.display.say("no label is new, so the model stands")
+            self.display.print("no label is new, so the model stands")
             return
         self._train()
         self._retrained = True
@@ -111,7 +111,7 @@ class Loop:
         if self._retrained:
             self._run_job("scoring_pipeline")
         else:
-            self.display.say("the model is the same, and so are its predictions")
+            self.display.print("the model is the same, and so are its predictions")
 
     @property
     def _labels(self) -> int:
@@ -136,10 +136,10 @@ class Loop:
             "(SELECT MIN(requested_at) FROM label_requests) ORDER BY request_id",
             {"label_requests": requests},
         ).arrow()
-        asked = [Asked(**row) for row in rows.to_pylist()]
+        open_requests = [OpenRequest(**row) for row in rows.to_pylist()]
         answers = local_path(self.lake.answers)
-        given = answer(asked, read_truth(self._kept_aside), local_path(self.lake.requests), answers)
-        self.display.say(f"{given:,} answers in {answers}")
+        given = answer(open_requests, read_truth(self._kept_aside), local_path(self.lake.requests), answers)
+        self.display.print(f"{given:,} answers in {answers}")
 
     def _summary(self) -> Summary:
         from dlassets.lakehouse.snapshots import row_count
@@ -173,7 +173,7 @@ class Loop:
             model_versions=versions,
             champion=champion,
             elapsed=self.display.elapsed,
-            refused=self.refused,
+            refusal=self.refusal,
         )
 
 
@@ -193,7 +193,7 @@ def run_demo(settings: Settings, images: Path, console: Console) -> None:
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:
     """Return what the failed checks and steps said."""
-    said = [
+    messages = [
         f"{check.asset_key.to_user_string()}: the check {check.check_name} did not pass: {check.description}"
         for check in result.get_asset_check_evaluations()
         if check.blocking and not check.passed
@@ -202,11 +202,11 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.error
             if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
-                said.append(f"{event.step_key}: {_said(error)}")
-    return "\n".join(said) or "The run failed before its first step; Dagster's UI shows its log."
+                messages.append(f"{event.step_key}: {_message(error)}")
+    return "\n".join(messages) or "The run failed before its first step; Dagster's UI shows its log."
 
 
-def _said(error: SerializableErrorInfo) -> str:
+def _message(error: SerializableErrorInfo) -> str:
     """Return the message for people that an error was caused by, else what its root says."""
     while error.cause is not None and error.cls_name not in _FOR_PEOPLE:
         error = error.cause

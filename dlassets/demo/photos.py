@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
+import io
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlassets.errors import DlassetsError
 from dlassets.settings import LABEL_RULE
+from dlassets.storage.files import write_whole
 
 HELD_BACK = 0.3
 TRUTH = "truth.csv"
@@ -50,11 +50,9 @@ def arrive_unlabelled(images: Path, landing: Path, kept_aside: Path) -> int:
     """Copy the held-back photos under names that tell nothing, and write their true classes down aside."""
     held_back = {photo.image_id: photo for photo in photos_in(images) if photo.is_held_back}
     truth = read_truth(kept_aside) | {image_id: photo.folder for image_id, photo in held_back.items()}
-    kept_aside.mkdir(parents=True, exist_ok=True)
-    unfinished = kept_aside / f".{TRUTH}"
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(sorted(truth.items()))
-    unfinished.replace(kept_aside / TRUTH)
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows(sorted(truth.items()))
+    _write(kept_aside / TRUTH, table.getvalue())
     landing.mkdir(parents=True, exist_ok=True)
     return sum(
         _copy(photo.path, landing / f"{image_id[:16]}{photo.path.suffix.lower()}")
@@ -77,18 +75,19 @@ def has_class_folders(images: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> bool:
-    """Copy unless it is there already; whole or not at all, since a pipeline may be watching the folder."""
+    """Copy unless it is there already."""
     if target.exists():
         return False
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    _write(target, source.read_bytes())
+    return True
+
+
+def _write(target: Path, data: bytes | str) -> None:
+    """Write it whole or not at all, since a pipeline may be watching the folder."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, unfinished)
-        unfinished.replace(target)
+        write_whole(target, data)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise DlassetsError(
             f"{target} could not be written: {error}. Check that the place has room and is yours to write, then run "
             "again: what was copied stays."
         ) from error
-    return True

@@ -25,7 +25,7 @@ class Summary:
     model_versions: Sequence[int]
     champion: int
     elapsed: Mapping[str, float]
-    refused: str | None = None
+    refusal: str | None = None
 
 
 def show(console: Console, summary: Summary) -> None:
@@ -38,8 +38,8 @@ def show(console: Console, summary: Summary) -> None:
             f"accuracy {when} the answers",
             f"{evaluation.accuracy:.3f} ({low:.3f} to {high:.3f}), version {version}, {evaluation.rows} test rows",
         )
-    if summary.refused:
-        grid.add_row("not promoted", summary.refused)
+    if summary.refusal:
+        grid.add_row("not promoted", summary.refusal)
     grid.add_row("label requests", f"{summary.requests_sent:,} sent, {summary.requests_answered:,} answered")
     versions = ", ".join(f"{v}{' (champion)' if v == summary.champion else ''}" for v in summary.model_versions)
     grid.add_row("registered versions", versions)

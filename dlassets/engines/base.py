@@ -87,6 +87,19 @@ class Maintained:
     bytes_deleted: int
 
 
+def counting(progress: Progress | None, total: int | None = None) -> Advance:
+    """Return an `Advance` that adds up what it is given and passes the sum, and `total`, on to `progress`."""
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress is not None:
+            progress(done, total)
+
+    return advance
+
+
 class Rows(ABC):
     """Rows that an engine can go on working with."""
 

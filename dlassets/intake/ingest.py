@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Transaction
+from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Transaction, counting
 from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Table, arrow_type
 from dlassets.errors import ConflictError, DlassetsError
@@ -67,16 +67,8 @@ def ingest(
 
     Raises DlassetsError where a zone, or a part of one, cannot be listed: all else is taken in first.
     """
-    done = Ingested()
+    done, advance = Ingested(), counting(progress)
     problems = []
-    files_read = 0
-
-    def advance(files: int) -> None:
-        nonlocal files_read
-        files_read += files
-        if progress is not None:
-            progress(files_read, None)
-
     for name, zone in settings.landing.items():
         if zones is not None and name not in zones:
             continue

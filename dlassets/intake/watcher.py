@@ -25,7 +25,7 @@ from dlassets.errors import DlassetsError
 from dlassets.intake.events import Manifest
 from dlassets.storage.files import is_hidden
 from dlassets.storage.lake import is_uri
-from dlassets.storage.local_files import carried
+from dlassets.storage.local_files import decode_path
 
 # From inotify(7).
 _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
@@ -318,7 +318,7 @@ class FolderWatch:
 
     def _add(self, path: str, event: str) -> None:
         self._settling.pop(path, None)
-        name = carried(os.fsencode(path))
+        name = decode_path(os.fsencode(path))
         if self._takes_in(name):
             self._begin()
             self.changes.events.pop(name, None)

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.engines.schema import Column
-from dlassets.storage.files import read_bytes
-from dlassets.storage.lake import Lake, is_uri
-from dlassets.storage.stores import filesystem_of, is_object_storage
+from dlassets.errors import DlassetsError
+from dlassets.storage.files import read_whole, write_whole
+from dlassets.storage.lake import Lake, is_uri, local_path
+from dlassets.storage.stores import advice, is_object_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.fs as pafs
 
     from dlassets.engines.base import Advance, Kernel
 
@@ -62,10 +60,19 @@ class Keeper:
     def _kept(self, path: str, content: pa.BinaryScalar, image_id: str) -> str:
         if self.storage == "files":
             location = f"files/{image_id[:2]}/{image_id}"
-            write_once(f"{self.lake.root}/{location}", content.as_py())
+            self._write(self.lake.under(location), content.as_py())
             return location
         folder = self.zone if is_uri(self.zone) or self.zone.startswith("/") else f"landing/{self.zone}"
         return f"{folder.rstrip('/')}/{path.split('/', 1)[1]}"
+
+    @staticmethod
+    def _write(target: str, data: bytes) -> None:
+        """Write a file named by its bytes: one that is there has them. Asking a store for it costs as much."""
+        try:
+            if is_object_storage(target) or not local_path(target).exists():
+                write_whole(target, data)
+        except OSError as error:
+            raise DlassetsError(f"The photo {target} cannot be written: {advice(target, error)}") from error
 
 
 def map_images(
@@ -102,40 +109,8 @@ def _filled(lake: Lake, kernel: Kernel, batch: pa.RecordBatch) -> pa.RecordBatch
 
 
 def _read(lake: Lake, location: str, image_id: str) -> bytes | None:
-    filesystem, path = _place(location if is_uri(location) or location.startswith("/") else lake.under(location))
     try:
-        data = read_bytes(filesystem, path)
+        data = read_whole(location if is_uri(location) or location.startswith("/") else lake.under(location))
     except FileNotFoundError:
         return None
     return data if hashlib.sha256(data).hexdigest() == image_id else None
-
-
-def _place(location: str) -> tuple[pafs.FileSystem, str]:
-    """Return what `filesystem_of` does; a store is opened once, and not for every photo."""
-    if not is_object_storage(location):
-        return filesystem_of(location)
-    scheme, rest = location.split("://", 1)
-    name, path = rest.split("/", 1)
-    filesystem, base = _store(scheme, name)
-    return filesystem, f"{base}/{path}"
-
-
-@functools.lru_cache
-def _store(scheme: str, name: str) -> tuple[pafs.FileSystem, str]:
-    return filesystem_of(f"{scheme}://{name}")
-
-
-def write_once(location: str, data: bytes) -> None:
-    """Write a file named by its bytes in one step; one that is there has them already."""
-    filesystem, path = _place(location)
-    if is_object_storage(location):
-        with filesystem.open_output_stream(path) as stream:
-            stream.write(data)
-        return
-    target = Path(path)
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as new:
-        new.write(data)
-    Path(new.name).replace(target)

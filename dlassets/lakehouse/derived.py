@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
+from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written, counting
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.content import REACHABLE, map_images
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
@@ -71,15 +71,8 @@ def _append(
 ) -> Written:
     app_id = f"dlassets/{table.name}"
     next_version = transaction_version(done, app_id) + 1
-    finished, inserted = 0, 0
+    inserted, advance = 0, counting(progress, todo.num_rows)
     written = Written(done.version, changed=False)
-
-    def advance(images: int) -> None:
-        nonlocal finished
-        finished += images
-        if progress is not None:
-            progress(finished, todo.num_rows)
-
     for number, keys in enumerate(_chunks(todo)):
         rows = map_images(engine, lake, raw_images, engine.rows(keys), kernel, table.columns, advance)
         commit = Commit(provenance, Transaction(app_id, next_version + number))

@@ -9,9 +9,7 @@ import functools
 import importlib.metadata
 import itertools
 import logging
-import os
 import queue
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +31,7 @@ from dlassets.images.decode import (
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, network, plain, warn_of_random_weights
 from dlassets.learning.weights import NONE
+from dlassets.storage.cache import cache_path, keep_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -236,23 +235,13 @@ def _converted(ref: BackboneRef) -> Any:
 
 
 def _keep(model: Any, folder: Path) -> None:
-    """Save the model whole or not at all: several processes may come here at once."""
     import openvino
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as writing:
-        made = Path(writing, folder.name)
-        openvino.save_model(model, made / "model.xml", compress_to_fp16=False)
-        try:
-            made.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was first
-                raise
+    keep_folder(folder, lambda made: openvino.save_model(model, made / "model.xml", compress_to_fp16=False))
 
 
 def _cache_folder(ref: BackboneRef) -> Path:
     """Where this backbone's converted form lies; another weight, release or layout is another folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     packages = ("openvino", "torch", "timm", "torchvision")
     releases = "-".join(f"{package}{importlib.metadata.version(package)}" for package in packages)
-    return home / "dlassets" / "backbones" / f"{plain(ref)}-{ref.side}-{releases}"
+    return cache_path("backbones", f"{plain(ref)}-{ref.side}-{releases}")

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.content import write_once
-from dlassets.storage.files import read_bytes
+from dlassets.storage.files import read_whole, write_whole
 from dlassets.storage.lake import Lake
 from dlassets.storage.stores import advice, filesystem_of
 
@@ -104,8 +103,11 @@ def published(name: str, weights: str, lake: Lake, tracking_uri: str | None = No
         raise DlassetsError(_damaged(location, str(meant), sha256, "its checksum"))
     copy = f"{lake.backbones}/{sha256}{Path(_file_of(name, location)).suffix}"
     filesystem, path = filesystem_of(copy)
-    if not filesystem.get_file_info(path).is_file:  # one that is there has these bytes: its name says so
-        write_once(copy, data)
+    try:
+        if not filesystem.get_file_info(path).is_file:  # one that is there has these bytes: its name says so
+            write_whole(copy, data)
+    except OSError as error:
+        raise DlassetsError(f"The weights cannot be copied to {copy}: {advice(copy, error)}") from error
     return pinned(copy, sha256)
 
 
@@ -165,9 +167,8 @@ def _packaged(name: str) -> Path:
 
 
 def _stored(location: str) -> bytes:
-    filesystem, path = filesystem_of(location)
     try:
-        return read_bytes(filesystem, path)
+        return read_whole(location)
     except FileNotFoundError as error:
         raise DlassetsError(f"There are no weights at {location}. Set features.weights to where they are.") from error
     except OSError as error:
@@ -176,9 +177,8 @@ def _stored(location: str) -> bytes:
 
 def _beside(location: str) -> str | None:
     """Return the checksum that stands beside a file, as `sha256sum` writes it; None where there is none."""
-    filesystem, path = filesystem_of(f"{location}.sha256")
     try:
-        said = read_bytes(filesystem, path).decode(errors="replace").split()[:1]
+        said = read_whole(f"{location}.sha256").decode(errors="replace").split()[:1]
     except FileNotFoundError:
         return None
     if not said or not _DIGEST.fullmatch(said[0].lower()):

@@ -26,7 +26,7 @@ from dlassets.images.near_duplicates import DISTANCE, groups
 from dlassets.lakehouse.labels import classes_of_folders
 from dlassets.lakehouse.tables import IMAGE_PROFILES
 from dlassets.settings import LandingZone
-from dlassets.storage.files import read_bytes
+from dlassets.storage.files import read_bytes, write_whole
 from dlassets.storage.lake import Lake, is_uri
 from dlassets.storage.stores import filesystem_of
 
@@ -427,12 +427,9 @@ def _write(folder: str, page: bytes, made_of: str, gallery: Gallery) -> None:
         summary.pop(name)
     files = {_PAGE: page, _SHEET: gallery.contact_sheet, _SUMMARY: json.dumps({"made_of": made_of, **summary}).encode()}
     try:
-        filesystem, at = filesystem_of(folder)
-        filesystem.create_dir(at, recursive=True)
         for name, content in files.items():
             if content is not None:
-                with filesystem.open_output_stream(f"{at}/{name}") as stream:
-                    stream.write(content)
+                write_whole(f"{folder}/{name}", content)
     except OSError as error:
         raise DlassetsError(
             f"The gallery in {folder} cannot be written: {error}. Check that the place exists, has room and is yours "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.settings import DEPLOY
+from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake, local_path
 
 HOME_VARIABLE = "DAGSTER_HOME"
@@ -28,7 +28,7 @@ def dagster_home(lake: Lake) -> Path:
         is_ours = not given or not any(home.iterdir())
         # An installed package has no deploy folder: Dagster's own defaults hold there.
         if is_ours and not config.exists() and default.is_file():
-            shutil.copyfile(default, config)
+            write_whole(config, default.read_bytes())  # part of one would stand for ever
     except OSError as error:
         raise DlassetsError(
             f"Dagster's folder {home} cannot be written: {error}. Set {HOME_VARIABLE} to a folder that can."

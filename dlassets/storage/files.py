@@ -1,17 +1,58 @@
-"""Bytes of files, on any storage that Arrow reads."""
+"""Bytes of files, on any storage that Arrow reads: read, and written whole or not at all."""
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
-from dlassets.storage.local_files import on_disk
-from dlassets.storage.stores import advice, concerns_one_file
+from dlassets.storage.local_files import encode_path
+from dlassets.storage.stores import advice, cached_filesystem_of, concerns_one_file, is_object_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.fs as pafs
+
+# So much of a file's name stands in that of the hidden one it is written as: any name is too long for twice itself.
+_NAME_SHOWN = 48
+
+
+def write_whole(location: str | Path, data: bytes | str, *, executable: bool = False) -> None:
+    """Write a file in one step, in place of any that is there: who looks finds it whole, or not at all.
+
+    `location` is a path or URI. Its folders are made where they lack; text becomes UTF-8. Raises OSError where storage
+    refuses it, and leaves nothing behind then; only a killed process leaves the hidden file it was writing beside it,
+    `.<the name's first 48 characters>-<32 hex digits>`.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    if isinstance(location, str) and is_object_storage(location):
+        filesystem, path = cached_filesystem_of(location)
+        with filesystem.open_output_stream(path, compression=None) as stream:  # an object is there once it is closed
+            stream.write(content)
+        return
+    target = location if isinstance(location, Path) else _local(location)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name[:_NAME_SHOWN]}-{uuid.uuid4().hex}")
+    try:
+        unfinished.write_bytes(content)
+        if executable:
+            unfinished.chmod(0o755)
+        unfinished.replace(target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def read_whole(location: str) -> bytes:
+    """Return a file's bytes, of a path or URI. Raises OSError as `read_bytes`."""
+    return read_bytes(*cached_filesystem_of(location))
+
+
+def _local(location: str) -> Path:
+    return Path(os.fsdecode(encode_path(location.removeprefix("file://"))))
 
 
 def read_files(
@@ -69,7 +110,7 @@ def _opened(filesystem: pafs.FileSystem, path: str) -> Any:
     import pyarrow.fs as pafs
 
     if isinstance(filesystem, pafs.LocalFileSystem):  # half the time that Arrow's way takes for a photo
-        return open(on_disk(path), "rb", buffering=0)  # noqa: PTH123 - a Path knows no bytes; the caller closes
+        return open(encode_path(path), "rb", buffering=0)  # noqa: PTH123 - a Path knows no bytes; the caller closes
     return filesystem.open_input_file(path)
 
 

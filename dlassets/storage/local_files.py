@@ -40,13 +40,13 @@ class _Folder:
         return False
 
 
-def list_local(folder: str, failed: list[OSError]) -> Iterator[tuple[str, int, int]]:
+def list_local(folder: str, failures: list[OSError]) -> Iterator[tuple[str, int, int]]:
     """Yield path within `folder`, time of the last change (nanoseconds) and size of every file below it, in no order.
 
-    Paths are text, as `carried` makes it. Links are followed, to files and to folders, but not into a folder that the
-    way there leads through; a link that leads nowhere is left out, as is what is no regular file. Names that begin
+    Paths are text, as `decode_path` makes it. Links are followed, to files and to folders, but not into a folder that
+    the way there leads through; a link that leads nowhere is left out, as is what is no regular file. Names that begin
     with a dot or an underscore are hidden, and hidden folders not entered. What vanishes meanwhile is left out. What
-    cannot be listed below is told in `failed`, since it must not look empty; raises OSError where `folder` itself
+    cannot be listed below is added to `failures`, since it must not look empty; raises OSError where `folder` itself
     cannot be.
     """
     waiting = [_Folder(folder, "", _identity(os.stat(folder)), None)]  # noqa: PTH116 (a Path costs, and knows no bytes)
@@ -58,15 +58,15 @@ def list_local(folder: str, failed: list[OSError]) -> Iterator[tuple[str, int, i
             if current.parent is None:
                 raise
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
-                failed.append(error)
+                failures.append(error)
             continue
         with entries:
             for entry in entries:
                 name = entry.name
-                status = None if name[0] in _HIDDEN else _status(entry, failed)
+                status = None if name[0] in _HIDDEN else _status(entry, failures)
                 if status is None:
                     continue
-                relative = current.relative + (name if name.isascii() else carried(os.fsencode(name)))
+                relative = current.relative + (name if name.isascii() else decode_path(os.fsencode(name)))
                 if S_ISREG(status.st_mode):
                     yield relative, status.st_mtime_ns, status.st_size
                 elif S_ISDIR(status.st_mode) and not current.is_within(_identity(status)):
@@ -76,10 +76,10 @@ def list_local(folder: str, failed: list[OSError]) -> Iterator[tuple[str, int, i
 def local_state(path: str) -> tuple[int, int] | None:
     """Return time of the last change (nanoseconds) and size of a file; None where there is no regular file.
 
-    `path` is text as `carried` makes it. Raises OSError where the system will not say.
+    `path` is text as `decode_path` makes it. Raises OSError where the system will not say.
     """
     try:
-        status = os.stat(on_disk(path))  # noqa: PTH116 (a Path knows no bytes)
+        status = os.stat(encode_path(path))  # noqa: PTH116 (a Path knows no bytes)
     except OSError as error:
         if error.errno not in _LEADS_NOWHERE:
             raise
@@ -87,12 +87,12 @@ def local_state(path: str) -> tuple[int, int] | None:
     return (status.st_mtime_ns, status.st_size) if S_ISREG(status.st_mode) else None
 
 
-def _status(entry: os.DirEntry[str], failed: list[OSError]) -> os.stat_result | None:
+def _status(entry: os.DirEntry[str], failures: list[OSError]) -> os.stat_result | None:
     try:
         return entry.stat()
     except OSError as error:
         if error.errno not in _LEADS_NOWHERE:
-            failed.append(error)
+            failures.append(error)
         return None
 
 
@@ -100,20 +100,20 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def carried(name: bytes) -> str:
+def decode_path(name: bytes) -> str:
     """Return a name, or a path, as text: itself where it is UTF-8, and with the other bytes as ‰ and two digits.
 
-    `on_disk` gives the bytes back, whatever they are.
+    `encode_path` gives the bytes back, whatever they are.
     """
     return _TO_CARRY.sub(_carry, name.decode("utf-8", "surrogateescape"))
 
 
-def on_disk(path: str) -> bytes:
-    """Return the bytes that `carried` made this text of."""
+def encode_path(path: str) -> bytes:
+    """Return the bytes that `decode_path` made this text of."""
     if _SIGN not in path:
         return path.encode()
-    return _CARRIED.sub(lambda found: chr(_SURROGATES + int(found[1], 16)), path).encode("utf-8", "surrogateescape")
+    return _CARRIED.sub(lambda match: chr(_SURROGATES + int(match[1], 16)), path).encode("utf-8", "surrogateescape")
 
 
-def _carry(found: re.Match[str]) -> str:
-    return "".join(f"{_SIGN}{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape"))
+def _carry(match: re.Match[str]) -> str:
+    return "".join(f"{_SIGN}{byte:02X}" for byte in match[0].encode("utf-8", "surrogateescape"))

@@ -6,6 +6,7 @@ setting: Arrow, delta-rs and S3A each look for credentials where Amazon's own to
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -67,6 +68,19 @@ def filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
         return _s3(), _folder(rest)
     place, _, path = rest.partition("/")
     filesystem, base = pafs.FileSystem.from_uri(f"{scheme}://{place}")
+    return filesystem, _folder(f"{base}/{path}")
+
+
+_opened = functools.lru_cache(filesystem_of)
+
+
+def cached_filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return what `filesystem_of` does; a store is opened once a process, and not for each of a thousand files."""
+    if not is_object_storage(uri):
+        return filesystem_of(uri)
+    scheme, _, rest = uri.partition("://")
+    name, _, path = rest.partition("/")
+    filesystem, base = _opened(f"{scheme}://{name}")
     return filesystem, _folder(f"{base}/{path}")
 
 
@@ -144,19 +158,19 @@ _TROUBLES = {
 
 def advice(uri: str, error: object) -> str:
     """Return what storage said, in a line, and what to do about it: for the end of a DlassetsError's message."""
-    said = _in_a_line(str(error))
+    message = _one_line(str(error))
     if not on_s3(uri):
-        return f"{said}. Check that the place exists, has room and is yours to write."
+        return f"{message}. Check that the place exists, has room and is yours to write."
     bucket = uri.split("://", 1)[1].split("/", 1)[0]
     address = os.environ.get(ENDPOINT) or "unset, which means Amazon's own"
     for pattern, remedy in _TROUBLES.items():
-        if re.search(pattern, said):
-            return f"{said}. {remedy.format(bucket=bucket, endpoint=address)}"
-    return f"{said}. It was tried several times: run again when the store is well."
+        if re.search(pattern, message):
+            return f"{message}. {remedy.format(bucket=bucket, endpoint=address)}"
+    return f"{message}. It was tried several times: run again when the store is well."
 
 
-def _in_a_line(said: str) -> str:
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+def _one_line(message: str) -> str:
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
     found = re.search(r"<Code>(\w+)</Code>\s*<Message>(.*?)</Message>", plain, re.DOTALL)
     return (f"{found[1]}: {found[2]}" if found else " ".join(plain.replace("↳", "").split())).rstrip(".")
 

@@ -13,12 +13,12 @@ import psutil
 import pytest
 import yaml
 
-from dlassets import servers
+from dlassets.cli import servers
 from dlassets.cli.servers import HOST, ServerError, serve
 from dlassets.errors import DlassetsError
 from dlassets.settings import Settings, UiSettings
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 DEFINITIONS = """
 from dagster import Definitions, asset
@@ -189,7 +189,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path):
     with quick_server(tmp_path / "log") as server:
         elsewhere = servers.Server("Dagster", f"http://{HOST}:{free_port()}", "/", server.process, server.log)
         with pytest.raises(ServerError, match="No answer from Dagster"):
-            servers._await([elsewhere], threading.Event(), patience=0.1)
+            servers._await([elsewhere], threading.Event(), timeout=0.1)
 
 
 def test_nothing_a_server_started_outlives_it(tmp_path, monkeypatch):

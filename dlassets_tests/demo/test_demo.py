@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from dlassets.demo.annotator import Asked, answer
+from dlassets.demo.annotator import OpenRequest, answer
 from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, photos_in, read_truth
 from dlassets.engines.local import LocalEngine
+from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.registry.lifecycle import versions_of
 from dlassets.resources.mlflow import MlflowResource
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.disk import disk_full_after
 from dlassets_tests.programs import dlassets
 from dlassets_tests.tables import get
 
@@ -166,8 +168,15 @@ def test_what_is_held_back_tells_its_class_nowhere_but_aside(photos, tmp_path) -
     assert {path.name for path in (tmp_path / "unlabeled").iterdir()} == {f"{key[:16]}.jpg" for key in held_back}
 
 
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(photos, tmp_path) -> None:
+    with disk_full_after(100), pytest.raises(DlassetsError, match=r"truth.csv could not be written.*run again"):
+        arrive_unlabelled(photos, tmp_path / "landing", tmp_path / "aside")
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_the_annotator_answers_each_request_once_by_both_ways(tmp_path) -> None:
-    asked = [Asked(f"request{place}", "batch", f"image{place}") for place in range(5)]
+    asked = [OpenRequest(f"request{place}", "batch", f"image{place}") for place in range(5)]
     truth = {f"image{place}": "003.hat" for place in range(4)}
     requests, answers = tmp_path / "requests", tmp_path / "answers"
     (requests / "batch").mkdir(parents=True)

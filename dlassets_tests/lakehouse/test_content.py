@@ -8,7 +8,9 @@ import pytest
 
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
+from dlassets.errors import DlassetsError
 from dlassets.intake.ingest import ingest
+from dlassets.lakehouse.content import Keeper
 from dlassets.lakehouse.derived import derive
 from dlassets.lakehouse.photos import photos_of
 from dlassets.lakehouse.profiles import profile_images
@@ -140,3 +142,15 @@ def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(
     assert bytes_of(LocalEngine(), lake) == ARRIVED
     names = {hashlib.sha256(content).hexdigest() for content in ARRIVED.values()}
     assert {p.name for p in Path(lake.files).rglob("*") if p.is_file() and not p.name.startswith(".")} == names
+
+
+def test_a_photo_that_cannot_be_kept_as_a_file_is_said_with_what_to_do(lake: Lake) -> None:
+    import pyarrow as pa
+
+    Path(lake.root).mkdir()
+    Path(lake.files).write_text("no folder")
+    columns = {"path": ["new/a.jpg"], "content": [b"1"], "image_id": ["ab12"], "reason": [None]}
+    checked = pa.RecordBatch.from_pydict(columns)
+
+    with pytest.raises(DlassetsError, match=r"files/ab/ab12 cannot be written: .*has room and is yours to write"):
+        Keeper("files", lake, "new").keep(checked)

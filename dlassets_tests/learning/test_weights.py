@@ -1,11 +1,13 @@
 import hashlib
 import re
+from pathlib import Path
 
 import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning import weights
 from dlassets.learning.backbones import BackboneRef, feature_version, network, published
+from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake
 
 SMALL = BackboneRef("timm/mobilenetv3_small_050", "none")
@@ -196,15 +198,21 @@ def test_a_damaged_file_is_not_published(ref, lake: Lake, tmp_path):
         published(ref, lake)
 
 
-def test_weights_are_read_from_object_storage_and_published_there(tensors, s3, tmp_path, monkeypatch):
-    from dlassets.lakehouse.content import write_once
+def test_a_lake_that_takes_no_weights_is_said(ref, lake: Lake):
+    Path(lake.root).mkdir()
+    Path(lake.backbones).write_text("no folder")
 
+    with pytest.raises(DlassetsError, match=r"cannot be copied to .*yours to write"):
+        published(ref, lake)
+
+
+def test_weights_are_read_from_object_storage_and_published_there(tensors, s3, tmp_path, monkeypatch):
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     s3.create("weights")
     lake = Lake.at("s3://weights/lake")
     saved(tensors, tmp_path / "mine.safetensors")
-    write_once(f"{lake.root}/given/mine.safetensors", (tmp_path / "mine.safetensors").read_bytes())
+    write_whole(f"{lake.root}/given/mine.safetensors", (tmp_path / "mine.safetensors").read_bytes())
     ref = BackboneRef(SMALL.name, f"{lake.root}/given/mine.safetensors")
 
     there = published(ref, lake)

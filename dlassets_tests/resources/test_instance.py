@@ -6,6 +6,7 @@ from dlassets.errors import DlassetsError
 from dlassets.resources.instance import dagster_home
 from dlassets.settings import DEPLOY
 from dlassets.storage.lake import Lake
+from dlassets_tests.disk import disk_full_after
 
 DEFAULT = (DEPLOY / "dagster.yaml").read_text()
 
@@ -50,6 +51,12 @@ def test_a_folder_that_cannot_be_made_is_said(lake, tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(DlassetsError, match="cannot be written"):
         dagster_home(lake)
+
+
+def test_a_full_disk_leaves_no_part_of_a_configuration(lake):
+    with disk_full_after(100), pytest.raises(DlassetsError, match="cannot be written"):
+        dagster_home(lake)
+    assert (dagster_home(lake) / "dagster.yaml").read_text() == DEFAULT
 
 
 def test_dagster_runs_one_run_of_a_pipeline_at_a_time_and_phones_nobody(lake):

@@ -15,7 +15,7 @@ from dlassets.engines.base import Engine
 from dlassets.intake import events, ingest
 from dlassets.intake.events import Manifest
 from dlassets.storage import files
-from dlassets.storage.local_files import on_disk
+from dlassets.storage.local_files import encode_path
 
 Kill = Callable[[], None]
 
@@ -58,7 +58,7 @@ def modes_hold() -> Iterator[None]:
     real = files._opened
 
     def opened(filesystem: Any, path: str) -> Any:
-        if not Path(os.fsdecode(on_disk(path))).stat().st_mode & 0o444:
+        if not Path(os.fsdecode(encode_path(path))).stat().st_mode & 0o444:
             raise PermissionError(13, "Permission denied", path)
         return real(filesystem, path)
 

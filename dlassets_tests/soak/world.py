@@ -26,7 +26,7 @@ from dlassets.lakehouse.maintenance import maintain
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import IngestSettings, LandingZone, MaintenanceSettings, Settings
 from dlassets.storage.lake import Lake
-from dlassets.storage.local_files import on_disk
+from dlassets.storage.local_files import encode_path
 from dlassets_tests.soak import faults
 from dlassets_tests.soak.contents import FOLDERS, NAMES, Content, good
 from dlassets_tests.soak.faults import at_step, killed_at, modes_hold
@@ -197,7 +197,7 @@ class World:
         self._untold.append(path)
 
     def _place(self, path: str) -> Path:
-        return Path(os.fsdecode(on_disk(self.lake.zone(path))))
+        return Path(os.fsdecode(encode_path(self.lake.zone(path))))
 
     # --- events -------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlassets.storage.local_files import carried, list_local, on_disk
+from dlassets.storage.local_files import decode_path, encode_path, list_local
 
 NAMES = [
     name.encode() if isinstance(name, str) else name
@@ -91,9 +91,9 @@ def test_odd_names_of_files_and_folders_come_as_text_and_lead_back_to_the_file(t
     listed = [path for path, _, _ in list_local(str(tmp_path), [])]
 
     assert pa.array(listed, pa.string()).to_pylist() == listed
-    assert {on_disk(path) for path in listed} == expected
+    assert {encode_path(path) for path in listed} == expected
     for path in listed:
-        assert (tmp_path / os.fsdecode(on_disk(path))).read_bytes() == on_disk(path)
+        assert (tmp_path / os.fsdecode(encode_path(path))).read_bytes() == encode_path(path)
 
 
 @pytest.mark.parametrize(
@@ -106,21 +106,21 @@ def test_odd_names_of_files_and_folders_come_as_text_and_lead_back_to_the_file(t
     ],
 )
 def test_only_what_is_no_text_is_written_otherwise(name, text):
-    assert carried(name) == text
-    assert on_disk(text) == name
+    assert decode_path(name) == text
+    assert encode_path(text) == name
 
 
 @given(st.lists(st.one_of(st.binary(max_size=6), st.sampled_from(["‰".encode(), b"E9", b"80", b"\xe2\x80"]))))
 def test_every_name_comes_back_as_it_was(parts):
     name = b"".join(parts)
 
-    assert on_disk(carried(name)) == name
-    carried(name).encode()  # text that every table takes
+    assert encode_path(decode_path(name)) == name
+    decode_path(name).encode()  # text that every table takes
 
 
 @given(st.text(st.characters(exclude_characters="‰", exclude_categories=["Cs"])))
 def test_text_is_carried_as_it_is(text):
-    assert carried(text.encode()) == text
+    assert decode_path(text.encode()) == text
 
 
 def test_hidden_names_are_left_out_and_hidden_folders_not_entered(tmp_path, monkeypatch):

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from dlassets.storage.cache import cache_path, keep_folder
+
+
+def test_the_cache_lies_where_the_user_s_caches_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_path("a", "b") == tmp_path / ".cache" / "dlassets" / "a" / "b"
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert cache_path() == tmp_path / "caches" / "dlassets"
+
+
+def test_a_folder_is_kept_whole_and_the_first_one_stays(tmp_path: Path) -> None:
+    def fill(text: str, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "one").write_text(text)
+        assert not (tmp_path / "kept" / "two").exists()
+        (folder / "two").write_text(text)
+
+    def fail(folder: Path) -> None:
+        fill("never", folder)
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        keep_folder(tmp_path / "kept", fail)
+    assert list(tmp_path.iterdir()) == []
+
+    keep_folder(tmp_path / "kept", lambda folder: fill("first", folder))
+    keep_folder(tmp_path / "kept", Path.mkdir)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert {path.name: path.read_text() for path in (tmp_path / "kept").iterdir()} == {"one": "first", "two": "first"}
