@@ -59,6 +59,22 @@ def empty(tmp_path: Path, instance: DagsterInstance) -> Pipelines:
     return new_lake(tmp_path / "lake", instance)
 
 
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of folders that are listed for files, each time that one is."""
+    from dlassets.intake import listing
+
+    names: list[str] = []
+    list_local = listing.list_local
+
+    def counted(folder: str, failures: list[OSError]) -> Iterator[tuple[str, int, int]]:
+        names.append(Path(folder).name)
+        return list_local(folder, failures)
+
+    monkeypatch.setattr(listing, "list_local", counted)
+    return names
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four classes with 20 generated photos each."""

@@ -1,6 +1,7 @@
 """A small lake for tests of whole pipelines, and what may be asked of a run of one."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ class Pipelines:
     def zone(self, name: str) -> Path:
         return Path(self.lake.zone(name))
 
-    def run(self, job: str) -> dg.ExecuteInProcessResult:
-        return self.defs.resolve_job_def(job).execute_in_process(instance=self.instance, raise_on_error=False)
+    def run(self, job: str, tags: Mapping[str, str] | None = None) -> dg.ExecuteInProcessResult:
+        found = self.defs.resolve_job_def(job)
+        return found.execute_in_process(instance=self.instance, raise_on_error=False, tags=dict(tags or {}))
 
     def tick(self, sensor: str, cursor: str | None = None) -> Any:
         """Evaluate a sensor once, as the daemon would."""

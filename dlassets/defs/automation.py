@@ -30,17 +30,20 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
         default_status=_sensor_status(settings),
         description=f"Starts {job.name} when files wait in the landing zone {name}.",
     )
-    def new_files(
-        context: dg.SensorEvaluationContext,  # noqa: ARG001 - Dagster wants it
-        lake: dg.ResourceParam[LakeResource],
-    ) -> dg.RunRequest | dg.SkipReason:
-        from dlassets.intake.ingest import waiting_files
+    def new_files(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[LakeResource]) -> dg.SensorResult:
+        from dlassets.intake.handover import ZONE_TAG
+        from dlassets.intake.waiting import waiting_files
 
         waiting = waiting_files(lake.lake, settings, name)
         if waiting.files == 0:
-            return dg.SkipReason(f"No new file in {waiting.uri}.")
-        files = "all are to be listed" if waiting.files is None else str(waiting.files)
-        return dg.RunRequest(run_key=f"{name}:{waiting.digest}", tags={"dlassets/waiting_files": files})
+            return dg.SensorResult(skip_reason=f"No new file in {waiting.uri}.")
+        tags = {"dlassets/waiting_files": "all are to be listed" if waiting.files is None else str(waiting.files)}
+        if waiting.handover is not None:
+            tags[ZONE_TAG] = name
+            if waiting.digest != context.cursor:  # else that run has it already, or has had it
+                waiting.handover.write(waiting.listing)
+        request = dg.RunRequest(run_key=f"{name}:{waiting.digest}", tags=tags)
+        return dg.SensorResult(run_requests=[request], cursor=waiting.digest)
 
     return new_files
 

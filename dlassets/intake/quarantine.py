@@ -19,7 +19,7 @@ from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Tr
 from dlassets.errors import DlassetsError
 from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import TRANSACTION, ingest
-from dlassets.intake.listing import look_at
+from dlassets.intake.listing import stat_files
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import QUARANTINED_FILES
 from dlassets.settings import LandingZone, Settings
@@ -249,7 +249,7 @@ def _delete(lake: Lake, name: str, zone: LandingZone, files: Sequence[Refused]) 
     """Delete files from a zone; return how many, and of those that were left, why. A file that has gone is neither."""
     uri = lake.zone(zone.uri)
     filesystem, folder = filesystem_of(uri)
-    listing, gone = look_at(name, uri, [file.within for file in files])
+    listing, gone = stat_files(name, uri, [file.within for file in files])
     now = {row["path"]: (row["modificationTime"], row["length"]) for row in listing.to_pylist()}
     deleted, kept = 0, {}
     for file in files:
@@ -263,7 +263,7 @@ def _delete(lake: Lake, name: str, zone: LandingZone, files: Sequence[Refused]) 
             try:
                 filesystem.delete_file(f"{folder}/{file.within}")
                 deleted += 1
-            except OSError as error:
+            except (OSError, ValueError) as error:  # a ValueError is of a name that Arrow does not take: with // in it
                 kept[file.path] = str(error)
     return deleted, kept
 

@@ -251,7 +251,8 @@ class _Loop:
         zone.noted, zone.since = False, None
         origin = Provenance.of(RAW_IMAGES.name, [], run_id=self._run_id)
         files = Ingested()
-        Intake(self._engine, self._lake, self._settings, zone.name, zone.zone, origin.as_dict(), files).run()
+        settings = self._settings.model_copy(update={"landing": {zone.name: zone.zone}})
+        Intake(self._engine, self._lake, settings, zone.name, origin.as_dict(), files).run()
         readable = time.monotonic()
         steps: Sequence[Step] = ()
         try:

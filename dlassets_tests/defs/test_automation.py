@@ -13,7 +13,7 @@ import pytest
 from dlassets.definitions import build_defs
 from dlassets.errors import SettingsError
 from dlassets.settings import Settings
-from dlassets_tests.pipelines import Pipelines, arrive
+from dlassets_tests.pipelines import Pipelines, arrive, materialized, values
 
 ANSWERS = "request_id,label\nabc,3\n"
 
@@ -37,6 +37,47 @@ def test_new_files_start_a_run_once(empty, photos, zone, job) -> None:
 
     empty.run("ingest_pipeline")
     assert empty.tick(name).run_requests == []
+
+
+def test_a_zone_is_listed_once_by_its_sensor_and_the_run_that_this_starts(empty, photos, listed) -> None:
+    arrive(photos, empty)
+    (request,) = empty.tick("new_files_in_labeled").run_requests
+
+    result = empty.run("ingest_pipeline", request.tags)
+
+    assert result.success
+    assert listed == ["labeled"]
+    assert values(materialized(result)["raw_images"])["by_landing_zone"] == {"labeled": 56}
+    assert len(list(Path(empty.lake.checkpoint("ingest-labeled")).iterdir())) == 0
+    assert empty.tick("new_files_in_labeled").run_requests == []
+
+
+def test_a_run_by_hand_lists_every_zone_whatever_a_sensor_has_found(empty, photos, listed) -> None:
+    arrive(photos, empty)
+    empty.tick("new_files_in_labeled")
+    shutil.copyfile(next(photos.glob("*/*")), empty.zone("labeled") / "001.late.jpg")
+
+    result = empty.run("ingest_pipeline")
+
+    assert listed == ["labeled", "labeled", "unlabeled"]
+    assert values(materialized(result)["raw_images"])["by_landing_zone"] == {"labeled": 56, "unlabeled": 24}
+    assert values(materialized(result)["quarantined_files"])["rows_inserted"] == 1
+
+
+def test_a_listing_is_handed_over_once_however_often_a_sensor_looks(empty, photos) -> None:
+    name = "new_files_in_labeled"
+    arrive(photos, empty)
+    first = empty.tick(name)
+    (handed,) = Path(empty.lake.checkpoint("ingest-labeled")).iterdir()
+    handed.unlink()  # a run has begun with it, and its photos wait until that commits
+
+    assert empty.tick(name, first.cursor).run_requests[0].run_key == first.run_requests[0].run_key
+    assert not handed.exists()
+
+    for number in range(3):
+        shutil.copyfile(next(photos.glob("*/*")), empty.zone("labeled") / f"{number}.jpg")
+        empty.tick(name, first.cursor)
+    assert [*handed.parent.iterdir()] == [handed]
 
 
 @pytest.fixture

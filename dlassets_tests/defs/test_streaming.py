@@ -120,7 +120,7 @@ def test_a_zone_with_events_is_not_listed_by_its_sensor(
     assert pipelines.tick("new_files_in_unlabeled").run_requests[0].run_key == first[0].run_key
     ingest(LocalEngine(), lake, pipelines.settings, {})
 
-    monkeypatch.setattr("dlassets.intake.ingest.list_files", None)
+    monkeypatch.setattr("dlassets.intake.listing.list_local", None)
     assert not pipelines.tick("new_files_in_unlabeled").run_requests
     shutil.copyfile(next(photos.glob("*/*.jpg")), pipelines.zone("unlabeled") / "a.jpg")
     assert not pipelines.tick("new_files_in_unlabeled").run_requests

@@ -10,7 +10,8 @@ from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.intake.events import Manifest
-from dlassets.intake.ingest import Ingested, ingest, waiting_files
+from dlassets.intake.ingest import Ingested, ingest
+from dlassets.intake.waiting import waiting_files
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.settings import IngestSettings, Settings
 from dlassets.storage.lake import Lake

@@ -32,11 +32,13 @@ def ingested_files(
     lake: dg.ResourceParam[LakeResource],
     progress: dg.ResourceParam[LoggedProgress],
 ) -> Iterator[dg.MaterializeResult]:
+    from dlassets.intake.handover import ZONE_TAG
     from dlassets.intake.ingest import ingest
 
     origin = provenance(context, RAW_IMAGES.name, [])
     report = progress.of(context, "files read")
-    done = ingest(lake.engine, lake.lake, lake.settings, origin.as_dict(), report)
+    listed_zone = context.run.tags.get(ZONE_TAG)
+    done = ingest(lake.engine, lake.lake, lake.settings, origin.as_dict(), report, listed_zone=listed_zone)
     taken_in = Written(0, done.images, done.replaced, changed=done.images + done.replaced > 0)
     refused = Written(0, done.quarantined, changed=done.quarantined > 0)
     gone = Written(0, done.deleted, done.returned, changed=done.deleted + done.returned > 0)
