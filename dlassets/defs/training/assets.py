@@ -99,25 +99,17 @@ def label_errors(
     lake: dg.ResourceParam[LakeResource],
     progress: dg.ResourceParam[LoggedProgress],
 ) -> dg.MaterializeResult:
-    from dlassets.labeling.label_errors import judge_labels
+    from dlassets.labeling.label_errors import update_label_errors
     from dlassets.learning.backbones import feature_version
     from dlassets.registry.store import backbone_in_use
 
-    labeled, features, current = lake.pin(LABELED_IMAGES.name, IMAGE_FEATURES.name, LABEL_ERRORS.name)
+    tables = (LABELED_IMAGES, IMAGE_FEATURES, LABEL_ERRORS)
+    snapshots = {table.name: lake.pin(table.name)[0] for table in tables}
     version = feature_version(backbone_in_use(lake.settings, lake.lake))
     parameters = {"feature_version": version, **lake.settings.labels.model_dump()}
-    origin = provenance(context, LABEL_ERRORS.name, [labeled, features], parameters=parameters)
-    written, found = judge_labels(
-        lake.engine,
-        labeled,
-        features,
-        current,
-        version,
-        lake.settings.training,
-        lake.settings.labels,
-        origin.as_dict(),
-        progress.of(context, "folds judged"),
-    )
+    origin = provenance(context, LABEL_ERRORS.name, [*snapshots.values()][:2], parameters=parameters)
+    report = progress.of(context, "folds judged")
+    written, found = update_label_errors(lake.engine, snapshots, version, lake.settings, origin.as_dict(), report)
     return table_result(lake, LABEL_ERRORS, written, origin, metadata=found)
 
 
