@@ -142,9 +142,9 @@ def retry(
     """
     zones = _zones_of(files, settings)
     # Said before, for a run that is killed after it forgot them, and after, for a reader that was quicker than that.
-    _note(lake, zones, files, "created")
+    _record_events(lake, zones, files, "created")
     _forget_all(engine, lake, files, provenance)
-    _note(lake, zones, files, "created")
+    _record_events(lake, zones, files, "created")
     ingest(engine, lake, settings, provenance, progress, zones)
     paths = {file.path for file in files}
     refused = {file.path for file in refused_files(engine, lake)} & paths
@@ -182,7 +182,7 @@ def drop(
             removed, left = _delete(lake, name, zone, there)
             deleted += removed
             kept |= left
-        _note(lake, zones, [file for file in files if file.path not in kept], "deleted")
+        _record_events(lake, zones, [file for file in files if file.path not in kept], "deleted")
     now = dt.datetime.now(dt.UTC)
     dropped = [{**asdict(file), "dropped_at": now} for file in files if file.path not in kept]
     rows = pa.Table.from_pylist(dropped, schema=QUARANTINED_FILES.schema)
@@ -210,11 +210,11 @@ def _zones_of(files: Iterable[Refused], settings: Settings) -> dict[str, Landing
     return {name: settings.landing[name] for name in names}
 
 
-def _note(lake: Lake, zones: Mapping[str, LandingZone], files: Sequence[Refused], event: str) -> None:
+def _record_events(lake: Lake, zones: Mapping[str, LandingZone], files: Sequence[Refused], event: str) -> None:
     """Write events down for the zones that are read by events."""
     for name, zone in zones.items():
         if zone.discovery == "events":
-            Manifest.of(lake, name, zone).note([(file.within, event) for file in files if file.landing == name])
+            Manifest.of(lake, name, zone).record([(file.within, event) for file in files if file.landing == name])
 
 
 def _forget_all(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Mapping[str, Any]) -> None:

@@ -128,28 +128,28 @@ class FolderService(LabelingService):
             yield from (Path(folder, name) for name in sorted(names + links) if not _LEFT_ALONE.fullmatch(name))
 
     def _read(self, path: Path) -> list[Answer]:
-        where = as_text(path.relative_to(self._answers))
+        origin = as_text(path.relative_to(self._answers))
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode):
                 message = "is no plain file, and links are not followed: put the file itself there"
-                return [problem(where, message, _time(status.st_mtime_ns))]
+                return [problem(origin, message, _time(status.st_mtime_ns))]
             if path.suffix.lower() in READERS:
-                return read_answers(path.read_bytes(), path.suffix.lower(), where, _time(status.st_mtime_ns))
+                return read_answers(path.read_bytes(), path.suffix.lower(), origin, _time(status.st_mtime_ns))
         except FileNotFoundError:  # moved on while we looked: the next look finds it
             return []
         except OSError as error:
-            return [problem(where, f"cannot be read: {error.strerror}", _EPOCH)]
-        return [self._moved_photo(path, where, status)]
+            return [problem(origin, f"cannot be read: {error.strerror}", _EPOCH)]
+        return [self._moved_photo(path, origin, status)]
 
-    def _moved_photo(self, path: Path, where: str, status: os.stat_result) -> Answer:
+    def _moved_photo(self, path: Path, origin: str, status: os.stat_result) -> Answer:
         # Moving a photo leaves its modification time (when it was sent) as it is: the move itself is the change time.
         moved_at = _time(max(status.st_mtime_ns, status.st_ctime_ns))
         if path.suffix.lower() not in _PHOTO_SUFFIXES:
-            return problem(where, "is neither a photo nor a CSV, JSON or JSONL file", moved_at)
+            return problem(origin, "is neither a photo nor a CSV, JSON or JSONL file", moved_at)
         if path.parent == self._answers:
-            return problem(where, "lies in no class folder: move it into one", moved_at)
-        return Answer(as_text(path.stem), as_text(path.parent.name), None, moved_at, where, dated=False)
+            return problem(origin, "lies in no class folder: move it into one", moved_at)
+        return Answer(as_text(path.stem), as_text(path.parent.name), None, moved_at, origin, dated=False)
 
 
 def _suffix(photo: bytes) -> str:

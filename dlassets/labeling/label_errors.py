@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dlassets.engines.base import Progress
 
 # What the table's log says of the labels, features and settings that its rows were found by.
-DIGEST = "judged_sha256"
+_DIGEST = "judged_sha256"
 
 
 def update_label_errors(
@@ -53,13 +53,13 @@ def update_label_errors(
     digest = _digest(labelled, feature_version, settings.training)
     unchanged = Written(current.version, changed=False)
     had_rows = row_count(current) > 0
-    if provenance_of(current).get(DIGEST) == digest or not (labelled.num_rows or had_rows):
+    if provenance_of(current).get(_DIGEST) == digest or not (labelled.num_rows or had_rows):
         return unchanged, {"judged": labelled.num_rows}
     result = find_label_errors(_examples(labelled), settings.training, on_fold=progress)
     facts = {"judged": result.judged, "too_few_to_judge": json.dumps(result.too_few, ensure_ascii=False)}
     if not result.errors.num_rows and not had_rows:  # Delta on Spark writes no commit for that
         return unchanged, facts
-    commit = Commit({**provenance, DIGEST: digest})
+    commit = Commit({**provenance, _DIGEST: digest})
     return engine.replace(engine.rows(result.errors), LABEL_ERRORS, current.uri, commit), facts
 
 

@@ -22,10 +22,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a person said of one request, as it was given: nothing is checked yet.
+    """What a person answered to one request, as it was given: nothing is checked yet.
 
     `answered_at` is in UTC. Where nobody wrote it down (`dated` is False) it is the time of the file, which moves when
-    the file is saved again. `where` names the place it was read, for a person to find. What could not be read is an
+    the file is saved again. `origin` names the place it was read, for a person to find. What could not be read is an
     answer too: `problem` says why, `label` is None and `request_id` is the place.
     """
 
@@ -33,7 +33,7 @@ class Answer:
     label: str | None
     annotator: str | None
     answered_at: datetime
-    where: str
+    origin: str
     dated: bool = True
     problem: str | None = None
 

@@ -126,7 +126,7 @@ def test_a_zone_with_events_is_not_listed_by_its_sensor(
     assert not pipelines.tick("new_files_in_unlabeled").run_requests
     keys = []
     for name in ("a.jpg", "b.jpg"):
-        manifest.note([(name, "created")])
+        manifest.record([(name, "created")])
         (request,) = pipelines.tick("new_files_in_unlabeled").run_requests
         keys.append((request.run_key, request.tags["dlassets/waiting_files"]))
     assert [files for _, files in keys] == ["1", "2"]

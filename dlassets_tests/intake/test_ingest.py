@@ -431,8 +431,8 @@ class TestEvents:
         assert ingest(engine, lake, settings, {}).images == 4
         return settings
 
-    def note(self, lake: Lake, settings: Settings, *paths: str) -> None:
-        Manifest.of(lake, "unlabeled", settings.landing["unlabeled"]).note([(path, "created") for path in paths])
+    def record(self, lake: Lake, settings: Settings, *paths: str) -> None:
+        Manifest.of(lake, "unlabeled", settings.landing["unlabeled"]).record([(path, "created") for path in paths])
 
     def test_only_files_with_an_event_are_looked_at(
         self, engine: Engine, lake: Lake, settings: Settings, landing: Path
@@ -440,7 +440,7 @@ class TestEvents:
         put(landing / "unlabeled/told.jpg", photo(41))
         put(landing / "unlabeled/2026/01/d.jpg", photo(42, (8, 8)))
         put(landing / "unlabeled/untold.jpg", photo(43))
-        self.note(lake, settings, "told.jpg", "2026/01/d.jpg", "told.jpg", "never there.jpg")
+        self.record(lake, settings, "told.jpg", "2026/01/d.jpg", "told.jpg", "never there.jpg")
 
         done = ingest(engine, lake, settings, {})
 
@@ -452,7 +452,7 @@ class TestEvents:
         self, engine: Engine, lake: Lake, settings: Settings, landing: Path
     ) -> None:
         (landing / "unlabeled/2026/01/d.jpg").unlink()
-        self.note(lake, settings, "2026/01/d.jpg")
+        self.record(lake, settings, "2026/01/d.jpg")
 
         assert ingest(engine, lake, settings, {}).deleted == 1
         assert deleted(engine, lake) == {"unlabeled/2026/01/d.jpg": False}
@@ -486,7 +486,7 @@ class TestEvents:
         self, engine: Engine, lake: Lake, settings: Settings, landing: Path
     ) -> None:
         put(landing / "unlabeled/told.jpg", photo(41))
-        self.note(lake, settings, "told.jpg")
+        self.record(lake, settings, "told.jpg")
         ingest(engine, lake, settings, {})
         versions = pin(lake, "raw_images"), pin(lake, "deleted_files")
         shutil.rmtree(lake.checkpoint("ingest-unlabeled"))

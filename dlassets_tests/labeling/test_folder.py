@@ -42,7 +42,7 @@ def put(tmp_path: Path, name: str, content: str | bytes = "") -> Path:
     return path
 
 
-def said(service: FolderService) -> list[tuple[str, str | None]]:
+def answered(service: FolderService) -> list[tuple[str, str | None]]:
     return [(answer.request_id, answer.label) for answer in service.answers()]
 
 
@@ -133,7 +133,7 @@ def test_a_moved_photo_answers_with_its_folders_name_at_the_time_of_the_move(
     sent.rename(tmp_path / "answers" / "002.hat" / "aa11.jpg")
     (answer,) = service.answers()
     assert (answer.request_id, answer.label, answer.annotator, answer.dated) == ("aa11", "002.hat", None, False)
-    assert answer.where == "002.hat/aa11.jpg"
+    assert answer.origin == "002.hat/aa11.jpg"
     assert before < answer.answered_at < datetime.now(UTC) + timedelta(seconds=1)
     assert service.answers() == [answer]
 
@@ -162,7 +162,7 @@ def test_the_list_that_was_sent_can_be_filled_in(service: FolderService, tmp_pat
     put(tmp_path, "requests.csv", text)
     assert service.answers() == []
     put(tmp_path, "requests.csv", text.replace("0.2500,", "0.2500,shirt"))
-    assert said(service) == [("bb22", "shirt")]
+    assert answered(service) == [("bb22", "shirt")]
 
 
 @pytest.mark.parametrize(
@@ -179,13 +179,13 @@ def test_the_list_that_was_sent_can_be_filled_in(service: FolderService, tmp_pat
 )
 def test_every_format_says_the_same(service: FolderService, tmp_path: Path, name: str, content: str) -> None:
     put(tmp_path, name, content)
-    assert said(service) == [("aa11", "2"), ("bb22", "6")]
+    assert answered(service) == [("aa11", "2"), ("bb22", "6")]
 
 
 def test_one_json_object_is_one_answer(service: FolderService, tmp_path: Path) -> None:
     put(tmp_path, "a.json", '{"request_id": "aa11", "label": "hat"}')
     put(tmp_path, "b.json", '{"request_id": "aa11", "label": null}')
-    assert said(service) == [("aa11", "hat")]
+    assert answered(service) == [("aa11", "hat")]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_what_cannot_be_read_says_file_and_line_and_the_rest_still_counts(
     put(tmp_path, "z.csv", "request_id,label\ncc33,10\n")
     (problem,) = problems(service)
     assert problem.startswith(message)
-    good = [pair for pair in said(service) if pair[1] is not None]
+    good = [pair for pair in answered(service) if pair[1] is not None]
     assert good == ([("bb22", "6")] if "bb22" in str(content) else []) + [("cc33", "10")]
 
 
@@ -252,11 +252,11 @@ def test_the_later_line_counts_where_one_person_answers_twice_at_no_stated_time(
         '{"request_id": "aa11", "label": 10, "annotator": "Bo"}\n'
         '{"request_id": "aa11", "label": 2, "answered_at": "2026-01-01"}\n',
     )
-    assert said(service) == [("aa11", "6"), ("aa11", "10"), ("aa11", "2")]
+    assert answered(service) == [("aa11", "6"), ("aa11", "10"), ("aa11", "2")]
 
 
 def test_names_that_are_no_unicode_are_answers_like_others(service: FolderService, tmp_path: Path) -> None:
     (tmp_path / "answers" / "002.hat").mkdir()
     (Path(os.fsdecode(os.fsencode(tmp_path / "answers" / "002.hat") + b"/\xff.jpg"))).write_bytes(photo("a"))
     put(tmp_path, "a.json", '{"request_id": "\\ud800", "label": 2}')
-    assert set(said(service)) == {("?", "002.hat"), ("?", "2")}
+    assert set(answered(service)) == {("?", "002.hat"), ("?", "2")}

@@ -208,7 +208,7 @@ class World:
         self._did("note events", *told, *more)
         for zone in ZONES:
             paths = [path for path in (*told, *more) if path.startswith(f"{zone}/")]
-            self._manifest(zone).note(
+            self._manifest(zone).record(
                 (path.partition("/")[2], "created" if path in self.model.disk else "deleted") for path in paths
             )
             if paths:
@@ -257,7 +257,7 @@ class World:
 
     def lose_events(self, zone: str) -> None:
         self._did("say that events were lost", zone)
-        self._manifest(zone).ask_for_listing()
+        self._manifest(zone).request_listing()
         self.model.events[zone] = replace(self.model.events[zone], due=True)
 
     def tidy_events(self, zone: str) -> None:

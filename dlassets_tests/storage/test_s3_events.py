@@ -19,7 +19,7 @@ def test_a_manifest_in_a_bucket_is_written_read_and_tidied(s3: S3, bucket: str) 
     zone = LandingZone(uri=f"s3a://{bucket}/incoming", labelled=False)
     manifest = Manifest.of(lake, "new", zone)
     assert not manifest.pending()
-    manifest.note([("a.jpg", "created"), ("b.jpg", "created")])
+    manifest.record([("a.jpg", "created"), ("b.jpg", "created")])
     record = {
         "eventName": "ObjectCreated:Put",
         "s3": {"bucket": {"name": bucket}, "object": {"key": "incoming/c+d.jpg"}},
@@ -31,11 +31,11 @@ def test_a_manifest_in_a_bucket_is_written_read_and_tidied(s3: S3, bucket: str) 
     manifest.advance(pending.position, listed)
     again = Manifest.of(lake, "new", zone)
     assert (bool(again.pending()), again.listed_at) == (False, listed)
-    again.note([("d.jpg", "deleted")])
+    again.record([("d.jpg", "deleted")])
     assert again.pending().paths == ("d.jpg",)
     again.advance(again.end())
     assert not again.pending()
-    again.ask_for_listing()
+    again.request_listing()
     assert again.listed_at is None
     assert again.tidy(older_than_days=-1) == 3
     assert not again.pending()
