@@ -2,15 +2,18 @@
 
 import datetime as dt
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dlassets.engines.base import Commit, Engine
+from dlassets.engines.base import Commit, Engine, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.storage.lake import Lake
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # For a test of either engine whose Spark side is in others' hands: there, each takes seconds.
 local_alone = pytest.mark.parametrize("engine", ["local"], indirect=True)
@@ -22,19 +25,24 @@ def image_id(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def put(lake: Lake, table: str, *rows: dict[str, Any], engine: Engine | None = None) -> None:
-    """Append rows to a table of the lake: by the local engine unless it is the writing that matters.
-
-    Rows are the same whoever wrote them, and Spark takes a hundred times as long.
-    """
+def arrow(table: str, *rows: dict[str, Any]) -> "pa.Table":
+    """Return rows as this table of the lake has them."""
     import pyarrow as pa
 
     schema = TABLES[table].schema
     complete = [{field.name: row.get(field.name, _default(field)) for field in schema} for row in rows]
+    return pa.Table.from_pylist(complete, schema=schema)
+
+
+def put(
+    lake: Lake, table: str, *rows: dict[str, Any], engine: Engine | None = None, commit: Commit | None = None
+) -> Written:
+    """Append rows to a table of the lake: by the local engine unless it is the writing that matters.
+
+    Rows are the same whoever wrote them, and Spark takes a hundred times as long.
+    """
     engine = engine or LocalEngine()
-    engine.append(
-        engine.rows(pa.Table.from_pylist(complete, schema=schema)), TABLES[table], pin(lake, table).uri, Commit()
-    )
+    return engine.append(engine.rows(arrow(table, *rows)), TABLES[table], pin(lake, table).uri, commit or Commit())
 
 
 def get(engine: Engine, lake: Lake, table: str, columns: str = "*") -> list[dict[str, Any]]:

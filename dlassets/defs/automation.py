@@ -1,5 +1,8 @@
 """What starts a pipeline by itself: new files, new answers, the clock. Started or stopped by `automation` settings."""
 
+from collections.abc import Callable
+from typing import Any
+
 import dagster as dg
 
 from dlassets.defs.jobs import (
@@ -23,13 +26,7 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
     """
     job = INGEST_PIPELINE if zone.labelled else SCORING_PIPELINE
 
-    @dg.sensor(
-        name=f"new_files_in_{name}",
-        job=job,
-        minimum_interval_seconds=settings.automation.sensor_seconds,
-        default_status=_sensor_status(settings),
-        description=f"Starts {job.name} when files wait in the landing zone {name}.",
-    )
+    @_sensor(f"new_files_in_{name}", job, settings, f"Starts {job.name} when files wait in the landing zone {name}.")
     def new_files(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[LakeResource]) -> dg.SensorResult:
         from dlassets.intake.handover import ZONE_TAG
         from dlassets.intake.waiting import waiting_files
@@ -51,13 +48,7 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
 def answers_sensor(settings: Settings) -> dg.SensorDefinition:
     """Return the sensor of the labelling service: new answers start the labelling pipeline."""
 
-    @dg.sensor(
-        name="new_answers",
-        job=LABELING_PIPELINE,
-        minimum_interval_seconds=settings.automation.sensor_seconds,
-        default_status=_sensor_status(settings),
-        description=f"Starts {LABELING_PIPELINE.name} when people have answered.",
-    )
+    @_sensor("new_answers", LABELING_PIPELINE, settings, f"Starts {LABELING_PIPELINE.name} when people have answered.")
     def new_answers(
         context: dg.SensorEvaluationContext, labeling: dg.ResourceParam[LabelingResource]
     ) -> dg.SensorResult:
@@ -94,5 +85,13 @@ def sensors(settings: Settings) -> list[dg.SensorDefinition]:
     return [*zones, answers_sensor(settings)]
 
 
-def _sensor_status(settings: Settings) -> dg.DefaultSensorStatus:
-    return dg.DefaultSensorStatus.RUNNING if settings.automation.sensors else dg.DefaultSensorStatus.STOPPED
+def _sensor(name: str, job: Any, settings: Settings, description: str) -> Callable[..., dg.SensorDefinition]:
+    """Return the decorator of a sensor that looks as often as the settings say, and from the beginning if they do."""
+    automation = settings.automation
+    return dg.sensor(
+        name=name,
+        job=job,
+        minimum_interval_seconds=automation.sensor_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING if automation.sensors else dg.DefaultSensorStatus.STOPPED,
+        description=description,
+    )

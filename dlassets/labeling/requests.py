@@ -63,13 +63,24 @@ def send_requests(
     `labeling.relabel_limit` is not 0, label_errors. `inserted` counts the requests that are new, `updated` those of an
     earlier run that were sent now. Nothing to send, no new version.
     """
-    plan = functools.partial(_plan, engine, lake, service.name, snapshots, model, settings, commit)
+
+    def plan() -> Written:
+        requests = pin(lake, LABEL_REQUESTS.name)
+        if model is None:
+            return Written(requests.version, changed=False)
+        tables = {**snapshots, requests.name: requests}
+        chosen = select_requests(engine, tables, model, settings.labeling, settings.labels)
+        # Of two runs that choose at once, one is refused and chooses anew.
+        transaction = Transaction(_APP_ID, transaction_version(requests, _APP_ID) + 1)
+        rows = engine.rows(_plan(chosen, model, service.name))
+        return engine.append(rows, LABEL_REQUESTS, requests.uri, replace(commit, transaction=transaction))
+
     planned = written = replanned(plan)
-    requests = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version)
-    batches = _unsent(engine, snapshots["raw_images"], snapshots["deleted_files"], requests)
+    requests, images = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version), snapshots["raw_images"]
+    batches = _unsent(engine, images, snapshots["deleted_files"], requests)
     classes = known_classes(engine, snapshots["labeled_images"]) if batches else {}
     for batch in batches:
-        opened = engine.rows(_send(engine, lake, service, snapshots["raw_images"], batch, classes))
+        opened = engine.rows(_send(engine, lake, service, images, batch, classes))
         written = replanned(functools.partial(engine.merge, opened, LABEL_REQUESTS, requests.uri, commit))
     sent = sum(map(len, batches))
     return replace(written, inserted=planned.inserted, updated=max(0, sent - planned.inserted))
@@ -105,24 +116,12 @@ def without_photo(engine: Engine, service: LabelingService, label_requests: Snap
     return [request for request in opened["request_id"].to_pylist() if request not in shown]
 
 
-def _plan(
-    engine: Engine,
-    lake: Lake,
-    service: str,
-    snapshots: Mapping[str, Snapshot],
-    model: ModelVersion | None,
-    settings: Settings,
-    commit: Commit,
-) -> Written:
-    """Choose images and write them down as planned."""
+def _plan(chosen: pa.Table, model: ModelVersion, service: str) -> pa.Table:
+    """Return the chosen images as a batch of requests that are yet to be sent."""
     import pyarrow as pa
 
-    requests = pin(lake, LABEL_REQUESTS.name)
-    if model is None:
-        return Written(requests.version, changed=False)
-    tables = {**snapshots, requests.name: requests}
-    chosen = select_requests(engine, tables, model, settings.labeling, settings.labels).to_pylist()
-    ids = [request_id(row["image_id"], model) for row in chosen]
+    rows = chosen.to_pylist()
+    ids = [request_id(row["image_id"], model) for row in rows]
     common = {
         "batch_id": batch_id(model.version, ids),
         "requested_at": datetime.now(UTC),
@@ -130,11 +129,9 @@ def _plan(
         "service": service,
         "external_id": None,
     }
-    rows = [{**row, **common, "request_id": id_} for row, id_ in zip(chosen, ids, strict=True)]
-    plan = engine.rows(pa.Table.from_pylist(rows, schema=LABEL_REQUESTS.schema))
-    # Of two runs that choose at once, one is refused and chooses anew.
-    transaction = Transaction(_APP_ID, transaction_version(requests, _APP_ID) + 1)
-    return engine.append(plan, LABEL_REQUESTS, requests.uri, replace(commit, transaction=transaction))
+    return pa.Table.from_pylist(
+        [{**row, **common, "request_id": id_} for row, id_ in zip(rows, ids, strict=True)], schema=LABEL_REQUESTS.schema
+    )
 
 
 def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snapshot) -> list[list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.settings import IngestSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.storage.test_local_files import refuse
-from dlassets_tests.tables import local_alone
+from dlassets_tests.tables import get, local_alone
 
 
 def photo(shade: int = 128, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -47,8 +47,7 @@ def put(path: Path, content: bytes) -> None:
 
 
 def rows(engine: Engine, lake: Lake, table: str, columns: str) -> list[tuple[object, ...]]:
-    found = engine.sql(f"SELECT {columns} FROM {table}", {table: pin(lake, table)}).arrow().to_pylist()
-    return sorted(tuple(row.values()) for row in found)
+    return sorted(tuple(row.values()) for row in get(engine, lake, table, columns))
 
 
 def test_every_photo_comes_in_with_its_path_folder_and_hash(

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +18,9 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import LabelingSettings, LabelSettings, Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.tables import arrow, get, put
 
 Conflicts = Literal["drop", "first", "ask"]
-NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 MODEL = "image_classifier"
 CLASSES = {2: "hat", 6: "shirt", 10: "t-shirt"}
 
@@ -58,22 +57,16 @@ class Bench:
         return pin(self.lake, name)
 
     def add(self, name: str, rows: list[dict[str, Any]]) -> None:
-        import pyarrow as pa
-
-        table = TABLES[name]
-        arrow = pa.Table.from_pylist(rows, schema=table.schema)
-        self.engine.append(self.engine.rows(arrow), table, self.pin(name).uri, Commit())
+        put(self.lake, name, *rows)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        return self.engine.sql(f"SELECT * FROM {name}", {name: self.pin(name)}).arrow().to_pylist()
+        return get(self.engine, self.lake, name)
 
     def add_photos(self, *names: str) -> None:
         self.add("raw_images", [raw_image(name) for name in names])
 
     def replace_photo(self, row: dict[str, Any]) -> None:
-        import pyarrow as pa
-
-        rows = self.engine.rows(pa.Table.from_pylist([row], schema=TABLES["raw_images"].schema))
+        rows = self.engine.rows(arrow("raw_images", row))
         uri = self.pin("raw_images").uri
         self.engine.replace(rows, TABLES["raw_images"], uri, Commit(), {"path": [row["path"]]})
 
@@ -114,7 +107,6 @@ def labelled(name: str, label: int, path: str) -> dict[str, Any]:
         "label": label,
         "label_name": CLASSES[label],
         "source": "folder",
-        "labeled_at": NOON,
         "split": "train",
     }
 
@@ -137,14 +129,10 @@ def raw_image(name: str, path: str | None = None) -> dict[str, Any]:
     content = photo(name)
     return {
         "path": path or f"unlabeled/{name}.jpg",
-        "modificationTime": NOON,
         "length": len(content),
         "content": content,
         "image_id": image_id(name),
         "landing": "unlabeled",
-        "folder": "",
-        "load_date": NOON.date(),
-        "batch_id": "1",
     }
 
 
@@ -157,9 +145,7 @@ def prediction(name: str, confidence: float, version: int = 3, model: str = MODE
         "predicted_label": 2,
         "predicted_name": "hat",
         "confidence": confidence,
-        "margin": 0.1,
         "top_k": [],
-        "scored_at": NOON,
     }
 
 

@@ -8,8 +8,9 @@ from dlassets.errors import ConflictError
 from dlassets.labeling.answers import class_of, collect_answers
 from dlassets.labeling.requests import request_id
 from dlassets.labeling.selection import ModelVersion
+from dlassets_tests.tables import NOON
 
-from .conftest import CLASSES, MODEL, NOON, Bench, image_id
+from .conftest import CLASSES, MODEL, Bench, image_id
 
 A, B = (request_id(image_id(name), ModelVersion(MODEL, 3)) for name in "ab")
 

@@ -9,8 +9,9 @@ import pytest
 from dlassets.errors import DlassetsError
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.services import Answer, Request
+from dlassets_tests.tables import NOON
 
-from .conftest import CLASSES, NOON, photo
+from .conftest import CLASSES, photo
 
 PHOTOS = [("aa11", photo("a")), ("bb22", b"\x89PNG\r\n\x1a\n and more")]
 HOSTILE = "<script>alert('x')</script>"

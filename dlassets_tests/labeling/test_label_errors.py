@@ -11,7 +11,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import LABELED_IMAGES
 from dlassets.settings import Settings, TrainingSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, get, image_id, local_alone, put
+from dlassets_tests.tables import arrow, get, image_id, local_alone, put
 
 ROWS = 120
 MISLABELLED = "3"
@@ -40,7 +40,6 @@ def labelled_as(name: str, label: int) -> dict[str, Any]:
         "label": label,
         "label_name": f"class {label}",
         "source": "folder",
-        "labeled_at": NOON,
         "split": "train",
     }
 
@@ -73,10 +72,8 @@ def test_nothing_new_is_judged_again(engine: Engine, lake: Lake) -> None:
 @pytest.mark.usefixtures("labelled")
 @local_alone
 def test_a_label_that_was_put_right_is_no_longer_listed(engine: Engine, lake: Lake) -> None:
-    import pyarrow as pa
-
     update(engine, lake)
-    right = pa.Table.from_pylist([labelled_as(MISLABELLED, 1)], schema=LABELED_IMAGES.schema)
+    right = arrow("labeled_images", labelled_as(MISLABELLED, 1))
     engine.merge(engine.rows(right), LABELED_IMAGES, pin(lake, "labeled_images").uri, Commit())
 
     update(engine, lake)

@@ -13,8 +13,9 @@ from dlassets.labeling.requests import batch_id, request_id
 from dlassets.labeling.selection import ModelVersion
 from dlassets.lakehouse.labels import update_labels
 from dlassets.settings import Settings
+from dlassets_tests.tables import NOON
 
-from .conftest import MODEL, NOON, Bench, doubted, image_id, photo, raw_image
+from .conftest import MODEL, Bench, doubted, image_id, photo, raw_image
 
 
 class DyingEngine(LocalEngine):

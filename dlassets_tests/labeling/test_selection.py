@@ -5,8 +5,9 @@ import pytest
 from dlassets.engines.base import Engine
 from dlassets.labeling.selection import ModelVersion, select_requests
 from dlassets.settings import LabelingSettings, LabelSettings
+from dlassets_tests.tables import NOON
 
-from .conftest import MODEL, NOON, Bench, Conflicts, doubted, image_id, labelled, prediction, raw_image
+from .conftest import MODEL, Bench, Conflicts, doubted, image_id, labelled, prediction, raw_image
 
 CONFLICTING, UNSURE = ("labeled/002.hat/c.jpg", "label_conflict"), ("unlabeled/a.jpg", "least_confidence")
 WORST, NEXT = (("labeled/006.shirt/w1.jpg", "label_error"), ("labeled/006.shirt/w2.jpg", "label_error"))
@@ -70,7 +71,6 @@ def test_images_with_a_label_or_a_request_are_not_asked_about(bench: Bench) -> N
                 "predicted_label": 2,
                 "confidence": 0.5,
                 "strategy": "least_confidence",
-                "requested_at": NOON,
                 "status": "answered",
                 "service": "folder",
             }
@@ -112,7 +112,7 @@ def test_a_conflict_of_labels_goes_first_however_sure_the_model_is(conflict: Ben
 
 def test_a_conflict_that_was_asked_about_is_not_asked_about_again(conflict: Bench) -> None:
     request = {"request_id": "0" * 16, "batch_id": "v1-00000000", "strategy": "least_confidence", "status": "open"}
-    conflict.add("label_requests", [{**prediction("c", 0.9), **request, "requested_at": NOON, "service": "folder"}])
+    conflict.add("label_requests", [{**prediction("c", 0.9), **request, "service": "folder"}])
     assert chosen(conflict, conflicts="ask") == [("unlabeled/a.jpg", "least_confidence")]
 
 
@@ -201,7 +201,7 @@ def test_a_wrong_label_is_asked_about_with_the_label_that_it_looks_like(doubtful
 
 def test_a_wrong_label_that_was_asked_about_is_not_asked_about_again(doubtful: Bench) -> None:
     request = {"request_id": "0" * 16, "batch_id": "v1-00000000", "strategy": "label_error", "status": "answered"}
-    asked = {**prediction("w1", 0.9), **request, "requested_at": NOON, "service": "folder"}
+    asked = {**prediction("w1", 0.9), **request, "service": "folder"}
     doubtful.add("label_requests", [asked])
     assert chosen(doubtful, relabel_limit=1) == [NEXT, UNSURE]
 
