@@ -13,7 +13,6 @@ from dlassets.labeling.requests import batch_id, request_id
 from dlassets.labeling.selection import ModelVersion
 from dlassets.lakehouse.labels import update_labels
 from dlassets.settings import Settings
-from dlassets_tests.tables import NOON
 
 from .conftest import MODEL, Bench, doubted, image_id, photo, raw_image
 
@@ -233,14 +232,9 @@ def test_a_place_that_cannot_be_written_is_said_and_the_plan_waits(scored: Bench
 def test_requests_close_when_an_accepted_answer_is_there_and_only_once(scored: Bench) -> None:
     scored.send()
     ids = {row["path"]: row["request_id"] for row in scored.rows("label_requests")}
-    common = {"answered_at": NOON, "annotator": None}
-    scored.add(
-        "human_labels",
-        [
-            {**common, "request_id": ids["unlabeled/a.jpg"], "label": 2, "status": "accepted", "answer": "2"},
-            {**common, "request_id": ids["unlabeled/b.jpg"], "label": None, "status": "refused", "answer": "99"},
-        ],
-    )
+    statuses = {"a": "accepted", "b": "refused"}
+    answers = [{"request_id": ids[f"unlabeled/{name}.jpg"], "status": status} for name, status in statuses.items()]
+    scored.add("human_labels", answers)
     before = {row["path"]: row for row in scored.rows("label_requests")}
     written = scored.close()
     assert (written.updated, written.inserted) == (1, 0)
