@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from dlassets.labeling.formats import (
     read_answers,
     request_list,
 )
-from dlassets.labeling.services import Answer, LabelingService, Request
+from dlassets.labeling.services import Answer, Batch, LabelingService
 
 _BEGINNINGS = {
     b"\xff\xd8\xff": ".jpg",
@@ -56,31 +56,23 @@ class FolderService(LabelingService):
         self._requests = requests
         self._answers = answers
 
-    def send(
-        self,
-        batch_id: str,
-        requests: Sequence[Request],
-        photos: Iterable[tuple[str, bytes]],
-        classes: Mapping[int, str],
-    ) -> dict[str, str]:
-        for name in (batch_id, *(request.request_id for request in requests)):
+    def send(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+        for name in (batch.id, *(request.request_id for request in batch.requests)):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise DlassetsError(f"{name!r} cannot be a file's name: use letters, digits, '.', '_' and '-'.")
-        batch = self._requests / batch_id
         try:
-            for label, name in classes.items():
+            for label, name in batch.classes.items():
                 (self._answers / class_folder(label, name)).mkdir(parents=True, exist_ok=True)
-            if not batch.exists():
-                self._lay_out(batch, requests, photos, classes)
+            if not (self._requests / batch.id).exists():
+                self._lay_out(batch, photos)
         except OSError as error:
-            if not batch.exists():  # else another run has laid it out meanwhile
-                raise DlassetsError(
-                    f"The labelling batch {batch_id} could not be written to {self._requests}: {error}. Check that the "
-                    "place is there, has room and is yours to write, then run again: nothing is sent twice."
-                ) from error
-        for unfinished in self._requests.glob(f".{batch_id}.*"):  # of this run or of another, killed or overtaken
+            raise DlassetsError(
+                f"The labelling batch {batch.id} could not be written to {self._requests}: {error}. Check that the "
+                "place is there, has room and is yours to write, then run again: nothing is sent twice."
+            ) from error
+        for unfinished in self._requests.glob(f".{batch.id}.*"):  # of this run or of another, killed or overtaken
             shutil.rmtree(unfinished, ignore_errors=True)
-        return {request.request_id: f"{batch_id}/{request.request_id}" for request in requests}
+        return {request.request_id: f"{batch.id}/{request.request_id}" for request in batch.requests}
 
     def answers(self) -> list[Answer]:
         return [answer for path in self._files() for answer in self._read(path)]
@@ -97,28 +89,28 @@ class FolderService(LabelingService):
             if path.suffix.lower() in _PHOTO_SUFFIXES
         }
 
-    def _lay_out(
-        self,
-        batch: Path,
-        requests: Sequence[Request],
-        photos: Iterable[tuple[str, bytes]],
-        classes: Mapping[int, str],
-    ) -> None:
-        unfinished = batch.with_name(f".{batch.name}.{uuid.uuid4().hex}")
+    def _lay_out(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> None:
+        folder = self._requests / batch.id
+        unfinished = folder.with_name(f".{batch.id}.{uuid.uuid4().hex}")
         unfinished.mkdir(parents=True)
+        try:
+            self._fill(unfinished, batch, photos)
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another run was first
+                raise
+
+    def _fill(self, folder: Path, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> None:
         files: dict[str, str] = {}
         for request_id, photo in photos:
             files[request_id] = request_id + _suffix(photo)
-            (unfinished / files[request_id]).write_bytes(photo)
-        if missing := [request.request_id for request in requests if request.request_id not in files]:
-            raise DlassetsError(
-                f"{len(missing)} photos of the labelling batch {batch.name} are missing: {missing[:5]}."
-            )
-        unsure_first = sorted(requests, key=lambda request: (request.confidence, request.request_id))
-        (unfinished / "requests.csv").write_bytes(request_list(unsure_first))
-        (unfinished / "index.html").write_text(contact_sheet(batch.name, unsure_first, files), encoding="utf-8")
-        (unfinished / "README.txt").write_text(how_to_answer(classes, str(self._answers)), encoding="utf-8")
-        unfinished.rename(batch)
+            (folder / files[request_id]).write_bytes(photo)
+        if missing := [request.request_id for request in batch.requests if request.request_id not in files]:
+            raise DlassetsError(f"{len(missing)} photos of the labelling batch {batch.id} are missing: {missing[:5]}.")
+        unsure_first = sorted(batch.requests, key=lambda request: (request.confidence, request.request_id))
+        (folder / "requests.csv").write_bytes(request_list(unsure_first))
+        (folder / "index.html").write_text(contact_sheet(batch.id, unsure_first, files), encoding="utf-8")
+        (folder / "README.txt").write_text(how_to_answer(batch.classes, str(self._answers)), encoding="utf-8")
 
     def _files(self) -> Iterator[Path]:
         """Every file under the answers, and every link, in a stable order."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
 from dlassets.labeling.selection import ModelVersion, select_requests
-from dlassets.labeling.services import LabelingService, Request
+from dlassets.labeling.services import Batch, LabelingService, Request
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.labels import known_classes
 from dlassets.lakehouse.photos import photos_of
@@ -169,7 +169,8 @@ def _send(
     import pyarrow as pa
 
     requests = [Request(**{name: row[name] for name in Request.__dataclass_fields__}) for row in batch]
-    external = service.send(batch[0]["batch_id"], requests, _photos(engine, lake, images, batch), classes)
+    asked = Batch(batch[0]["batch_id"], requests, classes)
+    external = service.send(asked, _photos(engine, lake, images, batch))
     return pa.Table.from_pylist(
         [{**row, "status": OPEN, "external_id": external[row["request_id"]]} for row in batch],
         schema=LABEL_REQUESTS.schema,

@@ -21,6 +21,15 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Requests that are sent together. `classes` are the possible answers, name by label."""
+
+    id: str
+    requests: Sequence[Request]
+    classes: Mapping[int, str]
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a person answered to one request, as it was given: nothing is checked yet.
 
@@ -44,18 +53,12 @@ class LabelingService(ABC):
     name: str
 
     @abstractmethod
-    def send(
-        self,
-        batch_id: str,
-        requests: Sequence[Request],
-        photos: Iterable[tuple[str, bytes]],
-        classes: Mapping[int, str],
-    ) -> dict[str, str]:
+    def send(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
         """Show the requests to people and return the service's own name for each, by request id.
 
         `photos` gives request id and bytes, once, in any order, and is read only as far as needed. The same batch sent
-        again is the same batch: nothing stands there twice, and what a killed run left half done is completed.
-        `classes` are the possible answers, name by label. Raises DlassetsError where the batch cannot be sent.
+        again is the same batch, by two runs at once as well: nothing stands there twice, and what a killed run left
+        half done is completed. Raises DlassetsError where the batch cannot be sent.
         """
 
     @abstractmethod
