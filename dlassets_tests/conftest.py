@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,11 @@ from dlassets.engines.base import Engine
 from dlassets.settings import Settings, SparkSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.storage.s3 import S3, serve
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from dlassets_tests.pipelines import Pipelines
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,6 +40,39 @@ def lake(tmp_path: Path) -> Lake:
 @pytest.fixture
 def settings(lake: Lake) -> Settings:
     return Settings(root=lake.root)
+
+
+@pytest.fixture
+def instance() -> Iterator[DagsterInstance]:
+    """Dagster's, that remembers runs as long as the test goes."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def empty(tmp_path: Path, instance: DagsterInstance) -> Pipelines:
+    """The pipelines of a lake with empty landing zones."""
+    from dlassets_tests.pipelines import new_lake
+
+    return new_lake(tmp_path / "lake", instance)
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of folders that are listed for files, each time that one is."""
+    from dlassets.intake import listing
+
+    names: list[str] = []
+    list_local = listing.list_local
+
+    def counted(folder: str, failures: list[OSError]) -> Iterator[tuple[str, int, int]]:
+        names.append(Path(folder).name)
+        return list_local(folder, failures)
+
+    monkeypatch.setattr(listing, "list_local", counted)
+    return names
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """A small lake for tests of whole pipelines, and what may be asked of a run of one."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,16 @@ class Pipelines:
     def zone(self, name: str) -> Path:
         return Path(self.lake.zone(name))
 
-    def run(self, job: str) -> dg.ExecuteInProcessResult:
-        return self.defs.resolve_job_def(job).execute_in_process(instance=self.instance, raise_on_error=False)
+    def run(self, job: str, tags: Mapping[str, str] | None = None) -> dg.ExecuteInProcessResult:
+        found = self.defs.resolve_job_def(job)
+        return found.execute_in_process(instance=self.instance, raise_on_error=False, tags=dict(tags or {}))
+
+    def tick(self, sensor: str, cursor: str | None = None) -> Any:
+        """Evaluate a sensor once, as the daemon would."""
+        found = self.defs.resolve_sensor_def(sensor)
+        resources = {name: self.defs.resources[name] for name in found.required_resource_keys}
+        with dg.build_sensor_context(instance=self.instance, cursor=cursor, resources=resources) as context:
+            return found.evaluate_tick(context)
 
     def versions(self) -> dict[str, int]:
         return {name: pin(self.lake, name).version for name in TABLES}

@@ -26,6 +26,7 @@ from dlassets.lakehouse.training_set import build_training_set, choose
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.head import Head
 from dlassets.monitoring.quality import RULES, check, values_of
+from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import Scorer, score_new
 from dlassets.settings import LabelingSettings, LabelSettings, Settings
@@ -111,23 +112,15 @@ class Loop:
 
     def score(self, version: int = 1) -> Written:
         tables = pins(self.lake, "raw_images", "labeled_images", "image_features")
-        scorer = Scorer("m", version, package(), top_k=2)
+        scorer = Scorer(ModelVersion("m", version), package(), top_k=2)
         return score_new(self.engine, tables, *self.pins("predictions"), scorer, self.settings.labels, {})
 
     def ask(self) -> Written:
-        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests")
-        return send_requests(
-            self.engine,
-            self.lake,
-            self.service,
-            dict(zip(names, self.pins(*names), strict=True)),
-            model_name="m",
-            model_version=1,
-            settings=LabelingSettings(threshold=0.5),
-            labels=self.settings.labels,
-            classes=known_classes(EMBEDDED, pin(self.lake, "labeled_images")),
-            commit=Commit(),
-        )
+        names = ("raw_images", "deleted_files", "predictions", "labeled_images")
+        snapshots = dict(zip(names, self.pins(*names), strict=True))
+        settings = self.settings.model_copy(update={"labeling": LabelingSettings(threshold=0.5)})
+        model = ModelVersion("m", 1)
+        return send_requests(self.engine, self.lake, self.service, snapshots, model, settings, Commit())
 
     def answer(self, folder: str) -> None:
         """A person moves every photo that is asked about into a class folder, and the answers are collected."""
@@ -135,7 +128,7 @@ class Loop:
             shutil.move(asked, Path(self.lake.answers) / folder / asked.name)
         classes = known_classes(EMBEDDED, pin(self.lake, "labeled_images"))
         collect_answers(EMBEDDED, self.service, *self.pins("human_labels", "label_requests"), classes, Commit())
-        close_answered(EMBEDDED, *self.pins("label_requests", "human_labels"), Commit())
+        close_answered(EMBEDDED, self.lake, *self.pins("human_labels"), Commit())
 
     def rows(self, table: str, columns: str) -> list[dict[str, Any]]:
         return get(EMBEDDED, self.lake, table, columns)

@@ -1,4 +1,4 @@
-"""The pipelines as Dagster runs them: on photos, on nothing new, on what cannot work; and what starts them."""
+"""The pipelines as Dagster runs them: on photos, on nothing new, on what cannot work."""
 
 import os
 import shutil
@@ -15,9 +15,8 @@ from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.registry.store import MlflowStore
-from dlassets.settings import Settings
 from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, new_lake, values
-from dlassets_tests.tables import get
+from dlassets_tests.tables import get, put
 
 MODEL = "image_classifier"
 PIPELINES = ("training_pipeline", "scoring_pipeline", "labeling_pipeline")
@@ -91,6 +90,18 @@ def test_the_tables_hold_what_arrived_was_scored_and_was_answered(ran) -> None:
     assert all(row["label"] == int(Path(row["path"]).name[:3]) for row in answered)
 
 
+def test_requests_that_were_answered_are_closed_with_their_answers(ran) -> None:
+    pipelines, _ = ran
+    answered = {row["request_id"] for row in rows(pipelines, "human_labels", "request_id")}
+    closed = {
+        row["request_id"]
+        for row in rows(pipelines, "label_requests", "request_id, status")
+        if row["status"] == "answered"
+    }
+
+    assert closed == answered != set()
+
+
 def test_a_materialization_names_the_versions_it_read(ran) -> None:
     _, results = ran
     made = materialized(results["scoring_pipeline"])
@@ -151,18 +162,6 @@ def test_a_run_with_nothing_new_makes_no_table_version_and_says_so(ran_twice) ->
                 assert values(made)["changed"].startswith("nothing new"), name
 
 
-def test_requests_that_were_answered_are_closed(ran_twice) -> None:
-    pipelines, _, _ = ran_twice
-    answered = {row["request_id"] for row in rows(pipelines, "human_labels", "request_id")}
-    closed = {
-        row["request_id"]
-        for row in rows(pipelines, "label_requests", "request_id, status")
-        if row["status"] == "answered"
-    }
-
-    assert closed == answered
-
-
 def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch) -> None:
     import numpy as np
 
@@ -206,12 +205,6 @@ def _passes(run: object) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=True, check_name="better_than_guessing")
 
 
-@pytest.fixture
-def empty(tmp_path):
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield new_lake(tmp_path / "lake", instance)
-
-
 def test_scoring_before_any_model_says_what_to_run_and_keeps_what_came_in(empty, photos) -> None:
     arrive(photos, empty, unlabelled_from=0)
 
@@ -223,6 +216,27 @@ def test_scoring_before_any_model_says_what_to_run_and_keeps_what_came_in(empty,
     )
     assert len(rows(empty, "raw_images", "path")) == 80
     assert len(rows(empty, "image_features", "image_id")) == 80
+
+
+def test_an_answer_is_taken_and_its_request_closed_without_any_model(empty, photos) -> None:
+    arrive(photos, empty)
+    empty.run("ingest_pipeline")
+    (asked, other) = rows(empty, "raw_images", "path, image_id")[-2:]
+    opened = {"strategy": "least_confidence", "status": "open"}
+    put(empty.lake, "label_requests", opened | asked | {"request_id": "a"}, opened | other | {"request_id": "b"})
+    for folder in (empty.lake.answers, f"{empty.lake.requests}/v1"):
+        Path(folder).mkdir(parents=True)
+    Path(empty.lake.requests, "v1", "b.jpg").touch()
+    Path(empty.lake.answers, "mine.csv").write_text("request_id,label\na,1\n")
+
+    result = empty.run("labeling_pipeline")
+
+    assert failures(result) == {}
+    assert result.success
+    statuses = {row["request_id"]: row["status"] for row in rows(empty, "label_requests", "request_id, status")}
+    assert statuses == {"a": "answered", "b": "open"}
+    metadata = values(materialized(result)["label_requests"])
+    assert (metadata["requests_sent"], metadata["requests_closed"]) == (0, 1)
 
 
 def test_training_before_any_label_says_what_is_missing(empty, photos) -> None:
@@ -274,101 +288,6 @@ def test_one_bad_file_of_each_kind_fails_no_run(empty, photos) -> None:
     assert all(refused.values())
     warning = next(found for found in result.get_asset_check_evaluations() if found.check_name == "nothing_quarantined")
     assert (warning.passed, warning.severity) == (False, dg.AssetCheckSeverity.WARN)
-
-
-def sensor(pipelines: Pipelines, name: str):
-    return pipelines.defs.resolve_sensor_def(name)
-
-
-def tick(pipelines: Pipelines, name: str, cursor: str | None = None):
-    """Evaluate a sensor once, as the daemon would."""
-    context = dg.build_sensor_context(
-        instance=pipelines.instance,
-        cursor=cursor,
-        resources={name: pipelines.defs.resources[name] for name in sensor(pipelines, name).required_resource_keys},
-    )
-    with context:
-        return sensor(pipelines, name).evaluate_tick(context)
-
-
-@pytest.mark.parametrize(("zone", "job"), [("labeled", "ingest_pipeline"), ("unlabeled", "scoring_pipeline")])
-def test_new_files_start_a_run_once(empty, photos, zone, job) -> None:
-    name = f"new_files_in_{zone}"
-    assert "No new file in" in tick(empty, name).skip_message
-    arrive(photos, empty)
-
-    (first,) = tick(empty, name).run_requests
-    (second,) = tick(empty, name).run_requests
-    assert first.run_key == second.run_key
-    assert first.run_key.startswith(f"{zone}:")
-    assert sensor(empty, name).job_name == job
-
-    shutil.copyfile(next(photos.glob("*/*")), empty.zone(zone) / "one more.jpg")
-    (third,) = tick(empty, name).run_requests
-    assert third.run_key != first.run_key
-    assert int(third.tags["dlassets/waiting_files"]) == int(first.tags["dlassets/waiting_files"]) + 1
-
-    empty.run("ingest_pipeline")
-    assert tick(empty, name).run_requests == []
-
-
-def test_new_answers_start_a_run_once(empty) -> None:
-    assert tick(empty, "new_answers").run_requests == []
-    answers = Path(empty.lake.answers)
-    answers.mkdir(parents=True)
-    (answers / "mine.csv").write_text("request_id,label\nabc,3\n")
-
-    first = tick(empty, "new_answers")
-    assert first.run_requests[0].run_key.startswith("answers:")
-    assert first.run_requests[0].tags["dlassets/answers"] == "1"
-    assert sensor(empty, "new_answers").job_name == "labeling_pipeline"
-    assert tick(empty, "new_answers", first.cursor).run_requests == []
-
-    (answers / "mine.csv").write_text("request_id,label\nabc,3\nabd,3\n")
-    again = tick(empty, "new_answers", first.cursor)
-    assert again.run_requests[0].run_key != first.run_requests[0].run_key
-
-
-@pytest.mark.parametrize("running", [False, True])
-def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
-    from dlassets.definitions import build_defs
-
-    automation = {
-        "sensors": running,
-        "schedules": running,
-        "streaming": running,
-        "sensor_seconds": 45,
-        "scoring_cron": "*/10 * * * *",
-        "training_cron": "0 1 * * 1",
-        "maintenance_cron": "0 5 * * *",
-    }
-    defs = build_defs(Settings.model_validate({"root": lake.root, "automation": automation}))
-
-    schedules = {found.name: found for found in defs.schedules}
-    assert {name: (found.job_name, found.cron_schedule) for name, found in schedules.items()} == {
-        "daily_scoring": ("scoring_pipeline", "*/10 * * * *"),
-        "weekly_training": ("training_pipeline", "0 1 * * 1"),
-        "nightly_maintenance": ("maintenance_pipeline", "0 5 * * *"),
-    }
-    expected = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
-    assert {found.default_status for found in schedules.values()} == {expected}
-    assert {found.name for found in defs.sensors} == {
-        "new_files_in_labeled",
-        "new_files_in_unlabeled",
-        "new_answers",
-        "keep_streaming",
-    }
-    for found in defs.sensors:
-        assert found.minimum_interval_seconds == 45
-        assert (found.default_status == dg.DefaultSensorStatus.RUNNING) is running
-
-
-def test_a_cron_line_that_is_none_is_a_setting_that_cannot_be(lake) -> None:
-    from dlassets.definitions import build_defs
-    from dlassets.errors import SettingsError
-
-    with pytest.raises(SettingsError, match=r"'every day'.*automation.scoring_cron"):
-        build_defs(Settings.model_validate({"root": lake.root, "automation": {"scoring_cron": "every day"}}))
 
 
 def dagster(pipelines: Pipelines, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -95,7 +95,7 @@ def tick(engine: str, root: str, zone: str, discovery: str, times: int, photo: s
     runs_on = _ready(engine, settings)
     if discovery == "events":  # as if each file had come by an event, and all had been listed just now
         known = _paths(lake.table("raw_images"))
-        manifest.note((path.removeprefix(f"{ZONE}/"), "created") for path in known)
+        manifest.record((path.removeprefix(f"{ZONE}/"), "created") for path in known)
         manifest.advance(manifest.end(), listed_at=dt.datetime.now(dt.UTC))
     start, meter = since_start(), Meter()
     seconds = [_seconds(lambda: ingest(runs_on, lake, settings, {})) for _ in range(times)]
@@ -104,7 +104,7 @@ def tick(engine: str, root: str, zone: str, discovery: str, times: int, photo: s
         name = f"000.new/{discovery}-{engine}-{number}.jpg"
         Path(zone, name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(str(photo), f"{zone}/{name}")
-        manifest.note([(name, "created")])
+        manifest.record([(name, "created")])
         with_one.append(_seconds(lambda: ingest(runs_on, lake, settings, {})))
     return {
         "start_s": start,

@@ -1,6 +1,7 @@
 """What starts a pipeline by itself: new files, new answers, the clock. Started or stopped by `automation` settings."""
 
-import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 
@@ -24,24 +25,21 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
     """
     job = INGEST_PIPELINE if zone.labelled else SCORING_PIPELINE
 
-    @dg.sensor(
-        name=f"new_files_in_{name}",
-        job=job,
-        minimum_interval_seconds=settings.automation.sensor_seconds,
-        default_status=_sensor_status(settings),
-        description=f"Starts {job.name} when files wait in the landing zone {name}.",
-    )
-    def new_files(
-        context: dg.SensorEvaluationContext,  # noqa: ARG001 - Dagster wants it
-        session: dg.ResourceParam[Session],
-    ) -> dg.RunRequest | dg.SkipReason:
-        from dlassets.intake.ingest import waiting_files
+    @_sensor(f"new_files_in_{name}", job, settings, f"Starts {job.name} when files wait in the landing zone {name}.")
+    def new_files(context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]) -> dg.SensorResult:
+        from dlassets.intake.handover import ZONE_TAG
+        from dlassets.intake.waiting import waiting_files
 
         waiting = waiting_files(session.lake, settings, name)
         if waiting.files == 0:
-            return dg.SkipReason(f"No new file in {waiting.uri}.")
-        files = "all are to be listed" if waiting.files is None else str(waiting.files)
-        return dg.RunRequest(run_key=f"{name}:{waiting.digest}", tags={"dlassets/waiting_files": files})
+            return dg.SensorResult(skip_reason=f"No new file in {waiting.uri}.")
+        tags = {"dlassets/waiting_files": "all are to be listed" if waiting.files is None else str(waiting.files)}
+        if waiting.handover is not None:
+            tags[ZONE_TAG] = name
+            if waiting.digest != context.cursor:  # else that run has it already, or has had it
+                waiting.handover.write(waiting.listing)
+        request = dg.RunRequest(run_key=f"{name}:{waiting.digest}", tags=tags)
+        return dg.SensorResult(run_requests=[request], cursor=waiting.digest)
 
     return new_files
 
@@ -49,24 +47,14 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
 def answers_sensor(settings: Settings) -> dg.SensorDefinition:
     """Return the sensor of the labelling service: new answers start the labelling pipeline."""
 
-    @dg.sensor(
-        name="new_answers",
-        job=LABELING_PIPELINE,
-        minimum_interval_seconds=settings.automation.sensor_seconds,
-        default_status=_sensor_status(settings),
-        description=f"Starts {LABELING_PIPELINE.name} when people have answered.",
-    )
-    def new_answers(
-        context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]
-    ) -> dg.SensorResult | dg.SkipReason:
-        answers = session.labeling.answers()
-        seen = hashlib.sha256(
-            repr(sorted((a.request_id, a.label or "", a.annotator or "", str(a.answered_at)) for a in answers)).encode()
-        ).hexdigest()[:16]
-        if not answers or seen == context.cursor:
-            return dg.SkipReason("No new answer.")
-        request = dg.RunRequest(run_key=f"answers:{seen}", tags={"dlassets/answers": str(len(answers))})
-        return dg.SensorResult(run_requests=[request], cursor=seen)
+    @_sensor("new_answers", LABELING_PIPELINE, settings, f"Starts {LABELING_PIPELINE.name} when people have answered.")
+    def new_answers(context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]) -> dg.SensorResult:
+        digest = session.labeling.answers_digest()
+        answers = session.labeling.answers() if digest != (context.cursor or "") else []
+        if not answers:
+            return dg.SensorResult(skip_reason="No new answer.", cursor=digest)
+        request = dg.RunRequest(run_key=f"answers:{digest}", tags={"dlassets/answers": str(len(answers))})
+        return dg.SensorResult(run_requests=[request], cursor=digest)
 
     return new_answers
 
@@ -94,5 +82,13 @@ def sensors(settings: Settings) -> list[dg.SensorDefinition]:
     return [*zones, answers_sensor(settings)]
 
 
-def _sensor_status(settings: Settings) -> dg.DefaultSensorStatus:
-    return dg.DefaultSensorStatus.RUNNING if settings.automation.sensors else dg.DefaultSensorStatus.STOPPED
+def _sensor(name: str, job: Any, settings: Settings, description: str) -> Callable[..., dg.SensorDefinition]:
+    """Return the decorator of a sensor that looks as often as the settings say, and from the beginning if they do."""
+    automation = settings.automation
+    return dg.sensor(
+        name=name,
+        job=job,
+        minimum_interval_seconds=automation.sensor_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING if automation.sensors else dg.DefaultSensorStatus.STOPPED,
+        description=description,
+    )

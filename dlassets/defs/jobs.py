@@ -7,8 +7,10 @@ import dagster as dg
 from dlassets.defs.common import PIPELINE_TAG
 from dlassets.defs.operations.assets import MAINTENANCE_ASSETS
 
+_INGESTED = ("raw_images", "quarantined_files", "deleted_files", "image_profiles", "labeled_images")
 
-def _pipeline(name: str, description: str, *assets: str) -> Any:
+
+def _pipeline(name: str, description: str, *assets: str | dg.AssetsDefinition) -> Any:
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*assets),
@@ -18,22 +20,12 @@ def _pipeline(name: str, description: str, *assets: str) -> Any:
 
 
 INGEST_PIPELINE = _pipeline(
-    "ingest_pipeline",
-    "Take photos in, look at them, and label those whose folder says their label.",
-    "raw_images",
-    "quarantined_files",
-    "deleted_files",
-    "image_profiles",
-    "labeled_images",
+    "ingest_pipeline", "Take photos in, look at them, and label those whose folder says their label.", *_INGESTED
 )
 TRAINING_PIPELINE = _pipeline(
     "training_pipeline",
     "Take photos in, label them, embed them, train, register, and promote what is at least as good.",
-    "raw_images",
-    "quarantined_files",
-    "deleted_files",
-    "image_profiles",
-    "labeled_images",
+    *_INGESTED,
     "image_features",
     "training_set",
     "label_errors",
@@ -52,25 +44,21 @@ TUNING_PIPELINE = _pipeline(
 SCORING_PIPELINE = _pipeline(
     "scoring_pipeline",
     "Take photos in, score those without a label, and send the unsure ones to people.",
-    "raw_images",
-    "quarantined_files",
-    "deleted_files",
-    "image_profiles",
-    "labeled_images",
+    *_INGESTED,
     "image_features",
     "predictions",
     "label_requests",
 )
 LABELING_PIPELINE = _pipeline(
     "labeling_pipeline",
-    "Collect people's answers and merge them into the labels.",
+    "Collect people's answers, merge them into the labels, close their requests, and ask about what is unsure next.",
     "human_labels",
     "labeled_images",
+    "label_requests",
 )
-MAINTENANCE_PIPELINE = dg.define_asset_job(
+MAINTENANCE_PIPELINE = _pipeline(
     "maintenance_pipeline",
-    selection=dg.AssetSelection.assets(*MAINTENANCE_ASSETS),
-    description="Put small files of every table together, and delete what neither a reader nor a model needs.",
-    tags={PIPELINE_TAG: "maintenance_pipeline"},
+    "Put small files of every table together, and delete what neither a reader nor a model needs.",
+    *MAINTENANCE_ASSETS,
 )
 JOBS = [INGEST_PIPELINE, TRAINING_PIPELINE, TUNING_PIPELINE, SCORING_PIPELINE, LABELING_PIPELINE, MAINTENANCE_PIPELINE]

@@ -80,7 +80,7 @@ class Manifest:
 
     def __init__(self, name: str, zone: LandingZone, uri: str, events: str, state: str) -> None:
         self.name = name
-        self._zone = _Confined(uri, zone.pattern)
+        self._zone = _ZonePaths(uri, zone.pattern)
         self._uri, self._state = events, state
         self._events, self._folder = filesystem_of(events)
 
@@ -121,20 +121,19 @@ class Manifest:
     def advance(self, position: Position, listed_at: dt.datetime | None = None) -> None:
         """Remember that everything up to `position` was taken in, and when all files were last listed."""
         before = self._load()
-        said = listed_at.isoformat() if listed_at is not None else before.get("listed_at")
-        state = {"files": {name: list(mark) for name, mark in position.items()}, "listed_at": said}
+        at = listed_at.isoformat() if listed_at is not None else before.get("listed_at")
+        state = {"files": {name: list(mark) for name, mark in position.items()}, "listed_at": at}
         if state != before:
             try:
                 write_whole(self._state, json.dumps(state))
             except OSError as error:
-                raise self._explained("advanced", error) from error
+                raise self._failure("advanced", error) from error
 
     @property
     def listed_at(self) -> dt.datetime | None:
         """When all files were last listed; None where they never were, or where events have been lost since."""
-        said = self._load().get("listed_at", "")
         try:
-            listed = dt.datetime.fromisoformat(said)
+            listed = dt.datetime.fromisoformat(self._load().get("listed_at", ""))
             missed = dt.datetime.fromisoformat(read_whole(f"{self._uri}/{MISSED}").decode())
         except FileNotFoundError:
             return listed
@@ -142,7 +141,7 @@ class Manifest:
             return None
         return listed if listed > missed else None
 
-    def note(self, events: Iterable[tuple[str, str]]) -> None:
+    def record(self, events: Iterable[tuple[str, str]]) -> None:
         """Write (path within the zone, `created` or `deleted`) down, all in one append.
 
         Raises DlassetsError where they cannot be written; then none of them may be relied on.
@@ -153,18 +152,18 @@ class Manifest:
             return
         try:
             if self._is_local:
-                _append(f"{self._folder}/{at[:10]}-{_writer()}.jsonl", text)
+                _append(f"{self._folder}/{at[:10]}-{_process()}.jsonl", text)
             else:
                 write_whole(f"{self._uri}/{at[:10]}/{time.time_ns()}-{uuid.uuid4().hex}.jsonl", text)
         except OSError as error:
-            raise self._explained("written", error) from error
+            raise self._failure("written", error) from error
 
-    def ask_for_listing(self) -> None:
-        """Say that events were lost: `listed_at` is None until all files have been listed after this."""
+    def request_listing(self) -> None:
+        """Record that events were lost: `listed_at` is None until all files have been listed after this."""
         try:
             write_whole(f"{self._uri}/{MISSED}", dt.datetime.now(dt.UTC).isoformat())
         except OSError as error:
-            raise self._explained("written", error) from error
+            raise self._failure("written", error) from error
 
     def tidy(self, older_than_days: float = 7) -> int:
         """Delete files that were read to their end and not written for so long; return how many."""
@@ -192,7 +191,7 @@ class Manifest:
         except FileNotFoundError:  # deleted while it was listed
             return
         except OSError as error:
-            raise self._explained("listed", error) from error
+            raise self._failure("listed", error) from error
         for info in sorted(infos, key=lambda info: info.path):
             name = info.path[len(self._folder) :].lstrip("/")
             if info.type == pafs.FileType.File and name.endswith(".jsonl") and not is_hidden(name):
@@ -240,7 +239,7 @@ class Manifest:
         except FileNotFoundError:  # tidied away meanwhile
             return
         except OSError as error:
-            raise self._explained("read", error) from error
+            raise self._failure("read", error) from error
 
     def _marks(self) -> dict[str, Mark]:
         try:
@@ -255,17 +254,17 @@ class Manifest:
         except (FileNotFoundError, ValueError):
             return {}
         except OSError as error:
-            raise self._explained("read", error) from error
+            raise self._failure("read", error) from error
         return state if isinstance(state, dict) else {}
 
-    def _explained(self, what: str, error: OSError) -> DlassetsError:
+    def _failure(self, action: str, error: OSError) -> DlassetsError:
         return DlassetsError(
-            f"The events of landing zone {self.name!r} at {self._folder} cannot be {what}: {error}. Check that the "
+            f"The events of landing zone {self.name!r} at {self._folder} cannot be {action}: {error}. Check that the "
             f"place is there, has room and is yours to write, or set landing.{self.name}.discovery to listing."
         )
 
 
-class _Confined:
+class _ZonePaths:
     """Which paths are the zone's, whoever names them and however."""
 
     def __init__(self, uri: str, pattern: str) -> None:
@@ -358,6 +357,6 @@ def _append(path: str, text: bytes) -> None:
         os.close(descriptor)
 
 
-def _writer() -> str:
+def _process() -> str:
     """Name this process, so that no two processes append to one file."""
     return re.sub(r"[^A-Za-z0-9-]", "-", f"{socket.gethostname()}-{os.getpid()}")

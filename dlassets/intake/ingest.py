@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Transaction, counting
 from dlassets.engines.local import LocalEngine
-from dlassets.engines.schema import Table, arrow_type
+from dlassets.engines.schema import Column, Table, arrow_type
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.images.folders import folder_of
 from dlassets.images.validate import validate_files
 from dlassets.intake.events import Manifest
-from dlassets.intake.listing import PartlyListedError, list_files, look_at
+from dlassets.intake.handover import Handover
+from dlassets.intake.listing import PartlyListedError, list_files, stat_files
 from dlassets.lakehouse.content import Keeper
 from dlassets.lakehouse.snapshots import evolve, pin, replanned, transaction_version
 from dlassets.lakehouse.tables import CAPTURE, DELETED_FILES, QUARANTINED_FILES, RAW_IMAGES, raw_images_with
-from dlassets.settings import LandingZone, Settings
+from dlassets.settings import IngestSettings, LandingZone, Settings
 from dlassets.storage.files import micro_batches
 from dlassets.storage.lake import Lake
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 TRANSACTION = "dlassets/ingest"
 
 # What only a file that is no usable image has a value for.
-_FOUND = tuple(column for column in QUARANTINED_FILES.columns if column.name not in RAW_IMAGES.names)
+_REFUSED_COLUMNS = tuple(column for column in QUARANTINED_FILES.columns if column.name not in RAW_IMAGES.names)
 
 
 @dataclass
@@ -62,39 +62,42 @@ def ingest(
     provenance: Mapping[str, Any],
     progress: Progress | None = None,
     zones: Collection[str] | None = None,
+    listed_zone: str | None = None,
 ) -> Ingested:
-    """Take in every new or changed file of the landing zones (of all, by default), and note those that are gone.
+    """Take in every new or changed file of the landing zones (of all, by default), and record those that are gone.
 
-    Raises DlassetsError where a zone, or a part of one, cannot be listed: all else is taken in first.
+    `listed_zone` is the one whose sensor has started this run, as the run's ZONE_TAG says: it alone is taken in, by the
+    listing that was handed over with it (see `handover`). Raises DlassetsError where a zone, or a part of one, cannot
+    be listed: all else is taken in first.
     """
     done, advance = Ingested(), counting(progress)
-    problems = []
-    for name, zone in settings.landing.items():
-        if zones is not None and name not in zones:
+    chosen = [listed_zone] if listed_zone is not None else settings.landing if zones is None else zones
+    failures = []
+    for name in settings.landing:
+        if name not in chosen:
             continue
         before = done.images + done.replaced
         try:
-            Intake(engine, lake, settings, name, zone, provenance, done, advance).run()
+            Intake(engine, lake, settings, name, provenance, done, advance).run(was_listed=name == listed_zone)
         except DlassetsError as error:  # raised again below, once the other zones are in
-            problems.append(error)
+            failures.append(error)
         done.zones[name] = done.images + done.replaced - before
-    if problems:
-        kind = ConflictError if all(isinstance(problem, ConflictError) for problem in problems) else DlassetsError
-        raise kind("\n".join(map(str, problems))) from problems[0]
+    if failures:
+        kind = ConflictError if all(isinstance(failure, ConflictError) for failure in failures) else DlassetsError
+        raise kind("\n".join(map(str, failures))) from failures[0]
     return done
 
 
 @dataclass
 class Intake:
-    """One landing zone's way into the tables. `done` counts what was taken in, `advance` is told of files read."""
+    """A landing zone's way into the tables. `done` counts what was taken in, `advance` is called with files read."""
 
     engine: Engine
     lake: Lake
     settings: Settings
     name: str
-    zone: LandingZone
     provenance: Mapping[str, Any]
-    done: Ingested
+    done: Ingested = field(default_factory=Ingested)
     advance: Advance | None = None
     # The tables' versions that all files still to be taken in were compared with, moved along by this run's own commits
     # and by no others: what another run has written since may hold any of these files.
@@ -104,13 +107,24 @@ class Intake:
     _embedded: LocalEngine = field(default_factory=LocalEngine, init=False)
 
     @property
+    def zone(self) -> LandingZone:
+        return self.settings.landing[self.name]
+
+    @property
     def uri(self) -> str:
         return self.lake.zone(self.zone.uri)
 
-    def run(self) -> None:
-        """Take in what arrived, found by events where the zone has them, else by listing every file."""
+    def run(self, *, was_listed: bool = False) -> None:
+        """Take in what arrived, found by events where the zone has them, else by listing every file.
+
+        Where it `was_listed` by a sensor, by that listing, if it still holds.
+        """
         if self.zone.discovery == "listing":
-            self._take_in_all()
+            listing = self.handover(*self.tables()).take() if was_listed else None
+            if listing is None:
+                self._take_in_all()
+            else:
+                self._take_in_listed(listing)
             return
         manifest = Manifest.of(self.lake, self.name, self.zone)
         pending = manifest.pending()
@@ -124,9 +138,9 @@ class Intake:
             manifest.advance(position, listed_at=started)
             manifest.tidy()
         elif pending:
-            present, gone = look_at(self.name, self.uri, pending.paths)
+            present, gone = stat_files(self.name, self.uri, pending.paths)
             self.take_in(present)
-            self._note(present, gone)
+            self._record_changes(present, gone)
             manifest.advance(pending.position)
 
     def _take_in_all(self) -> None:
@@ -136,30 +150,37 @@ class Intake:
             self.take_in(error.listing)
             raise
         self.take_in(listing)
-        self._note(listing)
+        self._record_changes(listing)
+
+    def _take_in_listed(self, listing: pa.Table) -> None:
+        """Take in by a listing that is older than this run: what it says has gone, or is back, is looked at."""
+        self.take_in(listing)
+        if changes := self._changes(pin(self.lake, DELETED_FILES.name), listing):
+            self._record_changes(*stat_files(self.name, self.uri, [self._within(path) for path in changes]))
 
     def take_in(self, listing: pa.Table) -> None:
         """Take in those of the listed files that are new or changed, in micro-batches."""
         if not listing.num_rows:
             return
         most_files, most_bytes = self.settings.ingest.files_per_batch, self.settings.ingest.bytes_per_batch
-        raw, refused = self._pinned()
-        new = self._new(listing, raw, refused)
+        raw, refused = self.tables()
+        new = self.new_files(listing, raw, refused)
         self._compared_with = raw.version, refused.version
         # Apart, so that batches without a changed file are plain appends.
         for replaces, most in ((False, most_files), (True, min(most_files, REPLACED_AT_ONCE))):
             for batch in micro_batches(_where(new, "replaces", replaces), most, most_bytes):
                 replanned(functools.partial(self._take_in_batch, batch))
 
-    def _pinned(self) -> tuple[Snapshot, Snapshot]:
-        """Return `raw_images`, with the columns that settings ask for, and `quarantined_files`."""
-        return evolve(self.lake, self._table), pin(self.lake, QUARANTINED_FILES.name)
+    def tables(self) -> tuple[Snapshot, Snapshot]:
+        """Return `raw_images`, with the columns that settings ask for, and `quarantined_files`, as they stand."""
+        table = raw_images_with(self.settings.ingest.capture)
+        return evolve(self.lake, table), pin(self.lake, QUARANTINED_FILES.name)
 
-    @functools.cached_property
-    def _table(self) -> Table:
-        return raw_images_with(self.settings.ingest.capture)
+    def handover(self, raw: Snapshot, refused: Snapshot) -> Handover:
+        """Return where a listing lies that is compared with the tables at these versions."""
+        return Handover.of(self.lake, self.name, self.zone, (raw, refused, pin(self.lake, DELETED_FILES.name)))
 
-    def _new(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
+    def new_files(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
         """Return the files that neither table knows as they are now, and whether they take an older row's place."""
         return self._embedded.sql(
             """
@@ -176,27 +197,29 @@ class Intake:
 
     def _take_in_batch(self, batch: pa.Table) -> None:
         """Check a batch of files and write it down; compared anew where another run has committed since it was."""
-        raw, refused = self._pinned()
+        raw, refused = self.tables()
         alone = self._compared_with == (raw.version, refused.version)
         if not alone:
-            batch = self._new(batch.drop_columns("replaces"), raw, refused)
+            batch = self.new_files(batch.drop_columns("replaces"), raw, refused)
         if not batch.num_rows:
             return
-        table = self._table
         number = transaction_version(raw, TRANSACTION) + 1
-        limit = self.settings.ingest.max_file_bytes
-        files = self.engine.files(self.name, self.uri, batch.drop_columns("replaces"), limit, self.advance)
-        checked = files.map(self._kernel(number), (*table.columns, *_FOUND))
+        limits = self.settings.ingest
+        arrival = Arrival(self.name, self.zone, limits, self.lake, f"{self.name}-{number:06d}")
+        listed = batch.drop_columns("replaces")
+        files = self.engine.files(self.name, self.uri, listed, limits.max_file_bytes, self.advance)
+        checked = files.map(functools.partial(check_files, arrival=arrival), arrival.columns)
         good, bad = checked.split_by_null("reason")
 
         commit = Commit(self.provenance, Transaction(TRANSACTION, number))
         replaced = _where(batch, "replaces", value=True)["path"].to_pylist()
         if replaced:
             paths = good.select(["path"]).arrow()["path"].to_pylist()
-            written = self.engine.replace(good, table, raw.uri, commit, where={"path": paths}) if paths else None
+            where = {"path": paths}
+            written = self.engine.replace(good, arrival.table, raw.uri, commit, where) if paths else None
             replacing = len({*paths} & {*replaced})
         else:
-            written = self.engine.append(good, table, raw.uri, commit)
+            written = self.engine.append(good, arrival.table, raw.uri, commit)
             replacing = 0
         self.done.images += (written.inserted if written else 0) - replacing
         self.done.replaced += replacing
@@ -211,33 +234,38 @@ class Intake:
         self.done.quarantined += not_taken.inserted
         self.done.batches += 1
 
-    def _kernel(self, number: int) -> Any:
-        limits = self.settings.ingest
-        return functools.partial(
-            check_files,
-            table=self._table,
-            landing=self.name,
-            batch_id=f"{self.name}-{number:06d}",
-            load_date=dt.datetime.now(dt.UTC).date(),
-            label_rule=self.zone.label_rule if self.zone.labelled else None,
-            max_file_bytes=limits.max_file_bytes,
-            max_pixels=limits.max_pixels,
-            keeper=Keeper(limits.storage, self.lake, self.zone.uri),
-        )
-
-    def _note(self, present: pa.Table, gone: Collection[str] | None = None) -> None:
-        """Note in `deleted_files` which known paths have gone, and which are back.
+    def _record_changes(self, present: pa.Table, gone: Collection[str] | None = None) -> None:
+        """Record in `deleted_files` which known paths have gone, and which are back.
 
         Those of `gone`; where that is not given, `present` are all files of the zone, and what is not there has gone.
         """
-        replanned(functools.partial(self._note_planned, present, gone))
+        replanned(functools.partial(self._record_planned, present, gone))
 
-    def _note_planned(self, present: pa.Table, gone: Collection[str] | None) -> None:
+    def _record_planned(self, present: pa.Table, gone: Collection[str] | None) -> None:
         import pyarrow as pa
 
-        deleted = pin(self.lake, DELETED_FILES.name)
+        deleted, now = pin(self.lake, DELETED_FILES.name), dt.datetime.now(dt.UTC)
+        rows = [
+            {"path": path, "landing": self.name, "deleted_at": deleted_at or now, "returned_at": deleted_at and now}
+            for path, deleted_at in self._changes(deleted, present, gone).items()
+        ]
+        if rows:
+            changes = self.engine.rows(pa.Table.from_pylist(rows, schema=DELETED_FILES.schema))
+            # delta-rs alone would let two runs insert one path, where it has two quotes in a row.
+            transaction = Transaction(TRANSACTION, transaction_version(deleted, TRANSACTION) + 1)
+            self.engine.merge(changes, DELETED_FILES, deleted.uri, Commit(self.provenance, transaction))
+        returned = sum(row["returned_at"] is not None for row in rows)
+        self.done.returned += returned
+        self.done.deleted += len(rows) - returned
+
+    def _changes(
+        self, deleted: Snapshot, present: pa.Table, gone: Collection[str] | None = None
+    ) -> dict[str, dt.datetime | None]:
+        """Return the paths that have gone or come back since `deleted` was written, and when the latter had gone."""
+        import pyarrow as pa
+
         has_gone = "present.path IS NULL" if gone is None else "known.path IN (SELECT path FROM gone)"
-        changed = self._embedded.sql(
+        changes = self._embedded.sql(
             f"""
             WITH known AS (
                 SELECT path FROM raw_images WHERE landing = '{self.name}'
@@ -258,29 +286,16 @@ class Intake:
                 "gone": self._embedded.rows(pa.table({"path": pa.array(gone or [], pa.string())})),
             },
         ).arrow()
-        now = dt.datetime.now(dt.UTC)
-        rows = [
-            {
-                "path": row["path"],
-                "landing": self.name,
-                "deleted_at": row["deleted_at"] or now,
-                "returned_at": row["deleted_at"] and now,
-            }
-            for row in changed.to_pylist()
-            if row["deleted_at"] or self._takes_in(row["path"])
-        ]
-        if rows:
-            noted = self.engine.rows(pa.Table.from_pylist(rows, schema=DELETED_FILES.schema))
-            # delta-rs alone would let two runs insert one path, where it has two quotes in a row.
-            note = Transaction(TRANSACTION, transaction_version(deleted, TRANSACTION) + 1)
-            self.engine.merge(noted, DELETED_FILES, deleted.uri, Commit(self.provenance, note))
-        returned = sum(row["returned_at"] is not None for row in rows)
-        self.done.returned += returned
-        self.done.deleted += len(rows) - returned
+        # What a new pattern leaves out, so that no listing has it, has not gone.
+        return {
+            path: deleted_at
+            for path, deleted_at in zip(changes["path"].to_pylist(), changes["deleted_at"].to_pylist(), strict=True)
+            if deleted_at or self.zone.takes_in(self._within(path))
+        }
 
-    def _takes_in(self, path: str) -> bool:
-        """Whether a listing looks at the path at all: what a new pattern leaves out has not gone."""
-        return self.zone.takes_in(path[len(self.name) + 1 :])
+    def _within(self, path: str) -> str:
+        """Return a path as it is within the zone."""
+        return path[len(self.name) + 1 :]
 
 
 def listing_due(manifest: Manifest, settings: Settings) -> bool:
@@ -289,34 +304,45 @@ def listing_due(manifest: Manifest, settings: Settings) -> bool:
     return since is None or dt.datetime.now(dt.UTC) - since >= dt.timedelta(minutes=settings.ingest.reconcile_minutes)
 
 
-def check_files(
-    batch: pa.RecordBatch,
-    *,
-    table: Table,
-    landing: str,
-    batch_id: str,
-    load_date: dt.date,
-    label_rule: str | None,
-    max_file_bytes: int,
-    max_pixels: int,
-    keeper: Keeper,
-) -> pa.RecordBatch:
+@dataclass(frozen=True)
+class Arrival:
+    """One batch's way in: the zone and its settings, the limits that files keep to, and the lake that they go to."""
+
+    landing: str
+    zone: LandingZone
+    limits: IngestSettings
+    lake: Lake
+    batch_id: str
+    load_date: dt.date = field(default_factory=lambda: dt.datetime.now(dt.UTC).date())
+
+    @property
+    def table(self) -> Table:
+        return raw_images_with(self.limits.capture)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of a checked file: those of the table, and what only a file that is no usable image has."""
+        return (*self.table.columns, *_REFUSED_COLUMNS)
+
+
+def check_files(batch: pa.RecordBatch, arrival: Arrival) -> pa.RecordBatch:
     """Kernel: files validated, hashed and put where their bytes are kept, with where and when they came in."""
     import pyarrow as pa
 
-    checked = validate_files(batch, label_rule=label_rule, max_file_bytes=max_file_bytes, max_pixels=max_pixels)
+    limits, rule = arrival.limits, arrival.zone.label_rule if arrival.zone.labelled else None
+    checked = validate_files(batch, label_rule=rule, max_file_bytes=limits.max_file_bytes, max_pixels=limits.max_pixels)
     columns = {name: checked[name] for name in checked.schema.names}
     folders = [folder_of(path) for path in checked["path"].to_pylist()]
     columns |= {
         "folder": pa.array(folders, pa.string()),
-        "landing": pa.repeat(pa.scalar(landing), batch.num_rows),
-        "load_date": pa.repeat(pa.scalar(load_date, pa.date32()), batch.num_rows),
-        "batch_id": pa.repeat(pa.scalar(batch_id), batch.num_rows),
+        "landing": pa.repeat(pa.scalar(arrival.landing), batch.num_rows),
+        "load_date": pa.repeat(pa.scalar(arrival.load_date, pa.date32()), batch.num_rows),
+        "batch_id": pa.repeat(pa.scalar(arrival.batch_id), batch.num_rows),
         "dropped_at": pa.nulls(batch.num_rows, arrow_type("timestamp")),
     }
-    columns |= _captured(table, checked)
-    columns |= keeper.keep(checked)
-    return pa.RecordBatch.from_pydict({column.name: columns[column.name] for column in (*table.columns, *_FOUND)})
+    columns |= _captured(arrival.table, checked)
+    columns |= Keeper(limits.storage, arrival.lake, arrival.zone.uri).keep(checked)
+    return pa.RecordBatch.from_pydict({column.name: columns[column.name] for column in arrival.columns})
 
 
 def _captured(table: Table, checked: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -337,45 +363,3 @@ def _where(table: pa.Table, column: str, value: bool) -> pa.Table:
     import pyarrow.compute as pc
 
     return table.filter(pc.equal(table[column], value))
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """The files of a landing zone that no run has taken in yet, None where only a listing can say how many.
-
-    `digest` names exactly these files: it is another one when more have come.
-    """
-
-    uri: str
-    files: int | None
-    digest: str
-
-
-def waiting_files(lake: Lake, settings: Settings, name: str) -> Waiting:
-    """Return what waits in a zone, without a JVM on either engine; of one with events, from its manifest alone.
-
-    Raises DlassetsError where the zone is not there or cannot be listed.
-    """
-    zone = settings.landing[name]
-    if zone.discovery == "events":
-        return _waiting_events(lake, settings, name, zone)
-    intake = Intake(LocalEngine(), lake, settings, name, zone, {}, Ingested())
-    listing = list_files(name, zone, intake.uri)
-    new = intake._new(listing, *intake._pinned())  # noqa: SLF001 - its own module
-    return Waiting(intake.uri, new.num_rows, _digest(new.to_pydict()))
-
-
-def _waiting_events(lake: Lake, settings: Settings, name: str, zone: LandingZone) -> Waiting:
-    manifest = Manifest.of(lake, name, zone)
-    uri = lake.zone(zone.uri)
-    if listing_due(manifest, settings):
-        # Asked for once a period: a listing that failed is tried again, and not at every look.
-        period = int(dt.datetime.now(dt.UTC).timestamp() / (settings.ingest.reconcile_minutes * 60))
-        return Waiting(uri, None, _digest(("listing", manifest.listed_at, period)))
-    pending = manifest.pending()
-    files = None if pending.bad_lines else len(pending.paths)
-    return Waiting(uri, files, _digest({name: [*mark] for name, mark in sorted(pending.position.items())}))
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]

@@ -82,7 +82,7 @@ def _listing(files: Sequence[tuple[str, int, int]]) -> pa.Table:
     )
 
 
-def look_at(name: str, uri: str, paths: Sequence[str]) -> tuple[pa.Table, list[str]]:
+def stat_files(name: str, uri: str, paths: Sequence[str]) -> tuple[pa.Table, list[str]]:
     """Return what `list_files` would say of these paths within a zone, and those of them where no file is.
 
     Raises DlassetsError where the zone cannot be reached.
@@ -102,8 +102,12 @@ def _stored_states(filesystem: pafs.FileSystem, paths: Sequence[str]) -> list[tu
     """Return time of the last change (nanoseconds) and size of each file; None where there is none."""
     import pyarrow.fs as pafs
 
-    infos = filesystem.get_file_info(paths)
-    return [(info.mtime_ns, info.size) if info.type == pafs.FileType.File else None for info in infos]
+    # A name with an empty part (a//b) is none that Arrow takes, but a listing has it.
+    infos = filesystem.get_file_info([path for path in paths if "//" not in path])
+    states = {info.path: (info.mtime_ns, info.size) for info in infos if info.type == pafs.FileType.File}
+    for folder in {path.partition("//")[0] for path in paths if "//" in path}:
+        states |= {f"{folder}/{path}": (time, size) for path, time, size in _stored(filesystem, folder)}
+    return [states.get(path) for path in paths]
 
 
 def _local_states(_: pafs.FileSystem, paths: Sequence[str]) -> list[tuple[int, int] | None]:

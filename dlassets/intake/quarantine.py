@@ -19,7 +19,7 @@ from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Tr
 from dlassets.errors import DlassetsError
 from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import TRANSACTION, ingest
-from dlassets.intake.listing import look_at
+from dlassets.intake.listing import stat_files
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import QUARANTINED_FILES
 from dlassets.settings import LandingZone, Settings
@@ -142,9 +142,9 @@ def retry(
     """
     zones = _zones_of(files, settings)
     # Said before, for a run that is killed after it forgot them, and after, for a reader that was quicker than that.
-    _note(lake, zones, files, "created")
+    _record_events(lake, zones, files, "created")
     _forget_all(engine, lake, files, provenance)
-    _note(lake, zones, files, "created")
+    _record_events(lake, zones, files, "created")
     ingest(engine, lake, settings, provenance, progress, zones)
     paths = {file.path for file in files}
     refused = {file.path for file in refused_files(engine, lake)} & paths
@@ -182,7 +182,7 @@ def drop(
             removed, left = _delete(lake, name, zone, there)
             deleted += removed
             kept |= left
-        _note(lake, zones, [file for file in files if file.path not in kept], "deleted")
+        _record_events(lake, zones, [file for file in files if file.path not in kept], "deleted")
     now = dt.datetime.now(dt.UTC)
     dropped = [{**asdict(file), "dropped_at": now} for file in files if file.path not in kept]
     rows = pa.Table.from_pylist(dropped, schema=QUARANTINED_FILES.schema)
@@ -210,11 +210,11 @@ def _zones_of(files: Iterable[Refused], settings: Settings) -> dict[str, Landing
     return {name: settings.landing[name] for name in names}
 
 
-def _note(lake: Lake, zones: Mapping[str, LandingZone], files: Sequence[Refused], event: str) -> None:
+def _record_events(lake: Lake, zones: Mapping[str, LandingZone], files: Sequence[Refused], event: str) -> None:
     """Write events down for the zones that are read by events."""
     for name, zone in zones.items():
         if zone.discovery == "events":
-            Manifest.of(lake, name, zone).note([(file.within, event) for file in files if file.landing == name])
+            Manifest.of(lake, name, zone).record([(file.within, event) for file in files if file.landing == name])
 
 
 def _forget_all(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Mapping[str, Any]) -> None:
@@ -249,7 +249,7 @@ def _delete(lake: Lake, name: str, zone: LandingZone, files: Sequence[Refused]) 
     """Delete files from a zone; return how many, and of those that were left, why. A file that has gone is neither."""
     uri = lake.zone(zone.uri)
     filesystem, folder = filesystem_of(uri)
-    listing, gone = look_at(name, uri, [file.within for file in files])
+    listing, gone = stat_files(name, uri, [file.within for file in files])
     now = {row["path"]: (row["modificationTime"], row["length"]) for row in listing.to_pylist()}
     deleted, kept = 0, {}
     for file in files:
@@ -263,7 +263,7 @@ def _delete(lake: Lake, name: str, zone: LandingZone, files: Sequence[Refused]) 
             try:
                 filesystem.delete_file(f"{folder}/{file.within}")
                 deleted += 1
-            except OSError as error:
+            except (OSError, ValueError) as error:  # a ValueError is of a name that Arrow does not take: with // in it
                 kept[file.path] = str(error)
     return deleted, kept
 

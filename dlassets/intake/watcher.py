@@ -1,9 +1,9 @@
-"""What happens in a landing zone that is a local folder, as it happens: noted in the zone's event manifest.
+"""What happens in a landing zone that is a local folder, as it happens: recorded in the zone's event manifest.
 
 It is Linux's inotify itself, called directly: a general library for it passes over what matters here (a queue that
 overflowed, folders moved in with all that is in them), and that would be files lost without a word.
 
-Nothing is lost, because whatever the watcher cannot know makes it ask for a listing: what was there before it began, a
+Nothing is lost, because whatever the watcher cannot know makes it request a listing: what was there before it began, a
 queue that overflowed, a folder that was moved away, a zone that was deleted and made again.
 """
 
@@ -36,23 +36,23 @@ _HEADER = struct.Struct("iIII")
 _BUFFER = 2**18
 
 # A file in a new folder may have been closed before the folder was watched, so no event tells that it is whole.
-FOUND_SECONDS = 0.5
-# A new file is noted when it is closed. One that never will be (linked in, say) is noted when it no longer changes.
+NEW_FOLDER_SECONDS = 0.5
+# A new file is recorded when it is closed. One that never will be (linked in, say), when it no longer changes.
 CREATED_SECONDS = 5.0
 IDLE_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 
 
 def can_be_watched(uri: str) -> bool:
-    """Whether a landing zone is a folder whose changes this machine tells of."""
+    """Whether a landing zone is a folder whose changes this machine gives events of."""
     return sys.platform == "linux" and (not is_uri(uri) or uri.startswith("file://"))
 
 
 class ZoneWatcher(threading.Thread):
-    """Notes what happens in one landing zone, in appends of what came within `seconds`, until it is stopped.
+    """Records what happens in one landing zone, in appends of what came within `seconds`, until it is stopped.
 
-    `noted` is told of each append with the time (`time.monotonic`) of its first event, or None where it only asks for a
-    listing, as the first one does; `say` gets lines for people.
+    `on_events` is called after each append with the time (`time.monotonic`) of its first event, or None where it only
+    requests a listing, as the first one does; `log` gets messages for people.
     `failed` is set where the zone cannot be watched after all; it must be listed then.
     """
 
@@ -62,8 +62,8 @@ class ZoneWatcher(threading.Thread):
         folder: str,
         takes_in: Callable[[str], bool],
         seconds: float,
-        noted: Callable[[float | None], None],
-        say: Callable[[str], None],
+        on_events: Callable[[float | None], None],
+        log: Callable[[str], None],
     ) -> None:
         super().__init__(name=f"watch-{manifest.name}", daemon=True)
         self.failed = False
@@ -71,37 +71,37 @@ class ZoneWatcher(threading.Thread):
         self._folder = folder
         self._takes_in = takes_in
         self._seconds = seconds
-        self._noted = noted
-        self._say = say
-        self._ending = threading.Event()
-        self._said: str | None = None
+        self._on_events = on_events
+        self._log = log
+        self._stopping = threading.Event()
+        self._last_message: str | None = None
 
     def stop(self) -> None:
-        """Stop once all that has happened is noted."""
-        self._ending.set()
+        """Stop once all that has happened is recorded."""
+        self._stopping.set()
         self.join()
 
     def run(self) -> None:
         watch: FolderWatch | None = None
         try:
-            while not self._ending.is_set():
+            while not self._stopping.is_set():
                 if watch is None or not watch.is_current():
-                    # What the old one saw stands; the new one asks for a listing.
+                    # What the old one saw stands; the new one requests a listing.
                     earlier = watch.close() if watch is not None else None
                     watch = self._open(earlier)
                 if watch is None:
-                    self._ending.wait(RETRY_SECONDS)
+                    self._stopping.wait(RETRY_SECONDS)
                     continue
                 watch.read(min(IDLE_SECONDS, self._seconds))
                 if watch.changes and time.monotonic() - watch.changes.since >= self._seconds:
-                    self._note(watch)
+                    self._record(watch)
             if watch is not None:
                 watch.read(0)
                 if watch.changes:
-                    self._note(watch)
+                    self._record(watch)
         except DlassetsError as error:
             self.failed = True
-            self._say_once(str(error))
+            self._log_once(str(error))
         finally:
             if watch is not None:
                 watch.close()
@@ -115,36 +115,36 @@ class ZoneWatcher(threading.Thread):
                     f"Landing zone {self._manifest.name!r} at {self._folder} cannot be watched: {error}. It is listed "
                     "instead; raise fs.inotify.max_user_watches (sysctl) and start again to have it watched."
                 ) from error
-            self._say_once(f"Landing zone {self._manifest.name!r} cannot be watched yet: {error}. Waiting for it.")
+            self._log_once(f"Landing zone {self._manifest.name!r} cannot be watched yet: {error}. Waiting for it.")
             return None
-        self._said = None
+        self._last_message = None
         for folder in watch.unreadable:
-            self._say(f"Landing zone {self._manifest.name!r}: {folder} cannot be read, and what is in it not taken in.")
+            self._log(f"Landing zone {self._manifest.name!r}: {folder} cannot be read, and what is in it not taken in.")
         return watch
 
-    def _note(self, watch: FolderWatch) -> None:
+    def _record(self, watch: FolderWatch) -> None:
         changes = watch.changes
         try:
-            self._manifest.note(changes.events.items())
+            self._manifest.record(changes.events.items())
             if changes.missed:
-                self._manifest.ask_for_listing()
-        except DlassetsError as error:  # a full disk, say: they are kept, and noted once there is room
-            self._say_once(str(error))
-            self._ending.wait(RETRY_SECONDS)
+                self._manifest.request_listing()
+        except DlassetsError as error:  # a full disk, say: they are kept, and recorded once there is room
+            self._log_once(str(error))
+            self._stopping.wait(RETRY_SECONDS)
             return
-        self._said = None
+        self._last_message = None
         watch.changes = Changes()
-        self._noted(changes.since if changes.events else None)
+        self._on_events(changes.since if changes.events else None)
 
-    def _say_once(self, text: str) -> None:
-        if text != self._said:
-            self._said = text
-            self._say(text)
+    def _log_once(self, message: str) -> None:
+        if message != self._last_message:
+            self._last_message = message
+            self._log(message)
 
 
 @dataclass
 class Changes:
-    """What was seen and not noted yet. `missed` says that there was more, and only a listing finds it."""
+    """What was seen and not recorded yet. Where something was `missed`, only a listing finds it."""
 
     events: dict[str, str] = field(default_factory=dict)
     missed: bool = False
@@ -186,7 +186,7 @@ class FolderWatch:
             return False
 
     def close(self) -> Changes:
-        """Stop watching; return what is not noted yet."""
+        """Stop watching; return what is not recorded yet."""
         if self._inotify >= 0:
             os.close(self._inotify)
             self._inotify = -1
@@ -199,7 +199,7 @@ class FolderWatch:
         if select.select([self._inotify], [], [], seconds)[0]:
             for watch, mask, name in _events(os.read(self._inotify, _BUFFER)):
                 self._handle(watch, mask, name)
-        self._look_again()
+        self._check_settling()
 
     def _handle(self, watch: int, mask: int, name: str) -> None:
         if mask & _OVERFLOW:
@@ -235,7 +235,7 @@ class FolderWatch:
 
     def _handle_folder(self, path: str, mask: int) -> None:
         if mask & _CREATE:
-            self._watch(path, FOUND_SECONDS)
+            self._watch(path, NEW_FOLDER_SECONDS)
         elif mask & _MOVED_TO:
             self._watch(path, 0)
         elif mask & _MOVED_FROM:
@@ -252,7 +252,7 @@ class FolderWatch:
         self._miss()
 
     def _watch(self, top: str, settle_seconds: float | None) -> None:
-        """Watch a folder and all below it. Its files are noted, unless `settle_seconds` is None, after so long.
+        """Watch a folder and all below it. Its files are recorded, unless `settle_seconds` is None, after so long.
 
         Watched first and listed then, so that a file is either found or told of.
         """
@@ -291,30 +291,30 @@ class FolderWatch:
         return True
 
     def _settle(self, path: str, seconds: float) -> None:
-        """Note a file once it has not changed for so long; at once, where it is a link, and so whole."""
-        look = _look(os.path.join(self._folder, path))  # noqa: PTH118
-        if look is None:
+        """Record a file once it has not changed for so long; at once, where it is a link, and so whole."""
+        state = _state_of(os.path.join(self._folder, path))  # noqa: PTH118
+        if state is None:
             return
-        if look.is_link_to_folder:
+        if state.is_link_to_folder:
             self._links.add(path)
             self._watch(path, 0)
-        elif look.is_link or not seconds:
+        elif state.is_link or not seconds:
             self._add(path, "created")
         else:
-            self._settling[path] = _Settling(time.monotonic() + seconds, seconds, look)
+            self._settling[path] = _Settling(time.monotonic() + seconds, seconds, state)
 
-    def _look_again(self) -> None:
+    def _check_settling(self) -> None:
         now = time.monotonic()
         for path, waiting in list(self._settling.items()):
             if waiting.due > now:
                 continue
-            look = _look(os.path.join(self._folder, path))  # noqa: PTH118
-            if look == waiting.look:
+            state = _state_of(os.path.join(self._folder, path))  # noqa: PTH118
+            if state == waiting.state:
                 self._add(path, "created")
-            elif look is None:
+            elif state is None:
                 del self._settling[path]
             else:
-                self._settling[path] = _Settling(now + waiting.seconds, waiting.seconds, look)
+                self._settling[path] = _Settling(now + waiting.seconds, waiting.seconds, state)
 
     def _add(self, path: str, event: str) -> None:
         self._settling.pop(path, None)
@@ -334,7 +334,7 @@ class FolderWatch:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _FileState:
     size: int
     modified: int
     is_link: bool
@@ -345,17 +345,17 @@ class _Look:
 class _Settling:
     due: float
     seconds: float
-    look: _Look
+    state: _FileState
 
 
-def _look(path: str) -> _Look | None:
+def _state_of(path: str) -> _FileState | None:
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except OSError:
         return None
-    is_symlink = stat.S_ISLNK(found.st_mode)
-    is_link = is_symlink or found.st_nlink > 1
-    return _Look(found.st_size, found.st_mtime_ns, is_link, is_symlink and os.path.isdir(path))  # noqa: PTH112
+    is_symlink = stat.S_ISLNK(status.st_mode)
+    is_link = is_symlink or status.st_nlink > 1
+    return _FileState(status.st_size, status.st_mtime_ns, is_link, is_symlink and os.path.isdir(path))  # noqa: PTH112
 
 
 def _is_within(folder: str, outer: str) -> bool:
@@ -363,8 +363,8 @@ def _is_within(folder: str, outer: str) -> bool:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    found = os.stat(folder)  # noqa: PTH116 - undecodable names
-    return found.st_dev, found.st_ino
+    status = os.stat(folder)  # noqa: PTH116 - undecodable names
+    return status.st_dev, status.st_ino
 
 
 def _events(buffer: bytes) -> Iterator[tuple[int, int, str]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _APP_ID = f"dlassets/{HUMAN_LABELS.name}"
 
-_GIVEN = {
+_ANSWER_COLUMNS = {
     "request_id": "string",
     "label": "bigint",
     "annotator": "string",
@@ -74,7 +74,7 @@ def collect_answers(
                 AND n.answer IS NOT DISTINCT FROM a.answer AND (n.status = a.status OR n.status = 'accepted')))
         """,
         {
-            "given": engine.rows(_given(service.answers(), classes)),
+            "given": engine.rows(_answer_rows(service.answers(), classes)),
             "human_labels": human_labels,
             "label_requests": label_requests,
         },
@@ -101,13 +101,13 @@ def class_of(answer: str, classes: Mapping[int, str]) -> int | None:
     return None if others and meant.label not in others else meant.label
 
 
-def _given(answers: Sequence[Answer], classes: Mapping[int, str]) -> pa.Table:
+def _answer_rows(answers: Sequence[Answer], classes: Mapping[int, str]) -> pa.Table:
     """Return the answers as rows with label or reason; the same answer found at two places is one."""
     import pyarrow as pa
 
     labels = {text: class_of(text, classes) for text in {a.label for a in answers if a.label is not None}}
     rows = {(a.request_id, a.answered_at, a.annotator, a.label): _row(a, labels, classes) for a in answers}
-    schema = pa.schema([(name, arrow_type(type_)) for name, type_ in _GIVEN.items()])
+    schema = pa.schema([(name, arrow_type(type_)) for name, type_ in _ANSWER_COLUMNS.items()])
     return pa.Table.from_pylist(list(rows.values()), schema=schema)
 
 
@@ -124,6 +124,6 @@ def _row(answer: Answer, labels: Mapping[str, int | None], classes: Mapping[int,
         "answered_at": answer.answered_at,
         "reason": reason,
         "answer": answer.label,
-        "origin": answer.where,
+        "origin": answer.origin,
         "dated": answer.dated,
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from dlassets.labeling.formats import (
     read_answers,
     request_list,
 )
-from dlassets.labeling.services import Answer, LabelingService, Request
+from dlassets.labeling.services import Answer, Batch, LabelingService
 
 _BEGINNINGS = {
     b"\xff\xd8\xff": ".jpg",
@@ -54,31 +56,30 @@ class FolderService(LabelingService):
         self._requests = requests
         self._answers = answers
 
-    def send(
-        self,
-        batch_id: str,
-        requests: Sequence[Request],
-        photos: Iterable[tuple[str, bytes]],
-        classes: Mapping[int, str],
-    ) -> dict[str, str]:
-        for name in (batch_id, *(request.request_id for request in requests)):
+    def send(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+        for name in (batch.id, *(request.request_id for request in batch.requests)):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise DlassetsError(f"{name!r} cannot be a file's name: use letters, digits, '.', '_' and '-'.")
-        batch = self._requests / batch_id
         try:
-            for label, name in classes.items():
+            for label, name in batch.classes.items():
                 (self._answers / class_folder(label, name)).mkdir(parents=True, exist_ok=True)
-            if not batch.exists():
-                self._lay_out(batch, requests, photos, classes)
+            if not (self._requests / batch.id).exists():
+                self._lay_out(batch, photos)
         except OSError as error:
             raise DlassetsError(
-                f"The labelling batch {batch_id} could not be written to {self._requests}: {error}. Check that the "
+                f"The labelling batch {batch.id} could not be written to {self._requests}: {error}. Check that the "
                 "place is there, has room and is yours to write, then run again: nothing is sent twice."
             ) from error
-        return {request.request_id: f"{batch_id}/{request.request_id}" for request in requests}
+        for unfinished in self._requests.glob(f".{batch.id}.*"):  # of this run or of another, killed or overtaken
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return {request.request_id: f"{batch.id}/{request.request_id}" for request in batch.requests}
 
     def answers(self) -> list[Answer]:
         return [answer for path in self._files() for answer in self._read(path)]
+
+    def answers_digest(self) -> str:
+        states = [(os.fsencode(path), _state(path)) for path in self._files()]
+        return hashlib.sha256(repr(states).encode()).hexdigest()[:16] if states else ""
 
     def photos(self) -> set[str]:
         return {
@@ -88,29 +89,28 @@ class FolderService(LabelingService):
             if path.suffix.lower() in _PHOTO_SUFFIXES
         }
 
-    def _lay_out(
-        self,
-        batch: Path,
-        requests: Sequence[Request],
-        photos: Iterable[tuple[str, bytes]],
-        classes: Mapping[int, str],
-    ) -> None:
-        unfinished = batch.with_name(f".{batch.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
+    def _lay_out(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> None:
+        folder = self._requests / batch.id
+        unfinished = folder.with_name(f".{batch.id}.{uuid.uuid4().hex}")
         unfinished.mkdir(parents=True)
+        try:
+            self._fill(unfinished, batch, photos)
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another run was first
+                raise
+
+    def _fill(self, folder: Path, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> None:
         files: dict[str, str] = {}
         for request_id, photo in photos:
             files[request_id] = request_id + _suffix(photo)
-            (unfinished / files[request_id]).write_bytes(photo)
-        if missing := [request.request_id for request in requests if request.request_id not in files]:
-            raise DlassetsError(
-                f"{len(missing)} photos of the labelling batch {batch.name} are missing: {missing[:5]}."
-            )
-        unsure_first = sorted(requests, key=lambda request: (request.confidence, request.request_id))
-        (unfinished / "requests.csv").write_bytes(request_list(unsure_first))
-        (unfinished / "index.html").write_text(contact_sheet(batch.name, unsure_first, files), encoding="utf-8")
-        (unfinished / "README.txt").write_text(how_to_answer(classes, str(self._answers)), encoding="utf-8")
-        unfinished.rename(batch)
+            (folder / files[request_id]).write_bytes(photo)
+        if missing := [request.request_id for request in batch.requests if request.request_id not in files]:
+            raise DlassetsError(f"{len(missing)} photos of the labelling batch {batch.id} are missing: {missing[:5]}.")
+        unsure_first = sorted(batch.requests, key=lambda request: (request.confidence, request.request_id))
+        (folder / "requests.csv").write_bytes(request_list(unsure_first))
+        (folder / "index.html").write_text(contact_sheet(batch.id, unsure_first, files), encoding="utf-8")
+        (folder / "README.txt").write_text(how_to_answer(batch.classes, str(self._answers)), encoding="utf-8")
 
     def _files(self) -> Iterator[Path]:
         """Every file under the answers, and every link, in a stable order."""
@@ -120,32 +120,41 @@ class FolderService(LabelingService):
             yield from (Path(folder, name) for name in sorted(names + links) if not _LEFT_ALONE.fullmatch(name))
 
     def _read(self, path: Path) -> list[Answer]:
-        where = as_text(path.relative_to(self._answers))
+        origin = as_text(path.relative_to(self._answers))
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode):
                 message = "is no plain file, and links are not followed: put the file itself there"
-                return [problem(where, message, _time(status.st_mtime_ns))]
+                return [problem(origin, message, _time(status.st_mtime_ns))]
             if path.suffix.lower() in READERS:
-                return read_answers(path.read_bytes(), path.suffix.lower(), where, _time(status.st_mtime_ns))
+                return read_answers(path.read_bytes(), path.suffix.lower(), origin, _time(status.st_mtime_ns))
         except FileNotFoundError:  # moved on while we looked: the next look finds it
             return []
         except OSError as error:
-            return [problem(where, f"cannot be read: {error.strerror}", _EPOCH)]
-        return [self._moved_photo(path, where, status)]
+            return [problem(origin, f"cannot be read: {error.strerror}", _EPOCH)]
+        return [self._moved_photo(path, origin, status)]
 
-    def _moved_photo(self, path: Path, where: str, status: os.stat_result) -> Answer:
+    def _moved_photo(self, path: Path, origin: str, status: os.stat_result) -> Answer:
         # Moving a photo leaves its modification time (when it was sent) as it is: the move itself is the change time.
         moved_at = _time(max(status.st_mtime_ns, status.st_ctime_ns))
         if path.suffix.lower() not in _PHOTO_SUFFIXES:
-            return problem(where, "is neither a photo nor a CSV, JSON or JSONL file", moved_at)
+            return problem(origin, "is neither a photo nor a CSV, JSON or JSONL file", moved_at)
         if path.parent == self._answers:
-            return problem(where, "lies in no class folder: move it into one", moved_at)
-        return Answer(as_text(path.stem), as_text(path.parent.name), None, moved_at, where, dated=False)
+            return problem(origin, "lies in no class folder: move it into one", moved_at)
+        return Answer(as_text(path.stem), as_text(path.parent.name), None, moved_at, origin, dated=False)
 
 
 def _suffix(photo: bytes) -> str:
     return next((suffix for start, suffix in _BEGINNINGS.items() if photo.startswith(start)), _OTHER_PHOTO)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return size and times of a file, that of its last move among them; or why they are not to be had."""
+    try:
+        status = path.lstat()
+    except OSError as error:
+        return (error.errno or 0,)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _time(nanoseconds: int) -> datetime:

@@ -22,24 +22,24 @@ _Entry = tuple[str, dict[str, Any] | str]
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def read_answers(data: bytes, suffix: str, where: str, written_at: datetime) -> list[Answer]:
+def read_answers(data: bytes, suffix: str, origin: str, written_at: datetime) -> list[Answer]:
     """Return the answers in a file's bytes; each entry that is none becomes an answer with a problem.
 
-    `suffix` is a key of READERS. Entries with an empty label are not answered yet and are left out. `where` names the
+    `suffix` is a key of READERS. Entries with an empty label are not answered yet and are left out. `origin` names the
     file, `written_at` dates the answers that say no time themselves.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        return [problem(f"{where}, line {line}", "is not UTF-8 text: save it as UTF-8 (CSV UTF-8)", written_at)]
-    answers = [_answer(entry, f"{where}, {place}", written_at) for place, entry in READERS[suffix](text)]
-    return _last_said([answer for answer in answers if answer is not None])
+        return [problem(f"{origin}, line {line}", "is not UTF-8 text: save it as UTF-8 (CSV UTF-8)", written_at)]
+    answers = [_answer(entry, f"{origin}, {place}", written_at) for place, entry in READERS[suffix](text)]
+    return _last_answers([answer for answer in answers if answer is not None])
 
 
-def problem(where: str, message: str, written_at: datetime) -> Answer:
+def problem(origin: str, message: str, written_at: datetime) -> Answer:
     """Return what stands for an answer that cannot be read."""
-    place = as_text(where)
+    place = as_text(origin)
     return Answer(place, None, None, written_at, place, dated=False, problem=f"{place}: {message}")
 
 
@@ -48,25 +48,25 @@ def as_text(value: object) -> str:
     return "" if value is None else str(value).strip().encode("utf-8", "replace").decode()
 
 
-def _answer(entry: dict[str, Any] | str, where: str, written_at: datetime) -> Answer | None:
+def _answer(entry: dict[str, Any] | str, origin: str, written_at: datetime) -> Answer | None:
     if isinstance(entry, str):
-        return problem(where, entry, written_at)
+        return problem(origin, entry, written_at)
     if missing := [name for name in REQUIRED if name not in entry]:
-        return problem(where, f"lacks {' and '.join(missing)}", written_at)
+        return problem(origin, f"lacks {' and '.join(missing)}", written_at)
     request_id, label, annotator, time = (as_text(entry.get(name)) for name in (*REQUIRED, "annotator", "answered_at"))
     if not label:
         return None
     if not request_id:
-        return problem(where, f"has the label {label[:60]!r} but no request_id", written_at)
+        return problem(origin, f"has the label {label[:60]!r} but no request_id", written_at)
     try:
         answered_at = _utc(time) if time else written_at
     except (ValueError, OverflowError):
-        return problem(where, f"answered_at {time[:60]!r} is no time such as 2026-01-31T14:05:00Z", written_at)
-    return Answer(request_id, label, annotator or None, answered_at, as_text(where), dated=bool(time))
+        return problem(origin, f"answered_at {time[:60]!r} is no time such as 2026-01-31T14:05:00Z", written_at)
+    return Answer(request_id, label, annotator or None, answered_at, as_text(origin), dated=bool(time))
 
 
-def _last_said(answers: Sequence[Answer]) -> list[Answer]:
-    """Keep, of what one person says of one request in one file without a time, the last."""
+def _last_answers(answers: Sequence[Answer]) -> list[Answer]:
+    """Keep, of the answers of one person to one request in one file without a time, the last."""
     last = {(answer.request_id, answer.annotator): answer for answer in answers if not answer.dated}
     return [a for a in answers if a.dated or a is last[a.request_id, a.annotator]]
 

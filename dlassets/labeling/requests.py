@@ -7,6 +7,7 @@ even if other predictions, another model or other settings would by then choose 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,13 +15,16 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Written
+from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
 from dlassets.labeling.selection import select_requests
-from dlassets.labeling.services import LabelingService, Request
+from dlassets.labeling.services import Batch, LabelingService, Request
 from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.labels import known_classes
 from dlassets.lakehouse.photos import Photos
+from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import LABEL_REQUESTS
-from dlassets.settings import LabelingSettings, LabelSettings
+from dlassets.registry.models import ModelVersion
+from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -28,13 +32,15 @@ if TYPE_CHECKING:
 
 PLANNED, OPEN = "planned", "open"
 
+_APP_ID = f"dlassets/{LABEL_REQUESTS.name}"
+
 # Image bytes in this process at once, on their way from the table to the service.
 CHUNK_BYTES = 64 * 2**20
 
 
-def request_id(image_id: str, model_name: str, model_version: int) -> str:
+def request_id(image_id: str, model: ModelVersion) -> str:
     """Return the 16 hexadecimal digits that name the request for one image and model version."""
-    return hashlib.sha256(f"{image_id}\n{model_name}\n{model_version}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{image_id}\n{model.name}\n{model.version}".encode()).hexdigest()[:16]
 
 
 def batch_id(model_version: int, request_ids: Iterable[str]) -> str:
@@ -48,49 +54,57 @@ def send_requests(
     lake: Lake,
     service: LabelingService,
     snapshots: Mapping[str, Snapshot],
-    *,
-    model_name: str,
-    model_version: int,
-    settings: LabelingSettings,
-    labels: LabelSettings,
-    classes: Mapping[int, str],
+    model: ModelVersion | None,
+    settings: Settings,
     commit: Commit,
 ) -> Written:
     """Choose images, send them to people and write them into `label_requests`; finish what a killed run had planned.
 
-    `snapshots` holds raw_images, deleted_files, predictions, labeled_images, label_requests and, where
-    `settings.relabel_limit` is not 0, label_errors. `inserted` counts the requests that are new, `updated` those of an
+    Without a model none are chosen. `snapshots` holds raw_images, deleted_files, predictions, labeled_images and, where
+    `labeling.relabel_limit` is not 0, label_errors. `inserted` counts the requests that are new, `updated` those of an
     earlier run that were sent now. Nothing to send, no new version.
     """
-    images, requests = snapshots["raw_images"], snapshots["label_requests"]
-    chosen = select_requests(
-        engine, snapshots, model_name=model_name, model_version=model_version, settings=settings, labels=labels
-    )
-    plan = _plan(chosen, model_name, model_version, service.name)
-    planned = engine.merge(engine.rows(plan), LABEL_REQUESTS, requests.uri, commit)
-    written, sent = planned, 0
-    for batch in _unsent(engine, images, snapshots["deleted_files"], replace(requests, version=planned.version)):
-        opened = _send(engine, lake, service, images, batch, classes)
-        written = engine.merge(engine.rows(opened), LABEL_REQUESTS, requests.uri, commit)
-        sent += len(batch)
-    return Written(
-        written.version, inserted=planned.inserted, updated=max(0, sent - planned.inserted), changed=written.changed
-    )
+
+    def plan() -> Written:
+        requests = pin(lake, LABEL_REQUESTS.name)
+        if model is None:
+            return Written(requests.version, changed=False)
+        tables = {**snapshots, requests.name: requests}
+        chosen = select_requests(engine, tables, model, settings.labeling, settings.labels)
+        # Of two runs that choose at once, one is refused and chooses anew.
+        transaction = Transaction(_APP_ID, transaction_version(requests, _APP_ID) + 1)
+        rows = engine.rows(_plan(chosen, model, service.name))
+        return engine.append(rows, LABEL_REQUESTS, requests.uri, replace(commit, transaction=transaction))
+
+    planned = written = replanned(plan)
+    requests, images = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version), snapshots["raw_images"]
+    batches = _unsent(engine, images, snapshots["deleted_files"], requests)
+    classes = known_classes(engine, snapshots["labeled_images"]) if batches else {}
+    for batch in batches:
+        opened = engine.rows(_send(engine, lake, service, images, batch, classes))
+        written = replanned(functools.partial(engine.merge, opened, LABEL_REQUESTS, requests.uri, commit))
+    sent = sum(map(len, batches))
+    return replace(written, inserted=planned.inserted, updated=max(0, sent - planned.inserted))
 
 
-def close_answered(engine: Engine, label_requests: Snapshot, human_labels: Snapshot, commit: Commit) -> Written:
+def close_answered(engine: Engine, lake: Lake, human_labels: Snapshot, commit: Commit) -> Written:
     """Mark the requests that have an accepted answer as answered; none newly answered, no new version."""
-    answered = engine.sql(
-        """
-        SELECT r.request_id, r.batch_id, r.path, r.image_id, r.predicted_label, r.predicted_name, r.confidence,
-            r.strategy, r.requested_at, 'answered' AS status, r.service, r.external_id
-        FROM label_requests AS r
-        WHERE r.status <> 'answered' AND EXISTS (
-            SELECT 1 FROM human_labels AS h WHERE h.request_id = r.request_id AND h.status = 'accepted')
-        """,
-        {"label_requests": label_requests, "human_labels": human_labels},
-    )
-    return engine.merge(answered, LABEL_REQUESTS, label_requests.uri, commit)
+
+    def close() -> Written:
+        requests = pin(lake, LABEL_REQUESTS.name)
+        answered = engine.sql(
+            """
+            SELECT r.request_id, r.batch_id, r.path, r.image_id, r.predicted_label, r.predicted_name, r.confidence,
+                r.strategy, r.requested_at, 'answered' AS status, r.service, r.external_id
+            FROM label_requests AS r
+            WHERE r.status <> 'answered' AND EXISTS (
+                SELECT 1 FROM human_labels AS h WHERE h.request_id = r.request_id AND h.status = 'accepted')
+            """,
+            {"label_requests": requests, "human_labels": human_labels},
+        )
+        return engine.merge(answered, LABEL_REQUESTS, requests.uri, commit)
+
+    return replanned(close)
 
 
 def without_photo(engine: Engine, service: LabelingService, label_requests: Snapshot) -> list[str]:
@@ -103,13 +117,14 @@ def without_photo(engine: Engine, service: LabelingService, label_requests: Snap
     return [request for request in opened["request_id"].to_pylist() if request not in shown]
 
 
-def _plan(chosen: pa.Table, model_name: str, model_version: int, service: str) -> pa.Table:
+def _plan(chosen: pa.Table, model: ModelVersion, service: str) -> pa.Table:
+    """Return the chosen images as a batch of requests that are yet to be sent."""
     import pyarrow as pa
 
     rows = chosen.to_pylist()
-    ids = [request_id(row["image_id"], model_name, model_version) for row in rows]
+    ids = [request_id(row["image_id"], model) for row in rows]
     common = {
-        "batch_id": batch_id(model_version, ids),
+        "batch_id": batch_id(model.version, ids),
         "requested_at": datetime.now(UTC),
         "status": PLANNED,
         "service": service,
@@ -155,7 +170,8 @@ def _send(
     import pyarrow as pa
 
     requests = [Request(**{name: row[name] for name in Request.__dataclass_fields__}) for row in batch]
-    external = service.send(batch[0]["batch_id"], requests, _photos(engine, lake, images, batch), classes)
+    asked = Batch(batch[0]["batch_id"], requests, classes)
+    external = service.send(asked, _photos(engine, lake, images, batch))
     return pa.Table.from_pylist(
         [{**row, "status": OPEN, "external_id": external[row["request_id"]]} for row in batch],
         schema=LABEL_REQUESTS.schema,

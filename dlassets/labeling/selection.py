@@ -9,6 +9,7 @@ from dlassets.engines.base import Engine, Snapshot
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.hashing import below_share
 from dlassets.lakehouse.labels import labels_in_force, undecided
+from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelingSettings, LabelSettings
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ _SAMPLING_PLACE = 1
 def select_requests(
     engine: Engine,
     snapshots: Mapping[str, Snapshot],
-    *,
-    model_name: str,
-    model_version: int,
+    model: ModelVersion,
     settings: LabelingSettings,
     labels: LabelSettings,
 ) -> pa.Table:
@@ -42,10 +41,10 @@ def select_requests(
     """
     import pyarrow as pa
 
-    model = pa.table(
+    asking = pa.table(
         {
-            "model_name": pa.array([model_name], pa.string()),
-            "model_version": pa.array([model_version], pa.int64()),
+            "model_name": pa.array([model.name], pa.string()),
+            "model_version": pa.array([model.version], pa.int64()),
             "threshold": pa.array([settings.threshold], pa.float64()),
         }
     )
@@ -62,7 +61,7 @@ def select_requests(
         FROM ({candidates}) AS candidates
         ORDER BY CASE strategy {places} END, belief, image_id {limit}
         """,  # noqa: S608 - made of constants, a share and numbers
-        {name: snapshots[name] for name in names} | {"model": engine.rows(model)},
+        {name: snapshots[name] for name in names} | {"model": engine.rows(asking)},
     ).arrow()
 
 

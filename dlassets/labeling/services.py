@@ -21,11 +21,20 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Requests that are sent together. `classes` are the possible answers, name by label."""
+
+    id: str
+    requests: Sequence[Request]
+    classes: Mapping[int, str]
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What a person said of one request, as it was given: nothing is checked yet.
+    """What a person answered to one request, as it was given: nothing is checked yet.
 
     `answered_at` is in UTC. Where nobody wrote it down (`dated` is False) it is the time of the file, which moves when
-    the file is saved again. `where` names the place it was read, for a person to find. What could not be read is an
+    the file is saved again. `origin` names the place it was read, for a person to find. What could not be read is an
     answer too: `problem` says why, `label` is None and `request_id` is the place.
     """
 
@@ -33,7 +42,7 @@ class Answer:
     label: str | None
     annotator: str | None
     answered_at: datetime
-    where: str
+    origin: str
     dated: bool = True
     problem: str | None = None
 
@@ -44,18 +53,12 @@ class LabelingService(ABC):
     name: str
 
     @abstractmethod
-    def send(
-        self,
-        batch_id: str,
-        requests: Sequence[Request],
-        photos: Iterable[tuple[str, bytes]],
-        classes: Mapping[int, str],
-    ) -> dict[str, str]:
+    def send(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
         """Show the requests to people and return the service's own name for each, by request id.
 
         `photos` gives request id and bytes, once, in any order, and is read only as far as needed. The same batch sent
-        again is the same batch: nothing stands there twice, and what a killed run left half done is completed.
-        `classes` are the possible answers, name by label. Raises DlassetsError where the batch cannot be sent.
+        again is the same batch, by two runs at once as well: nothing stands there twice, and what a killed run left
+        half done is completed. Raises DlassetsError where the batch cannot be sent.
         """
 
     @abstractmethod
@@ -65,3 +68,7 @@ class LabelingService(ABC):
     @abstractmethod
     def answers(self) -> list[Answer]:
         """Return every answer given so far, in a stable order. What cannot be read is among them, with its problem."""
+
+    @abstractmethod
+    def answers_digest(self) -> str:
+        """Return what changes whenever `answers` might, without reading one; empty where there is nothing to read."""

@@ -15,7 +15,7 @@ from dlassets.engines.schema import Table
 from dlassets.lakehouse.provenance import Provenance
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session, require_champion
-from dlassets.registry.models import REGISTERED_VERSION, Model
+from dlassets.registry.models import REGISTERED_VERSION, Model, ModelVersion
 
 if TYPE_CHECKING:
     Work = Callable[[Session, "Reads", Report], "Made"]
@@ -121,7 +121,7 @@ class Reads:
         """What it was handed, in short: where that is the same again, so is what a step makes of it."""
         return (*sorted((name, snapshot.version) for name, snapshot in self._pinned.items()), self._champion)
 
-    def provenance(self, model: str | None = None, **parameters: Any) -> Provenance:
+    def provenance(self, model: ModelVersion | None = None, **parameters: Any) -> Provenance:
         """Return what is recorded of a write: everything that has been looked at, and what else decides the rows."""
         lake = self._session.lake
         return Provenance(
@@ -129,7 +129,7 @@ class Reads:
             {name: snapshot.version for name, snapshot in self._used.items()},
             elsewhere={n: s.uri for n, s in self._used.items() if s.uri != lake.table(n)},
             run_id=self._session.run_id,
-            model=model,
+            model=str(model) if model else None,
             parameters=parameters,
         )
 

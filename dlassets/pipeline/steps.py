@@ -29,7 +29,7 @@ from dlassets.lakehouse.tables import (
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step, commit_of, step
-from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HYPERPARAMETERS
+from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HYPERPARAMETERS, ModelVersion
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -48,11 +48,13 @@ if TYPE_CHECKING:
 @step(RAW_IMAGES, QUARANTINED_FILES, DELETED_FILES)
 def ingested_files(session: Session, read: Reads, report: Report) -> Made:
     """Take every new or changed file of every landing zone in, once, and note what has gone."""
+    from dlassets.intake.handover import ZONE_TAG
     from dlassets.intake.ingest import ingest
 
     provenance = read.provenance()
     progress = report.progress("files read")
-    done = ingest(session.engine, session.lake, session.settings, provenance.as_dict(), progress)
+    zone = session.tags.get(ZONE_TAG)
+    done = ingest(session.engine, session.lake, session.settings, provenance.as_dict(), progress, listed_zone=zone)
     if done.bad_events:
         report.warning(
             f"{done.bad_events} lines of event files could not be read, so every file was listed instead. The first: "
@@ -120,22 +122,14 @@ def training_set(session: Session, read: Reads, report: Report) -> Made:  # noqa
 @step(LABEL_ERRORS, reads=[LABELED_IMAGES, IMAGE_FEATURES])
 def label_errors(session: Session, read: Reads, report: Report) -> Made:
     """Judge every label by models that did not learn from it."""
-    from dlassets.labeling.label_errors import judge_labels
+    from dlassets.labeling.label_errors import update_label_errors
 
     settings, version = session.settings, session.feature_version
-    tables = read.named(LABELED_IMAGES, IMAGE_FEATURES)
+    snapshots = read.named(LABELED_IMAGES, IMAGE_FEATURES)
     provenance = read.provenance(feature_version=version, **settings.labels.model_dump())
-    written, details = judge_labels(
-        session.engine,
-        tables["labeled_images"],
-        tables["image_features"],
-        read.own(LABEL_ERRORS),
-        version,
-        settings.training,
-        settings.labels,
-        provenance.as_dict(),
-        report.progress("folds judged"),
-    )
+    snapshots[LABEL_ERRORS.name] = read.own(LABEL_ERRORS)
+    progress = report.progress("folds judged")
+    written, details = update_label_errors(session.engine, snapshots, version, settings, provenance.as_dict(), progress)
     return Made(provenance, {LABEL_ERRORS.name: written}, details)
 
 
@@ -194,7 +188,7 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
     verdict = compare(client, settings.model_name, version, test_for, settings.tolerance)
     if verdict.passed:
         promote(client, settings.model_name, version, verdict, session.run_id)
-    provenance = read.provenance(f"{settings.model_name}/{version}")
+    provenance = read.provenance(ModelVersion(settings.model_name, version))
     return Made(provenance, details={"run": run, "version": version, "verdict": verdict})
 
 
@@ -206,16 +200,16 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
     """Have the champion score every image without a label, or that people are to decide."""
     from dlassets.scoring.batch import Scorer, score_new
 
-    name, version, labels = session.model_name, read.required_champion(), session.settings.labels
-    package = session.package(version)
+    model, labels = ModelVersion(session.model_name, read.required_champion()), session.settings.labels
+    package = session.package(model.version)
     has_features = session.feature_version == package.feature_version
     embedder = None if has_features else session.embedder(read[RAW_IMAGES])
-    scorer = Scorer(name, version, package, session.settings.scoring.top_k, embedder)
+    scorer = Scorer(model, package, session.settings.scoring.top_k, embedder)
     tables = read.named(RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES)
-    provenance = read.provenance(f"{name}/{version}", **labels.model_dump())
+    provenance = read.provenance(model, **labels.model_dump())
     done, progress = read.own(PREDICTIONS), report.progress("images scored")
     written = score_new(session.engine, tables, done, scorer, labels, provenance.as_dict(), progress)
-    return Made(provenance, {PREDICTIONS.name: written}, {"model": name, "model_version": version})
+    return Made(provenance, {PREDICTIONS.name: written}, {"model": model.name, "model_version": model.version})
 
 
 @step(
@@ -225,30 +219,16 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
 def label_requests(session: Session, read: Reads, report: Report) -> Made:
     """Close the requests that were answered, and send people what the champion is unsure of."""
     from dlassets.labeling.requests import close_answered, send_requests
-    from dlassets.lakehouse.labels import known_classes
 
-    settings, labels = session.settings.labeling, session.settings.labels
-    inputs = read.named(RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS)
-    answers, version = read[HUMAN_LABELS], read.champion
-    model = None if version is None else f"{session.model_name}/{version}"
-    provenance = read.provenance(model, **settings.model_dump(), **labels.model_dump())
+    settings, version = session.settings, read.champion
+    snapshots = read.named(RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
+    model = None if version is None else ModelVersion(session.model_name, version)
+    provenance = read.provenance(model, **settings.labeling.model_dump(), **settings.labels.model_dump())
     commit = commit_of(provenance)
-    closed = sent = close_answered(session.engine, read.own(LABEL_REQUESTS), answers, commit)
-    if version is None:
+    if model is None:
         report.warning("No version is champion, so nobody is asked about more images.")
-        return Made(provenance, {LABEL_REQUESTS.name: closed}, {"requests_sent": 0, "requests_closed": closed.updated})
-    sent = send_requests(
-        session.engine,
-        session.lake,
-        session.labeling,
-        {**inputs, LABEL_REQUESTS.name: read.own(LABEL_REQUESTS)},
-        model_name=session.model_name,
-        model_version=version,
-        settings=settings,
-        labels=labels,
-        classes=known_classes(session.engine, inputs["labeled_images"]),
-        commit=commit,
-    )
+    closed = close_answered(session.engine, session.lake, snapshots[HUMAN_LABELS.name], commit)
+    sent = send_requests(session.engine, session.lake, session.labeling, snapshots, model, settings, commit)
     return Made(
         provenance,
         {LABEL_REQUESTS.name: sent if sent.changed else closed},

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
 class Model:
     name: str
     description: str
+
+
+class ModelVersion(NamedTuple):
+    """A registered model's name and version."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
 
 
 TUNED_HYPERPARAMETERS = Model(

@@ -15,6 +15,7 @@ from dlassets.lakehouse.labels import undecided
 from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
 from dlassets.learning.features import Embedder
 from dlassets.learning.head import Head
+from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage, ranked
 from dlassets.settings import LabelSettings
 
@@ -30,8 +31,7 @@ _SCORED = PREDICTIONS.columns_named("image_id", "predicted_label", "predicted_na
 class Scorer:
     """A registered model that scores: by `image_features`, or by photos that it embeds where those have none of its."""
 
-    name: str
-    version: int
+    model: ModelVersion
     package: ModelPackage
     top_k: int
     embedder: Embedder | None = None
@@ -69,8 +69,8 @@ def score_new(
         LEFT JOIN (
             SELECT path, image_id FROM labeled_images WHERE image_id NOT IN ({undecided(labels)})
         ) AS labelled ON labelled.path = images.path AND labelled.image_id = images.image_id
-        LEFT JOIN predictions AS done ON done.path = images.path AND done.model_name = '{scorer.name}'
-            AND done.model_version = {scorer.version}
+        LEFT JOIN predictions AS done ON done.path = images.path AND done.model_name = '{scorer.model.name}'
+            AND done.model_version = {scorer.model.version}
         WHERE (done.path IS NULL AND labelled.path IS NULL) OR done.image_id <> images.image_id
         """,  # noqa: S608 - the model's name is a setting, its version a number
         {name: tables[name] for name in ("raw_images", "labeled_images")} | {"predictions": predictions},
@@ -100,7 +100,11 @@ def _stamped(todo: pa.Table, scorer: Scorer) -> pa.Table:
     import pyarrow as pa
 
     now = dt.datetime.now(dt.UTC)
-    for column, value in (("model_name", scorer.name), ("model_version", scorer.version), ("scored_at", now)):
+    for column, value in (
+        ("model_name", scorer.model.name),
+        ("model_version", scorer.model.version),
+        ("scored_at", now),
+    ):
         scalar = pa.scalar(value, PREDICTIONS.schema.field(column).type)
         todo = todo.append_column(column, pa.repeat(scalar, todo.num_rows))
     return todo

@@ -48,6 +48,10 @@ class Lake:
     def checkpoint(self, stream: str) -> str:
         return self.under("checkpoints", stream)
 
+    def listing(self, zone: str) -> str:
+        """Where a landing zone's sensor leaves its listing for the run that it starts."""
+        return f"{self.checkpoint(f'ingest-{zone}')}/listing.parquet"
+
     def events(self, zone: str) -> str:
         """Where the events of a landing zone are written: JSON lines, in any number of files."""
         return self.under("events", zone)

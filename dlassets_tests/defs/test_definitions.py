@@ -109,7 +109,7 @@ def test_one_check_of_a_table_runs_by_itself(settings: Settings) -> None:
     [
         ("training_pipeline", "registered_version"),
         ("scoring_pipeline", "label_requests"),
-        ("labeling_pipeline", "labeled_images"),
+        ("labeling_pipeline", "label_requests"),
         ("maintenance_pipeline", "maintenance/raw_images"),
     ],
 )

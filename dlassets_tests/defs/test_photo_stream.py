@@ -82,11 +82,6 @@ def full_disk(_: object) -> None:
     raise OSError("No space left.")
 
 
-def tick(pipelines: Pipelines, cursor: str | None = None) -> Any:
-    with dg.build_sensor_context(instance=pipelines.instance, cursor=cursor) as context:
-        return pipelines.defs.resolve_sensor_def("stream_silence").evaluate_tick(context)
-
-
 def outcome(ticked: Any) -> tuple[bool, str]:
     (check,) = ticked.asset_events
     assert (check.asset_key, check.check_name) == (PHOTO_STREAM.key, IS_HEARD)
@@ -96,30 +91,21 @@ def outcome(ticked: Any) -> tuple[bool, str]:
 def test_a_stream_that_was_never_heard_of_falls_silent_or_is_stopped_is_noticed_once_and_when_it_is_back(
     pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    never = tick(pipelines)
+    never = pipelines.tick("stream_silence")
     assert outcome(never) == (False, "Nothing was ever heard of the stream: start `dlassets stream`.")
     with StreamReporter(pipelines.instance, Session(pipelines.settings), print):
-        up = tick(pipelines, never.cursor)
+        up = pipelines.tick("stream_silence", never.cursor)
         assert outcome(up)[0] is True
-        assert not tick(pipelines, up.cursor).asset_events
+        assert not pipelines.tick("stream_silence", up.cursor).asset_events
         later = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=10)
         with monkeypatch.context() as patched:
             clock = SimpleNamespace(now=lambda _: later, fromtimestamp=dt.datetime.fromtimestamp)
             patched.setattr(streaming, "dt", SimpleNamespace(datetime=clock, UTC=dt.UTC))
-            silent = tick(pipelines, up.cursor)
+            silent = pipelines.tick("stream_silence", up.cursor)
         passed, message = outcome(silent)
         assert not passed
         assert "Nothing was heard of the stream (process" in message
-        assert outcome(tick(pipelines, silent.cursor))[0] is True
-    stopped = tick(pipelines, up.cursor)
+        assert outcome(pipelines.tick("stream_silence", silent.cursor))[0] is True
+    stopped = pipelines.tick("stream_silence", up.cursor)
     assert outcome(stopped)[0] is False
     assert "was stopped at" in outcome(stopped)[1]
-
-
-@pytest.mark.parametrize("wanted", [False, True])
-def test_a_setting_says_whether_a_stream_is_expected(
-    tmp_path: Path, instance: dg.DagsterInstance, wanted: bool
-) -> None:
-    made = new_lake(tmp_path / "lake", instance, automation={"streaming": wanted})
-    status = made.defs.resolve_sensor_def("stream_silence").default_status
-    assert status == (dg.DefaultSensorStatus.RUNNING if wanted else dg.DefaultSensorStatus.STOPPED)

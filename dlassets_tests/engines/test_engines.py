@@ -10,7 +10,7 @@ from dlassets.engines.base import Commit, Engine, Rows, Transaction, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column
 from dlassets.errors import ConflictError, DlassetsError
-from dlassets.intake.listing import list_files, look_at
+from dlassets.intake.listing import list_files, stat_files
 from dlassets.lakehouse.snapshots import pin, provenance_of, transaction_version
 from dlassets.lakehouse.tables import IMAGE_ID, PATH, PREDICTIONS, RAW_IMAGES
 from dlassets.settings import LandingZone
@@ -444,7 +444,7 @@ class TestLookingAtPaths:
         zone = Landed(LocalEngine(), tmp_path)
         zone.land("a b.jpg", "d/e.jpg")
 
-        found, gone = look_at("in", str(zone.zone), ["d/e.jpg", "a b.jpg", "never.jpg", "d"])
+        found, gone = stat_files("in", str(zone.zone), ["d/e.jpg", "a b.jpg", "never.jpg", "d"])
 
         assert found.sort_by("path") == zone.listing().sort_by("path")
         assert gone == ["in/never.jpg", "in/d"]

@@ -49,19 +49,19 @@ def test_without_events_there_is_nothing(manifest: Manifest) -> None:
 
 def test_noted_paths_come_once_in_order_of_last_mention(manifest: Manifest) -> None:
     odd = "ü ä/a b%20#'\"\n.jpg"
-    manifest.note([("a.jpg", "created"), ("b.jpg", "created")])
-    manifest.note([("a.jpg", "deleted"), (odd, "created")])
+    manifest.record([("a.jpg", "created"), ("b.jpg", "created")])
+    manifest.record([("a.jpg", "deleted"), (odd, "created")])
     assert manifest.pending().paths == ("b.jpg", "a.jpg", odd)
 
 
 def test_events_come_again_until_advanced(lake: Lake, manifest: Manifest) -> None:
-    manifest.note([("a.jpg", "created")])
+    manifest.record([("a.jpg", "created")])
     first = manifest.pending()
     again = Manifest.of(lake, "unlabeled", ZONE).pending()
     assert first == again
     manifest.advance(json.loads(json.dumps(first.position)))
     assert not Manifest.of(lake, "unlabeled", ZONE).pending()
-    manifest.note([("b.jpg", "created")])
+    manifest.record([("b.jpg", "created")])
     assert manifest.pending().paths == ("b.jpg",)
 
 
@@ -157,7 +157,7 @@ def test_what_a_store_tells_of_other_places_is_left_out_silently(lake: Lake) -> 
     "state", ["", "{", "[]", '{"files": 3}', '{"files": {"a.jsonl": [1]}}', '{"listed_at": "noon"}']
 )
 def test_without_a_readable_state_everything_is_read_again(lake: Lake, manifest: Manifest, state: str) -> None:
-    manifest.note([("a.jpg", "created")])
+    manifest.record([("a.jpg", "created")])
     manifest.advance(manifest.pending().position, dt.datetime.now(dt.UTC))
     Path(lake.checkpoint("ingest-unlabeled"), "events.json").write_text(state)
     assert manifest.pending().paths == ("a.jpg",)
@@ -194,10 +194,10 @@ def test_what_was_written_before_a_listing_is_passed_over(lake: Lake, manifest: 
 def test_when_all_was_listed_is_remembered_until_events_are_lost(manifest: Manifest) -> None:
     listed = dt.datetime.now(dt.UTC)
     manifest.advance({}, listed)
-    manifest.note([("a.jpg", "created")])
+    manifest.record([("a.jpg", "created")])
     manifest.advance(manifest.pending().position)
     assert manifest.listed_at == listed
-    manifest.ask_for_listing()
+    manifest.request_listing()
     assert manifest.listed_at is None
     again = dt.datetime.now(dt.UTC)
     manifest.advance(manifest.end(), again)
@@ -211,8 +211,8 @@ def test_a_line_cut_off_by_a_full_disk_spoils_no_other(
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", lambda descriptor, text: whole_write(descriptor, text[:20]))
         with pytest.raises(DlassetsError, match="disk may be full"):
-            manifest.note([("a.jpg", "created")])
-    manifest.note([("b.jpg", "created")])
+            manifest.record([("a.jpg", "created")])
+    manifest.record([("b.jpg", "created")])
     pending = manifest.pending()
     assert (pending.paths, pending.bad_lines) == (("b.jpg",), 1)
 
@@ -236,4 +236,4 @@ def test_an_events_folder_that_is_not_ours_to_write_is_said(lake: Lake, manifest
     Path(lake.events("unlabeled")).parent.mkdir(parents=True)
     Path(lake.events("unlabeled")).write_text("a file")
     with pytest.raises(DlassetsError, match=r"events of landing zone 'unlabeled' .* cannot be written"):
-        manifest.note([("a.jpg", "created")])
+        manifest.record([("a.jpg", "created")])

@@ -10,12 +10,13 @@ from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.intake.events import Manifest
-from dlassets.intake.ingest import Ingested, ingest, waiting_files
+from dlassets.intake.ingest import Ingested, ingest
+from dlassets.intake.waiting import waiting_files
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.settings import IngestSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.storage.test_local_files import refuse
-from dlassets_tests.tables import local_alone
+from dlassets_tests.tables import get, local_alone
 
 
 def photo(shade: int = 128, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -46,8 +47,7 @@ def put(path: Path, content: bytes) -> None:
 
 
 def rows(engine: Engine, lake: Lake, table: str, columns: str) -> list[tuple[object, ...]]:
-    found = engine.sql(f"SELECT {columns} FROM {table}", {table: pin(lake, table)}).arrow().to_pylist()
-    return sorted(tuple(row.values()) for row in found)
+    return sorted(tuple(row.values()) for row in get(engine, lake, table, columns))
 
 
 def test_every_photo_comes_in_with_its_path_folder_and_hash(
@@ -430,8 +430,8 @@ class TestEvents:
         assert ingest(engine, lake, settings, {}).images == 4
         return settings
 
-    def note(self, lake: Lake, settings: Settings, *paths: str) -> None:
-        Manifest.of(lake, "unlabeled", settings.landing["unlabeled"]).note([(path, "created") for path in paths])
+    def record(self, lake: Lake, settings: Settings, *paths: str) -> None:
+        Manifest.of(lake, "unlabeled", settings.landing["unlabeled"]).record([(path, "created") for path in paths])
 
     def test_only_files_with_an_event_are_looked_at(
         self, engine: Engine, lake: Lake, settings: Settings, landing: Path
@@ -439,7 +439,7 @@ class TestEvents:
         put(landing / "unlabeled/told.jpg", photo(41))
         put(landing / "unlabeled/2026/01/d.jpg", photo(42, (8, 8)))
         put(landing / "unlabeled/untold.jpg", photo(43))
-        self.note(lake, settings, "told.jpg", "2026/01/d.jpg", "told.jpg", "never there.jpg")
+        self.record(lake, settings, "told.jpg", "2026/01/d.jpg", "told.jpg", "never there.jpg")
 
         done = ingest(engine, lake, settings, {})
 
@@ -451,7 +451,7 @@ class TestEvents:
         self, engine: Engine, lake: Lake, settings: Settings, landing: Path
     ) -> None:
         (landing / "unlabeled/2026/01/d.jpg").unlink()
-        self.note(lake, settings, "2026/01/d.jpg")
+        self.record(lake, settings, "2026/01/d.jpg")
 
         assert ingest(engine, lake, settings, {}).deleted == 1
         assert deleted(engine, lake) == {"unlabeled/2026/01/d.jpg": False}
@@ -485,7 +485,7 @@ class TestEvents:
         self, engine: Engine, lake: Lake, settings: Settings, landing: Path
     ) -> None:
         put(landing / "unlabeled/told.jpg", photo(41))
-        self.note(lake, settings, "told.jpg")
+        self.record(lake, settings, "told.jpg")
         ingest(engine, lake, settings, {})
         versions = pin(lake, "raw_images"), pin(lake, "deleted_files")
         shutil.rmtree(lake.checkpoint("ingest-unlabeled"))

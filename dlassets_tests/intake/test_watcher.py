@@ -21,15 +21,15 @@ pytestmark = pytest.mark.skipif(not can_be_watched("/"), reason="inotify is Linu
 
 
 class Watched:
-    """A zone under watch, and what was noted of it."""
+    """A zone under watch, and what was recorded of it."""
 
     def __init__(self, lake: Lake) -> None:
         self.folder = Path(lake.zone(ZONE.uri))
         self.manifest = Manifest.of(lake, "new", ZONE)
         self.times: list[float | None] = []
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.watcher = ZoneWatcher(
-            self.manifest, str(self.folder), ZONE.takes_in, 0.02, self.times.append, self.said.append
+            self.manifest, str(self.folder), ZONE.takes_in, 0.02, self.times.append, self.messages.append
         )
 
     def start(self) -> None:
@@ -38,16 +38,16 @@ class Watched:
         self.forget()
 
     def forget(self) -> None:
-        """Take what was noted for read, as an ingest does that listed everything."""
+        """Take what was recorded for read, as an ingest does that listed everything."""
         self.manifest.advance(self.manifest.end(), dt.datetime.now(dt.UTC))
 
-    def noted(self) -> set[str]:
+    def recorded(self) -> set[str]:
         return set(self.manifest.pending().paths)
 
-    def noting(self, *paths: str) -> None:
+    def wait_for(self, *paths: str) -> None:
         """Wait until exactly these paths stand in the manifest."""
-        until(lambda: self.noted() >= {*paths})
-        assert self.noted() == {*paths}
+        until(lambda: self.recorded() >= {*paths})
+        assert self.recorded() == {*paths}
 
 
 def until(holds: Callable[[], object], seconds: float = 10) -> None:
@@ -79,7 +79,7 @@ def test_the_first_thing_asked_for_is_a_listing(watched: Watched) -> None:
     watched.forget()
     watched.watcher.start()
     until(lambda: watched.times)
-    assert (watched.times[0], watched.manifest.listed_at, watched.noted()) == (None, None, set())
+    assert (watched.times[0], watched.manifest.listed_at, watched.recorded()) == (None, None, set())
 
 
 def test_a_file_is_noted_when_it_is_closed_and_not_before(running: Watched) -> None:
@@ -87,8 +87,8 @@ def test_a_file_is_noted_when_it_is_closed_and_not_before(running: Watched) -> N
         slow.write(b"half")
         slow.flush()
         (running.folder / "ü '%\n.jpg").write_bytes(b"whole")
-        running.noting("ü '%\n.jpg")
-    running.noting("ü '%\n.jpg", "slow.jpg")
+        running.wait_for("ü '%\n.jpg")
+    running.wait_for("ü '%\n.jpg", "slow.jpg")
     assert running.times[-1] is not None
 
 
@@ -98,7 +98,7 @@ def test_what_is_hidden_or_not_in_the_pattern_is_not_noted(running: Watched) -> 
     (running.folder / "_temporary").mkdir()
     (running.folder / "_temporary" / "d.jpg").write_bytes(b"x")
     (running.folder / ".a.jpg").rename(running.folder / "a.jpg")
-    running.noting("a.jpg")
+    running.wait_for("a.jpg")
 
 
 def test_moved_linked_changed_and_removed_files_are_noted(running: Watched, tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_moved_linked_changed_and_removed_files_are_noted(running: Watched, tmp_
     (tmp_path / "moved").rename(running.folder / "moved.jpg")
     os.link(tmp_path / "linked", running.folder / "linked.jpg")
     (running.folder / "sym.jpg").symlink_to(tmp_path / "sym")
-    running.noting("moved.jpg", "linked.jpg", "sym.jpg")
+    running.wait_for("moved.jpg", "linked.jpg", "sym.jpg")
     running.forget()
     (running.folder / "moved.jpg").rename(tmp_path / "moved")
     (running.folder / "linked.jpg").unlink()
     (running.folder / "sym.jpg").rename(running.folder / "other.jpg")
     with (running.folder / "old" / "0.jpg").open("r+b") as changed:
         changed.write(b"1")
-    running.noting("moved.jpg", "linked.jpg", "sym.jpg", "other.jpg", "old/0.jpg")
+    running.wait_for("moved.jpg", "linked.jpg", "sym.jpg", "other.jpg", "old/0.jpg")
 
 
 def test_a_file_linked_in_whose_first_name_goes_is_noted_all_the_same(
@@ -123,7 +123,7 @@ def test_a_file_linked_in_whose_first_name_goes_is_noted_all_the_same(
     monkeypatch.setattr(watcher, "CREATED_SECONDS", 0.05)
     watched.start()
     os.mknod(watched.folder / "made.jpg")  # made and never opened, as a linked one looks when its first name is gone
-    watched.noting("made.jpg")
+    watched.wait_for("made.jpg")
 
 
 def test_folders_made_and_filled_at_once_lose_nothing(running: Watched) -> None:
@@ -132,7 +132,7 @@ def test_folders_made_and_filled_at_once_lose_nothing(running: Watched) -> None:
         file = running.folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x")
-    running.noting(*names)
+    running.wait_for(*names)
 
 
 def test_a_folder_moved_in_is_noted_with_all_that_is_in_it_and_watched(running: Watched, tmp_path: Path) -> None:
@@ -140,9 +140,9 @@ def test_a_folder_moved_in_is_noted_with_all_that_is_in_it_and_watched(running: 
     (tmp_path / "in" / "1.jpg").write_bytes(b"1")
     (tmp_path / "in" / "deep" / "2.jpg").write_bytes(b"2")
     (tmp_path / "in").rename(running.folder / "in")
-    running.noting("in/1.jpg", "in/deep/2.jpg")
+    running.wait_for("in/1.jpg", "in/deep/2.jpg")
     (running.folder / "in" / "deep" / "3.jpg").write_bytes(b"3")
-    running.noting("in/1.jpg", "in/deep/2.jpg", "in/deep/3.jpg")
+    running.wait_for("in/1.jpg", "in/deep/2.jpg", "in/deep/3.jpg")
 
 
 def test_a_folder_moved_away_asks_for_a_listing_and_tells_no_more(running: Watched, tmp_path: Path) -> None:
@@ -150,15 +150,15 @@ def test_a_folder_moved_away_asks_for_a_listing_and_tells_no_more(running: Watch
     until(lambda: running.manifest.listed_at is None)
     (tmp_path / "away" / "1.jpg").write_bytes(b"1")
     (running.folder / "2.jpg").write_bytes(b"2")
-    running.noting("2.jpg")
+    running.wait_for("2.jpg")
 
 
 def test_a_folder_renamed_within_the_zone_is_noted_under_its_new_name(running: Watched) -> None:
     (running.folder / "old").rename(running.folder / "new")
-    running.noting("new/0.jpg")
+    running.wait_for("new/0.jpg")
     until(lambda: running.manifest.listed_at is None)
     (running.folder / "new" / "1.jpg").write_bytes(b"1")
-    running.noting("new/0.jpg", "new/1.jpg")
+    running.wait_for("new/0.jpg", "new/1.jpg")
 
 
 def test_linked_folders_are_watched_and_loops_are_not(watched: Watched, tmp_path: Path) -> None:
@@ -169,44 +169,44 @@ def test_linked_folders_are_watched_and_loops_are_not(watched: Watched, tmp_path
     (watched.folder / "old" / "loop").symlink_to(watched.folder)
     watched.start()
     (watched.folder / "after").symlink_to(tmp_path / "after")
-    watched.noting("after/0.jpg")
+    watched.wait_for("after/0.jpg")
     for name in ("before", "after"):
         (tmp_path / name / "1.jpg").write_bytes(b"1")
     (watched.folder / "old" / "1.jpg").write_bytes(b"1")
-    watched.noting("after/0.jpg", "after/1.jpg", "before/1.jpg", "old/1.jpg")
+    watched.wait_for("after/0.jpg", "after/1.jpg", "before/1.jpg", "old/1.jpg")
     assert watched.manifest.listed_at is not None
     (watched.folder / "after").unlink()
     until(lambda: watched.manifest.listed_at is None)
     (tmp_path / "after" / "2.jpg").write_bytes(b"2")
     (tmp_path / "before" / "2.jpg").write_bytes(b"2")
-    watched.noting("after/0.jpg", "after/1.jpg", "before/1.jpg", "old/1.jpg", "before/2.jpg")
+    watched.wait_for("after/0.jpg", "after/1.jpg", "before/1.jpg", "old/1.jpg", "before/2.jpg")
 
 
 def test_a_name_that_is_no_text_is_noted_as_a_listing_has_it(running: Watched) -> None:
     Path(os.fsdecode(os.fsencode(running.folder) + b"/\xff.jpg")).write_bytes(b"x")
-    running.noting("‰FF.jpg")
+    running.wait_for("‰FF.jpg")
 
 
 def test_removing_a_folder_notes_each_of_its_files(running: Watched) -> None:
     shutil.rmtree(running.folder / "old")
-    running.noting("old/0.jpg")
+    running.wait_for("old/0.jpg")
     assert running.manifest.listed_at is not None
 
 
 def test_a_zone_deleted_and_made_again_is_watched_again(running: Watched) -> None:
     shutil.rmtree(running.folder)
-    until(lambda: running.said)
-    assert "Waiting for it" in running.said[0]
+    until(lambda: running.messages)
+    assert "Waiting for it" in running.messages[0]
     running.folder.mkdir()
     until(lambda: running.manifest.listed_at is None)
     (running.folder / "1.jpg").write_bytes(b"1")
-    until(lambda: "1.jpg" in running.noted())
+    until(lambda: "1.jpg" in running.recorded())
 
 
 def test_a_zone_that_is_not_there_yet_is_waited_for(lake: Lake) -> None:
     watched = Watched(lake)
     watched.watcher.start()
-    until(lambda: watched.said)
+    until(lambda: watched.messages)
     watched.folder.mkdir(parents=True)
     until(lambda: watched.times)
     assert watched.manifest.listed_at is None
@@ -222,7 +222,7 @@ def test_more_events_than_the_kernel_keeps_ask_for_a_listing(running: Watched, m
         until(lambda: running.manifest.listed_at is None)
     running.forget()
     (running.folder / "2.jpg").write_bytes(b"2")
-    until(lambda: "2.jpg" in running.noted())
+    until(lambda: "2.jpg" in running.recorded())
 
 
 def test_what_has_happened_is_noted_when_the_watcher_stops(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_what_has_happened_is_noted_when_the_watcher_stops(lake: Lake, monkeypat
     until(lambda: watched.manifest._events.get_file_info(f"{watched.manifest._folder}/missed").is_file)
     (watched.folder / "1.jpg").write_bytes(b"1")
     watched.watcher.stop()
-    assert watched.noted() == {"1.jpg"}
+    assert watched.recorded() == {"1.jpg"}
 
 
 def test_what_cannot_be_noted_is_kept_until_it_can(
@@ -247,11 +247,11 @@ def test_what_cannot_be_noted_is_kept_until_it_can(
     shutil.rmtree(events)
     events.write_text("no folder")
     (running.folder / "1.jpg").write_bytes(b"1")
-    until(lambda: running.said)
+    until(lambda: running.messages)
     (running.folder / "2.jpg").write_bytes(b"2")
     events.unlink()
-    running.noting("1.jpg", "2.jpg")
-    assert len(running.said) == 1
+    running.wait_for("1.jpg", "2.jpg")
+    assert len(running.messages) == 1
 
 
 def test_a_zone_with_more_folders_than_may_be_watched_says_what_to_do(
@@ -264,7 +264,7 @@ def test_a_zone_with_more_folders_than_may_be_watched_says_what_to_do(
     watched.watcher.start()
     watched.watcher.join(10)
     assert watched.watcher.failed
-    assert "max_user_watches" in watched.said[0]
+    assert "max_user_watches" in watched.messages[0]
 
 
 def test_object_storage_cannot_be_watched() -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,16 +9,19 @@ import pytest
 
 from dlassets.engines.base import Commit, Snapshot, Written
 from dlassets.engines.local import LocalEngine
+from dlassets.images.folders import class_folder
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import close_answered, send_requests
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.settings import LabelingSettings, LabelSettings
+from dlassets.registry.models import ModelVersion
+from dlassets.settings import LabelingSettings, LabelSettings, Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.tables import arrow, get, put
 
 Conflicts = Literal["drop", "first", "ask"]
-NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+MODEL = "image_classifier"
 CLASSES = {2: "hat", 6: "shirt", 10: "t-shirt"}
 
 
@@ -55,43 +57,39 @@ class Bench:
         return pin(self.lake, name)
 
     def add(self, name: str, rows: list[dict[str, Any]]) -> None:
-        import pyarrow as pa
-
-        table = TABLES[name]
-        arrow = pa.Table.from_pylist(rows, schema=table.schema)
-        self.engine.append(self.engine.rows(arrow), table, self.pin(name).uri, Commit())
+        put(self.lake, name, *rows)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        return self.engine.sql(f"SELECT * FROM {name}", {name: self.pin(name)}).arrow().to_pylist()
+        return get(self.engine, self.lake, name)
 
     def add_photos(self, *names: str) -> None:
         self.add("raw_images", [raw_image(name) for name in names])
 
     def replace_photo(self, row: dict[str, Any]) -> None:
-        import pyarrow as pa
-
-        rows = self.engine.rows(pa.Table.from_pylist([row], schema=TABLES["raw_images"].schema))
+        rows = self.engine.rows(arrow("raw_images", row))
         uri = self.pin("raw_images").uri
         self.engine.replace(rows, TABLES["raw_images"], uri, Commit(), {"path": [row["path"]]})
 
-    def score(self, confidences: dict[str, float], version: int = 3, model: str = "image_classifier") -> None:
+    def score(self, confidences: dict[str, float], version: int = 3, model: str = MODEL) -> None:
         self.add("predictions", [prediction(name, c, version, model) for name, c in confidences.items()])
 
     def send(
-        self, version: int = 3, service: Any = None, engine: Any = None, conflicts: Conflicts = "drop", **settings: Any
+        self,
+        version: int | None = 3,
+        service: Any = None,
+        engine: Any = None,
+        conflicts: Conflicts = "drop",
+        **settings: Any,
     ) -> Written:
-        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests", "label_errors")
+        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_errors")
         return send_requests(
             engine or self.engine,
             self.lake,
             service or self.service,
             {name: self.pin(name) for name in names},
-            model_name="image_classifier",
-            model_version=version,
-            settings=LabelingSettings(**settings),
-            labels=LabelSettings(conflicts=conflicts),
-            classes=CLASSES,
-            commit=Commit(),
+            None if version is None else ModelVersion(MODEL, version),
+            Settings(labeling=LabelingSettings(**settings), labels=LabelSettings(conflicts=conflicts)),
+            Commit(),
         )
 
     def collect(self, classes: dict[int, str] = CLASSES) -> Written:
@@ -99,7 +97,7 @@ class Bench:
         return collect_answers(self.engine, self.service, labels, requests, classes, Commit())
 
     def close(self) -> Written:
-        return close_answered(self.engine, self.pin("label_requests"), self.pin("human_labels"), Commit())
+        return close_answered(self.engine, self.lake, self.pin("human_labels"), Commit())
 
 
 def labelled(name: str, label: int, path: str) -> dict[str, Any]:
@@ -109,7 +107,6 @@ def labelled(name: str, label: int, path: str) -> dict[str, Any]:
         "label": label,
         "label_name": CLASSES[label],
         "source": "folder",
-        "labeled_at": NOON,
         "split": "train",
     }
 
@@ -132,18 +129,14 @@ def raw_image(name: str, path: str | None = None) -> dict[str, Any]:
     content = photo(name)
     return {
         "path": path or f"unlabeled/{name}.jpg",
-        "modificationTime": NOON,
         "length": len(content),
         "content": content,
         "image_id": image_id(name),
         "landing": "unlabeled",
-        "folder": "",
-        "load_date": NOON.date(),
-        "batch_id": "1",
     }
 
 
-def prediction(name: str, confidence: float, version: int = 3, model: str = "image_classifier") -> dict[str, Any]:
+def prediction(name: str, confidence: float, version: int = 3, model: str = MODEL) -> dict[str, Any]:
     return {
         "path": f"unlabeled/{name}.jpg",
         "image_id": image_id(name),
@@ -152,12 +145,14 @@ def prediction(name: str, confidence: float, version: int = 3, model: str = "ima
         "predicted_label": 2,
         "predicted_name": "hat",
         "confidence": confidence,
-        "margin": 0.1,
         "top_k": [],
-        "scored_at": NOON,
     }
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+    """It knows every class by one photo."""
+    bench = Bench(tmp_path)
+    known = [labelled(name, label, f"labeled/{class_folder(label, name)}/known.jpg") for label, name in CLASSES.items()]
+    bench.add("labeled_images", known)
+    return bench

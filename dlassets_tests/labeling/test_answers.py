@@ -7,10 +7,12 @@ from dlassets.engines.base import Commit
 from dlassets.errors import ConflictError
 from dlassets.labeling.answers import class_of, collect_answers
 from dlassets.labeling.requests import request_id
+from dlassets.registry.models import ModelVersion
+from dlassets_tests.tables import NOON
 
-from .conftest import CLASSES, NOON, Bench, image_id
+from .conftest import CLASSES, MODEL, Bench, image_id
 
-A, B = (request_id(image_id(name), "image_classifier", 3) for name in "ab")
+A, B = (request_id(image_id(name), ModelVersion(MODEL, 3)) for name in "ab")
 
 
 @pytest.fixture

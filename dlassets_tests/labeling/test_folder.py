@@ -1,5 +1,6 @@
 import csv
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.labeling.folder import FolderService
-from dlassets.labeling.services import Answer, Request
+from dlassets.labeling.services import Answer, Batch, Request
+from dlassets_tests.tables import NOON
 
-from .conftest import CLASSES, NOON, photo
+from .conftest import CLASSES, photo
 
 PHOTOS = [("aa11", photo("a")), ("bb22", b"\x89PNG\r\n\x1a\n and more")]
 HOSTILE = "<script>alert('x')</script>"
@@ -21,11 +23,12 @@ def service(tmp_path: Path) -> FolderService:
     return FolderService(tmp_path / "requests", tmp_path / "answers")
 
 
-def requests() -> list[Request]:
-    return [
+def batch(classes: dict[int, str] = CLASSES) -> Batch:
+    asked = [
         Request("aa11", f"unlabeled/{HOSTILE}.jpg", "a" * 64, 6, HOSTILE, 0.8),
         Request("bb22", "unlabeled/b.png", "b" * 64, 2, "=hat", 0.25),
     ]
+    return Batch("v1-ab", asked, classes)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -41,7 +44,7 @@ def put(tmp_path: Path, name: str, content: str | bytes = "") -> Path:
     return path
 
 
-def said(service: FolderService) -> list[tuple[str, str | None]]:
+def answered(service: FolderService) -> list[tuple[str, str | None]]:
     return [(answer.request_id, answer.label) for answer in service.answers()]
 
 
@@ -50,11 +53,11 @@ def problems(service: FolderService) -> list[str]:
 
 
 def test_a_batch_holds_photos_a_list_a_contact_sheet_and_a_how_to(service: FolderService, tmp_path: Path) -> None:
-    assert service.send("v1-ab", requests(), iter(PHOTOS), CLASSES) == {"aa11": "v1-ab/aa11", "bb22": "v1-ab/bb22"}
-    batch = tmp_path / "requests" / "v1-ab"
-    assert sorted(contents(batch)) == ["README.txt", "aa11.jpg", "bb22.png", "index.html", "requests.csv"]
-    assert (batch / "bb22.png").read_bytes() == PHOTOS[1][1]
-    with (batch / "requests.csv").open(encoding="utf-8-sig", newline="") as stream:
+    assert service.send(batch(), iter(PHOTOS)) == {"aa11": "v1-ab/aa11", "bb22": "v1-ab/bb22"}
+    folder = tmp_path / "requests" / "v1-ab"
+    assert sorted(contents(folder)) == ["README.txt", "aa11.jpg", "bb22.png", "index.html", "requests.csv"]
+    assert (folder / "bb22.png").read_bytes() == PHOTOS[1][1]
+    with (folder / "requests.csv").open(encoding="utf-8-sig", newline="") as stream:
         lines = list(csv.DictReader(stream))
     assert lines[1] == {
         "request_id": "aa11",
@@ -65,13 +68,13 @@ def test_a_batch_holds_photos_a_list_a_contact_sheet_and_a_how_to(service: Folde
         "label": "",
     }
     assert lines[0]["predicted_name"] == "'=hat"  # a spreadsheet must not run it
-    assert "002.hat" in (batch / "README.txt").read_text()
+    assert "002.hat" in (folder / "README.txt").read_text()
 
 
 def test_the_contact_sheet_escapes_what_came_from_outside_and_shows_the_least_sure_first(
     service: FolderService, tmp_path: Path
 ) -> None:
-    service.send("v1-ab", requests(), iter(PHOTOS), CLASSES)
+    service.send(batch(), iter(PHOTOS))
     page = (tmp_path / "requests" / "v1-ab" / "index.html").read_text()
     assert "<script" not in page
     assert page.index('src="bb22.png"') < page.index('src="aa11.jpg"')
@@ -79,32 +82,43 @@ def test_the_contact_sheet_escapes_what_came_from_outside_and_shows_the_least_su
 
 
 def test_sending_makes_a_folder_for_every_class(service: FolderService, tmp_path: Path) -> None:
-    service.send("v1-ab", requests(), iter(PHOTOS), {2: "hat", 3: "a/b", 7: "7"})
+    service.send(batch(classes={2: "hat", 3: "a/b", 7: "7"}), iter(PHOTOS))
     assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == ["002.hat", "003.a_b", "007"]
 
 
 def test_the_same_batch_again_changes_nothing_and_reads_no_photo(service: FolderService, tmp_path: Path) -> None:
-    first = service.send("v1-ab", requests(), iter(PHOTOS), CLASSES)
+    first = service.send(batch(), iter(PHOTOS))
     (tmp_path / "requests" / "v1-ab" / "aa11.jpg").rename(tmp_path / "answers" / "002.hat" / "aa11.jpg")
     before = contents(tmp_path)
     unread = iter(PHOTOS)
-    assert service.send("v1-ab", requests(), unread, CLASSES) == first
+    assert service.send(batch(), unread) == first
     assert list(unread) == PHOTOS
     assert contents(tmp_path) == before
 
 
+def test_of_two_runs_that_send_a_batch_at_once_one_lays_it_out(service: FolderService, tmp_path: Path) -> None:
+    def overtaken() -> Iterator[tuple[str, bytes]]:
+        yield PHOTOS[0]
+        service.send(batch(), iter(PHOTOS))
+        yield PHOTOS[1]
+
+    assert service.send(batch(), overtaken()).keys() == {"aa11", "bb22"}
+    assert [path.name for path in (tmp_path / "requests").iterdir()] == ["v1-ab"]
+    assert len(contents(tmp_path / "requests" / "v1-ab")) == 5
+
+
 def test_a_batch_without_all_its_photos_is_not_laid_out(service: FolderService, tmp_path: Path) -> None:
     with pytest.raises(DlassetsError, match=r"1 photos of the labelling batch v1-ab are missing: \['bb22'\]"):
-        service.send("v1-ab", requests(), PHOTOS[:1], CLASSES)
+        service.send(batch(), PHOTOS[:1])
     assert not (tmp_path / "requests" / "v1-ab").exists()
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "", "a\0"])
 def test_names_that_would_leave_the_folder_are_refused(service: FolderService, tmp_path: Path, name: str) -> None:
     with pytest.raises(DlassetsError, match="cannot be a file's name"):
-        service.send(name, [], [], CLASSES)
+        service.send(Batch(name, [], CLASSES), [])
     with pytest.raises(DlassetsError, match="cannot be a file's name"):
-        service.send("v1-ab", [Request(name, "p", "i", 2, None, 0.5)], [(name, b"")], CLASSES)
+        service.send(Batch("v1-ab", [Request(name, "p", "i", 2, None, 0.5)], CLASSES), [(name, b"")])
     assert not (tmp_path / "requests").exists()
 
 
@@ -121,7 +135,7 @@ def test_a_moved_photo_answers_with_its_folders_name_at_the_time_of_the_move(
     sent.rename(tmp_path / "answers" / "002.hat" / "aa11.jpg")
     (answer,) = service.answers()
     assert (answer.request_id, answer.label, answer.annotator, answer.dated) == ("aa11", "002.hat", None, False)
-    assert answer.where == "002.hat/aa11.jpg"
+    assert answer.origin == "002.hat/aa11.jpg"
     assert before < answer.answered_at < datetime.now(UTC) + timedelta(seconds=1)
     assert service.answers() == [answer]
 
@@ -145,12 +159,12 @@ def test_a_csv_gives_label_annotator_and_time(service: FolderService, tmp_path: 
 
 
 def test_the_list_that_was_sent_can_be_filled_in(service: FolderService, tmp_path: Path) -> None:
-    service.send("v1-ab", requests(), iter(PHOTOS), CLASSES)
+    service.send(batch(), iter(PHOTOS))
     text = (tmp_path / "requests" / "v1-ab" / "requests.csv").read_bytes().decode("utf-8-sig")
     put(tmp_path, "requests.csv", text)
     assert service.answers() == []
     put(tmp_path, "requests.csv", text.replace("0.2500,", "0.2500,shirt"))
-    assert said(service) == [("bb22", "shirt")]
+    assert answered(service) == [("bb22", "shirt")]
 
 
 @pytest.mark.parametrize(
@@ -167,13 +181,13 @@ def test_the_list_that_was_sent_can_be_filled_in(service: FolderService, tmp_pat
 )
 def test_every_format_says_the_same(service: FolderService, tmp_path: Path, name: str, content: str) -> None:
     put(tmp_path, name, content)
-    assert said(service) == [("aa11", "2"), ("bb22", "6")]
+    assert answered(service) == [("aa11", "2"), ("bb22", "6")]
 
 
 def test_one_json_object_is_one_answer(service: FolderService, tmp_path: Path) -> None:
     put(tmp_path, "a.json", '{"request_id": "aa11", "label": "hat"}')
     put(tmp_path, "b.json", '{"request_id": "aa11", "label": null}')
-    assert said(service) == [("aa11", "hat")]
+    assert answered(service) == [("aa11", "hat")]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +222,7 @@ def test_what_cannot_be_read_says_file_and_line_and_the_rest_still_counts(
     put(tmp_path, "z.csv", "request_id,label\ncc33,10\n")
     (problem,) = problems(service)
     assert problem.startswith(message)
-    good = [pair for pair in said(service) if pair[1] is not None]
+    good = [pair for pair in answered(service) if pair[1] is not None]
     assert good == ([("bb22", "6")] if "bb22" in str(content) else []) + [("cc33", "10")]
 
 
@@ -240,11 +254,11 @@ def test_the_later_line_counts_where_one_person_answers_twice_at_no_stated_time(
         '{"request_id": "aa11", "label": 10, "annotator": "Bo"}\n'
         '{"request_id": "aa11", "label": 2, "answered_at": "2026-01-01"}\n',
     )
-    assert said(service) == [("aa11", "6"), ("aa11", "10"), ("aa11", "2")]
+    assert answered(service) == [("aa11", "6"), ("aa11", "10"), ("aa11", "2")]
 
 
 def test_names_that_are_no_unicode_are_answers_like_others(service: FolderService, tmp_path: Path) -> None:
     (tmp_path / "answers" / "002.hat").mkdir()
     (Path(os.fsdecode(os.fsencode(tmp_path / "answers" / "002.hat") + b"/\xff.jpg"))).write_bytes(photo("a"))
     put(tmp_path, "a.json", '{"request_id": "\\ud800", "label": 2}')
-    assert set(said(service)) == {("?", "002.hat"), ("?", "2")}
+    assert set(answered(service)) == {("?", "002.hat"), ("?", "2")}

@@ -1,4 +1,4 @@
-"""The table of labels that look wrong: judged once, and anew where something has changed."""
+"""The table of labels that look wrong: found once, and anew where something has changed."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from dlassets.engines.base import Commit, Engine, Written
-from dlassets.labeling.label_errors import judge_labels
+from dlassets.labeling.label_errors import update_label_errors
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import LABELED_IMAGES
-from dlassets.settings import LabelSettings, TrainingSettings
+from dlassets.settings import Settings, TrainingSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, get, image_id, local_alone, put
+from dlassets_tests.tables import arrow, get, image_id, local_alone, put
 
 ROWS = 120
 MISLABELLED = "3"
@@ -40,19 +40,18 @@ def labelled_as(name: str, label: int) -> dict[str, Any]:
         "label": label,
         "label_name": f"class {label}",
         "source": "folder",
-        "labeled_at": NOON,
         "split": "train",
     }
 
 
-def judge(engine: Engine, lake: Lake, training: TrainingSettings = TRAINING) -> tuple[Written, dict[str, Any]]:
-    tables = (pin(lake, name) for name in ("labeled_images", "image_features", "label_errors"))
-    return judge_labels(engine, *tables, "v1", training, LabelSettings(), {"asset": "label_errors"})
+def update(engine: Engine, lake: Lake, training: TrainingSettings = TRAINING) -> tuple[Written, dict[str, Any]]:
+    snapshots = {name: pin(lake, name) for name in ("labeled_images", "image_features", "label_errors")}
+    return update_label_errors(engine, snapshots, "v1", Settings(training=training), {"asset": "label_errors"})
 
 
 @pytest.mark.usefixtures("labelled")
 def test_a_label_that_looks_wrong_is_listed_with_the_one_it_looks_like(engine: Engine, lake: Lake) -> None:
-    written, facts = judge(engine, lake)
+    written, facts = update(engine, lake)
 
     (found,) = get(engine, lake, "label_errors")
     assert (found["path"], found["label"], found["suggested_label"]) == (f"labeled/{MISLABELLED}.jpg", 0, 1)
@@ -64,26 +63,24 @@ def test_a_label_that_looks_wrong_is_listed_with_the_one_it_looks_like(engine: E
 @pytest.mark.usefixtures("labelled")
 @local_alone
 def test_nothing_new_is_judged_again(engine: Engine, lake: Lake) -> None:
-    judge(engine, lake)
+    update(engine, lake)
 
-    assert not judge(engine, lake)[0].changed
-    assert judge(engine, lake, TRAINING.model_copy(update={"l2": 0.1}))[0].changed
+    assert not update(engine, lake)[0].changed
+    assert update(engine, lake, TRAINING.model_copy(update={"l2": 0.1}))[0].changed
 
 
 @pytest.mark.usefixtures("labelled")
 @local_alone
 def test_a_label_that_was_put_right_is_no_longer_listed(engine: Engine, lake: Lake) -> None:
-    import pyarrow as pa
-
-    judge(engine, lake)
-    right = pa.Table.from_pylist([labelled_as(MISLABELLED, 1)], schema=LABELED_IMAGES.schema)
+    update(engine, lake)
+    right = arrow("labeled_images", labelled_as(MISLABELLED, 1))
     engine.merge(engine.rows(right), LABELED_IMAGES, pin(lake, "labeled_images").uri, Commit())
 
-    judge(engine, lake)
+    update(engine, lake)
 
     assert get(engine, lake, "label_errors") == []
 
 
 @local_alone
 def test_a_lake_without_labels_has_no_errors(engine: Engine, lake: Lake) -> None:
-    assert not judge(engine, lake)[0].changed
+    assert not update(engine, lake)[0].changed

@@ -11,22 +11,30 @@ from dlassets.errors import DlassetsError
 from dlassets.labeling import requests as module
 from dlassets.labeling.requests import batch_id, request_id
 from dlassets.lakehouse.labels import update_labels
+from dlassets.registry.models import ModelVersion
 from dlassets.settings import Settings
 
-from .conftest import NOON, Bench, doubted, image_id, photo, raw_image
+from .conftest import MODEL, Bench, doubted, image_id, photo, raw_image
 
 
 class DyingEngine(LocalEngine):
-    """Raises in the merge of the given number, as a killed process would end there."""
+    """Raises in the write of the given number, as a killed process would end there."""
 
     def __init__(self, dies_at: int) -> None:
-        self.merges_left = dies_at
+        self.writes_left = dies_at
+
+    def append(self, *arguments: Any) -> Written:
+        self._live_on()
+        return super().append(*arguments)
 
     def merge(self, *arguments: Any) -> Written:
-        self.merges_left -= 1
-        if self.merges_left == 0:
-            raise KeyboardInterrupt
+        self._live_on()
         return super().merge(*arguments)
+
+    def _live_on(self) -> None:
+        self.writes_left -= 1
+        if self.writes_left == 0:
+            raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -46,14 +54,15 @@ def photos_laid_out(bench: Bench) -> list[str]:
 
 
 def expected_photos(*photos: str, version: int = 3) -> list[str]:
-    return sorted(f"{request_id(image_id(name), 'image_classifier', version)}.jpg" for name in photos)
+    return sorted(f"{request_id(image_id(name), ModelVersion(MODEL, version))}.jpg" for name in photos)
 
 
 def test_ids_are_functions_of_what_they_name() -> None:
-    assert request_id("ab", "m", 1) == request_id("ab", "m", 1)
-    assert len({request_id("ab", "m", 1), request_id("ab", "m", 2), request_id("ab", "n", 1)}) == 3
-    assert len(request_id("ab", "m", 1)) == 16
-    assert int(request_id("ab", "m", 1), 16) >= 0
+    id_ = request_id("ab", ModelVersion("m", 1))
+    assert id_ == request_id("ab", ModelVersion("m", 1))
+    assert len({id_, request_id("ab", ModelVersion("m", 2)), request_id("ab", ModelVersion("n", 1))}) == 3
+    assert len(id_) == 16
+    assert int(id_, 16) >= 0
     assert batch_id(3, ["x", "y"]) == batch_id(3, ["y", "x"])
     assert batch_id(3, ["x", "y"]) != batch_id(3, ["x"])
     assert batch_id(3, ["x"]).startswith("v3-")
@@ -66,7 +75,7 @@ def test_unsure_images_become_open_requests_with_their_photos_in_a_batch(scored:
     rows = {row["path"]: row for row in scored.rows("label_requests")}
     assert sorted(rows) == ["unlabeled/a.jpg", "unlabeled/b.jpg"]
     row = rows["unlabeled/b.jpg"]
-    assert row["request_id"] == request_id(image_id("b"), "image_classifier", 3)
+    assert row["request_id"] == request_id(image_id("b"), ModelVersion(MODEL, 3))
     assert row["batch_id"] == batch_id(3, [other["request_id"] for other in rows.values()])
     assert (row["status"], row["service"], row["strategy"]) == ("open", "folder", "least_confidence")
     assert (row["predicted_label"], row["predicted_name"], row["confidence"]) == (2, "hat", 0.4)
@@ -88,10 +97,10 @@ def test_nothing_to_send_makes_no_version_and_no_batch(scored: Bench) -> None:
     assert len(list(scored.requests.iterdir())) == 1
 
 
-@pytest.mark.parametrize("merge", [1, 2])
-def test_killed_at_a_merge_and_run_again_ends_as_if_never_killed(scored: Bench, merge: int) -> None:
+@pytest.mark.parametrize("write", [1, 2])
+def test_killed_at_a_write_and_run_again_ends_as_if_never_killed(scored: Bench, write: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        scored.send(engine=DyingEngine(merge))
+        scored.send(engine=DyingEngine(write))
     scored.send()
     assert photos_laid_out(scored) == expected_photos("a", "b")
     assert {row["status"] for row in scored.rows("label_requests")} == {"open"}
@@ -108,6 +117,33 @@ def test_killed_between_files_and_table_nothing_is_doubled_though_the_choice_wou
     assert photos_laid_out(scored) == sorted(expected_photos("a", "b") + expected_photos("d", version=4))
     assert {row["status"] for row in scored.rows("label_requests")} == {"open"}
     assert names(scored) == {"a", "b", "d"}
+
+
+def test_without_a_model_none_is_chosen_and_what_was_planned_is_sent(scored: Bench) -> None:
+    assert not scored.send(version=None).changed
+    with pytest.raises(KeyboardInterrupt):
+        scored.send(engine=DyingEngine(2))
+    written = scored.send(version=None)
+    assert (written.inserted, written.updated) == (0, 2)
+    assert {row["status"] for row in scored.rows("label_requests")} == {"open"}
+
+
+def test_of_two_runs_at_once_the_second_asks_about_what_the_first_has_not(scored: Bench) -> None:
+    class OvertakenEngine(LocalEngine):
+        """Another run sends one request between this one's choice and its commit."""
+
+        overtaken = False
+
+        def append(self, *arguments: Any) -> Written:
+            if not self.overtaken:
+                self.overtaken = True
+                assert scored.send(batch_limit=1).inserted == 1
+            return super().append(*arguments)
+
+    written = scored.send(engine=OvertakenEngine())
+    assert (written.inserted, written.updated) == (1, 0)
+    assert photos_laid_out(scored) == expected_photos("a", "b")
+    assert len({row["batch_id"] for row in scored.rows("label_requests")}) == 2
 
 
 def test_a_photo_moved_before_the_killed_run_is_repeated_does_not_come_back(scored: Bench) -> None:
@@ -196,14 +232,9 @@ def test_a_place_that_cannot_be_written_is_said_and_the_plan_waits(scored: Bench
 def test_requests_close_when_an_accepted_answer_is_there_and_only_once(scored: Bench) -> None:
     scored.send()
     ids = {row["path"]: row["request_id"] for row in scored.rows("label_requests")}
-    common = {"answered_at": NOON, "annotator": None}
-    scored.add(
-        "human_labels",
-        [
-            {**common, "request_id": ids["unlabeled/a.jpg"], "label": 2, "status": "accepted", "answer": "2"},
-            {**common, "request_id": ids["unlabeled/b.jpg"], "label": None, "status": "refused", "answer": "99"},
-        ],
-    )
+    statuses = {"a": "accepted", "b": "refused"}
+    answers = [{"request_id": ids[f"unlabeled/{name}.jpg"], "status": status} for name, status in statuses.items()]
+    scored.add("human_labels", answers)
     before = {row["path"]: row for row in scored.rows("label_requests")}
     written = scored.close()
     assert (written.updated, written.inserted) == (1, 0)

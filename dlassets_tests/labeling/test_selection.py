@@ -4,9 +4,11 @@ import pytest
 
 from dlassets.engines.base import Engine
 from dlassets.labeling.selection import select_requests
+from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelingSettings, LabelSettings
+from dlassets_tests.tables import NOON
 
-from .conftest import NOON, Bench, Conflicts, doubted, image_id, labelled, prediction, raw_image
+from .conftest import MODEL, Bench, Conflicts, doubted, image_id, labelled, prediction, raw_image
 
 CONFLICTING, UNSURE = ("labeled/002.hat/c.jpg", "label_conflict"), ("unlabeled/a.jpg", "least_confidence")
 WORST, NEXT = (("labeled/006.shirt/w1.jpg", "label_error"), ("labeled/006.shirt/w2.jpg", "label_error"))
@@ -21,22 +23,28 @@ def chosen(
     bench: Bench,
     engine: Engine | None = None,
     conflicts: Conflicts = "drop",
-    model: tuple[str, int] = ("image_classifier", 3),
+    model: tuple[str, int] = (MODEL, 3),
     **changes: Any,
 ) -> list[tuple[str, str]]:
     """Path and strategy of what is chosen."""
+    rows = selected(bench, engine or bench.engine, conflicts, model, **changes)
+    return [(row["path"], row["strategy"]) for row in rows]
+
+
+def selected(
+    bench: Bench, engine: Engine, conflicts: Conflicts, model: tuple[str, int], **changes: Any
+) -> list[dict[str, Any]]:
     names = ["raw_images", "deleted_files", "predictions", "labeled_images", "label_requests"]
     names += ["label_errors"] if changes.get("relabel_limit") else []
     rows = select_requests(
-        engine or bench.engine,
+        engine,
         {name: bench.pin(name) for name in names},
-        model_name=model[0],
-        model_version=model[1],
-        settings=LabelingSettings(**{"threshold": 0.9, **changes}),
-        labels=LabelSettings(conflicts=conflicts),
+        ModelVersion(*model),
+        LabelingSettings(**{"threshold": 0.9, **changes}),
+        LabelSettings(conflicts=conflicts),
     )
     assert rows.column_names == ["path", "image_id", "predicted_label", "predicted_name", "confidence", "strategy"]
-    return list(zip(rows["path"].to_pylist(), rows["strategy"].to_pylist(), strict=True))
+    return rows.to_pylist()
 
 
 def test_the_least_sure_come_first_and_the_sure_are_left_out(bench: Bench) -> None:
@@ -60,23 +68,7 @@ def test_images_with_a_label_or_a_request_are_not_asked_about(bench: Bench) -> N
     bench.add_photos("a", "b", "c")
     bench.score({"a": 0.5, "b": 0.5, "c": 0.5})
     bench.add("labeled_images", [labelled("a", 2, "labeled/002.hat/same bytes.jpg")])
-    bench.add(
-        "label_requests",
-        [
-            {
-                "request_id": "0" * 16,
-                "batch_id": "v1-00000000",
-                "path": "unlabeled/b.jpg",
-                "image_id": image_id("b"),
-                "predicted_label": 2,
-                "confidence": 0.5,
-                "strategy": "least_confidence",
-                "requested_at": NOON,
-                "status": "answered",
-                "service": "folder",
-            }
-        ],
-    )
+    bench.add("label_requests", [{"image_id": image_id("b"), "status": "answered"}])
     assert select(bench) == ["c"]
 
 
@@ -112,8 +104,7 @@ def test_a_conflict_of_labels_goes_first_however_sure_the_model_is(conflict: Ben
 
 
 def test_a_conflict_that_was_asked_about_is_not_asked_about_again(conflict: Bench) -> None:
-    request = {"request_id": "0" * 16, "batch_id": "v1-00000000", "strategy": "least_confidence", "status": "open"}
-    conflict.add("label_requests", [{**prediction("c", 0.9), **request, "requested_at": NOON, "service": "folder"}])
+    conflict.add("label_requests", [{"image_id": image_id("c"), "status": "open"}])
     assert chosen(conflict, conflicts="ask") == [("unlabeled/a.jpg", "least_confidence")]
 
 
@@ -182,15 +173,7 @@ def test_where_the_oldest_label_counts_it_can_look_wrong_too(doubtful: Bench) ->
 
 
 def test_a_wrong_label_is_asked_about_with_the_label_that_it_looks_like(doubtful: Bench) -> None:
-    names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_requests", "label_errors")
-    worst, *_ = select_requests(
-        doubtful.engine,
-        {name: doubtful.pin(name) for name in names},
-        model_name="image_classifier",
-        model_version=3,
-        settings=LabelingSettings(relabel_limit=1),
-        labels=LabelSettings(),
-    ).to_pylist()
+    worst, *_ = selected(doubtful, doubtful.engine, "drop", (MODEL, 3), relabel_limit=1)
     assert worst == {
         "path": "labeled/006.shirt/w1.jpg",
         "image_id": image_id("w1"),
@@ -202,9 +185,7 @@ def test_a_wrong_label_is_asked_about_with_the_label_that_it_looks_like(doubtful
 
 
 def test_a_wrong_label_that_was_asked_about_is_not_asked_about_again(doubtful: Bench) -> None:
-    request = {"request_id": "0" * 16, "batch_id": "v1-00000000", "strategy": "label_error", "status": "answered"}
-    asked = {**prediction("w1", 0.9), **request, "requested_at": NOON, "service": "folder"}
-    doubtful.add("label_requests", [asked])
+    doubtful.add("label_requests", [{"image_id": image_id("w1"), "status": "answered"}])
     assert chosen(doubtful, relabel_limit=1) == [NEXT, UNSURE]
 
 

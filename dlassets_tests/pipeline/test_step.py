@@ -24,7 +24,7 @@ from dlassets.pipeline import steps
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, UndeclaredReadError, step
-from dlassets.registry.models import REGISTERED_VERSION
+from dlassets.registry.models import REGISTERED_VERSION, ModelVersion
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.tables import image_id, put
@@ -68,7 +68,7 @@ def test_what_was_looked_at_is_recorded_and_nothing_else(settings: Settings, lak
     read = handed(Session(settings, run_id="run"), RAW_IMAGES, LABELED_IMAGES)
     assert read[RAW_IMAGES].version == 1
 
-    recorded = read.provenance("model/1", share=0.5).as_dict()
+    recorded = read.provenance(ModelVersion("model", 1), share=0.5).as_dict()
 
     assert recorded.pop("code_version")
     assert recorded == {

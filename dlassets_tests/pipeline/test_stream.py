@@ -205,7 +205,7 @@ def test_a_run_killed_before_it_says_what_it_took_in_is_repeated_without_a_doubl
     manifest = Manifest.of(lake, "unlabeled", events.landing["unlabeled"])
     manifest.advance({}, dt.datetime.now(dt.UTC))
     land(some[0], lake, "unlabeled/a.jpg")
-    manifest.note([("a.jpg", "created"), ("never.jpg", "deleted")])
+    manifest.record([("a.jpg", "created"), ("never.jpg", "deleted")])
     with monkeypatch.context() as patched:
         patched.setattr(Manifest, "advance", _killed)
         with pytest.raises(KeyboardInterrupt):

@@ -12,6 +12,7 @@ from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import load_backbone
 from dlassets.learning.features import Embedder
+from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import Scorer, score_new
 from dlassets.settings import LabelSettings
@@ -53,7 +54,7 @@ def score(
     top_k: int = 5,
     conflicts: Literal["drop", "first", "ask"] = "drop",
 ) -> Written:
-    scorer = Scorer("m", version, model or package(3, 40), top_k)
+    scorer = Scorer(ModelVersion("m", version), model or package(3, 40), top_k)
     labels, predictions = LabelSettings(conflicts=conflicts), pin(lake, "predictions")
     return score_new(engine, pins(lake, *INPUTS), predictions, scorer, labels, {"asset": "predictions"})
 
@@ -230,7 +231,7 @@ def test_a_model_on_a_backbone_of_its_own_is_shown_the_photos(engine, lake, phot
     inputs = pins(lake, *INPUTS)
 
     embedder = Embedder(Photos(engine, lake, inputs["raw_images"]), "torch")
-    scorer = Scorer("m", 1, model, top_k=2, embedder=embedder)
+    scorer = Scorer(ModelVersion("m", 1), model, top_k=2, embedder=embedder)
     score_new(engine, inputs, pin(lake, "predictions"), scorer, LabelSettings(), {})
 
     found = [(row["path"], row["predicted_label"], row["confidence"]) for row in get(ENGINE, lake, "predictions")]

@@ -106,7 +106,7 @@ def _steps_told(engine: Engine, reached: Callable[[str], None]) -> Iterator[None
             patched.enter_context(mock.patch.object(owner, name, wrapped))
 
         patch(ingest, "list_files", after="a zone listed")
-        patch(ingest, "look_at", after="a zone listed")
+        patch(ingest, "stat_files", after="a zone listed")
         patch(files, "_opened", before="a file read")
         patch(ingest, "validate_files", before="in the kernel")
         patch(Manifest, "advance", "before the state of events", "after the state of events")

@@ -194,7 +194,13 @@ def damage_state(world: World, random: Random) -> None:
 # --- ingests ----------------------------------------------------------------------------------------------------------
 
 
-@_of(INGESTS, 0.4)
+@_of(INGESTS, 0.2)
+def ingest_by_sensors(world: World, random: Random) -> None:
+    path = random.choice(world.paths if world.paths and random.random() < 0.8 else PATHS)
+    world.ingest_by_sensors(random.choice((None, "written", "deleted")), path, random.choice((*good(), *bad())))
+
+
+@_of(INGESTS, 0.2)
 def ingest(world: World, random: Random) -> None:
     for _ in range(random.randint(1, 2)):
         world.ingest()

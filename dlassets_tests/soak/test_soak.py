@@ -135,7 +135,7 @@ def test_on_spark_after_kills_and_a_lost_checkpoint_as_well(tmp_path: Path, spar
 
 
 def test_a_mistake_is_found_and_told_in_few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Intake, "_note", lambda *_: None)
+    monkeypatch.setattr(Intake, "_record_changes", lambda *_: None)
 
     fewest, error = shortest(Setting(Tally()), 8, range(OPERATIONS))
 

@@ -22,6 +22,7 @@ from dlassets.engines.local import LocalEngine, dataset_of
 from dlassets.errors import ConflictError
 from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import Ingested, ingest, listing_due
+from dlassets.intake.waiting import waiting_files
 from dlassets.lakehouse.maintenance import maintain
 from dlassets.lakehouse.tables import TABLES
 from dlassets.settings import IngestSettings, LandingZone, MaintenanceSettings, Settings
@@ -208,7 +209,7 @@ class World:
         self._did("note events", *told, *more)
         for zone in ZONES:
             paths = [path for path in (*told, *more) if path.startswith(f"{zone}/")]
-            self._manifest(zone).note(
+            self._manifest(zone).record(
                 (path.partition("/")[2], "created" if path in self.model.disk else "deleted") for path in paths
             )
             if paths:
@@ -257,7 +258,7 @@ class World:
 
     def lose_events(self, zone: str) -> None:
         self._did("say that events were lost", zone)
-        self._manifest(zone).ask_for_listing()
+        self._manifest(zone).request_listing()
         self.model.events[zone] = replace(self.model.events[zone], due=True)
 
     def tidy_events(self, zone: str) -> None:
@@ -437,14 +438,9 @@ class World:
         def change_file() -> None:
             with lock:
                 times[0] += 1
-                if times[0] != nth:
-                    return
-                touched.add(path)
-                if change == "deleted":
-                    if path in self.model.disk:
-                        self.delete(path)
-                else:
-                    self.write(path, content)
+                if times[0] == nth:
+                    touched.add(path)
+                    self._change(change, path, content)
 
         with modes_hold(), at_step(self.engine, {"a file read": change_file}):
             ingest(self.engine, self.lake, self.settings, said())
@@ -452,6 +448,33 @@ class World:
             self.tally.faults[f"a file {change} while it is taken in"] += 1
         self._finish(outcome, loose=touched)
         self.ingest()
+
+    def ingest_by_sensors(self, change: str | None = None, path: str = "", content: Content | None = None) -> None:
+        """As the zones' sensors and the runs that they start do, with a file changed between the first and its run."""
+        self._did("ingest by sensors", change, path or None)
+        outcome, before, done = self.model.ingested(), self._versions(), list[Ingested]()
+        with modes_hold():
+            for zone in ZONES:
+                waiting = waiting_files(self.lake, self.settings, zone)
+                if waiting.handover is not None:
+                    waiting.handover.write(waiting.listing)
+                if change is not None and content is not None and not done:
+                    self.tally.faults[f"a file {change} between a listing and its run"] += 1
+                    self._change(change, path, content)
+                done.append(ingest(self.engine, self.lake, self.settings, said(), listed_zone=zone))
+                self._must(not Path(self.lake.listing(zone)).exists(), f"the listing of {zone} was left")
+        if change is None:
+            counts = {name: sum(getattr(one, name) for one in done) for name in vars(outcome.counts)}
+            self._compare(outcome, before, Ingested(**counts))
+        else:
+            self._finish(outcome, loose=[path])
+            self.ingest()
+
+    def _change(self, change: str, path: str, content: Content) -> None:
+        if change == "written":
+            self.write(path, content)
+        elif path in self.model.disk:
+            self.delete(path)
 
     def maintain(self) -> None:
         """Care for the tables while nothing else runs, and keep nothing for anybody."""

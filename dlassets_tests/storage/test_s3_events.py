@@ -6,6 +6,7 @@ import threading
 
 from dlassets.engines.base import Engine
 from dlassets.intake.events import Manifest
+from dlassets.pipeline.session import Session
 from dlassets.pipeline.stream import stream
 from dlassets.settings import LandingZone, Settings
 from dlassets.storage.lake import Lake
@@ -19,7 +20,7 @@ def test_a_manifest_in_a_bucket_is_written_read_and_tidied(s3: S3, bucket: str) 
     zone = LandingZone(uri=f"s3a://{bucket}/incoming", labelled=False)
     manifest = Manifest.of(lake, "new", zone)
     assert not manifest.pending()
-    manifest.note([("a.jpg", "created"), ("b.jpg", "created")])
+    manifest.record([("a.jpg", "created"), ("b.jpg", "created")])
     record = {
         "eventName": "ObjectCreated:Put",
         "s3": {"bucket": {"name": bucket}, "object": {"key": "incoming/c+d.jpg"}},
@@ -31,11 +32,11 @@ def test_a_manifest_in_a_bucket_is_written_read_and_tidied(s3: S3, bucket: str) 
     manifest.advance(pending.position, listed)
     again = Manifest.of(lake, "new", zone)
     assert (bool(again.pending()), again.listed_at) == (False, listed)
-    again.note([("d.jpg", "deleted")])
+    again.record([("d.jpg", "deleted")])
     assert again.pending().paths == ("d.jpg",)
     again.advance(again.end())
     assert not again.pending()
-    again.ask_for_listing()
+    again.request_listing()
     assert again.listed_at is None
     assert again.tidy(older_than_days=-1) == 3
     assert not again.pending()
@@ -45,8 +46,8 @@ def test_a_bucket_is_streamed_by_listing_it(local_engine: Engine, s3: S3, bucket
     zone = LandingZone(uri=f"s3a://{bucket}/incoming", labelled=False)
     settings = Settings(root=lake.root, landing={"photos": zone}, stream={"listing_seconds": 0.1})
     s3.put(bucket, "incoming/1.jpg", photo(1))
-    stop, said, seen = threading.Event(), [], []
-    for batch in stream(local_engine, lake, settings, stop, said.append):
+    stop, messages, seen = threading.Event(), [], []
+    for batch in stream(Session(settings), stop, messages.append):
         if batch is None:
             continue
         seen += [row["path"] for row in get(local_engine, lake, "raw_images", "path") if row["path"] not in seen]
@@ -54,4 +55,4 @@ def test_a_bucket_is_streamed_by_listing_it(local_engine: Engine, s3: S3, bucket
             stop.set()
         else:
             s3.put(bucket, "incoming/2.jpg", photo(2))
-    assert (seen, said) == (["photos/1.jpg", "photos/2.jpg"], [])
+    assert (seen, messages) == (["photos/1.jpg", "photos/2.jpg"], [])

@@ -8,6 +8,8 @@ import pytest
 from dlassets.engines.base import Engine
 from dlassets.errors import DlassetsError
 from dlassets.intake.ingest import Ingested, ingest
+from dlassets.intake.quarantine import drop, refused_files
+from dlassets.intake.waiting import waiting_files
 from dlassets.lakehouse.snapshots import pin
 from dlassets.settings import LandingZone, Settings
 from dlassets.storage.lake import Lake
@@ -95,6 +97,42 @@ def test_a_lake_in_a_bucket_holds_what_arrived_changed_and_went_however_often_th
     gone = rows(engine, lake, "deleted_files", "path, deleted_at IS NOT NULL, returned_at IS NULL")
     assert gone == [(f"photos/{ODD[1]}", True, True)]
     assert rows(engine, lake, "quarantined_files", "path") == []
+
+
+def test_what_has_gone_by_a_listing_that_was_handed_over_is_looked_at_whatever_its_name(
+    local_engine: Engine, s3: S3, bucket: str
+) -> None:
+    settings = zone_in(bucket, f"s3://{bucket}/lake")
+    lake = Lake.at(settings.root)
+    odd = [*ODD, "001.cat//no name.jpg", "/001.cat/first.jpg"]
+    land(s3, bucket, photos(odd))
+    ingest(local_engine, lake, settings, {})
+    for path in odd:
+        s3.delete(bucket, f"incoming/{path}")
+    land(s3, bucket, photos(["001.cat/new.jpg"]))
+    waiting = waiting_files(lake, settings, "photos")
+    assert waiting.handover is not None
+    waiting.handover.write(waiting.listing)
+    land(s3, bucket, photos(ODD[:1]))
+
+    done = ingest(local_engine, lake, settings, {}, listed_zone="photos")
+
+    assert (done.images, done.deleted) == (1, len(odd) - 1)
+    gone = {path for (path,) in rows(local_engine, lake, "deleted_files", "path")}
+    assert gone == {f"photos/{path}" for path in odd[1:]}
+
+
+def test_an_object_whose_name_cannot_be_deleted_is_kept_when_its_like_are_dropped(
+    local_engine: Engine, s3: S3, bucket: str, lake: Lake
+) -> None:
+    settings = zone_in(bucket, lake.root)
+    land(s3, bucket, {"001.cat/plain.jpg": b"no photo", "001.cat//no name.jpg": b"no photo"})
+    ingest(local_engine, lake, settings, {})
+
+    done = drop(local_engine, lake, settings, refused_files(local_engine, lake), {}, delete_files=True)
+
+    assert (done.dropped, done.deleted) == (1, 1)
+    assert "Empty path component" in done.kept["photos/001.cat//no name.jpg"]
 
 
 def until_it_ends(engine: Engine, lake: Lake, settings: Settings) -> None:

@@ -1,0 +1,70 @@
+"""What a landing zone's sensor hands to the run that it starts: its listing, so that a zone is listed once a tick.
+
+There is one file a zone, beside its checkpoint. A tick writes it anew, the run that reads it takes it away. The run
+lists the zone itself where the file is not there or not whole, where the zone's settings are others by now, or where
+one of the tables has moved on since the tick.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlassets.engines.base import Snapshot
+from dlassets.errors import DlassetsError
+from dlassets.settings import LandingZone
+from dlassets.storage.files import read_whole, write_whole
+from dlassets.storage.lake import Lake
+from dlassets.storage.stores import advice, filesystem_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# The tag of a run that a sensor has started: the zone whose listing it hands over.
+ZONE_TAG = "dlassets/landing_zone"
+_BASIS = b"dlassets.basis"
+
+
+@dataclass(frozen=True)
+class Handover:
+    """Where a zone's listing lies between tick and run. `basis` says by which settings it was made, and from when."""
+
+    location: str
+    basis: bytes
+
+    @classmethod
+    def of(cls, lake: Lake, name: str, zone: LandingZone, tables: Iterable[Snapshot]) -> Handover:
+        """Return that of a zone by these settings, while the tables it is compared with stand at these versions."""
+        versions = {table.name: table.version for table in tables}
+        basis = {"zone": zone.model_dump(mode="json"), "uri": lake.zone(zone.uri), "versions": versions}
+        return cls(lake.listing(name), json.dumps(basis, sort_keys=True).encode())
+
+    def write(self, listing: pa.Table) -> None:
+        """Put a listing there. Raises DlassetsError where storage refuses it."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        stream = pa.BufferOutputStream()
+        pq.write_table(listing.replace_schema_metadata({_BASIS: self.basis}), stream, write_page_checksum=True)
+        try:
+            write_whole(self.location, stream.getvalue().to_pybytes())
+        except OSError as error:
+            where = self.location
+            raise DlassetsError(f"The listing {where} could not be written: {advice(where, error)}") from error
+
+    def take(self) -> pa.Table | None:
+        """Return the listing that lies there, if it is whole and of this basis, and take it away whatever it is."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        filesystem, path = filesystem_of(self.location)
+        try:
+            content = read_whole(self.location)
+            filesystem.delete_file(path)
+            listing = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        except (OSError, pa.ArrowInvalid):  # the zone is listed instead, which says so where storage is away
+            return None
+        is_current = (listing.schema.metadata or {}).get(_BASIS) == self.basis
+        return listing.replace_schema_metadata(None) if is_current else None

@@ -1,0 +1,241 @@
+"""What starts a pipeline by itself: new files, new answers, the clock."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dlassets.definitions import build_defs
+from dlassets.engines.local import LocalEngine
+from dlassets.errors import SettingsError
+from dlassets.intake.events import Manifest
+from dlassets.intake.ingest import ingest
+from dlassets.settings import Settings
+from dlassets_tests.pipelines import Pipelines, arrive, materialized, new_lake, values
+from dlassets_tests.tables import get
+
+ANSWERS = "request_id,label\nabc,3\n"
+
+
+@pytest.mark.parametrize(("zone", "job"), [("labeled", "ingest_pipeline"), ("unlabeled", "scoring_pipeline")])
+def test_new_files_start_a_run_once(empty, photos, zone, job) -> None:
+    name = f"new_files_in_{zone}"
+    assert "No new file in" in empty.tick(name).skip_message
+    arrive(photos, empty)
+
+    (first,) = empty.tick(name).run_requests
+    (second,) = empty.tick(name).run_requests
+    assert first.run_key == second.run_key
+    assert first.run_key.startswith(f"{zone}:")
+    assert empty.defs.resolve_sensor_def(name).job_name == job
+
+    shutil.copyfile(next(photos.glob("*/*")), empty.zone(zone) / "one more.jpg")
+    (third,) = empty.tick(name).run_requests
+    assert third.run_key != first.run_key
+    assert int(third.tags["dlassets/waiting_files"]) == int(first.tags["dlassets/waiting_files"]) + 1
+
+    empty.run("ingest_pipeline")
+    assert empty.tick(name).run_requests == []
+
+
+def test_a_zone_is_listed_once_by_its_sensor_and_the_run_that_this_starts(empty, photos, listed) -> None:
+    arrive(photos, empty)
+    (request,) = empty.tick("new_files_in_labeled").run_requests
+
+    result = empty.run("ingest_pipeline", request.tags)
+
+    assert result.success
+    assert listed == ["labeled"]
+    assert values(materialized(result)["raw_images"])["by_landing_zone"] == {"labeled": 56}
+    assert len(list(Path(empty.lake.checkpoint("ingest-labeled")).iterdir())) == 0
+    assert empty.tick("new_files_in_labeled").run_requests == []
+
+
+def test_a_run_by_hand_lists_every_zone_whatever_a_sensor_has_found(empty, photos, listed) -> None:
+    arrive(photos, empty)
+    empty.tick("new_files_in_labeled")
+    shutil.copyfile(next(photos.glob("*/*")), empty.zone("labeled") / "001.late.jpg")
+
+    result = empty.run("ingest_pipeline")
+
+    assert listed == ["labeled", "labeled", "unlabeled"]
+    assert values(materialized(result)["raw_images"])["by_landing_zone"] == {"labeled": 56, "unlabeled": 24}
+    assert values(materialized(result)["quarantined_files"])["rows_inserted"] == 1
+
+
+def test_a_listing_is_handed_over_once_however_often_a_sensor_looks(empty, photos) -> None:
+    name = "new_files_in_labeled"
+    arrive(photos, empty)
+    first = empty.tick(name)
+    (handed,) = Path(empty.lake.checkpoint("ingest-labeled")).iterdir()
+    handed.unlink()  # a run has begun with it, and its photos wait until that commits
+
+    assert empty.tick(name, first.cursor).run_requests[0].run_key == first.run_requests[0].run_key
+    assert not handed.exists()
+
+    for number in range(3):
+        shutil.copyfile(next(photos.glob("*/*")), empty.zone("labeled") / f"{number}.jpg")
+        empty.tick(name, first.cursor)
+    assert [*handed.parent.iterdir()] == [handed]
+
+
+@pytest.fixture
+def answers(empty: Pipelines) -> Path:
+    """The folder that people answer in, with one answer in a list and one by a photo in a class folder."""
+    folder = Path(empty.lake.answers)
+    (folder / "003.hat").mkdir(parents=True)
+    (folder / "mine.csv").write_text(ANSWERS)
+    (folder / "003.hat" / "abd.jpg").write_bytes(b"photo")
+    return folder
+
+
+def test_without_an_answer_no_run_starts(empty: Pipelines) -> None:
+    assert empty.tick("new_answers").run_requests == []
+
+
+def test_new_answers_start_a_run_once(empty: Pipelines, answers: Path) -> None:
+    first = empty.tick("new_answers")
+    assert first.run_requests[0].run_key.startswith("answers:")
+    assert first.run_requests[0].tags["dlassets/answers"] == "2"
+    assert empty.defs.resolve_sensor_def("new_answers").job_name == "labeling_pipeline"
+    assert empty.tick("new_answers", first.cursor).run_requests == []
+
+
+def more_in_the_list(answers: Path) -> None:
+    (answers / "mine.csv").write_text(ANSWERS + "abe,3\n")
+
+
+def changed_to_as_many_bytes_and_the_same_time(answers: Path) -> None:
+    list_ = answers / "mine.csv"
+    status = list_.stat()
+    list_.write_text(ANSWERS.replace("3", "4"))
+    os.utime(list_, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def moved_on(answers: Path) -> None:
+    (answers / "004.coat").mkdir()
+    (answers / "003.hat" / "abd.jpg").rename(answers / "004.coat" / "abd.jpg")
+
+
+def moved_away_and_back(answers: Path) -> None:
+    photo = answers / "003.hat" / "abd.jpg"
+    photo.rename(answers / "abd.jpg").rename(photo)
+
+
+@pytest.mark.parametrize(
+    "change", [more_in_the_list, changed_to_as_many_bytes_and_the_same_time, moved_on, moved_away_and_back]
+)
+def test_whatever_changes_an_answer_starts_another_run(empty: Pipelines, answers: Path, change) -> None:
+    first = empty.tick("new_answers")
+    change(answers)
+
+    (again,) = empty.tick("new_answers", first.cursor).run_requests
+
+    assert again.run_key != first.run_requests[0].run_key
+
+
+@contextmanager
+def opened_below(folder: Path) -> Iterator[list[str]]:
+    """The files of a folder that this process opens in here."""
+    opened: list[str] = []
+    watching = True
+
+    def see(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event == "open" and str(arguments[0]).startswith(f"{folder}/"):
+            opened.append(str(arguments[0]))
+
+    sys.addaudithook(see)
+    try:
+        yield opened
+    finally:
+        watching = False
+
+
+def test_a_tick_without_a_new_answer_opens_no_file(empty: Pipelines, answers: Path) -> None:
+    with opened_below(answers) as opened:
+        first = empty.tick("new_answers")
+        assert opened == [str(answers / "mine.csv")]
+        assert empty.tick("new_answers", first.cursor).run_requests == []
+        assert opened == [str(answers / "mine.csv")]
+
+
+def test_a_list_that_nobody_has_filled_in_yet_starts_no_run(empty: Pipelines, answers: Path) -> None:
+    shutil.rmtree(answers / "003.hat")
+    (answers / "mine.csv").write_text("request_id,label\nabc,\n")
+
+    tick = empty.tick("new_answers")
+
+    assert tick.run_requests == []
+    with opened_below(answers) as opened:
+        assert empty.tick("new_answers", tick.cursor).run_requests == []
+    assert opened == []
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
+    automation = {
+        "sensors": running,
+        "schedules": running,
+        "streaming": running,
+        "sensor_seconds": 45,
+        "scoring_cron": "*/10 * * * *",
+        "training_cron": "0 1 * * 1",
+        "maintenance_cron": "0 5 * * *",
+    }
+    defs = build_defs(Settings.model_validate({"root": lake.root, "automation": automation}))
+
+    schedules = {found.name: found for found in defs.schedules}
+    assert {name: (found.job_name, found.cron_schedule) for name, found in schedules.items()} == {
+        "daily_scoring": ("scoring_pipeline", "*/10 * * * *"),
+        "weekly_training": ("training_pipeline", "0 1 * * 1"),
+        "nightly_maintenance": ("maintenance_pipeline", "0 5 * * *"),
+    }
+    expected = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
+    assert {found.default_status for found in schedules.values()} == {expected}
+    assert {found.name for found in defs.sensors} == {
+        "new_files_in_labeled",
+        "new_files_in_unlabeled",
+        "new_answers",
+        "stream_silence",
+    }
+    for found in defs.sensors:
+        assert found.minimum_interval_seconds == 45
+        assert (found.default_status == dg.DefaultSensorStatus.RUNNING) is running
+
+
+def test_a_cron_line_that_is_none_is_a_setting_that_cannot_be(lake) -> None:
+
+    with pytest.raises(SettingsError, match=r"'every day'.*automation.scoring_cron"):
+        build_defs(Settings.model_validate({"root": lake.root, "automation": {"scoring_cron": "every day"}}))
+
+
+def test_a_zone_with_events_is_not_listed_by_its_sensor(empty, tmp_path, photos, monkeypatch) -> None:
+    landing = {"unlabeled": {"uri": "unlabeled", "labelled": False, "discovery": "events"}}
+    pipelines = new_lake(tmp_path / "events", empty.instance, landing=landing)
+    lake = pipelines.lake
+    zone = pipelines.settings.landing["unlabeled"]
+    manifest = Manifest.of(lake, "unlabeled", zone)
+    first = pipelines.tick("new_files_in_unlabeled").run_requests
+    assert [request.tags["dlassets/waiting_files"] for request in first] == ["all are to be listed"]
+    assert pipelines.tick("new_files_in_unlabeled").run_requests[0].run_key == first[0].run_key
+    ingest(LocalEngine(), lake, pipelines.settings, {})
+
+    monkeypatch.setattr("dlassets.intake.listing.list_local", None)
+    assert not pipelines.tick("new_files_in_unlabeled").run_requests
+    shutil.copyfile(next(photos.glob("*/*.jpg")), pipelines.zone("unlabeled") / "a.jpg")
+    assert not pipelines.tick("new_files_in_unlabeled").run_requests
+    keys = []
+    for name in ("a.jpg", "b.jpg"):
+        manifest.record([(name, "created")])
+        (request,) = pipelines.tick("new_files_in_unlabeled").run_requests
+        keys.append((request.run_key, request.tags["dlassets/waiting_files"]))
+    assert [files for _, files in keys] == ["1", "2"]
+    assert keys[0][0] != keys[1][0]
+    ingest(LocalEngine(), lake, pipelines.settings, {})
+    assert not pipelines.tick("new_files_in_unlabeled").run_requests
+    assert [row["path"] for row in get(LocalEngine(), lake, "raw_images", "path")] == ["unlabeled/a.jpg"]
