@@ -32,7 +32,7 @@ def build_defs(
             ),
             streaming.PHOTO_STREAM,
         ],
-        asset_checks=[*checks.CHECKS, streaming.is_heard],
+        asset_checks=[*checks.CHECKS, streaming.is_up],
         jobs=jobs.JOBS,
         sensors=[*automation.sensors(settings), streaming.silence_sensor(settings)],
         schedules=automation.schedules(settings),

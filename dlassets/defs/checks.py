@@ -7,7 +7,7 @@ import dagster as dg
 
 from dlassets.lakehouse.tables import LABEL_REQUESTS, TABLES
 from dlassets.monitoring.quality import Finding, Rule, check, rules_of, values_of
-from dlassets.pipeline.session import Session, require_champion
+from dlassets.pipeline.session import Session
 
 
 def table_checks(table: str) -> dg.AssetChecksDefinition:
@@ -25,7 +25,7 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
         session: Session = context.resources.session
         values: dict[str, Any] = dict(values_of(session.settings.labels))
         if needs_champion:
-            values["model_version"] = require_champion(session)
+            values["model_version"] = session.required_champion()
         wanted = {key.name for key in context.selected_asset_check_keys}
         selected = [rule for rule in rules if rule.name in wanted]
         snapshots = {name: session.pin(TABLES[name]) for rule in selected for name in rule.reads}

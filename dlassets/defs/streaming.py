@@ -29,7 +29,7 @@ PHOTO_STREAM = dg.AssetSpec(
     kinds={"python"},
     code_version="1",
 )
-IS_HEARD = "is_heard"
+IS_UP = "is_up"
 HEARTBEAT_SECONDS, LOST_SECONDS = 30.0, 180.0
 
 
@@ -109,11 +109,11 @@ def _materialization(session: Session, name: str, made: Sequence[Made]) -> dg.As
 
 @dg.asset_check(
     asset=PHOTO_STREAM.key,
-    name=IS_HEARD,
+    name=IS_UP,
     description=f"The stream was heard of within {LOST_SECONDS:.0f} seconds, and was not stopped.",
 )
-def is_heard(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    passed, message = _heard(context.instance)
+def is_up(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    passed, message = _liveness(context.instance)
     return dg.AssetCheckResult(passed=passed, description=message)
 
 
@@ -128,17 +128,17 @@ def silence_sensor(settings: Settings) -> dg.SensorDefinition:
         description="Marks photo_stream as failing when nothing is heard of `dlassets stream`, until it is back.",
     )
     def notice(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        passed, message = _heard(context.instance)
-        state = "heard" if passed else "silent"
+        passed, message = _liveness(context.instance)
+        state = "up" if passed else "silent"
         if context.cursor == state:
             return dg.SkipReason(message)
-        check = dg.AssetCheckEvaluation(PHOTO_STREAM.key, IS_HEARD, passed, description=message)
+        check = dg.AssetCheckEvaluation(PHOTO_STREAM.key, IS_UP, passed, description=message)
         return dg.SensorResult(asset_events=[check], cursor=state)
 
     return notice
 
 
-def _heard(instance: dg.DagsterInstance) -> tuple[bool, str]:
+def _liveness(instance: dg.DagsterInstance) -> tuple[bool, str]:
     """Return whether the stream is up, as far as was heard of it, and in words."""
     records = instance.fetch_observations(PHOTO_STREAM.key, limit=1).records
     if not records:
@@ -146,10 +146,10 @@ def _heard(instance: dg.DagsterInstance) -> tuple[bool, str]:
     (record,) = records
     at = dt.datetime.fromtimestamp(record.timestamp, dt.UTC)
     observation = record.asset_observation
-    heard = {name: value.value for name, value in (observation.metadata if observation else {}).items()}
-    where = f"process {heard.get('process')} on {heard.get('host')}"
+    told = {name: value.value for name, value in (observation.metadata if observation else {}).items()}
+    where = f"process {told.get('process')} on {told.get('host')}"
     seconds = (dt.datetime.now(dt.UTC) - at).total_seconds()
-    if heard.get("state") == "stopped":
+    if told.get("state") == "stopped":
         return False, f"The stream ({where}) was stopped at {at:%Y-%m-%d %H:%M:%S} UTC: start `dlassets stream`."
     if seconds > LOST_SECONDS:
         return False, (

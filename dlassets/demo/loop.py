@@ -17,7 +17,7 @@ from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, read_truth
 from dlassets.demo.summary import Summary, show
 from dlassets.errors import DlassetsError, printed_error
 from dlassets.lakehouse.tables import LABEL_REQUESTS, LABELED_IMAGES, TABLES
-from dlassets.pipeline.session import Session, require_champion
+from dlassets.pipeline.session import Session
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
 from dlassets.settings import Settings
 from dlassets.storage.lake import local_path
@@ -166,7 +166,7 @@ class Loop:
             requests_answered=by_status["answered"][0].as_py(),
             table_versions={name: snapshot.version for name, snapshot in snapshots.items()},
             model_versions=versions,
-            champion=require_champion(session),
+            champion=session.required_champion(),
             elapsed=self.display.elapsed,
             refusal=self.refusal,
         )

@@ -135,6 +135,12 @@ class Session:
             self._champion = time.monotonic(), version
         return version
 
+    def required_champion(self) -> int:
+        """Return the champion's version. Raises DlassetsError where there is none."""
+        if (version := self.champion()) is None:
+            raise DlassetsError(f"No version of {self.model_name} is champion yet. Run training_pipeline first.")
+        return version
+
     def package(self, version: int) -> ModelPackage:
         """Return the files of a registered version, which are kept while it is asked for."""
         from dlassets.registry.lifecycle import load_version
@@ -159,10 +165,3 @@ class Session:
         """Everywhere that Spark is to read and write."""
         lake = self.lake
         return [lake.root, *(lake.zone(zone.uri) for zone in self.settings.landing.values())]
-
-
-def require_champion(session: Session) -> int:
-    """Return the champion's version. Raises DlassetsError where there is none."""
-    if (version := session.champion()) is None:
-        raise DlassetsError(f"No version of {session.model_name} is champion yet. Run training_pipeline first.")
-    return version

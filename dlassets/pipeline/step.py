@@ -14,7 +14,7 @@ from dlassets.engines.base import Commit, Snapshot, Written
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.provenance import Provenance
 from dlassets.pipeline.report import Report
-from dlassets.pipeline.session import Session, require_champion
+from dlassets.pipeline.session import Session
 from dlassets.registry.models import REGISTERED_VERSION, Model, ModelVersion
 
 if TYPE_CHECKING:
@@ -111,10 +111,6 @@ class Reads:
         """The version of the registered model that was in use when the step began, if any was."""
         self.declared(REGISTERED_VERSION)
         return self._champion
-
-    def required_champion(self) -> int:
-        """Return the champion. Raises DlassetsError where there is none."""
-        return self._champion if self.champion is not None else require_champion(self._session)  # type: ignore[return-value]
 
     @property
     def state(self) -> tuple[Any, ...]:

@@ -200,7 +200,8 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
     """Have the champion score every image without a label, or that people are to decide."""
     from dlassets.scoring.batch import Scorer, score_new
 
-    model, labels = ModelVersion(session.model_name, read.required_champion()), session.settings.labels
+    version, labels = read.champion or session.required_champion(), session.settings.labels
+    model = ModelVersion(session.model_name, version)
     package = session.package(model.version)
     has_features = session.feature_version == package.feature_version
     embedder = None if has_features else session.embedder(read[RAW_IMAGES])

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from dlassets.defs import streaming
-from dlassets.defs.streaming import IS_HEARD, PHOTO_STREAM, StreamReporter
+from dlassets.defs.streaming import IS_UP, PHOTO_STREAM, StreamReporter
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.stream import Batch
@@ -84,7 +84,7 @@ def full_disk(_: object) -> None:
 
 def outcome(ticked: Any) -> tuple[bool, str]:
     (check,) = ticked.asset_events
-    assert (check.asset_key, check.check_name) == (PHOTO_STREAM.key, IS_HEARD)
+    assert (check.asset_key, check.check_name) == (PHOTO_STREAM.key, IS_UP)
     return check.passed, check.description
 
 
