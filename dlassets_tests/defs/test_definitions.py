@@ -2,15 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from dlassets.definitions import build_defs
-from dlassets.lakehouse.tables import TABLES
+from dlassets.defs.common import table_result
+from dlassets.engines.base import Written
+from dlassets.lakehouse.provenance import Provenance
+from dlassets.lakehouse.tables import PREDICTIONS, TABLES
+from dlassets.pipeline.step import Made
+from dlassets.resources.session import DagsterSession
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.programs import python
+from dlassets_tests.tables import put
 
 GRAPH = {
     "raw_images": ("ingest", set()),
@@ -118,6 +125,31 @@ def test_a_pipeline_is_a_job_that_runs_one_at_a_time(defs: dg.Definitions, job: 
 
     assert found.tags["dlassets/pipeline"] == job
     assert dg.AssetKey.from_user_string(last) in found.asset_layer.selected_asset_keys
+
+
+def test_what_a_table_asset_reports_is_read_by_opening_its_table_once(
+    settings: Settings, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dagster_deltalake.resource
+    import deltalake
+
+    put(lake, "predictions", {"path": "unlabeled/a.jpg"})
+    opened = []
+
+    class Counted(deltalake.DeltaTable):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            opened.append(arguments)
+            super().__init__(*arguments, **options)
+
+    for module in (deltalake, dagster_deltalake.resource):
+        monkeypatch.setattr(module, "DeltaTable", Counted)
+    made = Made(Provenance("predictions", {}), {"predictions": Written(1, inserted=1)})
+
+    result = table_result(DagsterSession(settings), PREDICTIONS, made, {})
+
+    assert result.metadata is not None
+    assert result.metadata["dagster/row_count"] == 1
+    assert len(opened) == 1
 
 
 def test_loading_the_code_location_imports_nothing_heavy() -> None:
