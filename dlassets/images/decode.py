@@ -6,8 +6,9 @@ JPEG goes through simplejpeg, everything else (and what simplejpeg refuses, such
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,6 @@ from dlassets.errors import DlassetsError
 from dlassets.images.colour import as_srgb
 from dlassets.images.exif import TIFF_BEGINNINGS, is_inflated, orientation, tile_size
 from dlassets.images.jpeg import MAX_SCANS, Header, has_too_many_scans, read_header
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import CROP_SHARE, SIDE, USUAL_VIEW, View
 from dlassets.learning import weights as stored
+from dlassets.settings import FeatureSettings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import torch
-
-    from dlassets.settings import FeatureSettings
-    from dlassets.storage.lake import Lake
 
 # To be raised whenever decode_rgb, resize_center_crop or the normalisation give other numbers.
 PREPROCESSING_VERSION = 2

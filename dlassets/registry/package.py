@@ -10,18 +10,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef, preprocessing
 from dlassets.learning.head import Head
 from dlassets.learning.weights import PACKAGE, copy_of, digest, pinned
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # 2 added the temperature and a backbone's own weights; 1 has neither, and is read still.
 FORMAT = 2

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError, SettingsError
+from dlassets.learning.backbones import BackboneRef
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake, local_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-    from dlassets.learning.backbones import BackboneRef
 
 
 class MlflowStore:

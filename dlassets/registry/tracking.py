@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.history import lineage
 from dlassets.lakehouse.tables import TEST, VALIDATION
@@ -20,7 +21,7 @@ from dlassets.learning.evaluation.calibration import calibrated
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples, Splits, read_splits
 from dlassets.learning.features import Embedder
-from dlassets.learning.training.job import Event, Job, Trained
+from dlassets.learning.training.job import Event, Job, OnEvent, Trained
 from dlassets.registry.environment import environment, installed
 from dlassets.registry.lifecycle import TAG_INPUTS
 from dlassets.registry.lineage import TAG_TRAINING_SET
@@ -36,11 +37,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow import MlflowClient
 
-    from dlassets.engines.base import Snapshot
-    from dlassets.learning.training.job import OnEvent
-
-    # The splits are the training set's, whose rows have features where a head is to be trained on them.
-    Fit = Callable[[Job, OnEvent, Splits], Trained]
+# The splits are the training set's, whose rows have features where a head is to be trained on them.
+Fit = Callable[[Job, OnEvent, Splits], Trained]
 
 # Raise it when the way of training changes what is learned: runs of the older way are then not taken for the same.
 TRAINING_VERSION = 2

@@ -13,26 +13,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
-from dlassets.learning.backbones import feature_version
+from dlassets.learning.backbones import BackboneRef, feature_version
+from dlassets.learning.evaluation.evaluate import Evaluation
 from dlassets.learning.training.job import Job
 from dlassets.settings import ComputeSettings, Span, TrainingSettings, TuningSettings
 from dlassets.tuning.automl_script import script_of
 from dlassets.tuning.local_trials import LocalTrials
 from dlassets.tuning.question import Question
-from dlassets.tuning.search_space import settings_with
+from dlassets.tuning.search_space import Space, settings_with
 from dlassets.tuning.study import Best, run_study
 from dlassets.tuning.trials import ACCURACY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from optuna.trial import FrozenTrial
-
-    from dlassets.engines.base import Snapshot
-    from dlassets.learning.backbones import BackboneRef
-    from dlassets.learning.evaluation.evaluate import Evaluation
-    from dlassets.tuning.search_space import Space
 
 HEADS: Space = {
     "l2": Span(low=1e-4, high=1.0, log=True),

@@ -13,13 +13,12 @@ from dlassets.tuning.objective import train_and_validate
 from dlassets.tuning.record import EpochLog, StudyRecord
 from dlassets.tuning.sampling import new_pruner, new_sampler
 from dlassets.tuning.search_space import settings_with, suggest
-from dlassets.tuning.trial_processes import Done, Epoch, Failed, Worker, Workers
+from dlassets.tuning.trial_processes import Done, Epoch, Failed, Message, Objective, Worker, Workers
 from dlassets.tuning.trials import ACCURACY, LOSS, best_of, failure_of
 
 if TYPE_CHECKING:
     import optuna
 
-    from dlassets.tuning.trial_processes import Message, Objective
     from dlassets.tuning.trials import OnTrial
 
 # Where the first so many all fail, it is not their settings.

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Snapshot
 from dlassets.learning.examples import Splits, read_splits
-from dlassets.learning.training.job import Event, Job
-
-if TYPE_CHECKING:
-    from dlassets.learning.training.job import Metrics
+from dlassets.learning.training.job import Event, Job, Metrics
 
 
 def train_and_validate(job: Job, on_epoch: Callable[[Metrics], None]) -> Metrics:

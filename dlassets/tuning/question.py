@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dlassets.learning.training.job import Job
-from dlassets.tuning.search_space import as_json, values_by_name
-
-if TYPE_CHECKING:
-    from dlassets.tuning.search_space import Space
+from dlassets.tuning.search_space import Space, as_json, values_by_name
 
 # Raise it when what a trial does changes what it measures: older trials are then not taken for comparable.
 STUDY_VERSION = 1

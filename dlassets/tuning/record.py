@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
+from dlassets.learning.training.job import Metrics
 from dlassets.tuning.pictures import picture_of_study
 from dlassets.tuning.question import Question
 from dlassets.tuning.search_space import as_json, current_values
@@ -24,8 +25,6 @@ from dlassets.tuning.trials import ACCURACY, FAILURE, INTERRUPTED, LOSS, best_of
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from optuna.trial import FrozenTrial, Trial, TrialState
-
-    from dlassets.learning.training.job import Metrics
 
 PICTURE = "tuning/study.png"
 TAG_DIGEST, TAG_BEST, TAG_WINNER = "dlassets.tuning.sha256", "dlassets.tuning.best", "dlassets.tuning.winner"

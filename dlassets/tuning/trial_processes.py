@@ -10,19 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Self, TypeAlias, cast
+from multiprocessing.context import SpawnProcess
+from typing import Self, TypeAlias, cast
 
 from dlassets.engines.local import WORKERS
 from dlassets.errors import DlassetsError, error_from, record_of
+from dlassets.learning.training.job import Job, Metrics
 
-if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
-
-    from dlassets.learning.training.job import Job, Metrics
-
-    # Trains and returns the kept epoch's metrics, validation_loss among them; told of each epoch, it goes on or is cut
-    # short by what `on_epoch` raises.
-    Objective = Callable[[Job, Callable[[Metrics], None]], Metrics]
+# Trains and returns the kept epoch's metrics, validation_loss among them; told of each epoch, it goes on or is cut
+# short by what `on_epoch` raises.
+Objective = Callable[[Job, Callable[[Metrics], None]], Metrics]
 
 
 class TrialCutShort(Exception):  # noqa: N818 - no error: others did better, and this trial ends

@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dlassets.images.decode import Pixels
 from dlassets.learning.evaluation.evaluate import Evaluation
 from dlassets.learning.evaluation.figures import as_png, new_figure
 from dlassets.learning.evaluation.slices import Slice, significantly_worse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-
-    from dlassets.images.decode import Pixels
 
 _USUAL, _RIGHT, _WORSE, _FEW = "tab:blue", "tab:orange", "tab:red", "lightsteelblue"
 

@@ -18,10 +18,11 @@ import numpy as np
 
 from dlassets.engines.processors import processors
 from dlassets.errors import DlassetsError
-from dlassets.learning.loader.decoding import Decoder, decode_to_tensor
+from dlassets.learning.loader.decoding import Decoder, Transform, decode_to_tensor
 from dlassets.learning.loader.epochs import (
     USUAL_SAMPLING,
     Epoch,
+    Rows,
     Sampling,
     Steps,
     Window,
@@ -40,13 +41,11 @@ from dlassets.learning.loader.petastorm import (
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.loader.decoding import Function, Transform
-    from dlassets.learning.loader.epochs import Rows
+    from dlassets.learning.loader.decoding import Function
 
     Batch = dict[str, torch.Tensor | list[Any]]
-    # Of each shard of this process, the windows that a batch takes rows of, and which.
-    Step = Sequence[tuple[Window, slice]]
-
+# Of each shard of this process, the windows that a batch takes rows of, and which.
+Step = Sequence[tuple[Window, slice]]
 Item = TypeVar("Item")
 
 # Threads of Petastorm's that read row groups ahead, and batches that are being decoded while one is used.

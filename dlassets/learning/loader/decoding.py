@@ -15,13 +15,11 @@ import numpy as np
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import SIDE, ImageError, View, decode_rgb, resize_center_crop_with_torch
 from dlassets.learning.loader.decoded import Cache, Decoded
-from dlassets.learning.loader.epochs import row_random
+from dlassets.learning.loader.epochs import Rows, row_random
 from dlassets.learning.loader.petastorm import RowGroups
 
 if TYPE_CHECKING:
     import torch
-
-    from dlassets.learning.loader.epochs import Rows
 
     Function = Callable[[bytes, np.random.Generator], torch.Tensor]
 

@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
+from dlassets.learning.training.job import Job
 from dlassets.storage.stores import advice, filesystem_of, is_object_storage
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
     import torch
-
-    from dlassets.learning.training.job import Job
 
 KEPT = 2  # the newest, and the one before it should the newest be damaged
 

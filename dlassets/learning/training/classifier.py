@@ -11,13 +11,13 @@ import numpy as np
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import blocks, network
 from dlassets.learning.head import Head
+from dlassets.learning.training.group import Group
+from dlassets.learning.training.job import Job
 from dlassets.learning.weights import NONE
 
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.training.group import Group
-    from dlassets.learning.training.job import Job
     from dlassets.learning.training.pixels import Classes
 
     Tensors = dict[str, torch.Tensor]

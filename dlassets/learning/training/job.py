@@ -18,8 +18,8 @@ from dlassets.storage.stores import filesystem_of
 if TYPE_CHECKING:
     import torch
 
-    Metrics = dict[str, float]
-    OnEvent = Callable[["Event"], None]
+Metrics = dict[str, float]
+OnEvent = Callable[["Event"], None]
 
 _TRAINED, _HEAD, _WEIGHTS = "trained.json", "head.safetensors", "weights.safetensors"
 _ARRAYS = ("weight", "bias", "mean", "scale")

@@ -25,21 +25,20 @@ import numpy as np
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
+from dlassets.learning.examples import Examples, Splits
 from dlassets.learning.training.checkpoints import Checkpoint, Checkpoints, fingerprint
-from dlassets.learning.training.classifier import multiplies_bfloat16, new_classifier
+from dlassets.learning.training.classifier import Classifier, multiplies_bfloat16, new_classifier
+from dlassets.learning.training.group import Group
 from dlassets.learning.training.head_training import train_head
-from dlassets.learning.training.job import Event, Trained
+from dlassets.learning.training.job import Event, Job, Metrics, OnEvent, Trained
 from dlassets.learning.training.pixels import PhotoBatches, features_of
 from dlassets.learning.weights import NONE
+from dlassets.settings import PixelSettings
 
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.examples import Examples, Splits
-    from dlassets.learning.training.classifier import Classifier, Tensors
-    from dlassets.learning.training.group import Group
-    from dlassets.learning.training.job import Job, Metrics, OnEvent
-    from dlassets.settings import PixelSettings
+    from dlassets.learning.training.classifier import Tensors
 
 _NOW, _BEST, _OPTIMIZER = "now.", "best.", "optimizer."
 _SHORT_OF_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")

@@ -12,24 +12,20 @@ import re
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError, encoded_errors
+from dlassets.learning.examples import Splits
 from dlassets.learning.training.exchange import Exchange
 from dlassets.learning.training.group import Group, device_of
+from dlassets.learning.training.job import Job, OnEvent, Trained
+from dlassets.settings import ComputeSettings
 from dlassets.storage.stores import is_object_storage
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dlassets.learning.examples import Splits
-    from dlassets.learning.training.job import Job, OnEvent, Trained
-    from dlassets.settings import ComputeSettings
-
-    # The splits are given where this process has read them already, each of them whole.
-    Training = Callable[[Job, Group, OnEvent, Splits | None], Trained]
+# The splits are given where this process has read them already, each of them whole.
+Training = Callable[[Job, Group, OnEvent, Splits | None], Trained]
 
 
 @dataclass(frozen=True)
