@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dlassets.engines.base import Snapshot
@@ -131,22 +131,18 @@ def search(
     return winner
 
 
+@dataclass
 class _Search:
-    def __init__(
-        self,
-        photos: LearnablePhotos,
-        training: TrainingSettings,
-        until: float,
-        client: MlflowClient,
-        experiment: str,
-        run_id: str,
-        board: Board,
-    ) -> None:
-        self.photos, self.training, self.until = photos, training, until
-        self.client, self.experiment, self.run_id, self.board = client, experiment, run_id, board
-        self.lines: list[Line] = []
-        self.tried: list[tuple[Job, Best]] = []
-        self.needed: list[float] = []  # seconds of what was left out
+    photos: LearnablePhotos
+    training: TrainingSettings
+    until: float
+    client: MlflowClient
+    experiment: str
+    run_id: str
+    board: Board
+    lines: list[Line] = field(default_factory=list)
+    tried: list[tuple[Job, Best]] = field(default_factory=list)
+    needed: list[float] = field(default_factory=list)  # seconds of what was left out
 
     @property
     def left(self) -> float:

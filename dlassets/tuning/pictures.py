@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlassets.learning.evaluation.figures import new_figure
+from dlassets.learning.evaluation.pictures import new_figure
 from dlassets.settings import Span
 from dlassets.tuning.search_space import Candidates, Space
 

@@ -27,13 +27,11 @@ class Question:
         described = {
             "training_set": [self.job.training_set.uri, self.job.training_set.version],
             "feature_version": self.feature_version,
-            "settings": {name: settings[name] for name in settings.keys() - self.space.keys() if not _is_place(name)},
+            # Where a model is trained changes nothing of what it learns.
+            "settings": {
+                name: settings[name] for name in settings.keys() - self.space.keys() if not name.startswith("compute.")
+            },
             "space": as_json(self.space),
             "study_version": STUDY_VERSION,
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _is_place(name: str) -> bool:
-    """Whether a setting says where a model is trained, which changes nothing of what it learns."""
-    return name.startswith("compute.")

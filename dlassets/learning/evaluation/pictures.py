@@ -12,13 +12,27 @@ from numpy.typing import NDArray
 
 from dlassets.images.decode import Pixels
 from dlassets.learning.evaluation.evaluate import Evaluation
-from dlassets.learning.evaluation.figures import as_png, new_figure
 from dlassets.learning.evaluation.slices import Slice, significantly_worse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _USUAL, _RIGHT, _WORSE, _FEW = "tab:blue", "tab:orange", "tab:red", "lightsteelblue"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, its sides in inches, of 100 pixels each in the PNG."""
+    # Figure itself, not pyplot: no global state, so pictures can be drawn in any thread.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def as_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
 
 
 def confusion_matrix(evaluation: Evaluation) -> bytes:
