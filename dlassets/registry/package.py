@@ -115,13 +115,5 @@ def ranked(head: Head, probabilities: NDArray[np.float64], top_k: int) -> list[d
         top = [
             {"label": head.labels[place], "name": head.names[place], "confidence": float(row[place])} for place in best
         ]
-        rows.append(
-            {
-                "label": top[0]["label"],
-                "name": top[0]["name"],
-                "confidence": top[0]["confidence"],
-                "margin": top[0]["confidence"] - top[1]["confidence"],
-                "top_k": top[:top_k],
-            }
-        )
+        rows.append({**top[0], "margin": top[0]["confidence"] - top[1]["confidence"], "top_k": top[:top_k]})
     return rows

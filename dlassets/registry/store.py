@@ -123,14 +123,9 @@ def tracking_uri(settings: Settings, lake: Lake) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
-def _is_served(uri: str) -> bool:
-    """Whether a server of its own stands before the store, and decides where artifacts go."""
-    return uri.startswith(("http://", "https://", "databricks"))
-
-
 def artifact_location(settings: Settings, lake: Lake) -> str | None:
     """Return where a new experiment's artifacts go: a URI under the lake's root, or None where a server decides."""
-    if _is_served(settings.mlflow.tracking_uri or ""):
+    if (settings.mlflow.tracking_uri or "").startswith(("http://", "https://", "databricks")):
         return None
     location = f"{lake.mlflow}/artifacts"
     if location.startswith("s3a://"):  # Spark's name for what MLflow and everyone else call s3

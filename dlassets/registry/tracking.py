@@ -33,7 +33,6 @@ from dlassets.storage.lake import Lake
 from dlassets.storage.stores import filesystem_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
     from mlflow import MlflowClient
 
@@ -116,9 +115,11 @@ def train_and_log(
         _log_inputs(mlflow, inputs, splits, tags)
         trained = _trained(mlflow, job, splits, fit, report)
         with _backbone_of(job, trained) as backbone:
-            validation, test = (
-                _judged_rows(splits[split], trained, backbone, embedder) for split in (VALIDATION, TEST)
-            )
+            validation, test = splits[VALIDATION], splits[TEST]
+            if trained.weights is not None:  # the head reads the features of what the backbone has become
+                validation, test = (
+                    rows.with_features(embedder.features(rows.paths, backbone)) for rows in (validation, test)
+                )
             head = calibrated(trained.head, validation)
             package = ModelPackage(head, backbone, feature_version(backbone))
             judged = Judged(
@@ -161,7 +162,9 @@ def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Splits, tags: Mappi
             TAG_TRAINING_SET: job.training_set.version,
             "dlassets.code_version": found["code_version"],
             "dlassets.lock_sha256": found["lock_sha256"],
-            **{f"{TAG_INPUT}{name}": _listed(versions) for name, versions in inputs.lineage.items()},
+            **{
+                f"{TAG_INPUT}{name}": ", ".join(map(str, sorted(versions))) for name, versions in inputs.lineage.items()
+            },
             **tags,
         }
     )
@@ -178,17 +181,13 @@ def _trained(mlflow: Any, job: Job, splits: Splits, fit: Fit, report: OnEvent) -
         began = time.monotonic()
         trained = fit(job, live, splits)
         mlflow.log_metric("training_seconds", time.monotonic() - began)
-    _forget_checkpoints(job)
-    if trained.remarks:
-        mlflow.set_tag("dlassets.remarks", " ".join(trained.remarks))
-    return trained
-
-
-def _forget_checkpoints(job: Job) -> None:
-    if job.folder is not None:
+    if job.folder is not None:  # its checkpoints are no longer needed
         filesystem, path = filesystem_of(job.folder)
         filesystem.create_dir(path, recursive=True)  # there may have been nothing to keep
         filesystem.delete_dir(path)
+    if trained.remarks:
+        mlflow.set_tag("dlassets.remarks", " ".join(trained.remarks))
+    return trained
 
 
 @contextmanager
@@ -247,23 +246,15 @@ def _backbone_of(job: Job, trained: Trained) -> Iterator[BackboneRef]:
         yield replace(job.backbone, weights=str(file))
 
 
-def _judged_rows(rows: Examples, trained: Trained, backbone: BackboneRef, embedder: Embedder) -> Examples:
-    """Return the rows with the features that the trained head reads."""
-    return rows if trained.weights is None else rows.with_features(embedder.features(rows.paths, backbone))
-
-
 def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Examples) -> Any:
     # mlflow.data.load_delta would start Spark; the source alone says path and version.
     import pandas as pd
     from mlflow.data.delta_dataset_source import DeltaDatasetSource
 
-    frame: pd.DataFrame = pd.DataFrame(
-        {"path": rows.paths, "image_id": rows.image_ids, "label": rows.labels.astype(str)}
-    )
+    frame = pd.DataFrame({"path": rows.paths, "image_id": rows.image_ids, "label": rows.labels.astype(str)})
     source = DeltaDatasetSource(path=snapshot.uri, delta_table_version=snapshot.version)
-    return mlflow.data.from_pandas(
-        frame, source=source, targets="label", name=f"{snapshot.name}.{split}@v{snapshot.version}"
-    )
+    name = f"{snapshot.name}.{split}@v{snapshot.version}"
+    return mlflow.data.from_pandas(frame, source=source, targets="label", name=name)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -271,7 +262,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
-
-
-def _listed(versions: set[int]) -> str:
-    return ", ".join(map(str, sorted(versions)))
