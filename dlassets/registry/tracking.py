@@ -162,9 +162,7 @@ def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Splits, tags: Mappi
             TAG_TRAINING_SET: job.training_set.version,
             "dlassets.code_version": found["code_version"],
             "dlassets.lock_sha256": found["lock_sha256"],
-            **{
-                f"{TAG_INPUT}{name}": ", ".join(map(str, sorted(versions))) for name, versions in inputs.lineage.items()
-            },
+            **{f"{TAG_INPUT}{name}": ", ".join(map(str, sorted(read))) for name, read in inputs.lineage.items()},
             **tags,
         }
     )

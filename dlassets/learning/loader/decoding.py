@@ -56,7 +56,7 @@ class Decoder:
 
         self._source, self._seed, self._workers = source, seed, workers
         if not isinstance(transform, Transform):  # a function that decodes as well
-            transform = Transform(_undecoded, transform)  # type: ignore[arg-type]
+            transform = Transform(lambda content: content, transform)  # type: ignore[arg-type, return-value]
         self._transform = transform
         self._pin = torch.cuda.is_available()
         self._starts = np.cumsum([0, *(group.rows for group in source.groups)])
@@ -184,10 +184,6 @@ def _middle(content: bytes, size: int) -> torch.Tensor:
     view = View(size)
     middle = resize_center_crop_with_torch(decode_rgb(content, view.at_least), view)
     return torch.from_numpy(middle).permute(2, 0, 1)
-
-
-def _undecoded(content: Any) -> Any:
-    return content
 
 
 def _wait(tasks: Sequence[Future[None]], out: torch.Tensor) -> torch.Tensor:

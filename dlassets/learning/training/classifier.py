@@ -89,10 +89,12 @@ class Classifier:
         Batch norm keeps the statistics it was pretrained with: those of a small batch are worse, and another share of
         the batch in each process would give another result. A network with random weights has none to keep.
         """
+        from torch.nn.modules.batchnorm import _BatchNorm
+
         self.network.train()
         if self._pretrained:
             for module in self.network.modules():
-                if isinstance(module, _batch_norm()):
+                if isinstance(module, _BatchNorm):
                     module.eval()
 
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -190,9 +192,3 @@ def _plain_head(dimensions: int, classes: Classes) -> Head:
         mean=np.zeros(dimensions, np.float32),
         scale=np.ones(dimensions, np.float32),
     )
-
-
-def _batch_norm() -> type[torch.nn.Module]:
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    return _BatchNorm

@@ -94,7 +94,8 @@ class _Training:
         self._photos = PhotoBatches(job, group, splits)
         self._classifier = new_classifier(job, self._photos.classes, group)
         self._optimizer = _optimizer(self._classifier, self._settings)
-        self._bfloat16 = _all_compute_bfloat16(self._settings, group)
+        # Where it is wanted and every process has it: they compute alike.
+        self._bfloat16 = self._settings.mixed_precision and all(group.gather(multiplies_bfloat16(group.device)))
         self._checkpoints = Checkpoints(job.folder, fingerprint(job)) if job.folder is not None else None
         self._progress = _Progress()
         self._best: Tensors = {}
@@ -225,7 +226,9 @@ class _Training:
         """Return (4,): the loss summed over weighted rows, their weight, their number, and 1 where memory was short."""
         import torch
 
-        _seed(self._job.settings.seed, self._steps_done, self._group.rank)
+        # For what is random within the network.
+        seeds = np.random.SeedSequence((self._job.settings.seed, self._steps_done, self._group.rank))
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
         self._optimizer.zero_grad()
         sums = torch.zeros(4, dtype=torch.float64, device=self._group.device)
         try:
@@ -339,16 +342,9 @@ def _optimizer(classifier: Classifier, settings: PixelSettings) -> torch.optim.A
         decay = settings.weight_decay if value.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(value)
     return torch.optim.AdamW(
-        [
-            {"params": values, "lr": rate, "initial_lr": rate, "weight_decay": decay}
-            for (rate, decay), values in groups.items()
-        ]
+        {"params": values, "lr": rate, "initial_lr": rate, "weight_decay": decay}
+        for (rate, decay), values in groups.items()
     )
-
-
-def _all_compute_bfloat16(settings: PixelSettings, group: Group) -> bool:
-    """Return whether bfloat16 is wanted and every process has it: they compute alike."""
-    return settings.mixed_precision and all(group.gather(multiplies_bfloat16(group.device)))
 
 
 def _too_little_memory(task: str, job: Job, group: Group) -> str:
@@ -370,13 +366,6 @@ def _named(prefix: str, tensors: Tensors) -> Tensors:
 def _is_short_of_memory(error: Exception) -> bool:
     """Tell from torch's words: only a GPU's allocator has an exception of its own for it."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _SHORT_OF_MEMORY)
-
-
-def _seed(*parts: int) -> None:
-    """Seed torch, for what is random within the network."""
-    import torch
-
-    torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]))
 
 
 @contextmanager

@@ -59,7 +59,10 @@ def run_process(folder: str, training: str, rendezvous: str, threads: int | None
         if not exchange.has_failed:
             exchange.fail(error)
     else:
-        _leave()
+        import torch.distributed
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def killed_too_often(attempts: int) -> DlassetsError:
@@ -95,22 +98,12 @@ def _join(compute: ComputeSettings, rendezvous: str) -> Group:
         torch.cuda.set_device(group.device)
     if size > 1:
         if rendezvous.startswith("file://"):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+            loopback = next(name for _, name in socket.if_nameindex() if name in {"lo", "lo0"})
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
         torch.distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo", init_method=rendezvous, rank=rank, world_size=size
         )
     return group
-
-
-def _leave() -> None:
-    import torch.distributed
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def _loopback() -> str:
-    return next(name for _, name in socket.if_nameindex() if name in {"lo", "lo0"})
 
 
 def _is_for_want_of_another(error: Exception) -> bool:
