@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError, SettingsError
-from dlassets.learning.backbones import BackboneRef
+from dlassets.learning.backbones import BackboneRef, backbone_of, published
+from dlassets.learning.weights import MODEL
+from dlassets.registry.lifecycle import find_run, version_of
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake, local_path
 
@@ -68,8 +70,6 @@ class MlflowStore:
 
     def find_run(self, inputs_sha256: str) -> Run | None:
         """Return the finished run that learned from exactly these inputs, if there is one."""
-        from dlassets.registry.lifecycle import find_run
-
         return find_run(self.client, self.experiment, inputs_sha256)
 
     def run_of(self, inputs_sha256: str) -> Run:
@@ -87,8 +87,6 @@ class MlflowStore:
         Raises DlassetsError where MLflow cannot say.
         """
         from mlflow.exceptions import MlflowException
-
-        from dlassets.registry.lifecycle import version_of
 
         name = self.settings.registry.model_name
         try:
@@ -138,9 +136,6 @@ def backbone_in_use(settings: Settings, lake: Lake) -> BackboneRef:
 
     An alias of a registered model, or a file, is looked at here once: what is returned names the weights themselves.
     """
-    from dlassets.learning.backbones import backbone_of, published
-    from dlassets.learning.weights import MODEL
-
     ref = backbone_of(settings.features)
     return published(ref, lake, tracking_uri(settings, lake) if ref.weights.startswith(MODEL) else None)
 

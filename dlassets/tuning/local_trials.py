@@ -75,7 +75,7 @@ class _RunningTrials:
         self.started = self.done = len(record.ended_trials)
         self.longest = 0.0  # seconds that a trial has taken
         self._by_worker: dict[Worker, _RunningTrial] = {}
-        self._failures_in_a_row = 0  # in a row
+        self._failures_in_a_row = 0
 
     @property
     def has_more(self) -> bool:

@@ -127,13 +127,9 @@ def slices_chart(slices: Sequence[Slice], evaluation: Evaluation) -> bytes:
 
 def learning_curve(history: Sequence[Mapping[str, float]], best_epoch: int) -> bytes:
     """Return a PNG of loss, accuracy and whatever else was measured, by epoch; not each epoch needs to have each."""
-    names = list(dict.fromkeys(name for epoch in history for name in epoch))
-    groups = {
-        "loss": [name for name in names if name.endswith("loss")],
-        "accuracy": [name for name in names if name.endswith("accuracy")],
-    }
-    rest = [name for name in names if name not in groups["loss"] + groups["accuracy"]]
-    groups |= {name: [name] for name in rest}
+    groups: dict[str, list[str]] = {"loss": [], "accuracy": []}
+    for name in dict.fromkeys(name for epoch in history for name in epoch):
+        groups.setdefault(next((kind for kind in ("loss", "accuracy") if name.endswith(kind)), name), []).append(name)
     drawn = {title: members for title, members in groups.items() if members}
     figure = new_figure(4 * max(2, len(drawn)), 3.2)
     for axes, (title, members) in zip(figure.subplots(1, max(2, len(drawn))), drawn.items(), strict=False):

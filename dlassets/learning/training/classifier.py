@@ -184,11 +184,6 @@ def _in_float32(forward: Callable[[torch.Tensor], torch.Tensor], inputs: torch.T
 def _plain_head(dimensions: int, classes: Classes) -> Head:
     """Return a head that gives every class the same logit."""
     count = len(classes.labels)
-    return Head(
-        labels=classes.labels,
-        names=classes.names,
-        weight=np.zeros((count, dimensions), np.float32),
-        bias=np.zeros(count, np.float32),
-        mean=np.zeros(dimensions, np.float32),
-        scale=np.ones(dimensions, np.float32),
-    )
+    weight, bias = np.zeros((count, dimensions), np.float32), np.zeros(count, np.float32)
+    mean, scale = np.zeros(dimensions, np.float32), np.ones(dimensions, np.float32)
+    return Head(classes.labels, classes.names, weight, bias, mean, scale)

@@ -85,15 +85,8 @@ def train_head(
     with _threads_for(learned[0]):
         loss = _SharedLoss(linear, learned, settings, group)
         history, best_epoch = _fit(linear, loss, known_rows, settings, on_epoch, group)
-    head = Head(
-        labels=labels,
-        names=tuple(names.values()),
-        weight=linear.weight.detach().cpu().numpy(),
-        bias=linear.bias.detach().cpu().numpy(),
-        mean=mean,
-        scale=scale,
-    )
-    return Trained(head, history, best_epoch)
+    weight, bias = (value.detach().cpu().numpy() for value in (linear.weight, linear.bias))
+    return Trained(Head(labels, tuple(names.values()), weight, bias, mean, scale), history, best_epoch)
 
 
 class _SharedLoss:

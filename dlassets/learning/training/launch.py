@@ -62,9 +62,8 @@ def place_of(compute: ComputeSettings, engine: Engine) -> Place:
     """Return where these settings have a training run: several processes are Spark's where Spark is the engine."""
     from dlassets.engines.spark import SparkEngine
 
-    if compute.processes > 1 and isinstance(engine, SparkEngine):
-        return Place(compute.processes, engine.session)
-    return Place(compute.processes)
+    session = engine.session if compute.processes > 1 and isinstance(engine, SparkEngine) else None
+    return Place(compute.processes, session)
 
 
 def launch(

@@ -108,13 +108,8 @@ class _Training:
         while not self._is_over():
             self._train_epoch()
         self._classifier.load_learned(self._best)
-        return Trained(
-            head=self._classifier.head(),
-            history=self._progress.history,
-            best_epoch=self._progress.best_epoch,
-            weights=self._classifier.weights(),
-            remarks=tuple(self._progress.remarks),
-        )
+        progress, head, weights = self._progress, self._classifier.head(), self._classifier.weights()
+        return Trained(head, progress.history, progress.best_epoch, weights, tuple(progress.remarks))
 
     @property
     def _epoch(self) -> int:
@@ -181,14 +176,8 @@ class _Training:
         return loss, accuracy
 
     def _features(self, split: str) -> Examples:
-        return features_of(
-            self._job,
-            split,
-            self._classifier.network,
-            rows=self._photos.splits[split],
-            group=self._group,
-            bfloat16=self._bfloat16,
-        )
+        rows, network = self._photos.splits[split], self._classifier.network
+        return features_of(self._job, split, network, rows=rows, group=self._group, bfloat16=self._bfloat16)
 
     # ---- steps
 
@@ -246,14 +235,13 @@ class _Training:
         """Return the loss summed over rows, each with its class's weight, and the sum of those weights."""
         import torch
 
+        settings = self._job.settings
+        logits = self._classifier.logits(pixels, bfloat16=self._bfloat16)
         losses = torch.nn.functional.cross_entropy(
-            self._classifier.logits(pixels, bfloat16=self._bfloat16),
-            classes,
-            reduction="none",
-            label_smoothing=self._job.settings.label_smoothing,
+            logits, classes, reduction="none", label_smoothing=settings.label_smoothing
         )
         weights = torch.ones_like(losses)
-        if self._job.settings.balance == "weights":
+        if settings.balance == "weights":
             weights = self._photos.classes.balanced().to(losses)[classes]
         return (losses * weights).sum(), weights.sum()
 
