@@ -63,8 +63,7 @@ def error_from(record: Record) -> Exception:
 
     One whose kind takes more than a message is of the nearest base that does not.
     """
-    error = _error(record["kind"] or "", record["message"])
-    return error or ProcessFailedError(record["message"])
+    return _error(record["kind"] or "", record["message"]) or ProcessFailedError(record["message"])
 
 
 @contextmanager

@@ -22,18 +22,15 @@ def as_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     A profile that is broken or of another colour space than the picture asks for none, as in browsers.
     """
     transform = _to_srgb(profile, image.mode) if profile else None
-    if transform is None:
-        return image
-    return transform.apply(image)
+    return image if transform is None else transform.apply(image)
 
 
 @functools.lru_cache(maxsize=16)
 def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        transform = ImageCms.ImageCmsTransform(
-            source, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")), mode, "RGB"
-        )
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        transform = ImageCms.ImageCmsTransform(source, srgb, mode, "RGB")
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
         return None
     if mode not in _PROBES:

@@ -6,8 +6,9 @@ JPEG goes through simplejpeg, everything else (and what simplejpeg refuses, such
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,6 @@ from dlassets.errors import DlassetsError
 from dlassets.images.colour import as_srgb
 from dlassets.images.exif import TIFF_BEGINNINGS, is_inflated, orientation, tile_size
 from dlassets.images.jpeg import MAX_SCANS, Header, has_too_many_scans, read_header
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -31,7 +29,6 @@ MAX_PIXELS = 178_956_970
 SIDE = 224
 # Networks of this family were tested on the middle 224 of a picture whose shorter side is 256.
 CROP_SHARE = 224 / 256
-SHORTER_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,9 @@ def pixels_of(image: Image.Image) -> Pixels:
     """Return what decode_rgb does, of a picture that Pillow has loaded."""
     flat = as_srgb(_flattened(image), image.info.get("icc_profile"))
     pixels = np.asarray(flat if flat.mode == "RGB" else flat.convert("RGB"))
-    return _upright(pixels, orientation(exif_of(image)))  # a TIFF comes upright from Pillow, and without a block
+    exif: bytes = image.info.get("exif") or b""
+    # A TIFF comes upright from Pillow, and without a block.
+    return _upright(pixels, orientation(exif.removeprefix(b"Exif\0\0")))
 
 
 def refuse_more_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
@@ -121,12 +120,6 @@ def refuse_scans(data: bytes, header: Header) -> None:
     """Raise BombError for a JPEG that goes over its pixels again and again."""
     if has_too_many_scans(data, header):
         raise BombError(f"it goes over its pixels more than {MAX_SCANS} times")
-
-
-def exif_of(image: Image.Image) -> bytes:
-    """Return the EXIF block of a loaded picture, empty where it has none."""
-    block: bytes = image.info.get("exif") or b""
-    return block.removeprefix(b"Exif\0\0")
 
 
 def resize_center_crop(pixels: Pixels, view: View = USUAL_VIEW) -> Pixels:

@@ -58,10 +58,8 @@ def read_tags(block: bytes, *wanted: int, within: int | None = None) -> dict[int
         directory = int(pointer[0]) if isinstance(pointer, tuple) and pointer else None
     found: dict[int, Value] = {}
     for entry in [] if directory is None else _entries(block, directory):
-        if entry.tag in wanted and entry.tag not in found:
-            value = _value(block, entry)
-            if value is not None:
-                found[entry.tag] = value
+        if entry.tag in wanted and entry.tag not in found and (value := _value(block, entry)) is not None:
+            found[entry.tag] = value
     return found
 
 

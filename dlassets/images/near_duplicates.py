@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -41,17 +41,12 @@ def groups(image_ids: Sequence[str], hashes: npt.ArrayLike, distance: int = DIST
 def _components(distinct: Hashes, distance: int) -> Indices:
     """Return for each hash a number that all have which hang together with it, and no other."""
     component = np.arange(distinct.size)
-    for mask in _masks(distance):
-        component = _joined_within_buckets(distinct, distinct & mask, distance, component)
-    return component
-
-
-def _masks(distance: int) -> Iterator[np.uint64]:
-    """Yield a mask for every choice of 2 blocks. A block takes every n-th bit: photos agree in neighbouring ones."""
     number = distance + _BLOCKS_COMPARED
+    # A block takes every n-th bit: photos agree in neighbouring ones.
     blocks = [sum(1 << bit for bit in range(first, _BITS, number)) for first in range(number)]
     for chosen in combinations(blocks, _BLOCKS_COMPARED):
-        yield np.uint64(sum(chosen))
+        component = _joined_within_buckets(distinct, distinct & np.uint64(sum(chosen)), distance, component)
+    return component
 
 
 def _joined_within_buckets(hashes: Hashes, buckets: Hashes, distance: int, component: Indices) -> Indices:

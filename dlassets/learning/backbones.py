@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import CROP_SHARE, SIDE, USUAL_VIEW, View
 from dlassets.learning import weights as stored
+from dlassets.settings import FeatureSettings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import torch
-
-    from dlassets.settings import FeatureSettings
-    from dlassets.storage.lake import Lake
 
 # To be raised whenever decode_rgb, resize_center_crop or the normalisation give other numbers.
 PREPROCESSING_VERSION = 2
@@ -81,10 +80,8 @@ _OWN_DIMENSIONS = dict.fromkeys(_OWN, 1280)
 _LEFT_OUT = {"googlenet", "inception_v3"}
 
 
-def backbone_of(settings: FeatureSettings) -> BackboneRef:
-    return BackboneRef(
-        settings.backbone, settings.weights, settings.side, settings.crop, settings.flips, settings.square_root
-    )
+def backbone_of(chosen: FeatureSettings) -> BackboneRef:
+    return BackboneRef(chosen.backbone, chosen.weights, chosen.side, chosen.crop, chosen.flips, chosen.square_root)
 
 
 def published(ref: BackboneRef, lake: Lake, tracking_uri: str | None = None) -> BackboneRef:
@@ -266,35 +263,24 @@ def _headless(name: str) -> tuple[torch.nn.Module, list[str]]:
     spec = _architecture(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stored.RANDOM_SEED)
-        model = _model(spec)
+        if spec.library == "timm":
+            import timm
+
+            model: Any = timm.create_model(spec.model, pretrained=False)
+        else:
+            from torchvision import models
+
+            model = models.get_model(spec.model, weights=None)
     before = list(model.state_dict())
-    _remove_classifier(model, spec)
-    after = set(model.state_dict())
-    return model.eval(), [key for key in before if key not in after]
-
-
-def _model(spec: Architecture) -> torch.nn.Module:
-    if spec.library == "timm":
-        import timm
-
-        made: torch.nn.Module = timm.create_model(spec.model, pretrained=False)
-    else:
-        from torchvision import models
-
-        made = models.get_model(spec.model, weights=None)
-    return made
-
-
-def _remove_classifier(model: Any, spec: Architecture) -> None:
-    """Leave out the last layer: all that comes before it makes the features, as timm has it too."""
-    import torch
-
     if spec.library == "timm":
         model.reset_classifier(0)
-        return
-    layers = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d))
-    parent, _, child = list(layers)[-1].rpartition(".")
-    setattr(model.get_submodule(parent), child, torch.nn.Identity())
+    else:  # all that comes before the last layer makes the features, as timm has it too
+        kinds = torch.nn.Linear | torch.nn.Conv2d
+        *_, last = (name for name, module in model.named_modules() if isinstance(module, kinds))
+        parent, _, child = last.rpartition(".")
+        setattr(model.get_submodule(parent), child, torch.nn.Identity())
+    after = set(model.state_dict())
+    return model.eval(), [key for key in before if key not in after]
 
 
 def _from_pixels(ref: BackboneRef, inner: torch.nn.Module) -> Any:

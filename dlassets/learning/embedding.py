@@ -54,11 +54,8 @@ class Backbone:
 
     def __init__(self, ref: BackboneRef, runtime: str, dimensions: int, infer: Callable[[Pixels], Features]) -> None:
         """`infer` maps exactly BATCH images, (BATCH, side, side, 3), to their features."""
-        self.name = ref.name
-        self.view = ref.view
-        self.runtime = runtime
-        self.dimensions = dimensions
-        self._infer = infer
+        self.name, self.view = ref.name, ref.view
+        self.runtime, self.dimensions, self._infer = runtime, dimensions, infer
 
     def embed(self, images: Pixels) -> Features:
         """Return the features, (N, dimensions), of upright RGB images, (N, side, side, 3)."""
@@ -210,7 +207,10 @@ def _openvino(ref: BackboneRef) -> Backbone:
 
 def _openvino_model(ref: BackboneRef, core: Any) -> Any:
     """Return the network in OpenVINO's form: read from the user's cache, or converted and kept there if it can be."""
-    folder = _cache_folder(ref)
+    packages = ("openvino", "torch", "timm", "torchvision")
+    releases = "-".join(f"{package}{importlib.metadata.version(package)}" for package in packages)
+    # Another weight, release or layout is another folder.
+    folder = cache_path("backbones", f"{slug(ref)}-{ref.side}-{releases}")
     if (folder / "model.xml").is_file():
         return core.read_model(folder / "model.xml")
     model = _converted(ref)
@@ -238,10 +238,3 @@ def _keep(model: Any, folder: Path) -> None:
     import openvino
 
     keep_folder(folder, lambda made: openvino.save_model(model, made / "model.xml", compress_to_fp16=False))
-
-
-def _cache_folder(ref: BackboneRef) -> Path:
-    """Where this backbone's converted form lies; another weight, release or layout is another folder."""
-    packages = ("openvino", "torch", "timm", "torchvision")
-    releases = "-".join(f"{package}{importlib.metadata.version(package)}" for package in packages)
-    return cache_path("backbones", f"{slug(ref)}-{ref.side}-{releases}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.engines.base import Snapshot
 from dlassets.lakehouse.photos import Photos
@@ -18,8 +19,6 @@ from dlassets.learning.examples import Examples, read_split
 from dlassets.learning.loader.petastorm import read_columns
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from dlassets.engines.base import Kernel
 
 

@@ -16,31 +16,28 @@ LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
 
 
 def environment() -> dict[str, Any]:
-    """Return code version (with git's commit, and whether it is dirty), the lock's digest, and the machine."""
+    """Return code version (with git's commit, and whether it is dirty), the lock's digest, and the machine.
+
+    The machine is its processor, the cores this process may use, memory in GiB, and the names of the GPUs.
+    """
+    import psutil
+    import torch
+
     return {
         "code_version": code_version(),
         "lock_sha256": lock_sha256(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        **hardware(),
+        "processor": processor(),
+        "cores": processors(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
     }
 
 
 def lock_sha256() -> str:
     """Return the digest of the checkout's requirements.lock; of an installed package, which has none, that word."""
     return hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.is_file() else "none"
-
-
-def hardware() -> dict[str, Any]:
-    """Return processor, cores this process may use, memory in GiB, and the names of the GPUs."""
-    import psutil
-
-    return {
-        "processor": processor(),
-        "cores": processors(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": _gpus(),
-    }
 
 
 @functools.cache
@@ -57,9 +54,3 @@ def processor() -> str:
 def installed() -> list[str]:
     """Return every installed package with its version, as pip names them."""
     return sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower)
-
-
-def _gpus() -> list[str]:
-    import torch
-
-    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]

@@ -47,15 +47,14 @@ class Verdict:
 
 def find_run(client: MlflowClient, experiment: str, inputs_sha256: str) -> Run | None:
     """Return the finished run that learned from exactly these inputs, if there is one."""
+    condition = f"tags.`{TAG_INPUTS}` = '{inputs_sha256}' AND attributes.status = 'FINISHED'"
+    return next(iter(runs_where(client, experiment, condition)), None)
+
+
+def runs_where(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
+    """Return an experiment's runs of which this holds, the newest first; none where there is no such experiment."""
     found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return None
-    runs = client.search_runs(
-        [found.experiment_id],
-        f"tags.`{TAG_INPUTS}` = '{inputs_sha256}' AND attributes.status = 'FINISHED'",
-        max_results=1,
-    )
-    return runs[0] if runs else None
+    return [] if found is None else list(client.search_runs([found.experiment_id], condition))
 
 
 def register(client: MlflowClient, model_name: str, run: Run) -> int:

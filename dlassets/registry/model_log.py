@@ -40,11 +40,7 @@ def signature() -> Any:
     from mlflow.types.schema import Array, ColSpec, DataType, Object, Property, Schema
 
     candidate = Object(
-        [
-            Property("label", DataType.long),
-            Property("name", DataType.string),
-            Property("confidence", DataType.double),
-        ]
+        [Property("label", DataType.long), Property("name", DataType.string), Property("confidence", DataType.double)]
     )
     return ModelSignature(
         inputs=Schema([ColSpec("binary", "content")]),

@@ -28,6 +28,5 @@ TUNED_HYPERPARAMETERS = Model(
 )
 TRAINED_MODEL = Model("trained_model", "An MLflow run with its model, metrics, pictures and inputs.")
 REGISTERED_VERSION = Model(
-    "registered_version",
-    "A version in MLflow's registry, champion where it is at least as good as the champion was.",
+    "registered_version", "A version in MLflow's registry, champion where it is at least as good as the champion was."
 )

@@ -10,18 +10,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef, preprocessing
 from dlassets.learning.head import Head
 from dlassets.learning.weights import PACKAGE, copy_of, digest, pinned
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # 2 added the temperature and a backbone's own weights; 1 has neither, and is read still.
 FORMAT = 2
@@ -117,13 +115,5 @@ def ranked(head: Head, probabilities: NDArray[np.float64], top_k: int) -> list[d
         top = [
             {"label": head.labels[place], "name": head.names[place], "confidence": float(row[place])} for place in best
         ]
-        rows.append(
-            {
-                "label": top[0]["label"],
-                "name": top[0]["name"],
-                "confidence": top[0]["confidence"],
-                "margin": top[0]["confidence"] - top[1]["confidence"],
-                "top_k": top[:top_k],
-            }
-        )
+        rows.append({**top[0], "margin": top[0]["confidence"] - top[1]["confidence"], "top_k": top[:top_k]})
     return rows

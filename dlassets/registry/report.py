@@ -47,21 +47,19 @@ def log_report(
     """Log the evaluation in the active run; return one photo as an example of what the model takes, if there is one."""
     found = slices(judged.after, attributes)
     _log_metrics(mlflow, trained, judged, found)
-    worst = _surest_mistakes(judged.after)[:_WORST]
+    wrong = np.flatnonzero(~judged.after.right)
+    worst = wrong[np.argsort(-judged.after.confidence[wrong], kind="stable")].tolist()[:_WORST]  # the surest first
     shown = photos.bytes_of([judged.rows.paths[row] for row in {*worst, *range(min(_EXAMPLES, len(judged.rows)))}])
-    drawn = {
+    files = {
         CONFUSION_MATRIX: pictures.confusion_matrix(judged.after),
         "learning_curve.png": pictures.learning_curve(trained.history, trained.best_epoch),
         "per_class.png": pictures.per_class(judged.after),
         "calibration.png": pictures.calibration_plot(judged.before, judged.after),
         "slices.png": pictures.slices_chart(found, judged.after),
         "misclassified.png": misclassified(judged.after, judged.rows, worst, shown),
+        SLICES: json.dumps([_plain(each) for each in found], indent=2).encode() + b"\n",
     }
-    with tempfile.TemporaryDirectory() as folder:
-        for name, picture in drawn.items():
-            (Path(folder) / name).write_bytes(picture)
-        (Path(folder) / SLICES).write_text(json.dumps([_plain(each) for each in found], indent=2) + "\n")
-        mlflow.log_artifacts(folder, EVALUATION)
+    _log_files(mlflow, files)
     _log_saliency(mlflow, judged, worst, shown)
     return next((shown[path] for path in judged.rows.paths[:_EXAMPLES] if path in shown), None)
 
@@ -72,12 +70,6 @@ def misclassified(evaluation: Evaluation, test: Examples, worst: Sequence[int], 
     shown = [(photos[test.paths[row]], _caption(evaluation, row)) for row in worst if test.paths[row] in photos]
     wrong = int((~evaluation.right).sum())
     return pictures.gallery(shown, f"{wrong} of {len(test)} test photos misclassified")
-
-
-def _surest_mistakes(evaluation: Evaluation) -> list[int]:
-    wrong = np.flatnonzero(~evaluation.right)
-    ordered: list[int] = wrong[np.argsort(-evaluation.confidence[wrong], kind="stable")].tolist()
-    return ordered
 
 
 def _caption(evaluation: Evaluation, row: int) -> str:
@@ -134,16 +126,18 @@ def _log_saliency(mlflow: Any, judged: Judged, worst: Sequence[int], photos: Map
     rows = [row for row in [*worst[: _EXPLAINED // 2], *right] if judged.rows.paths[row] in photos][:_EXPLAINED]
     if not rows:
         return
-    files = [(photos[judged.rows.paths[row]], _caption(judged.after, row)) for row in rows]
+    shown = [(photos[judged.rows.paths[row]], _caption(judged.after, row)) for row in rows]
     try:
-        picture = explain(judged.package.backbone, judged.package.head, files)
+        _log_files(mlflow, {"saliency.png": explain(judged.package.backbone, judged.package.head, shown)})
     except NoFeatureMapError as error:  # it has none to show, and is no worse for it
         mlflow.set_tag("dlassets.no_saliency", str(error))
-        return
+
+
+def _log_files(mlflow: Any, files: Mapping[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "saliency.png"
-        file.write_bytes(picture)
-        mlflow.log_artifact(str(file), EVALUATION)
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        mlflow.log_artifacts(folder, EVALUATION)
 
 
 def _plain(each: Slice) -> dict[str, Any]:

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError, SettingsError
+from dlassets.learning.backbones import BackboneRef, backbone_of, published
+from dlassets.learning.weights import MODEL
+from dlassets.registry.lifecycle import find_run, version_of
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake, local_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-    from dlassets.learning.backbones import BackboneRef
 
 
 class MlflowStore:
@@ -69,8 +70,6 @@ class MlflowStore:
 
     def find_run(self, inputs_sha256: str) -> Run | None:
         """Return the finished run that learned from exactly these inputs, if there is one."""
-        from dlassets.registry.lifecycle import find_run
-
         return find_run(self.client, self.experiment, inputs_sha256)
 
     def run_of(self, inputs_sha256: str) -> Run:
@@ -88,8 +87,6 @@ class MlflowStore:
         Raises DlassetsError where MLflow cannot say.
         """
         from mlflow.exceptions import MlflowException
-
-        from dlassets.registry.lifecycle import version_of
 
         name = self.settings.registry.model_name
         try:
@@ -124,14 +121,9 @@ def tracking_uri(settings: Settings, lake: Lake) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
-def _is_served(uri: str) -> bool:
-    """Whether a server of its own stands before the store, and decides where artifacts go."""
-    return uri.startswith(("http://", "https://", "databricks"))
-
-
 def artifact_location(settings: Settings, lake: Lake) -> str | None:
     """Return where a new experiment's artifacts go: a URI under the lake's root, or None where a server decides."""
-    if _is_served(settings.mlflow.tracking_uri or ""):
+    if (settings.mlflow.tracking_uri or "").startswith(("http://", "https://", "databricks")):
         return None
     location = f"{lake.mlflow}/artifacts"
     if location.startswith("s3a://"):  # Spark's name for what MLflow and everyone else call s3
@@ -144,9 +136,6 @@ def backbone_in_use(settings: Settings, lake: Lake) -> BackboneRef:
 
     An alias of a registered model, or a file, is looked at here once: what is returned names the weights themselves.
     """
-    from dlassets.learning.backbones import backbone_of, published
-    from dlassets.learning.weights import MODEL
-
     ref = backbone_of(settings.features)
     return published(ref, lake, tracking_uri(settings, lake) if ref.weights.startswith(MODEL) else None)
 

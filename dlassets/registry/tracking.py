@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.history import lineage
 from dlassets.lakehouse.tables import TEST, VALIDATION
@@ -20,7 +21,7 @@ from dlassets.learning.evaluation.calibration import calibrated
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples, Splits, read_splits
 from dlassets.learning.features import Embedder
-from dlassets.learning.training.job import Event, Job, Trained
+from dlassets.learning.training.job import Event, Job, OnEvent, Trained
 from dlassets.registry.environment import environment, installed
 from dlassets.registry.lifecycle import TAG_INPUTS
 from dlassets.registry.lineage import TAG_TRAINING_SET
@@ -32,15 +33,11 @@ from dlassets.storage.lake import Lake
 from dlassets.storage.stores import filesystem_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
     from mlflow import MlflowClient
 
-    from dlassets.engines.base import Snapshot
-    from dlassets.learning.training.job import OnEvent
-
-    # The splits are the training set's, whose rows have features where a head is to be trained on them.
-    Fit = Callable[[Job, OnEvent, Splits], Trained]
+# The splits are the training set's, whose rows have features where a head is to be trained on them.
+Fit = Callable[[Job, OnEvent, Splits], Trained]
 
 # Raise it when the way of training changes what is learned: runs of the older way are then not taken for the same.
 TRAINING_VERSION = 2
@@ -118,9 +115,11 @@ def train_and_log(
         _log_inputs(mlflow, inputs, splits, tags)
         trained = _trained(mlflow, job, splits, fit, report)
         with _backbone_of(job, trained) as backbone:
-            validation, test = (
-                _judged_rows(splits[split], trained, backbone, embedder) for split in (VALIDATION, TEST)
-            )
+            validation, test = splits[VALIDATION], splits[TEST]
+            if trained.weights is not None:  # the head reads the features of what the backbone has become
+                validation, test = (
+                    rows.with_features(embedder.features(rows.paths, backbone)) for rows in (validation, test)
+                )
             head = calibrated(trained.head, validation)
             package = ModelPackage(head, backbone, feature_version(backbone))
             judged = Judged(
@@ -163,7 +162,7 @@ def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Splits, tags: Mappi
             TAG_TRAINING_SET: job.training_set.version,
             "dlassets.code_version": found["code_version"],
             "dlassets.lock_sha256": found["lock_sha256"],
-            **{f"{TAG_INPUT}{name}": _listed(versions) for name, versions in inputs.lineage.items()},
+            **{f"{TAG_INPUT}{name}": ", ".join(map(str, sorted(read))) for name, read in inputs.lineage.items()},
             **tags,
         }
     )
@@ -180,17 +179,13 @@ def _trained(mlflow: Any, job: Job, splits: Splits, fit: Fit, report: OnEvent) -
         began = time.monotonic()
         trained = fit(job, live, splits)
         mlflow.log_metric("training_seconds", time.monotonic() - began)
-    _forget_checkpoints(job)
-    if trained.remarks:
-        mlflow.set_tag("dlassets.remarks", " ".join(trained.remarks))
-    return trained
-
-
-def _forget_checkpoints(job: Job) -> None:
-    if job.folder is not None:
+    if job.folder is not None:  # its checkpoints are no longer needed
         filesystem, path = filesystem_of(job.folder)
         filesystem.create_dir(path, recursive=True)  # there may have been nothing to keep
         filesystem.delete_dir(path)
+    if trained.remarks:
+        mlflow.set_tag("dlassets.remarks", " ".join(trained.remarks))
+    return trained
 
 
 @contextmanager
@@ -249,23 +244,15 @@ def _backbone_of(job: Job, trained: Trained) -> Iterator[BackboneRef]:
         yield replace(job.backbone, weights=str(file))
 
 
-def _judged_rows(rows: Examples, trained: Trained, backbone: BackboneRef, embedder: Embedder) -> Examples:
-    """Return the rows with the features that the trained head reads."""
-    return rows if trained.weights is None else rows.with_features(embedder.features(rows.paths, backbone))
-
-
 def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Examples) -> Any:
     # mlflow.data.load_delta would start Spark; the source alone says path and version.
     import pandas as pd
     from mlflow.data.delta_dataset_source import DeltaDatasetSource
 
-    frame: pd.DataFrame = pd.DataFrame(
-        {"path": rows.paths, "image_id": rows.image_ids, "label": rows.labels.astype(str)}
-    )
+    frame = pd.DataFrame({"path": rows.paths, "image_id": rows.image_ids, "label": rows.labels.astype(str)})
     source = DeltaDatasetSource(path=snapshot.uri, delta_table_version=snapshot.version)
-    return mlflow.data.from_pandas(
-        frame, source=source, targets="label", name=f"{snapshot.name}.{split}@v{snapshot.version}"
-    )
+    name = f"{snapshot.name}.{split}@v{snapshot.version}"
+    return mlflow.data.from_pandas(frame, source=source, targets="label", name=name)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -273,7 +260,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
-
-
-def _listed(versions: set[int]) -> str:
-    return ", ".join(map(str, sorted(versions)))

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_folder
 from dlassets.samples.unpack import check_classes
+from dlassets.storage.files import write_whole
 
 if TYPE_CHECKING:
     from dlassets.engines.base import Progress
@@ -191,10 +192,8 @@ def _sailboat(rng: Random) -> Iterable[Part]:
 
 def _house(rng: Random) -> Iterable[Part]:
     width, wall, roof = rng.uniform(0.5, 0.7), rng.uniform(-0.2, 0.1), rng.uniform(0.4, 0.7)
-    yield (
-        DARK,
-        _polygon((width * 0.4, wall - roof), (width * 0.7, wall - roof), (width * 0.7, wall), (width * 0.4, wall)),
-    )
+    left, right, top = width * 0.4, width * 0.7, wall - roof  # of the chimney
+    yield DARK, _polygon((left, top), (right, top), (right, wall), (left, wall))
     yield BODY, _polygon((-width, wall), (width, wall), (width, 0.85), (-width, 0.85))
     yield ACCENT, _polygon((-width - 0.15, wall), (0, wall - roof), (width + 0.15, wall))
     door = rng.uniform(-0.3, 0.15)
@@ -202,20 +201,9 @@ def _house(rng: Random) -> Iterable[Part]:
     yield LIGHT, _polygon((-0.3, wall + 0.12), (0.3, wall + 0.12), (0.3, wall + 0.3), (-0.3, wall + 0.3))
 
 
-CLASSES: dict[str, Callable[[Random], Iterable[Part]]] = {
-    "balloon": _balloon,
-    "lollipop": _lollipop,
-    "mushroom": _mushroom,
-    "umbrella": _umbrella,
-    "daisy": _daisy,
-    "pinwheel": _pinwheel,
-    "mug": _mug,
-    "jug": _jug,
-    "fish": _fish,
-    "leaf": _leaf,
-    "sailboat": _sailboat,
-    "house": _house,
-}
+# By name, each beside the one that it is taken for.
+_PAIRS = (_balloon, _lollipop, _mushroom, _umbrella, _daisy, _pinwheel, _mug, _jug, _fish, _leaf, _sailboat, _house)
+CLASSES: dict[str, Callable[[Random], Iterable[Part]]] = {draw.__name__.removeprefix("_"): draw for draw in _PAIRS}
 
 
 def generate(
@@ -235,11 +223,10 @@ def generate(
     check_classes(folder, folders)
     try:
         for label, (place, name) in enumerate(folders.items(), start=1):
-            (folder / place).mkdir(parents=True, exist_ok=True)
             for number in range(1, per_class + 1):
                 path = folder / place / f"{label:03d}_{number:04d}.jpg"
                 if not path.exists():
-                    _write(photo(name, np.random.default_rng((seed, label, number))), path)
+                    write_whole(path, photo(name, np.random.default_rng((seed, label, number))))
                 if progress:
                     progress((label - 1) * per_class + number, classes * per_class)
     except OSError as error:
@@ -247,13 +234,6 @@ def generate(
             f"Samples could not be written to {folder}: {error}. Put that right and run again."
         ) from error
     return classes * per_class
-
-
-def _write(content: bytes, path: Path) -> None:
-    # The part's name begins with a dot, so no ingest looking at the folder takes half a photo.
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def photo(name: str, rng: Random) -> bytes:
@@ -294,17 +274,12 @@ def _colour(rng: Random, least: float, most: float) -> NDArray[np.float64]:
     return colour
 
 
-def _blob(rng: Random) -> Points:
-    corners = int(rng.integers(3, 9))
-    angle = np.sort(rng.uniform(0, 2 * np.pi, corners))
-    outline: Points = rng.uniform(0.5, 1, (corners, 1)) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return outline
-
-
 def _clutter(rng: Random) -> Iterable[Part]:
     """A blob, or pieces of some object: what stands about in a photo looks like parts of the classes."""
     if _chance(rng, 0.5):
-        return [(BODY, _blob(rng))]
+        corners = int(rng.integers(3, 9))
+        angle = np.sort(rng.uniform(0, 2 * np.pi, corners))
+        return [(BODY, rng.uniform(0.5, 1, (corners, 1)) * np.stack([np.cos(angle), np.sin(angle)], axis=1))]
     return list(list(CLASSES.values())[rng.integers(len(CLASSES))](rng))[:3]
 
 
@@ -334,10 +309,9 @@ def _exposed(image: Image.Image, rng: Random) -> Image.Image:
     """What a camera does: uneven light, blur, noise, and now and then little colour."""
     if _chance(rng, 0.6):
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 2.2)))
-    light = Image.fromarray(rng.uniform(0.65, 1.25, (3, 3)).astype(np.float32)).resize(
-        image.size, Image.Resampling.BICUBIC
-    )
-    pixels = np.asarray(image, dtype=np.float32) * np.asarray(light)[..., None]
+    coarse = Image.fromarray(rng.uniform(0.65, 1.25, (3, 3)).astype(np.float32))
+    light = np.asarray(coarse.resize(image.size, Image.Resampling.BICUBIC))
+    pixels = np.asarray(image, dtype=np.float32) * light[..., None]
     grey = pixels.mean(axis=2, keepdims=True)
     pixels = grey + (pixels - grey) * rng.uniform(0.35, 1.15)
     pixels += rng.standard_normal(pixels.shape, dtype=np.float32) * rng.uniform(2, 22)

@@ -10,29 +10,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
-from dlassets.learning.backbones import feature_version
+from dlassets.learning.backbones import BackboneRef, feature_version
+from dlassets.learning.evaluation.evaluate import Evaluation
+from dlassets.learning.examples import read_split
 from dlassets.learning.training.job import Job
 from dlassets.settings import ComputeSettings, Span, TrainingSettings, TuningSettings
 from dlassets.tuning.automl_script import script_of
 from dlassets.tuning.local_trials import LocalTrials
 from dlassets.tuning.question import Question
-from dlassets.tuning.search_space import settings_with
+from dlassets.tuning.search_space import Space, settings_with
 from dlassets.tuning.study import Best, run_study
 from dlassets.tuning.trials import ACCURACY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from optuna.trial import FrozenTrial
-
-    from dlassets.engines.base import Snapshot
-    from dlassets.learning.backbones import BackboneRef
-    from dlassets.learning.evaluation.evaluate import Evaluation
-    from dlassets.tuning.search_space import Space
 
 HEADS: Space = {
     "l2": Span(low=1e-4, high=1.0, log=True),
@@ -134,22 +132,18 @@ def search(
     return winner
 
 
+@dataclass
 class _Search:
-    def __init__(
-        self,
-        photos: LearnablePhotos,
-        training: TrainingSettings,
-        until: float,
-        client: MlflowClient,
-        experiment: str,
-        run_id: str,
-        board: Board,
-    ) -> None:
-        self.photos, self.training, self.until = photos, training, until
-        self.client, self.experiment, self.run_id, self.board = client, experiment, run_id, board
-        self.lines: list[Line] = []
-        self.tried: list[tuple[Job, Best]] = []
-        self.needed: list[float] = []  # seconds of what was left out
+    photos: LearnablePhotos
+    training: TrainingSettings
+    until: float
+    client: MlflowClient
+    experiment: str
+    run_id: str
+    board: Board
+    lines: list[Line] = field(default_factory=list)
+    tried: list[tuple[Job, Best]] = field(default_factory=list)
+    needed: list[float] = field(default_factory=list)  # seconds of what was left out
 
     @property
     def left(self) -> float:
@@ -163,8 +157,7 @@ class _Search:
             return
         training_set = self.photos.training_set(backbone, report=self.board)
         settings = self.training.model_copy(update={"trainable": "head"})
-        processes = min(HEAD_PROCESSES, HEAD_TRIALS)
-        self._study(Job(training_set, backbone, settings), HEADS, HEAD_TRIALS, self.left * share, processes)
+        self._study(Job(training_set, backbone, settings), HEADS, HEAD_TRIALS, self.left * share, HEAD_PROCESSES)
 
     def try_blocks(self) -> None:
         """Train the last blocks of the best backbone so far, where there is time for one such training and its end."""
@@ -173,9 +166,13 @@ class _Search:
         backbone = min(self.tried, key=lambda tried: tried[1].value)[0].backbone
         what = f"{_name(backbone)}: training its last blocks"
         self.board.info(f"{what}: measuring how long that takes")
-        rows = _rows(self.tried[0][0].training_set)
+        rows = self.tried[0][0].training_set
+        train, validation = (len(read_split(rows, split, features=False)) for split in (TRAIN, VALIDATION))
         forward = _seconds_a_photo(backbone)
-        costs = {epochs: _seconds_to_train(rows, forward, epochs) for epochs in EPOCHS}
+        # The head is fitted first, then there are the epochs, each validated.
+        costs = {
+            epochs: forward * (train + validation + epochs * (_STEP_COST * train + validation)) for epochs in EPOCHS
+        }
         # A second time for the winner's own training at the end.
         epochs = next((epochs for epochs in EPOCHS if 2 * costs[epochs] <= self.left), EPOCHS[-1])
         if not self._is_time_for(f"{what} for {epochs} epochs, and once more at the end,", 2 * costs[epochs]):
@@ -241,14 +238,6 @@ class _Search:
         self.client.log_text(self.run_id, script, "best.py")
 
 
-def _rows(training_set: Snapshot) -> tuple[int, int]:
-    """Return how many photos are learned from, and how many decide."""
-    from dlassets.learning.examples import read_split
-
-    train, validation = (len(read_split(training_set, split, features=False)) for split in (TRAIN, VALIDATION))
-    return train, validation
-
-
 def _seconds_a_photo(backbone: BackboneRef) -> float:
     """Return what a forward pass takes on this machine, a photo, by torch."""
     import torch
@@ -271,12 +260,6 @@ def _seconds_a_photo(backbone: BackboneRef) -> float:
         started = time.monotonic()
         forward()
     return (time.monotonic() - started) / _BATCH / _BATCHES
-
-
-def _seconds_to_train(rows: tuple[int, int], forward: float, epochs: int) -> float:
-    """Return what a training on photos takes: the head fitted first, then the epochs, each validated."""
-    train, validation = rows
-    return forward * ((train + validation) + epochs * (_STEP_COST * train + validation))
 
 
 def _name(backbone: BackboneRef) -> str:

@@ -6,13 +6,12 @@ import datetime as dt
 import json
 from collections.abc import Collection, Mapping
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
-if TYPE_CHECKING:
-    from dlassets.learning.training.job import Job
-    from dlassets.tuning.study import Best
+from dlassets.learning.training.job import Job
+from dlassets.tuning.study import Best
 
 _SCRIPT = Template('''\
 """The best of $candidates candidates that `dlassets automl` tried on $day.

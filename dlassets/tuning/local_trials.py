@@ -1,26 +1,33 @@
-"""A study's trials on this machine: this process asks Optuna and writes the record, processes of their own train."""
+"""A study's trials on this machine: this process asks Optuna and writes the record, processes of their own train.
+
+Each of those tries one trial at a time; one that dies costs its trial alone.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
+import multiprocessing
+import os
+import signal
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
-from dlassets.errors import DlassetsError
+from dlassets.engines.local import WORKERS
+from dlassets.errors import DlassetsError, error_from, record_of
+from dlassets.learning.training.job import Job, Metrics
 from dlassets.settings import TuningSettings
-from dlassets.tuning.objective import train_and_validate
 from dlassets.tuning.record import EpochLog, StudyRecord
-from dlassets.tuning.sampling import new_pruner, new_sampler
 from dlassets.tuning.search_space import settings_with, suggest
-from dlassets.tuning.trial_processes import Done, Epoch, Failed, Worker, Workers
-from dlassets.tuning.trials import ACCURACY, LOSS, best_of, failure_of
+from dlassets.tuning.trials import ACCURACY, LOSS, Objective, OnTrial, best_of, failure_of, strategy, train_and_validate
 
 if TYPE_CHECKING:
     import optuna
-
-    from dlassets.tuning.trial_processes import Message, Objective
-    from dlassets.tuning.trials import OnTrial
 
 # Where the first so many all fail, it is not their settings.
 _HOPELESS = 3
@@ -44,8 +51,7 @@ class LocalTrials:
 
         first = record.resume()
         trials = record.trials
-        sampler = new_sampler(record.question.job.settings.seed, len(trials))
-        study = optuna.create_study(sampler=sampler, pruner=new_pruner(settings))
+        study = optuna.create_study(**strategy(settings, record.question.job.settings.seed, len(trials)))
         study.add_trials(trials)
         for values in first:
             study.enqueue_trial(values)
@@ -69,7 +75,7 @@ class _RunningTrials:
         self.started = self.done = len(record.ended_trials)
         self.longest = 0.0  # seconds that a trial has taken
         self._by_worker: dict[Worker, _RunningTrial] = {}
-        self._failures_in_a_row = 0  # in a row
+        self._failures_in_a_row = 0
 
     @property
     def has_more(self) -> bool:
@@ -126,3 +132,153 @@ class _RunningTrial:
     trial: optuna.Trial
     epochs: EpochLog
     started: float
+
+
+# ---- the processes
+
+
+class TrialCutShort(Exception):  # noqa: N818 - no error: others did better, and this trial ends
+    """Raised in a trial that is not worth going on with."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch of a trial is done; the trial waits for `Worker.answer`."""
+
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Done:
+    """`metrics` of the kept epoch; None where the trial was cut short."""
+
+    metrics: Metrics | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """`failure` is a DlassetsError, else a ProcessFailedError."""
+
+    failure: Exception
+
+
+Message: TypeAlias = Epoch | Done | Failed
+
+
+class Worker:
+    """One process and the connection to it. It ends when its parent does, however that ends."""
+
+    def __init__(self, objective: Objective, threads: int) -> None:
+        # Spawned: a fork of a process that has torch's, Arrow's or the JVM's threads may hang.
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process: SpawnProcess = context.Process(target=_work, args=(theirs, objective, threads), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def start(self, job: Job) -> None:
+        self.connection.send(job)
+
+    def answer(self, *, go_on: bool) -> None:
+        self.connection.send(go_on)
+
+    def receive(self) -> Message:
+        try:
+            message: Message = self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            return Failed(DlassetsError(f"Its process ended in the middle, with exit code {self._process.exitcode}."))
+        return message
+
+    def stop(self) -> None:
+        # It has nothing to put in order, and where a shell ignores Ctrl-C for it, Dagster has it ignore SIGTERM too.
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+@dataclass
+class Workers:
+    """At most `processes` workers; `with` ends them all."""
+
+    objective: Objective
+    processes: int
+    _idle: list[Worker] = field(default_factory=list)
+    _busy: dict[Connection, Worker] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in (*self._idle, *self._busy.values()):
+            worker.stop()
+
+    @property
+    def busy(self) -> int:
+        return len(self._busy)
+
+    @property
+    def has_room(self) -> bool:
+        return self.busy < self.processes
+
+    def start(self, job: Job) -> Worker:
+        """Have an idle worker, or a new one, try the job's settings."""
+        worker = self._idle.pop() if self._idle else Worker(self.objective, max(1, WORKERS // self.processes))
+        self._busy[worker.connection] = worker
+        try:
+            worker.start(job)
+        except OSError:  # it is dead
+            self._busy.pop(worker.connection).stop()
+            return self.start(job)
+        return worker
+
+    def messages(self) -> Iterator[tuple[Worker, Message]]:
+        """Wait until a busy worker sends a message, and yield those that have come."""
+        for ready in wait(list(self._busy)):
+            worker = self._busy[cast("Connection", ready)]
+            message = worker.receive()
+            if not isinstance(message, Epoch):
+                self._idle.append(self._busy.pop(worker.connection))
+            yield worker, message
+
+
+def _work(connection: Connection, objective: Objective, threads: int) -> None:
+    """Be a worker: try one job after the other until the parent is gone."""
+    # Ctrl-C reaches every process of a terminal, and the parent says what then becomes of this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
+    on_epoch = functools.partial(_report_epoch, connection)
+    with _ending_with_the_parent():
+        while True:
+            job = connection.recv()
+            outcome = _outcome(job, objective, on_epoch)
+            connection.send(outcome)
+
+
+@contextmanager
+def _ending_with_the_parent() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError):
+        raise SystemExit from None
+
+
+def _report_epoch(connection: Connection, metrics: Metrics) -> None:
+    with _ending_with_the_parent():
+        connection.send(Epoch(metrics))
+        go_on = connection.recv()
+    if not go_on:
+        raise TrialCutShort
+
+
+def _outcome(job: Job, objective: Objective, on_epoch: Callable[[Metrics], None]) -> Done | Failed:
+    try:
+        return Done(objective(job, on_epoch))
+    except TrialCutShort:
+        return Done(None)
+    except Exception as error:  # noqa: BLE001 - whatever settings lead to, it is written down with their trial
+        return Failed(error_from(record_of(error)))  # another's might not be one that can be pickled

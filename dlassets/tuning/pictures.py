@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dlassets.learning.evaluation.figures import new_figure
+from dlassets.learning.evaluation.pictures import new_figure
 from dlassets.settings import Span
+from dlassets.tuning.search_space import Candidates, Space
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
-
-    from dlassets.tuning.search_space import Candidates, Space
 
 # The worst trials are far off, and would press all others into one line.
 _SHOWN_SHARE = 0.9

@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dlassets.learning.training.job import Job
-from dlassets.tuning.search_space import as_json, values_by_name
-
-if TYPE_CHECKING:
-    from dlassets.tuning.search_space import Space
+from dlassets.tuning.search_space import Space, as_json, values_by_name
 
 # Raise it when what a trial does changes what it measures: older trials are then not taken for comparable.
 STUDY_VERSION = 1
@@ -31,13 +27,11 @@ class Question:
         described = {
             "training_set": [self.job.training_set.uri, self.job.training_set.version],
             "feature_version": self.feature_version,
-            "settings": {name: settings[name] for name in settings.keys() - self.space.keys() if not _is_place(name)},
+            # Where a model is trained changes nothing of what it learns.
+            "settings": {
+                name: settings[name] for name in settings.keys() - self.space.keys() if not name.startswith("compute.")
+            },
             "space": as_json(self.space),
             "study_version": STUDY_VERSION,
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _is_place(name: str) -> bool:
-    """Whether a setting says where a model is trained, which changes nothing of what it learns."""
-    return name.startswith("compute.")

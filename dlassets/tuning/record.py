@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
+from dlassets.learning.training.job import Metrics
 from dlassets.tuning.pictures import picture_of_study
 from dlassets.tuning.question import Question
 from dlassets.tuning.search_space import as_json, current_values
-from dlassets.tuning.trials import ACCURACY, FAILURE, INTERRUPTED, LOSS, best_of, last_failure, run_id_of, shortened
+from dlassets.tuning.trials import ACCURACY, FAILURE, INTERRUPTED, LOSS, best_of, run_id_of, shortened
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from optuna.trial import FrozenTrial, Trial, TrialState
-
-    from dlassets.learning.training.job import Metrics
 
 PICTURE = "tuning/study.png"
 TAG_DIGEST, TAG_BEST, TAG_WINNER = "dlassets.tuning.sha256", "dlassets.tuning.best", "dlassets.tuning.winner"
@@ -137,10 +136,12 @@ class StudyRecord:
         trials = self.trials
         best = best_of(trials)
         if best is None:
+            failures = [trial.user_attrs[FAILURE] for trial in trials if FAILURE in trial.user_attrs]
+            failure = failures[-1] if failures else "(see error_message.txt of its run in MLflow)"
             self.client.set_terminated(self.run_id, "FAILED")
             raise DlassetsError(
                 f"None of {len(trials)} trials of the study {self.name} came to its end. The last one that failed: "
-                f"{last_failure(trials)} Mend that or change tuning.space, and run it again."
+                f"{failure} Mend that or change tuning.space, and run it again."
             )
         self.client.log_metric(self.run_id, LOSS, best.value)
         self.client.log_metric(self.run_id, ACCURACY, best.user_attrs[ACCURACY])

@@ -16,8 +16,8 @@ from dlassets.settings import Span, TrainingSettings
 if TYPE_CHECKING:
     import optuna
 
-    Candidates = Span | tuple[bool | int | float | str, ...]
-    Space = Mapping[str, Candidates]
+Candidates = Span | tuple[bool | int | float | str, ...]
+Space = Mapping[str, Candidates]
 
 # They decide what is compared, or how long it takes: between trials they must be the same.
 FIXED = ("trainable", "seed", "compute", "pixels.workers", "pixels.checkpoint_steps")

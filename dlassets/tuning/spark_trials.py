@@ -10,21 +10,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
+from dlassets.learning.training.job import Metrics
 from dlassets.settings import TuningSettings
-from dlassets.tuning.objective import train_and_validate
 from dlassets.tuning.question import Question
 from dlassets.tuning.record import EpochLog, StudyRecord
-from dlassets.tuning.sampling import new_pruner, new_sampler
 from dlassets.tuning.search_space import settings_with, suggest
-from dlassets.tuning.trials import ACCURACY, FAILURE, LOSS, best_of, failure_of, run_id_of, shortened
+from dlassets.tuning.trials import (
+    ACCURACY,
+    FAILURE,
+    LOSS,
+    Objective,
+    OnTrial,
+    best_of,
+    failure_of,
+    run_id_of,
+    shortened,
+    strategy,
+    train_and_validate,
+)
 
 if TYPE_CHECKING:
     import optuna
     from pyspark.sql import SparkSession
-
-    from dlassets.learning.training.job import Metrics
-    from dlassets.tuning.trial_processes import Objective
-    from dlassets.tuning.trials import OnTrial
 
 # MLflow's storage reads every trial to answer whether one is worth going on with.
 _SECONDS_BETWEEN_QUESTIONS = 5.0
@@ -50,9 +57,8 @@ class SparkTrials:
         study = MlflowSparkStudy(
             record.name,
             record.storage,
-            sampler=new_sampler(record.question.job.settings.seed, len(record.trials)),
-            pruner=new_pruner(settings),
             mlflow_tracking_uri=record.client.tracking_uri,
+            **strategy(settings, record.question.job.settings.seed, len(record.trials)),
         )
         for values in first:
             study.enqueue_trial(values)

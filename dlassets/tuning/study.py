@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.examples import read_splits
+from dlassets.registry.lifecycle import runs_where
 from dlassets.settings import TrainingSettings, TuningSettings
 from dlassets.tuning.question import Question
 from dlassets.tuning.record import TAG_BEST, TAG_FEATURES, TAG_FINISHED, TAG_TRAINABLE, StudyRecord
-from dlassets.tuning.sampling import quiet_optuna
 from dlassets.tuning.search_space import check_space, settings_with
-from dlassets.tuning.trials import ACCURACY, best_of, run_id_of
+from dlassets.tuning.trials import ACCURACY, OnTrial, best_of, run_id_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from optuna.trial import FrozenTrial
-
-    from dlassets.tuning.trials import OnTrial
 
 
 class TrialRunner(Protocol):
@@ -66,6 +64,8 @@ def run_study(
     costs itself alone. Raises DlassetsError for a space that cannot be, before anything runs, and where no trial comes
     to an end.
     """
+    import optuna
+
     check_space(question.space, question.job.settings)
     read_splits(question.job.training_set, features=False)  # what they lack is said before any process starts
     record = StudyRecord(client, experiment, question)
@@ -73,7 +73,7 @@ def run_study(
     if has_its_trials and record.has_result:
         return _best(record, is_new=False)
     if not has_its_trials:
-        quiet_optuna()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # not its line a trial: a study reports them itself
         with record.running():
             runner.run(record, settings, report)
     record.finish()
@@ -107,14 +107,8 @@ def winner(
 
     The training set may have grown since: settings that suited it then suit it better than those nobody has tried.
     """
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return None
-    runs = client.search_runs(
-        [found.experiment_id],
-        f"tags.`{TAG_FEATURES}` = '{feature_version}' AND tags.`{TAG_TRAINABLE}` = '{training.trainable}'",
-    )
-    finished = [run for run in runs if TAG_BEST in run.data.tags]
+    condition = f"tags.`{TAG_FEATURES}` = '{feature_version}' AND tags.`{TAG_TRAINABLE}` = '{training.trainable}'"
+    finished = [run for run in runs_where(client, experiment, condition) if TAG_BEST in run.data.tags]
     if not finished:
         return None
     newest = max(finished, key=lambda run: run.data.tags[TAG_FINISHED])

@@ -1,25 +1,34 @@
-"""What one trial is, wherever it runs: the names of what it leaves, whether it failed, and which one is the best."""
+"""What one trial is, wherever it runs: how it is chosen, what it does, what it leaves, and which one is the best."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
+from dlassets.learning.examples import Splits, read_splits
+from dlassets.learning.training.job import Event, Job, Metrics
+from dlassets.settings import TuningSettings
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
-    # Trials done, of how many, and the best so far, where one has come to its end.
-    OnTrial = Callable[[int, int, FrozenTrial | None], None]
-
+# Trials done, of how many, and the best so far, where one has come to its end.
+OnTrial = Callable[[int, int, "FrozenTrial | None"], None]
+# Trains and returns the kept epoch's metrics, validation_loss among them; told of each epoch, it goes on or is cut
+# short by what `on_epoch` raises.
+Objective = Callable[[Job, Callable[[Metrics], None]], Metrics]
 # Of what a trial measures, what decides and what people would rather know.
 LOSS, ACCURACY = "validation_loss", "validation_accuracy"
 # Attributes of a trial: that nobody ran it to its end, and why it failed.
 INTERRUPTED, FAILURE = "interrupted", "why"
 # A tag in MLflow holds 8,000 characters in some stores, 5,000 in others.
 _LONGEST_TAG = 4000
+# Trials whose settings are drawn at random, before the sampler learns from them; and epochs that decide nothing.
+_RANDOM_TRIALS, _WARM_UP_EPOCHS = 5, 3
 
 
 def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -37,11 +46,6 @@ def failure_of(metrics: Mapping[str, float]) -> DlassetsError | None:
     return None
 
 
-def last_failure(trials: Sequence[FrozenTrial]) -> str:
-    failures = [trial.user_attrs[FAILURE] for trial in trials if FAILURE in trial.user_attrs]
-    return failures[-1] if failures else "(see error_message.txt of its run in MLflow)"
-
-
 def shortened(failure: str) -> str:
     """Return the end of a failure's text, as much as a tag holds."""
     return failure[-_LONGEST_TAG:]
@@ -51,3 +55,39 @@ def run_id_of(trial: FrozenTrial | Trial) -> str:
     """Return the run of a trial: in MLflow's storage that is its id, which Optuna has no public name for."""
     run_id: str = trial._trial_id  # noqa: SLF001 - as above
     return run_id
+
+
+def train_and_validate(job: Job, on_epoch: Callable[[Metrics], None]) -> Metrics:
+    """Train as the job says, and return the kept epoch's metrics."""
+    from dlassets.learning.training.group import ALONE, Group, device_of
+    from dlassets.learning.training.train import train
+
+    def on_event(event: Event) -> None:
+        if event.kind == "epoch":
+            on_epoch(event.metrics)
+
+    is_head = job.settings.trainable == "head"
+    # A head takes moments on a processor, and trials run side by side.
+    group = ALONE if is_head else Group(device=device_of(job.settings.compute))
+    trained = train(job, group, on_event, _splits(job.training_set, is_head))
+    return trained.history[trained.best_epoch]
+
+
+@functools.lru_cache(maxsize=1)
+def _splits(training_set: Snapshot, features: bool) -> Splits:
+    """Read the training set, once a process."""
+    return read_splits(training_set, features=features)
+
+
+def strategy(settings: TuningSettings, seed: int, trials: int) -> dict[str, Any]:
+    """Return Optuna's `sampler` and `pruner` for a study that has so many trials.
+
+    They are a tree-structured Parzen estimator (Bergstra et al., 2011), and the median rule (Golovin et al., 2017).
+    """
+    from optuna.pruners import MedianPruner, NopPruner
+    from optuna.samplers import TPESampler
+
+    median = MedianPruner(n_startup_trials=_RANDOM_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS)
+    # A study that goes on must not draw again what it drew when it began.
+    sampler = TPESampler(seed=seed + trials, n_startup_trials=_RANDOM_TRIALS)
+    return {"sampler": sampler, "pruner": median if settings.pruning else NopPruner()}

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 BINS = 15
 UNKNOWN = -1

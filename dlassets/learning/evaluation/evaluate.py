@@ -5,19 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.evaluation.calibration import UNKNOWN, reliability, targets_of
+from dlassets.learning.evaluation.calibration import UNKNOWN, Reliability, reliability, targets_of
 from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from dlassets.learning.evaluation.calibration import Reliability
 
 Z_95 = 1.959963984540054
 _DRAWS, _BLOCK = 1000, 100

@@ -8,18 +8,31 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dlassets.images.decode import Pixels
 from dlassets.learning.evaluation.evaluate import Evaluation
-from dlassets.learning.evaluation.figures import as_png, new_figure
 from dlassets.learning.evaluation.slices import Slice, significantly_worse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-
-    from dlassets.images.decode import Pixels
+    from matplotlib.figure import Figure
 
 _USUAL, _RIGHT, _WORSE, _FEW = "tab:blue", "tab:orange", "tab:red", "lightsteelblue"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, its sides in inches, of 100 pixels each in the PNG."""
+    # Figure itself, not pyplot: no global state, so pictures can be drawn in any thread.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def as_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
 
 
 def confusion_matrix(evaluation: Evaluation) -> bytes:
@@ -114,13 +127,9 @@ def slices_chart(slices: Sequence[Slice], evaluation: Evaluation) -> bytes:
 
 def learning_curve(history: Sequence[Mapping[str, float]], best_epoch: int) -> bytes:
     """Return a PNG of loss, accuracy and whatever else was measured, by epoch; not each epoch needs to have each."""
-    names = list(dict.fromkeys(name for epoch in history for name in epoch))
-    groups = {
-        "loss": [name for name in names if name.endswith("loss")],
-        "accuracy": [name for name in names if name.endswith("accuracy")],
-    }
-    rest = [name for name in names if name not in groups["loss"] + groups["accuracy"]]
-    groups |= {name: [name] for name in rest}
+    groups: dict[str, list[str]] = {"loss": [], "accuracy": []}
+    for name in dict.fromkeys(name for epoch in history for name in epoch):
+        groups.setdefault(next((kind for kind in ("loss", "accuracy") if name.endswith(kind)), name), []).append(name)
     drawn = {title: members for title, members in groups.items() if members}
     figure = new_figure(4 * max(2, len(drawn)), 3.2)
     for axes, (title, members) in zip(figure.subplots(1, max(2, len(drawn))), drawn.items(), strict=False):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import Pixels, decode_rgb, resize_center_crop
@@ -15,7 +16,6 @@ from dlassets.learning.head import Head
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
 
 _BATCH = 8
 

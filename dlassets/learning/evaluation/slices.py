@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import Evaluation, wilson_interval
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from numpy.typing import NDArray
 
-    # Each row's value, and the order in which values are listed.
-    _Dimension = tuple[list[str], Sequence[str]]
+# Each row's value, and the order in which values are listed.
+_Dimension = tuple[list[str], Sequence[str]]
 
 CLASS, SIZE, BRIGHTNESS, UNKNOWN = "class", "short side", "brightness", "unknown"
 # Fewer rows than these say little: even with half of them right, the interval is wider than a third.

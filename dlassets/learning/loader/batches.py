@@ -18,10 +18,11 @@ import numpy as np
 
 from dlassets.engines.processors import processors
 from dlassets.errors import DlassetsError
-from dlassets.learning.loader.decoding import Decoder, decode_to_tensor
+from dlassets.learning.loader.decoding import Decoder, Transform, decode_to_tensor
 from dlassets.learning.loader.epochs import (
     USUAL_SAMPLING,
     Epoch,
+    Rows,
     Sampling,
     Steps,
     Window,
@@ -40,13 +41,11 @@ from dlassets.learning.loader.petastorm import (
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.loader.decoding import Function, Transform
-    from dlassets.learning.loader.epochs import Rows
+    from dlassets.learning.loader.decoding import Function
 
     Batch = dict[str, torch.Tensor | list[Any]]
-    # Of each shard of this process, the windows that a batch takes rows of, and which.
-    Step = Sequence[tuple[Window, slice]]
-
+# Of each shard of this process, the windows that a batch takes rows of, and which.
+Step = Sequence[tuple[Window, slice]]
 Item = TypeVar("Item")
 
 # Threads of Petastorm's that read row groups ahead, and batches that are being decoded while one is used.
@@ -151,7 +150,14 @@ class Loader:
         windows = list(dict.fromkeys(window for step in schedule for window, _ in step))
         held: dict[Window, Columns] = {}
         due: deque[Callable[[], Batch]] = deque()
-        with self._read(windows) as read, self._decoder.threads() as pool:
+        columns = sorted(self._columns)
+        places = [group for window in windows for group in window.groups]
+        with (
+            read_row_groups(self._source, places, columns, threads=_READERS) as groups,
+            # As many windows are read ahead as there are shards.
+            _prefetched(_by_window(windows, groups, columns), len(self._shards)) as read,
+            self._decoder.threads() as pool,
+        ):
             for step in schedule:
                 while not all(window in held for window, _ in step):
                     held.update([next(read)])
@@ -168,22 +174,9 @@ class Loader:
         """Return which parts of which windows each step takes, from step `first` on."""
         drawn = None if self._labels is None else balanced(self._labels, self._sampling.seed, epoch)
         order = Epoch(epoch, self._sizes, self._weights, self._sampling, drawn)
-        of_shards = [
-            _parts(order.windows(shard, self._steps.shards), self._steps.offsets(shard)[first:])
-            for shard in self._shards
-        ]
+        count, offsets = self._steps.shards, self._steps.offsets
+        of_shards = [_parts(order.windows(shard, count), offsets(shard)[first:]) for shard in self._shards]
         return [list(chain.from_iterable(parts)) for parts in zip(*of_shards, strict=True)]
-
-    @contextmanager
-    def _read(self, windows: Sequence[Window]) -> Iterator[Iterator[tuple[Window, Columns]]]:
-        """Give the windows with the columns of all rows of their row groups, as many read ahead as there are shards."""
-        places = [group for window in windows for group in window.groups]
-        columns = sorted(self._columns)
-        with (
-            read_row_groups(self._source, places, columns, threads=_READERS) as groups,
-            _prefetched(_by_window(windows, groups, columns), len(self._shards)) as read,
-        ):
-            yield read
 
     def _decode(
         self, pool: ThreadPoolExecutor, epoch: int, step: Step, held: dict[Window, Columns]
@@ -227,6 +220,7 @@ def _parts(windows: Sequence[Window], offsets: Rows) -> Iterator[Step]:
 def _by_window(
     windows: Sequence[Window], groups: Iterator[Columns], columns: Sequence[str]
 ) -> Iterator[tuple[Window, Columns]]:
+    """Yield the windows with the columns of all rows of their row groups."""
     for window in windows:
         parts = [next(groups) for _ in window.groups]
         yield window, {column: np.concatenate([part[column] for part in parts]) for column in columns}

@@ -1,7 +1,13 @@
-"""Photos' bytes to tensors, by threads: a function of the bytes, the seed, the epoch and the photo's place in it."""
+"""Photos' bytes to tensors, by threads: a function of the bytes, the seed, the epoch and the photo's place in it.
+
+Decoded photos may be kept between epochs, up to a bound: in memory, or in a file that ends with the process.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,18 +20,29 @@ import numpy as np
 
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import SIDE, ImageError, View, decode_rgb, resize_center_crop_with_torch
-from dlassets.learning.loader.decoded import Cache, Decoded
-from dlassets.learning.loader.epochs import row_random
+from dlassets.learning.loader.epochs import Rows, row_random
 from dlassets.learning.loader.petastorm import RowGroups
 
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.loader.epochs import Rows
-
     Function = Callable[[bytes, np.random.Generator], torch.Tensor]
 
 _ROWS_A_TASK = 4
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keep decoded photos: at most so many bytes, in memory, or on disk in a `folder` that is there.
+
+    Worth its room where decoding holds the training up: (3, 224, 224) pixels take 147 KiB. Their bytes are read in each
+    epoch all the same. Every process has its own, and nothing is left of it at its end.
+    """
+
+    max_bytes: int
+    folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,51 @@ def decode_to_tensor(size: int = SIDE, *, as_float: bool = False, cache: Cache |
     return Transform(partial(_middle, size=size), as_float=as_float, cache=cache)
 
 
+class Decoded:
+    """The pixels of the table's first rows, as many as there is room for, filled as they are first asked for."""
+
+    def __init__(self, cache: Cache, rows: int, like: torch.Tensor) -> None:
+        """Make room for photos like this one. Raises DlassetsError where the folder has none."""
+        if str(like.dtype) != "torch.uint8":
+            raise DlassetsError(f"a cache keeps uint8 pixels, and decode gives {like.dtype}. Convert them in augment")
+        self._room = min(rows, cache.max_bytes // like.numel())
+        if self._room < rows:
+            _log.warning(
+                "The cache of decoded photos has room for %d of %d; all of them would take %.1f GiB.",
+                self._room,
+                rows,
+                rows * like.numel() / 2**30,
+            )
+        self._filled = np.zeros(rows, bool)
+        self._pixels = _tensor((self._room, *like.shape), cache.folder)
+
+    def get(self, number: int, decode: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Return the pixels of row `number`, from `decode` where they are not kept; they are not to be written to."""
+        if number >= self._room:
+            return decode()
+        kept = self._pixels[number]
+        if not self._filled[number]:
+            kept.copy_(decode())
+            self._filled[number] = True
+        return kept
+
+
+def _tensor(shape: tuple[int, ...], folder: str | None) -> torch.Tensor:
+    import torch
+
+    if folder is None or not shape[0]:
+        return torch.empty(shape, dtype=torch.uint8)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))  # a full disk is better met now
+            return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
+    except OSError as error:
+        raise DlassetsError(
+            f"there is no room for the cache of decoded photos in {folder}: {error}. Name another folder, or give it "
+            "fewer bytes"
+        ) from error
+
+
 class Decoder:
     """Makes tensors of columns: threads decode photos into the batch's own memory, pinned where there is a GPU."""
 
@@ -58,7 +120,7 @@ class Decoder:
 
         self._source, self._seed, self._workers = source, seed, workers
         if not isinstance(transform, Transform):  # a function that decodes as well
-            transform = Transform(_undecoded, transform)  # type: ignore[arg-type]
+            transform = Transform(lambda content: content, transform)  # type: ignore[arg-type, return-value]
         self._transform = transform
         self._pin = torch.cuda.is_available()
         self._starts = np.cumsum([0, *(group.rows for group in source.groups)])
@@ -186,10 +248,6 @@ def _middle(content: bytes, size: int) -> torch.Tensor:
     view = View(size)
     middle = resize_center_crop_with_torch(decode_rgb(content, view.at_least), view)
     return torch.from_numpy(middle).permute(2, 0, 1)
-
-
-def _undecoded(content: Any) -> Any:
-    return content
 
 
 def _wait(tasks: Sequence[Future[None]], out: torch.Tensor) -> torch.Tensor:

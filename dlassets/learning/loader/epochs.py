@@ -11,15 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from dlassets.errors import DlassetsError
 
-if TYPE_CHECKING:
-    Rows = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
 
 # Batches are the same rows for any number of processes that divides this.
 LOGICAL_SHARDS = 4

@@ -56,10 +56,9 @@ class RowGroup:
     def bytes_of(self, columns: Sequence[str]) -> int:
         """Return what these columns take in memory, about."""
         footer = self.footer.row_group(self.number)
-        chunks = [footer.column(place) for place in range(footer.num_columns)]
-        return sum(
-            chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns
-        )
+        chunks = (footer.column(place) for place in range(footer.num_columns))
+        chosen = (chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns)
+        return sum(chunk.total_uncompressed_size for chunk in chosen)
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Return those of the columns that the file has."""
@@ -97,16 +96,12 @@ def row_groups(uri: str, version: int, where: Where | None = None) -> RowGroups:
     filesystem = filesystem_of(files[0] if files else uri)[0]  # one for all: each has connections of its own
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool, _explaining(uri):
         footers = list(pool.map(functools.partial(_footer, filesystem), files))
-    return RowGroups(
-        uri,
-        schema,
-        tuple(
-            RowGroup(file, number, footer.row_group(number).num_rows, footer, filesystem)
-            for file, footer in zip(files, footers, strict=True)
-            for number in range(footer.num_row_groups)
-            if footer.row_group(number).num_rows
-        ),
+    groups = (
+        RowGroup(file, number, footer.row_group(number).num_rows, footer, filesystem)
+        for file, footer in zip(files, footers, strict=True)
+        for number in range(footer.num_row_groups)
     )
+    return RowGroups(uri, schema, tuple(group for group in groups if group.rows))
 
 
 def read_columns(
@@ -123,8 +118,13 @@ def read_columns(
     check_columns(source, columns)
     if not source.groups:
         return _no_rows(source.schema, columns)
-    _check_shards(source, shard)
+    check_shard(shard)
     rank, world_size = shard
+    if len(source.groups) < world_size:
+        raise DlassetsError(
+            f"{uri} has {len(source.groups)} row groups for {world_size} shards, and a shard takes at least one. "
+            "Use fewer processes, or write the table with smaller row groups."
+        )
     with read_row_groups(source, range(len(source.groups))[rank::world_size], columns) as read:
         batches = list(read)
     return {column: np.concatenate([batch[column] for batch in batches]) for column in columns}
@@ -168,14 +168,11 @@ def _batches(reader: Any, uri: str, columns: Sequence[str], count: int) -> Itera
     for _ in range(count):
         with _explaining(uri):
             batch = next(reader)
-        yield {column: _rectangular(getattr(batch, column), column, uri) for column in columns}
-
-
-def _rectangular(values: npt.NDArray[Any], column: str, uri: str) -> npt.NDArray[Any]:
-    """Return the values; lists with a null among them come from Petastorm as 2-D objects."""
-    if values.ndim > 1 and values.dtype == object:
-        raise DlassetsError(f"Column {column} of {uri} has rows without a list. Choose rows that all have one.")
-    return values
+        found: Columns = {column: getattr(batch, column) for column in columns}
+        for column, values in found.items():
+            if values.ndim > 1 and values.dtype == object:  # what Petastorm makes of lists with a null among them
+                raise DlassetsError(f"Column {column} of {uri} has rows without a list. Choose rows that all have one.")
+        yield found
 
 
 @contextmanager
@@ -230,15 +227,6 @@ def _check_protocol(table: DeltaTable, uri: str) -> None:
             f"{uri} maps its columns to other names in its files, which Petastorm does not see. On Spark, run "
             f"ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.columnMapping.mode' = 'none') and "
             f"ALTER TABLE delta.`{uri}` DROP FEATURE columnMapping, or write the table anew without it."
-        )
-
-
-def _check_shards(source: RowGroups, shard: tuple[int, int]) -> None:
-    check_shard(shard)
-    if len(source.groups) < shard[1]:
-        raise DlassetsError(
-            f"{source.uri} has {len(source.groups)} row groups for {shard[1]} shards, and a shard takes at least one. "
-            "Use fewer processes, or write the table with smaller row groups."
         )
 
 
@@ -368,22 +356,13 @@ def _petastorm() -> Any:
     parquet = _view(pq, ParquetDataset=_Dataset, ParquetDatasetPiece=_Piece)
     for module in (reader, worker, dataset_metadata):
         module.pq = parquet
-    worker.ParquetFile = _unopened
+    worker.ParquetFile = lambda opened: opened  # its piece then opens it again
     reader.ThreadPool = _Pool
-    reader.print = _print_nothing
+    reader.print = lambda *_: None  # it would tell of its cache at the end of every read
     unischema.np = _view(np, string_=np.bytes_, unicode_=np.str_)
     # The worker casts every string column to `unicode_`: as objects, a null stays None instead of becoming "None".
     worker.np = _view(np, unicode_=np.object_)
     return petastorm
-
-
-def _unopened(opened: Any) -> Any:
-    """Stand in for pyarrow's ParquetFile where the worker opens a file that its piece then opens again."""
-    return opened
-
-
-def _print_nothing(*_: Any) -> None:
-    """Stand in for Petastorm's print, which would tell of its cache at the end of every read."""
 
 
 def _view(module: ModuleType, **names: Any) -> ModuleType:

@@ -10,18 +10,16 @@ import hashlib
 import json
 import logging
 import re
-import uuid
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
-from dlassets.storage.stores import advice, filesystem_of, is_object_storage
+from dlassets.learning.training.job import Job
+from dlassets.storage.files import read_bytes, write_whole
+from dlassets.storage.stores import advice, filesystem_of
 
 if TYPE_CHECKING:
-    import pyarrow.fs as pafs
     import torch
-
-    from dlassets.learning.training.job import Job
 
 KEPT = 2  # the newest, and the one before it should the newest be damaged
 
@@ -58,9 +56,7 @@ class Checkpoints:
 
     def __init__(self, folder: str, job: str) -> None:
         """`job` is the training's `fingerprint`."""
-        self._uri = folder
-        self._job = job
-        self._files: pafs.FileSystem
+        self._uri, self._job = folder, job
         self._files, self._folder = filesystem_of(folder)
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -71,7 +67,7 @@ class Checkpoints:
         data = save(tensors, {"state": json.dumps(checkpoint.state)})
         name = f"{self._job}-{checkpoint.step:09}-{hashlib.sha256(data).hexdigest()[_SHORT]}.safetensors"
         try:
-            self._write(name, data)
+            write_whole(f"{self._uri}/{name}", data)
             self._remove_older()
         except OSError as error:
             raise DlassetsError(f"No checkpoint could be written to {self._uri}. {advice(self._uri, error)}") from error
@@ -102,8 +98,7 @@ class Checkpoints:
         from safetensors.torch import load
 
         try:
-            with self._files.open_input_file(f"{self._folder}/{name}") as file:
-                data = file.read()
+            data = read_bytes(self._files, f"{self._folder}/{name}")
         except FileNotFoundError:  # removed since it was listed: a newer one has come
             return None
         if f"{hashlib.sha256(data).hexdigest()[_SHORT]}.safetensors" != name.rsplit("-", 1)[1]:
@@ -111,29 +106,14 @@ class Checkpoints:
             return None
         return Checkpoint(_step(name), load(data), _state(data))
 
-    def _write(self, name: str, data: bytes) -> None:
-        if is_object_storage(self._uri):  # where an object is there whole once it is closed, and not before
-            with self._files.open_output_stream(f"{self._folder}/{name}") as file:
-                file.write(data)
-            return
-        self._files.create_dir(self._folder)
-        writing = f"{self._folder}/{_unfinished(self._job)}{uuid.uuid4().hex}"
-        with self._files.open_output_stream(writing) as file:
-            file.write(data)
-        self._files.move(writing, f"{self._folder}/{name}")
-
     def _remove_older(self) -> None:
         import pyarrow.fs as pafs
 
         names = [info.base_name for info in self._files.get_file_info(pafs.FileSelector(self._folder))]
-        # A process that was killed while it wrote left what it had; one process at a time writes here.
-        unfinished = [name for name in names if name.startswith(_unfinished(self._job))]
+        # A process that was killed while it wrote left what it had, hidden; one process at a time writes here.
+        unfinished = [name for name in names if name.startswith(".") and self._job in name]
         for name in (*self._names()[KEPT:], *unfinished):
             self._files.delete_file(f"{self._folder}/{name}")
-
-
-def _unfinished(job: str) -> str:
-    return f".writing-{job}-"
 
 
 def _step(name: str) -> int:

@@ -11,13 +11,13 @@ import numpy as np
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import blocks, network
 from dlassets.learning.head import Head
+from dlassets.learning.training.group import Group
+from dlassets.learning.training.job import Job
 from dlassets.learning.weights import NONE
 
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.training.group import Group
-    from dlassets.learning.training.job import Job
     from dlassets.learning.training.pixels import Classes
 
     Tensors = dict[str, torch.Tensor]
@@ -89,10 +89,12 @@ class Classifier:
         Batch norm keeps the statistics it was pretrained with: those of a small batch are worse, and another share of
         the batch in each process would give another result. A network with random weights has none to keep.
         """
+        from torch.nn.modules.batchnorm import _BatchNorm
+
         self.network.train()
         if self._pretrained:
             for module in self.network.modules():
-                if isinstance(module, _batch_norm()):
+                if isinstance(module, _BatchNorm):
                     module.eval()
 
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -182,17 +184,6 @@ def _in_float32(forward: Callable[[torch.Tensor], torch.Tensor], inputs: torch.T
 def _plain_head(dimensions: int, classes: Classes) -> Head:
     """Return a head that gives every class the same logit."""
     count = len(classes.labels)
-    return Head(
-        labels=classes.labels,
-        names=classes.names,
-        weight=np.zeros((count, dimensions), np.float32),
-        bias=np.zeros(count, np.float32),
-        mean=np.zeros(dimensions, np.float32),
-        scale=np.ones(dimensions, np.float32),
-    )
-
-
-def _batch_norm() -> type[torch.nn.Module]:
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    return _BatchNorm
+    weight, bias = np.zeros((count, dimensions), np.float32), np.zeros(count, np.float32)
+    mean, scale = np.zeros(dimensions, np.float32), np.ones(dimensions, np.float32)
+    return Head(classes.labels, classes.names, weight, bias, mean, scale)

@@ -14,14 +14,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError, error_from, record_of
-from dlassets.learning.training.job import Event, Job, Trained
+from dlassets.learning.training.job import Event, Job, OnEvent, Trained
+from dlassets.storage.files import read_bytes
 from dlassets.storage.stores import filesystem_of, is_object_storage
-
-if TYPE_CHECKING:
-    from dlassets.learning.training.job import OnEvent
 
 # Events of so many seconds go into one file: a step may take a thousandth of one.
 TOGETHER = 0.2
@@ -148,8 +145,7 @@ class Exchange:
 
     def _get(self, name: str) -> str | None:
         try:
-            with self._files.open_input_stream(f"{self._path}/{name}") as stream:
-                return bytes(stream.read()).decode()
+            return read_bytes(self._files, f"{self._path}/{name}").decode()
         except FileNotFoundError:
             return None
 

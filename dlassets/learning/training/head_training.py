@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
@@ -17,14 +18,11 @@ from dlassets.learning.evaluation.calibration import targets_of
 from dlassets.learning.examples import Examples, Splits, read_split, read_splits
 from dlassets.learning.head import Head
 from dlassets.learning.training.group import ALONE, Group
-from dlassets.learning.training.job import Event, Job, Trained
+from dlassets.learning.training.job import Event, Job, Metrics, OnEvent, Trained
 from dlassets.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
-
-    from dlassets.learning.training.job import Metrics, OnEvent
 
 STEPS_PER_EPOCH = 5
 FEW_NUMBERS = 2**24
@@ -87,26 +85,15 @@ def train_head(
     with _threads_for(learned[0]):
         loss = _SharedLoss(linear, learned, settings, group)
         history, best_epoch = _fit(linear, loss, known_rows, settings, on_epoch, group)
-    head = Head(
-        labels=labels,
-        names=tuple(names.values()),
-        weight=linear.weight.detach().cpu().numpy(),
-        bias=linear.bias.detach().cpu().numpy(),
-        mean=mean,
-        scale=scale,
-    )
-    return Trained(head, history, best_epoch)
+    weight, bias = (value.detach().cpu().numpy() for value in (linear.weight, linear.bias))
+    return Trained(Head(labels, tuple(names.values()), weight, bias, mean, scale), history, best_epoch)
 
 
 class _SharedLoss:
     """The mean loss over all processes' rows: each works on its own, and all are given the sum."""
 
     def __init__(
-        self,
-        linear: torch.nn.Linear,
-        rows: tuple[torch.Tensor, torch.Tensor],
-        settings: TrainingSettings,
-        group: Group,
+        self, linear: torch.nn.Linear, rows: tuple[torch.Tensor, torch.Tensor], settings: TrainingSettings, group: Group
     ) -> None:
         import torch
 
@@ -124,10 +111,7 @@ class _SharedLoss:
 
         self._linear.zero_grad()
         losses = torch.nn.functional.cross_entropy(
-            self._linear(self._inputs),
-            self._targets,
-            reduction="none",
-            label_smoothing=self._settings.label_smoothing,
+            self._linear(self._inputs), self._targets, reduction="none", label_smoothing=self._settings.label_smoothing
         )
         penalty = self._settings.l2 / 2 * self._linear.weight.square().sum()
         loss = (losses * self._weights).sum() + penalty / self._group.size

@@ -13,13 +13,13 @@ from dlassets.engines.base import Snapshot
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.head import Head
 from dlassets.settings import TrainingSettings
-from dlassets.storage.stores import filesystem_of
+from dlassets.storage.files import read_whole, write_whole
 
 if TYPE_CHECKING:
     import torch
 
-    Metrics = dict[str, float]
-    OnEvent = Callable[["Event"], None]
+Metrics = dict[str, float]
+OnEvent = Callable[["Event"], None]
 
 _TRAINED, _HEAD, _WEIGHTS = "trained.json", "head.safetensors", "weights.safetensors"
 _ARRAYS = ("weight", "bias", "mean", "scale")
@@ -88,39 +88,30 @@ class Trained:
             "remarks": self.remarks,
             "weights": self.weights is not None,
         }
-        filesystem, path = filesystem_of(folder)
-        filesystem.create_dir(path, recursive=True)
         # Of an array whose rows are not one after the other it would save the numbers in another order.
         files = {_HEAD: numpy.save({name: np.ascontiguousarray(getattr(self.head, name)) for name in _ARRAYS})}
         if self.weights is not None:
             files[_WEIGHTS] = torch.save({name: value.contiguous() for name, value in self.weights.items()})
         files[_TRAINED] = json.dumps(said).encode()
         for name, content in files.items():
-            with filesystem.open_output_stream(f"{path}/{name}") as stream:
-                stream.write(content)
+            write_whole(f"{folder}/{name}", content)
 
     @classmethod
     def load(cls, folder: str) -> Trained:
         """Read what `save` wrote. Raises FileNotFoundError where it did not finish."""
         from safetensors import numpy, torch
 
-        filesystem, path = filesystem_of(folder)
-
-        def content(name: str) -> bytes:
-            with filesystem.open_input_stream(f"{path}/{name}") as stream:
-                return bytes(stream.read())
-
-        said = json.loads(content(_TRAINED))
+        said = json.loads(read_whole(f"{folder}/{_TRAINED}"))
         head = Head(
             labels=tuple(said["labels"]),
             names=tuple(said["names"]),
             temperature=said["temperature"],
-            **numpy.load(content(_HEAD)),
+            **numpy.load(read_whole(f"{folder}/{_HEAD}")),
         )
         return cls(
             head=head,
             history=said["history"],
             best_epoch=said["best_epoch"],
-            weights=torch.load(content(_WEIGHTS)) if said["weights"] else None,
+            weights=torch.load(read_whole(f"{folder}/{_WEIGHTS}")) if said["weights"] else None,
             remarks=tuple(said["remarks"]),
         )

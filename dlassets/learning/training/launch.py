@@ -28,22 +28,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import dlassets
+from dlassets.engines.base import Engine
 from dlassets.engines.processors import processors
 from dlassets.errors import DlassetsError, decoded_error
+from dlassets.learning.examples import Splits
 from dlassets.learning.training.exchange import Exchange
 from dlassets.learning.training.group import Group, device_of
-from dlassets.learning.training.process import Start, killed_too_often, run_process
+from dlassets.learning.training.job import Job, OnEvent, Trained
+from dlassets.learning.training.process import Start, Training, killed_too_often, run_process
 from dlassets.learning.training.train import train
+from dlassets.settings import ComputeSettings
 from dlassets.storage.stores import is_object_storage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-    from dlassets.engines.base import Engine
-    from dlassets.learning.examples import Splits
-    from dlassets.learning.training.job import Job, OnEvent, Trained
-    from dlassets.learning.training.process import Training
-    from dlassets.settings import ComputeSettings
 
 LAST_LINES = 40
 # Spark asks for free slots for ten minutes before it says that there are too few.
@@ -64,9 +62,8 @@ def place_of(compute: ComputeSettings, engine: Engine) -> Place:
     """Return where these settings have a training run: several processes are Spark's where Spark is the engine."""
     from dlassets.engines.spark import SparkEngine
 
-    if compute.processes > 1 and isinstance(engine, SparkEngine):
-        return Place(compute.processes, engine.session)
-    return Place(compute.processes)
+    session = engine.session if compute.processes > 1 and isinstance(engine, SparkEngine) else None
+    return Place(compute.processes, session)
 
 
 def launch(

@@ -25,21 +25,20 @@ import numpy as np
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
+from dlassets.learning.examples import Examples, Splits
 from dlassets.learning.training.checkpoints import Checkpoint, Checkpoints, fingerprint
-from dlassets.learning.training.classifier import multiplies_bfloat16, new_classifier
+from dlassets.learning.training.classifier import Classifier, multiplies_bfloat16, new_classifier
+from dlassets.learning.training.group import Group
 from dlassets.learning.training.head_training import train_head
-from dlassets.learning.training.job import Event, Trained
+from dlassets.learning.training.job import Event, Job, Metrics, OnEvent, Trained
 from dlassets.learning.training.pixels import PhotoBatches, features_of
 from dlassets.learning.weights import NONE
+from dlassets.settings import PixelSettings
 
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.examples import Examples, Splits
-    from dlassets.learning.training.classifier import Classifier, Tensors
-    from dlassets.learning.training.group import Group
-    from dlassets.learning.training.job import Job, Metrics, OnEvent
-    from dlassets.settings import PixelSettings
+    from dlassets.learning.training.classifier import Tensors
 
 _NOW, _BEST, _OPTIMIZER = "now.", "best.", "optimizer."
 _SHORT_OF_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
@@ -95,7 +94,8 @@ class _Training:
         self._photos = PhotoBatches(job, group, splits)
         self._classifier = new_classifier(job, self._photos.classes, group)
         self._optimizer = _optimizer(self._classifier, self._settings)
-        self._bfloat16 = _all_compute_bfloat16(self._settings, group)
+        # Where it is wanted and every process has it: they compute alike.
+        self._bfloat16 = self._settings.mixed_precision and all(group.gather(multiplies_bfloat16(group.device)))
         self._checkpoints = Checkpoints(job.folder, fingerprint(job)) if job.folder is not None else None
         self._progress = _Progress()
         self._best: Tensors = {}
@@ -108,13 +108,8 @@ class _Training:
         while not self._is_over():
             self._train_epoch()
         self._classifier.load_learned(self._best)
-        return Trained(
-            head=self._classifier.head(),
-            history=self._progress.history,
-            best_epoch=self._progress.best_epoch,
-            weights=self._classifier.weights(),
-            remarks=tuple(self._progress.remarks),
-        )
+        progress, head, weights = self._progress, self._classifier.head(), self._classifier.weights()
+        return Trained(head, progress.history, progress.best_epoch, weights, tuple(progress.remarks))
 
     @property
     def _epoch(self) -> int:
@@ -181,14 +176,8 @@ class _Training:
         return loss, accuracy
 
     def _features(self, split: str) -> Examples:
-        return features_of(
-            self._job,
-            split,
-            self._classifier.network,
-            rows=self._photos.splits[split],
-            group=self._group,
-            bfloat16=self._bfloat16,
-        )
+        rows, network = self._photos.splits[split], self._classifier.network
+        return features_of(self._job, split, network, rows=rows, group=self._group, bfloat16=self._bfloat16)
 
     # ---- steps
 
@@ -226,7 +215,9 @@ class _Training:
         """Return (4,): the loss summed over weighted rows, their weight, their number, and 1 where memory was short."""
         import torch
 
-        _seed(self._job.settings.seed, self._steps_done, self._group.rank)
+        # For what is random within the network.
+        seeds = np.random.SeedSequence((self._job.settings.seed, self._steps_done, self._group.rank))
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
         self._optimizer.zero_grad()
         sums = torch.zeros(4, dtype=torch.float64, device=self._group.device)
         try:
@@ -244,14 +235,13 @@ class _Training:
         """Return the loss summed over rows, each with its class's weight, and the sum of those weights."""
         import torch
 
+        settings = self._job.settings
+        logits = self._classifier.logits(pixels, bfloat16=self._bfloat16)
         losses = torch.nn.functional.cross_entropy(
-            self._classifier.logits(pixels, bfloat16=self._bfloat16),
-            classes,
-            reduction="none",
-            label_smoothing=self._job.settings.label_smoothing,
+            logits, classes, reduction="none", label_smoothing=settings.label_smoothing
         )
         weights = torch.ones_like(losses)
-        if self._job.settings.balance == "weights":
+        if settings.balance == "weights":
             weights = self._photos.classes.balanced().to(losses)[classes]
         return (losses * weights).sum(), weights.sum()
 
@@ -340,16 +330,9 @@ def _optimizer(classifier: Classifier, settings: PixelSettings) -> torch.optim.A
         decay = settings.weight_decay if value.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(value)
     return torch.optim.AdamW(
-        [
-            {"params": values, "lr": rate, "initial_lr": rate, "weight_decay": decay}
-            for (rate, decay), values in groups.items()
-        ]
+        {"params": values, "lr": rate, "initial_lr": rate, "weight_decay": decay}
+        for (rate, decay), values in groups.items()
     )
-
-
-def _all_compute_bfloat16(settings: PixelSettings, group: Group) -> bool:
-    """Return whether bfloat16 is wanted and every process has it: they compute alike."""
-    return settings.mixed_precision and all(group.gather(multiplies_bfloat16(group.device)))
 
 
 def _too_little_memory(task: str, job: Job, group: Group) -> str:
@@ -371,13 +354,6 @@ def _named(prefix: str, tensors: Tensors) -> Tensors:
 def _is_short_of_memory(error: Exception) -> bool:
     """Tell from torch's words: only a GPU's allocator has an exception of its own for it."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _SHORT_OF_MEMORY)
-
-
-def _seed(*parts: int) -> None:
-    """Seed torch, for what is random within the network."""
-    import torch
-
-    torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]))
 
 
 @contextmanager

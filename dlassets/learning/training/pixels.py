@@ -21,11 +21,10 @@ from dlassets.learning.loader import Sampling, torch_loader
 from dlassets.learning.training.augment import load, load_augmented
 from dlassets.learning.training.classifier import embedded
 from dlassets.learning.training.group import ALONE, Group
+from dlassets.learning.training.job import Job
 
 if TYPE_CHECKING:
     import torch
-
-    from dlassets.learning.training.job import Job
 
     Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -12,24 +12,20 @@ import re
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError, encoded_errors
+from dlassets.learning.examples import Splits
 from dlassets.learning.training.exchange import Exchange
 from dlassets.learning.training.group import Group, device_of
+from dlassets.learning.training.job import Job, OnEvent, Trained
+from dlassets.settings import ComputeSettings
 from dlassets.storage.stores import is_object_storage
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dlassets.learning.examples import Splits
-    from dlassets.learning.training.job import Job, OnEvent, Trained
-    from dlassets.settings import ComputeSettings
-
-    # The splits are given where this process has read them already, each of them whole.
-    Training = Callable[[Job, Group, OnEvent, Splits | None], Trained]
+# The splits are given where this process has read them already, each of them whole.
+Training = Callable[[Job, Group, OnEvent, Splits | None], Trained]
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,10 @@ def run_process(folder: str, training: str, rendezvous: str, threads: int | None
         if not exchange.has_failed:
             exchange.fail(error)
     else:
-        _leave()
+        import torch.distributed
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def killed_too_often(attempts: int) -> DlassetsError:
@@ -99,22 +98,12 @@ def _join(compute: ComputeSettings, rendezvous: str) -> Group:
         torch.cuda.set_device(group.device)
     if size > 1:
         if rendezvous.startswith("file://"):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+            loopback = next(name for _, name in socket.if_nameindex() if name in {"lo", "lo0"})
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
         torch.distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo", init_method=rendezvous, rank=rank, world_size=size
         )
     return group
-
-
-def _leave() -> None:
-    import torch.distributed
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def _loopback() -> str:
-    return next(name for _, name in socket.if_nameindex() if name in {"lo", "lo0"})
 
 
 def _is_for_want_of_another(error: Exception) -> bool:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from dlassets.learning.examples import Splits
 from dlassets.learning.training.group import ALONE, Group
-
-if TYPE_CHECKING:
-    from dlassets.learning.examples import Splits
-    from dlassets.learning.training.job import Job, OnEvent, Trained
+from dlassets.learning.training.job import Job, OnEvent, Trained
 
 
 def train(job: Job, group: Group = ALONE, report: OnEvent = lambda _: None, splits: Splits | None = None) -> Trained:
