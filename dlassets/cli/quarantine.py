@@ -66,12 +66,7 @@ def retry(pattern: str | None, reason: str | None, zone: str | None) -> None:
     files = _chosen(engine, lake, pattern, reason, zone)
     with bars() as report:
         done = files_of.retry(
-            engine,
-            lake,
-            settings,
-            files,
-            {"command": "quarantine retry"},
-            report.progress("files read"),
+            engine, lake, settings, files, {"command": "quarantine retry"}, report.progress("files read")
         )
     click.echo(f"{_files(len(files))} looked at again: {done.taken_in} taken in, {done.refused} refused anew.")
     if done.missing:

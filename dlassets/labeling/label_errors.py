@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Written
+from dlassets.engines.base import Commit, Engine, Progress, Snapshot, Written
 from dlassets.lakehouse.labels import labels_in_force
 from dlassets.lakehouse.snapshots import provenance_of, row_count
 from dlassets.lakehouse.tables import LABEL_ERRORS
@@ -19,8 +19,6 @@ from dlassets.settings import Settings, TrainingSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from dlassets.engines.base import Progress
 
 # What the table's log says of the labels, features and settings that its rows were found by.
 _DIGEST = "judged_sha256"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written, counting
+from dlassets.engines.base import Commit, Engine, Kernel, Progress, Snapshot, Transaction, Written, counting
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.photos import Photos
@@ -15,8 +15,6 @@ from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from dlassets.engines.base import Kernel, Progress
 
 # A killed run loses at most the work of one commit.
 IMAGES_PER_COMMIT = 10_000

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlassets.engines.base import Engine, Rows, Snapshot
+from dlassets.engines.base import Advance, Engine, Kernel, Rows, Snapshot
 from dlassets.engines.schema import Column
 from dlassets.lakehouse.content import map_images
 from dlassets.lakehouse.tables import RAW_IMAGES
@@ -14,8 +14,6 @@ from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from dlassets.engines.base import Advance, Kernel
 
 
 @dataclass(frozen=True)
