@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
-from dlassets.engines.schema import arrow_type
+from dlassets.engines.schema import schema_of
 from dlassets.images.folders import class_of_folder
 from dlassets.labeling.services import Answer, LabelingService
 from dlassets.lakehouse.snapshots import transaction_version
@@ -17,17 +17,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _APP_ID = f"dlassets/{HUMAN_LABELS.name}"
-
-_ANSWER_COLUMNS = {
-    "request_id": "string",
-    "label": "bigint",
-    "annotator": "string",
-    "answered_at": "timestamp",
-    "reason": "string",
-    "answer": "string",
-    "origin": "string",
-    "dated": "boolean",
-}
 
 
 def collect_answers(
@@ -107,7 +96,8 @@ def _answer_rows(answers: Sequence[Answer], classes: Mapping[int, str]) -> pa.Ta
 
     labels = {text: class_of(text, classes) for text in {a.label for a in answers if a.label is not None}}
     rows = {(a.request_id, a.answered_at, a.annotator, a.label): _row(a, labels, classes) for a in answers}
-    schema = pa.schema([(name, arrow_type(type_)) for name, type_ in _ANSWER_COLUMNS.items()])
+    said = HUMAN_LABELS.columns_named("request_id", "label", "annotator", "answered_at", "reason", "answer", "origin")
+    schema = schema_of(said).append(pa.field("dated", pa.bool_()))
     return pa.Table.from_pylist(list(rows.values()), schema=schema)
 
 

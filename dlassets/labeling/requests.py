@@ -25,6 +25,7 @@ from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import LABEL_REQUESTS
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import Settings
+from dlassets.storage.files import micro_batches
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -92,16 +93,14 @@ def close_answered(engine: Engine, lake: Lake, human_labels: Snapshot, commit: C
 
     def close() -> Written:
         requests = pin(lake, LABEL_REQUESTS.name)
-        answered = engine.sql(
-            """
+        query = """
             SELECT r.request_id, r.batch_id, r.path, r.image_id, r.predicted_label, r.predicted_name, r.confidence,
                 r.strategy, r.requested_at, 'answered' AS status, r.service, r.external_id
             FROM label_requests AS r
             WHERE r.status <> 'answered' AND EXISTS (
                 SELECT 1 FROM human_labels AS h WHERE h.request_id = r.request_id AND h.status = 'accepted')
-            """,
-            {"label_requests": requests, "human_labels": human_labels},
-        )
+        """
+        answered = engine.sql(query, {"label_requests": requests, "human_labels": human_labels})
         return engine.merge(answered, LABEL_REQUESTS, requests.uri, commit)
 
     return replanned(close)
@@ -109,10 +108,8 @@ def close_answered(engine: Engine, lake: Lake, human_labels: Snapshot, commit: C
 
 def without_photo(engine: Engine, service: LabelingService, label_requests: Snapshot) -> list[str]:
     """Return the open requests that people have no photo of."""
-    opened = engine.sql(
-        "SELECT request_id FROM label_requests WHERE status = 'open' ORDER BY request_id",
-        {"label_requests": label_requests},
-    ).arrow()
+    query = "SELECT request_id FROM label_requests WHERE status = 'open' ORDER BY request_id"
+    opened = engine.sql(query, {"label_requests": label_requests}).arrow()
     shown = service.photos()
     return [request for request in opened["request_id"].to_pylist() if request not in shown]
 
@@ -140,8 +137,7 @@ def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snaps
 
     Under another path with the same bytes, where it is no longer under its own.
     """
-    rows = engine.sql(
-        f"""
+    query = f"""
         WITH planned AS (
             SELECT r.*, images.path AS now_at, ROW_NUMBER() OVER (
                 PARTITION BY r.request_id
@@ -151,10 +147,9 @@ def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snaps
         )
         SELECT planned.*, raw_images.length FROM planned JOIN raw_images ON raw_images.path = planned.now_at
         WHERE planned.place = 1 ORDER BY planned.batch_id, planned.now_at
-        """,  # noqa: S608 - constants
-        {"label_requests": requests, "raw_images": images, "deleted_files": deleted},
-    ).arrow()
-    rows = rows.drop_columns("path").rename_columns({"now_at": "path"})
+    """  # noqa: S608 - constants
+    rows = engine.sql(query, {"label_requests": requests, "raw_images": images, "deleted_files": deleted}).arrow()
+    rows.drop_columns("path").rename_columns({"now_at": "path"})
     return [list(batch) for _, batch in groupby(rows.to_pylist(), key=lambda row: row["batch_id"])]
 
 
@@ -181,21 +176,10 @@ def _send(
 def _photos(
     engine: Engine, lake: Lake, images: Snapshot, batch: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[str, bytes]]:
-    for chunk in _chunks(batch):
-        ids = {row["path"]: row["request_id"] for row in chunk}
+    import pyarrow as pa
+
+    rows = pa.Table.from_pylist(batch).select(["path", "request_id", "length"])
+    for chunk in micro_batches(rows, len(batch), CHUNK_BYTES):
+        ids = dict(zip(chunk["path"].to_pylist(), chunk["request_id"].to_pylist(), strict=True))
         for path, content in Photos(engine, lake, images).bytes_of(list(ids)).items():
             yield ids[path], content
-
-
-def _chunks(batch: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    """Cut a batch into runs of at most CHUNK_BYTES of photos, or of one larger photo."""
-    chunk: list[Mapping[str, Any]] = []
-    size = 0
-    for row in batch:
-        if chunk and size + row["length"] > CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(row)
-        size += row["length"]
-    if chunk:
-        yield chunk

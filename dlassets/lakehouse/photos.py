@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Advance, Engine, Kernel, Rows, Snapshot
-from dlassets.engines.schema import Column
+from dlassets.engines.schema import Column, text_column
 from dlassets.lakehouse.content import map_images
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.storage.lake import Lake
@@ -39,9 +39,7 @@ class Photos:
 
     def keys(self, paths: Sequence[str]) -> Rows:
         """Return paths as rows of the engine, to be mapped."""
-        import pyarrow as pa
-
-        return self.engine.rows(pa.table({"path": pa.array(paths, pa.string())}))
+        return self.engine.rows(text_column("path", paths))
 
 
 def path_and_content(batch: pa.RecordBatch) -> pa.RecordBatch:

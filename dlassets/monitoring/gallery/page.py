@@ -13,17 +13,9 @@ from dlassets.engines.base import Engine, Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.images.data_uri import data_uri
 from dlassets.images.near_duplicates import DISTANCE
+from dlassets.monitoring.gallery import queries
 from dlassets.monitoring.gallery.duplicates import NearDuplicates, near_duplicates
-from dlassets.monitoring.gallery.queries import (
-    Row,
-    by_class,
-    by_defect,
-    by_reason,
-    class_name,
-    modes,
-    profiled_files,
-    sizes,
-)
+from dlassets.monitoring.gallery.queries import Row
 from dlassets.monitoring.gallery.thumbnails import contact_sheet, thumbnails_of
 from dlassets.settings import LandingZone
 from dlassets.storage.files import read_bytes, write_whole
@@ -94,14 +86,14 @@ def write_gallery(
     digest = _digest((raw_images, image_profiles, quarantined_files), zones)
     if existing := _existing_gallery(folder, digest):
         return existing
-    images = profiled_files(engine, raw_images, image_profiles, zones)
+    images = queries.profiled_files(engine, raw_images, image_profiles, zones)
     contents = _Contents(
-        modes=modes(engine, images),
-        sizes=sizes(engine, images),
-        classes=by_class(engine, images),
-        defects=by_defect(engine, images),
+        modes=queries.modes(engine, images),
+        sizes=queries.sizes(engine, images),
+        classes=queries.by_class(engine, images),
+        defects=queries.by_defect(engine, images),
         duplicates=near_duplicates(engine, images),
-        refused=by_reason(engine, quarantined_files),
+        refused=queries.by_reason(engine, quarantined_files),
     )
     thumbnails = thumbnails_of(engine, image_profiles, contents.image_ids)
     gallery = Gallery(
@@ -125,7 +117,7 @@ def _rendered(gallery: Gallery, contents: _Contents, thumbnails: Mapping[str, by
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["in_bytes"] = in_bytes
     environment.filters["data_uri"] = lambda image_id: data_uri(thumbnails[image_id])
-    environment.globals["class_name"] = class_name
+    environment.globals["class_name"] = queries.class_name
     template = environment.from_string((_HERE / "page.html").read_text(encoding="utf-8"))
     length = sum(mode["length"] for mode in contents.modes)
     return template.render(gallery=gallery, length=length, distance=DISTANCE, **vars(contents)).strip().encode()
