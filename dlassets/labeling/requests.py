@@ -149,7 +149,7 @@ def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snaps
         WHERE planned.place = 1 ORDER BY planned.batch_id, planned.now_at
     """  # noqa: S608 - constants
     rows = engine.sql(query, {"label_requests": requests, "raw_images": images, "deleted_files": deleted}).arrow()
-    rows.drop_columns("path").rename_columns({"now_at": "path"})
+    rows = rows.drop_columns("path").rename_columns({"now_at": "path"})
     return [list(batch) for _, batch in groupby(rows.to_pylist(), key=lambda row: row["batch_id"])]
 
 
