@@ -179,8 +179,7 @@ class Intake:
 
     def new_files(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
         """Return the files that neither table knows as they are now, and whether they take an older row's place."""
-        return self._embedded.sql(
-            """
+        query = """
             SELECT listing.path, listing.modificationTime, listing.length, raw_images.path IS NOT NULL AS replaces
             FROM listing LEFT JOIN raw_images ON raw_images.path = listing.path
             LEFT JOIN refused ON refused.path = listing.path
@@ -188,9 +187,9 @@ class Intake:
             WHERE refused.path IS NULL AND (raw_images.path IS NULL
                 OR raw_images.modificationTime <> listing.modificationTime OR raw_images.length <> listing.length)
             ORDER BY listing.path
-            """,
-            {"listing": self._embedded.rows(listing), "raw_images": raw, "refused": refused},
-        ).arrow()
+        """
+        listed = self._embedded.rows(listing)
+        return self._embedded.sql(query, {"listing": listed, "raw_images": raw, "refused": refused}).arrow()
 
     def _take_in_batch(self, batch: pa.Table) -> None:
         """Check a batch of files and write it down; compared anew where another run has committed since it was."""

@@ -146,10 +146,9 @@ def retry(
     ingest(engine, lake, settings, provenance, progress, zones)
     paths = {file.path for file in files}
     refused = {file.path for file in refused_files(engine, lake)} & paths
-    there = engine.sql(
-        "SELECT raw_images.path FROM raw_images JOIN tried ON tried.path = raw_images.path",
-        {"raw_images": pin(lake, "raw_images"), "tried": engine.rows(text_column("path", paths))},
-    ).arrow()
+    query = "SELECT raw_images.path FROM raw_images JOIN tried ON tried.path = raw_images.path"
+    tried = engine.rows(text_column("path", paths))
+    there = engine.sql(query, {"raw_images": pin(lake, "raw_images"), "tried": tried}).arrow()
     taken_in = {*there["path"].to_pylist()} - refused
     return Retried(len(taken_in), len(refused), len(paths - taken_in - refused))
 
@@ -228,13 +227,11 @@ def _forget(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Ma
     table = pin(lake, QUARANTINED_FILES.name)
     chosen = pa.Table.from_pylist([asdict(file) for file in files], schema=QUARANTINED_FILES.schema)
     key = " AND ".join(f"chosen.{name} = q.{name}" for name in QUARANTINED_FILES.key)
-    others = engine.sql(
-        f"""
+    query = f"""
         SELECT q.* FROM quarantined_files AS q LEFT JOIN chosen ON {key}
         WHERE chosen.path IS NULL AND q.path IN (SELECT path FROM chosen)
-        """,  # noqa: S608 - the table's key
-        {"quarantined_files": table, "chosen": engine.rows(chosen)},
-    )
+    """  # noqa: S608 - the table's key
+    others = engine.sql(query, {"quarantined_files": table, "chosen": engine.rows(chosen)})
     # The transaction of ingest, which must not refuse one of these files between the look at the table and this commit.
     commit = Commit(provenance, Transaction(TRANSACTION, transaction_version(table, TRANSACTION) + 1))
     paths = sorted({file.path for file in files})

@@ -34,8 +34,7 @@ def collect_answers(
     what that person's newest answer already says: saving a list again answers nothing again. Raises ConflictError
     where another run wrote answers since `human_labels` was pinned: pin and collect again.
     """
-    new = engine.sql(
-        """
+    query = """
         WITH resolved AS (
             SELECT g.request_id, r.path, r.image_id, g.label, g.annotator, g.answered_at,
                 CASE WHEN g.reason IS NULL AND r.request_id IS NOT NULL THEN 'accepted' ELSE 'refused' END AS status,
@@ -61,13 +60,9 @@ def collect_answers(
             SELECT 1 FROM newest AS n
             WHERE n.request_id = a.request_id AND n.annotator IS NOT DISTINCT FROM a.annotator
                 AND n.answer IS NOT DISTINCT FROM a.answer AND (n.status = a.status OR n.status = 'accepted')))
-        """,
-        {
-            "given": engine.rows(_answer_rows(service.answers(), classes)),
-            "human_labels": human_labels,
-            "label_requests": label_requests,
-        },
-    )
+    """
+    given = engine.rows(_answer_rows(service.answers(), classes))
+    new = engine.sql(query, {"given": given, "human_labels": human_labels, "label_requests": label_requests})
     transaction = Transaction(_APP_ID, transaction_version(human_labels, _APP_ID) + 1)
     return engine.append(new, HUMAN_LABELS, human_labels.uri, replace(commit, transaction=transaction))
 

@@ -82,7 +82,7 @@ def send_requests(
     batches = _unsent(engine, images, snapshots["deleted_files"], requests)
     classes = known_classes(engine, snapshots["labeled_images"]) if batches else {}
     for batch in batches:
-        opened = engine.rows(_send(engine, lake, service, images, batch, classes))
+        opened = engine.rows(_send(Photos(engine, lake, images), service, batch, classes))
         written = replanned(functools.partial(engine.merge, opened, LABEL_REQUESTS, requests.uri, commit))
     sent = sum(map(len, batches))
     return replace(written, inserted=planned.inserted, updated=max(0, sent - planned.inserted))
@@ -118,18 +118,10 @@ def _plan(chosen: pa.Table, model: ModelVersion, service: str) -> pa.Table:
     """Return the chosen images as a batch of requests that are yet to be sent."""
     import pyarrow as pa
 
-    rows = chosen.to_pylist()
-    ids = [request_id(row["image_id"], model) for row in rows]
-    common = {
-        "batch_id": batch_id(model.version, ids),
-        "requested_at": datetime.now(UTC),
-        "status": PLANNED,
-        "service": service,
-        "external_id": None,
-    }
-    return pa.Table.from_pylist(
-        [{**row, **common, "request_id": id_} for row, id_ in zip(rows, ids, strict=True)], schema=LABEL_REQUESTS.schema
-    )
+    rows = [{**row, "request_id": request_id(row["image_id"], model)} for row in chosen.to_pylist()]
+    name = batch_id(model.version, (row["request_id"] for row in rows))
+    common = {"batch_id": name, "requested_at": datetime.now(UTC), "status": PLANNED, "service": service}
+    return pa.Table.from_pylist([{**row, **common, "external_id": None} for row in rows], schema=LABEL_REQUESTS.schema)
 
 
 def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snapshot) -> list[list[dict[str, Any]]]:
@@ -154,32 +146,22 @@ def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snaps
 
 
 def _send(
-    engine: Engine,
-    lake: Lake,
-    service: LabelingService,
-    images: Snapshot,
-    batch: Sequence[Mapping[str, Any]],
-    classes: Mapping[int, str],
+    photos: Photos, service: LabelingService, batch: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
 ) -> pa.Table:
     """Give one batch to the service and return its rows as they are now."""
     import pyarrow as pa
 
     requests = [Request(**{name: row[name] for name in Request.__dataclass_fields__}) for row in batch]
-    asked = Batch(batch[0]["batch_id"], requests, classes)
-    external = service.send(asked, _photos(engine, lake, images, batch))
-    return pa.Table.from_pylist(
-        [{**row, "status": OPEN, "external_id": external[row["request_id"]]} for row in batch],
-        schema=LABEL_REQUESTS.schema,
-    )
+    external = service.send(Batch(batch[0]["batch_id"], requests, classes), _photos(photos, batch))
+    opened = [{**row, "status": OPEN, "external_id": external[row["request_id"]]} for row in batch]
+    return pa.Table.from_pylist(opened, schema=LABEL_REQUESTS.schema)
 
 
-def _photos(
-    engine: Engine, lake: Lake, images: Snapshot, batch: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[str, bytes]]:
+def _photos(photos: Photos, batch: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bytes]]:
     import pyarrow as pa
 
     rows = pa.Table.from_pylist(batch).select(["path", "request_id", "length"])
     for chunk in micro_batches(rows, len(batch), CHUNK_BYTES):
         ids = dict(zip(chunk["path"].to_pylist(), chunk["request_id"].to_pylist(), strict=True))
-        for path, content in Photos(engine, lake, images).bytes_of(list(ids)).items():
+        for path, content in photos.bytes_of(list(ids)).items():
             yield ids[path], content
