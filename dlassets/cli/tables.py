@@ -174,11 +174,8 @@ def _show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _row(version: Version) -> tuple[str, ...]:
-    when, written = (
-        f"{version.at:{_TIME_FORMAT}}",
-        "" if version.bytes_written is None else _size(version.bytes_written),
-    )
-    made_from = _made_from(version.provenance)
+    when, made_from = f"{version.at:{_TIME_FORMAT}}", _made_from(version.provenance)
+    written = "" if version.bytes_written is None else _size(version.bytes_written)
     return str(version.version), when, version.operation, _number(version.rows), written, made_from
 
 

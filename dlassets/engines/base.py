@@ -191,7 +191,8 @@ class Engine(ABC):
         return maintained(uri, vacuum_hours, keep_versions, lambda: self._compact(table, uri, target_bytes, z_order))
 
     @abstractmethod
-    def _compact(self, table: Table, uri: str, target_bytes: int, z_order: Sequence[str]) -> None: ...
+    def _compact(self, table: Table, uri: str, target_bytes: int, z_order: Sequence[str]) -> None:
+        """Put small files together, or lay all rows out by `z_order`, as `maintain` says."""
 
     @abstractmethod
     def files(self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None) -> Rows:
