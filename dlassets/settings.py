@@ -90,8 +90,7 @@ class IngestSettings(_Section):
 
 class LabelSettings(_Section):
     conflicts: Literal["drop", "first", "ask"] = Field(
-        "drop",
-        description="Equal bytes with different labels: learn from none, take the oldest label, or ask people.",
+        "drop", description="Equal bytes with different labels: learn from none, take the oldest label, or ask people."
     )
 
 
@@ -176,8 +175,7 @@ class TrainingSettings(_Section):
     min_improvement: float = Field(1e-4, ge=0, description="What counts as a better validation loss.")
     l2: float = Field(0.05, ge=0, description="Penalty on the squares of the head's weights.")
     balance: Literal["none", "weights", "sampling"] = Field(
-        "none",
-        description="How rare classes come to count as much: by the loss, or by being drawn more often.",
+        "none", description="How rare classes come to count as much: by the loss, or by being drawn more often."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="The share of a label that all classes are given.")
     seed: int = 0
@@ -202,7 +200,6 @@ class Span(_Section):
 
 
 Choices = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
-
 
 _SPACE: dict[str, Span | tuple[bool | int | float | str, ...]] = {
     "l2": Span(low=1e-3, high=1.0, log=True),

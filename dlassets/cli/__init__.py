@@ -1,7 +1,5 @@
 """The `dlassets` command: what Dagster has no word for. Exit code 0: done; 1: a step failed; 2: used wrongly."""
 
-from __future__ import annotations
-
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.quarantine import quarantine

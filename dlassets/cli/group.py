@@ -13,6 +13,8 @@ import click
 from dlassets import __version__
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.pipeline.report import Report
+from dlassets.settings import Settings, load_settings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +43,11 @@ def main() -> None:
     """
 
 
+def settings_and_lake() -> tuple[Settings, Lake]:
+    settings = load_settings()
+    return settings, Lake.at(settings.root)
+
+
 def console() -> Console:
     from rich.console import Console
 
@@ -53,12 +60,8 @@ def bars() -> Iterator[Report]:
     """Give a report that draws a bar for each thing that is counted."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-    )
+    percentage = TextColumn("{task.percentage:>3.0f}%")
+    columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeElapsedColumn())
     with Progress(*columns, console=console(), transient=True) as shown:
         yield _Bars(shown)
 

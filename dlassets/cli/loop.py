@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from dlassets.cli.group import bars, console
+from dlassets.settings import Settings, load_settings
+from dlassets.storage.lake import Lake, local_path
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from dlassets.settings import Settings
 
 
 @click.command()
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 def demo(images: str | None, classes: int, per_class: int) -> None:
     """Run the whole loop on photos: ingest, train, score, ask people, learn from their answers."""
     from dlassets.demo.loop import run_demo
-    from dlassets.settings import load_settings
 
     settings = load_settings()
-    folder = _images(images, settings.root, classes, per_class)
-    run_demo(settings, folder, console())
+    run_demo(settings, _images(images, settings.root, classes, per_class), console())
     _say_how_to_look(console(), settings)
 
 
@@ -59,7 +57,6 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
 def dev(dagster_port: int, mlflow_port: int) -> None:
     """Start Dagster's and MLflow's UI on the lake, on this machine alone; Ctrl-C stops both."""
     from dlassets.cli.servers import serve
-    from dlassets.settings import load_settings
 
     sys.exit(serve(load_settings(), dagster_port=dagster_port, mlflow_port=mlflow_port))
 
@@ -68,7 +65,6 @@ def _images(source: str | None, root: str, classes: int, per_class: int) -> Path
     """Return a folder of class folders: the user's own as it stands, or one made under the lake's root."""
     from dlassets.demo.photos import has_class_folders
     from dlassets.samples.sets import samples as make
-    from dlassets.storage.lake import Lake, local_path
 
     if source is not None and Path(source).is_dir() and has_class_folders(Path(source)):
         return Path(source)
@@ -81,7 +77,6 @@ def _images(source: str | None, root: str, classes: int, per_class: int) -> Path
 def _say_how_to_look(out: Console, settings: Settings) -> None:
     from dlassets.registry.store import tracking_uri
     from dlassets.resources.instance import dagster_home
-    from dlassets.storage.lake import Lake
 
     lake = Lake.at(settings.root)
     programs = Path(sys.executable).parent

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlassets.cli.group import bars, console
+from dlassets.cli.group import bars, console, settings_and_lake
 from dlassets.errors import DlassetsError
 from dlassets.images.validate import Reason
 
@@ -46,7 +46,8 @@ def list_(pattern: str | None, reason: str | None, zone: str | None, *, everythi
     from dlassets.intake.quarantine import refused_files
 
     # The embedded engine whichever writes the tables: a look should not start a JVM.
-    files = refused_files(LocalEngine(), _lake(_settings()), pattern, reason=reason, zone=zone, everything=everything)
+    _, lake = settings_and_lake()
+    files = refused_files(LocalEngine(), lake, pattern, reason=reason, zone=zone, everything=everything)
     if as_json:
         click.echo(json.dumps([_plain(file) for file in files], indent=2))
     else:
@@ -61,18 +62,11 @@ def retry(pattern: str | None, reason: str | None, zone: str | None) -> None:
     """Look at the files again: after a limit was raised, say, or a permission given. All of them without PATTERN."""
     from dlassets.intake import quarantine as files_of
 
-    settings = _settings()
-    lake, engine = _lake(settings), _engine(settings)
+    settings, lake, engine = _opened()
     files = _chosen(engine, lake, pattern, reason, zone)
     with bars() as report:
-        done = files_of.retry(
-            engine,
-            lake,
-            settings,
-            files,
-            {"command": "quarantine retry"},
-            report.progress("files read"),
-        )
+        progress = report.progress("files read")
+        done = files_of.retry(engine, lake, settings, files, {"command": "quarantine retry"}, progress)
     click.echo(f"{_files(len(files))} looked at again: {done.taken_in} taken in, {done.refused} refused anew.")
     if done.missing:
         click.echo(f"{_files(done.missing)} no longer there, or left out by the zone's pattern.")
@@ -90,8 +84,7 @@ def drop(pattern: str, reason: str | None, zone: str | None, *, delete_files: bo
     """Note that the files are not wanted: checks no longer warn of them, until other bytes come under their paths."""
     from dlassets.intake import quarantine as files_of
 
-    settings = _settings()
-    lake, engine = _lake(settings), _engine(settings)
+    settings, lake, engine = _opened()
     files = _chosen(engine, lake, pattern, reason, zone)
     if not yes:
         what = f"Delete {_files(len(files))} from the landing zone" if delete_files else f"Drop {_files(len(files))}"
@@ -104,22 +97,11 @@ def drop(pattern: str, reason: str | None, zone: str | None, *, delete_files: bo
         sys.exit(1)
 
 
-def _settings() -> Settings:
-    from dlassets.settings import load_settings
-
-    return load_settings()
-
-
-def _lake(settings: Settings) -> Lake:
-    from dlassets.storage.lake import Lake
-
-    return Lake.at(settings.root)
-
-
-def _engine(settings: Settings) -> Engine:
+def _opened() -> tuple[Settings, Lake, Engine]:
     from dlassets.pipeline.session import Session
 
-    return Session(settings).engine
+    settings, lake = settings_and_lake()
+    return settings, lake, Session(settings).engine
 
 
 def _chosen(engine: Engine, lake: Lake, pattern: str | None, reason: str | None, zone: str | None) -> list[Refused]:

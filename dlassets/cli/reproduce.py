@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from dlassets.cli.group import bars, console
+from dlassets.errors import DlassetsError
+from dlassets.settings import load_settings
 
 if TYPE_CHECKING:
     from dlassets.pipeline.reproduce import Reproduction
@@ -35,14 +37,12 @@ def reproduce(model: str, tolerance: float) -> None:
     """
     from dlassets.pipeline.reproduce import compare_runs, find_original, inputs_of, train_again
     from dlassets.pipeline.session import Session
-    from dlassets.settings import load_settings
 
     session = Session(load_settings())
     original = find_original(session, model)
     inputs = inputs_of(session, original)
-    console().print(
-        f"run {original.info.run_id} learned from version {inputs.job.training_set.version} of training_set"
-    )
+    version = inputs.job.training_set.version
+    console().print(f"run {original.info.run_id} learned from version {version} of training_set")
     rebuilt = _rebuilt(session, inputs)
     with bars() as report:
         again = train_again(session, original, inputs, report)
@@ -53,7 +53,6 @@ def reproduce(model: str, tolerance: float) -> None:
 
 def _rebuilt(session: Session, inputs: TrainingInputs) -> bool | None:
     """Choose the training set's rows anew from the versions it was made of, and say what came of it."""
-    from dlassets.errors import DlassetsError
     from dlassets.pipeline.reproduce import is_rebuilt
 
     try:
@@ -85,9 +84,7 @@ def _show(reproduction: Reproduction, tolerance: float) -> None:
         out.print(f"differs: {what}: {then} then, {now} now", highlight=False)
     if not reproduction.changed:
         out.print("code, packages and machine are as they were")
-    verdict = (
-        f"{len(differing)} of {len(reproduction.figures)} figures differ by more than {tolerance:g}"
-        if differing
-        else f"reproduced: all {len(reproduction.figures)} figures, weights included, are the same within {tolerance:g}"
-    )
+    verdict = f"reproduced: all {len(ordered)} figures, weights included, are the same within {tolerance:g}"
+    if differing:
+        verdict = f"{len(differing)} of {len(ordered)} figures differ by more than {tolerance:g}"
     out.print(f"{verdict} (run {reproduction.new_run_id})")

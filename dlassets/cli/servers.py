@@ -63,12 +63,11 @@ class Server:
         """Raise ServerError, with the end of its log, if it is not running any more."""
         code = self.process.poll()
         if code is not None:
-            raise ServerError(
-                f"{self.name} stopped by itself (exit code {code}). The end of {self.log}:\n{self.tail()}"
-            )
+            raise ServerError(f"{self.name} stopped by itself (exit code {code}). {self.end_of_log()}")
 
-    def tail(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+    def end_of_log(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        return "\n".join([f"The end of {self.log}:", *lines])
 
 
 def serve(
@@ -87,11 +86,9 @@ def serve(
     folders or ports cannot be had.
     """
     lake = Lake.at(settings.root)
-    home = dagster_home(lake)
-    store = tracking_uri(settings, lake)
+    home, store, artifacts = dagster_home(lake), tracking_uri(settings, lake), artifact_location(settings, lake)
     logs = home / "server_logs"  # Dagster empties `logs`, which its telemetry keeps for itself
     logs.mkdir(exist_ok=True)
-    artifacts = artifact_location(settings, lake)
     ports = _free_ports(dagster_port, mlflow_port)
     addresses = {"dagster": f"http://{HOST}:{ports[0]}", "mlflow": f"http://{HOST}:{ports[1]}" if artifacts else store}
     environment = {
@@ -234,9 +231,7 @@ def _await(servers: Sequence[Server], stop: threading.Event, timeout: float) -> 
             return
         names = " and ".join(server.name for server in waiting)
         if elapsed > timeout:
-            raise ServerError(
-                f"No answer from {names} in {timeout:.0f} s. The end of {waiting[0].log}:\n{waiting[0].tail()}"
-            )
+            raise ServerError(f"No answer from {names} in {timeout:.0f} s. {waiting[0].end_of_log()}")
         if elapsed // HEARTBEAT_SECONDS > heartbeats:
             heartbeats = int(elapsed // HEARTBEAT_SECONDS)
             click.echo(f"  waiting for {names} ({elapsed:.0f} s)")

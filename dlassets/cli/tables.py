@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlassets.cli.group import console
+from dlassets.cli.group import console, settings_and_lake
+from dlassets.errors import DlassetsError
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.history import Version
     from dlassets.settings import Settings
-    from dlassets.storage.lake import Lake
 
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _MODEL = click.option(
@@ -34,11 +35,8 @@ class _Moment(click.ParamType[dt.datetime]):
         try:
             moment = dt.datetime.fromisoformat(value)
         except ValueError:
-            self.fail(
-                f"{value!r} is no time such as 2026-11-22, 2026-11-22T14:30 or 2026-11-22T14:30:00+01:00.",
-                param,
-                context,
-            )
+            message = f"{value!r} is no time such as 2026-11-22, 2026-11-22T14:30 or 2026-11-22T14:30:00+01:00."
+            self.fail(message, param, context)
         return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
@@ -55,7 +53,7 @@ def history(table: str | None, model: str | None, limit: int, *, as_json: bool) 
     from dlassets.lakehouse.history import history as versions_of
     from dlassets.lakehouse.history import table_of
 
-    settings, lake = _settings_and_lake()
+    settings, lake = settings_and_lake()
     if model is not None:
         _history_of_model(settings, lake, model, table, as_json=as_json)
         return
@@ -63,7 +61,7 @@ def history(table: str | None, model: str | None, limit: int, *, as_json: bool) 
         raise click.UsageError("Name a table, or a model version with --model.")
     versions = list(versions_of(table_of(lake, table), limit))
     if as_json:
-        click.echo(json.dumps([_plain(version) for version in versions], indent=2))
+        click.echo(json.dumps([asdict(each) | {"at": each.at.isoformat()} for each in versions], indent=2))
     else:
         _show(("version", "time", "operation", "rows", "written", "from"), [_row(version) for version in versions])
 
@@ -88,11 +86,11 @@ def restore(
 
     if sum(choice is not None for choice in (version, at, model)) != 1:
         raise click.UsageError("Say which version: one of --version, --at and --model.")
-    settings, lake = _settings_and_lake()
+    settings, lake = settings_and_lake()
     now = table_of(lake, table)
     target = whole_version(now, _chosen(settings, lake, now, version, at, model), settings.maintenance.retention_hours)
     if to is not None:
-        done = restore_to(target, _place(to))
+        done = restore_to(target, Lake.at(to).root)
         click.echo(f"{done.uri} has the {done.rows:,} rows of version {target.version} of {table}.")
         return
     if not yes:
@@ -103,14 +101,6 @@ def restore(
         click.echo(f"{table} has the {done.rows:,} rows of version {target.version} again, as version {done.version}.")
     else:
         click.echo(f"{table} has the rows of version {target.version} already: nothing was written.")
-
-
-def _settings_and_lake() -> tuple[Settings, Lake]:
-    from dlassets.settings import load_settings
-    from dlassets.storage.lake import Lake
-
-    settings = load_settings()
-    return settings, Lake.at(settings.root)
 
 
 def _trained_from(settings: Settings, lake: Lake, model: str) -> tuple[int, dict[str, int]]:
@@ -125,7 +115,6 @@ def _trained_from(settings: Settings, lake: Lake, model: str) -> tuple[int, dict
 def _chosen(
     settings: Settings, lake: Lake, now: Snapshot, version: int | None, at: dt.datetime | None, model: str | None
 ) -> int:
-    from dlassets.errors import DlassetsError
     from dlassets.lakehouse.history import version_at
 
     if version is not None:
@@ -138,12 +127,6 @@ def _chosen(
             f"Version {number} of the model was not trained from {now.name}, but from {', '.join(versions)}."
         )
     return versions[now.name]
-
-
-def _place(to: str) -> str:
-    from dlassets.storage.lake import is_uri
-
-    return to.rstrip("/") if is_uri(to) else str(Path(to).expanduser().resolve())
 
 
 def _history_of_model(settings: Settings, lake: Lake, model: str, table: str | None, *, as_json: bool) -> None:
@@ -170,16 +153,11 @@ def _history_of_model(settings: Settings, lake: Lake, model: str, table: str | N
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    rows = [
-        (
-            row["table"],
-            str(row["version"]),
-            "" if row["time"] is None else f"{dt.datetime.fromisoformat(row['time']):{_TIME_FORMAT}}",
-            _number(row["rows"]),
-            "yes" if row["readable"] else "no, vacuumed",
-        )
-        for row in found
-    ]
+    rows = []
+    for row in found:
+        time = "" if row["time"] is None else f"{dt.datetime.fromisoformat(row['time']):{_TIME_FORMAT}}"
+        readable = "yes" if row["readable"] else "no, vacuumed"
+        rows.append((row["table"], str(row["version"]), time, _number(row["rows"]), readable))
     _show(("table", "version", "time", "rows", "readable"), rows)
 
 
@@ -196,14 +174,9 @@ def _show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _row(version: Version) -> tuple[str, ...]:
-    return (
-        str(version.version),
-        f"{version.at:{_TIME_FORMAT}}",
-        version.operation,
-        _number(version.rows),
-        "" if version.bytes_written is None else _size(version.bytes_written),
-        _made_from(version.provenance),
-    )
+    when, made_from = f"{version.at:{_TIME_FORMAT}}", _made_from(version.provenance)
+    written = "" if version.bytes_written is None else _size(version.bytes_written)
+    return str(version.version), when, version.operation, _number(version.rows), written, made_from
 
 
 def _made_from(provenance: Mapping[str, Any]) -> str:
@@ -228,9 +201,3 @@ def _size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
-
-
-def _plain(version: Version) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(version) | {"at": version.at.isoformat()}

@@ -12,14 +12,14 @@ import click
 from dlassets.cli.group import console
 from dlassets.errors import DlassetsError
 from dlassets.pipeline.report import Report
+from dlassets.settings import Settings, load_settings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from dlassets.learning.backbones import BackboneRef
-    from dlassets.pipeline.labelled_photos import LabelledPhotos
-    from dlassets.settings import Settings
     from dlassets.tuning.automl import Line
 
 _LINES_A_STAGE = 5
@@ -53,8 +53,8 @@ def automl(minutes: float, images: Path | None, backbones: tuple[str, ...], out:
     Heads on embeddings come first, then blocks of the best backbone, trained on the photos, if there is time. Every
     candidate is logged to MLflow.
     """
+    from dlassets.pipeline.labelled_photos import photos_of_folder, photos_of_lake
     from dlassets.registry.store import MlflowStore
-    from dlassets.settings import load_settings
     from dlassets.tuning.automl import search
 
     until = time.monotonic() + 60 * minutes
@@ -64,7 +64,7 @@ def automl(minutes: float, images: Path | None, backbones: tuple[str, ...], out:
     with _Board(console()) as board:
         # Before the store is opened: what cannot be searched should leave nothing.
         candidates = _backbones(settings, backbones)
-        photos = _photos(settings, images, board)
+        photos = photos_of_lake(settings) if images is None else photos_of_folder(images, settings, board)
         mlflow = MlflowStore(settings.model_copy(update={"mlflow": tracking}))
         winner = search(photos, candidates, settings.training, until, mlflow.client, mlflow.experiment, board)
     _check_out(out, yes=yes)  # it may have come there since
@@ -91,7 +91,6 @@ def _backbones(settings: Settings, given: Sequence[str]) -> list[BackboneRef]:
     from dlassets.learning.backbones import feature_version
     from dlassets.learning.weights import PACKAGE, PACKAGES
     from dlassets.registry.store import backbone_in_use
-    from dlassets.storage.lake import Lake
 
     lake = Lake.at(settings.root)
     installed = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package.module)]
@@ -104,14 +103,6 @@ def _backbones(settings: Settings, given: Sequence[str]) -> list[BackboneRef]:
         ref = backbone_in_use(settings.model_copy(update={"features": features}), lake)
         found.setdefault(feature_version(ref), ref)
     return list(found.values())
-
-
-def _photos(settings: Settings, images: Path | None, board: _Board) -> LabelledPhotos:
-    from dlassets.pipeline.labelled_photos import photos_of_folder, photos_of_lake
-
-    if images is None:
-        return photos_of_lake(settings)
-    return photos_of_folder(images, settings, board)
 
 
 class _Board(Report):
@@ -162,12 +153,11 @@ def _table(lines: Sequence[Line]) -> Table:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
+    searched = line.backbone.name, line.trainable, f"{line.tried} of {line.of}"
     if line.best is None:
-        return line.backbone.name, line.trainable, f"{line.tried} of {line.of}", "", "", ""
+        return *searched, "", "", ""
     chosen = ", ".join(f"{name} {_short(value)}" for name, value in line.best.params.items())
-    accuracy = line.best.user_attrs["validation_accuracy"]
-    tried = f"{line.tried} of {line.of}"
-    return line.backbone.name, line.trainable, tried, f"{line.loss:.4f}", f"{accuracy:.4f}", chosen
+    return *searched, f"{line.loss:.4f}", f"{line.best.user_attrs['validation_accuracy']:.4f}", chosen
 
 
 def _in_words(line: Line) -> str:

@@ -8,19 +8,19 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.pipeline.report import Report
+from dlassets.settings import Settings, load_settings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from dlassets.pipeline.session import Session
     from dlassets.pipeline.step import Made
     from dlassets.pipeline.stream import Batch
-    from dlassets.settings import Settings
-    from dlassets.storage.lake import Lake
 
     OnBatch = Callable[[Batch], None]
 
@@ -37,7 +37,6 @@ def watch(zones: tuple[str, ...], only_note: bool) -> None:
     listed every few seconds.
     """
     from dlassets.pipeline.session import Session
-    from dlassets.settings import load_settings
 
     settings = load_settings()
     if only_note:
@@ -56,7 +55,6 @@ def stream(zones: tuple[str, ...]) -> None:
     """
     from dlassets.pipeline.follower import CHAMPION_SECONDS, Follower
     from dlassets.pipeline.session import Session
-    from dlassets.settings import load_settings
 
     session = Session(load_settings(), champion_seconds=CHAMPION_SECONDS)
     follower = Follower(session, _Lines())
@@ -105,7 +103,6 @@ def _reporting(session: Session) -> Iterator[OnBatch]:
 def _record_events(settings: Settings, names: Sequence[str]) -> None:
     from dlassets.intake.watcher import can_be_watched
     from dlassets.pipeline.zones import watcher_of, zones_of
-    from dlassets.storage.lake import Lake
 
     lake = Lake.at(settings.root)
     zones = zones_of(settings, names)
@@ -141,12 +138,8 @@ def _named(lake: Lake, settings: Settings, zones: Sequence[str]) -> str:
 def _stop_on_signals() -> threading.Event:
     """Return an event that SIGINT and SIGTERM set: the batch in hand is finished, and the exit code is 0."""
     stop = threading.Event()
-
-    def handle(*_: Any) -> None:
-        stop.set()
-
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
+        signal.signal(number, lambda *_: stop.set())
     return stop
 
 

@@ -42,18 +42,16 @@ def _move(request: OpenRequest, folder: str, requests: Path, answers: Path) -> b
 
 
 def _list(open_requests: Iterable[OpenRequest], truth: Mapping[str, str], answers: Path) -> int:
-    written = 0
-    by_batch: dict[str, list[OpenRequest]] = {}
+    by_batch: dict[str, list[list[str]]] = {}
     for request in open_requests:
-        by_batch.setdefault(request.batch_id, []).append(request)
+        row = [request.request_id, truth[request.image_id], NAME]
+        by_batch.setdefault(request.batch_id, []).append(row)
+    written = 0
     for batch, rows in by_batch.items():
         path = answers / f"{batch}.csv"
-        if path.exists():
-            continue
-        text = io.StringIO(newline="")
-        table = csv.writer(text)
-        table.writerow(["request_id", "label", "annotator"])
-        table.writerows([row.request_id, truth[row.image_id], NAME] for row in rows)
-        write_whole(path, text.getvalue())
-        written += len(rows)
+        if not path.exists():
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([["request_id", "label", "annotator"], *rows])
+            write_whole(path, text.getvalue())
+            written += len(rows)
     return written

@@ -69,8 +69,7 @@ class Display:
         class Handler(logging.Handler):
             def emit(handler, record: logging.LogRecord) -> None:  # noqa: N805 - self is the display
                 meta: dict[str, Any] = getattr(record, "dagster_meta", {}) or {}
-                event = meta.get("dagster_event")
-                if event is not None:
+                if (event := meta.get("dagster_event")) is not None:
                     self._on_event(event)
 
         @dg.logger

@@ -34,8 +34,7 @@ class Loop:
     """One lake and the jobs on it. `run` may be killed and run again at any moment: it goes on from what is there."""
 
     def __init__(self, settings: Settings, console: Console) -> None:
-        missing = {LABELED, UNLABELED} - settings.landing.keys()
-        if missing:
+        if not {LABELED, UNLABELED} <= settings.landing.keys():
             raise DlassetsError(
                 f"The demo puts its photos into the landing zones {LABELED} and {UNLABELED}: declare both."
             )
@@ -128,12 +127,11 @@ class Loop:
 
     def _people_answer(self) -> None:
         """Answer what the first model asked. What a later one asks stays open, for whoever tries the lake out."""
-        requests = self.session.pin(LABEL_REQUESTS)
-        rows = self.session.engine.sql(
+        query = (
             "SELECT request_id, batch_id, image_id FROM label_requests WHERE status = 'open' AND requested_at = "
-            "(SELECT MIN(requested_at) FROM label_requests) ORDER BY request_id",
-            {"label_requests": requests},
-        ).arrow()
+            "(SELECT MIN(requested_at) FROM label_requests) ORDER BY request_id"
+        )
+        rows = self.session.engine.sql(query, {"label_requests": self.session.pin(LABEL_REQUESTS)}).arrow()
         open_requests = [OpenRequest(**row) for row in rows.to_pylist()]
         answers = local_path(self.lake.answers)
         given = answer(open_requests, read_truth(self._kept_aside), local_path(self.lake.requests), answers)
@@ -150,13 +148,9 @@ class Loop:
         snapshots = {name: session.pin(table) for name, table in TABLES.items()}
         versions = versions_of(session.mlflow.client, session.model_name)
         test = read_split(snapshots[TRAINING_SET.name], TEST)
-        before, after = (
-            (version, evaluate(session.package(version).head, test)) for version in (versions[0], versions[-1])
-        )
-        by_status = self.session.engine.sql(
-            "SELECT COUNT(*) AS sent, COUNT(CASE WHEN status = 'answered' THEN 1 END) AS answered FROM label_requests",
-            {"label_requests": snapshots["label_requests"]},
-        ).arrow()
+        before, after = ((each, evaluate(session.package(each).head, test)) for each in (versions[0], versions[-1]))
+        query = "SELECT COUNT(*) AS sent, COUNT(CASE WHEN status = 'answered' THEN 1 END) AS answered FROM requests"
+        by_status = session.engine.sql(query, {"requests": snapshots["label_requests"]}).arrow()
         return Summary(
             images=row_count(snapshots["raw_images"]),
             quarantined=row_count(snapshots["quarantined_files"]),

@@ -38,11 +38,8 @@ def photos_in(images: Path) -> Iterator[Photo]:
 
 def arrive_labelled(images: Path, landing: Path) -> int:
     """Copy what is not held back into the labelled landing zone; return how many were new."""
-    return sum(
-        _copy(photo.path, landing / photo.folder / photo.path.name)
-        for photo in photos_in(images)
-        if not photo.is_held_back
-    )
+    photos = (photo for photo in photos_in(images) if not photo.is_held_back)
+    return sum(_copy(photo.path, landing / photo.folder / photo.path.name) for photo in photos)
 
 
 def arrive_unlabelled(images: Path, landing: Path, kept_aside: Path) -> int:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from dlassets.engines.schema import Column, Table
 
-    Kernel = Callable[[pa.RecordBatch], pa.RecordBatch]
-    PandasFunction = Callable[[pd.DataFrame], pd.DataFrame]
-    Advance = Callable[[int], None]
-    Progress = Callable[[int, int | None], None]  # how many are done, and of how many where that is known
+Kernel = Callable[["pa.RecordBatch"], "pa.RecordBatch"]
+PandasFunction = Callable[["pd.DataFrame"], "pd.DataFrame"]
+Advance = Callable[[int], None]
+Progress = Callable[[int, int | None], None]  # how many are done, and of how many where that is known
 
 # The Delta commit's own field for what a writer wants to say, read and written by both engines.
 COMMIT_FIELD = "userMetadata"
@@ -171,7 +171,6 @@ class Engine(ABC):
         Raises ConflictError as `append` does.
         """
 
-    @abstractmethod
     def maintain(
         self,
         table: Table,
@@ -187,6 +186,13 @@ class Engine(ABC):
         Those are files that no version of the last `vacuum_hours`, and none of `keep_versions`, needs. No new version
         where there is nothing to do, but that a `z_order` always rewrites. Raises ConflictError as `append` does.
         """
+        from dlassets.engines.delta_log import maintained
+
+        return maintained(uri, vacuum_hours, keep_versions, lambda: self._compact(table, uri, target_bytes, z_order))
+
+    @abstractmethod
+    def _compact(self, table: Table, uri: str, target_bytes: int, z_order: Sequence[str]) -> None:
+        """Put small files together, or lay all rows out by `z_order`, as `maintain` says."""
 
     @abstractmethod
     def files(self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None) -> Rows:

@@ -108,16 +108,15 @@ def past_maintenance(uri: str, write: Callable[[], Result]) -> Result:
 
 
 def maintained(
-    uri: str, hours: float, keep_versions: Collection[int], compact: Callable[[], None] | None = None
+    uri: str, hours: float, keep_versions: Collection[int], compact: Callable[[], None] = lambda: None
 ) -> Maintained:
-    """Run `compact`, if any, then delete files that no version of the last `hours` and none of `keep_versions` needs.
+    """Run `compact`, then delete files that no version of the last `hours` and none of `keep_versions` needs.
 
     delta-rs deletes for both engines, since Spark's VACUUM cannot keep versions. A file that no version names and that
     is as old, such as a killed write left, goes as well.
     """
-    before = open_table(uri)
-    if compact is not None:
-        compact()
+    before = sizes_of(open_table(uri))
+    compact()
     after = open_table(uri)
 
     def vacuum(*, dry_run: bool) -> list[str]:
@@ -126,31 +125,24 @@ def maintained(
 
     with explained(uri):
         # Looked at first: a VACUUM makes two versions, and names files that an earlier one deleted.
-        sizes = _sizes(uri, vacuum(dry_run=True))
-        if sizes:
+        filesystem, folder = filesystem_of(uri)
+        infos = filesystem.get_file_info([f"{folder}/{file}" for file in vacuum(dry_run=True)])
+        if deleted := [info.size for info in infos if info.is_file]:
             vacuum(dry_run=False)
-    return Maintained(after.version(), *_live(before), *_live(after), len(sizes), sum(sizes))
+    now = sizes_of(after)
+    files = (len(before), sum(before.values()), len(now), sum(now.values()))
+    return Maintained(after.version(), *files, len(deleted), sum(deleted))
 
 
 def has_small_files(uri: str, target_bytes: int) -> bool:
     """Whether a partition of the table has two files below the target, which might be one."""
-    import pyarrow as pa
-
-    actions = pa.table(open_table(uri).get_add_actions(flatten=True))
-    files = zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True)
-    small = [path.rpartition("/")[0] for path, size in files if size < target_bytes]
+    small = [path.rpartition("/")[0] for path, size in sizes_of(open_table(uri)).items() if size < target_bytes]
     return len(small) > len(set(small))
 
 
-def _live(delta: DeltaTable) -> tuple[int, int]:
+def sizes_of(delta: DeltaTable) -> dict[str, int]:
+    """Return the files of a version, as the log names them, and the bytes of each."""
     import pyarrow as pa
 
-    sizes = pa.table(delta.get_add_actions(flatten=True))["size_bytes"].to_pylist()
-    return len(sizes), sum(sizes)
-
-
-def _sizes(uri: str, files: Collection[str]) -> list[int]:
-    """Return the bytes of each of these files that is there."""
-    filesystem, folder = filesystem_of(uri)
-    infos = filesystem.get_file_info([f"{folder}/{file}" for file in files])
-    return [info.size for info in infos if info.is_file]
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    return dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))

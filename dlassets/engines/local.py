@@ -6,22 +6,16 @@ import atexit
 import functools
 import json
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
-from dlassets.engines.delta_log import (
-    Z_ORDER_FIELD,
-    explained,
-    maintained,
-    open_table,
-    past_maintenance,
-    refuse_overtaken,
-)
+from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Rows, Snapshot, Written
+from dlassets.engines.delta_log import Z_ORDER_FIELD, explained, open_table, past_maintenance, refuse_overtaken
 from dlassets.engines.processors import processors
-from dlassets.engines.schema import Column, Table, arrow_type
+from dlassets.engines.schema import Column, Table, schema_of
 from dlassets.storage.files import micro_batches, read_files
 from dlassets.storage.stores import filesystem_of
 
@@ -78,7 +72,7 @@ class LocalRows(Rows):
         return table
 
     def map(self, kernel: Kernel, columns: Sequence[Column]) -> LocalRows:
-        schema, compute = _schema(columns), self._compute
+        schema, compute = schema_of(columns), self._compute
         return LocalRows(schema, self._parts, lambda part: kernel(compute(part)).cast(schema))
 
     def select(self, columns: Sequence[str]) -> LocalRows:
@@ -137,7 +131,7 @@ class LocalEngine(Engine):
         advance: Advance | None = None,
     ) -> LocalRows:
         key, wanted = keys.arrow().column_names[0], keys.arrow().column(0).combine_chunks()
-        schema = _schema(returns)
+        schema = schema_of(returns)
 
         def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
             result = kernel(batch).cast(schema)
@@ -163,30 +157,18 @@ class LocalEngine(Engine):
     def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
         return past_maintenance(uri, lambda: _merge(rows, table, uri, commit))
 
-    def maintain(
-        self,
-        table: Table,
-        uri: str,
-        *,
-        target_bytes: int = 256 * 2**20,
-        z_order: Sequence[str] = (),
-        vacuum_hours: float = 168,
-        keep_versions: Collection[int] = (),
-    ) -> Maintained:
-        def compact() -> None:
-            from deltalake import CommitProperties
+    def _compact(self, table: Table, uri: str, target_bytes: int, z_order: Sequence[str]) -> None:
+        from deltalake import CommitProperties
 
-            optimize, properties = open_table(uri).optimize, writer_properties(table)
-            with explained(uri):
-                if z_order:
-                    said = CommitProperties(custom_metadata={Z_ORDER_FIELD: json.dumps(list(z_order))})
-                    optimize.z_order(z_order, None, target_bytes, writer_properties=properties, commit_properties=said)
-                else:
-                    # One at a time where rows are large: memory is of what is being rewritten.
-                    tasks = 1 if table.wide else None
-                    optimize.compact(None, target_bytes, tasks, writer_properties=properties)
-
-        return maintained(uri, vacuum_hours, keep_versions, compact)
+        optimize, properties = open_table(uri).optimize, writer_properties(table)
+        with explained(uri):
+            if z_order:
+                said = CommitProperties(custom_metadata={Z_ORDER_FIELD: json.dumps(list(z_order))})
+                optimize.z_order(z_order, None, target_bytes, writer_properties=properties, commit_properties=said)
+            else:
+                # One at a time where rows are large: memory is of what is being rewritten.
+                tasks = 1 if table.wide else None
+                optimize.compact(None, target_bytes, tasks, writer_properties=properties)
 
     def files(
         self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None
@@ -216,7 +198,7 @@ class LocalEngine(Engine):
     ) -> LocalRows:
         import pyarrow as pa
 
-        dataset, schema = dataset_of(snapshot), _schema(returns)
+        dataset, schema = dataset_of(snapshot), schema_of(returns)
         rows = max(1, -(-dataset.count_rows() // groups))
         scanner = dataset.scanner(list(columns), batch_size=rows, batch_readahead=2, fragment_readahead=1)
 
@@ -243,20 +225,13 @@ def _same(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-def _schema(columns: Sequence[Column]) -> pa.Schema:
-    import pyarrow as pa
-
-    return pa.schema([pa.field(c.name, arrow_type(c.type)) for c in columns])
-
-
 def dataset_of(snapshot: Snapshot) -> pads.Dataset:
     # delta-rs's own file system aborts the process at exit, at random: its reader threads outlive Python.
     import pyarrow.fs as pafs
 
     filesystem, path = filesystem_of(snapshot.uri)
-    return open_table(snapshot.uri, snapshot.version).to_pyarrow_dataset(
-        filesystem=pafs.SubTreeFileSystem(path, filesystem)
-    )
+    folder = pafs.SubTreeFileSystem(path, filesystem)
+    return open_table(snapshot.uri, snapshot.version).to_pyarrow_dataset(filesystem=folder)
 
 
 def _matching(dataset: pads.Dataset, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
@@ -274,18 +249,9 @@ def _matching(dataset: pads.Dataset, columns: Sequence[str], key: str, wanted: p
                 groups.append(group.id)
             start += group.num_rows
         if groups:
-            yield from (
-                fragment.subset(row_group_ids=groups)
-                .scanner(
-                    schema=dataset.schema,
-                    columns=list(columns),
-                    filter=pads.field(key).isin(wanted),
-                    batch_size=BATCH_ROWS,
-                    batch_readahead=2,
-                    fragment_readahead=1,
-                )
-                .to_batches()
-            )
+            part, rows = fragment.subset(row_group_ids=groups), pads.field(key).isin(wanted)
+            few = {"batch_size": BATCH_ROWS, "batch_readahead": 2, "fragment_readahead": 1}
+            yield from part.scanner(schema=dataset.schema, columns=list(columns), filter=rows, **few).to_batches()
 
 
 def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **options: Any) -> Written:
@@ -296,25 +262,25 @@ def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **option
     written = 0
     raised: list[BaseException] = []
 
-    def stream(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def stream() -> Iterator[pa.RecordBatch]:
         nonlocal written
         try:
-            for batch in batches:
+            for batch in chain(first, batches):
                 written += batch.num_rows
                 yield batch.select(table.names).cast(table.schema)
         except BaseException as error:
             raised.append(error)
             raise
 
-    batches = _non_empty(rows)
-    first = next(batches, None)
-    if first is None and options["mode"] == "append":
+    found = rows.batches() if isinstance(rows, LocalRows) else rows.arrow().to_batches()
+    batches = (batch for batch in found if batch.num_rows)
+    first = list(islice(batches, 1))
+    if not first and options["mode"] == "append":
         return Written(delta.version(), changed=False)
-    source = stream(_chain(first, batches))
     with _as_raised(raised), explained(delta.table_uri):
         write_deltalake(
             delta,
-            pa.RecordBatchReader.from_batches(table.schema, source),
+            pa.RecordBatchReader.from_batches(table.schema, stream()),
             writer_properties=writer_properties(table),
             commit_properties=_commit_properties(commit),
             schema_mode="merge",  # columns that the table alone has take null
@@ -354,17 +320,6 @@ def _merge(rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
             .execute()
         )
     return Written(delta.version(), metrics["num_target_rows_inserted"], metrics["num_target_rows_updated"])
-
-
-def _non_empty(rows: Rows) -> Iterator[pa.RecordBatch]:
-    batches = rows.batches() if isinstance(rows, LocalRows) else iter(rows.arrow().to_batches())
-    return (batch for batch in batches if batch.num_rows)
-
-
-def _chain(first: pa.RecordBatch | None, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    if first is not None:
-        yield first
-    yield from rest
 
 
 def writer_properties(table: Table) -> Any:

@@ -6,6 +6,7 @@ This module stays light (no pyarrow at import), since Dagster's definitions read
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,20 @@ class Table:
     def columns_named(self, *names: str) -> tuple[Column, ...]:
         by_name = {column.name: column for column in self.columns}
         return tuple(by_name[name] for name in names)
+
+
+def schema_of(columns: Iterable[Column]) -> pa.Schema:
+    """Return the Arrow schema of rows that may lack any value."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field(column.name, arrow_type(column.type)) for column in columns])
+
+
+def text_column(name: str, values: Iterable[str]) -> pa.Table:
+    """Return a table of one column of text."""
+    import pyarrow as pa
+
+    return pa.table({name: pa.array(values, pa.string())})
 
 
 def arrow_type(name: str) -> pa.DataType:

@@ -10,20 +10,13 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained, Rows, Snapshot, Written
-from dlassets.engines.delta_log import (
-    commits,
-    has_small_files,
-    maintained,
-    open_table,
-    past_maintenance,
-    refuse_overtaken,
-)
+from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Rows, Snapshot, Written
+from dlassets.engines.delta_log import commits, has_small_files, open_table, past_maintenance, refuse_overtaken
 from dlassets.engines.schema import Column, Table
 from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
 from dlassets.storage.files import read_files
@@ -50,23 +43,19 @@ class SparkRows(Rows):
     """
 
     def __init__(self, frame: DataFrame, *, kept: bool = False, advance: Advance | None = None) -> None:
-        self._frame = frame
+        self.frame = frame
         self._kept = kept
         self._advance = advance
-
-    @property
-    def frame(self) -> DataFrame:
-        return self._frame
 
     def keep(self) -> DataFrame:
         """Compute the rows, once."""
         if not self._kept:
             with _decoded_errors():
-                self._frame = self.frame.localCheckpoint(eager=True)
+                self.frame = self.frame.localCheckpoint(eager=True)
             self._kept = True
             if self._advance is not None:
-                self._advance(self._frame.count())
-        return self._frame
+                self._advance(self.frame.count())
+        return self.frame
 
     def arrow(self) -> pa.Table:
         return self.keep().toArrow()
@@ -105,8 +94,7 @@ class FileRows(SparkRows):
             return kernel(read(batch))
 
         read = self._read
-        mapped = self._listing.mapInArrow(_over_batches(read_and_run), _ddl(columns))
-        return SparkRows(mapped, advance=self._advance)
+        return SparkRows(_mapped(self._listing, read_and_run, columns), advance=self._advance)
 
 
 class SparkEngine(Engine):
@@ -166,27 +154,14 @@ class SparkEngine(Engine):
     def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
         return past_maintenance(uri, lambda: self._merge(rows, table, uri, commit))
 
-    def maintain(
-        self,
-        table: Table,
-        uri: str,
-        *,
-        target_bytes: int = 256 * 2**20,
-        z_order: Sequence[str] = (),
-        vacuum_hours: float = 168,
-        keep_versions: Collection[int] = (),
-    ) -> Maintained:
+    def _compact(self, table: Table, uri: str, target_bytes: int, z_order: Sequence[str]) -> None:
+        # Most tables need nothing on most nights, and Spark takes seconds to find that out.
+        if not z_order and not has_small_files(uri, target_bytes):
+            return
         clustered = f" ZORDER BY ({', '.join(f'`{name}`' for name in z_order)})" if z_order else ""
         sizes = {f"spark.databricks.delta.optimize.{name}FileSize": str(target_bytes) for name in ("min", "max")}
-
-        def compact() -> None:
-            # Most tables need nothing on most nights, and Spark takes seconds to find that out.
-            if not z_order and not has_small_files(uri, target_bytes):
-                return
-            with self._committing(table, uri, None), _settings(self.session, sizes):
-                self.session.sql(f"OPTIMIZE {_identifier(uri)}{clustered}").collect()
-
-        return maintained(uri, vacuum_hours, keep_versions, compact)
+        with self._committing(table, uri, None), _settings(self.session, sizes):
+            self.session.sql(f"OPTIMIZE {_identifier(uri)}{clustered}").collect()
 
     def files(
         self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None
@@ -355,17 +330,16 @@ def _explained(uri: str) -> Iterator[None]:
     try:
         yield
     except PySparkException as error:
+        line = str(error).strip().split("\n", 1)[0]
         # By its name: Spark Connect gives it in another class.
         if re.search(r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)", str(error)):
             raise ConflictError(
-                f"Another run changed {uri} at the same moment ({_first_line(error)}). Nothing was written; run it "
-                "again."
+                f"Another run changed {uri} at the same moment ({line}). Nothing was written; run it again."
             ) from error
         if not re.search(_STORAGE_FAILED, str(error)):
             raise
         raise DlassetsError(
-            f"{uri} could not be written: {advice(uri, _first_line(error))} Then run again: what was committed before "
-            "stands."
+            f"{uri} could not be written: {advice(uri, line)} Then run again: what was committed before stands."
         ) from error
 
 
@@ -380,10 +354,6 @@ def _decoded_errors() -> Iterator[None]:
         if (ours := decoded_error(str(error))) is not None:
             raise ours from error
         raise
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
 
 
 def _read_content(uri: str, skip: int, most_bytes: int, files: pa.RecordBatch) -> pa.RecordBatch:

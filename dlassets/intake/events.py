@@ -151,7 +151,7 @@ class Manifest:
         if not text:
             return
         try:
-            if self._is_local:
+            if self._events.type_name == "local":
                 _append(f"{self._folder}/{at[:10]}-{_process()}.jsonl", text)
             else:
                 write_whole(f"{self._uri}/{at[:10]}/{time.time_ns()}-{uuid.uuid4().hex}.jsonl", text)
@@ -177,17 +177,12 @@ class Manifest:
                     deleted += 1
         return deleted
 
-    @property
-    def _is_local(self) -> bool:
-        return bool(self._events.type_name == "local")
-
     def _files(self) -> Iterator[tuple[str, pafs.FileInfo]]:
         """Yield the files of events by their name below the folder, in order."""
         import pyarrow.fs as pafs
 
-        selector = pafs.FileSelector(self._folder, allow_not_found=True, recursive=True)
         try:
-            infos = self._events.get_file_info(selector)
+            infos = self._events.get_file_info(pafs.FileSelector(self._folder, allow_not_found=True, recursive=True))
         except FileNotFoundError:  # deleted while it was listed
             return
         except OSError as error:
@@ -281,12 +276,8 @@ class _ZonePaths:
         event = json.loads(line)
         if not isinstance(event, dict):
             raise ValueError("not a JSON object")  # noqa: TRY004 - what is wrong with a line is a ValueError
-        found = []
-        for location in _locations(event):
-            path = self._relative(location, may_lie_elsewhere="path" not in event)
-            if path and not is_hidden(path) and self._takes_in(path):
-                found.append(path)
-        return found
+        found = [self._relative(location, may_lie_elsewhere="path" not in event) for location in _locations(event)]
+        return [path for path in found if path and not is_hidden(path) and self._takes_in(path)]
 
     def _relative(self, location: str, *, may_lie_elsewhere: bool) -> str | None:
         """Return the path within the zone, or None for a folder.
@@ -297,15 +288,14 @@ class _ZonePaths:
         if location.startswith(("/", "file:/")) or is_uri(location):
             whole = _canonical(location, is_folder=False)
             folder = next((folder for folder in self._folders if whole.startswith(folder + "/")), None)
-            if folder is None and may_lie_elsewhere:
-                return None
             if folder is None:
+                if may_lie_elsewhere:
+                    return None
                 raise ValueError("not in this landing zone")
             location = whole[len(folder) + 1 :]
         if location.endswith("/") or not location:
             return None
-        parts = location.split("/")
-        if ".." in parts:
+        if ".." in (parts := location.split("/")):
             raise ValueError("a path may not go up with ..")
         return "/".join(part for part in parts if part not in {"", "."})
 
@@ -313,10 +303,8 @@ class _ZonePaths:
 def _locations(event: Mapping[str, Any]) -> list[str]:
     try:
         if "Records" in event:
-            return [
-                f"s3://{record['s3']['bucket']['name']}/{unquote_plus(record['s3']['object']['key'])}"
-                for record in event["Records"]
-            ]
+            told = [record["s3"] for record in event["Records"]]
+            return [f"s3://{s3['bucket']['name']}/{unquote_plus(s3['object']['key'])}" for s3 in told]
         if "detail-type" in event:
             detail = event["detail"]
             return [f"s3://{detail['bucket']['name']}/{_text(detail['object']['key'])}"]

@@ -13,9 +13,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Transaction, counting
+from dlassets.engines.base import REPLACED_AT_ONCE, Advance, Commit, Engine, Progress, Snapshot, Transaction, counting
 from dlassets.engines.local import LocalEngine
-from dlassets.engines.schema import Column, Table, arrow_type
+from dlassets.engines.schema import Column, Table, arrow_type, text_column
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.images.folders import folder_of
 from dlassets.images.validate import validate_files
@@ -31,8 +31,6 @@ from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from dlassets.engines.base import Advance, Progress
 
 TRANSACTION = "dlassets/ingest"
 
@@ -162,19 +160,18 @@ class Intake:
         """Take in those of the listed files that are new or changed, in micro-batches."""
         if not listing.num_rows:
             return
-        most_files, most_bytes = self.settings.ingest.files_per_batch, self.settings.ingest.bytes_per_batch
+        most_files = self.settings.ingest.files_per_batch
         raw, refused = self.tables()
         new = self.new_files(listing, raw, refused)
         self._compared_with = raw.version, refused.version
         # Apart, so that batches without a changed file are plain appends.
         for replaces, most in ((False, most_files), (True, min(most_files, REPLACED_AT_ONCE))):
-            for batch in micro_batches(_where(new, "replaces", replaces), most, most_bytes):
+            for batch in micro_batches(_where(new, "replaces", replaces), most, self.settings.ingest.bytes_per_batch):
                 replanned(functools.partial(self._take_in_batch, batch))
 
     def tables(self) -> tuple[Snapshot, Snapshot]:
         """Return `raw_images`, with the columns that settings ask for, and `quarantined_files`, as they stand."""
-        table = raw_images_with(self.settings.ingest.capture)
-        return evolve(self.lake, table), pin(self.lake, QUARANTINED_FILES.name)
+        return evolve(self.lake, raw_images_with(self.settings.ingest.capture)), pin(self.lake, QUARANTINED_FILES.name)
 
     def handover(self, raw: Snapshot, refused: Snapshot) -> Handover:
         """Return where a listing lies that is compared with the tables at these versions."""
@@ -182,8 +179,7 @@ class Intake:
 
     def new_files(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
         """Return the files that neither table knows as they are now, and whether they take an older row's place."""
-        return self._embedded.sql(
-            """
+        query = """
             SELECT listing.path, listing.modificationTime, listing.length, raw_images.path IS NOT NULL AS replaces
             FROM listing LEFT JOIN raw_images ON raw_images.path = listing.path
             LEFT JOIN refused ON refused.path = listing.path
@@ -191,9 +187,9 @@ class Intake:
             WHERE refused.path IS NULL AND (raw_images.path IS NULL
                 OR raw_images.modificationTime <> listing.modificationTime OR raw_images.length <> listing.length)
             ORDER BY listing.path
-            """,
-            {"listing": self._embedded.rows(listing), "raw_images": raw, "refused": refused},
-        ).arrow()
+        """
+        listed = self._embedded.rows(listing)
+        return self._embedded.sql(query, {"listing": listed, "raw_images": raw, "refused": refused}).arrow()
 
     def _take_in_batch(self, batch: pa.Table) -> None:
         """Check a batch of files and write it down; compared anew where another run has committed since it was."""
@@ -208,19 +204,17 @@ class Intake:
         arrival = Arrival(self.name, self.zone, limits, self.lake, f"{self.name}-{number:06d}")
         listed = batch.drop_columns("replaces")
         files = self.engine.files(self.name, self.uri, listed, limits.max_file_bytes, self.advance)
-        checked = files.map(functools.partial(check_files, arrival=arrival), arrival.columns)
-        good, bad = checked.split_by_null("reason")
+        check = functools.partial(check_files, arrival=arrival)
+        good, bad = files.map(check, arrival.columns).split_by_null("reason")
 
         commit = Commit(self.provenance, Transaction(TRANSACTION, number))
         replaced = _where(batch, "replaces", value=True)["path"].to_pylist()
         if replaced:
             paths = good.select(["path"]).arrow()["path"].to_pylist()
-            where = {"path": paths}
-            written = self.engine.replace(good, arrival.table, raw.uri, commit, where) if paths else None
+            written = self.engine.replace(good, arrival.table, raw.uri, commit, {"path": paths}) if paths else None
             replacing = len({*paths} & {*replaced})
         else:
-            written = self.engine.append(good, arrival.table, raw.uri, commit)
-            replacing = 0
+            written, replacing = self.engine.append(good, arrival.table, raw.uri, commit), 0
         self.done.images += (written.inserted if written else 0) - replacing
         self.done.replaced += replacing
         refusal = Transaction(TRANSACTION, transaction_version(refused, TRANSACTION) + 1)
@@ -262,8 +256,6 @@ class Intake:
         self, deleted: Snapshot, present: pa.Table, gone: Collection[str] | None = None
     ) -> dict[str, dt.datetime | None]:
         """Return the paths that have gone or come back since `deleted` was written, and when the latter had gone."""
-        import pyarrow as pa
-
         has_gone = "present.path IS NULL" if gone is None else "known.path IN (SELECT path FROM gone)"
         changes = self._embedded.sql(
             f"""
@@ -283,7 +275,7 @@ class Intake:
                 "quarantined_files": pin(self.lake, "quarantined_files"),
                 "deleted_files": deleted,
                 "present": self._embedded.rows(present.select(["path"])),
-                "gone": self._embedded.rows(pa.table({"path": pa.array(gone or [], pa.string())})),
+                "gone": self._embedded.rows(text_column("path", gone or [])),
             },
         ).arrow()
         # What a new pattern leaves out, so that no listing has it, has not gone.

@@ -88,9 +88,9 @@ def stat_files(name: str, uri: str, paths: Sequence[str]) -> tuple[pa.Table, lis
     Raises DlassetsError where the zone cannot be reached.
     """
     filesystem, folder = filesystem_of(uri)
-    states = _stored_states if is_object_storage(uri) else _local_states
+    wholes = [f"{folder}/{path}" for path in paths]
     try:
-        found = states(filesystem, [f"{folder}/{path}" for path in paths])
+        found = _stored_states(filesystem, wholes) if is_object_storage(uri) else [*map(local_state, wholes)]
     except OSError as error:
         raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be read: {advice(uri, error)}") from error
     files = [(f"{name}/{path}", *state) for path, state in zip(paths, found, strict=True) if state is not None]
@@ -108,7 +108,3 @@ def _stored_states(filesystem: pafs.FileSystem, paths: Sequence[str]) -> list[tu
     for folder in {path.partition("//")[0] for path in paths if "//" in path}:
         states |= {f"{folder}/{path}": (time, size) for path, time, size in _stored(filesystem, folder)}
     return [states.get(path) for path in paths]
-
-
-def _local_states(_: pafs.FileSystem, paths: Sequence[str]) -> list[tuple[int, int] | None]:
-    return [local_state(path) for path in paths]

@@ -10,12 +10,13 @@ import datetime as dt
 import functools
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Transaction
+from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Progress, Transaction
+from dlassets.engines.schema import text_column
 from dlassets.errors import DlassetsError
 from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import TRANSACTION, ingest
@@ -27,10 +28,7 @@ from dlassets.storage.lake import Lake
 from dlassets.storage.stores import filesystem_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.fs as pafs
-
-    from dlassets.engines.base import Progress
 
 READS = ("quarantined_files", "raw_images", "deleted_files")
 
@@ -148,10 +146,9 @@ def retry(
     ingest(engine, lake, settings, provenance, progress, zones)
     paths = {file.path for file in files}
     refused = {file.path for file in refused_files(engine, lake)} & paths
-    there = engine.sql(
-        "SELECT raw_images.path FROM raw_images JOIN tried ON tried.path = raw_images.path",
-        {"raw_images": pin(lake, "raw_images"), "tried": engine.rows(_paths(paths))},
-    ).arrow()
+    query = "SELECT raw_images.path FROM raw_images JOIN tried ON tried.path = raw_images.path"
+    tried = engine.rows(text_column("path", paths))
+    there = engine.sql(query, {"raw_images": pin(lake, "raw_images"), "tried": tried}).arrow()
     taken_in = {*there["path"].to_pylist()} - refused
     return Retried(len(taken_in), len(refused), len(paths - taken_in - refused))
 
@@ -178,8 +175,7 @@ def drop(
     if delete_files:
         zones = _zones_of(files, settings)
         for name, zone in zones.items():
-            there = [file for file in files if file.landing == name]
-            removed, left = _delete(lake, name, zone, there)
+            removed, left = _delete(lake, name, zone, [file for file in files if file.landing == name])
             deleted += removed
             kept |= left
         _record_events(lake, zones, [file for file in files if file.path not in kept], "deleted")
@@ -221,24 +217,21 @@ def _forget_all(engine: Engine, lake: Lake, files: Sequence[Refused], provenance
     """Delete the files' rows; planned again where ingest refused others meanwhile."""
     in_order = sorted(files, key=lambda file: file.path)
     for start in range(0, len(files), REPLACED_AT_ONCE):
-        part = in_order[start : start + REPLACED_AT_ONCE]
-        replanned(functools.partial(_forget, engine, lake, part, provenance))
+        replanned(functools.partial(_forget, engine, lake, in_order[start : start + REPLACED_AT_ONCE], provenance))
 
 
 def _forget(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Mapping[str, Any]) -> None:
     """Delete the files' rows: other rows of the same paths are written again, all in one commit."""
     import pyarrow as pa
 
-    table: Snapshot = pin(lake, QUARANTINED_FILES.name)
+    table = pin(lake, QUARANTINED_FILES.name)
     chosen = pa.Table.from_pylist([asdict(file) for file in files], schema=QUARANTINED_FILES.schema)
     key = " AND ".join(f"chosen.{name} = q.{name}" for name in QUARANTINED_FILES.key)
-    others = engine.sql(
-        f"""
+    query = f"""
         SELECT q.* FROM quarantined_files AS q LEFT JOIN chosen ON {key}
         WHERE chosen.path IS NULL AND q.path IN (SELECT path FROM chosen)
-        """,  # noqa: S608 - the table's key
-        {"quarantined_files": table, "chosen": engine.rows(chosen)},
-    )
+    """  # noqa: S608 - the table's key
+    others = engine.sql(query, {"quarantined_files": table, "chosen": engine.rows(chosen)})
     # The transaction of ingest, which must not refuse one of these files between the look at the table and this commit.
     commit = Commit(provenance, Transaction(TRANSACTION, transaction_version(table, TRANSACTION) + 1))
     paths = sorted({file.path for file in files})
@@ -277,9 +270,3 @@ def _is_confined(filesystem: pafs.FileSystem, folder: str, within: str) -> bool:
     top = os.path.realpath(folder)
     parent = os.path.realpath(os.path.dirname(f"{folder}/{within}"))  # noqa: PTH120 - a path of pyarrow's, as text
     return os.path.commonpath([top, parent]) == top
-
-
-def _paths(paths: Collection[str]) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.table({"path": pa.array(sorted(paths), pa.string())})

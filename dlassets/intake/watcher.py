@@ -87,8 +87,7 @@ class ZoneWatcher(threading.Thread):
             while not self._stopping.is_set():
                 if watch is None or not watch.is_current():
                     # What the old one saw stands; the new one requests a listing.
-                    earlier = watch.close() if watch is not None else None
-                    watch = self._open(earlier)
+                    watch = self._open(watch.close() if watch is not None else None)
                 if watch is None:
                     self._stopping.wait(RETRY_SECONDS)
                     continue
@@ -210,20 +209,20 @@ class FolderWatch:
             return
         for folder in list(self._folders.get(watch, ())):
             if mask & (_DELETE_SELF | _MOVE_SELF | _UNMOUNT):
-                self._handle_end(folder)
+                # The folder itself has gone; of those within the zone their own parents tell.
+                if not folder:
+                    self._is_current = False
+                elif folder in self._links:
+                    self._forget(folder)
             elif not is_hidden(name):
                 self._handle_path(f"{folder}/{name}" if folder else name, mask)
 
-    def _handle_end(self, folder: str) -> None:
-        """The folder itself has gone; of those within the zone their own parents tell."""
-        if not folder:
-            self._is_current = False
-        elif folder in self._links:
-            self._forget(folder)
-
     def _handle_path(self, path: str, mask: int) -> None:
         if mask & _ISDIR:
-            self._handle_folder(path, mask)
+            if mask & (_CREATE | _MOVED_TO):
+                self._watch(path, NEW_FOLDER_SECONDS if mask & _CREATE else 0)
+            elif mask & _MOVED_FROM:
+                self._forget(path)
         elif path in self._links and mask & (_DELETE | _MOVED_FROM):
             self._forget(path)
         elif mask & (_CLOSE_WRITE | _MOVED_TO):
@@ -233,14 +232,6 @@ class FolderWatch:
         elif mask & _CREATE:
             self._settle(path, CREATED_SECONDS)
 
-    def _handle_folder(self, path: str, mask: int) -> None:
-        if mask & _CREATE:
-            self._watch(path, NEW_FOLDER_SECONDS)
-        elif mask & _MOVED_TO:
-            self._watch(path, 0)
-        elif mask & _MOVED_FROM:
-            self._forget(path)
-
     def _forget(self, gone: str) -> None:
         """A folder was moved away. What was in it nobody says, and its watches would go on telling of its old name."""
         for watch, folders in list(self._folders.items()):
@@ -249,7 +240,8 @@ class FolderWatch:
                 del self._folders[watch]
                 self._libc.inotify_rm_watch(self._inotify, watch)
         self._links = {link for link in self._links if not _is_within(link, gone)}
-        self._miss()
+        self._begin()
+        self.changes.missed = True
 
     def _watch(self, top: str, settle_seconds: float | None) -> None:
         """Watch a folder and all below it. Its files are recorded, unless `settle_seconds` is None, after so long.
@@ -323,10 +315,6 @@ class FolderWatch:
             self._begin()
             self.changes.events.pop(name, None)
             self.changes.events[name] = event
-
-    def _miss(self) -> None:
-        self._begin()
-        self.changes.missed = True
 
     def _begin(self) -> None:
         if not self.changes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
-from dlassets.engines.schema import arrow_type
+from dlassets.engines.schema import schema_of
 from dlassets.images.folders import class_of_folder
 from dlassets.labeling.services import Answer, LabelingService
 from dlassets.lakehouse.snapshots import transaction_version
@@ -17,17 +17,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _APP_ID = f"dlassets/{HUMAN_LABELS.name}"
-
-_ANSWER_COLUMNS = {
-    "request_id": "string",
-    "label": "bigint",
-    "annotator": "string",
-    "answered_at": "timestamp",
-    "reason": "string",
-    "answer": "string",
-    "origin": "string",
-    "dated": "boolean",
-}
 
 
 def collect_answers(
@@ -45,8 +34,7 @@ def collect_answers(
     what that person's newest answer already says: saving a list again answers nothing again. Raises ConflictError
     where another run wrote answers since `human_labels` was pinned: pin and collect again.
     """
-    new = engine.sql(
-        """
+    query = """
         WITH resolved AS (
             SELECT g.request_id, r.path, r.image_id, g.label, g.annotator, g.answered_at,
                 CASE WHEN g.reason IS NULL AND r.request_id IS NOT NULL THEN 'accepted' ELSE 'refused' END AS status,
@@ -72,13 +60,9 @@ def collect_answers(
             SELECT 1 FROM newest AS n
             WHERE n.request_id = a.request_id AND n.annotator IS NOT DISTINCT FROM a.annotator
                 AND n.answer IS NOT DISTINCT FROM a.answer AND (n.status = a.status OR n.status = 'accepted')))
-        """,
-        {
-            "given": engine.rows(_answer_rows(service.answers(), classes)),
-            "human_labels": human_labels,
-            "label_requests": label_requests,
-        },
-    )
+    """
+    given = engine.rows(_answer_rows(service.answers(), classes))
+    new = engine.sql(query, {"given": given, "human_labels": human_labels, "label_requests": label_requests})
     transaction = Transaction(_APP_ID, transaction_version(human_labels, _APP_ID) + 1)
     return engine.append(new, HUMAN_LABELS, human_labels.uri, replace(commit, transaction=transaction))
 
@@ -107,7 +91,8 @@ def _answer_rows(answers: Sequence[Answer], classes: Mapping[int, str]) -> pa.Ta
 
     labels = {text: class_of(text, classes) for text in {a.label for a in answers if a.label is not None}}
     rows = {(a.request_id, a.answered_at, a.annotator, a.label): _row(a, labels, classes) for a in answers}
-    schema = pa.schema([(name, arrow_type(type_)) for name, type_ in _ANSWER_COLUMNS.items()])
+    said = HUMAN_LABELS.columns_named("request_id", "label", "annotator", "answered_at", "reason", "answer", "origin")
+    schema = schema_of(said).append(pa.field("dated", pa.bool_()))
     return pa.Table.from_pylist(list(rows.values()), schema=schema)
 
 

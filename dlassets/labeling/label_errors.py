@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Written
+from dlassets.engines.base import Commit, Engine, Progress, Snapshot, Written
 from dlassets.lakehouse.labels import labels_in_force
 from dlassets.lakehouse.snapshots import provenance_of, row_count
 from dlassets.lakehouse.tables import LABEL_ERRORS
@@ -19,8 +19,6 @@ from dlassets.settings import Settings, TrainingSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from dlassets.engines.base import Progress
 
 # What the table's log says of the labels, features and settings that its rows were found by.
 _DIGEST = "judged_sha256"
@@ -40,16 +38,14 @@ def update_label_errors(
     labeled_images, image_features and label_errors; `progress` is called with the folds that are done, and of how many.
     """
     current = snapshots["label_errors"]
-    labelled = engine.sql(
-        f"""
+    query = f"""
         SELECT in_force.path, in_force.image_id, in_force.label, in_force.label_name, found.features
         FROM ({labels_in_force(settings.labels)}) AS in_force
         JOIN image_features AS found
             ON found.image_id = in_force.image_id AND found.feature_version = '{feature_version}'
         ORDER BY in_force.image_id
-        """,  # noqa: S608 - feature_version is this project's own constant
-        {name: snapshots[name] for name in ("labeled_images", "image_features")},
-    ).arrow()
+    """  # noqa: S608 - feature_version is this project's own constant
+    labelled = engine.sql(query, {name: snapshots[name] for name in ("labeled_images", "image_features")}).arrow()
     digest = _digest(labelled, feature_version, settings.training)
     unchanged = Written(current.version, changed=False)
     had_rows = row_count(current) > 0

@@ -25,6 +25,7 @@ from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import LABEL_REQUESTS
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import Settings
+from dlassets.storage.files import micro_batches
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def send_requests(
     batches = _unsent(engine, images, snapshots["deleted_files"], requests)
     classes = known_classes(engine, snapshots["labeled_images"]) if batches else {}
     for batch in batches:
-        opened = engine.rows(_send(engine, lake, service, images, batch, classes))
+        opened = engine.rows(_send(Photos(engine, lake, images), service, batch, classes))
         written = replanned(functools.partial(engine.merge, opened, LABEL_REQUESTS, requests.uri, commit))
     sent = sum(map(len, batches))
     return replace(written, inserted=planned.inserted, updated=max(0, sent - planned.inserted))
@@ -92,16 +93,14 @@ def close_answered(engine: Engine, lake: Lake, human_labels: Snapshot, commit: C
 
     def close() -> Written:
         requests = pin(lake, LABEL_REQUESTS.name)
-        answered = engine.sql(
-            """
+        query = """
             SELECT r.request_id, r.batch_id, r.path, r.image_id, r.predicted_label, r.predicted_name, r.confidence,
                 r.strategy, r.requested_at, 'answered' AS status, r.service, r.external_id
             FROM label_requests AS r
             WHERE r.status <> 'answered' AND EXISTS (
                 SELECT 1 FROM human_labels AS h WHERE h.request_id = r.request_id AND h.status = 'accepted')
-            """,
-            {"label_requests": requests, "human_labels": human_labels},
-        )
+        """
+        answered = engine.sql(query, {"label_requests": requests, "human_labels": human_labels})
         return engine.merge(answered, LABEL_REQUESTS, requests.uri, commit)
 
     return replanned(close)
@@ -109,10 +108,8 @@ def close_answered(engine: Engine, lake: Lake, human_labels: Snapshot, commit: C
 
 def without_photo(engine: Engine, service: LabelingService, label_requests: Snapshot) -> list[str]:
     """Return the open requests that people have no photo of."""
-    opened = engine.sql(
-        "SELECT request_id FROM label_requests WHERE status = 'open' ORDER BY request_id",
-        {"label_requests": label_requests},
-    ).arrow()
+    query = "SELECT request_id FROM label_requests WHERE status = 'open' ORDER BY request_id"
+    opened = engine.sql(query, {"label_requests": label_requests}).arrow()
     shown = service.photos()
     return [request for request in opened["request_id"].to_pylist() if request not in shown]
 
@@ -121,18 +118,10 @@ def _plan(chosen: pa.Table, model: ModelVersion, service: str) -> pa.Table:
     """Return the chosen images as a batch of requests that are yet to be sent."""
     import pyarrow as pa
 
-    rows = chosen.to_pylist()
-    ids = [request_id(row["image_id"], model) for row in rows]
-    common = {
-        "batch_id": batch_id(model.version, ids),
-        "requested_at": datetime.now(UTC),
-        "status": PLANNED,
-        "service": service,
-        "external_id": None,
-    }
-    return pa.Table.from_pylist(
-        [{**row, **common, "request_id": id_} for row, id_ in zip(rows, ids, strict=True)], schema=LABEL_REQUESTS.schema
-    )
+    rows = [{**row, "request_id": request_id(row["image_id"], model)} for row in chosen.to_pylist()]
+    name = batch_id(model.version, (row["request_id"] for row in rows))
+    common = {"batch_id": name, "requested_at": datetime.now(UTC), "status": PLANNED, "service": service}
+    return pa.Table.from_pylist([{**row, **common, "external_id": None} for row in rows], schema=LABEL_REQUESTS.schema)
 
 
 def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snapshot) -> list[list[dict[str, Any]]]:
@@ -140,8 +129,7 @@ def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snaps
 
     Under another path with the same bytes, where it is no longer under its own.
     """
-    rows = engine.sql(
-        f"""
+    query = f"""
         WITH planned AS (
             SELECT r.*, images.path AS now_at, ROW_NUMBER() OVER (
                 PARTITION BY r.request_id
@@ -151,51 +139,29 @@ def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snaps
         )
         SELECT planned.*, raw_images.length FROM planned JOIN raw_images ON raw_images.path = planned.now_at
         WHERE planned.place = 1 ORDER BY planned.batch_id, planned.now_at
-        """,  # noqa: S608 - constants
-        {"label_requests": requests, "raw_images": images, "deleted_files": deleted},
-    ).arrow()
+    """  # noqa: S608 - constants
+    rows = engine.sql(query, {"label_requests": requests, "raw_images": images, "deleted_files": deleted}).arrow()
     rows = rows.drop_columns("path").rename_columns({"now_at": "path"})
     return [list(batch) for _, batch in groupby(rows.to_pylist(), key=lambda row: row["batch_id"])]
 
 
 def _send(
-    engine: Engine,
-    lake: Lake,
-    service: LabelingService,
-    images: Snapshot,
-    batch: Sequence[Mapping[str, Any]],
-    classes: Mapping[int, str],
+    photos: Photos, service: LabelingService, batch: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
 ) -> pa.Table:
     """Give one batch to the service and return its rows as they are now."""
     import pyarrow as pa
 
     requests = [Request(**{name: row[name] for name in Request.__dataclass_fields__}) for row in batch]
-    asked = Batch(batch[0]["batch_id"], requests, classes)
-    external = service.send(asked, _photos(engine, lake, images, batch))
-    return pa.Table.from_pylist(
-        [{**row, "status": OPEN, "external_id": external[row["request_id"]]} for row in batch],
-        schema=LABEL_REQUESTS.schema,
-    )
+    external = service.send(Batch(batch[0]["batch_id"], requests, classes), _photos(photos, batch))
+    opened = [{**row, "status": OPEN, "external_id": external[row["request_id"]]} for row in batch]
+    return pa.Table.from_pylist(opened, schema=LABEL_REQUESTS.schema)
 
 
-def _photos(
-    engine: Engine, lake: Lake, images: Snapshot, batch: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[str, bytes]]:
-    for chunk in _chunks(batch):
-        ids = {row["path"]: row["request_id"] for row in chunk}
-        for path, content in Photos(engine, lake, images).bytes_of(list(ids)).items():
+def _photos(photos: Photos, batch: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    import pyarrow as pa
+
+    rows = pa.Table.from_pylist(batch).select(["path", "request_id", "length"])
+    for chunk in micro_batches(rows, len(batch), CHUNK_BYTES):
+        ids = dict(zip(chunk["path"].to_pylist(), chunk["request_id"].to_pylist(), strict=True))
+        for path, content in photos.bytes_of(list(ids)).items():
             yield ids[path], content
-
-
-def _chunks(batch: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    """Cut a batch into runs of at most CHUNK_BYTES of photos, or of one larger photo."""
-    chunk: list[Mapping[str, Any]] = []
-    size = 0
-    for row in batch:
-        if chunk and size + row["length"] > CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(row)
-        size += row["length"]
-    if chunk:
-        yield chunk

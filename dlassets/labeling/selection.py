@@ -42,11 +42,7 @@ def select_requests(
     import pyarrow as pa
 
     asking = pa.table(
-        {
-            "model_name": pa.array([model.name], pa.string()),
-            "model_version": pa.array([model.version], pa.int64()),
-            "threshold": pa.array([settings.threshold], pa.float64()),
-        }
+        {"model_name": [model.name], "model_version": [model.version], "threshold": [float(settings.threshold)]}
     )
     names = ["raw_images", "deleted_files", "predictions", "labeled_images", "label_requests"]
     candidates = _by_prediction(settings, labels)
@@ -55,14 +51,12 @@ def select_requests(
         candidates = f"{candidates} UNION ALL {_by_label(settings, labels)}"
     places = " ".join(f"WHEN '{strategy}' THEN {place}" for place, strategy in enumerate(STRATEGIES))
     limit = "" if settings.batch_limit is None else f"LIMIT {settings.batch_limit:d}"
-    return engine.sql(
-        f"""
+    query = f"""
         SELECT path, image_id, predicted_label, predicted_name, confidence, strategy
         FROM ({candidates}) AS candidates
         ORDER BY CASE strategy {places} END, belief, image_id {limit}
-        """,  # noqa: S608 - made of constants, a share and numbers
-        {name: snapshots[name] for name in names} | {"model": engine.rows(asking)},
-    ).arrow()
+    """  # noqa: S608 - made of constants, a share and numbers
+    return engine.sql(query, {name: snapshots[name] for name in names} | {"model": engine.rows(asking)}).arrow()
 
 
 def _by_prediction(settings: LabelingSettings, labels: LabelSettings) -> str:

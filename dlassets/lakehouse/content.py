@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dlassets.engines.base import Engine, Rows, Snapshot
+from dlassets.engines.base import Advance, Engine, Kernel, Rows, Snapshot
 from dlassets.engines.schema import Column
 from dlassets.errors import DlassetsError
 from dlassets.storage.files import read_whole, write_whole
@@ -21,8 +21,6 @@ from dlassets.storage.stores import advice, is_object_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from dlassets.engines.base import Advance, Kernel
 
 # SQL over `raw_images` and `deleted_files`: the rows whose bytes are still to be had.
 REACHABLE = """

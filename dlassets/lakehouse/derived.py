@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written, counting
+from dlassets.engines.base import Commit, Engine, Kernel, Progress, Snapshot, Transaction, Written, counting
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.photos import Photos
@@ -15,8 +15,6 @@ from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from dlassets.engines.base import Kernel, Progress
 
 # A killed run loses at most the work of one commit.
 IMAGES_PER_COMMIT = 10_000
@@ -59,14 +57,12 @@ def derive(
 
 def images_without(engine: Engine, done: Snapshot, derivation: Derivation, inputs: Mapping[str, Snapshot]) -> pa.Table:
     """Return one path of every image that `done` has no row of, least path first."""
-    return engine.sql(
-        f"""
+    query = f"""
         SELECT MIN(path) AS path FROM ({derivation.images}) AS images
         WHERE image_id NOT IN (SELECT image_id FROM done WHERE {derivation.done_where})
         GROUP BY image_id ORDER BY path
-        """,  # noqa: S608 - conditions of the caller's own
-        {**inputs, "done": done},
-    ).arrow()
+    """  # noqa: S608 - conditions of the caller's own
+    return engine.sql(query, {**inputs, "done": done}).arrow()
 
 
 def _append(
@@ -82,14 +78,10 @@ def _append(
     next_version = transaction_version(done, app_id) + 1
     inserted, advance = 0, counting(progress, todo.num_rows)
     written = Written(done.version, changed=False)
-    for number, keys in enumerate(_chunks(todo)):
-        rows = photos.map(photos.engine.rows(keys), derivation.kernel, table.columns, advance)
+    for number, start in enumerate(range(0, todo.num_rows, IMAGES_PER_COMMIT)):
+        keys = photos.engine.rows(todo.slice(start, IMAGES_PER_COMMIT))
+        rows = photos.map(keys, derivation.kernel, table.columns, advance)
         commit = Commit(provenance, Transaction(app_id, next_version + number))
         written = photos.engine.append(rows, table, done.uri, commit)
         inserted += written.inserted
     return Written(written.version, inserted, changed=inserted > 0)
-
-
-def _chunks(table: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, table.num_rows, IMAGES_PER_COMMIT):
-        yield table.slice(start, IMAGES_PER_COMMIT)

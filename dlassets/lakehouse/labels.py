@@ -143,17 +143,12 @@ def classes_of_folders(engine: Engine, raw_images: Snapshot, zones: Mapping[str,
         if zone is not None and zone.labelled and (found := class_of_folder(folder, zone.label_rule)):
             label, class_name = found
             rows.append((landing, folder, label, class_name or str(label)))
-    columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
-    types = (("landing", pa.string()), ("folder", pa.string()), ("label", pa.int64()), ("label_name", pa.string()))
-    return engine.rows(
-        pa.table({name: pa.array(values, type_) for (name, type_), values in zip(types, columns, strict=True)})
-    )
+    types = {"landing": pa.string(), "folder": pa.string(), "label": pa.int64(), "label_name": pa.string()}
+    return engine.rows(pa.Table.from_pylist([dict(zip(types, row, strict=True)) for row in rows], pa.schema(types)))
 
 
 def known_classes(engine: Engine, labeled_images: Snapshot) -> dict[int, str]:
     """Return the name of every class that has a labelled image, by its label."""
-    classes = engine.sql(
-        "SELECT label, MIN(label_name) AS label_name FROM labeled_images GROUP BY label ORDER BY label",
-        {"labeled_images": labeled_images},
-    ).arrow()
+    query = "SELECT label, MIN(label_name) AS label_name FROM labeled_images GROUP BY label ORDER BY label"
+    classes = engine.sql(query, {"labeled_images": labeled_images}).arrow()
     return dict(zip(classes["label"].to_pylist(), classes["label_name"].to_pylist(), strict=True))

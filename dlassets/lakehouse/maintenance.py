@@ -105,8 +105,7 @@ def z_order_is_due(table: Snapshot, columns: Sequence[str]) -> bool:
 
 def write_checkpoint(table: Snapshot) -> bool:
     """Write a checkpoint where the last is ten commits old; return whether it was."""
-    filesystem, folder = _log(table)
-    last = max(_checkpoints(_log_files(filesystem, folder)), default=-1)
+    last = max(_checkpoints(_log(table)[2]), default=-1)
     if table.version - last < COMMITS_PER_CHECKPOINT:
         return False
     with explained(table.uri):
@@ -123,8 +122,7 @@ def shorten_log(table: Snapshot, hours: float, kept: Collection[int]) -> int:
     cutoff = dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)
     first = next((commit["version"] for commit in commits(table) if time_of(commit) <= cutoff), 0)
     needed = min(_says_where_from(table, version) for version in (first, table.version, *kept))
-    filesystem, folder = _log(table)
-    names = _log_files(filesystem, folder)
+    filesystem, folder, names = _log(table)
     start = max((version for version in _checkpoints(names) if version <= needed), default=0)
     old = sorted(name for name in names if int(name[:20]) < start)
     for name in old:
@@ -151,17 +149,13 @@ def _with_properties(lake: Lake, table: Table) -> Snapshot:
     return now
 
 
-def _log(table: Snapshot) -> tuple[pafs.FileSystem, str]:
-    filesystem, folder = filesystem_of(table.uri)
-    return filesystem, f"{folder}/_delta_log"
-
-
-def _log_files(filesystem: pafs.FileSystem, folder: str) -> list[str]:
-    """Return the names of the commits and checkpoints of a log; each begins with its version in twenty digits."""
+def _log(table: Snapshot) -> tuple[pafs.FileSystem, str, list[str]]:
+    """Return where the log lies, and its commits and checkpoints; each begins with its version in twenty digits."""
     import pyarrow.fs as pafs
 
+    filesystem, folder = filesystem_of(f"{table.uri}/_delta_log")
     infos = filesystem.get_file_info(pafs.FileSelector(folder))
-    return [info.base_name for info in infos if re.match(r"\d{20}\.", info.base_name)]
+    return filesystem, folder, [info.base_name for info in infos if re.match(r"\d{20}\.", info.base_name)]
 
 
 def _checkpoints(names: Collection[str]) -> list[int]:

@@ -6,15 +6,11 @@ docs/own-columns.md shows the way, with an example that is tested.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from dlassets.engines.base import Engine, Rows, Snapshot
+from dlassets.engines.base import Engine, PandasFunction, Rows, Snapshot
 from dlassets.engines.schema import Column
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import files_of, row_count
-
-if TYPE_CHECKING:
-    from dlassets.engines.base import PandasFunction
 
 # The most of a table that one call of the function gets, about: parts are of like size, and none is cut exactly.
 PART_ROWS = 4096

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlassets.engines.base import Engine, Rows, Snapshot
-from dlassets.engines.schema import Column
+from dlassets.engines.base import Advance, Engine, Kernel, Rows, Snapshot
+from dlassets.engines.schema import Column, text_column
 from dlassets.lakehouse.content import map_images
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from dlassets.engines.base import Advance, Kernel
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,7 @@ class Photos:
 
     def keys(self, paths: Sequence[str]) -> Rows:
         """Return paths as rows of the engine, to be mapped."""
-        import pyarrow as pa
-
-        return self.engine.rows(pa.table({"path": pa.array(paths, pa.string())}))
+        return self.engine.rows(text_column("path", paths))
 
 
 def path_and_content(batch: pa.RecordBatch) -> pa.RecordBatch:

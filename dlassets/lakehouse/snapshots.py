@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dlassets.engines import delta_log
 from dlassets.engines.base import COMMIT_FIELD, COMMIT_NAME, Snapshot
 from dlassets.engines.delta_log import CARE, explained, open_table
-from dlassets.engines.schema import Column, Table, arrow_type
+from dlassets.engines.schema import Column, Table, schema_of
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.tables import TABLES
 from dlassets.storage.lake import Lake, is_uri
@@ -137,12 +137,10 @@ def _sql_type(type_: Any) -> str:
 
 def _add(delta: DeltaTable, columns: Sequence[Column]) -> None:
     """Add columns, all in one commit. Rows that are there have no value in them, so they take null."""
-    import pyarrow as pa
     from deltalake import Schema
 
-    fields = Schema.from_arrow(pa.schema([pa.field(column.name, arrow_type(column.type)) for column in columns])).fields
     with explained(delta.table_uri):
-        delta.alter.add_columns(fields)
+        delta.alter.add_columns(Schema.from_arrow(schema_of(columns)).fields)
 
 
 def at_version(table: Snapshot, version: int) -> Snapshot | None:
@@ -214,7 +212,4 @@ def rows_in(delta: DeltaTable) -> int:
 
 def files_of(snapshot: Snapshot) -> dict[str, int]:
     """Return the files of the version, as the log names them, and the bytes of each."""
-    import pyarrow as pa
-
-    actions = pa.table(open_table(snapshot.uri, snapshot.version).get_add_actions(flatten=True))
-    return dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
+    return delta_log.sizes_of(open_table(snapshot.uri, snapshot.version))

@@ -11,7 +11,6 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 TOP_K = "array<struct<label:bigint,name:string,confidence:double>>"
 
-
 PATH = Column(
     "path", "string", "Landing zone and path within it: the same on every engine and machine.", nullable=False
 )

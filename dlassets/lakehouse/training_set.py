@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,41 +75,49 @@ def build_training_set(
     Left untouched where its rows already are what they would be, whatever versions have moved. An image whose bytes are
     no longer to be had has no row.
     """
+    unchanged = Written(training_set.version, changed=False)
+    if not choice.rows.num_rows and not row_count(training_set):  # Delta on Spark writes no commit for that
+        return unchanged
+    fingerprint = choice.fingerprint
+    if provenance_of(training_set).get(FINGERPRINT) == fingerprint:
+        return unchanged
+    rows_in_all = max(1, choice.rows.num_rows)
+    rows_per_commit = PHOTOS_PER_COMMIT if isinstance(source, Photos) else rows_in_all
+    written, inserted = unchanged, 0
+    for start in range(0, rows_in_all, rows_per_commit):
+        # In the last commit alone: a write that was killed between two is done anew.
+        last = {FINGERPRINT: fingerprint} if start + rows_per_commit >= rows_in_all else {}
+        rows = _rows_of(engine, choice.rows.slice(start, rows_per_commit), choice.made_of, source)
+        write = engine.append if start else engine.replace
+        written = write(rows, TRAINING_SET, training_set.uri, Commit({**provenance, **last}))
+        inserted += written.inserted
+    return replace(written, inserted=inserted)
 
-    def with_features(rows: pa.Table) -> Rows:
-        return engine.sql(
-            f"""
-            SELECT chosen.*, found.feature_version, found.features, CAST(NULL AS BINARY) AS content FROM chosen
-            JOIN image_features AS found
-                ON found.image_id = chosen.image_id AND found.feature_version = '{choice.made_of}'
-            """,  # noqa: S608 - a feature version is this project's own constant
-            {"chosen": engine.rows(rows), "image_features": source},  # type: ignore[dict-item]
-        )
 
-    def with_bytes(rows: pa.Table) -> Rows:
-        places = {path: place for place, path in enumerate(rows["path"].to_pylist())}
-        kernel = functools.partial(_with_labels, chosen=rows, places=places)
-        return source.map(engine.rows(rows.select(["path"])), kernel, TRAINING_SET.columns)  # type: ignore[union-attr]
-
+def _rows_of(engine: Engine, chosen: pa.Table, made_of: str, source: Snapshot | Photos) -> Rows:
     if isinstance(source, Photos):
-        return _replaced(engine, training_set, choice, with_bytes, provenance, PHOTOS_PER_COMMIT)
-    return _replaced(engine, training_set, choice, with_features, provenance, max(1, choice.rows.num_rows))
+        places = {path: place for place, path in enumerate(chosen["path"].to_pylist())}
+        kernel = functools.partial(_with_labels, chosen=chosen, places=places)
+        return source.map(engine.rows(chosen.select(["path"])), kernel, TRAINING_SET.columns)
+    query = f"""
+        SELECT chosen.*, found.feature_version, found.features, CAST(NULL AS BINARY) AS content FROM chosen
+        JOIN image_features AS found ON found.image_id = chosen.image_id AND found.feature_version = '{made_of}'
+    """  # noqa: S608 - a feature version is this project's own constant
+    return engine.sql(query, {"chosen": engine.rows(chosen), "image_features": source})
 
 
 def attributes_of(
     engine: Engine, training_set: Snapshot, image_profiles: Snapshot, labeled_images: Snapshot
 ) -> pa.Table:
     """Return image_id, width, height, brightness and source (of the label) of the test images: what to slice by."""
-    return engine.sql(
-        """
+    query = """
         SELECT test.image_id, profiles.width, profiles.height, profiles.brightness, labels.source
         FROM training_set AS test
         LEFT JOIN image_profiles AS profiles ON profiles.image_id = test.image_id
         LEFT JOIN labeled_images AS labels ON labels.path = test.path AND labels.image_id = test.image_id
         WHERE test.split = 'test'
-        """,
-        {"training_set": training_set, "image_profiles": image_profiles, "labeled_images": labeled_images},
-    ).arrow()
+    """
+    return engine.sql(query, {table.name: table for table in (training_set, image_profiles, labeled_images)}).arrow()
 
 
 def _with_labels(batch: pa.RecordBatch, *, chosen: pa.Table, places: Mapping[str, int]) -> pa.RecordBatch:
@@ -127,32 +135,3 @@ def _with_labels(batch: pa.RecordBatch, *, chosen: pa.Table, places: Mapping[str
     return pa.RecordBatch.from_arrays(
         [column.cast(type_) for column, type_ in zip(columns, schema.types, strict=True)], schema=schema
     )
-
-
-def _replaced(
-    engine: Engine,
-    training_set: Snapshot,
-    choice: Choice,
-    rows_of: Callable[[pa.Table], Rows],
-    provenance: Mapping[str, Any],
-    rows_per_commit: int,
-) -> Written:
-    """Put the rows of what was chosen in place of what is there, unless that was made of the very same choice.
-
-    The fingerprint stands in the last commit alone: a write that was killed between two is done anew.
-    """
-    unchanged = Written(training_set.version, changed=False)
-    if not choice.rows.num_rows and not row_count(training_set):  # Delta on Spark writes no commit for that
-        return unchanged
-    fingerprint = choice.fingerprint
-    if provenance_of(training_set).get(FINGERPRINT) == fingerprint:
-        return unchanged
-    starts = range(0, max(1, choice.rows.num_rows), rows_per_commit)
-    parts = [choice.rows.slice(start, rows_per_commit) for start in starts]
-    commits = [Commit(provenance) for _ in parts[1:]] + [Commit({**provenance, FINGERPRINT: fingerprint})]
-    writes = [engine.replace] + [engine.append for _ in parts[1:]]
-    written = [
-        write(rows_of(part), TRAINING_SET, training_set.uri, commit)
-        for write, part, commit in zip(writes, parts, commits, strict=True)
-    ]
-    return replace(written[-1], inserted=sum(each.inserted for each in written))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Rule:
-    """`broken` is SQL for the rows that break the rule, over the tables in `reads`.
+    """`broken` is SQL for the rows that break the rule.
 
     A `blocking` rule protects people downstream: what depends on the table does not run where it is broken. Names in
     braces (`{model_version}`) are filled in by the one who runs the rule. `remedy` says what to do, or what becomes of
@@ -30,9 +31,13 @@ class Rule:
     table: str
     description: str
     broken: str
-    reads: tuple[str, ...]
     blocking: bool = False
     remedy: str = ""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The tables that `broken` names."""
+        return tuple(name for name in TABLES if re.search(rf"\b{name}\b", self.broken))
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,6 @@ def unique_key(table: Table) -> Rule:
         table.name,
         f"No two rows have the same {key}.",
         f"SELECT {key}, COUNT(*) AS copies FROM {table.name} GROUP BY {key} HAVING COUNT(*) > 1",  # noqa: S608 - of the schema
-        (table.name,),
         blocking=True,
     )
 
@@ -88,7 +92,6 @@ RULES = (
         "raw_images",
         "Every image is named by a SHA-256: 64 hexadecimal digits.",
         "SELECT path, image_id FROM raw_images WHERE LENGTH(image_id) <> 64 OR image_id <> LOWER(image_id)",
-        ("raw_images",),
         blocking=True,
     ),
     Rule(
@@ -96,7 +99,6 @@ RULES = (
         "raw_images",
         "Every image taken in has bytes.",
         "SELECT path FROM raw_images WHERE length <= 0",
-        ("raw_images",),
         blocking=True,
     ),
     Rule(
@@ -104,7 +106,6 @@ RULES = (
         "quarantined_files",
         "No file of the landing zones is refused. A warning: `dlassets quarantine list` says which are, and why.",
         f"SELECT path, reason, detail FROM ({QUARANTINED}) AS refused",  # noqa: S608 - constants
-        ("quarantined_files", "raw_images", "deleted_files"),
         remedy="`dlassets quarantine` lists them, looks at them again (retry), or notes that they are not wanted "
         "(drop).",
     ),
@@ -114,7 +115,6 @@ RULES = (
         "Every image whose bytes are to be had has its profile.",
         f"SELECT path FROM ({REACHABLE}) AS images "  # noqa: S608 - constants
         "WHERE image_id NOT IN (SELECT image_id FROM image_profiles)",
-        ("raw_images", "deleted_files", "image_profiles"),
     ),
     Rule(
         "every_answer_is_decided",
@@ -123,7 +123,6 @@ RULES = (
         "SELECT request_id, status FROM human_labels WHERE status NOT IN ('accepted', 'refused') "
         "OR (status = 'accepted' AND (image_id IS NULL OR label IS NULL)) "
         "OR (status = 'refused' AND reason IS NULL)",
-        ("human_labels",),
         blocking=True,
     ),
     Rule(
@@ -131,7 +130,6 @@ RULES = (
         "human_labels",
         "No answer was refused. A warning: the column `reason` says why.",
         "SELECT request_id, answer, reason, origin FROM human_labels WHERE status = 'refused'",
-        ("human_labels",),
     ),
     Rule(
         "exactly_one_split",
@@ -139,7 +137,6 @@ RULES = (
         "Every image is on exactly one side.",
         f"SELECT path, split FROM labeled_images WHERE split IS NULL "  # noqa: S608 - constants
         f"OR split NOT IN ('{TRAIN}', '{VALIDATION}', '{TEST}')",
-        ("labeled_images",),
         blocking=True,
     ),
     Rule(
@@ -147,7 +144,6 @@ RULES = (
         "labeled_images",
         "Equal bytes are on one side, under however many paths.",
         "SELECT image_id, MIN(path) AS path FROM labeled_images GROUP BY image_id HAVING MIN(split) <> MAX(split)",
-        ("labeled_images",),
         blocking=True,
     ),
     Rule(
@@ -156,7 +152,6 @@ RULES = (
         "Equal bytes carry one label. A warning: the setting labels.conflicts says what becomes of those that do not.",
         "SELECT image_id, MIN(path) AS path, MIN(label) AS one, MAX(label) AS other FROM labeled_images "  # noqa: S608
         f"WHERE image_id IN ({CONFLICTS}) GROUP BY image_id",
-        ("labeled_images",),
         remedy="By labels.conflicts={conflicts}, {outcome}.",
     ),
     Rule(
@@ -165,7 +160,6 @@ RULES = (
         "Every image whose bytes are to be had has features.",
         f"SELECT path FROM ({REACHABLE}) AS images "  # noqa: S608 - constants
         "WHERE image_id NOT IN (SELECT image_id FROM image_features)",
-        ("raw_images", "deleted_files", "image_features"),
         blocking=True,
     ),
     Rule(
@@ -174,7 +168,6 @@ RULES = (
         "All rows have features of one version.",
         "SELECT MIN(feature_version) AS one, MAX(feature_version) AS other FROM training_set "
         "HAVING MIN(feature_version) <> MAX(feature_version)",
-        ("training_set",),
         blocking=True,
     ),
     Rule(
@@ -185,7 +178,6 @@ RULES = (
         "LEFT JOIN labeled_images AS said ON said.path = t.path AND said.image_id = t.image_id "
         "LEFT JOIN ({labels_in_force}) AS l ON l.image_id = t.image_id AND l.label = t.label AND l.split = t.split "
         "WHERE said.path IS NULL OR l.image_id IS NULL",
-        ("training_set", "labeled_images"),
         blocking=True,
     ),
     Rule(
@@ -197,7 +189,6 @@ RULES = (
         "ON l.path = r.path AND l.image_id = r.image_id "
         "LEFT JOIN predictions AS p ON p.path = r.path AND p.image_id = r.image_id "
         "AND p.model_version = {model_version} WHERE l.path IS NULL AND p.path IS NULL",
-        ("raw_images", "deleted_files", "labeled_images", "predictions"),
         blocking=True,
     ),
     Rule(
@@ -206,7 +197,6 @@ RULES = (
         "What the champion says of a path is about the bytes that are there.",
         "SELECT p.path FROM predictions AS p JOIN raw_images AS r ON r.path = p.path "
         "WHERE p.model_version = {model_version} AND p.image_id <> r.image_id",
-        ("predictions", "raw_images"),
         remedy="Materialize `predictions`.",
     ),
     Rule(
@@ -215,7 +205,6 @@ RULES = (
         "Confidence and margin lie between 0 and 1.",
         "SELECT path, confidence, margin FROM predictions WHERE NOT (confidence BETWEEN 0 AND 1 "
         "AND margin BETWEEN 0 AND 1)",
-        ("predictions",),
         blocking=True,
     ),
     Rule(
@@ -224,7 +213,6 @@ RULES = (
         "Each row suggests a label other than the one it has, and says how sure that is by a probability.",
         "SELECT path, label, suggested_label, quality, confidence FROM label_errors WHERE suggested_label = label "
         "OR NOT (quality BETWEEN 0 AND 1 AND confidence BETWEEN 0 AND 1)",
-        ("label_errors",),
     ),
     Rule(
         "one_open_request_an_image",
@@ -232,7 +220,6 @@ RULES = (
         "No image is open in two requests.",
         "SELECT image_id, COUNT(*) AS requests FROM label_requests WHERE status = 'open' "
         "GROUP BY image_id HAVING COUNT(*) > 1",
-        ("label_requests",),
     ),
     Rule(
         "requests_are_about_current_images",
@@ -240,7 +227,6 @@ RULES = (
         "Every request that waits is about bytes that are still there.",
         "SELECT request_id, path FROM label_requests WHERE status <> 'answered' "
         "AND image_id NOT IN (SELECT image_id FROM raw_images)",
-        ("label_requests", "raw_images"),
         remedy="An answer to these changes no label, unless the bytes come back.",
     ),
 )

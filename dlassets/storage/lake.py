@@ -84,9 +84,5 @@ class Lake:
         return self.under("mlflow")
 
     @property
-    def reports(self) -> str:
-        return self.under("reports")
-
-    @property
     def dagster_home(self) -> str:
         return self.under("dagster")

@@ -13,17 +13,8 @@ from dlassets.engines.base import Engine, Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.images.data_uri import data_uri
 from dlassets.images.near_duplicates import DISTANCE
-from dlassets.monitoring.gallery.duplicates import NearDuplicates, near_duplicates
-from dlassets.monitoring.gallery.queries import (
-    Row,
-    by_class,
-    by_defect,
-    by_reason,
-    class_name,
-    modes,
-    profiled_files,
-    sizes,
-)
+from dlassets.monitoring.gallery import queries
+from dlassets.monitoring.gallery.duplicates import near_duplicates
 from dlassets.monitoring.gallery.thumbnails import contact_sheet, thumbnails_of
 from dlassets.settings import LandingZone
 from dlassets.storage.files import read_bytes, write_whole
@@ -60,24 +51,6 @@ class Gallery:
         return self.page if is_uri(self.page) else f"file://{quote(self.page)}"
 
 
-@dataclass(frozen=True)
-class _Contents:
-    """What the template is filled with; see the queries."""
-
-    modes: list[Row]
-    sizes: list[Row]
-    classes: list[Row]
-    defects: list[Row]
-    duplicates: NearDuplicates
-    refused: list[Row]
-
-    @property
-    def image_ids(self) -> set[str]:
-        """The images that are shown."""
-        sections = (*self.classes, *self.defects, *self.duplicates.shown)
-        return {row["image_id"] for section in sections for row in section["rows"]}
-
-
 def write_gallery(
     engine: Engine,
     lake: Lake,
@@ -94,41 +67,39 @@ def write_gallery(
     digest = _digest((raw_images, image_profiles, quarantined_files), zones)
     if existing := _existing_gallery(folder, digest):
         return existing
-    images = profiled_files(engine, raw_images, image_profiles, zones)
-    contents = _Contents(
-        modes=modes(engine, images),
-        sizes=sizes(engine, images),
-        classes=by_class(engine, images),
-        defects=by_defect(engine, images),
-        duplicates=near_duplicates(engine, images),
-        refused=by_reason(engine, quarantined_files),
-    )
-    thumbnails = thumbnails_of(engine, image_profiles, contents.image_ids)
+    images = queries.profiled_files(engine, raw_images, image_profiles, zones)
+    classes, defects = queries.by_class(engine, images), queries.by_defect(engine, images)
+    duplicates, refused = near_duplicates(engine, images), queries.by_reason(engine, quarantined_files)
+    modes, sizes = queries.modes(engine, images), queries.sizes(engine, images)
+    shown = {row["image_id"] for section in (*classes, *defects, *duplicates.shown) for row in section["rows"]}
+    thumbnails = thumbnails_of(engine, image_profiles, shown)
     gallery = Gallery(
         page=f"{folder}/{_PAGE}",
-        images=sum(mode["images"] for mode in contents.modes),
-        files=sum(mode["files"] for mode in contents.modes),
-        defects={section["name"]: section["total"] for section in contents.defects},
-        near_duplicate_groups=contents.duplicates.groups,
-        near_duplicate_files=contents.duplicates.files,
-        across_classes=contents.duplicates.across_classes,
-        refused=sum(reason["total"] for reason in contents.refused),
-        contact_sheet=contact_sheet(contents.classes, thumbnails),
+        images=sum(mode["images"] for mode in modes),
+        files=sum(mode["files"] for mode in modes),
+        defects={section["name"]: section["total"] for section in defects},
+        near_duplicate_groups=duplicates.groups,
+        near_duplicate_files=duplicates.files,
+        across_classes=duplicates.across_classes,
+        refused=sum(reason["total"] for reason in refused),
+        contact_sheet=contact_sheet(classes, thumbnails),
     )
-    _write_files(gallery, folder, _rendered(gallery, contents, thumbnails), digest)
+    length = sum(mode["length"] for mode in modes)
+    contents = {"gallery": gallery, "classes": classes, "defects": defects, "duplicates": duplicates}
+    contents |= {"refused": refused, "modes": modes, "sizes": sizes, "length": length, "distance": DISTANCE}
+    _write_files(gallery, folder, _rendered(contents, thumbnails), digest)
     return gallery
 
 
-def _rendered(gallery: Gallery, contents: _Contents, thumbnails: Mapping[str, bytes]) -> bytes:
+def _rendered(contents: Mapping[str, object], thumbnails: Mapping[str, bytes]) -> bytes:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["in_bytes"] = in_bytes
     environment.filters["data_uri"] = lambda image_id: data_uri(thumbnails[image_id])
-    environment.globals["class_name"] = class_name
+    environment.globals["class_name"] = queries.class_name
     template = environment.from_string((_HERE / "page.html").read_text(encoding="utf-8"))
-    length = sum(mode["length"] for mode in contents.modes)
-    return template.render(gallery=gallery, length=length, distance=DISTANCE, **vars(contents)).strip().encode()
+    return template.render(contents).strip().encode()
 
 
 def in_bytes(number: float) -> str:

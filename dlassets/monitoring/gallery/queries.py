@@ -57,46 +57,35 @@ def profiled_files(
     engine: Engine, raw_images: Snapshot, image_profiles: Snapshot, zones: Mapping[str, LandingZone]
 ) -> Rows:
     """Return a row for every file that has a profile, computed once: some 200 bytes each."""
-    images = engine.sql(
-        """
+    query = """
         SELECT raw_images.path, raw_images.image_id, raw_images.length, raw_images.landing, classes.label,
             classes.label_name, profiles.width, profiles.height, profiles.mode, profiles.channels, profiles.brightness,
             profiles.sharpness, profiles.perceptual_hash
         FROM raw_images JOIN image_profiles AS profiles ON profiles.image_id = raw_images.image_id
         LEFT JOIN classes ON classes.landing = raw_images.landing AND classes.folder = raw_images.folder
-        """,
-        {
-            "raw_images": raw_images,
-            "image_profiles": image_profiles,
-            "classes": classes_of_folders(engine, raw_images, zones),
-        },
-    )
+    """
+    classes = classes_of_folders(engine, raw_images, zones)
+    images = engine.sql(query, {"raw_images": raw_images, "image_profiles": image_profiles, "classes": classes})
     images.count()
     return images
 
 
 def modes(engine: Engine, images: Rows) -> list[Row]:
     """Return files, images and bytes by colour mode."""
-    return queried(
-        engine,
-        {"images": images},
-        """
+    query = """
         SELECT mode, COUNT(*) AS files, COUNT(DISTINCT image_id) AS images, CAST(SUM(length) AS BIGINT) AS length
         FROM images GROUP BY mode ORDER BY files DESC, mode
-        """,
-    )
+    """
+    return queried(engine, {"images": images}, query)
 
 
 def sizes(engine: Engine, images: Rows) -> list[Row]:
     """Return the commonest sizes, each with how many sizes there are."""
-    return queried(
-        engine,
-        {"images": images},
-        f"""
+    query = f"""
         SELECT width, height, COUNT(*) AS files, COUNT(*) OVER () AS kinds
         FROM images GROUP BY width, height ORDER BY files DESC, width, height LIMIT {SIZES}
-        """,  # noqa: S608 - made of constants
-    )
+    """  # noqa: S608 - made of constants
+    return queried(engine, {"images": images}, query)
 
 
 def by_class(engine: Engine, images: Rows) -> list[Row]:
@@ -104,10 +93,7 @@ def by_class(engine: Engine, images: Rows) -> list[Row]:
 
     An image_id is a hash, so the first ones in its order are a sample of a class that stays the same.
     """
-    rows = queried(
-        engine,
-        {"images": images},
-        f"""
+    query = f"""
         WITH placed AS (
             SELECT {SHOWN}, CASE WHEN label IS NULL THEN landing END AS zone,
                 ROW_NUMBER() OVER (
@@ -117,18 +103,14 @@ def by_class(engine: Engine, images: Rows) -> list[Row]:
         )
         SELECT * FROM placed WHERE place <= {CLASS_THUMBNAILS_AT_MOST}
         ORDER BY label IS NULL, label, zone, place
-        """,  # noqa: S608 - made of constants
-    )
+    """  # noqa: S608 - made of constants
+    rows = queried(engine, {"images": images}, query)
     sections = _sections(rows, lambda row: class_name(row) or f"{row['zone']}: no label")
     share = min(CLASS_THUMBNAILS_AT_MOST, max(1, CLASS_THUMBNAILS // max(1, len(sections))))
-    return [
-        {
-            **section,
-            "labelled": section["rows"][0]["label"] is not None,
-            "rows": section["rows"][: share if number < CLASS_THUMBNAILS else 0],
-        }
-        for number, section in enumerate(sections)
-    ]
+    for number, section in enumerate(sections):
+        section["labelled"] = section["rows"][0]["label"] is not None
+        section["rows"] = section["rows"][: share if number < CLASS_THUMBNAILS else 0]
+    return sections
 
 
 def by_defect(engine: Engine, images: Rows) -> list[Row]:
@@ -138,18 +120,15 @@ def by_defect(engine: Engine, images: Rows) -> list[Row]:
         f"FROM images WHERE {defect.where}"
         for defect in DEFECTS
     )
-    rows = queried(
-        engine,
-        {"images": images},
-        f"""
+    query = f"""
         WITH flagged AS ({flagged}), placed AS (
             SELECT flagged.*, ROW_NUMBER() OVER (PARTITION BY defect ORDER BY severity, path) AS place,
                 COUNT(*) OVER (PARTITION BY defect) AS total
             FROM flagged
         )
         SELECT * FROM placed WHERE place <= {DEFECT_THUMBNAILS} ORDER BY defect, place
-        """,  # noqa: S608 - made of constants
-    )
+    """  # noqa: S608 - made of constants
+    rows = queried(engine, {"images": images}, query)
     sections = {section["name"]: section for section in _sections(rows, lambda row: row["defect"])}
     return [
         {"meaning": defect.meaning, **sections.get(defect.name, {"name": defect.name, "total": 0, "rows": []})}
@@ -159,10 +138,7 @@ def by_defect(engine: Engine, images: Rows) -> list[Row]:
 
 def by_reason(engine: Engine, quarantined_files: Snapshot) -> list[Row]:
     """Return a section for every reason of refusal, newest files first; not those that a person has dropped."""
-    rows = queried(
-        engine,
-        {"quarantined_files": quarantined_files},
-        f"""
+    query = f"""
         WITH placed AS (
             SELECT path, reason, detail, length, load_date,
                 ROW_NUMBER() OVER (
@@ -171,8 +147,8 @@ def by_reason(engine: Engine, quarantined_files: Snapshot) -> list[Row]:
             FROM quarantined_files WHERE dropped_at IS NULL
         )
         SELECT * FROM placed WHERE place <= {REFUSED_OF_A_REASON} ORDER BY total DESC, reason, place
-        """,  # noqa: S608 - made of constants
-    )
+    """  # noqa: S608 - made of constants
+    rows = queried(engine, {"quarantined_files": quarantined_files}, query)
     return _sections(rows, lambda row: row["reason"])
 
 

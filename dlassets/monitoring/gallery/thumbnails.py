@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageOps
 
 from dlassets.engines.base import Engine, Snapshot
+from dlassets.engines.schema import text_column
 from dlassets.lakehouse.tables import IMAGE_PROFILES
 from dlassets.monitoring.gallery.queries import Row
 
@@ -21,9 +22,7 @@ _COLUMNS, _ROWS, _TILE = 5, 4, 80
 
 def thumbnails_of(engine: Engine, image_profiles: Snapshot, image_ids: set[str]) -> dict[str, bytes]:
     """Return JPEGs by image_id, of the images that have one."""
-    import pyarrow as pa
-
-    keys = engine.rows(pa.table({"image_id": pa.array(sorted(image_ids), pa.string())}))
+    keys = engine.rows(text_column("image_id", sorted(image_ids)))
     columns = IMAGE_PROFILES.columns_named("image_id", "thumbnail")
     rows = engine.map(image_profiles, ["image_id", "thumbnail"], keys, _same, columns).arrow()
     pairs = zip(rows["image_id"].to_pylist(), rows["thumbnail"].to_pylist(), strict=True)
