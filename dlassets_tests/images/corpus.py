@@ -400,17 +400,7 @@ def _coloured() -> dict[str, Odd]:
         "PNG, grey, linear profile": Odd(encoded(GREY, "PNG", icc_profile=grey_profile(1.0)), bright, 1.5),
         "PNG, transparency and wide profile": Odd(encoded(seen, "PNG", icc_profile=wide), expected, 1.5),
         "PNG, palette and wide profile": Odd(
-            encoded(
-                Image.new(
-                    "P",
-                    (WIDTH, HEIGHT),
-                    0,
-                ).quantize(2),
-                "PNG",
-                icc_profile=wide,
-            ),
-            flat((0, 0, 0)),
-            1,
+            encoded(Image.new("P", (WIDTH, HEIGHT), 0).quantize(2), "PNG", icc_profile=wide), flat((0, 0, 0)), 1
         ),
         "JPEG, profile of another kind": Odd(
             encoded(scene(), "JPEG", quality=95, icc_profile=grey_profile(1.0)), scene(), 4
