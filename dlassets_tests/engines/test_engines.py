@@ -96,12 +96,7 @@ class TestWriting:
         second = merge(engine, lake, prediction("b", 0.9), prediction("c", 0.9), prediction("d", 0.9))
 
         assert second == Written(version=2, inserted=2, updated=1)
-        assert confidences(engine, lake) == {
-            "zone/a.jpg": 0.5,
-            "zone/b.jpg": 0.9,
-            "zone/c.jpg": 0.9,
-            "zone/d.jpg": 0.9,
-        }
+        assert confidences(engine, lake) == {"zone/a.jpg": 0.5, "zone/b.jpg": 0.9, "zone/c.jpg": 0.9, "zone/d.jpg": 0.9}
 
     def test_columns_are_found_by_name_and_take_the_tables_types(self, engine: Engine, lake: Lake) -> None:
         append(engine, lake, prediction("a"))

@@ -42,12 +42,25 @@ def scene(height: int = HEIGHT, width: int = WIDTH) -> Pixels:
     return np.stack([40 + y * 180 // height, 30 + x * 200 // width, 200 - y * 100 // height], axis=-1).astype(np.uint8)
 
 
-GREY = scene()[..., 1]
-GREY_RGB = np.repeat(GREY[..., None], 3, axis=-1)
-
-
 def flat(colour: Sequence[int], height: int = HEIGHT, width: int = WIDTH) -> Pixels:
     return np.full((height, width, 3), colour, np.uint8)
+
+
+def as_rgb(grey: npt.NDArray[Any]) -> Pixels:
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+
+
+GREY = scene()[..., 1]
+GREY_RGB = as_rgb(GREY)
+SIXTEEN_BITS = GREY.astype(np.uint16) * 257
+# White at the left, black at the right.
+BITS = np.arange(WIDTH)[None].repeat(HEIGHT, axis=0) < WIDTH // 2
+HALVES = as_rgb(BITS * 255)
+# A colour above and nothing below, and how that looks on white.
+TRANSPARENT_BELOW, ON_WHITE = np.zeros((HEIGHT, WIDTH, 4), np.uint8), flat((255, 255, 255))
+TRANSPARENT_BELOW[: HEIGHT // 2] = (10, 20, 30, 255)
+ON_WHITE[: HEIGHT // 2] = (10, 20, 30)
+NO = Reason.FORMAT_NOT_ALLOWED
 
 
 def encoded(image: Image.Image | npt.NDArray[Any], format_: str, **options: Any) -> bytes:
@@ -71,20 +84,11 @@ def bare_jpeg(
     sof: int, scan: bytes, *, size: tuple[int, int] = (8, 8), precision: int = 8, spectral: int = 63
 ) -> bytes:
     """A greyscale JPEG put together by hand, with `scan` as its entropy-coded data and one-symbol Huffman tables."""
-    width, height = size
+    frame = segment(sof, struct.pack(">BHHB", precision, *size[::-1], 1) + bytes([1, 0x11, 0]))
     huffman = bytes([0, 1, *[0] * 15, 0]) + bytes([0x10, 1, *[0] * 15, 0])  # the code 0 is symbol 0
-    sos = bytes([1, 1, 0, 1 if sof == 0xC3 else 0, spectral, 0])
-    return b"".join(
-        [
-            b"\xff\xd8",
-            segment(0xDB, b"\0" + b"\1" * 64),
-            segment(sof, struct.pack(">BHHB", precision, height, width, 1) + bytes([1, 0x11, 0])),
-            segment(0xC4, huffman),
-            segment(0xDA, sos),
-            scan,
-            b"\xff\xd9",
-        ]
-    )
+    tables = segment(0xDB, b"\0" + b"\1" * 64) + frame + segment(0xC4, huffman)
+    sos = segment(0xDA, bytes([1, 1, 0, 1 if sof == 0xC3 else 0, spectral, 0]))
+    return b"\xff\xd8" + tables + sos + scan + b"\xff\xd9"
 
 
 def many_scans(side: int, scans: int) -> bytes:
@@ -136,9 +140,8 @@ def chunk(kind: bytes, payload: bytes) -> bytes:
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, *before: bytes, interlace: int = 0) -> bytes:
     """`rows` are the filtered rows, not yet compressed; `before` are chunks that come before them."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
-    return b"".join(
-        [PNG_MAGIC, chunk(b"IHDR", header), *before, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
-    )
+    pixels = chunk(b"IDAT", zlib.compress(rows))
+    return b"".join([PNG_MAGIC, chunk(b"IHDR", header), *before, pixels, chunk(b"IEND", b"")])
 
 
 def png_rows(samples: npt.NDArray[Any]) -> bytes:
@@ -148,28 +151,13 @@ def png_rows(samples: npt.NDArray[Any]) -> bytes:
 # --- TIFF -------------------------------------------------------------------------------------------------------------
 
 _TIFF_CODES = {1: "B", 3: "H", 4: "I"}
+Tags = dict[int, tuple[int, Sequence[int]]]
 
 
-def tiff(
-    data: bytes,
-    tags: dict[int, tuple[int, Sequence[int]]],
-    *,
-    order: str = "<",
-    width: int = WIDTH,
-    height: int = HEIGHT,
-) -> bytes:
+def tiff(data: bytes, tags: Tags, *, order: str = "<", width: int = WIDTH, height: int = HEIGHT) -> bytes:
     """An uncompressed TIFF of one strip. `tags` are (type, values) by number, and win over the usual ones."""
-    usual: dict[int, tuple[int, Sequence[int]]] = {
-        256: (4, [width]),
-        257: (4, [height]),
-        258: (3, [8]),
-        259: (3, [1]),
-        262: (3, [1]),
-        273: (4, [8]),
-        277: (3, [1]),
-        278: (4, [height]),
-        279: (4, [len(data)]),
-    }
+    usual: Tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [8]), 259: (3, [1]), 262: (3, [1]), 273: (4, [8])}
+    usual |= {277: (3, [1]), 278: (4, [height]), 279: (4, [len(data)])}
     entries, extra = b"", b""
     directory_at = 8 + len(data) + len(data) % 2
     every = sorted({**usual, **tags}.items())
@@ -277,23 +265,12 @@ def wide_to_srgb(pixels: Pixels, primaries: Sequence[Sequence[float]] = WIDE_PRI
 
 def odd_files() -> dict[str, Odd]:
     """Every file by name."""
-    return {
-        **_jpegs(),
-        **_turned(),
-        **_coloured(),
-        **_pngs(),
-        **_gifs_bmps_webps(),
-        **_tiffs(),
-        **_bombs(),
-        **_damaged(),
-        **_other_formats(),
-    }
+    pictures = _jpegs() | _turned() | _coloured() | _pngs() | _gifs_bmps_webps() | _tiffs()
+    return pictures | _bombs() | _damaged() | _other_formats()
 
 
 def _jpegs() -> dict[str, Odd]:
-    picture, plain = scene(), encoded(scene(), "JPEG", quality=95)
-    comment = segment(0xFE, bytes(60_000))
-    second = encoded(flat((0, 0, 0)), "JPEG")
+    picture, plain, second = scene(), encoded(scene(), "JPEG", quality=95), encoded(flat((0, 0, 0)), "JPEG")
     cmyk = Image.fromarray(picture).convert("CMYK")
     jpeg_of = {
         "baseline": plain,
@@ -309,7 +286,7 @@ def _jpegs() -> dict[str, Odd]:
         "a video behind the end": plain + b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 40,
         "hundreds of scan marks behind the end": plain + b"\xff\xda\0\4" * 500,
         "a thumbnail in a segment": after_soi(plain, segment(0xEC, second)),
-        "much before the picture": after_soi(plain, *[comment] * 4),
+        "much before the picture": after_soi(plain, *[segment(0xFE, bytes(60_000))] * 4),
         "fill bytes before a marker": plain[:2] + b"\xff\xff\xff" + plain[2:],
         "stray bytes before a marker": plain.replace(b"\xff\xdb", b"\0\0\0\xff\xdb", 1),
         "stray bytes before the end": plain[:-2] + b"\0\0\0\xff\xd9",
@@ -327,13 +304,11 @@ def _jpegs() -> dict[str, Odd]:
         "JPEG, arithmetic coded": Odd(bare_jpeg(0xCA, bytes(4), spectral=0), mid[:8, :8]),
         "JPEG, lossless": Odd(bare_jpeg(0xC3, bytes(512), size=(64, 64), spectral=0), mid),
         "JPEG, one pixel": Odd(encoded(flat((90, 90, 90), 1, 1), "JPEG"), flat((90, 90, 90), 1, 1), 2),
-        "JPEG, 12 bits": Odd(bare_jpeg(0xC1, b"\x3f", precision=12), Reason.FORMAT_NOT_ALLOWED),
-        "JPEG, lossless of 16 bits": Odd(
-            bare_jpeg(0xC3, bytes(8), spectral=0, precision=16), Reason.FORMAT_NOT_ALLOWED
-        ),
-        "JPEG, hierarchical": Odd(bare_jpeg(0xC5, bytes(8)), Reason.FORMAT_NOT_ALLOWED),
-        "JPEG, lossless and arithmetic coded": Odd(bare_jpeg(0xCB, bytes(8), spectral=0), Reason.FORMAT_NOT_ALLOWED),
-        "JPEG-LS": Odd(bare_jpeg(0xF7, bytes(8), spectral=0), Reason.FORMAT_NOT_ALLOWED),
+        "JPEG, 12 bits": Odd(bare_jpeg(0xC1, b"\x3f", precision=12), NO),
+        "JPEG, lossless of 16 bits": Odd(bare_jpeg(0xC3, bytes(8), spectral=0, precision=16), NO),
+        "JPEG, hierarchical": Odd(bare_jpeg(0xC5, bytes(8)), NO),
+        "JPEG, lossless and arithmetic coded": Odd(bare_jpeg(0xCB, bytes(8), spectral=0), NO),
+        "JPEG-LS": Odd(bare_jpeg(0xF7, bytes(8), spectral=0), NO),
         "JPEG, many scans that it needs": Odd(many_scans(64, 60), mid),
     }
 
@@ -379,101 +354,66 @@ def _coloured() -> dict[str, Odd]:
     wide, srgb = rgb_profile(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     expected = wide_to_srgb(scene())
     found = {}
-    for format_, options, within in (
-        ("JPEG", {"quality": 95}, 4.0),
-        ("PNG", {}, 1.5),
-        ("TIFF", {}, 1.5),
-        ("WEBP", {"lossless": True}, 1.5),
-    ):
+    lossless = (("PNG", {}, 1.5), ("TIFF", {}, 1.5), ("WEBP", {"lossless": True}, 1.5))
+    for format_, options, within in (("JPEG", {"quality": 95}, 4.0), *lossless):
         for name, profile, pixels in (("wide", wide, expected), ("sRGB", srgb, scene()), ("broken", b"none", scene())):
             data = encoded(scene(), format_, icc_profile=profile, **options)
-            lossless = 0 if format_ != "JPEG" else within
-            found[f"{format_}, {name} profile"] = Odd(data, pixels, within if name == "wide" else lossless)
-    dark = ((np.arange(256) / 255) ** 1.0 * 255).astype(int)
-    linear = np.where(dark / 255 <= 0.0031308, dark / 255 * 12.92, 1.055 * (dark / 255) ** (1 / 2.4) - 0.055)
-    bright = np.repeat((linear * 255).round().astype(np.uint8)[GREY][..., None], 3, axis=-1)
-    seen = np.dstack([scene(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
-    cyan = Image.new("CMYK", (WIDTH, HEIGHT), (255, 0, 0, 0))
+            otherwise = within if format_ == "JPEG" else 0
+            found[f"{format_}, {name} profile"] = Odd(data, pixels, within if name == "wide" else otherwise)
+    level = np.arange(256) / 255
+    seen = np.where(level <= 0.0031308, level * 12.92, 1.055 * level ** (1 / 2.4) - 0.055)
+    bright = as_rgb((seen * 255).round()[GREY])
+    opaque = np.dstack([scene(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    black, cyan = Image.new("P", (WIDTH, HEIGHT), 0).quantize(2), Image.new("CMYK", (WIDTH, HEIGHT), (255, 0, 0, 0))
     grey_of_cyan = flat((119, 119, 119))  # L* = 128 / 2.55 in sRGB
+    linear, press = grey_profile(1.0), cmyk_profile()
+
+    def jpeg(pixels: Any, profile: bytes) -> bytes:
+        return encoded(pixels, "JPEG", quality=95, icc_profile=profile)
+
     return found | {
-        "JPEG, grey, linear profile": Odd(encoded(GREY, "JPEG", quality=95, icc_profile=grey_profile(1.0)), bright, 3),
-        "PNG, grey, linear profile": Odd(encoded(GREY, "PNG", icc_profile=grey_profile(1.0)), bright, 1.5),
-        "PNG, transparency and wide profile": Odd(encoded(seen, "PNG", icc_profile=wide), expected, 1.5),
-        "PNG, palette and wide profile": Odd(
-            encoded(
-                Image.new(
-                    "P",
-                    (WIDTH, HEIGHT),
-                    0,
-                ).quantize(2),
-                "PNG",
-                icc_profile=wide,
-            ),
-            flat((0, 0, 0)),
-            1,
-        ),
-        "JPEG, profile of another kind": Odd(
-            encoded(scene(), "JPEG", quality=95, icc_profile=grey_profile(1.0)), scene(), 4
-        ),
-        "JPEG, CMYK with a press profile": Odd(
-            encoded(cyan, "JPEG", quality=95, icc_profile=cmyk_profile()), grey_of_cyan, 3
-        ),
-        "TIFF, CMYK with a press profile": Odd(encoded(cyan, "TIFF", icc_profile=cmyk_profile()), grey_of_cyan, 3),
-        "JPEG, profile in several segments": Odd(
-            encoded(scene(), "JPEG", quality=95, icc_profile=wide + bytes(150_000)), expected, 4
-        ),
+        "JPEG, grey, linear profile": Odd(jpeg(GREY, linear), bright, 3),
+        "PNG, grey, linear profile": Odd(encoded(GREY, "PNG", icc_profile=linear), bright, 1.5),
+        "PNG, transparency and wide profile": Odd(encoded(opaque, "PNG", icc_profile=wide), expected, 1.5),
+        "PNG, palette and wide profile": Odd(encoded(black, "PNG", icc_profile=wide), flat((0, 0, 0)), 1),
+        "JPEG, profile of another kind": Odd(jpeg(scene(), linear), scene(), 4),
+        "JPEG, CMYK with a press profile": Odd(jpeg(cyan, press), grey_of_cyan, 3),
+        "TIFF, CMYK with a press profile": Odd(encoded(cyan, "TIFF", icc_profile=press), grey_of_cyan, 3),
+        "JPEG, profile in several segments": Odd(jpeg(scene(), wide + bytes(150_000)), expected, 4),
     }
 
 
 def _pngs() -> dict[str, Odd]:
-    picture = scene()
-    sixteen = GREY.astype(np.uint16) * 257
-    big_endian = sixteen.astype(">u2")
-    wide = np.stack([big_endian] * 3, axis=-1)
-    half = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
-    half[: HEIGHT // 2] = (10, 20, 30, 255)
-    on_white = flat((255, 255, 255))
-    on_white[: HEIGHT // 2] = (10, 20, 30)
+    picture, black, white = scene(), Image.fromarray(flat((0, 0, 0))), flat((255, 255, 255))
+    deep = SIXTEEN_BITS.astype(">u2")
     grey_alpha = np.dstack([GREY, np.full_like(GREY, 128)])
     paler = ((GREY_RGB.astype(int) * 128 + 255 * 127) / 255).round().astype(np.uint8)
-    palette = Image.fromarray(half[..., :3]).quantize(2)
+    palette = Image.fromarray(TRANSPARENT_BELOW[..., :3]).quantize(2)
     dark = palette.getpixel((0, HEIGHT - 1))
-    bits = np.zeros((HEIGHT, WIDTH), bool)
-    bits[:, : WIDTH // 2] = True
-    halves = np.repeat(np.where(bits, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
-    text = PngImagePlugin.PngInfo()
-    text.add_text("note", "x" * 1000, zip=True)
     two = np.tile(np.array([0b00011011], np.uint8), (HEIGHT, WIDTH // 4))
-    steps = np.tile(
-        np.repeat(np.array([0, 85, 170, 255], np.uint8)[None, :, None], 3, axis=-1), (HEIGHT, WIDTH // 4, 1)
-    )
+    steps = as_rgb(np.tile([0, 85, 170, 255], (HEIGHT, WIDTH // 4)))
+
+    def of_16_bits(colour: int, *bands: npt.NDArray[Any]) -> bytes:
+        return png(WIDTH, HEIGHT, 16, colour, png_rows(np.stack(bands, axis=-1)))
+
     png_of: dict[str, tuple[bytes, Pixels]] = {
         "RGB": (encoded(picture, "PNG"), picture),
         "interlaced": (_interlaced(picture), picture),
         "grey": (encoded(GREY, "PNG"), GREY_RGB),
         "grey of 2 bits": (png(WIDTH, HEIGHT, 2, 0, png_rows(two)), steps),
-        "1 bit": (encoded(Image.fromarray(bits), "PNG"), halves),
-        "grey of 16 bits": (encoded(sixteen, "PNG"), GREY_RGB),
-        "RGB of 16 bits": (png(WIDTH, HEIGHT, 16, 2, png_rows(wide)), GREY_RGB),
-        "grey and transparency of 16 bits": (
-            png(WIDTH, HEIGHT, 16, 4, png_rows(np.stack([big_endian, np.full_like(big_endian, 0xFFFF)], axis=-1))),
-            GREY_RGB,
-        ),
-        "RGB and transparency of 16 bits": (
-            png(WIDTH, HEIGHT, 16, 6, png_rows(np.stack([big_endian] * 3 + [big_endian * 0], axis=-1))),
-            flat((255, 255, 255)),
-        ),
+        "1 bit": (encoded(Image.fromarray(BITS), "PNG"), HALVES),
+        "grey of 16 bits": (encoded(SIXTEEN_BITS, "PNG"), GREY_RGB),
+        "RGB of 16 bits": (of_16_bits(2, deep, deep, deep), GREY_RGB),
+        "grey and transparency of 16 bits": (of_16_bits(4, deep, np.full_like(deep, 0xFFFF)), GREY_RGB),
+        "RGB and transparency of 16 bits": (of_16_bits(6, deep, deep, deep, deep * 0), white),
         "grey and transparency": (encoded(Image.fromarray(grey_alpha, "LA"), "PNG"), paler),
-        "transparent below": (encoded(half, "PNG"), on_white),
+        "transparent below": (encoded(TRANSPARENT_BELOW, "PNG"), ON_WHITE),
         "palette": (encoded(palette, "PNG"), np.asarray(palette.convert("RGB"))),
-        "palette with a transparent colour": (encoded(palette, "PNG", transparency=dark), on_white),
-        "one transparent grey": (encoded(halves[..., 0], "PNG", transparency=0), flat((255, 255, 255))),
-        "one transparent colour": (encoded(halves, "PNG", transparency=(0, 0, 0)), flat((255, 255, 255))),
-        "animated": (
-            encoded(Image.fromarray(picture), "PNG", save_all=True, append_images=[Image.fromarray(flat((0, 0, 0)))]),
-            picture,
-        ),
-        "a long text": (encoded(picture, "PNG", pnginfo=text), picture),
+        "palette with a transparent colour": (encoded(palette, "PNG", transparency=dark), ON_WHITE),
+        "one transparent grey": (encoded(HALVES[..., 0], "PNG", transparency=0), white),
+        "one transparent colour": (encoded(HALVES, "PNG", transparency=(0, 0, 0)), white),
+        "animated": (encoded(Image.fromarray(picture), "PNG", save_all=True, append_images=[black]), picture),
+        "a long text": (encoded(picture, "PNG", pnginfo=_note("x" * 1000, packed=True)), picture),
         "bytes behind the end": (encoded(picture, "PNG") + b"more", picture),
         "the name of a JPEG": (encoded(picture, "PNG"), picture),
     }
@@ -491,15 +431,8 @@ def _gifs_bmps_webps() -> dict[str, Odd]:
     image = Image.fromarray(picture)
     two = image.quantize(16)
     sixteen = np.asarray(two.convert("RGB"))
-    half = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
-    half[: HEIGHT // 2] = (10, 20, 30, 255)
-    on_white = flat((255, 255, 255))
-    on_white[: HEIGHT // 2] = (10, 20, 30)
-    rows = picture[..., ::-1]
-    bits = np.repeat(np.array([[0xFF] * 3 + [0] * 3 + [0, 0]], np.uint8), HEIGHT, axis=0)
-    halves = flat((0, 0, 0))
-    halves[:, : WIDTH // 2] = 255
-    packed = np.zeros((HEIGHT, WIDTH), "<u2") + np.uint16(31 << 10)
+    bits = bytes([0xFF] * 3 + [0] * 5) * HEIGHT
+    packed = np.full((HEIGHT, WIDTH), 31 << 10, "<u2")
     run = b"".join(bytes([WIDTH, 1, 0, 0]) for _ in range(HEIGHT)) + b"\0\1"
     two_colours = bytes([0, 0, 0, 0, 30, 20, 10, 0])
     return {
@@ -508,20 +441,20 @@ def _gifs_bmps_webps() -> dict[str, Odd]:
         "GIF, a later frame cut off": Odd(
             encoded(two, "GIF", save_all=True, append_images=[black.convert("P")])[:-40], sixteen, 1
         ),
-        "GIF, transparent below": Odd(encoded(half, "GIF"), on_white, 1),
+        "GIF, transparent below": Odd(encoded(TRANSPARENT_BELOW, "GIF"), ON_WHITE, 1),
         "GIF, no interlacing": Odd(encoded(two, "GIF", interlace=0), sixteen, 1),
         "BMP": Odd(encoded(image, "BMP"), picture),
-        "BMP, top row first": Odd(bmp(WIDTH, -HEIGHT, 24, rows.tobytes()), picture),
-        "BMP, 1 bit": Odd(bmp(WIDTH, HEIGHT, 1, bits.tobytes(), palette=b"\0\0\0\0\xff\xff\xff\0"), halves),
+        "BMP, top row first": Odd(bmp(WIDTH, -HEIGHT, 24, picture[..., ::-1].tobytes()), picture),
+        "BMP, 1 bit": Odd(bmp(WIDTH, HEIGHT, 1, bits, palette=b"\0\0\0\0\xff\xff\xff\0"), HALVES),
         "BMP, grey": Odd(encoded(GREY, "BMP"), GREY_RGB),
         "BMP, palette": Odd(encoded(two, "BMP"), sixteen),
         "BMP, 16 bits": Odd(bmp(WIDTH, HEIGHT, 16, packed.tobytes()), flat((255, 0, 0))),
         "BMP, run lengths": Odd(bmp(WIDTH, HEIGHT, 8, run, compression=1, palette=two_colours), flat((10, 20, 30))),
         "BMP, 32 bits": Odd(encoded(image.convert("RGBA"), "BMP"), picture),
-        "BMP, compressed as JPEG": Odd(bmp(WIDTH, HEIGHT, 24, b"", compression=4), Reason.FORMAT_NOT_ALLOWED),
+        "BMP, compressed as JPEG": Odd(bmp(WIDTH, HEIGHT, 24, b"", compression=4), NO),
         "WebP": Odd(encoded(image, "WEBP", quality=95), picture, 5),
         "WebP, lossless": Odd(encoded(image, "WEBP", lossless=True), picture),
-        "WebP, transparent below": Odd(encoded(half, "WEBP", lossless=True), on_white),
+        "WebP, transparent below": Odd(encoded(TRANSPARENT_BELOW, "WEBP", lossless=True), ON_WHITE),
         "WebP, animated": Odd(encoded(image, "WEBP", lossless=True, save_all=True, append_images=[black]), picture),
     }
 
@@ -529,51 +462,31 @@ def _gifs_bmps_webps() -> dict[str, Odd]:
 def _tiffs() -> dict[str, Odd]:
     picture = scene()
     image = Image.fromarray(picture)
-    bits = np.zeros((HEIGHT, WIDTH), bool)
-    bits[:, : WIDTH // 2] = True
-    halves = np.repeat(np.where(bits, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
-    sixteen = GREY.astype(np.uint16) * 257
     ramp = np.linspace(-3, 5, 256, dtype=np.float32)[None].repeat(HEIGHT, axis=0)
-    grey_ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1).repeat(HEIGHT, axis=0)
-    holes = ramp.copy()
+    numbers = np.arange(256, dtype=np.int32)[None].repeat(HEIGHT, axis=0)
+    grey_ramp, holes = as_rgb(numbers), ramp.copy()
     holes[0, 0] = np.nan
     rgb = {258: (3, [8, 8, 8]), 262: (3, [2]), 277: (3, [3])}
-    rgb_deep = np.stack([sixteen] * 3, axis=-1)
-    premultiplied = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
-    premultiplied[...] = (50, 60, 70, 128)
-    over_white = flat((177, 187, 197))
-    la_premultiplied = np.zeros((HEIGHT, WIDTH, 2), np.uint8)
-    la_premultiplied[...] = (60, 128)
-    ycbcr = np.asarray(image.convert("YCbCr"))
+    rgb_deep, size = np.stack([SIXTEEN_BITS] * 3, axis=-1), WIDTH * HEIGHT
+    planes = rgb | {284: (3, [2]), 273: (4, [8 + i * size for i in range(3)]), 279: (4, [size] * 3)}
+    multiplied = {258: (3, [8] * 4), 262: (3, [2]), 277: (3, [4]), 338: (3, [1])}
+    grey_multiplied = {258: (3, [8] * 2), 277: (3, [2]), 338: (3, [1])}
+    ycbcr = image.convert("YCbCr")
+    pages = {"save_all": True, "append_images": [Image.fromarray(flat((0, 0, 0)))]}
     tiff_of: dict[str, tuple[bytes, Pixels]] = {
         "RGB": (encoded(image, "TIFF"), picture),
         "upper byte first": (tiff(picture.tobytes(), rgb, order=">"), picture),
-        "a plane a colour": (
-            tiff(
-                picture.transpose(2, 0, 1).tobytes(),
-                {
-                    **rgb,
-                    284: (3, [2]),
-                    273: (4, [8 + i * WIDTH * HEIGHT for i in range(3)]),
-                    279: (4, [WIDTH * HEIGHT] * 3),
-                },
-            ),
-            picture,
-        ),
-        **{
-            f"{name}": (encoded(image, "TIFF", compression=name), picture)
-            for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits")
-        },
+        "a plane a colour": (tiff(picture.transpose(2, 0, 1).tobytes(), planes), picture),
+        "tiff_lzw": (encoded(image, "TIFF", compression="tiff_lzw"), picture),
+        "tiff_adobe_deflate": (encoded(image, "TIFF", compression="tiff_adobe_deflate"), picture),
+        "packbits": (encoded(image, "TIFF", compression="packbits"), picture),
         "big (64 bits)": (encoded(image, "TIFF", big_tiff=True), picture),
-        "several pages": (
-            encoded(image, "TIFF", save_all=True, append_images=[Image.fromarray(flat((0, 0, 0)))]),
-            picture,
-        ),
-        "fax (group 4)": (encoded(Image.fromarray(bits), "TIFF", compression="group4"), halves),
-        "1 bit, white is zero": (tiff(np.packbits(~bits, axis=1).tobytes(), {258: (3, [1]), 262: (3, [0])}), halves),
-        "grey of 16 bits": (encoded(sixteen, "TIFF"), GREY_RGB),
+        "several pages": (encoded(image, "TIFF", **pages), picture),
+        "fax (group 4)": (encoded(Image.fromarray(BITS), "TIFF", compression="group4"), HALVES),
+        "1 bit, white is zero": (tiff(np.packbits(~BITS, axis=1).tobytes(), {258: (3, [1]), 262: (3, [0])}), HALVES),
+        "grey of 16 bits": (encoded(SIXTEEN_BITS, "TIFF"), GREY_RGB),
         "grey of 16 bits, upper byte first": (
-            tiff(sixteen.astype(">u2").tobytes(), {258: (3, [16])}, order=">"),
+            tiff(SIXTEEN_BITS.astype(">u2").tobytes(), {258: (3, [16])}, order=">"),
             GREY_RGB,
         ),
         "RGB of 16 bits": (tiff(rgb_deep.tobytes(), {**rgb, 258: (3, [16] * 3)}), GREY_RGB),
@@ -581,49 +494,30 @@ def _tiffs() -> dict[str, Odd]:
         "floating point of one value": (encoded(ramp * 0 + 7, "TIFF"), flat((0, 0, 0), HEIGHT, 256)),
         "floating point of no value": (encoded(ramp * np.float32(np.nan), "TIFF"), flat((0, 0, 0), HEIGHT, 256)),
         "floating point with a hole": (encoded(holes, "TIFF"), grey_ramp),
-        "32 bits": (encoded(np.arange(256, dtype=np.int32)[None].repeat(HEIGHT, axis=0) * 9_000, "TIFF"), grey_ramp),
+        "32 bits": (encoded(numbers * 9_000, "TIFF"), grey_ramp),
         "CMYK": (encoded(image.convert("CMYK"), "TIFF"), picture),
         "palette": (encoded(image.quantize(16), "TIFF"), np.asarray(image.quantize(16).convert("RGB"))),
-        "YCbCr": (
-            tiff(ycbcr.tobytes(), {**rgb, 262: (3, [6]), 530: (3, [1, 1])}),
-            np.asarray(Image.fromarray(ycbcr, "YCbCr").convert("RGB")),
-        ),
-        "transparency already multiplied": (
-            tiff(premultiplied.tobytes(), {258: (3, [8] * 4), 262: (3, [2]), 277: (3, [4]), 338: (3, [1])}),
-            over_white,
-        ),
-        "grey transparency already multiplied": (
-            tiff(la_premultiplied.tobytes(), {258: (3, [8] * 2), 277: (3, [2]), 338: (3, [1])}),
-            flat((187, 187, 187)),
-        ),
+        "YCbCr": (tiff(ycbcr.tobytes(), {**rgb, 262: (3, [6]), 530: (3, [1, 1])}), np.asarray(ycbcr.convert("RGB"))),
+        "transparency already multiplied": (tiff(bytes((50, 60, 70, 128)) * size, multiplied), flat((177, 187, 197))),
+        "grey transparency already multiplied": (tiff(bytes((60, 128)) * size, grey_multiplied), flat((187, 187, 187))),
     }
     found = {f"TIFF, {name}": Odd(data, pixels, 1) for name, (data, pixels) in tiff_of.items()}
-    lab = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    lab[..., 0] = 128  # a and b are signed: neutral
-    no, empty = Reason.FORMAT_NOT_ALLOWED, bytes(WIDTH * HEIGHT * 8)
+    lab, empty = bytes((128, 0, 0)) * size, bytes(size * 8)  # a and b are signed: neutral
     return found | {
         "TIFF, JPEG inside": Odd(encoded(image, "TIFF", compression="jpeg", quality=95), picture, 4),
-        "TIFF, Lab": Odd(tiff(lab.tobytes(), {**rgb, 262: (3, [8])}), flat((119, 119, 119)), 2),
-        "TIFF, 64-bit numbers": Odd(tiff(empty, {258: (3, [64]), 339: (3, [3])}), no),
-        "TIFF, 5 bands": Odd(tiff(empty, {258: (3, [8] * 5), 277: (3, [5])}), no),
-        "TIFF, unknown compression": Odd(tiff(empty, {259: (3, [50_123])}), no),
+        "TIFF, Lab": Odd(tiff(lab, {**rgb, 262: (3, [8])}), flat((119, 119, 119)), 2),
+        "TIFF, 64-bit numbers": Odd(tiff(empty, {258: (3, [64]), 339: (3, [3])}), NO),
+        "TIFF, 5 bands": Odd(tiff(empty, {258: (3, [8] * 5), 277: (3, [5])}), NO),
+        "TIFF, unknown compression": Odd(tiff(empty, {259: (3, [50_123])}), NO),
     }
 
 
 def _bombs() -> dict[str, Odd]:
     too_large = Reason.TOO_LARGE
-    profile = zlib.compress(bytes(30 * 2**20), 9)
-    text = zlib.compress(b"x" * 30 * 2**20, 9)
+    profile = chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(30 * 2**20), 9))
+    text = chunk(b"zTXt", b"t\0\0" + zlib.compress(b"x" * 30 * 2**20, 9))
     numbers = struct.pack("<H", 1) + struct.pack("<HHII", 273, 4, 2**31, 8) + bytes(4)
-    tile = {
-        322: (4, [HUGE]),
-        323: (4, [HUGE]),
-        324: (4, [8]),
-        325: (4, [30]),
-        259: (3, [8]),
-        256: (4, [WIDTH]),
-        257: (4, [HEIGHT]),
-    }
+    tile = {322: (4, [HUGE]), 323: (4, [HUGE]), 324: (4, [8]), 325: (4, [30]), 259: (3, [8])}
     return {
         "JPEG of 60,000 pixels a side": Odd(jpeg_claiming(HUGE, HUGE), too_large),
         "PNG of 60,000 pixels a side": Odd(png(HUGE, HUGE, 8, 2, bytes(1000)), too_large),
@@ -636,12 +530,8 @@ def _bombs() -> dict[str, Odd]:
         "TIFF, a tile of 60,000 pixels a side": Odd(tiff(zlib.compress(bytes(10_000)), tile), too_large),
         "TIFF, tags that share their bytes": Odd(shared_tags(), too_large),
         "TIFF, billions of strips": Odd(b"II*\0\x08\0\0\0" + numbers + bytes(100), too_large),
-        "PNG, a profile that unpacks to 30 MB": Odd(
-            png(8, 8, 8, 0, bytes(72), chunk(b"iCCP", b"p\0\0" + profile)), too_large
-        ),
-        "PNG, a text that unpacks to 30 MB": Odd(
-            png(8, 8, 8, 0, bytes(72), chunk(b"zTXt", b"t\0\0" + text)), too_large
-        ),
+        "PNG, a profile that unpacks to 30 MB": Odd(png(8, 8, 8, 0, bytes(72), profile), too_large),
+        "PNG, a text that unpacks to 30 MB": Odd(png(8, 8, 8, 0, bytes(72), text), too_large),
         "JPEG, thousands of scans": Odd(many_scans(64, 5_000), too_large),
         "JPEG, thousands of empty scans": Odd(empty_scans(64, 5_000), too_large),
     }
@@ -667,43 +557,39 @@ def _damaged() -> dict[str, Odd]:
     lost = restarts.index(b"\xff\xd3")
     png_ = bytearray(whole["PNG"])
     png_[png_.index(b"IDAT") + 40] ^= 0xFF
-    checksum = bytearray(encoded(scene(), "PNG", pnginfo=_note()))
+    checksum = bytearray(encoded(scene(), "PNG", pnginfo=_note("something")))
     checksum[checksum.index(b"note") + 2] ^= 0xFF
-    return found | {
-        "JPEG, the beginning alone": Odd(b"\xff\xd8\xff", Reason.TRUNCATED),
-        "JPEG, its end missing": Odd(whole["JPEG"][:-2], Reason.TRUNCATED),
-        "JPEG, a restart lost": Odd(restarts[:lost] + restarts[lost + 2 :], Reason.TRUNCATED),
-        "JPEG, zeros in its place from the middle": Odd(
-            whole["JPEG"][:-150] + bytes(148) + b"\xff\xd9", Reason.TRUNCATED
-        ),
-        "JPEG, no height": Odd(bare_jpeg(0xC0, bytes(8), size=(8, 0)), Reason.TRUNCATED),
-        "PNG, pixels damaged": Odd(bytes(png_), Reason.TRUNCATED),
-        "PNG, a text damaged": Odd(bytes(checksum), Reason.TRUNCATED),
-        "PNG, no pixels": Odd(
-            PNG_MAGIC + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)), Reason.TRUNCATED
-        ),
-        "TIFF, its directory far outside": Odd(b"II*\0\xff\xff\xff\x7f" + bytes(50), Reason.TRUNCATED),
-        "TIFF, no directory": Odd(b"II*\0\x08\0\0\0\0\0\0\0\0\0", Reason.TRUNCATED),
+    cut = {
+        "JPEG, the beginning alone": b"\xff\xd8\xff",
+        "JPEG, its end missing": whole["JPEG"][:-2],
+        "JPEG, a restart lost": restarts[:lost] + restarts[lost + 2 :],
+        "JPEG, zeros in its place from the middle": whole["JPEG"][:-150] + bytes(148) + b"\xff\xd9",
+        "JPEG, no height": bare_jpeg(0xC0, bytes(8), size=(8, 0)),
+        "PNG, pixels damaged": bytes(png_),
+        "PNG, a text damaged": bytes(checksum),
+        "PNG, no pixels": PNG_MAGIC + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)),
+        "TIFF, its directory far outside": b"II*\0\xff\xff\xff\x7f" + bytes(50),
+        "TIFF, no directory": b"II*\0\x08\0\0\0\0\0\0\0\0\0",
     }
+    return found | {name: Odd(data, Reason.TRUNCATED) for name, data in cut.items()}
 
 
-def _note() -> PngImagePlugin.PngInfo:
+def _note(text: str, *, packed: bool = False) -> PngImagePlugin.PngInfo:
     note = PngImagePlugin.PngInfo()
-    note.add_text("note", "something")
+    note.add_text("note", text, zip=packed)
     return note
 
 
 def _other_formats() -> dict[str, Odd]:
-    image = Image.fromarray(scene())
-    no, none = Reason.FORMAT_NOT_ALLOWED, Reason.NOT_AN_IMAGE
+    image, none = Image.fromarray(scene()), Reason.NOT_AN_IMAGE
     return {
-        "ICO": Odd(encoded(image, "ICO", sizes=[(16, 16)]), no),
-        "JPEG 2000": Odd(encoded(image, "JPEG2000"), no),
-        "AVIF": Odd(encoded(image, "AVIF"), no),
-        "HEIC": Odd(b"\0\0\0\x18ftypheic" + bytes(12), no),
-        "MP4": Odd(b"\0\0\0\x18ftypmp42" + bytes(400), no),
-        "PPM": Odd(encoded(image, "PPM"), no),
-        "TGA": Odd(encoded(image, "TGA"), no),
+        "ICO": Odd(encoded(image, "ICO", sizes=[(16, 16)]), NO),
+        "JPEG 2000": Odd(encoded(image, "JPEG2000"), NO),
+        "AVIF": Odd(encoded(image, "AVIF"), NO),
+        "HEIC": Odd(b"\0\0\0\x18ftypheic" + bytes(12), NO),
+        "MP4": Odd(b"\0\0\0\x18ftypmp42" + bytes(400), NO),
+        "PPM": Odd(encoded(image, "PPM"), NO),
+        "TGA": Odd(encoded(image, "TGA"), NO),
         "PDF": Odd(encoded(image, "PDF"), none),
         "a text": Odd(b"BMW has begun to build it.\n" * 9, none),
         "a page instead of the photo": Odd(b"<!DOCTYPE html><title>404</title>" * 9, none),

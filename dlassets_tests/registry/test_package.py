@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,15 @@ def folder(tmp_path):
     return tmp_path / "package"
 
 
+def described(folder) -> dict[str, Any]:
+    return json.loads((folder / "package.json").read_text())
+
+
+def describe(folder, **changes: Any) -> None:
+    """Have a package say something else of itself."""
+    (folder / "package.json").write_text(json.dumps(described(folder) | changes))
+
+
 def test_a_package_is_read_as_it_was_written(folder) -> None:
     read = ModelPackage.load(folder)
 
@@ -30,10 +40,8 @@ def test_a_package_is_read_as_it_was_written(folder) -> None:
 
 
 def test_a_package_says_its_classes_and_its_preprocessing_to_other_programs(folder) -> None:
-    said = json.loads((folder / "package.json").read_text())
-
-    assert said["classes"][1] == {"label": 12, "name": "class 12"}
-    assert said["preprocessing"]["crop_centre_to"] == 224
+    assert described(folder)["classes"][1] == {"label": 12, "name": "class 12"}
+    assert described(folder)["preprocessing"]["crop_centre_to"] == 224
 
 
 def test_confidence_is_calibrated_as_it_was(tmp_path) -> None:
@@ -44,8 +52,7 @@ def test_confidence_is_calibrated_as_it_was(tmp_path) -> None:
 
 
 def test_a_package_of_the_older_format_is_read(folder) -> None:
-    said = json.loads((folder / "package.json").read_text())
-    older = {name: value for name, value in said.items() if name not in {"temperature", "weights"}}
+    older = {name: value for name, value in described(folder).items() if name not in {"temperature", "weights"}}
     (folder / "package.json").write_text(json.dumps(older | {"format": 1}))
 
     read = ModelPackage.load(folder)
@@ -54,42 +61,39 @@ def test_a_package_of_the_older_format_is_read(folder) -> None:
 
 
 @pytest.fixture
-def own_weights(tmp_path) -> BackboneRef:
+def with_weights(tmp_path):
+    """The folder of a package with a backbone's own weights, which came from the file beside it."""
     from safetensors.torch import save_file
 
     small = BackboneRef("torchvision/squeezenet1_1", "none")
     save_file(network(small).network.state_dict(), tmp_path / "trained.safetensors")
-    return replace(small, weights=str(tmp_path / "trained.safetensors"))
+    own = replace(small, weights=str(tmp_path / "trained.safetensors"))
+    ModelPackage(head(3, 40), own, feature_version(own)).save(tmp_path / "package")
+    return tmp_path / "package"
 
 
-def test_a_backbone_s_own_weights_go_with_it(own_weights, tmp_path) -> None:
-    ModelPackage(head(3, 40), own_weights, feature_version(own_weights)).save(tmp_path / "package")
-    (tmp_path / "trained.safetensors").unlink()
+def test_a_backbone_s_own_weights_go_with_it(with_weights) -> None:
+    (with_weights.parent / "trained.safetensors").unlink()
 
-    read = ModelPackage.load(tmp_path / "package")
+    read = ModelPackage.load(with_weights)
 
     assert feature_version(read.backbone) == read.feature_version
-    assert len(network(read.backbone).state_dict()) == len(network(replace(own_weights, weights="none")).state_dict())
+    assert len(network(read.backbone).state_dict()) == len(network(replace(read.backbone, weights="none")).state_dict())
 
 
-def test_damaged_weights_are_refused(own_weights, tmp_path) -> None:
-    ModelPackage(head(3, 40), own_weights, feature_version(own_weights)).save(tmp_path / "package")
-    file = tmp_path / "package" / "backbone.safetensors"
+def test_damaged_weights_are_refused(with_weights) -> None:
+    file = with_weights / "backbone.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
 
     with pytest.raises(DlassetsError, match=r"are not those that were meant: .*damaged, cut short or another"):
-        network(ModelPackage.load(tmp_path / "package").backbone)
+        network(ModelPackage.load(with_weights).backbone)
 
 
-def test_weights_outside_of_the_package_are_not_read(own_weights, tmp_path) -> None:
-    ModelPackage(head(3, 40), own_weights, feature_version(own_weights)).save(tmp_path / "package")
-    description = tmp_path / "package" / "package.json"
-    said = json.loads(description.read_text())
-    said["weights"]["file"] = "../trained.safetensors"
-    description.write_text(json.dumps(said))
+def test_weights_outside_of_the_package_are_not_read(with_weights) -> None:
+    describe(with_weights, weights=described(with_weights)["weights"] | {"file": "../trained.safetensors"})
 
     with pytest.raises(DlassetsError, match="which is not in its folder"):
-        ModelPackage.load(tmp_path / "package")
+        ModelPackage.load(with_weights)
 
 
 def test_pickled_arrays_are_refused(folder) -> None:
@@ -101,55 +105,44 @@ def test_pickled_arrays_are_refused(folder) -> None:
 
 
 def test_a_newer_format_names_the_remedy(folder) -> None:
-    said = json.loads((folder / "package.json").read_text())
-    (folder / "package.json").write_text(json.dumps(said | {"format": 3}))
+    describe(folder, format=3)
 
     with pytest.raises(DlassetsError, match=r"format 3, .* reads format 2\. Install the dlassets that made it"):
         ModelPackage.load(folder)
 
 
-def remove(name):
-    return lambda folder: (folder / name).unlink()
-
-
-def write(name, content):
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def cut(folder):
-    whole = (folder / "head.npz").read_bytes()
-    (folder / "head.npz").write_bytes(whole[: len(whole) // 2])
-
-
-def flip_a_byte(folder):
-    content = bytearray((folder / "head.npz").read_bytes())
-    content[content.index(b"weight.npy") + 150] ^= 0xFF
-    (folder / "head.npz").write_bytes(content)
-
-
-def forget_a_class(folder):
-    said = json.loads((folder / "package.json").read_text())
-    (folder / "package.json").write_text(json.dumps(said | {"classes": said["classes"][:2]}))
+def flip_a_byte(content):
+    place = content.index(b"weight.npy") + 150
+    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("name", "damaged"),
     [
-        remove("head.npz"),
-        remove("package.json"),
-        write("head.npz", b""),
-        write("head.npz", b"no zip"),
-        write("package.json", b"{"),
-        write("package.json", b"[]"),
-        write("package.json", b'{"format": 1}'),
-        write("package.json", b'{"format": 1, "classes": [1]}'),
-        cut,
-        flip_a_byte,
-        forget_a_class,
+        ("head.npz", None),
+        ("package.json", None),
+        ("head.npz", lambda _: b""),
+        ("head.npz", lambda _: b"no zip"),
+        ("package.json", lambda _: b"{"),
+        ("package.json", lambda _: b"[]"),
+        ("package.json", lambda _: b'{"format": 1}'),
+        ("package.json", lambda _: b'{"format": 1, "classes": [1]}'),
+        ("head.npz", lambda content: content[: len(content) // 2]),
+        ("head.npz", flip_a_byte),
     ],
 )
-def test_a_damaged_package_is_said_with_its_place_and_the_remedy(folder, damage) -> None:
-    damage(folder)
+def test_a_damaged_package_is_said_with_its_place_and_the_remedy(folder, name, damaged) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if damaged:
+        (folder / name).write_bytes(damaged(content))
+
+    with pytest.raises(DlassetsError, match=r"package holds no readable model package: .* Restore its files"):
+        ModelPackage.load(folder)
+
+
+def test_a_package_with_a_class_forgotten_is_no_readable_one(folder) -> None:
+    describe(folder, classes=described(folder)["classes"][:2])
 
     with pytest.raises(DlassetsError, match=r"package holds no readable model package: .* Restore its files"):
         ModelPackage.load(folder)

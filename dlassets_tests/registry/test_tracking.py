@@ -185,16 +185,7 @@ def test_the_figures_of_the_test_split_are_the_evaluation_s(logged) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "calibration",
-        "confusion_matrix",
-        "learning_curve",
-        "misclassified",
-        "per_class",
-        "saliency",
-        "slices",
-    ],
+    "name", ["calibration", "confusion_matrix", "learning_curve", "misclassified", "per_class", "saliency", "slices"]
 )
 def test_pictures_are_pngs_that_show_something(logged, name) -> None:
     picture = logged.picture(f"{name}.png")
@@ -260,12 +251,7 @@ def test_whatever_decides_what_is_learned_changes_the_digest(other) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"compute": ComputeSettings(processes=2)},
-        {"pixels": PixelSettings(learning_rate=0.5)},
-        {"last_n": 7},
-    ],
+    "settings", [{"compute": ComputeSettings(processes=2)}, {"pixels": PixelSettings(learning_rate=0.5)}, {"last_n": 7}]
 )
 def test_what_has_no_say_for_a_head_leaves_the_digest(settings) -> None:
     assert inputs(settings=SETTINGS.model_copy(update=settings)).sha256 == INPUTS.sha256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,7 @@ from PIL import Image
 
 from dlassets.errors import DlassetsError
 from dlassets.samples.generated import CLASSES, generate, photo
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from dlassets_tests.samples.test_unpack import contents
 
 
 def test_every_class_gets_its_numbered_folder_and_its_count_of_photos(tmp_path):
@@ -23,14 +19,8 @@ def test_every_class_gets_its_numbered_folder_and_its_count_of_photos(tmp_path):
     count = generate(tmp_path, classes=3, per_class=2, progress=lambda done, total: reported.append((done, total)))
 
     assert count == 6
-    assert sorted(contents(tmp_path)) == [
-        "001.balloon/001_0001.jpg",
-        "001.balloon/001_0002.jpg",
-        "002.lollipop/002_0001.jpg",
-        "002.lollipop/002_0002.jpg",
-        "003.mushroom/003_0001.jpg",
-        "003.mushroom/003_0002.jpg",
-    ]
+    folders = ("001.balloon", "002.lollipop", "003.mushroom")
+    assert sorted(contents(tmp_path)) == [f"{name}/{name[:3]}_000{n}.jpg" for name in folders for n in (1, 2)]
     assert reported == [(done, 6) for done in range(1, 7)]
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import socket
 import threading
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +16,7 @@ import pytest
 from dlassets.errors import DlassetsError
 from dlassets.samples.fetch import fetch
 from dlassets.samples.sets import ARCHIVES, Archive, samples
+from dlassets_tests.samples.test_unpack import contents, make_zip
 
 CONTENT = bytes(i * 31 % 251 for i in range(700_000))
 OTHER = CONTENT[::-1]
@@ -131,40 +130,34 @@ def test_busy_and_broken_servers_are_asked_again(site, tmp_path):
     assert len(site.requested_ranges) == 4
 
 
-def test_a_server_that_stays_broken_is_given_up_after_the_retries(site, tmp_path):
-    site.statuses = [503] * 10
+@pytest.mark.parametrize(
+    ("behaviour", "said", "requests"),
+    [
+        ({"statuses": [503] * 10}, "could not be downloaded: Service Unavailable", 3),
+        ({"ranges": False, "drops": [300_000] * 20}, "ended after 300,000 of 700,000 bytes", 3),
+        ({"statuses": [404]}, r"answered 404 Not Found\. Check the address", 1),
+    ],
+    ids=["broken", "starts over and drops", "not found"],
+)
+def test_a_server_is_given_up_after_the_retries_and_at_once_where_they_cannot_help(
+    site, tmp_path, behaviour, said, requests
+):
+    vars(site).update(behaviour)
 
-    with pytest.raises(DlassetsError, match="could not be downloaded: Service Unavailable"):
+    with pytest.raises(DlassetsError, match=said):
         fetch(site.url, tmp_path, retries=2, backoff=0)
 
-    assert len(site.requested_ranges) == 3
+    assert len(site.requested_ranges) == requests
 
 
-def test_a_server_without_ranges_starts_over(site, tmp_path):
-    site.ranges = False
-    site.drops = [300_000]
-
-    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == CONTENT
-
-
-def test_a_server_that_always_starts_over_and_always_drops_is_given_up(site, tmp_path):
-    site.ranges = False
-    site.drops = [300_000] * 20
-
-    with pytest.raises(DlassetsError, match="ended after 300,000 of 700,000 bytes"):
-        fetch(site.url, tmp_path, retries=2, backoff=0)
-
-    assert len(site.requested_ranges) == 3
-
-
-@pytest.mark.parametrize("etag", ['"two"', 'W/"two"', ""])
-def test_a_file_that_changed_at_its_source_is_started_over(site, tmp_path, etag):
+@pytest.mark.parametrize("change", [{"etag": '"two"'}, {"etag": 'W/"two"'}, {"etag": ""}, {"content": b"short"}])
+def test_a_file_that_changed_at_its_source_or_is_shorter_than_its_part_is_started_over(site, tmp_path, change):
     site.drops = [300_000]
     with pytest.raises(DlassetsError):
         fetch(site.url, tmp_path, retries=0)
 
-    site.content, site.etag = OTHER, etag
-    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == OTHER
+    vars(site).update({"content": OTHER} | change)
+    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == site.content
 
 
 @pytest.mark.parametrize("etag", ['W/"one"', ""])
@@ -175,17 +168,9 @@ def test_without_a_strong_tag_nothing_is_pieced_together(site, tmp_path, etag):
     assert site.requested_ranges == [None, None]
 
 
-def test_a_part_longer_than_the_file_is_started_over(site, tmp_path):
-    site.drops = [300_000]
-    with pytest.raises(DlassetsError):
-        fetch(site.url, tmp_path, retries=0)
-    site.content = b"short"
-
-    assert fetch(site.url, tmp_path, backoff=0).read_bytes() == b"short"
-
-
-def test_an_answer_that_begins_elsewhere_than_asked_is_not_appended(site, tmp_path):
-    site.drops, site.shift = [300_000], 7
+@pytest.mark.parametrize("behaviour", [{"ranges": False}, {"shift": 7}])
+def test_an_answer_that_begins_elsewhere_than_asked_is_not_appended(site, tmp_path, behaviour):
+    vars(site).update(behaviour | {"drops": [300_000]})
 
     assert fetch(site.url, tmp_path, backoff=0).read_bytes() == CONTENT
 
@@ -206,31 +191,15 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(site, tmp_path):
     assert fetch(site.url, tmp_path, checksum=site.sha256()).read_bytes() == CONTENT
 
 
-def test_not_found_is_said_at_once(site, tmp_path):
-    site.statuses = [404]
-
-    with pytest.raises(DlassetsError, match=r"answered 404 Not Found\. Check the address"):
-        fetch(site.url, tmp_path)
-
-    assert len(site.requested_ranges) == 1
-
-
-def test_a_refused_connection_is_one_clear_error(tmp_path, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-
-    with pytest.raises(DlassetsError, match=r"could not be downloaded: .*refused"):
-        fetch(f"http://127.0.0.1:{port}/f", tmp_path, retries=1, backoff=0)
-
-
-def test_a_silent_server_times_out(tmp_path, monkeypatch):
+def test_a_silent_server_times_out_and_a_refused_connection_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/f"
-
         with pytest.raises(DlassetsError, match="timed out"):
             fetch(url, tmp_path, retries=0, timeout=0.05)
+
+    with pytest.raises(DlassetsError, match=r"could not be downloaded: .*refused"):
+        fetch(url, tmp_path, retries=1, backoff=0)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/f", "photos.zip"])
@@ -252,35 +221,29 @@ def test_a_target_that_cannot_be_written_is_one_clear_error(site, tmp_path):
         fetch(site.url, tmp_path / "file" / "below")
 
 
-def zip_of_two() -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("top/cat/1.jpg", b"cat")
-        archive.writestr("top/ant/1.jpg", b"ant")
-    return file.getvalue()
+@pytest.fixture
+def site_of_two(site, tmp_path) -> Site:
+    """A site that has a zip of two photos."""
+    site.content = make_zip(tmp_path / "two.zip", {"top/cat/1.jpg": b"cat", "top/ant/1.jpg": b"ant"}).read_bytes()
+    return site
 
 
-def test_samples_takes_a_url_and_a_second_run_does_nothing(site, tmp_path):
-    site.content = zip_of_two()
-    reported = []
+def test_samples_takes_a_url_and_a_second_run_does_nothing(site_of_two, tmp_path):
+    site, reported = site_of_two, []
 
     for _ in range(2):
         count = samples(site.url, tmp_path / "out", progress=lambda *args: reported.append(args))
         assert count == 2
 
-    assert {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")} == {
-        "001.ant/1.jpg",
-        "002.cat/1.jpg",
-    }
+    assert contents(tmp_path / "out") == {"001.ant/1.jpg": b"ant", "002.cat/1.jpg": b"cat"}
     assert len(site.requested_ranges) == 1
     assert reported[0] == ("download", len(site.content), len(site.content))
     assert reported[-1] == ("unpack", 2, 2)
 
 
-def test_samples_takes_an_archive_by_name_and_holds_it_to_its_checksum(site, tmp_path, monkeypatch):
-    site.content = zip_of_two()
-    monkeypatch.setitem(ARCHIVES, "small", Archive(site.url, site.sha256(), "two photos"))
-    monkeypatch.setitem(ARCHIVES, "forged", Archive(site.url, "md5:" + "0" * 32, "two photos"))
+def test_samples_takes_an_archive_by_name_and_holds_it_to_its_checksum(site_of_two, tmp_path, monkeypatch):
+    monkeypatch.setitem(ARCHIVES, "small", Archive(site_of_two.url, site_of_two.sha256(), "two photos"))
+    monkeypatch.setitem(ARCHIVES, "forged", Archive(site_of_two.url, "md5:" + "0" * 32, "two photos"))
 
     assert samples("small", tmp_path / "out") == 2
     with pytest.raises(DlassetsError, match="expected md5:0000"):
@@ -288,10 +251,9 @@ def test_samples_takes_an_archive_by_name_and_holds_it_to_its_checksum(site, tmp
     assert not (tmp_path / "out2").exists()
 
 
-def test_samples_keeps_two_urls_of_one_file_name_apart(site, tmp_path):
-    site.content = zip_of_two()
-    samples(site.url, tmp_path / "out")
-    samples(site.url.replace("/photos", "/other/photos"), tmp_path / "out")
+def test_samples_keeps_two_urls_of_one_file_name_apart(site_of_two, tmp_path):
+    samples(site_of_two.url, tmp_path / "out")
+    samples(site_of_two.url.replace("/photos", "/other/photos"), tmp_path / "out")
 
     assert len(names(tmp_path / "cache" / "dlassets")) == 2
 
@@ -308,8 +270,5 @@ def test_samples_says_what_it_knows_when_it_does_not_know_the_name(tmp_path):
 
 
 def test_the_public_archives_have_checksums_but_for_the_one_made_on_request():
-    assert {name: archive.checksum is None for name, archive in ARCHIVES.items()} == {
-        "caltech256": False,
-        "caltech101": False,
-        "clothing": True,
-    }
+    unchecked = {name: archive.checksum is None for name, archive in ARCHIVES.items()}
+    assert unchecked == {"caltech256": False, "caltech101": False, "clothing": True}

@@ -9,7 +9,6 @@ import argparse
 import sys
 import time
 import traceback
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from random import SystemRandom
@@ -82,23 +81,15 @@ def _engines(*, spark: bool) -> Iterator[tuple[Engine, ...]]:
 def _say_tally(tally: Tally) -> None:
     ingests = sum(number for name, number in tally.operations.items() if name.startswith("ingest"))
     kills = sum(number for name, number in tally.faults.items() if "kill" in name.lower())
-    for title, counts in (
-        ("operations", tally.operations),
-        ("faults injected", tally.faults),
-        ("bad files refused, by reason", tally.reasons),
-        ("rows", tally.rows),
-    ):
-        __say(title, counts)
+    titles = ("operations", "faults injected", "bad files refused, by reason", "rows")
+    for title, counts in zip(titles, (tally.operations, tally.faults, tally.reasons, tally.rows), strict=True):
+        _say(f"\n{sum(counts.values()):>8,}  {title}")
+        for name, number in counts.most_common():
+            _say(f"  {number:>8,}  {name}")
     _say(
         f"\n{tally.worlds:,} lakes, {ingests:,} ingests, {kills:,} kills, "
         f"{tally.compared:,} comparisons of all three tables with the model"
     )
-
-
-def __say(title: str, counts: Counter[str]) -> None:
-    _say(f"\n{sum(counts.values()):>8,}  {title}")
-    for name, number in counts.most_common():
-        _say(f"  {number:>8,}  {name}")
 
 
 def _say(text: str) -> None:

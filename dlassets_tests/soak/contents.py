@@ -18,33 +18,12 @@ FOLDERS = {
     "labeled": ("001.cat", "012_dog", "7", "2026/003.bird", "003.bird #2 100%", "cats", ""),
     "unlabeled": ("", "2026/01", "a/b/c/d", "über uns/写真", 'it\'s 100% "odd" #1', "new\nline"),
 }
-NAMES = (
-    "a.jpg",
-    "A.jpg",
-    "b.png",
-    "c",
-    "with  spaces .jpg",
-    "é composed.jpg",
-    "e\u0301 combined.jpg",
-    "写真 📷.jpg",
-    "100%.jpg",
-    "%41%2F.jpg",
-    "a#b?c=d&e.jpg",
-    "it's.jpg",
-    "''.jpg",
-    '"quoted".jpg',
-    "back\\slash.jpg",
-    "line\nbreak\r\t.jpg",
-    "co:lon*[s].jpg",
-    "`tick` ${x} {y}.jpg",
-    "-- ; DROP TABLE raw_images.jpg",
-    "x" * 251 + ".jpg",
-    "null",
-    "no text ‰FF‰80.jpg",  # as tables have it: these bytes are no UTF-8
-    # No zone looks at these.
-    ".hidden.jpg",
-    "_temporary/part.jpg",
-)
+PLAIN = ("a.jpg", "A.jpg", "b.png", "c", "with  spaces .jpg", "é composed.jpg", "e\u0301 combined.jpg", "写真 📷.jpg")
+ESCAPED = ("100%.jpg", "%41%2F.jpg", "a#b?c=d&e.jpg", "it's.jpg", "''.jpg", '"quoted".jpg', "back\\slash.jpg")
+CODE = ("line\nbreak\r\t.jpg", "co:lon*[s].jpg", "`tick` ${x} {y}.jpg", "-- ; DROP TABLE raw_images.jpg")
+ODD = ("x" * 251 + ".jpg", "null", "no text ‰FF‰80.jpg")  # as tables have it: the last one's bytes are no UTF-8
+HIDDEN = (".hidden.jpg", "_temporary/part.jpg")  # no zone looks at these
+NAMES = (*PLAIN, *ESCAPED, *CODE, *ODD, *HIDDEN)
 
 
 @dataclass(frozen=True)

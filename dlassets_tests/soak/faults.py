@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -85,7 +85,7 @@ def killed_at(engine: Engine, step: str, nth: int, kill: Kill | None = None) -> 
 @contextmanager
 def at_step(engine: Engine, steps: dict[str, Kill]) -> Iterator[None]:
     """Have each of these steps, whenever it is reached, call what is given for it; not those of WITHIN."""
-    with _steps_told(engine, lambda step: steps.get(step, _nothing)()):
+    with _steps_told(engine, lambda step: steps.get(step, lambda: None)()):
         yield
 
 
@@ -116,21 +116,10 @@ def _steps_told(engine: Engine, reached: Callable[[str], None]) -> Iterator[None
         yield
 
 
-def _nothing() -> None:
-    pass
-
-
 def _nth(nth: int) -> Callable[[], bool]:
     """Return what is true when called for the n-th time."""
-    lock, times = threading.Lock(), 0
-
-    def count() -> bool:
-        nonlocal times
-        with lock:
-            times += 1
-            return times == nth
-
-    return count
+    times = itertools.count(1)  # of which no two threads get the same number
+    return lambda: next(times) == nth
 
 
 def _commits(write: Callable[..., Any], reached: Callable[[str], None]) -> Callable[..., Any]:

@@ -29,136 +29,50 @@ Operation = Callable[[World, Random], None]
 # Of a hundred operations so many are of each kind.
 FILES, EVENTS, SETTINGS, LOSSES, INGESTS, KILLS = 40, 12, 8, 5, 15, 20
 
-_operations: dict[Operation, float] = {}
 
-
-def _of(kind: int, share: float = 1) -> Callable[[Operation], Operation]:
-    def note(operation: Operation) -> Operation:
-        _operations[operation] = kind * share
-        return operation
-
-    return note
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-@_of(FILES, 0.2)
 def write_good(world: World, random: Random) -> None:
     for _ in range(random.randint(1, 4)):
         world.write(random.choice(PATHS), random.choice(good()))
 
 
-@_of(FILES, 0.1)
 def write_bad(world: World, random: Random) -> None:
     world.write(random.choice(PATHS), random.choice(bad()))
 
 
-@_of(FILES, 0.05)
 def write_unreadable(world: World, random: Random) -> None:
     # Modes are made to hold for the superuser in this process, and in none of Spark's.
     world.write(random.choice(PATHS), random.choice(good()), readable=world.has_spark)
 
 
-@_of(FILES, 0.15)
 def overwrite(world: World, random: Random) -> None:
     if world.paths:
         world.write(random.choice(world.paths), random.choice(random.choice((good(), bad()))))
 
 
-@_of(FILES, 0.05)
-def overwrite_by_as_many_bytes(world: World, random: Random) -> None:
-    if world.paths:
-        world.overwrite_by_as_many_bytes(random.choice(world.paths), random.randrange(3))
-
-
-@_of(FILES, 0.05)
-def overwrite_at_the_same_time(world: World, random: Random) -> None:
-    if world.paths:
-        world.overwrite_at_the_same_time(random.choice(world.paths), random.choice(good()))
-
-
-@_of(FILES, 0.05)
-def touch(world: World, random: Random) -> None:
-    if world.paths:
-        world.touch(random.choice(world.paths))
-
-
-@_of(FILES, 0.1)
 def delete(world: World, random: Random) -> None:
     for path in random.sample(world.paths, min(len(world.paths), random.randint(1, 3))):
         world.delete(path)
 
 
-@_of(FILES, 0.1)
 def restore(world: World, random: Random) -> None:
     if world.restorable:
         world.restore(random.choice(world.restorable))
 
 
-@_of(FILES, 0.05)
-def rename(world: World, random: Random) -> None:
-    if world.paths:
-        world.rename(random.choice(world.paths), random.choice(PATHS))
+def move_folder(world: World, random: Random, path: str) -> None:
+    world.move_folder(str(PurePath(path).parent), str(PurePath(random.choice(PATHS)).parent))
 
 
-@_of(FILES, 0.025)
-def swap(world: World, random: Random) -> None:
-    if world.paths:
-        world.swap(random.choice(world.paths), random.choice(world.paths))
-
-
-@_of(FILES, 0.05)
-def duplicate(world: World, random: Random) -> None:
-    if world.paths:
-        world.duplicate(random.choice(world.paths), random.choice(PATHS), same_time=random.random() < 0.5)
-
-
-@_of(FILES, 0.025)
-def move_folder(world: World, random: Random) -> None:
-    if world.paths:
-        world.move_folder(str(PurePath(random.choice(world.paths)).parent), str(PurePath(random.choice(PATHS)).parent))
-
-
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-@_of(EVENTS, 0.6)
 def note_events(world: World, random: Random) -> None:
     never_were = [random.choice(PATHS) for _ in range(random.randrange(2))]
     world.tell(random.choice((0, 0, 0, 2, 3)), *never_were)
 
 
-@_of(EVENTS, 0.1)
 def produce(world: World, random: Random) -> None:
     for path in random.sample(world.paths, min(len(world.paths), 2)) * random.randint(1, 2):
         world.produce(path, random.randrange(4))
 
 
-@_of(EVENTS, 0.1)
-def produce_half(world: World, random: Random) -> None:
-    world.produce_half(random.choice(world.paths or PATHS))
-
-
-@_of(EVENTS, 0.1)
-def produce_garbage(world: World, random: Random) -> None:
-    world.produce_garbage(random.choice(list(ZONES)), random.randrange(10))
-
-
-@_of(EVENTS, 0.05)
-def lose_events(world: World, random: Random) -> None:
-    world.lose_events(random.choice(list(ZONES)))
-
-
-@_of(EVENTS, 0.05)
-def tidy_events(world: World, random: Random) -> None:
-    world.tidy_events(random.choice(list(ZONES)))
-
-
-# --- settings ---------------------------------------------------------------------------------------------------------
-
-
-@_of(SETTINGS)
 def change_settings(world: World, random: Random) -> None:
     name, values = random.choice(
         [
@@ -173,45 +87,16 @@ def change_settings(world: World, random: Random) -> None:
     world.set(**{name: random.choice(values)})
 
 
-@_of(SETTINGS, 0.5)
-def change_engine(world: World, random: Random) -> None:
-    world.use(random.choice(world.engines))
-
-
-# --- what is noted beside the tables ----------------------------------------------------------------------------------
-
-
-@_of(LOSSES, 0.5)
-def lose_checkpoint(world: World, random: Random) -> None:
-    world.lose_checkpoint(random.choice((*ZONES, None)))
-
-
-@_of(LOSSES, 0.5)
-def damage_state(world: World, random: Random) -> None:
-    world.damage_state(random.choice(list(ZONES)), random.choice(list(DAMAGES)))
-
-
-# --- ingests ----------------------------------------------------------------------------------------------------------
-
-
-@_of(INGESTS, 0.2)
 def ingest_by_sensors(world: World, random: Random) -> None:
     path = random.choice(world.paths if world.paths and random.random() < 0.8 else PATHS)
     world.ingest_by_sensors(random.choice((None, "written", "deleted")), path, random.choice((*good(), *bad())))
 
 
-@_of(INGESTS, 0.2)
 def ingest(world: World, random: Random) -> None:
     for _ in range(random.randint(1, 2)):
         world.ingest()
 
 
-@_of(INGESTS, 0.2)
-def ingest_twice_at_once(world: World, _: Random) -> None:
-    world.ingest_twice_at_once()
-
-
-@_of(INGESTS, 0.2)
 def ingest_while_files_change(world: World, random: Random) -> None:
     if isinstance(world.engine, LocalEngine):
         write_good(world, random)
@@ -220,38 +105,24 @@ def ingest_while_files_change(world: World, random: Random) -> None:
         world.ingest_while_files_change(random.randint(1, 3), change, path, content)
 
 
-@_of(INGESTS, 0.1)
-def maintain(world: World, _: Random) -> None:
-    world.maintain()
-
-
-@_of(INGESTS, 0.1)
-def maintain_meanwhile(world: World, _: Random) -> None:
-    world.maintain_meanwhile()
-
-
-@_of(KILLS, 0.5)
 def ingest_killed(world: World, random: Random) -> None:
     something_to_do(world, random)
     steps = STEPS if isinstance(world.engine, LocalEngine) else DRIVER_STEPS
     world.ingest_killed(random.choice(steps), _times(random))
 
 
-@_of(KILLS, 0.2)
 def ingest_sigkilled(world: World, random: Random) -> None:
     if world.processes:
         something_to_do(world, random)
         world.ingest_sigkilled(random.choice(STEPS), _times(random), random.uniform(0, 0.03))
 
 
-@_of(KILLS, 0.2)
 def ingest_sigkilled_at_any_moment(world: World, random: Random) -> None:
     for _ in range(random.randint(1, 3) if world.processes else 0):
         something_to_do(world, random)
         world.ingest_sigkilled(seconds=random.uniform(0, 0.5))
 
 
-@_of(KILLS, 0.1)
 def ingest_twice_in_processes(world: World, random: Random) -> None:
     if world.processes:
         something_to_do(world, random)
@@ -260,16 +131,60 @@ def ingest_twice_in_processes(world: World, random: Random) -> None:
 
 def something_to_do(world: World, random: Random) -> None:
     """Do what makes an ingest write all three tables, most of the time."""
-    write_good(world, random)
-    write_bad(world, random)
-    overwrite(world, random)
-    delete(world, random)
+    for do in (write_good, write_bad, overwrite, delete):
+        do(world, random)
     if random.random() < 0.7:
         world.tell()
 
 
 def _times(random: Random) -> int:
     return random.choice((1, 1, 1, 1, 2, 3))
+
+
+def _of_a_file(do: Callable[[World, Random, str], None]) -> Operation:
+    """Return the operation of doing this with any file; with none, it does nothing."""
+    return lambda world, random: do(world, random, random.choice(world.paths)) if world.paths else None
+
+
+# Each operation, by how often of a hundred.
+_OPERATIONS: tuple[tuple[float, Operation], ...] = (
+    (FILES * 0.2, write_good),
+    (FILES * 0.1, write_bad),
+    (FILES * 0.05, write_unreadable),
+    (FILES * 0.15, overwrite),
+    (FILES * 0.05, _of_a_file(lambda world, random, p: world.overwrite_by_as_many_bytes(p, random.randrange(3)))),
+    (FILES * 0.05, _of_a_file(lambda world, random, p: world.overwrite_at_the_same_time(p, random.choice(good())))),
+    (FILES * 0.05, _of_a_file(lambda world, _, path: world.touch(path))),
+    (FILES * 0.1, delete),
+    (FILES * 0.1, restore),
+    (FILES * 0.05, _of_a_file(lambda world, random, path: world.rename(path, random.choice(PATHS)))),
+    (FILES * 0.025, _of_a_file(lambda world, random, path: world.swap(path, random.choice(world.paths)))),
+    (
+        FILES * 0.05,
+        _of_a_file(lambda world, random, path: world.duplicate(path, random.choice(PATHS), random.random() < 0.5)),
+    ),
+    (FILES * 0.025, _of_a_file(move_folder)),
+    (EVENTS * 0.6, note_events),
+    (EVENTS * 0.1, produce),
+    (EVENTS * 0.1, lambda world, random: world.produce_half(random.choice(world.paths or PATHS))),
+    (EVENTS * 0.1, lambda world, random: world.produce_garbage(random.choice(list(ZONES)), random.randrange(10))),
+    (EVENTS * 0.05, lambda world, random: world.lose_events(random.choice(list(ZONES)))),
+    (EVENTS * 0.05, lambda world, random: world.tidy_events(random.choice(list(ZONES)))),
+    (SETTINGS * 1, change_settings),
+    (SETTINGS * 0.5, lambda world, random: world.use(random.choice(world.engines))),
+    (LOSSES * 0.5, lambda world, random: world.lose_checkpoint(random.choice((*ZONES, None)))),
+    (LOSSES * 0.5, lambda world, random: world.damage_state(random.choice(list(ZONES)), random.choice(list(DAMAGES)))),
+    (INGESTS * 0.2, ingest_by_sensors),
+    (INGESTS * 0.2, ingest),
+    (INGESTS * 0.2, lambda world, _: world.ingest_twice_at_once()),
+    (INGESTS * 0.2, ingest_while_files_change),
+    (INGESTS * 0.1, lambda world, _: world.maintain()),
+    (INGESTS * 0.1, lambda world, _: world.maintain_meanwhile()),
+    (KILLS * 0.5, ingest_killed),
+    (KILLS * 0.2, ingest_sigkilled),
+    (KILLS * 0.2, ingest_sigkilled_at_any_moment),
+    (KILLS * 0.1, ingest_twice_in_processes),
+)
 
 
 # --- sequences --------------------------------------------------------------------------------------------------------
@@ -299,8 +214,8 @@ def run(setting: Setting, seed: int, places: Places) -> None:
         world.set(events=frozenset(zone for zone in ZONES if by_events.random() < 0.5))
         for place in places:
             random = Random(f"{seed} {place}")
-            (operation,) = random.choices(list(_operations), list(_operations.values()))
-            operation(world, random)
+            ((_, do),) = random.choices(_OPERATIONS, [share for share, _ in _OPERATIONS])
+            do(world, random)
         world.ingest()
 
 

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -149,22 +148,13 @@ def _ingest(job: Job) -> Ingested:
         if job.step not in WITHIN:
             with killed_at(engine, job.step, job.nth, _die):
                 return run()
-        with killed_at(
-            engine, job.step.replace("within", "before"), job.nth, functools.partial(_die_soon, job.seconds)
-        ):
+        soon = threading.Timer(job.seconds or 0, _die)
+        with killed_at(engine, job.step.replace("within", "before"), job.nth, soon.start):
             return run()
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _die_soon(seconds: float | None) -> None:
-    def wait() -> None:
-        time.sleep(seconds or 0)
-        _die()
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from dlassets_tests.soak import faults
 from dlassets_tests.soak.contents import FOLDERS, NAMES, Content, good
 from dlassets_tests.soak.faults import at_step, killed_at, modes_hold
 from dlassets_tests.soak.model import BAD, ZONES, EventFile, File, Model, Outcome, Row, State, Tables, differences
-from dlassets_tests.soak.processes import Ended, Job, Processes
+from dlassets_tests.soak.processes import Job, Processes
 
 PATHS = tuple(
     f"{zone}/{folder}/{name}".replace("//", "/") for zone in ZONES for folder in FOLDERS[zone] for name in NAMES
@@ -81,12 +81,8 @@ class World:
     def __init__(
         self, root: Path, tally: Tally, engines: Sequence[Engine] = (LocalEngine(),), processes: Processes | None = None
     ) -> None:
-        self.lake = Lake.at(str(root))
-        self.model = Model()
-        self.engines = engines
-        self.engine = engines[0]
-        self.processes = processes
-        self.tally = tally
+        self.lake, self.model, self.tally = Lake.at(str(root)), Model(), tally
+        self.engines, self.engine, self.processes = engines, engines[0], processes
         self.log: list[str] = []
         self._mtime = 1_700_000_000_000
         self._old: dict[str, File] = {}  # a state of each path that is no more
@@ -154,7 +150,7 @@ class World:
         self._put(path, second)
         self._put(other, first)
 
-    def duplicate(self, path: str, to: str, *, same_time: bool) -> None:
+    def duplicate(self, path: str, to: str, same_time: bool) -> None:
         self._did("duplicate", path, to)
         self._mtime += 1
         file = self.model.disk[path]
@@ -229,14 +225,10 @@ class World:
         if self.model.events[zone].files.get("producer", EventFile()).half is not None:
             return
         place = self.lake.zone(path)
-        said = (
-            {"path": within},
-            {"path": place, "event": "deleted"},
-            {"path": f"file://{quote(place)}", "at": "now"},
-            {"path": f"./{within}"},
-        )
+        url, relative = {"path": f"file://{quote(place)}", "at": "now"}, {"path": f"./{within}"}
+        said = ({"path": within}, {"path": place, "event": "deleted"}, url, relative)[form]
         self._did("produce an event", path, form)
-        self.append(zone, json.dumps(said[form % len(said)]).encode() + b"\n", path)
+        self.append(zone, json.dumps(said).encode() + b"\n", path)
 
     def produce_garbage(self, zone: str, which: int) -> None:
         """Have a producer write a line that nobody can read; the rest of a line that is half there, if one is."""
@@ -267,9 +259,8 @@ class World:
         events = self.model.events[zone]
         read = [name for name, file in events.files.items() if file.read == len(file.lines) > 0 and file.half is None]
         self._must(deleted == len(read), f"{deleted} files of events were tidied away, and {len(read)} were read")
-        self.model.events[zone] = replace(
-            events, files={name: file for name, file in events.files.items() if name not in read}
-        )
+        left = {name: file for name, file in events.files.items() if name not in read}
+        self.model.events[zone] = replace(events, files=left)
 
     def _noted(self, zone: str, name: str, *lines: str | None, half: str | None = None) -> None:
         events = self.model.events[zone]
@@ -284,11 +275,9 @@ class World:
 
     def lose_checkpoint(self, zone: str | None = None) -> None:
         """Delete what is noted of a zone; of all zones, by default."""
-        self.tally.faults["checkpoint lost"] += 1
-        self._did("lose the checkpoint", zone)
-        shutil.rmtree(
-            self.lake.checkpoint(f"ingest-{zone}") if zone else self.lake.under("checkpoints"), ignore_errors=True
-        )
+        self._did("lose the checkpoint", zone, fault="checkpoint lost")
+        lost = self.lake.checkpoint(f"ingest-{zone}") if zone else self.lake.under("checkpoints")
+        shutil.rmtree(lost, ignore_errors=True)
         for name in [zone] if zone else ZONES:
             self.model.events[name] = self.model.events[name].lost(due=True)
 
@@ -296,8 +285,7 @@ class World:
         file = Path(self.lake.checkpoint(f"ingest-{zone}"), "events.json")
         if not file.exists():
             return
-        self.tally.faults["state of events damaged"] += 1
-        self._did("damage the state of events", zone, how)
+        self._did("damage the state of events", zone, how, fault="state of events damaged")
         damaged, due = DAMAGES[how]
         try:
             state = json.loads(file.read_bytes())
@@ -381,15 +369,14 @@ class World:
             self.tally.faults[f"SIGKILL: {step or 'at any moment'}"] += 1
             self._adopt(outcome)
         else:
-            self._compare(outcome, before, self._done(ended))
+            self._must(ended.done is not None, f"the ingest failed: {ended.error}")
+            self._compare(outcome, before, ended.done)
         return ended.killed
 
     def ingest_twice_at_once(self) -> None:
         """In two threads, which meet before their first commit where both have one to make."""
-        self.tally.faults["two at once, threads"] += 1
-        self._did("ingest twice at once, in threads")
-        outcome = self.model.ingested()
-        barrier = threading.Barrier(2)
+        self._did("ingest twice at once, in threads", fault="two at once, threads")
+        outcome, barrier = self.model.ingested(), threading.Barrier(2)
 
         def meet() -> None:
             with suppress(threading.BrokenBarrierError):
@@ -408,8 +395,7 @@ class World:
 
     def ingest_twice_in_processes(self, step: str | None = None, nth: int = 1) -> None:
         """In two processes; with a step, one of them is killed there."""
-        self.tally.faults["two at once, processes"] += 1
-        self._did("ingest twice at once, in processes", step, nth)
+        self._did("ingest twice at once, in processes", step, nth, fault="two at once, processes")
         assert self.processes is not None
         outcome = self.model.ingested()
         ended = self.processes.run(self._job(step=step, nth=nth), self._job())
@@ -417,8 +403,7 @@ class World:
             self._must(one.killed or one.error is None or one.conflict, f"an ingest failed: {one.error}")
         if ended[0].killed:
             self.tally.faults[f"SIGKILL beside another: {step}"] += 1
-        done = [one.done or ConflictError(str(one.error)) for one in ended]
-        self._both(outcome, done)
+        self._both(outcome, [one.done or ConflictError(str(one.error)) for one in ended])
 
     def _both(self, outcome: Outcome, done: Sequence[Ingested | ConflictError]) -> None:
         finished = [one for one in done if isinstance(one, Ingested)]
@@ -482,12 +467,11 @@ class World:
         for name in faults.TABLES:
             if self._version(name) >= 0:
                 self.engine.maintain(TABLES[name], self.lake.table(name), vacuum_hours=0)
-        self._must_be(self.model.tables)
+        self._agree(self._read(), [self.model.tables])
 
     def maintain_meanwhile(self) -> None:
         """Care for the tables while an ingest runs."""
-        self.tally.faults["maintenance meanwhile"] += 1
-        self._did("ingest while tables are maintained")
+        self._did("ingest while tables are maintained", fault="maintenance meanwhile")
         outcome = self.model.ingested()
         settings = MaintenanceSettings(retention_hours=24, z_order={"deleted_files": ("path",)})
 
@@ -504,11 +488,6 @@ class World:
 
     def _job(self, **kill: Any) -> Job:
         return Job(settings=self.settings.model_dump_json(), **kill)
-
-    def _done(self, ended: Ended) -> Ingested:
-        self._must(ended.done is not None, f"the ingest failed: {ended.error}")
-        assert ended.done is not None
-        return ended.done
 
     # --- comparison ---------------------------------------------------------------------------------------------------
 
@@ -559,9 +538,6 @@ class World:
         found = differences(actual, expected, loose)
         self._must(not found, "\n".join(found))
 
-    def _must_be(self, tables: Tables) -> None:
-        self._agree(self._read(), [tables])
-
     def _move_to(self, actual: Tables) -> None:
         new = [reason for state, reason in actual.refused.items() if state not in self.model.tables.refused]
         self.tally.reasons.update(new)
@@ -607,8 +583,7 @@ class World:
         version = self._version(name)
         if version < 0:
             return []
-        found: list[dict[str, Any]] = dataset_of(Snapshot(name, self.lake.table(name), version)).to_table().to_pylist()
-        return found
+        return dataset_of(Snapshot(name, self.lake.table(name), version)).to_table().to_pylist()
 
     def _versions(self) -> dict[str, int]:
         return {name: self._version(name) for name in faults.TABLES}
@@ -619,8 +594,10 @@ class World:
         uri = self.lake.table(name)
         return DeltaTable(uri).version() if DeltaTable.is_deltatable(uri) else -1
 
-    def _did(self, operation: str, *what: Any) -> None:
+    def _did(self, operation: str, *what: Any, fault: str | None = None) -> None:
         self.tally.operations[operation] += 1
+        if fault is not None:
+            self.tally.faults[fault] += 1
         said = " ".join((operation, *(repr(one) for one in what if one is not None)))
         self.log.append(said.replace("x" * 251, "x…x"))
 

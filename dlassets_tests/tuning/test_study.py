@@ -35,13 +35,7 @@ from dlassets_tests.errors import ERRORS, raising
 from dlassets_tests.learning.examples import rows
 from dlassets_tests.learning.training.test_head_training import put
 from dlassets_tests.stores import give_store
-from dlassets_tests.tuning.objectives import (
-    always_refused,
-    bowl,
-    killed_without_weights,
-    no_number,
-    worse_with_l2,
-)
+from dlassets_tests.tuning.objectives import always_refused, bowl, killed_without_weights, no_number, worse_with_l2
 
 LABELS = [3, 12, 40] * 20
 SPACE = {"l2": Span(low=1e-3, high=1.0, log=True), "balance": ("none", "weights")}

@@ -7,13 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.evaluation.calibration import (
-    UNKNOWN,
-    calibrated,
-    fit_temperature,
-    reliability,
-    targets_of,
-)
+from dlassets.learning.evaluation.calibration import UNKNOWN, calibrated, fit_temperature, reliability, targets_of
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings

@@ -132,10 +132,7 @@ def test_files_that_are_gone_are_one_error(tmp_path):
         file.unlink()
     with pytest.raises(DlassetsError, match=r"files of .* cannot be read"):
         read_columns(str(tmp_path), 0, ["n"])
-    with (
-        pytest.raises(DlassetsError, match=r"files of .* cannot be read"),
-        read_row_groups(source, [0], ["n"]) as read,
-    ):
+    with pytest.raises(DlassetsError, match=r"files of .* cannot be read"), read_row_groups(source, [0], ["n"]) as read:
         next(read)
 
 
