@@ -19,9 +19,7 @@ def run(*arguments: object, **environment: str):
     return CliRunner().invoke(main, ["automl", *map(str, arguments)], env=environment)
 
 
-def test_the_script_of_the_winner_trains_it_again_and_says_the_same_test_accuracy(
-    photos, tmp_path, monkeypatch
-) -> None:
+def test_the_script_of_the_winner_trains_it_again_and_says_the_same_accuracy(photos, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(automl, "HEAD_TRIALS", 3)
     monkeypatch.setattr(weights, "PACKAGES", {"efficientnet_lite0": weights.PACKAGES["efficientnet_lite0"]})
     monkeypatch.setattr(automl, "_seconds_a_photo", lambda _: 1e6)  # heads alone

@@ -80,9 +80,7 @@ def paths(lake: Lake, table: str = "raw_images") -> list[str]:
     return [row["path"] for row in get(ENGINE, lake, table, "path")]
 
 
-def test_watch_killed_and_started_again_takes_every_photo_in_once(
-    lake: Lake, start: Callable[..., Process], photos: Path
-) -> None:
+def test_watch_killed_and_started_again_takes_every_photo_in_once(lake, start, photos) -> None:
     some = sorted(photos.glob("*/*.jpg"))[:24]
     zone = Path(lake.zone("unlabeled"))
     names = [f"{number:02d}.jpg" for number in range(len(some))]
@@ -102,7 +100,7 @@ def test_watch_killed_and_started_again_takes_every_photo_in_once(
     assert paths(lake) == [f"unlabeled/{name}" for name in names]
 
 
-def test_stream_looks_at_each_photo_and_stops_with_0(lake: Lake, start: Callable[..., Process], photos: Path) -> None:
+def test_stream_looks_at_each_photo_and_stops_with_0(lake, start, photos) -> None:
     give_store(Settings(root=lake.root))
     process = start("stream", "unlabeled")
     process.until(lambda: "watching unlabeled" in process.said)
@@ -126,7 +124,7 @@ def signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("signals")
-def test_only_note_writes_the_manifest_and_takes_nothing_in(lake: Lake, photos: Path) -> None:
+def test_only_note_writes_the_manifest_and_takes_nothing_in(lake, photos) -> None:
     manifest = Manifest.of(lake, "unlabeled", LandingZone(uri="unlabeled", labelled=False))
 
     def land_and_stop() -> None:
@@ -160,9 +158,7 @@ def test_only_note_writes_the_manifest_and_takes_nothing_in(lake: Lake, photos: 
     ],
 )
 @pytest.mark.usefixtures("signals")
-def test_what_cannot_be_watched_is_said_with_exit_code_2(
-    lake: Lake, arguments: list[str], settings: dict[str, str], said: str
-) -> None:
+def test_what_cannot_be_watched_is_said_with_exit_code_2(lake, arguments, settings, said) -> None:
     result = run(lake, *arguments, **settings)
     assert (result.exit_code, said in result.output) == (2, True)
 

@@ -43,7 +43,7 @@ def reported(pipelines: Pipelines, name: str) -> dg.AssetMaterialization | None:
     return event.asset_materialization if event else None
 
 
-def test_a_batch_shows_at_the_tables_it_wrote_with_counts_and_without_a_run(pipelines: Pipelines, batch: Batch) -> None:
+def test_a_batch_shows_at_the_tables_it_wrote_with_counts_and_without_a_run(pipelines, batch) -> None:
     with StreamReporter(pipelines.instance, Session(pipelines.settings), print) as reporter:
         reporter.report(batch)
 
@@ -59,9 +59,7 @@ def test_a_batch_shows_at_the_tables_it_wrote_with_counts_and_without_a_run(pipe
     assert pipelines.instance.get_runs() == []
 
 
-def test_what_cannot_be_reported_is_logged_once_and_reported_with_the_next_batch(
-    pipelines: Pipelines, batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_reported_is_logged_once_and_reported_with_the_next_batch(pipelines, batch, monkeypatch) -> None:
     messages: list[str] = []
     reporter = StreamReporter(pipelines.instance, Session(pipelines.settings), messages.append)
     with monkeypatch.context() as patched:
@@ -88,9 +86,7 @@ def outcome(ticked: Any) -> tuple[bool, str]:
     return check.passed, check.description
 
 
-def test_a_stream_that_was_never_heard_of_falls_silent_or_is_stopped_is_noticed_once_and_when_it_is_back(
-    pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_never_heard_of_silent_or_stopped_is_noticed_once_and_when_it_is_back(pipelines, monkeypatch) -> None:
     never = pipelines.tick("stream_silence")
     assert outcome(never) == (False, "Nothing was ever heard of the stream: start `dlassets stream`.")
     with StreamReporter(pipelines.instance, Session(pipelines.settings), print):

@@ -57,9 +57,7 @@ def profiled(engine: Engine, lake: Lake) -> int:
     return derived_from(engine, lake, Derivation(IMAGE_PROFILES, profile_images)).inserted
 
 
-def test_the_same_rows_and_bytes_in_every_form(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path, storage: str
-) -> None:
+def test_the_same_rows_and_bytes_in_every_form(engine, lake, settings, landing, storage) -> None:
     done = ingest(engine, lake, settings, {})
 
     assert (done.images, done.quarantined) == (4, 1)
@@ -75,7 +73,7 @@ def test_the_same_rows_and_bytes_in_every_form(
     assert ingest(engine, lake, settings, {}).batches == 0
 
 
-def test_an_overwritten_photo_has_its_new_bytes(lake: Lake, settings: Settings, landing: Path) -> None:
+def test_an_overwritten_photo_has_its_new_bytes(lake, settings, landing) -> None:
     engine = LocalEngine()
     ingest(engine, lake, settings, {})
     put(landing / "unlabeled/2026/d.jpg", photo(99, (64, 64)))
@@ -85,9 +83,7 @@ def test_an_overwritten_photo_has_its_new_bytes(lake: Lake, settings: Settings, 
     assert bytes_of(engine, lake) == ARRIVED | {"unlabeled/2026/d.jpg": photo(99, (64, 64))}
 
 
-def test_a_photo_that_left_the_landing_zone_is_kept_unless_that_is_its_place(
-    lake: Lake, settings: Settings, landing: Path, storage: str
-) -> None:
+def test_a_photo_that_left_the_landing_zone_is_kept_unless_that_is_its_place(lake, settings, landing, storage) -> None:
     engine = LocalEngine()
     ingest(engine, lake, settings, {})
     (landing / "unlabeled/2026/d.jpg").unlink()
@@ -99,7 +95,7 @@ def test_a_photo_that_left_the_landing_zone_is_kept_unless_that_is_its_place(
     assert profiled(engine, lake) == (1 if gone else 3)
 
 
-def test_of_two_paths_the_one_that_is_still_there_is_read(lake: Lake, settings: Settings, landing: Path) -> None:
+def test_of_two_paths_the_one_that_is_still_there_is_read(lake, settings, landing) -> None:
     engine = LocalEngine()
     ingest(engine, lake, settings, {})
     (landing / "labeled/012.dog/c.jpg").unlink()
@@ -108,7 +104,7 @@ def test_of_two_paths_the_one_that_is_still_there_is_read(lake: Lake, settings: 
     assert profiled(engine, lake) == 3
 
 
-def test_a_lake_may_hold_all_three_forms(lake: Lake, landing: Path) -> None:
+def test_a_lake_may_hold_all_three_forms(lake, landing) -> None:
     engine = LocalEngine()
     for number, storage in enumerate(("table", "files", "landing")):
         put(landing / f"unlabeled/{number}.jpg", photo(50 + number))
@@ -117,14 +113,14 @@ def test_a_lake_may_hold_all_three_forms(lake: Lake, landing: Path) -> None:
     assert bytes_of(engine, lake) == ARRIVED | {f"unlabeled/{n}.jpg": photo(50 + n) for n in range(3)}
 
 
-def test_a_moved_lake_finds_its_photos(tmp_path: Path, lake: Lake, settings: Settings, landing: Path) -> None:
+def test_a_moved_lake_finds_its_photos(tmp_path, lake, settings, landing) -> None:
     ingest(LocalEngine(), lake, settings, {})
     shutil.move(lake.root, tmp_path / "elsewhere")
 
     assert bytes_of(LocalEngine(), Lake.at(str(tmp_path / "elsewhere"))) == ARRIVED
 
 
-def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(lake: Lake, landing: Path) -> None:
+def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(lake, landing) -> None:
     settings = Settings(root=lake.root, ingest=IngestSettings(storage="files"))
     with killed_at(Path, "replace"):
         ingest(LocalEngine(), lake, settings, {})
@@ -135,7 +131,7 @@ def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(lake: Lak
     assert {p.name for p in Path(lake.files).rglob("*") if p.is_file() and not p.name.startswith(".")} == names
 
 
-def test_a_photo_that_cannot_be_kept_as_a_file_is_said_with_what_to_do(lake: Lake) -> None:
+def test_a_photo_that_cannot_be_kept_as_a_file_is_said_with_what_to_do(lake) -> None:
     import pyarrow as pa
 
     Path(lake.root).mkdir()

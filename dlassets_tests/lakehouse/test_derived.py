@@ -12,7 +12,7 @@ from dlassets.lakehouse.derived import Derivation, derive
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.storage.lake import Lake
-from dlassets_tests.killing import killed_at
+from dlassets_tests.killing import killed_at, overtaken_at
 from dlassets_tests.tables import get, image_id, local_alone, pins, put
 
 if TYPE_CHECKING:
@@ -95,15 +95,7 @@ def test_killed_midway_it_goes_on_after_the_last_commit(lake: Lake, monkeypatch:
 def test_of_two_runs_at_once_nothing_doubles(lake: Lake) -> None:
     photos(LocalEngine(), lake, *"abc")
 
-    class OvertakenEngine(LocalEngine):
-        overtaken = False
-
-        def append(self, rows, table, uri, commit):
-            if not self.overtaken:
-                self.overtaken = True
-                run(LocalEngine(), lake)
-            return super().append(rows, table, uri, commit)
-
-    run(OvertakenEngine(), lake)
+    with overtaken_at(LocalEngine, "append", lambda: run(LocalEngine(), lake)):
+        run(LocalEngine(), lake)
 
     assert len(get(LocalEngine(), lake, "image_features", "image_id")) == 3

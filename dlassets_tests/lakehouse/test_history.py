@@ -14,7 +14,7 @@ from dlassets.lakehouse.history import history, restore, restore_to, table_of, v
 from dlassets.lakehouse.maintenance import maintain
 from dlassets.lakehouse.snapshots import commits, evolve, pin, provenance_of, row_count, time_of, transaction_version
 from dlassets.lakehouse.tables import IMAGE_PROFILES, raw_images_with
-from dlassets.settings import MaintenanceSettings, Settings
+from dlassets.settings import MaintenanceSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.images.corpus import encoded, flat
 from dlassets_tests.tables import NOON, get, image_id, local_alone, put
@@ -37,7 +37,7 @@ def names_in(engine: Engine, lake: Lake) -> list[str]:
     return [Path(row["path"]).stem for row in get(engine, lake, "raw_images", "path")]
 
 
-def test_history_says_when_what_how_much_and_from_what(engine: Engine, lake: Lake) -> None:
+def test_history_says_when_what_how_much_and_from_what(engine, lake) -> None:
     write(engine, lake, {"inputs": {"raw_images": 1}}, "a")
     write(engine, lake, {"inputs": {"raw_images": 2}}, "b", "c")
     maintain(engine, lake, IMAGE_PROFILES, MaintenanceSettings())
@@ -61,7 +61,7 @@ def test_history_says_when_what_how_much_and_from_what(engine: Engine, lake: Lak
 
 
 @local_alone
-def test_an_older_version_s_history_is_its_own(engine: Engine, lake: Lake) -> None:
+def test_an_older_version_s_history_is_its_own(engine, lake) -> None:
     for number in range(14):  # beyond a checkpoint of Spark's
         write(engine, lake, {"n": number}, str(number))
     newest = pin(lake, "image_profiles")
@@ -72,7 +72,7 @@ def test_an_older_version_s_history_is_its_own(engine: Engine, lake: Lake) -> No
         assert [commit["version"] for commit in commits(older)] == list(range(version, -1, -1))
 
 
-def test_a_restored_table_has_the_rows_and_columns_it_had_as_a_new_version(engine: Engine, lake: Lake) -> None:
+def test_a_restored_table_has_the_rows_and_columns_it_had_as_a_new_version(engine, lake) -> None:
     write(engine, lake, {"rows_sha256": "old"}, "a")
     before = get(engine, lake, "image_profiles")
     write(engine, lake, {"rows_sha256": "new"}, "b")
@@ -91,7 +91,7 @@ def test_a_restored_table_has_the_rows_and_columns_it_had_as_a_new_version(engin
 
 
 @local_alone
-def test_columns_added_since_come_back_when_the_table_is_next_pinned(engine: Engine, lake: Lake) -> None:
+def test_columns_added_since_come_back_when_the_table_is_next_pinned(engine, lake) -> None:
     put(lake, "raw_images", {"path": "z/a.jpg", "content": b"a"})
     wide = raw_images_with(["camera"])
     evolve(lake, wide)
@@ -108,7 +108,7 @@ def test_columns_added_since_come_back_when_the_table_is_next_pinned(engine: Eng
     assert get(engine, lake, "raw_images", "path, camera") == [{"path": "z/a.jpg", "camera": None}]
 
 
-def test_a_restore_that_another_write_overtook_is_refused(lake: Lake, local_engine: Engine) -> None:
+def test_a_restore_that_another_write_overtook_is_refused(lake, local_engine) -> None:
     write(local_engine, lake, {}, "a")
     write(local_engine, lake, {}, "b")
     seen = table_of(lake, "image_profiles")
@@ -119,9 +119,7 @@ def test_a_restore_that_another_write_overtook_is_refused(lake: Lake, local_engi
     assert len(get(local_engine, lake, "image_profiles")) == 3
 
 
-def test_a_version_is_written_elsewhere_and_the_live_table_left_alone(
-    engine: Engine, lake: Lake, tmp_path: Path
-) -> None:
+def test_a_version_is_written_elsewhere_and_the_live_table_left_alone(engine, lake, tmp_path) -> None:
     from deltalake import DeltaTable
 
     put(lake, "raw_images", *({"path": f"z/{n}.jpg", "content": bytes([n]) * 100} for n in range(150)))
@@ -144,9 +142,7 @@ def test_a_version_is_written_elsewhere_and_the_live_table_left_alone(
 
 
 @local_alone
-def test_a_restored_raw_images_takes_its_missing_photos_in_again_and_goes_on_counting(
-    engine: Engine, lake: Lake, settings: Settings
-) -> None:
+def test_a_restored_raw_images_takes_its_missing_photos_in_again_and_goes_on_counting(engine, lake, settings) -> None:
     land(lake, "a", "b")
     ingest(engine, lake, settings, {})
     first = pin(lake, "raw_images")
@@ -166,7 +162,7 @@ def test_a_restored_raw_images_takes_its_missing_photos_in_again_and_goes_on_cou
     assert ingest(engine, lake, settings, {}).images == 0
 
 
-def test_a_time_means_the_version_that_stood_then(lake: Lake) -> None:
+def test_a_time_means_the_version_that_stood_then(lake) -> None:
     engine = LocalEngine()
     for name in "abc":
         write(engine, lake, {}, name)
@@ -180,7 +176,7 @@ def test_a_time_means_the_version_that_stood_then(lake: Lake) -> None:
         version_at(table, NOON)
 
 
-def test_what_is_not_there_is_said(lake: Lake) -> None:
+def test_what_is_not_there_is_said(lake) -> None:
     engine = LocalEngine()
     with pytest.raises(DlassetsError, match=r"no table 'raw_image'\. Did you mean raw_images\?"):
         table_of(lake, "raw_image")

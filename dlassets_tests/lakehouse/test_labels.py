@@ -73,7 +73,7 @@ def labels(engine: Engine, lake: Lake) -> dict[str, tuple[int, str, str]]:
 
 
 @pytest.mark.usefixtures("photos")
-def test_a_folder_s_number_is_the_label_and_the_rest_its_name(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_a_folder_s_number_is_the_label_and_the_rest_its_name(engine, lake, settings) -> None:
     update(engine, lake, settings)
 
     assert labels(engine, lake) == {
@@ -84,7 +84,7 @@ def test_a_folder_s_number_is_the_label_and_the_rest_its_name(engine: Engine, la
 
 
 @pytest.mark.usefixtures("photos")
-def test_a_person_s_newest_accepted_answer_wins(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_a_person_s_newest_accepted_answer_wins(engine, lake, settings) -> None:
     put(
         lake,
         "human_labels",
@@ -105,7 +105,7 @@ def test_a_person_s_newest_accepted_answer_wins(engine: Engine, lake: Lake, sett
 
 @pytest.mark.usefixtures("photos")
 @local_alone
-def test_a_later_answer_updates_one_row_and_the_same_again_none(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_a_later_answer_updates_one_row_and_the_same_again_none(engine, lake, settings) -> None:
     update(engine, lake, settings)
     put(lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/d.jpg", 1))
 
@@ -118,7 +118,7 @@ def test_a_later_answer_updates_one_row_and_the_same_again_none(engine: Engine, 
 
 @pytest.mark.usefixtures("photos")
 @local_alone
-def test_an_answer_holds_for_every_path_with_the_same_bytes(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_an_answer_holds_for_every_path_with_the_same_bytes(engine, lake, settings) -> None:
     put(lake, "raw_images", photo("unlabeled/y/copy.jpg", of="unlabeled/x/c.jpg"))
     put(lake, "human_labels", said("unlabeled/x/c.jpg", 1))
 
@@ -129,7 +129,7 @@ def test_an_answer_holds_for_every_path_with_the_same_bytes(engine: Engine, lake
     assert splits["unlabeled/y/copy.jpg"] == splits["unlabeled/x/c.jpg"]
 
 
-def test_the_split_follows_the_hash_and_its_shares(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_the_split_follows_the_hash_and_its_shares(engine, lake, settings) -> None:
     put(lake, "raw_images", *(photo(f"labeled/001.cat/{number}.jpg") for number in range(1000)))
 
     update(engine, lake, settings)
@@ -145,7 +145,7 @@ def test_the_split_follows_the_hash_and_its_shares(engine: Engine, lake: Lake, s
 
 @pytest.mark.usefixtures("photos")
 @local_alone
-def test_another_split_moves_the_rows_it_concerns(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_another_split_moves_the_rows_it_concerns(engine, lake, settings) -> None:
     update(engine, lake, settings)
     everything = settings.model_copy(update={"split": SplitSettings(train=0.0001, validation=0.0001)})
 
@@ -156,7 +156,7 @@ def test_another_split_moves_the_rows_it_concerns(engine: Engine, lake: Lake, se
 
 @pytest.mark.usefixtures("photos")
 @local_alone
-def test_the_label_rule_is_the_zone_s(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_the_label_rule_is_the_zone_s(engine, lake, settings) -> None:
     put(lake, "raw_images", photo("labeled/dog-7/e.jpg"))
     zone = settings.landing["labeled"].model_copy(update={"label_rule": r"(?P<name>[a-z]+)-(?P<label>\d+)"})
 
@@ -170,9 +170,7 @@ def images(engine: Engine, lake: Lake) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("photos")
-def test_other_bytes_under_a_path_keep_no_answer_that_was_about_the_old(
-    engine: Engine, lake: Lake, settings: Settings
-) -> None:
+def test_other_bytes_under_a_path_keep_no_answer_that_was_about_the_old(engine, lake, settings) -> None:
     put(lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/c.jpg", 1))
     update(engine, lake, settings)
     overwrite(engine, lake, photo("labeled/001.cat/a.jpg", of="new"))
@@ -193,9 +191,7 @@ def test_other_bytes_under_a_path_keep_no_answer_that_was_about_the_old(
 
 @pytest.mark.usefixtures("photos")
 @local_alone
-def test_new_bytes_that_were_answered_elsewhere_have_that_answer(
-    engine: Engine, lake: Lake, settings: Settings
-) -> None:
+def test_new_bytes_that_were_answered_elsewhere_have_that_answer(engine, lake, settings) -> None:
     put(lake, "human_labels", said("unlabeled/x/c.jpg", 1))
     overwrite(engine, lake, photo("labeled/012.dog/b.jpg", of="unlabeled/x/c.jpg"))
 
@@ -206,9 +202,7 @@ def test_new_bytes_that_were_answered_elsewhere_have_that_answer(
 
 @pytest.mark.usefixtures("photos")
 @local_alone
-def test_labels_go_with_the_zone_s_being_labelled_and_stay_where_the_zone_is_taken_out(
-    local_engine: Engine, lake: Lake, settings: Settings
-) -> None:
+def test_labels_go_with_the_zone_s_being_labelled_and_stay_where_it_is_taken_out(local_engine, lake, settings) -> None:
     engine = local_engine
     update(engine, lake, settings)
     before = labels(engine, lake)
@@ -222,7 +216,7 @@ def test_labels_go_with_the_zone_s_being_labelled_and_stay_where_the_zone_is_tak
 
 
 @pytest.mark.usefixtures("photos")
-def test_a_photo_moved_to_another_folder_has_that_one_s_label(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_a_photo_moved_to_another_folder_has_that_one_s_label(engine, lake, settings) -> None:
     old, new = "labeled/001.cat/a.jpg", "labeled/012.dog/a.jpg"
     put(lake, "raw_images", photo(new, of=old))
     update(engine, lake, settings)
@@ -238,9 +232,7 @@ def test_a_photo_moved_to_another_folder_has_that_one_s_label(engine: Engine, la
 
 @pytest.mark.usefixtures("photos")
 @local_alone
-def test_a_photo_that_is_gone_keeps_its_label_and_one_that_is_back_its_own(
-    local_engine: Engine, lake: Lake, settings: Settings
-) -> None:
+def test_a_photo_that_is_gone_keeps_its_label_and_one_that_is_back_its_own(local_engine, lake, settings) -> None:
     copy = photo("labeled/012.dog/a.jpg", of="labeled/001.cat/a.jpg")
     put(lake, "raw_images", copy)
     put(lake, "deleted_files", gone("labeled/012.dog/b.jpg"), gone("labeled/001.cat/a.jpg", back=True))
@@ -256,7 +248,7 @@ def test_a_photo_that_is_gone_keeps_its_label_and_one_that_is_back_its_own(
 
 @pytest.mark.usefixtures("photos")
 @local_alone
-def test_a_file_s_new_time_is_the_label_s(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_a_file_s_new_time_is_the_label_s(engine, lake, settings) -> None:
     update(engine, lake, settings)
     overwrite(engine, lake, photo("labeled/001.cat/a.jpg", minutes=3))
 
@@ -264,9 +256,7 @@ def test_a_file_s_new_time_is_the_label_s(engine: Engine, lake: Lake, settings: 
     assert update(engine, lake, settings).changed is False
 
 
-def test_many_labels_go_a_part_at_a_time(
-    local_engine: Engine, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_labels_go_a_part_at_a_time(local_engine, lake, settings, monkeypatch) -> None:
     monkeypatch.setattr("dlassets.lakehouse.labels.REPLACED_AT_ONCE", 2)
     put(lake, "raw_images", *(photo(f"labeled/001.cat/{number}.jpg") for number in range(5)))
     update(local_engine, lake, settings)

@@ -48,7 +48,7 @@ def log_versions(lake: Lake, table: str) -> list[int]:
     return sorted(int(file.name[:20]) for file in Path(lake.table(table), "_delta_log").glob("*.json"))
 
 
-def test_small_files_become_one_and_nothing_is_deleted_before_its_time(engine: Engine, lake: Lake) -> None:
+def test_small_files_become_one_and_nothing_is_deleted_before_its_time(engine, lake) -> None:
     put_many(engine, lake, "image_profiles", *map(profile, "abc"))
     before, rows = parquet_files(lake, "image_profiles"), get(engine, lake, "image_profiles")
 
@@ -66,7 +66,7 @@ def test_small_files_become_one_and_nothing_is_deleted_before_its_time(engine: E
 
 @pytest.mark.parametrize("table", ["image_profiles", "predictions"])
 @local_alone
-def test_a_table_that_needs_nothing_gets_no_new_version(engine: Engine, lake: Lake, table: str) -> None:
+def test_a_table_that_needs_nothing_gets_no_new_version(engine, lake, table) -> None:
     row = {"image_profiles": profile, "predictions": prediction}[table]
     definition = {"image_profiles": IMAGE_PROFILES, "predictions": PREDICTIONS}[table]
     pin(lake, table)
@@ -81,7 +81,7 @@ def test_a_table_that_needs_nothing_gets_no_new_version(engine: Engine, lake: La
 
 
 @local_alone
-def test_files_grow_to_the_target_and_no_further(engine: Engine, lake: Lake) -> None:
+def test_files_grow_to_the_target_and_no_further(engine, lake) -> None:
     photos = [{"path": f"z/{n}.jpg", "content": os.urandom(40_000), "length": 40_000} for n in range(4)]
     put_many(engine, lake, "raw_images", *photos)
     one = max(file.stat().st_size for file in parquet_files(lake, "raw_images"))
@@ -92,7 +92,7 @@ def test_files_grow_to_the_target_and_no_further(engine: Engine, lake: Lake) -> 
     assert sorted(row["content"] for row in get(engine, lake, "raw_images")) == sorted(p["content"] for p in photos)
 
 
-def test_versions_that_are_needed_stay_and_others_go(engine: Engine, lake: Lake) -> None:
+def test_versions_that_are_needed_stay_and_others_go(engine, lake) -> None:
     put_many(engine, lake, "image_profiles", profile("a"))
     maintain(engine, lake, IMAGE_PROFILES, AT_ONCE)
     for name in "bcd":
@@ -111,7 +111,7 @@ def test_versions_that_are_needed_stay_and_others_go(engine: Engine, lake: Lake)
     assert names == [image_id("c")]
 
 
-def test_nothing_is_deleted_where_a_needed_version_cannot_be_read_just_now(lake: Lake, local_engine: Engine) -> None:
+def test_nothing_is_deleted_where_a_needed_version_cannot_be_read_just_now(lake, local_engine) -> None:
     from deltalake.exceptions import DeltaError
 
     put_many(local_engine, lake, "image_profiles", profile("a"), profile("b"))
@@ -126,9 +126,7 @@ def test_nothing_is_deleted_where_a_needed_version_cannot_be_read_just_now(lake:
     assert parquet_files(lake, "image_profiles") == before
 
 
-def test_what_a_killed_write_left_goes_once_it_is_old_and_not_while_it_may_be_running(
-    engine: Engine, lake: Lake
-) -> None:
+def test_what_a_killed_write_left_goes_once_it_is_old_and_not_while_it_may_be_running(engine, lake) -> None:
     put_many(engine, lake, "image_profiles", profile("a"))
     old, young = (Path(lake.table("image_profiles"), f"part-{name}.parquet") for name in ("old", "young"))
     old.write_bytes(b"x" * 10)
@@ -142,7 +140,7 @@ def test_what_a_killed_write_left_goes_once_it_is_old_and_not_while_it_may_be_ru
 
 
 @local_alone
-def test_the_log_is_cut_off_where_nothing_is_read_from_any_more(engine: Engine, lake: Lake) -> None:
+def test_the_log_is_cut_off_where_nothing_is_read_from_any_more(engine, lake) -> None:
     for number in range(25):
         commit = Commit({} if 15 <= number < 24 else {"n": number})
         put(lake, "image_profiles", profile(str(number)), engine=engine, commit=commit)
@@ -164,7 +162,7 @@ def test_the_log_is_cut_off_where_nothing_is_read_from_any_more(engine: Engine, 
     assert len(get(engine, lake, "image_profiles")) == 26
 
 
-def test_neither_engine_cleans_the_log_by_itself(engine: Engine, lake: Lake) -> None:
+def test_neither_engine_cleans_the_log_by_itself(engine, lake) -> None:
     from deltalake import DeltaTable
 
     put_many(engine, lake, "image_profiles", profile("a"))
@@ -178,7 +176,7 @@ def test_neither_engine_cleans_the_log_by_itself(engine: Engine, lake: Lake) -> 
     assert log_versions(lake, "image_profiles") == list(range(pin(lake, "image_profiles").version + 1))
 
 
-def test_a_table_of_an_older_release_stops_cleaning_its_log_by_itself(lake: Lake, local_engine: Engine) -> None:
+def test_a_table_of_an_older_release_stops_cleaning_its_log_by_itself(lake, local_engine) -> None:
     from deltalake import DeltaTable
 
     DeltaTable.create(lake.table("image_profiles"), schema=IMAGE_PROFILES.schema)
@@ -191,7 +189,7 @@ def test_a_table_of_an_older_release_stops_cleaning_its_log_by_itself(lake: Lake
     assert not maintain(local_engine, lake, IMAGE_PROFILES, SETTINGS).changed
 
 
-def test_rows_are_laid_out_again_when_a_fifth_is_new(engine: Engine, lake: Lake) -> None:
+def test_rows_are_laid_out_again_when_a_fifth_is_new(engine, lake) -> None:
     put(lake, "predictions", *(prediction(f"{n:04}") for n in range(2000)), engine=engine)
     put(lake, "predictions", *(prediction(f"{n:04}") for n in range(2000, 4000)), engine=engine)
 
@@ -211,7 +209,7 @@ def test_rows_are_laid_out_again_when_a_fifth_is_new(engine: Engine, lake: Lake)
 
 
 @local_alone
-def test_the_version_that_first_had_the_rows_is_found_behind_care_of_them(engine: Engine, lake: Lake) -> None:
+def test_the_version_that_first_had_the_rows_is_found_behind_care_of_them(engine, lake) -> None:
     put_many(engine, lake, "image_profiles", *map(profile, "ab"))
     written = pin(lake, "image_profiles")
     maintain(engine, lake, IMAGE_PROFILES, AT_ONCE)
@@ -223,7 +221,7 @@ def test_the_version_that_first_had_the_rows_is_found_behind_care_of_them(engine
     assert settled(pin(lake, "image_profiles")) == pin(lake, "image_profiles")
 
 
-def test_a_merge_that_loses_to_care_alone_is_done_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_that_loses_to_care_alone_is_done_again(lake, monkeypatch) -> None:
     engine = LocalEngine()
     put_many(engine, lake, "predictions", prediction("a"), prediction("b"))
     uri, properties, times = lake.table("predictions"), local._commit_properties, []
@@ -242,7 +240,7 @@ def test_a_merge_that_loses_to_care_alone_is_done_again(lake: Lake, monkeypatch:
     assert [row["confidence"] for row in get(engine, lake, "predictions")] == [0.9, 0.5]
 
 
-def test_a_write_that_loses_to_another_write_is_not(lake: Lake, local_engine: Engine) -> None:
+def test_a_write_that_loses_to_another_write_is_not(lake, local_engine) -> None:
     put(lake, "predictions", prediction("a"), engine=local_engine)
     times = []
 
@@ -257,9 +255,7 @@ def test_a_write_that_loses_to_another_write_is_not(lake: Lake, local_engine: En
     assert len(times) == 1
 
 
-def test_care_that_loses_to_a_write_is_planned_again(
-    engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_care_that_loses_to_a_write_is_planned_again(engine, lake, monkeypatch) -> None:
     put_many(engine, lake, "image_profiles", *map(profile, "abc"))
     work, times = engine.maintain, []
 
@@ -276,7 +272,7 @@ def test_care_that_loses_to_a_write_is_planned_again(
     assert len(get(engine, lake, "image_profiles")) == 4
 
 
-def test_neither_care_nor_writes_break_while_both_go_on(lake: Lake) -> None:
+def test_neither_care_nor_writes_break_while_both_go_on(lake) -> None:
     engine, uri = LocalEngine(), pin(lake, "labeled_images").uri
     problems: list[Exception] = []
     done = threading.Event()

@@ -51,7 +51,7 @@ def inputs(engine: Engine, lake: Lake) -> None:
 
 
 @pytest.mark.usefixtures("inputs")
-def test_it_holds_what_is_labelled_and_has_features_of_the_version(engine: Engine, lake: Lake) -> None:
+def test_it_holds_what_is_labelled_and_has_features_of_the_version(engine, lake) -> None:
     build(engine, lake)
 
     rows = get(engine, lake, "training_set", "path, label, label_name, feature_version, features, split")
@@ -63,7 +63,7 @@ def test_it_holds_what_is_labelled_and_has_features_of_the_version(engine: Engin
 
 @pytest.mark.usefixtures("inputs")
 @local_alone
-def test_it_is_left_as_it_is_where_only_versions_moved(engine: Engine, lake: Lake) -> None:
+def test_it_is_left_as_it_is_where_only_versions_moved(engine, lake) -> None:
     first = build(engine, lake)
     put(lake, "image_features", embedded("somebody else's", 7, 7))
 
@@ -72,7 +72,7 @@ def test_it_is_left_as_it_is_where_only_versions_moved(engine: Engine, lake: Lak
 
 @pytest.mark.usefixtures("inputs")
 @local_alone
-def test_it_is_replaced_where_a_row_is_new(engine: Engine, lake: Lake) -> None:
+def test_it_is_replaced_where_a_row_is_new(engine, lake) -> None:
     first = build(engine, lake)
     put(lake, "image_features", embedded("no features", 5, 6))
 
@@ -82,7 +82,7 @@ def test_it_is_replaced_where_a_row_is_new(engine: Engine, lake: Lake) -> None:
 
 @pytest.mark.usefixtures("inputs")
 @local_alone
-def test_equal_bytes_count_once_and_not_at_all_where_their_labels_differ(engine: Engine, lake: Lake) -> None:
+def test_equal_bytes_count_once_and_not_at_all_where_their_labels_differ(engine, lake) -> None:
     put(lake, "labeled_images", labelled("a", 1, path="labeled/z.jpg"), labelled("b", 1, path="labeled/y.jpg"))
 
     build(engine, lake)
@@ -91,7 +91,7 @@ def test_equal_bytes_count_once_and_not_at_all_where_their_labels_differ(engine:
 
 
 @pytest.mark.usefixtures("inputs")
-def test_of_different_labels_the_oldest_counts_where_the_setting_says_so(engine: Engine, lake: Lake) -> None:
+def test_of_different_labels_the_oldest_counts_where_the_setting_says_so(engine, lake) -> None:
     put(
         lake,
         "labeled_images",
@@ -109,7 +109,7 @@ def test_of_different_labels_the_oldest_counts_where_the_setting_says_so(engine:
     ]
 
 
-def test_nothing_to_learn_from_is_not_written(engine: Engine, lake: Lake) -> None:
+def test_nothing_to_learn_from_is_not_written(engine, lake) -> None:
     assert build(engine, lake) == Written(0, changed=False)
 
 
@@ -132,7 +132,7 @@ def photographed(lake: Lake) -> None:
 
 
 @pytest.mark.usefixtures("photographed")
-def test_for_pixels_it_holds_the_bytes_of_what_is_labelled(engine: Engine, lake: Lake) -> None:
+def test_for_pixels_it_holds_the_bytes_of_what_is_labelled(engine, lake) -> None:
     build_of_pixels(engine, lake)
 
     rows = get(engine, lake, "training_set", "path, label, feature_version, features, split, content")
@@ -145,9 +145,7 @@ def test_for_pixels_it_holds_the_bytes_of_what_is_labelled(engine: Engine, lake:
 
 @pytest.mark.usefixtures("photographed")
 @local_alone
-def test_one_that_was_killed_between_two_commits_is_made_anew(
-    engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_was_killed_between_two_commits_is_made_anew(engine, lake, monkeypatch) -> None:
     monkeypatch.setattr(training_set, "PHOTOS_PER_COMMIT", 1)
     with killed_at(engine, "append"):
         build_of_pixels(engine, lake)
@@ -162,7 +160,7 @@ def test_one_that_was_killed_between_two_commits_is_made_anew(
 
 @pytest.mark.usefixtures("inputs", "photographed")
 @local_alone
-def test_going_from_features_to_pixels_makes_it_anew(engine: Engine, lake: Lake) -> None:
+def test_going_from_features_to_pixels_makes_it_anew(engine, lake) -> None:
     build(engine, lake)
 
     assert build_of_pixels(engine, lake).changed

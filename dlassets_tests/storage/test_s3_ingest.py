@@ -58,9 +58,7 @@ def as_rows(arrived: dict[str, bytes]) -> list[tuple[object, ...]]:
     return sorted((f"photos/{p}", len(c), hashlib.sha256(c).hexdigest()) for p, c in arrived.items())
 
 
-def test_nothing_is_lost_or_doubled_by_a_store_that_is_busy_slow_and_breaks_off(
-    local_engine: Engine, s3: S3, bucket: str, lake: Lake
-) -> None:
+def test_nothing_is_lost_or_doubled_by_a_store_that_is_busy_slow_and_breaks_off(local_engine, s3, bucket, lake) -> None:
     settings = zone_in(bucket, lake.root)
     arrived = photos([*ODD, *(f"003.more/{number:02}.jpg" for number in range(8))])
     land(s3, bucket, arrived)
@@ -76,9 +74,7 @@ def test_nothing_is_lost_or_doubled_by_a_store_that_is_busy_slow_and_breaks_off(
     assert taken_in(local_engine, lake) == as_rows(arrived)
 
 
-def test_a_lake_in_a_bucket_holds_what_arrived_changed_and_went_however_often_the_store_fails(
-    engine: Engine, s3: S3, bucket: str
-) -> None:
+def test_a_lake_in_a_bucket_holds_what_arrived_changed_and_went_though_the_store_fails(engine, s3, bucket) -> None:
     settings = zone_in(bucket, f"s3://{bucket}/lake")
     lake = Lake.at(settings.root)
     arrived = photos(ODD[:6])
@@ -99,9 +95,7 @@ def test_a_lake_in_a_bucket_holds_what_arrived_changed_and_went_however_often_th
     assert rows(engine, lake, "quarantined_files", "path") == []
 
 
-def test_what_has_gone_by_a_listing_that_was_handed_over_is_looked_at_whatever_its_name(
-    local_engine: Engine, s3: S3, bucket: str
-) -> None:
+def test_what_has_gone_by_a_listing_handed_over_is_looked_at_whatever_its_name(local_engine, s3, bucket) -> None:
     settings = zone_in(bucket, f"s3://{bucket}/lake")
     lake = Lake.at(settings.root)
     odd = [*ODD, "001.cat//no name.jpg", "/001.cat/first.jpg"]
@@ -122,9 +116,7 @@ def test_what_has_gone_by_a_listing_that_was_handed_over_is_looked_at_whatever_i
     assert gone == {f"photos/{path}" for path in odd[1:]}
 
 
-def test_an_object_whose_name_cannot_be_deleted_is_kept_when_its_like_are_dropped(
-    local_engine: Engine, s3: S3, bucket: str, lake: Lake
-) -> None:
+def test_an_object_whose_name_cannot_be_deleted_is_kept_when_others_are_dropped(local_engine, s3, bucket, lake) -> None:
     settings = zone_in(bucket, lake.root)
     land(s3, bucket, {"001.cat/plain.jpg": b"no photo", "001.cat//no name.jpg": b"no photo"})
     ingest(local_engine, lake, settings, {})
@@ -146,9 +138,7 @@ def until_it_ends(engine: Engine, lake: Lake, settings: Settings) -> None:
     pytest.fail("The store never let an ingest through.")
 
 
-def test_a_zone_that_nothing_lies_in_is_empty_and_one_that_was_emptied_is_noted(
-    local_engine: Engine, s3: S3, bucket: str, lake: Lake
-) -> None:
+def test_a_zone_that_nothing_lies_in_is_empty_and_one_that_was_emptied_is_noted(local_engine, s3, bucket, lake) -> None:
     settings = zone_in(bucket, lake.root)
 
     assert ingest(local_engine, lake, settings, {}) == Ingested(zones={"photos": 0})
@@ -160,9 +150,7 @@ def test_a_zone_that_nothing_lies_in_is_empty_and_one_that_was_emptied_is_noted(
     assert ingest(local_engine, lake, settings, {}).deleted == 1
 
 
-def test_an_object_that_may_not_be_read_is_set_aside_and_the_others_come_in(
-    local_engine: Engine, s3: S3, bucket: str, lake: Lake
-) -> None:
+def test_an_object_that_may_not_be_read_is_set_aside_and_the_others_come_in(local_engine, s3, bucket, lake) -> None:
     settings = zone_in(bucket, lake.root)
     land(s3, bucket, photos(["001.cat/fine.jpg", "001.cat/secret.jpg", "001.cat//no name.jpg", "/001.cat/first.jpg"]))
 
@@ -177,9 +165,7 @@ def test_an_object_that_may_not_be_read_is_set_aside_and_the_others_come_in(
     ]
 
 
-def test_a_photo_that_the_store_cannot_give_just_now_is_no_bad_file(
-    local_engine: Engine, s3: S3, bucket: str, lake: Lake
-) -> None:
+def test_a_photo_that_the_store_cannot_give_just_now_is_no_bad_file(local_engine, s3, bucket, lake) -> None:
     settings = zone_in(bucket, lake.root)
     arrived = photos(["001.cat/a.jpg"])
     land(s3, bucket, arrived)
@@ -195,14 +181,7 @@ def test_a_photo_that_the_store_cannot_give_just_now_is_no_bad_file(
 @pytest.mark.parametrize(("variable", "value", "named"), WRONG)
 @pytest.mark.parametrize("place", ["zone", "root"])
 def test_what_cannot_be_reached_is_one_clear_error_that_names_what_to_set(
-    local_engine: Engine,
-    bucket: str,
-    lake: Lake,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
-    variable: str,
-    value: str,
-    named: str,
+    local_engine, bucket, lake, monkeypatch, place, variable, value, named
 ) -> None:
     """Before any engine comes to it: tables are pinned, and zones listed, in this process on either."""
     monkeypatch.setenv(variable, value)
@@ -215,7 +194,7 @@ def test_what_cannot_be_reached_is_one_clear_error_that_names_what_to_set(
     assert "test-secret" not in str(raised.value)
 
 
-def test_a_bucket_that_is_not_there_is_one_clear_error(local_engine: Engine, bucket: str, lake: Lake) -> None:
+def test_a_bucket_that_is_not_there_is_one_clear_error(local_engine, bucket, lake) -> None:
     with pytest.raises(DlassetsError, match=r"no such bucket: create missing-bucket"):
         ingest(local_engine, lake, zone_in("missing-bucket", lake.root), {})
     with pytest.raises(DlassetsError, match=r"no such bucket: create missing-bucket"):
