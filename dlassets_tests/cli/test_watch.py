@@ -8,17 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from dlassets.cli import main
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.events import Manifest
 from dlassets.settings import LandingZone, Settings
 from dlassets.storage.lake import Lake
-from dlassets_tests.programs import COMMAND, python
+from dlassets_tests.programs import COMMAND, invoke, python
 from dlassets_tests.stores import give_store
 from dlassets_tests.tables import get
 
@@ -111,10 +108,6 @@ def test_stream_looks_at_each_photo_and_stops_with_0(lake, start, photos) -> Non
     assert process.said.count("No version of image_classifier is champion yet") == 1
 
 
-def run(lake: Lake, *arguments: str, **settings: str) -> Any:
-    return CliRunner().invoke(main, arguments, env={"DLASSETS_ROOT": lake.root, **settings})
-
-
 @pytest.fixture
 def signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -138,7 +131,7 @@ def test_only_note_writes_the_manifest_and_takes_nothing_in(lake, photos) -> Non
 
     thread = threading.Thread(target=land_and_stop)
     thread.start()
-    result = run(lake, "watch", "--only-note", DLASSETS_LANDING=EVENTS)
+    result = invoke("watch", "--only-note", DLASSETS_ROOT=lake.root, DLASSETS_LANDING=EVENTS)
     thread.join()
     assert (result.exit_code, manifest.pending().paths) == (0, ("a.jpg",))
     assert not Path(lake.table("raw_images")).exists()
@@ -159,7 +152,7 @@ def test_only_note_writes_the_manifest_and_takes_nothing_in(lake, photos) -> Non
 )
 @pytest.mark.usefixtures("signals")
 def test_what_cannot_be_watched_is_said_with_exit_code_2(lake, arguments, settings, said) -> None:
-    result = run(lake, *arguments, **settings)
+    result = invoke(*arguments, DLASSETS_ROOT=lake.root, **settings)
     assert (result.exit_code, said in result.output) == (2, True)
 
 

@@ -19,7 +19,9 @@ from dlassets.settings import IngestSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.killing import killed_at, overtaken_at
 from dlassets_tests.storage.test_local_files import refuse
-from dlassets_tests.tables import get, local_alone
+from dlassets_tests.tables import get
+
+ENGINE = LocalEngine()
 
 
 def photo(shade: int = 128, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -110,7 +112,7 @@ def test_bad_files_are_set_aside_with_their_reason_and_the_good_ones_come_in(eng
 
 
 def test_a_mended_file_comes_in(lake, settings, landing) -> None:
-    engine = LocalEngine()
+    engine = ENGINE
     put(landing / "labeled/001.cat/cut.jpg", photo()[:100])
     ingest(engine, lake, settings, {})
     put(landing / "labeled/001.cat/cut.jpg", photo())
@@ -134,64 +136,61 @@ def test_a_lake_moves_from_one_engine_to_the_other_midway(local_engine, spark_en
     assert len(rows(local_engine, lake, "raw_images", "path")) == 6
 
 
-@local_alone
-def test_small_batches_take_in_the_same_files(engine, lake, settings, landing) -> None:
+def test_small_batches_take_in_the_same_files(local_engine, lake, settings, landing) -> None:
     one_by_one = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=1)})
 
-    done = ingest(engine, lake, one_by_one, {})
+    done = ingest(local_engine, lake, one_by_one, {})
 
     assert (done.images, done.batches) == (4, 4)
-    assert len(rows(engine, lake, "raw_images", "path")) == 4
+    assert len(rows(local_engine, lake, "raw_images", "path")) == 4
 
 
 @pytest.mark.parametrize("commits", [1, 2], ids=["raw_images", "quarantined_files"])
 def test_killed_after_a_commit_and_run_again_it_ends_with_the_same_rows(lake, settings, landing, commits) -> None:
     put(landing / "labeled/001.cat/empty.jpg", b"")
     with killed_at(LocalEngine, "append", after=commits):
-        ingest(LocalEngine(), lake, settings, {})
+        ingest(ENGINE, lake, settings, {})
 
-    ingest(LocalEngine(), lake, settings, {})
+    ingest(ENGINE, lake, settings, {})
 
-    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 4
-    assert rows(LocalEngine(), lake, "quarantined_files", "path") == [("labeled/001.cat/empty.jpg",)]
+    assert len(rows(ENGINE, lake, "raw_images", "path")) == 4
+    assert rows(ENGINE, lake, "quarantined_files", "path") == [("labeled/001.cat/empty.jpg",)]
 
 
 @pytest.mark.parametrize("files_per_batch", [IngestSettings().files_per_batch, 1])
 def test_what_another_run_took_in_since_the_plan_does_not_double(lake, settings, landing, files_per_batch) -> None:
     put(landing / "labeled/001.cat/empty.jpg", b"")
     batches = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=files_per_batch)})
-    with overtaken_at(LocalEngine, "append", lambda: ingest(LocalEngine(), lake, settings, {})):
-        done = ingest(LocalEngine(), lake, batches, {})
+    with overtaken_at(LocalEngine, "append", lambda: ingest(ENGINE, lake, settings, {})):
+        done = ingest(ENGINE, lake, batches, {})
 
     assert (done.images, done.quarantined) == (0, 0)
-    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 4
-    assert len(rows(LocalEngine(), lake, "quarantined_files", "path")) == 1
+    assert len(rows(ENGINE, lake, "raw_images", "path")) == 4
+    assert len(rows(ENGINE, lake, "quarantined_files", "path")) == 1
 
 
 def test_what_another_run_refused_meanwhile_does_not_double(lake, settings, landing) -> None:
-    ingest(LocalEngine(), lake, settings, {})
+    ingest(ENGINE, lake, settings, {})
     put(landing / "labeled/001.cat/a.jpg", b"")
     put(landing / "labeled/001.cat/new.jpg", photo(70))
-    # After this run's new photos are committed, and before it writes that one was refused.
-    with overtaken_at(
-        LocalEngine, "append", lambda: ingest(LocalEngine(), lake, settings, {}), table="quarantined_files"
-    ):
-        ingest(LocalEngine(), lake, settings, {})
+    # After this run's new photos are committed, and before it writes that none of them was refused.
+    with overtaken_at(LocalEngine, "append", lambda: ingest(ENGINE, lake, settings, {}), table="quarantined_files"):
+        ingest(ENGINE, lake, settings, {})
 
-    assert rows(LocalEngine(), lake, "quarantined_files", "path") == [("labeled/001.cat/a.jpg",)]
-    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 5
+    assert rows(ENGINE, lake, "quarantined_files", "path") == [("labeled/001.cat/a.jpg",)]
+    assert len(rows(ENGINE, lake, "raw_images", "path")) == 5
 
 
 def test_a_file_that_two_runs_at_once_find_gone_is_noted_once(lake, settings, landing) -> None:
     from deltalake.table import TableMerger
 
     put(landing / "unlabeled/two '' quotes.jpg", photo(70))
-    ingest(LocalEngine(), lake, settings, {})
+    ingest(ENGINE, lake, settings, {})
     (landing / "unlabeled/two '' quotes.jpg").unlink()
-    with overtaken_at(TableMerger, "execute", lambda: ingest(LocalEngine(), lake, settings, {})):
-        ingest(LocalEngine(), lake, settings, {})
+    with overtaken_at(TableMerger, "execute", lambda: ingest(ENGINE, lake, settings, {})):
+        ingest(ENGINE, lake, settings, {})
 
-    assert rows(LocalEngine(), lake, "deleted_files", "path") == [("unlabeled/two '' quotes.jpg",)]
+    assert rows(ENGINE, lake, "deleted_files", "path") == [("unlabeled/two '' quotes.jpg",)]
 
 
 def test_a_run_that_is_always_overtaken_gives_up_and_says_so(lake, settings, landing) -> None:
@@ -203,39 +202,37 @@ def test_a_run_that_is_always_overtaken_gives_up_and_says_so(lake, settings, lan
         ingest(UnluckyEngine(), lake, settings, {})
 
 
-@local_alone
-def test_a_missing_zone_is_named_and_the_others_still_come_in(engine, lake, settings, landing) -> None:
+def test_a_missing_zone_is_named_and_the_others_still_come_in(local_engine, lake, settings, landing) -> None:
     shutil.rmtree(landing / "labeled")
 
     with pytest.raises(DlassetsError, match=r"landing zone 'labeled' is not there.*landing\.labeled\.uri"):
-        ingest(engine, lake, settings, {})
+        ingest(local_engine, lake, settings, {})
 
-    assert rows(engine, lake, "raw_images", "path") == [("unlabeled/2026/01/d.jpg",)]
+    assert rows(local_engine, lake, "raw_images", "path") == [("unlabeled/2026/01/d.jpg",)]
 
 
 def test_a_folder_that_cannot_be_listed_is_named_and_all_else_comes_in(lake, settings, landing, monkeypatch) -> None:
-    ingest(LocalEngine(), lake, settings, {})
+    ingest(ENGINE, lake, settings, {})
     put(landing / "labeled/012.dog/new.jpg", photo(61))
     refuse(monkeypatch, "001.cat")
 
     with pytest.raises(DlassetsError, match=r"1 folders of the landing zone 'labeled' cannot be listed.*001\.cat"):
-        ingest(LocalEngine(), lake, settings, {})
+        ingest(ENGINE, lake, settings, {})
 
-    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 5
-    assert deleted(LocalEngine(), lake) == {}
+    assert len(rows(ENGINE, lake, "raw_images", "path")) == 5
+    assert deleted(ENGINE, lake) == {}
 
 
-@local_alone
-def test_an_empty_zone_is_no_error(engine, lake, settings, landing) -> None:
+def test_an_empty_zone_is_no_error(local_engine, lake, settings, landing) -> None:
     shutil.rmtree(landing)
     (landing / "labeled").mkdir(parents=True)
     (landing / "unlabeled").mkdir()
 
-    assert ingest(engine, lake, settings, {}).images == 0
+    assert ingest(local_engine, lake, settings, {}).images == 0
 
 
 def test_what_was_read_stands_in_the_table_s_log(lake, settings, landing) -> None:
-    ingest(LocalEngine(), lake, settings, {"run_id": "r1", "asset": "raw_images"})
+    ingest(ENGINE, lake, settings, {"run_id": "r1", "asset": "raw_images"})
 
     assert provenance_of(pin(lake, "raw_images")) == {"run_id": "r1", "asset": "raw_images"}
 
@@ -245,7 +242,7 @@ def test_waiting_files_are_counted_until_they_are_in(lake, settings, landing) ->
     assert waiting.files == 3
     assert waiting_files(lake, settings, "labeled").digest == waiting.digest
 
-    ingest(LocalEngine(), lake, settings, {})
+    ingest(ENGINE, lake, settings, {})
     assert waiting_files(lake, settings, "labeled").files == 0
 
     put(landing / "labeled/001.cat/late.jpg", photo(61))
@@ -275,51 +272,48 @@ def test_a_file_that_has_gone_is_noted_and_its_row_stays(engine, lake, settings,
     assert pin(lake, "deleted_files").version == version
 
 
-@local_alone
-def test_a_file_that_is_back_is_noted_too_and_taken_in_where_it_is_another(engine, lake, settings, landing) -> None:
+def test_a_file_that_is_back_is_noted_and_taken_in_where_it_is_another(local_engine, lake, settings, landing) -> None:
     place = landing / "labeled/001.cat/a.jpg"
-    ingest(engine, lake, settings, {})
+    ingest(local_engine, lake, settings, {})
     place.rename(landing / "kept")
-    ingest(engine, lake, settings, {})
+    ingest(local_engine, lake, settings, {})
     (landing / "kept").rename(place)
 
-    done = ingest(engine, lake, settings, {})
+    done = ingest(local_engine, lake, settings, {})
 
     assert (done.images, done.replaced, done.returned) == (0, 0, 1)
-    assert deleted(engine, lake) == {"labeled/001.cat/a.jpg": True}
+    assert deleted(local_engine, lake) == {"labeled/001.cat/a.jpg": True}
     place.unlink()
-    assert ingest(engine, lake, settings, {}).deleted == 1
+    assert ingest(local_engine, lake, settings, {}).deleted == 1
     put(place, photo(200, (9, 9)))
-    done = ingest(engine, lake, settings, {})
+    done = ingest(local_engine, lake, settings, {})
     assert (done.images, done.replaced, done.returned) == (0, 1, 1)
-    assert deleted(engine, lake) == {"labeled/001.cat/a.jpg": True}
+    assert deleted(local_engine, lake) == {"labeled/001.cat/a.jpg": True}
 
 
 def test_what_a_new_pattern_leaves_out_has_not_gone(lake, settings, landing) -> None:
-    ingest(LocalEngine(), lake, settings, {})
+    ingest(ENGINE, lake, settings, {})
     zones = {name: zone.model_copy(update={"pattern": r"\.JPG$"}) for name, zone in settings.landing.items()}
 
-    assert ingest(LocalEngine(), lake, settings.model_copy(update={"landing": zones}), {}).deleted == 0
+    assert ingest(ENGINE, lake, settings.model_copy(update={"landing": zones}), {}).deleted == 0
 
 
-@local_alone
-def test_the_same_bytes_under_two_paths_are_one_image_with_two_paths(engine, lake, settings, landing) -> None:
+def test_the_same_bytes_under_two_paths_are_one_image_with_two_paths(local_engine, lake, settings, landing) -> None:
     put(landing / "unlabeled/copy of a.jpg", photo(10))
 
-    ingest(engine, lake, settings, {})
+    ingest(local_engine, lake, settings, {})
 
     paths = {}
-    for path, image in rows(engine, lake, "raw_images", "path, image_id"):
+    for path, image in rows(local_engine, lake, "raw_images", "path, image_id"):
         paths.setdefault(image, []).append(path)
     assert ["labeled/001.cat/a.jpg", "unlabeled/copy of a.jpg"] in paths.values()
     assert len(paths) == 4
 
 
-@local_alone
-def test_what_cameras_wrote_down_becomes_columns_and_older_rows_have_null(engine, lake, settings, landing) -> None:
+def test_what_cameras_wrote_becomes_columns_and_older_rows_have_null(local_engine, lake, settings, landing) -> None:
     from PIL import Image
 
-    ingest(engine, lake, settings, {})
+    ingest(local_engine, lake, settings, {})
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Maker", "Model 7"
     exif.get_ifd(0x8769)[0x9003] = "2026:01:31 12:30:00"
@@ -330,26 +324,26 @@ def test_what_cameras_wrote_down_becomes_columns_and_older_rows_have_null(engine
     put(landing / "unlabeled/bad.jpg", b"no picture")
     capture = settings.model_copy(update={"ingest": IngestSettings(capture=("camera", "taken_at"))})
 
-    assert ingest(engine, lake, capture, {}).images == 2
+    assert ingest(local_engine, lake, capture, {}).images == 2
 
     raw = {"raw_images": pin(lake, "raw_images")}
-    found = engine.sql("SELECT path, camera, taken_at FROM raw_images WHERE camera IS NOT NULL", raw).arrow()
+    found = local_engine.sql("SELECT path, camera, taken_at FROM raw_images WHERE camera IS NOT NULL", raw).arrow()
     taken_at = dt.datetime(2026, 1, 31, 12, 30, tzinfo=dt.UTC)
     assert found.to_pylist() == [{"path": "unlabeled/e.jpg", "camera": "Maker Model 7", "taken_at": taken_at}]
     put(landing / "unlabeled/later.jpg", photo(71))
-    assert ingest(engine, lake, settings, {}).images == 1
-    assert len(rows(engine, lake, "raw_images", "path, camera")) == 7
+    assert ingest(local_engine, lake, settings, {}).images == 1
+    assert len(rows(local_engine, lake, "raw_images", "path, camera")) == 7
 
 
 class TestEvents:
     """Zones that are read by their events. The first look, which knows of no listing yet, lists them."""
 
     @pytest.fixture
-    def settings(self, settings: Settings, engine: Engine, lake: Lake, landing: Path) -> Settings:
+    def settings(self, settings: Settings, lake: Lake, landing: Path) -> Settings:
         assert landing.is_dir()
         zones = {name: zone.model_copy(update={"discovery": "events"}) for name, zone in settings.landing.items()}
         settings = settings.model_copy(update={"landing": zones})
-        assert ingest(engine, lake, settings, {}).images == 4
+        assert ingest(ENGINE, lake, settings, {}).images == 4
         return settings
 
     def record(self, lake: Lake, settings: Settings, *paths: str) -> None:
@@ -366,47 +360,42 @@ class TestEvents:
         assert (done.images, done.replaced, done.deleted) == (1, 1, 0)
         assert ingest(engine, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
 
-    @local_alone
-    def test_a_file_that_an_event_names_and_that_has_gone_is_noted(self, engine, lake, settings, landing) -> None:
+    def test_a_file_that_an_event_names_and_that_has_gone_is_noted(self, local_engine, lake, settings, landing) -> None:
         (landing / "unlabeled/2026/01/d.jpg").unlink()
         self.record(lake, settings, "2026/01/d.jpg")
 
-        assert ingest(engine, lake, settings, {}).deleted == 1
-        assert deleted(engine, lake) == {"unlabeled/2026/01/d.jpg": False}
+        assert ingest(local_engine, lake, settings, {}).deleted == 1
+        assert deleted(local_engine, lake) == {"unlabeled/2026/01/d.jpg": False}
 
-    @local_alone
-    def test_a_listing_finds_what_events_missed_when_it_is_due(self, engine, lake, settings, landing) -> None:
+    def test_a_listing_finds_what_events_missed_when_it_is_due(self, local_engine, lake, settings, landing) -> None:
         put(landing / "unlabeled/untold.jpg", photo(43))
-        assert ingest(engine, lake, settings, {}).images == 0
+        assert ingest(local_engine, lake, settings, {}).images == 0
 
         due = settings.model_copy(update={"ingest": IngestSettings(reconcile_minutes=1e-9)})
-        assert ingest(engine, lake, due, {}).images == 1
+        assert ingest(local_engine, lake, due, {}).images == 1
 
-    @local_alone
-    def test_a_line_that_cannot_be_read_has_every_file_listed(self, engine, lake, settings, landing) -> None:
+    def test_a_line_that_cannot_be_read_has_every_file_listed(self, local_engine, lake, settings, landing) -> None:
         put(landing / "unlabeled/untold.jpg", photo(43))
         Path(lake.events("unlabeled")).mkdir(parents=True, exist_ok=True)
         (Path(lake.events("unlabeled")) / "producer.jsonl").write_text('{"path": "unt\n')
 
-        done = ingest(engine, lake, settings, {})
+        done = ingest(local_engine, lake, settings, {})
 
         assert (done.images, done.bad_events) == (1, 1)
         assert "producer.jsonl" in str(done.first_bad)
-        assert ingest(engine, lake, settings, {}).bad_events == 0
+        assert ingest(local_engine, lake, settings, {}).bad_events == 0
 
-    @local_alone
-    def test_lost_notes_of_where_reading_stopped_add_nothing(self, engine, lake, settings, landing) -> None:
+    def test_lost_notes_of_where_reading_stopped_add_nothing(self, local_engine, lake, settings, landing) -> None:
         put(landing / "unlabeled/told.jpg", photo(41))
         self.record(lake, settings, "told.jpg")
-        ingest(engine, lake, settings, {})
+        ingest(local_engine, lake, settings, {})
         versions = pin(lake, "raw_images"), pin(lake, "deleted_files")
         shutil.rmtree(lake.checkpoint("ingest-unlabeled"))
 
-        assert ingest(engine, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
+        assert ingest(local_engine, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
         assert (pin(lake, "raw_images"), pin(lake, "deleted_files")) == versions
 
-    @local_alone
     def test_nothing_new_opens_no_table(self, lake, settings, monkeypatch) -> None:
         """So that a look costs the same, however many files there are."""
         monkeypatch.setattr("deltalake.DeltaTable.__init__", None)
-        ingest(LocalEngine(), lake, settings, {})
+        ingest(ENGINE, lake, settings, {})

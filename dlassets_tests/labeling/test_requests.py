@@ -29,6 +29,10 @@ def names(bench: Bench) -> set[str]:
     return {row["path"].removeprefix("unlabeled/").removesuffix(".jpg") for row in bench.rows("label_requests")}
 
 
+def statuses(bench: Bench) -> dict[str, str]:
+    return {row["path"]: row["status"] for row in bench.rows("label_requests")}
+
+
 def photos_laid_out(bench: Bench) -> list[str]:
     """The file names of every photo that people see, in whatever batch."""
     return sorted(path.name for path in bench.requests.rglob("*.jpg"))
@@ -155,10 +159,7 @@ def test_a_planned_request_whose_photo_has_gone_waits_and_stops_no_other(scored:
         scored.send()
     scored.replace_photo(raw_image("other", "unlabeled/a.jpg"))
     scored.send()
-    assert {row["path"]: row["status"] for row in scored.rows("label_requests")} == {
-        "unlabeled/a.jpg": "planned",
-        "unlabeled/b.jpg": "open",
-    }
+    assert statuses(scored) == {"unlabeled/a.jpg": "planned", "unlabeled/b.jpg": "open"}
 
 
 def test_a_planned_request_is_sent_with_the_same_bytes_under_another_path(scored: Bench) -> None:
@@ -168,10 +169,7 @@ def test_a_planned_request_is_sent_with_the_same_bytes_under_another_path(scored
     scored.add("raw_images", [raw_image(name, path) for name, path in zip("abb", copies, strict=True)])
     scored.replace_photo(raw_image("other", "unlabeled/a.jpg"))
     scored.send()
-    assert {row["path"]: row["status"] for row in scored.rows("label_requests")} == {
-        "unlabeled/copy.jpg": "open",
-        "unlabeled/b.jpg": "open",
-    }
+    assert statuses(scored) == {"unlabeled/copy.jpg": "open", "unlabeled/b.jpg": "open"}
     assert photos_laid_out(scored) == expected_photos("a", "b")
 
 

@@ -171,14 +171,9 @@ def test_where_the_oldest_label_counts_it_can_look_wrong_too(doubtful: Bench) ->
 
 def test_a_wrong_label_is_asked_about_with_the_label_that_it_looks_like(doubtful: Bench) -> None:
     worst, *_ = selected(doubtful, relabel_limit=1)
-    assert worst == {
-        "path": "labeled/006.shirt/w1.jpg",
-        "image_id": image_id("w1"),
-        "predicted_label": 10,
-        "predicted_name": "t-shirt",
-        "confidence": 0.75,
-        "strategy": "label_error",
-    }
+    assert (worst["path"], worst["strategy"]) == WORST
+    assert (worst["image_id"], worst["confidence"]) == (image_id("w1"), 0.75)
+    assert (worst["predicted_label"], worst["predicted_name"]) == (10, "t-shirt")
 
 
 def test_a_wrong_label_that_was_asked_about_is_not_asked_about_again(doubtful: Bench) -> None:

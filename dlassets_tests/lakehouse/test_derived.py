@@ -13,7 +13,7 @@ from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.storage.lake import Lake
 from dlassets_tests.killing import killed_at, overtaken_at
-from dlassets_tests.tables import get, image_id, local_alone, pins, put
+from dlassets_tests.tables import get, image_id, pins, put
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,15 +62,14 @@ def test_every_image_gets_one_row_under_however_many_paths(engine: Engine, lake:
     )
 
 
-@local_alone
-def test_only_new_images_are_worked_on(engine: Engine, lake: Lake) -> None:
-    photos(engine, lake, "a")
-    first = run(engine, lake)
+def test_only_new_images_are_worked_on(local_engine: Engine, lake: Lake) -> None:
+    photos(local_engine, lake, "a")
+    first = run(local_engine, lake)
 
-    assert run(engine, lake) == Written(first.version, changed=False)
-    photos(engine, lake, "b")
-    assert run(engine, lake).inserted == 1
-    assert run(engine, lake, version="v2").inserted == 2
+    assert run(local_engine, lake) == Written(first.version, changed=False)
+    photos(local_engine, lake, "b")
+    assert run(local_engine, lake).inserted == 1
+    assert run(local_engine, lake, version="v2").inserted == 2
 
 
 def test_progress_is_told_of_how_many(lake: Lake) -> None:

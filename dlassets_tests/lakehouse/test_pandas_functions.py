@@ -14,13 +14,13 @@ from dlassets.lakehouse.pandas_functions import apply_in_pandas
 from dlassets.lakehouse.snapshots import pin
 from dlassets.pipeline.session import Session
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import image_id, local_alone, put
+from dlassets_tests.tables import image_id, put
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "own-columns.md"
-KEY = Column("image_id", "string", "")
+KEY, WIDTH = Column("image_id", "string", ""), Column("width", "int", "")
 
 
 def profiles(lake: Lake, number: int) -> list[str]:
@@ -66,7 +66,7 @@ def test_parts_are_bounded_and_every_row_is_in_one(engine, lake, monkeypatch) ->
         assert list(part.columns) == ["image_id", "width"]
         return pd.DataFrame({"rows": len(part), "image_id": part["image_id"], "width": part["width"]})
 
-    returns = [KEY, Column("rows", "bigint", ""), Column("width", "int", "")]
+    returns = [KEY, Column("rows", "bigint", ""), WIDTH]
     rows = apply_in_pandas(engine, pin(lake, "image_profiles"), with_the_part_s_size, ["width"], returns).arrow()
 
     assert dict(zip(*(rows[name].to_pylist() for name in ("image_id", "width")), strict=True)) == {
@@ -91,8 +91,7 @@ def test_parts_are_smaller_where_rows_are_large(lake, monkeypatch) -> None:
     assert max(sizes) <= 100_000
 
 
-@local_alone
-def test_a_function_may_return_fewer_rows_or_more(engine, lake) -> None:
+def test_a_function_may_return_fewer_rows_or_more(local_engine, lake) -> None:
     first, *_ = profiles(lake, 3)
 
     def twice_the_narrow_ones(part: "pd.DataFrame") -> "pd.DataFrame":
@@ -101,23 +100,20 @@ def test_a_function_may_return_fewer_rows_or_more(engine, lake) -> None:
         narrow = part[part["width"] < 1]
         return pd.concat([narrow, narrow])[["image_id"]]
 
-    rows = apply_in_pandas(engine, pin(lake, "image_profiles"), twice_the_narrow_ones, ["width"], [KEY]).arrow()
+    rows = apply_in_pandas(local_engine, pin(lake, "image_profiles"), twice_the_narrow_ones, ["width"], [KEY]).arrow()
 
     assert rows["image_id"].to_pylist() == [first, first]
 
 
-@local_alone
-def test_a_table_without_rows_gives_none(engine, lake) -> None:
-    rows = apply_in_pandas(engine, pin(lake, "image_profiles"), lambda part: part, ["width"], [KEY]).arrow()
+def test_a_table_without_rows_gives_none(local_engine, lake) -> None:
+    rows = apply_in_pandas(local_engine, pin(lake, "image_profiles"), lambda part: part, ["width"], [KEY]).arrow()
 
     assert (rows.num_rows, rows.column_names) == (0, ["image_id"])
 
 
 def test_results_without_the_key_are_refused(lake) -> None:
     with pytest.raises(DlassetsError, match="Name the key 'image_id'"):
-        apply_in_pandas(
-            LocalEngine(), pin(lake, "image_profiles"), lambda part: part, ["width"], [Column("width", "int", "")]
-        )
+        apply_in_pandas(LocalEngine(), pin(lake, "image_profiles"), lambda part: part, ["width"], [WIDTH])
 
 
 def test_what_the_function_raises_comes_out(lake) -> None:

@@ -112,10 +112,7 @@ def test_a_column_added_upstream_is_kept_by_a_merge_and_null_in_new_rows(engine,
 
     assert (written.inserted, written.updated) == (1, 1)
     found = get(engine, lake, "predictions", "path, confidence, reviewed")
-    assert [(row["path"], row["confidence"], row["reviewed"]) for row in found] == [
-        ("z/a.jpg", 0.75, "by hand"),
-        ("z/b.jpg", 0.75, None),
-    ]
+    assert [tuple(row.values()) for row in found] == [("z/a.jpg", 0.75, "by hand"), ("z/b.jpg", 0.75, None)]
 
 
 @pytest.mark.spark
@@ -130,11 +127,8 @@ def test_a_column_that_spark_added_is_known_to_the_embedded_engine_and_back(loca
 
     found = [get(engine, lake, "image_profiles", "image_id, mood") for engine in (local_engine, spark_engine)]
     assert found[0] == found[1]
-    assert {row["image_id"]: row["mood"] for row in found[0]} == {
-        image_id("a"): None,
-        image_id("b"): "glad",
-        image_id("c"): None,
-    }
+    moods = {row["image_id"]: row["mood"] for row in found[0]}
+    assert moods == {image_id("a"): None, image_id("b"): "glad", image_id("c"): None}
 
 
 @pytest.mark.parametrize(

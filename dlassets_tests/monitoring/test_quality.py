@@ -11,7 +11,7 @@ from dlassets.lakehouse.tables import TABLES
 from dlassets.monitoring.quality import RULES, Rule, check, rules_of, values_of
 from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, image_id, local_alone, put
+from dlassets_tests.tables import NOON, image_id, put
 
 A, B = image_id("a"), image_id("b")
 Row = dict[str, Any]
@@ -123,9 +123,8 @@ def test_a_rule_finds_the_rows_that_break_it(engine, lake, table, name, rows, co
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.table}-{rule.name}")
-@local_alone
-def test_clean_tables_pass(engine, lake, rule) -> None:
-    finding = broken(engine, lake, rule, CLEAN)
+def test_clean_tables_pass(local_engine, lake, rule) -> None:
+    finding = broken(local_engine, lake, rule, CLEAN)
 
     assert (finding.broken, finding.passed, finding.examples) == (0, True, [])
 

@@ -42,13 +42,8 @@ def test_a_uri_leads_to_its_path_as_it_is_written(uri, kind, path, monkeypatch) 
 
 def test_object_storage_is_told_from_folders() -> None:
     assert [on_s3(uri) for uri in ("s3://b", "s3a://b/c", "gs://b", "/s3://b")] == [True, True, False, False]
-    assert [is_object_storage(uri) for uri in ("s3://b", "abfss://c@a/x", "gs://b", "file:///x", "/x")] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]
+    assert all(map(is_object_storage, ("s3://b", "abfss://c@a/x", "gs://b")))
+    assert not any(map(is_object_storage, ("file:///x", "/x")))
 
 
 def test_plain_http_has_to_be_meant() -> None:
