@@ -1,7 +1,7 @@
-"""As if the process were killed: an end that nothing which catches errors catches."""
+"""What happens at the worst moment: the process is killed, with an end that nothing catches, or another is first."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,3 +26,19 @@ def killed_at(owner: object, name: str, after: int = 0) -> Iterator[None]:
         patch.setattr(owner, name, call_or_die)
         with pytest.raises(Killed):
             yield
+
+
+@contextmanager
+def overtaken_at(owner: object, name: str, by: Callable[[], object], table: str | None = None) -> Iterator[None]:
+    """Just before what is done within first calls this function, for this table, another does something: it must."""
+    function, waiting = getattr(owner, name), [by]
+
+    def call_as_second(*arguments: Any, **options: Any) -> Any:
+        if waiting and table in {None, *(getattr(argument, "name", None) for argument in arguments)}:
+            waiting.pop()()
+        return function(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, call_as_second)
+        yield
+    assert not waiting

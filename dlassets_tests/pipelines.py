@@ -35,8 +35,16 @@ class Pipelines:
         return Path(self.lake.zone(name))
 
     def run(self, job: str, tags: Mapping[str, str] | None = None) -> dg.ExecuteInProcessResult:
-        found = self.defs.resolve_job_def(job)
-        return found.execute_in_process(instance=self.instance, raise_on_error=False, tags=dict(tags or {}))
+        return self._run(self.defs, job, tags=dict(tags or {}))
+
+    def run_only(self, selection: dg.AssetSelection) -> dg.ExecuteInProcessResult:
+        """Run a job of this selection alone."""
+        jobs = dg.Definitions(jobs=[dg.define_asset_job("selected", selection)])
+        return self._run(dg.Definitions.merge(self.defs, jobs), "selected")
+
+    def _run(self, defs: dg.Definitions, job: str, **options: Any) -> dg.ExecuteInProcessResult:
+        found = defs.resolve_job_def(job)
+        return found.execute_in_process(instance=self.instance, raise_on_error=False, **options)
 
     def tick(self, sensor: str, cursor: str | None = None) -> Any:
         """Evaluate a sensor once, as the daemon would."""

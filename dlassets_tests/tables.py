@@ -34,6 +34,12 @@ def arrow(table: str, *rows: dict[str, Any]) -> "pa.Table":
     return pa.Table.from_pylist(complete, schema=schema)
 
 
+def labelled(name: str, label: int, **more: Any) -> dict[str, Any]:
+    """Return a row of labeled_images: a photo in a class folder, to train on."""
+    row = {"path": f"labeled/{name}.jpg", "image_id": image_id(name), "label": label, "label_name": f"class {label}"}
+    return row | {"source": "folder", "split": "train"} | more
+
+
 def put(
     lake: Lake, table: str, *rows: dict[str, Any], engine: Engine | None = None, commit: Commit | None = None
 ) -> Written:

@@ -145,7 +145,7 @@ class Loop:
         return {finding.rule.name: finding.remedy for finding in found if not finding.passed}
 
 
-def test_what_depended_on_overwritten_bytes_follows_the_new(engine: Engine, lake: Lake) -> None:
+def test_what_depended_on_overwritten_bytes_follows_the_new(engine, lake) -> None:
     loop = Loop(EMBEDDED, lake)
     loop.put("labeled/001.cat/a.png", 10)
     loop.put("unlabeled/b.png", 20)
@@ -178,7 +178,7 @@ def test_what_depended_on_overwritten_bytes_follows_the_new(engine: Engine, lake
     assert loop.broken() == {}
 
 
-def test_people_decide_a_conflict_and_their_answer_holds_for_every_path(engine: Engine, lake: Lake) -> None:
+def test_people_decide_a_conflict_and_their_answer_holds_for_every_path(engine, lake) -> None:
     loop = Loop(EMBEDDED, lake, "ask")
     loop.put("labeled/001.cat/a.png", 10)
     loop.put("labeled/012.dog/b.png", 20)
@@ -213,7 +213,7 @@ def test_people_decide_a_conflict_and_their_answer_holds_for_every_path(engine: 
     assert loop.broken() == {}
 
 
-def test_a_conflict_goes_away_with_the_file_that_made_it(local_engine: Engine, lake: Lake) -> None:
+def test_a_conflict_goes_away_with_the_file_that_made_it(local_engine, lake) -> None:
     loop = Loop(local_engine, lake)
     loop.put("labeled/001.cat/a.png", 10, minutes=1)
     loop.put("labeled/012.dog/a.png", 10)
@@ -239,9 +239,7 @@ def test_a_conflict_goes_away_with_the_file_that_made_it(local_engine: Engine, l
     assert loop.learn() == {"labeled/001.cat/a.png": 1, "labeled/012.dog/a.png": 12}
 
 
-def test_a_request_about_bytes_that_are_no_longer_there_is_named_and_the_new_ones_are_asked_about(
-    local_engine: Engine, lake: Lake
-) -> None:
+def test_a_request_about_bytes_that_are_gone_is_named_and_the_new_ones_are_asked_about(local_engine, lake) -> None:
     loop = Loop(local_engine, lake, "ask")
     for path in ("labeled/001.cat/a.png", "labeled/012.dog/a.png"):
         loop.put(path, 10)

@@ -1,8 +1,5 @@
 """The drawing of the rooms: what it reads of a package, and what it draws of that."""
 
-import os
-import subprocess
-import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -10,6 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from dlassets_tests.programs import python
 from scripts.house import REPOSITORY, House, Room, draw, survey
 
 PROJECT = """
@@ -74,17 +72,8 @@ def test_a_dot_is_an_import_and_a_small_one_what_is_allowed_and_not_done(cottage
 
 
 def test_this_house_is_drawn_in_the_same_bytes_each_time() -> None:
-    program = "import sys; from scripts.house import *; sys.stdout.buffer.write(draw(survey(REPOSITORY)).encode())"
-    first, second = (
-        subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=REPOSITORY,
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    )
+    program = "from scripts.house import *; print(draw(survey(REPOSITORY)))"
+    first, second = (python(program, PYTHONHASHSEED=seed) for seed in "12")
 
     assert first == second
     assert len(first) < 150_000

@@ -1,6 +1,5 @@
 """The pipelines as Dagster runs them: on photos, on nothing new, on what cannot work."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.registry.store import MlflowStore
 from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, new_lake, values
+from dlassets_tests.programs import dlassets
 from dlassets_tests.tables import get, put
 
 MODEL = "image_classifier"
@@ -24,6 +24,11 @@ PIPELINES = ("training_pipeline", "scoring_pipeline", "labeling_pipeline")
 
 def rows(pipelines: Pipelines, table: str, columns: str = "*"):
     return get(LocalEngine(), pipelines.lake, table, columns)
+
+
+def evaluation(result: dg.ExecuteInProcessResult, check: str) -> dg.AssetCheckEvaluation:
+    (found,) = [each for each in result.get_asset_check_evaluations() if each.check_name == check]
+    return found
 
 
 def answer_every_request(pipelines: Pipelines) -> int:
@@ -44,8 +49,7 @@ def ran(photos, tmp_path_factory):
     with dg.DagsterInstance.ephemeral() as instance:
         pipelines = new_lake(tmp_path_factory.mktemp("lake"), instance)
         arrive(photos, pipelines)
-        results = {"training_pipeline": pipelines.run("training_pipeline")}
-        results["scoring_pipeline"] = pipelines.run("scoring_pipeline")
+        results = {job: pipelines.run(job) for job in ("training_pipeline", "scoring_pipeline")}
         answer_every_request(pipelines)
         results["labeling_pipeline"] = pipelines.run("labeling_pipeline")
         yield pipelines, results
@@ -93,11 +97,8 @@ def test_the_tables_hold_what_arrived_was_scored_and_was_answered(ran) -> None:
 def test_requests_that_were_answered_are_closed_with_their_answers(ran) -> None:
     pipelines, _ = ran
     answered = {row["request_id"] for row in rows(pipelines, "human_labels", "request_id")}
-    closed = {
-        row["request_id"]
-        for row in rows(pipelines, "label_requests", "request_id, status")
-        if row["status"] == "answered"
-    }
+    requests = rows(pipelines, "label_requests", "request_id, status")
+    closed = {row["request_id"] for row in requests if row["status"] == "answered"}
 
     assert closed == answered != set()
 
@@ -143,7 +144,7 @@ def test_every_check_ran_and_none_that_blocks_is_broken(ran) -> None:
 def ran_twice(ran):
     """The lake of `ran` after a training on the answers, and then everything once more with nothing new."""
     pipelines, _ = ran
-    for job in ("training_pipeline", "scoring_pipeline", "labeling_pipeline"):
+    for job in PIPELINES:
         pipelines.run(job)
     before = pipelines.versions(), MlflowStore(pipelines.settings).client.search_model_versions()
     again = {job: pipelines.run(job) for job in PIPELINES}
@@ -180,20 +181,15 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     monkeypatch.setattr(head_training, "train_head", learn_the_wrong_way_round)
     # Worse than guessing must not stop it before the gate does.
     monkeypatch.setattr("dlassets.defs.training.assets._better_than_guessing", _passes)
-    changed = Pipelines(
-        pipelines.settings.model_copy(update={"training": pipelines.settings.training.model_copy(update={"seed": 1})}),
-        pipelines.instance,
-    )
-    selection = dg.AssetSelection.assets("trained_model", "registered_version", "predictions", "label_requests")
-    job = dg.define_asset_job("gated", selection)
-    defs = dg.Definitions.merge(changed.defs, dg.Definitions(jobs=[job]))
+    training = pipelines.settings.training.model_copy(update={"seed": 1})
+    changed = Pipelines(pipelines.settings.model_copy(update={"training": training}), pipelines.instance)
 
-    result = defs.resolve_job_def("gated").execute_in_process(instance=pipelines.instance, raise_on_error=False)
+    result = changed.run_only(
+        dg.AssetSelection.assets("trained_model", "registered_version", "predictions", "label_requests")
+    )
 
     assert not result.success
-    (gate,) = [
-        found for found in result.get_asset_check_evaluations() if found.check_name == "at_least_as_good_as_champion"
-    ]
+    gate = evaluation(result, "at_least_as_good_as_champion")
     assert not gate.passed
     assert f"worse than champion version {champion}'s" in gate.description
     assert mlflow.champion() == champion
@@ -245,10 +241,8 @@ def test_training_before_any_label_says_what_is_missing(empty, photos) -> None:
     result = empty.run("training_pipeline")
 
     assert list(failures(result)) == ["trained_model"]
-    assert (
-        "train 0, validation 0, test 0. Put more photos into the labelled landing zone"
-        in failures(result)["trained_model"]
-    )
+    message = failures(result)["trained_model"]
+    assert "train 0, validation 0, test 0. Put more photos into the labelled landing zone" in message
 
 
 def test_an_empty_landing_zone_is_nothing_to_take_in(empty) -> None:
@@ -286,25 +280,19 @@ def test_one_bad_file_of_each_kind_fails_no_run(empty, photos) -> None:
     refused = {Path(row["path"]).name: row["reason"] for row in rows(empty, "quarantined_files", "path, reason")}
     assert set(refused) == {"empty.jpg", "cut.jpg", "text.jpg", "a.jpg"}
     assert all(refused.values())
-    warning = next(found for found in result.get_asset_check_evaluations() if found.check_name == "nothing_quarantined")
+    warning = evaluation(result, "nothing_quarantined")
     assert (warning.passed, warning.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
 def dagster(pipelines: Pipelines, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dagster", *arguments],
-        env=os.environ | {"DLASSETS_ROOT": pipelines.settings.root} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
+    command = (sys.executable, "-m", "dagster", *arguments, "-m", "dlassets.definitions")
+    return dlassets(command=command, DLASSETS_ROOT=pipelines.settings.root, **environment)
 
 
 def test_dagster_s_own_command_runs_a_pipeline(empty, photos) -> None:
     arrive(photos, empty)
 
-    ran = dagster(empty, "job", "execute", "-m", "dlassets.definitions", "-j", "training_pipeline")
+    ran = dagster(empty, "job", "execute", "-j", "training_pipeline")
 
     assert ran.returncode == 0, ran.stderr[-4000:]
     assert MlflowStore(empty.settings).champion() == 1
@@ -313,7 +301,7 @@ def test_dagster_s_own_command_runs_a_pipeline(empty, photos) -> None:
 def test_dagster_s_own_command_materializes_an_asset(empty, photos) -> None:
     arrive(photos, empty)
 
-    ran = dagster(empty, "asset", "materialize", "-m", "dlassets.definitions", "--select", "raw_images")
+    ran = dagster(empty, "asset", "materialize", "--select", "raw_images")
 
     assert ran.returncode == 0, ran.stderr[-4000:]
     assert len(rows(empty, "raw_images", "path")) == 80
@@ -321,9 +309,7 @@ def test_dagster_s_own_command_materializes_an_asset(empty, photos) -> None:
 
 
 def test_dagster_s_own_command_says_what_a_setting_cannot_be(empty) -> None:
-    ran = dagster(
-        empty, "job", "execute", "-m", "dlassets.definitions", "-j", "training_pipeline", DLASSETS_ENGINE="sparc"
-    )
+    ran = dagster(empty, "job", "execute", "-j", "training_pipeline", DLASSETS_ENGINE="sparc")
 
     assert ran.returncode != 0
     assert "engine: Input should be 'local' or 'spark' (given: 'sparc')" in ran.stderr + ran.stdout

@@ -1,13 +1,37 @@
 """The settings tree: where a value comes from, and what is said of one that cannot be."""
 
+import re
+
 import pytest
+import yaml
 
 from dlassets.errors import SettingsError
-from dlassets.settings import LandingZone, Settings, load_settings
+from dlassets.settings import DEPLOY, LandingZone, Settings, load_settings
 
 
-def test_without_profile_and_variables_the_defaults_hold() -> None:
-    assert load_settings({}) == Settings()
+@pytest.mark.parametrize(
+    "environment", [{}, {"DLASSETSX": "1", "PATH": "/bin", "DLASSETS": "2"}, {"DLASSETS_PROFILE": "local"}]
+)
+def test_where_nothing_of_ours_is_set_or_the_local_profile_the_defaults_hold(environment) -> None:
+    assert load_settings(environment) == Settings()
+
+
+def test_the_local_profile_names_every_setting_with_its_default() -> None:
+    """The settings that are unset by default stand behind a #, as `# name: null`."""
+    everything = re.sub(r"(?m)^(\s*)# (\w+: null)$", r"\1\2", (DEPLOY / "local.yaml").read_text())
+    assert yaml.safe_load(everything) == Settings().model_dump(mode="json")
+
+
+def test_the_local_profile_leaves_spark_remote_to_the_environment() -> None:
+    assert load_settings({"SPARK_REMOTE": "sc://localhost:15002"}).spark.remote == "sc://localhost:15002"
+
+
+def test_the_cluster_profile_runs_spark_on_object_storage() -> None:
+    settings = load_settings({"DLASSETS_PROFILE": "cluster"})
+    assert settings.engine == "spark"
+    assert settings.root.startswith("s3a://")
+    assert settings.spark.master.startswith("spark://")
+    assert settings.automation.sensors
 
 
 @pytest.mark.parametrize(
@@ -149,7 +173,3 @@ def test_every_impossible_value_and_unknown_setting_is_named_at_once(tmp_path) -
     assert "Unknown setting 'seeds' in the environment." in str(caught.value)
     assert "Unknown setting 'training.seeds' in the environment. Did you mean training.seed " in str(caught.value)
     assert "Unknown setting 'training.epoch' in the profile. Did you mean training.epochs " in str(caught.value)
-
-
-def test_other_programs_variables_are_not_settings() -> None:
-    assert load_settings({"DLASSETSX": "1", "PATH": "/bin", "DLASSETS": "2"}) == Settings()

@@ -171,6 +171,7 @@ class Engine(ABC):
         Raises ConflictError as `append` does.
         """
 
+    @abstractmethod
     def maintain(
         self,
         table: Table,
@@ -186,13 +187,6 @@ class Engine(ABC):
         Those are files that no version of the last `vacuum_hours`, and none of `keep_versions`, needs. No new version
         where there is nothing to do, but that a `z_order` always rewrites. Raises ConflictError as `append` does.
         """
-        from dlassets.engines.delta_log import maintained
-
-        return maintained(uri, vacuum_hours, keep_versions, lambda: self._compact(table, uri, target_bytes, z_order))
-
-    @abstractmethod
-    def _compact(self, table: Table, uri: str, target_bytes: int, z_order: Sequence[str]) -> None:
-        """Put small files together, or lay all rows out by `z_order`, as `maintain` says."""
 
     @abstractmethod
     def files(self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None) -> Rows:

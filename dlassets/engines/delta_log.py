@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlassets.engines.base import Commit, Maintained
+from dlassets.engines.base import Commit, Engine, Maintained
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.storage.stores import advice, filesystem_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+    from dlassets.engines.schema import Table
 
 # What Delta on Spark and delta-rs call commits that change no row.
 CARE = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "ADD COLUMNS", "SET TBLPROPERTIES"})
@@ -132,6 +135,26 @@ def maintained(
     now = sizes_of(after)
     files = (len(before), sum(before.values()), len(now), sum(now.values()))
     return Maintained(after.version(), *files, len(deleted), sum(deleted))
+
+
+class DeltaEngine(Engine):
+    """What both engines do alike: delta-rs deletes files for either, since Spark's VACUUM cannot keep versions."""
+
+    def maintain(
+        self,
+        table: Table,
+        uri: str,
+        *,
+        target_bytes: int = 256 * 2**20,
+        z_order: Sequence[str] = (),
+        vacuum_hours: float = 168,
+        keep_versions: Collection[int] = (),
+    ) -> Maintained:
+        return maintained(uri, vacuum_hours, keep_versions, lambda: self._compact(table, uri, target_bytes, z_order))
+
+    @abstractmethod
+    def _compact(self, table: Table, uri: str, target_bytes: int, z_order: Sequence[str]) -> None:
+        """Put small files together, or lay all rows out by `z_order`, as `maintain` says."""
 
 
 def has_small_files(uri: str, target_bytes: int) -> bool:

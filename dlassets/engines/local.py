@@ -12,8 +12,15 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Rows, Snapshot, Written
-from dlassets.engines.delta_log import Z_ORDER_FIELD, explained, open_table, past_maintenance, refuse_overtaken
+from dlassets.engines.base import COMMIT_FIELD, Commit, Rows, Snapshot, Written
+from dlassets.engines.delta_log import (
+    Z_ORDER_FIELD,
+    DeltaEngine,
+    explained,
+    open_table,
+    past_maintenance,
+    refuse_overtaken,
+)
 from dlassets.engines.processors import processors
 from dlassets.engines.schema import Column, Table, schema_of
 from dlassets.storage.files import micro_batches, read_files
@@ -106,7 +113,7 @@ class LocalRows(Rows):
         return int(self.arrow().num_rows)
 
 
-class LocalEngine(Engine):
+class LocalEngine(DeltaEngine):
     """delta-rs, DuckDB and Arrow, in this process."""
 
     name = "local"

@@ -15,8 +15,15 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Rows, Snapshot, Written
-from dlassets.engines.delta_log import commits, has_small_files, open_table, past_maintenance, refuse_overtaken
+from dlassets.engines.base import COMMIT_FIELD, Commit, Rows, Snapshot, Written
+from dlassets.engines.delta_log import (
+    DeltaEngine,
+    commits,
+    has_small_files,
+    open_table,
+    past_maintenance,
+    refuse_overtaken,
+)
 from dlassets.engines.schema import Column, Table
 from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
 from dlassets.storage.files import read_files
@@ -97,7 +104,7 @@ class FileRows(SparkRows):
         return SparkRows(_mapped(self._listing, read_and_run, columns), advance=self._advance)
 
 
-class SparkEngine(Engine):
+class SparkEngine(DeltaEngine):
     """Spark SQL and Delta on Spark. `session` is called, and Spark started, when first needed."""
 
     name = "spark"

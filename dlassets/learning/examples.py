@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,9 @@ from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.loader.petastorm import read_columns
+
+# The place of a label that is no class.
+UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -91,3 +94,9 @@ def read_splits(training_set: Snapshot, *, features: bool = True) -> dict[str, E
             "needs two: put photos of another class into the labelled landing zone."
         )
     return splits
+
+
+def targets_of(labels: NDArray[np.int64], classes: Sequence[int]) -> NDArray[np.int64]:
+    """Return each label's place in `classes`, or UNKNOWN."""
+    places = {label: place for place, label in enumerate(classes)}
+    return np.array([places.get(label, UNKNOWN) for label in labels.tolist()], dtype=np.int64)

@@ -6,22 +6,15 @@ import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
 
-from dlassets.cli import main
 from dlassets.learning import weights
 from dlassets.settings import Settings
 from dlassets.tuning import automl
+from dlassets_tests.programs import invoke
 from dlassets_tests.stores import give_store
 
 
-def run(*arguments: object, **environment: str):
-    return CliRunner().invoke(main, ["automl", *map(str, arguments)], env=environment)
-
-
-def test_the_script_of_the_winner_trains_it_again_and_says_the_same_test_accuracy(
-    photos, tmp_path, monkeypatch
-) -> None:
+def test_the_script_of_the_winner_trains_it_again_and_says_the_same_accuracy(photos, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(automl, "HEAD_TRIALS", 3)
     monkeypatch.setattr(weights, "PACKAGES", {"efficientnet_lite0": weights.PACKAGES["efficientnet_lite0"]})
     monkeypatch.setattr(automl, "_seconds_a_photo", lambda _: 1e6)  # heads alone
@@ -30,7 +23,7 @@ def test_the_script_of_the_winner_trains_it_again_and_says_the_same_test_accurac
     environment = {"DLASSETS_ROOT": settings.root, "DLASSETS_FEATURES__RUNTIME": "torch"}
     out = tmp_path / "best.py"
 
-    result = run("--minutes", 30, "--images", photos, "--out", out, **environment)
+    result = invoke("automl", "--minutes", 30, "--images", photos, "--out", out, **environment)
 
     assert result.exit_code == 0, result.output
     assert "leads: efficientnet_lite0 (head)" in result.output
@@ -39,7 +32,7 @@ def test_the_script_of_the_winner_trains_it_again_and_says_the_same_test_accurac
     again = subprocess.run([sys.executable, out], capture_output=True, text=True, check=False, env=os.environ)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-1] == "test accuracy {} ({} to {}) on {} photos".format(*said.groups())
-    refused = run("--minutes", 30, "--images", photos, "--out", out, **environment)
+    refused = invoke("automl", "--minutes", 30, "--images", photos, "--out", out, **environment)
     assert (refused.exit_code, "give another --out, or --yes" in refused.output) == (1, True)
 
 
@@ -56,7 +49,7 @@ def test_the_script_of_the_winner_trains_it_again_and_says_the_same_test_accurac
     ],
 )
 def test_what_cannot_be_searched_is_said_before_anything_is_made(arguments, code, says, tmp_path) -> None:
-    result = run("--out", tmp_path / "best.py", *arguments, DLASSETS_ROOT=str(tmp_path / "lake"))
+    result = invoke("automl", "--out", tmp_path / "best.py", *arguments, DLASSETS_ROOT=str(tmp_path / "lake"))
 
     assert (result.exit_code, says in result.output) == (code, True), result.output
     assert not (tmp_path / "lake").exists()

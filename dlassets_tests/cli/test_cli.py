@@ -1,40 +1,37 @@
 """The command's own manners: help, exit codes, and one clear error for what cannot be."""
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 import dlassets as package
 from dlassets.cli import main
-from dlassets_tests.programs import dlassets
-
-
-def run(*arguments: object, **environment: str):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], env=environment)
+from dlassets_tests.programs import COMMAND, dlassets, invoke
 
 
 def test_help_names_every_command() -> None:
-    result = run("--help")
+    result = invoke("--help")
 
     assert result.exit_code == 0
     for command in main.commands:
         assert f"  {command} " in result.output
-        assert run(command, "--help").exit_code == 0
+        assert invoke(command, "--help").exit_code == 0
 
 
 def test_the_version_is_the_package_s() -> None:
-    assert package.__version__ in run("--version").output
+    assert package.__version__ in invoke("--version").output
 
 
 def test_an_unknown_command_or_option_is_used_wrongly() -> None:
-    assert run("demmo").exit_code == 2
-    assert run("demo", "--photos", "x").exit_code == 2
+    assert invoke("demmo").exit_code == 2
+    assert invoke("demo", "--photos", "x").exit_code == 2
 
 
 def test_samples_makes_class_folders_and_says_how_many(tmp_path) -> None:
-    result = run("samples", "generated", tmp_path / "photos", "--classes", 2, "--per-class", 3)
+    result = invoke("samples", "generated", tmp_path / "photos", "--classes", 2, "--per-class", 3)
 
     assert (result.exit_code, result.output.strip().splitlines()[-1]) == (0, f"6 photos in {tmp_path}/photos")
     folders = sorted((tmp_path / "photos").iterdir())
@@ -42,7 +39,7 @@ def test_samples_makes_class_folders_and_says_how_many(tmp_path) -> None:
 
 
 def test_samples_of_nothing_that_exists_says_what_there_is(tmp_path) -> None:
-    result = run("samples", "clothng", tmp_path)
+    result = invoke("samples", "clothng", tmp_path)
 
     assert result.exit_code == 1
     assert "Did you mean clothing?" in result.output
@@ -68,17 +65,9 @@ def test_a_setting_that_cannot_be_is_one_error_with_exit_code_2(tmp_path, enviro
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_profile_that_is_a_list_is_refused(tmp_path) -> None:
-    (tmp_path / "list.yaml").write_text("- a\n")
-
-    ran = dlassets("demo", DLASSETS_ROOT=str(tmp_path / "lake"), DLASSETS_PROFILE=str(tmp_path / "list.yaml"))
-
-    assert (ran.returncode, ran.stderr.strip()) == (2, f"error: {tmp_path}/list.yaml must be a mapping of settings.")
-
-
-def failed(images: Path, root: Path, program: str | None = None, **environment: str) -> str:
+def failed(images: Path, root: Path, command: Sequence[str] = COMMAND) -> str:
     """Return the one error of a demo that cannot work."""
-    ran = dlassets("demo", "--images", images, program=program, DLASSETS_ROOT=str(root), **environment)
+    ran = dlassets("demo", "--images", images, command=command, DLASSETS_ROOT=str(root))
     assert ran.returncode == 1, ran.stdout + ran.stderr
     assert "Traceback" not in ran.stderr
     errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
@@ -114,7 +103,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 from dlassets.cli import main
 main()
 """
-    said = failed(photos, tmp_path, program=program)
+    said = failed(photos, tmp_path, (sys.executable, "-c", program))
 
     assert said.startswith("error: ingested_files: ")
     assert "raw_images/ could not be written" in said

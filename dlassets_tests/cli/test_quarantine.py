@@ -1,18 +1,20 @@
 """`dlassets quarantine`: what it shows, what it asks, and its exit codes."""
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from dlassets.cli import main
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.ingest import ingest
 from dlassets.intake.quarantine import refused_files
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import photo, put
+from dlassets_tests.programs import invoke
 
 ODD = "unlabeled/[red]a\nb[/red] ü%20.jpg"
 
@@ -29,13 +31,8 @@ def landing(lake: Lake, settings: Settings) -> Path:
 
 
 @pytest.fixture
-def run(lake: Lake, monkeypatch: pytest.MonkeyPatch):
-    def invoke(*arguments: str, answer: str | None = None, columns: int = 200, **environment: str) -> Result:
-        monkeypatch.setenv("COLUMNS", str(columns))
-        variables = {"DLASSETS_ROOT": lake.root, **environment}
-        return CliRunner().invoke(main, ["quarantine", *arguments], env=variables, input=answer)
-
-    return invoke
+def run(lake: Lake) -> Callable[..., Result]:
+    return functools.partial(invoke, "quarantine", DLASSETS_ROOT=lake.root)
 
 
 def still(lake: Lake) -> list[str]:
@@ -58,18 +55,14 @@ def test_a_long_name_is_not_cut_short_in_a_narrow_place(run, lake: Lake, setting
     put(landing / "unlabeled" / ("x" * 200 + ".jpg"), b"")
     ingest(LocalEngine(), lake, settings, {})
 
-    assert run("list", "*xxx*", columns=70).output.count("x") == 200
+    assert run("list", "*xxx*", COLUMNS="70").output.count("x") == 200
 
 
 def test_list_as_json_is_for_programs(run, landing: Path) -> None:
     (row,) = json.loads(run("list", "*note*", "--json").output)
 
-    assert (row["path"], row["reason"], row["length"], row["state"]) == (
-        "unlabeled/note.jpg",
-        "not_an_image",
-        20,
-        "quarantined",
-    )
+    found = [row[name] for name in ("path", "reason", "length", "state")]
+    assert found == ["unlabeled/note.jpg", "not_an_image", 20, "quarantined"]
     assert row["dropped_at"] is None
     assert row["modificationTime"].endswith("+00:00")
     assert json.loads(run("list", "--reason", "truncated", "--json").output) == []
@@ -119,13 +112,11 @@ def test_retry_says_what_became_of_the_files(run, lake: Lake, landing: Path) -> 
 
     result = run("retry", "unlabeled/note.jpg")
 
-    assert (result.exit_code, result.output.strip().splitlines()) == (
-        0,
-        [
-            "1 file looked at again: 0 taken in, 0 refused anew.",
-            "1 file no longer there, or left out by the zone's pattern.",
-        ],
-    )
+    assert result.exit_code == 0
+    assert result.output.strip().splitlines() == [
+        "1 file looked at again: 0 taken in, 0 refused anew.",
+        "1 file no longer there, or left out by the zone's pattern.",
+    ]
 
 
 def test_retry_of_a_zone_that_the_settings_do_not_have_names_it(run, landing: Path, tmp_path: Path) -> None:

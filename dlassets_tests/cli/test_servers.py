@@ -71,18 +71,15 @@ def fetch(address: str, body: object = None) -> str:
         return reply.read().decode()
 
 
-@contextmanager
 def quick_server(log, port=None):
     """A real server that starts in no time."""
     port = port or free_port()
-    with servers._running("Dagster", ["http.server", "--bind", HOST, str(port)], port, "/", log, os.environ) as server:
-        yield server
+    return servers._running("Dagster", ["http.server", "--bind", HOST, str(port)], port, "/", log, os.environ)
 
 
 def test_both_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_path):
     (tmp_path / "stand_in.py").write_text(DEFINITIONS)
-    environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME" and not k.startswith("DLASSETS_")}
-    environment |= {"DLASSETS_ROOT": str(tmp_path / "lake"), "PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"DLASSETS_ROOT": str(tmp_path / "lake"), "PYTHONPATH": str(tmp_path)}
     with taken_port() as taken:
         command = [sys.executable, "-c", SERVE, str(free_port()), str(taken)]
         process = subprocess.Popen(
@@ -134,7 +131,6 @@ def assert_artifacts_lie_in_the_lake(mlflow: str, lake) -> None:
 
 
 def test_where_one_dies_the_other_is_stopped_and_the_log_says_why(tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
     running = []
 
     @contextmanager
@@ -143,10 +139,8 @@ def test_where_one_dies_the_other_is_stopped_and_the_log_says_why(tmp_path, monk
             running.append(server.process)
             yield server
 
-    @contextmanager
     def mlflow(store, artifacts, port, logs, environment):
-        with servers._running("MLflow", ["no_such_server"], port, "/", logs / "mlflow.log", environment) as server:
-            yield server
+        return servers._running("MLflow", ["no_such_server"], port, "/", logs / "mlflow.log", environment)
 
     monkeypatch.setattr(servers, "_dagster", dagster)
     monkeypatch.setattr(servers, "_mlflow", mlflow)
@@ -161,12 +155,9 @@ def test_where_one_dies_the_other_is_stopped_and_the_log_says_why(tmp_path, monk
 
 
 def test_a_store_that_is_a_server_is_shown_and_not_started(tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
 
-    @contextmanager
     def dagster(module, port, logs, environment):
-        with quick_server(logs / "dagster.log", port) as server:
-            yield server
+        return quick_server(logs / "dagster.log", port)
 
     def told(addresses):
         announce(addresses)
@@ -175,9 +166,7 @@ def test_a_store_that_is_a_server_is_shown_and_not_started(tmp_path, monkeypatch
     announce = servers._announce
     monkeypatch.setattr(servers, "_dagster", dagster)
     monkeypatch.setattr(servers, "_announce", told)
-    settings = Settings.model_validate(
-        {"root": str(tmp_path), "mlflow": {"tracking_uri": "https://mlflow.example.com"}}
-    )
+    settings = Settings(root=str(tmp_path), mlflow={"tracking_uri": "https://mlflow.example.com"})
 
     assert serve(settings) == 0
     said = capsys.readouterr().out

@@ -8,17 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from dlassets.cli import main
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.events import Manifest
 from dlassets.settings import LandingZone, Settings
 from dlassets.storage.lake import Lake
-from dlassets_tests.programs import COMMAND, python
+from dlassets_tests.programs import COMMAND, invoke, python
 from dlassets_tests.stores import give_store
 from dlassets_tests.tables import get
 
@@ -80,9 +77,7 @@ def paths(lake: Lake, table: str = "raw_images") -> list[str]:
     return [row["path"] for row in get(ENGINE, lake, table, "path")]
 
 
-def test_watch_killed_and_started_again_takes_every_photo_in_once(
-    lake: Lake, start: Callable[..., Process], photos: Path
-) -> None:
+def test_watch_killed_and_started_again_takes_every_photo_in_once(lake, start, photos) -> None:
     some = sorted(photos.glob("*/*.jpg"))[:24]
     zone = Path(lake.zone("unlabeled"))
     names = [f"{number:02d}.jpg" for number in range(len(some))]
@@ -102,7 +97,7 @@ def test_watch_killed_and_started_again_takes_every_photo_in_once(
     assert paths(lake) == [f"unlabeled/{name}" for name in names]
 
 
-def test_stream_looks_at_each_photo_and_stops_with_0(lake: Lake, start: Callable[..., Process], photos: Path) -> None:
+def test_stream_looks_at_each_photo_and_stops_with_0(lake, start, photos) -> None:
     give_store(Settings(root=lake.root))
     process = start("stream", "unlabeled")
     process.until(lambda: "watching unlabeled" in process.said)
@@ -111,10 +106,6 @@ def test_stream_looks_at_each_photo_and_stops_with_0(lake: Lake, start: Callable
     process.until(lambda: "1 new, 1 profiled, 1 embedded" in process.said)
     assert process.end(signal.SIGINT) == 0
     assert process.said.count("No version of image_classifier is champion yet") == 1
-
-
-def run(lake: Lake, *arguments: str, **settings: str) -> Any:
-    return CliRunner().invoke(main, arguments, env={"DLASSETS_ROOT": lake.root, **settings})
 
 
 @pytest.fixture
@@ -126,7 +117,7 @@ def signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("signals")
-def test_only_note_writes_the_manifest_and_takes_nothing_in(lake: Lake, photos: Path) -> None:
+def test_only_note_writes_the_manifest_and_takes_nothing_in(lake, photos) -> None:
     manifest = Manifest.of(lake, "unlabeled", LandingZone(uri="unlabeled", labelled=False))
 
     def land_and_stop() -> None:
@@ -140,7 +131,7 @@ def test_only_note_writes_the_manifest_and_takes_nothing_in(lake: Lake, photos: 
 
     thread = threading.Thread(target=land_and_stop)
     thread.start()
-    result = run(lake, "watch", "--only-note", DLASSETS_LANDING=EVENTS)
+    result = invoke("watch", "--only-note", DLASSETS_ROOT=lake.root, DLASSETS_LANDING=EVENTS)
     thread.join()
     assert (result.exit_code, manifest.pending().paths) == (0, ("a.jpg",))
     assert not Path(lake.table("raw_images")).exists()
@@ -160,10 +151,8 @@ def test_only_note_writes_the_manifest_and_takes_nothing_in(lake: Lake, photos: 
     ],
 )
 @pytest.mark.usefixtures("signals")
-def test_what_cannot_be_watched_is_said_with_exit_code_2(
-    lake: Lake, arguments: list[str], settings: dict[str, str], said: str
-) -> None:
-    result = run(lake, *arguments, **settings)
+def test_what_cannot_be_watched_is_said_with_exit_code_2(lake, arguments, settings, said) -> None:
+    result = invoke(*arguments, DLASSETS_ROOT=lake.root, **settings)
     assert (result.exit_code, said in result.output) == (2, True)
 
 

@@ -178,10 +178,7 @@ def test_a_list_that_nobody_has_filled_in_yet_starts_no_run(empty: Pipelines, an
 
 @pytest.mark.parametrize("running", [False, True])
 def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
-    automation = {
-        "sensors": running,
-        "schedules": running,
-        "streaming": running,
+    automation = dict.fromkeys(("sensors", "schedules", "streaming"), running) | {
         "sensor_seconds": 45,
         "scoring_cron": "*/10 * * * *",
         "training_cron": "0 1 * * 1",
@@ -197,12 +194,8 @@ def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
     }
     expected = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     assert {found.default_status for found in schedules.values()} == {expected}
-    assert {found.name for found in defs.sensors} == {
-        "new_files_in_labeled",
-        "new_files_in_unlabeled",
-        "new_answers",
-        "stream_silence",
-    }
+    names = {"new_files_in_labeled", "new_files_in_unlabeled", "new_answers", "stream_silence"}
+    assert {found.name for found in defs.sensors} == names
     for found in defs.sensors:
         assert found.minimum_interval_seconds == 45
         assert (found.default_status == dg.DefaultSensorStatus.RUNNING) is running

@@ -7,25 +7,21 @@ from pathlib import Path
 import dagster as dg
 from PIL import Image
 
-from dlassets_tests.pipelines import arrive, new_lake
+from dlassets_tests.pipelines import arrive, materialized, new_lake
 
 
 def metadata_of(pipelines):
-    job = dg.define_asset_job("profiles", selection=["raw_images", "image_profiles"])
-    defs = dg.Definitions.merge(pipelines.defs, dg.Definitions(jobs=[job]))
-    done = defs.resolve_job_def("profiles").execute_in_process(instance=pipelines.instance)
-    (event,) = done.asset_materializations_for_node("image_profiles")
-    return event.metadata
+    selection = dg.AssetSelection.assets("raw_images", "image_profiles")
+    return materialized(pipelines.run_only(selection))["image_profiles"].metadata
 
 
-def test_the_asset_links_its_gallery_and_shows_a_few_images(tmp_path, photos):
-    with dg.DagsterInstance.ephemeral() as instance:
-        pipelines = new_lake(tmp_path / "a lake", instance)
-        arrive(photos, pipelines)
-        copied = next(pipelines.zone("labeled").glob("*/*"))
-        (pipelines.zone("unlabeled") / f"copy{copied.suffix}").write_bytes(copied.read_bytes())
+def test_the_asset_links_its_gallery_and_shows_a_few_images(tmp_path, instance, photos):
+    pipelines = new_lake(tmp_path / "a lake", instance)
+    arrive(photos, pipelines)
+    copied = next(pipelines.zone("labeled").glob("*/*"))
+    (pipelines.zone("unlabeled") / f"copy{copied.suffix}").write_bytes(copied.read_bytes())
 
-        first, again = metadata_of(pipelines), metadata_of(pipelines)
+    first, again = metadata_of(pipelines), metadata_of(pipelines)
 
     page = Path(first["gallery_path"].value)
     assert page.read_text().startswith("<!doctype html>")

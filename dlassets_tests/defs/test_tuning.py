@@ -15,20 +15,19 @@ from dlassets_tests.stores import give_store
 LABELS = [3, 12] * 10
 
 
-def materialize(settings: Settings, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+def materialize(settings: Settings, instance: dg.DagsterInstance) -> dg.AssetMaterialization:
     resources = {"session": session_resource(settings), "progress": LoggedProgress()}
-    return dg.materialize([tuned_hyperparameters], resources=resources, instance=instance)
+    result = dg.materialize([tuned_hyperparameters], resources=resources, instance=instance)
+    return materialized(result)["tuned_hyperparameters"]
 
 
-def test_it_shows_the_winner_and_with_nothing_new_leaves_it(local_engine, lake) -> None:
+def test_it_shows_the_winner_and_with_nothing_new_leaves_it(local_engine, lake, instance) -> None:
     tuning = TuningSettings(trials=2, processes=1, space={"l2": Span(low=0.01, high=1, log=True)})
     settings = Settings(root=lake.root, tuning=tuning)
     give_store(settings)
     put(local_engine, lake, *((split, rows(LABELS, seed=seed)) for seed, split in enumerate((TRAIN, VALIDATION, TEST))))
 
-    with dg.DagsterInstance.ephemeral() as instance:
-        first = materialized(materialize(settings, instance))["tuned_hyperparameters"]
-        again = materialized(materialize(settings, instance))["tuned_hyperparameters"]
+    first, again = materialize(settings, instance), materialize(settings, instance)
 
     shown = values(first)
     assert shown["changed"] == "new trials"

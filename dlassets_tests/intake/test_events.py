@@ -42,19 +42,19 @@ def bridge(bucket: str, key: str, event: str = "Object Created") -> str:
     return json.dumps({"detail-type": event, "detail": {"bucket": {"name": bucket}, "object": {"key": key}}})
 
 
-def test_without_events_there_is_nothing(manifest: Manifest) -> None:
+def test_without_events_there_is_nothing(manifest) -> None:
     pending = manifest.pending()
     assert (bool(pending), pending.paths, pending.bad_lines, manifest.listed_at) == (False, (), 0, None)
 
 
-def test_noted_paths_come_once_in_order_of_last_mention(manifest: Manifest) -> None:
+def test_noted_paths_come_once_in_order_of_last_mention(manifest) -> None:
     odd = "ü ä/a b%20#'\"\n.jpg"
     manifest.record([("a.jpg", "created"), ("b.jpg", "created")])
     manifest.record([("a.jpg", "deleted"), (odd, "created")])
     assert manifest.pending().paths == ("b.jpg", "a.jpg", odd)
 
 
-def test_events_come_again_until_advanced(lake: Lake, manifest: Manifest) -> None:
+def test_events_come_again_until_advanced(lake, manifest) -> None:
     manifest.record([("a.jpg", "created")])
     first = manifest.pending()
     again = Manifest.of(lake, "unlabeled", ZONE).pending()
@@ -65,7 +65,7 @@ def test_events_come_again_until_advanced(lake: Lake, manifest: Manifest) -> Non
     assert manifest.pending().paths == ("b.jpg",)
 
 
-def test_a_half_written_line_waits_for_its_end(lake: Lake, manifest: Manifest) -> None:
+def test_a_half_written_line_waits_for_its_end(lake, manifest) -> None:
     whole = line("b.jpg")
     write(lake, line("a.jpg") + whole[:9])
     pending = manifest.pending()
@@ -79,12 +79,12 @@ def test_a_half_written_line_waits_for_its_end(lake: Lake, manifest: Manifest) -
 @pytest.mark.parametrize(
     "location", ["a/1.jpg", "./a//1.jpg", "{zone}/a/1.jpg", "file://{zone}/a/1.jpg", "file:{zone}/%61/1.jpg"]
 )
-def test_a_path_may_be_relative_absolute_or_a_uri(lake: Lake, manifest: Manifest, location: str) -> None:
+def test_a_path_may_be_relative_absolute_or_a_uri(lake, manifest, location) -> None:
     write(lake, line(location.format(zone=lake.zone("unlabeled"))))
     assert manifest.pending().paths == ("a/1.jpg",)
 
 
-def test_a_linked_zone_is_known_by_both_names(lake: Lake, tmp_path: Path) -> None:
+def test_a_linked_zone_is_known_by_both_names(lake, tmp_path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     zone = LandingZone(uri=str(tmp_path / "link"), labelled=False)
@@ -105,7 +105,7 @@ def test_a_linked_zone_is_known_by_both_names(lake: Lake, tmp_path: Path) -> Non
         line("s3a://photos/in/new/a b/ü+1.jpg", event="deleted"),
     ],
 )
-def test_every_form_tells_of_an_object(lake: Lake, text: str) -> None:
+def test_every_form_tells_of_an_object(lake, text) -> None:
     write(lake, text + "\n")
     assert Manifest.of(lake, "unlabeled", BUCKET).pending().paths == ("a b/ü+1.jpg",)
 
@@ -129,7 +129,7 @@ def test_every_form_tells_of_an_object(lake: Lake, text: str) -> None:
         ("[" * 200_000, ""),
     ],
 )
-def test_a_bad_line_is_counted_and_named_and_stops_nothing(lake: Lake, text: str, why: str) -> None:
+def test_a_bad_line_is_counted_and_named_and_stops_nothing(lake, text, why) -> None:
     write(lake, line("a.jpg") + text + "\n" + line("b.jpg"))
     pending = Manifest.of(lake, "unlabeled", BUCKET).pending()
     assert (pending.paths, pending.lines, pending.bad_lines) == (("a.jpg", "b.jpg"), 3, 1)
@@ -138,7 +138,7 @@ def test_a_bad_line_is_counted_and_named_and_stops_nothing(lake: Lake, text: str
     assert why in pending.first_bad
 
 
-def test_what_is_hidden_a_folder_or_not_in_the_pattern_is_left_out_silently(lake: Lake) -> None:
+def test_what_is_hidden_a_folder_or_not_in_the_pattern_is_left_out_silently(lake) -> None:
     zone = LandingZone(uri="unlabeled", labelled=False, pattern=r"\.jpg$")
     names = [".a.jpg", "_temporary/0/b.jpg", "c.png", "folder/", "d.jpg"]
     write(lake, "\n" + "".join(map(line, names)) + '{"Event": "s3:TestEvent"}\n')
@@ -146,7 +146,7 @@ def test_what_is_hidden_a_folder_or_not_in_the_pattern_is_left_out_silently(lake
     assert (pending.paths, pending.bad_lines) == (("d.jpg",), 0)
 
 
-def test_what_a_store_tells_of_other_places_is_left_out_silently(lake: Lake) -> None:
+def test_what_a_store_tells_of_other_places_is_left_out_silently(lake) -> None:
     elsewhere = [s3("others", "in/new/a.jpg"), bridge("photos", "elsewhere/a.jpg"), s3("photos", "in/new/b.jpg")]
     write(lake, "\n".join([*elsewhere, ""]))
     pending = Manifest.of(lake, "unlabeled", BUCKET).pending()
@@ -156,7 +156,7 @@ def test_what_a_store_tells_of_other_places_is_left_out_silently(lake: Lake) -> 
 @pytest.mark.parametrize(
     "state", ["", "{", "[]", '{"files": 3}', '{"files": {"a.jsonl": [1]}}', '{"listed_at": "noon"}']
 )
-def test_without_a_readable_state_everything_is_read_again(lake: Lake, manifest: Manifest, state: str) -> None:
+def test_without_a_readable_state_everything_is_read_again(lake, manifest, state) -> None:
     manifest.record([("a.jpg", "created")])
     manifest.advance(manifest.pending().position, dt.datetime.now(dt.UTC))
     Path(lake.checkpoint("ingest-unlabeled"), "events.json").write_text(state)
@@ -167,23 +167,21 @@ def test_without_a_readable_state_everything_is_read_again(lake: Lake, manifest:
 @pytest.mark.parametrize(
     ("text", "paths"), [(line("b.jpg"), ("b.jpg",)), (line("b.jpg") + line("c.jpg") * 9, ("b.jpg", "c.jpg"))]
 )
-def test_a_file_that_was_replaced_is_read_from_its_start(
-    lake: Lake, manifest: Manifest, text: str, paths: tuple[str, ...]
-) -> None:
+def test_a_file_that_was_replaced_is_read_from_its_start(lake, manifest, text, paths) -> None:
     file = write(lake, line("a.jpg") * 3)
     manifest.advance(manifest.pending().position)
     file.write_text(text)
     assert manifest.pending().paths == paths
 
 
-def test_a_file_that_was_only_touched_is_not_read_again(lake: Lake, manifest: Manifest) -> None:
+def test_a_file_that_was_only_touched_is_not_read_again(lake, manifest) -> None:
     file = write(lake, line("a.jpg"))
     manifest.advance(manifest.pending().position)
     os.utime(file, (1, 1))
     assert not manifest.pending()
 
 
-def test_what_was_written_before_a_listing_is_passed_over(lake: Lake, manifest: Manifest) -> None:
+def test_what_was_written_before_a_listing_is_passed_over(lake, manifest) -> None:
     half = line("c.jpg")
     write(lake, line("a.jpg") + line("b.jpg") + half[:5])
     manifest.advance(manifest.end(), dt.datetime.now(dt.UTC))
@@ -191,7 +189,7 @@ def test_what_was_written_before_a_listing_is_passed_over(lake: Lake, manifest: 
     assert manifest.pending().paths == ("c.jpg",)
 
 
-def test_when_all_was_listed_is_remembered_until_events_are_lost(manifest: Manifest) -> None:
+def test_when_all_was_listed_is_remembered_until_events_are_lost(manifest) -> None:
     listed = dt.datetime.now(dt.UTC)
     manifest.advance({}, listed)
     manifest.record([("a.jpg", "created")])
@@ -204,9 +202,7 @@ def test_when_all_was_listed_is_remembered_until_events_are_lost(manifest: Manif
     assert manifest.listed_at == again
 
 
-def test_a_line_cut_off_by_a_full_disk_spoils_no_other(
-    lake: Lake, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_cut_off_by_a_full_disk_spoils_no_other(lake, manifest, monkeypatch) -> None:
     whole_write = os.write
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", lambda descriptor, text: whole_write(descriptor, text[:20]))
@@ -217,7 +213,7 @@ def test_a_line_cut_off_by_a_full_disk_spoils_no_other(
     assert (pending.paths, pending.bad_lines) == (("b.jpg",), 1)
 
 
-def test_files_read_to_their_end_and_old_are_tidied_away(lake: Lake, manifest: Manifest) -> None:
+def test_files_read_to_their_end_and_old_are_tidied_away(lake, manifest) -> None:
     read, unread, half = (write(lake, line(f"{name}.jpg"), f"{name}.jsonl") for name in ("read", "unread", "half"))
     position = manifest.pending().position
     manifest.advance({name: position[name] for name in ("read.jsonl", "half.jsonl")})
@@ -232,7 +228,7 @@ def test_files_read_to_their_end_and_old_are_tidied_away(lake: Lake, manifest: M
     assert (read.exists(), unread.exists(), half.exists()) == (False, True, True)
 
 
-def test_an_events_folder_that_is_not_ours_to_write_is_said(lake: Lake, manifest: Manifest) -> None:
+def test_an_events_folder_that_is_not_ours_to_write_is_said(lake, manifest) -> None:
     Path(lake.events("unlabeled")).parent.mkdir(parents=True)
     Path(lake.events("unlabeled")).write_text("a file")
     with pytest.raises(DlassetsError, match=r"events of landing zone 'unlabeled' .* cannot be written"):

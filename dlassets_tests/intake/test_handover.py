@@ -2,7 +2,6 @@
 
 import datetime as dt
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,9 +61,7 @@ def test_the_zone_alone_is_taken_in_by_its_listing_which_is_gone_then(lake, sett
     assert listed == [ZONE, ZONE]
 
 
-def test_a_file_that_has_gone_since_has_no_row_and_one_that_came_waits_for_the_next_listing(
-    lake, settings, zone
-) -> None:
+def test_a_file_that_has_gone_since_has_no_row_and_one_that_came_waits_for_the_next(lake, settings, zone) -> None:
     hand_over(lake, settings)
     (zone / "new.jpg").rename(zone / "late.jpg")
 
@@ -123,7 +120,7 @@ def damaged(handed: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, cut_off, damaged, lambda handed: handed.write_bytes(b"")])
-def test_a_listing_that_is_not_whole_is_made_anew(lake, settings, zone, listed, damage: Callable[[Path], None]) -> None:
+def test_a_listing_that_is_not_whole_is_made_anew(lake, settings, zone, listed, damage) -> None:
     damage(hand_over(lake, settings))
 
     assert take_in(lake, settings).images == 1

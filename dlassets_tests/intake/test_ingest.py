@@ -1,5 +1,7 @@
 """Photos come in once, changed ones take their old rows' place, and bad files are set aside with a reason."""
 
+import datetime as dt
+import hashlib
 import io
 import shutil
 from pathlib import Path
@@ -15,8 +17,11 @@ from dlassets.intake.waiting import waiting_files
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.settings import IngestSettings, Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.killing import killed_at, overtaken_at
 from dlassets_tests.storage.test_local_files import refuse
-from dlassets_tests.tables import get, local_alone
+from dlassets_tests.tables import get
+
+ENGINE = LocalEngine()
 
 
 def photo(shade: int = 128, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -31,12 +36,8 @@ def photo(shade: int = 128, size: tuple[int, int] = (40, 30)) -> bytes:
 def landing(lake: Lake) -> Path:
     """Both landing zones, with three labelled photos in two classes and one without a label."""
     landing = Path(lake.zone(""))
-    for place, shade in {
-        "labeled/001.cat/a.jpg": 10,
-        "labeled/001.cat/b.JPG": 20,
-        "labeled/012.dog/c.jpeg": 30,
-    }.items():
-        put(landing / place, photo(shade))
+    for place, shade in {"001.cat/a.jpg": 10, "001.cat/b.JPG": 20, "012.dog/c.jpeg": 30}.items():
+        put(landing / "labeled" / place, photo(shade))
     put(landing / "unlabeled/2026/01/d.jpg", photo(40))
     return landing
 
@@ -50,11 +51,7 @@ def rows(engine: Engine, lake: Lake, table: str, columns: str) -> list[tuple[obj
     return sorted(tuple(row.values()) for row in get(engine, lake, table, columns))
 
 
-def test_every_photo_comes_in_with_its_path_folder_and_hash(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
-    import hashlib
-
+def test_every_photo_comes_in_with_its_path_folder_and_hash(engine, lake, settings, landing) -> None:
     done = ingest(engine, lake, settings, {})
 
     assert (done.images, done.replaced, done.quarantined) == (4, 0, 0)
@@ -70,7 +67,7 @@ def test_every_photo_comes_in_with_its_path_folder_and_hash(
     ]
 
 
-def test_nothing_new_makes_no_version(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:
+def test_nothing_new_makes_no_version(engine, lake, settings, landing) -> None:
     ingest(engine, lake, settings, {})
     before = pin(lake, "raw_images"), pin(lake, "quarantined_files")
 
@@ -80,11 +77,7 @@ def test_nothing_new_makes_no_version(engine: Engine, lake: Lake, settings: Sett
     assert done == Ingested(zones={"labeled": 0, "unlabeled": 0})
 
 
-def test_an_overwritten_file_takes_its_old_row_s_place(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
-    import hashlib
-
+def test_an_overwritten_file_takes_its_old_row_s_place(engine, lake, settings, landing) -> None:
     ingest(engine, lake, settings, {})
     put(landing / "labeled/001.cat/a.jpg", photo(99, (50, 50)))
     put(landing / "labeled/001.cat/new.jpg", photo(77))
@@ -105,9 +98,7 @@ BAD = {
 }
 
 
-def test_bad_files_are_set_aside_with_their_reason_and_the_good_ones_come_in(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
+def test_bad_files_are_set_aside_with_their_reason_and_the_good_ones_come_in(engine, lake, settings, landing) -> None:
     for place, (content, _) in BAD.items():
         put(landing / "labeled" / place, content)
 
@@ -120,8 +111,8 @@ def test_bad_files_are_set_aside_with_their_reason_and_the_good_ones_come_in(
     assert ingest(engine, lake, settings, {}).quarantined == 0
 
 
-def test_a_mended_file_comes_in(lake: Lake, settings: Settings, landing: Path) -> None:
-    engine = LocalEngine()
+def test_a_mended_file_comes_in(lake, settings, landing) -> None:
+    engine = ENGINE
     put(landing / "labeled/001.cat/cut.jpg", photo()[:100])
     ingest(engine, lake, settings, {})
     put(landing / "labeled/001.cat/cut.jpg", photo())
@@ -130,9 +121,7 @@ def test_a_mended_file_comes_in(lake: Lake, settings: Settings, landing: Path) -
 
 
 @pytest.mark.spark
-def test_a_lake_moves_from_one_engine_to_the_other_midway(
-    local_engine: Engine, spark_engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
+def test_a_lake_moves_from_one_engine_to_the_other_midway(local_engine, spark_engine, lake, settings, landing) -> None:
     ingest(local_engine, lake, settings, {})
     put(landing / "unlabeled/e.jpg", photo(50))
     put(landing / "labeled/001.cat/a.jpg", photo(98, (60, 60)))
@@ -147,118 +136,64 @@ def test_a_lake_moves_from_one_engine_to_the_other_midway(
     assert len(rows(local_engine, lake, "raw_images", "path")) == 6
 
 
-@local_alone
-def test_small_batches_take_in_the_same_files(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:
+def test_small_batches_take_in_the_same_files(local_engine, lake, settings, landing) -> None:
     one_by_one = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=1)})
 
-    done = ingest(engine, lake, one_by_one, {})
+    done = ingest(local_engine, lake, one_by_one, {})
 
     assert (done.images, done.batches) == (4, 4)
-    assert len(rows(engine, lake, "raw_images", "path")) == 4
+    assert len(rows(local_engine, lake, "raw_images", "path")) == 4
 
 
-@pytest.mark.parametrize("after", ["append raw_images", "append quarantined_files"])
-def test_killed_after_a_commit_and_run_again_it_ends_with_the_same_rows(
-    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch, after: str
-) -> None:
-    class Killed(BaseException):
-        pass
-
-    class DyingEngine(LocalEngine):
-        def append(self, rows, table, uri, commit):
-            written = super().append(rows, table, uri, commit)
-            if f"append {table.name}" == after and written.changed:
-                raise Killed
-            return written
-
+@pytest.mark.parametrize("commits", [1, 2], ids=["raw_images", "quarantined_files"])
+def test_killed_after_a_commit_and_run_again_it_ends_with_the_same_rows(lake, settings, landing, commits) -> None:
     put(landing / "labeled/001.cat/empty.jpg", b"")
-    with pytest.raises(Killed):
-        ingest(DyingEngine(), lake, settings, {})
+    with killed_at(LocalEngine, "append", after=commits):
+        ingest(ENGINE, lake, settings, {})
 
-    ingest(LocalEngine(), lake, settings, {})
+    ingest(ENGINE, lake, settings, {})
 
-    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 4
-    assert rows(LocalEngine(), lake, "quarantined_files", "path") == [("labeled/001.cat/empty.jpg",)]
-
-
-class OvertakenEngine(LocalEngine):
-    """Another run takes everything in between this one's plan and its first commit."""
-
-    def __init__(self, lake: Lake, settings: Settings) -> None:
-        self.lake, self.settings = lake, settings
-        self.overtaken = False
-
-    def append(self, rows, table, uri, commit):
-        if not self.overtaken:
-            self.overtaken = True
-            ingest(LocalEngine(), self.lake, self.settings, {})
-        return super().append(rows, table, uri, commit)
+    assert len(rows(ENGINE, lake, "raw_images", "path")) == 4
+    assert rows(ENGINE, lake, "quarantined_files", "path") == [("labeled/001.cat/empty.jpg",)]
 
 
-def test_of_two_runs_at_once_nothing_doubles(lake: Lake, settings: Settings, landing: Path) -> None:
+@pytest.mark.parametrize("files_per_batch", [IngestSettings().files_per_batch, 1])
+def test_what_another_run_took_in_since_the_plan_does_not_double(lake, settings, landing, files_per_batch) -> None:
     put(landing / "labeled/001.cat/empty.jpg", b"")
-    ingest(OvertakenEngine(lake, settings), lake, settings, {})
-
-    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 4
-    assert len(rows(LocalEngine(), lake, "quarantined_files", "path")) == 1
-
-
-def test_what_another_run_took_in_between_two_batches_does_not_double(
-    lake: Lake, settings: Settings, landing: Path
-) -> None:
-    put(landing / "labeled/001.cat/empty.jpg", b"")
-    one_by_one = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=1)})
-    done = ingest(OvertakenEngine(lake, settings), lake, one_by_one, {})
+    batches = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=files_per_batch)})
+    with overtaken_at(LocalEngine, "append", lambda: ingest(ENGINE, lake, settings, {})):
+        done = ingest(ENGINE, lake, batches, {})
 
     assert (done.images, done.quarantined) == (0, 0)
-    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 4
-    assert len(rows(LocalEngine(), lake, "quarantined_files", "path")) == 1
+    assert len(rows(ENGINE, lake, "raw_images", "path")) == 4
+    assert len(rows(ENGINE, lake, "quarantined_files", "path")) == 1
 
 
-def test_what_another_run_refused_meanwhile_does_not_double(lake: Lake, settings: Settings, landing: Path) -> None:
-    class OvertakenEngine(LocalEngine):
-        """Another run commits after this one's new photos, and before it writes that none of them was refused."""
-
-        overtaken = False
-
-        def append(self, rows, table, uri, commit):
-            if table.name == "quarantined_files" and not self.overtaken:
-                self.overtaken = True
-                ingest(LocalEngine(), lake, settings, {})
-            return super().append(rows, table, uri, commit)
-
-    ingest(LocalEngine(), lake, settings, {})
+def test_what_another_run_refused_meanwhile_does_not_double(lake, settings, landing) -> None:
+    ingest(ENGINE, lake, settings, {})
     put(landing / "labeled/001.cat/a.jpg", b"")
     put(landing / "labeled/001.cat/new.jpg", photo(70))
-    ingest(OvertakenEngine(), lake, settings, {})
+    # After this run's new photos are committed, and before it writes that none of them was refused.
+    with overtaken_at(LocalEngine, "append", lambda: ingest(ENGINE, lake, settings, {}), table="quarantined_files"):
+        ingest(ENGINE, lake, settings, {})
 
-    assert rows(LocalEngine(), lake, "quarantined_files", "path") == [("labeled/001.cat/a.jpg",)]
-    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 5
+    assert rows(ENGINE, lake, "quarantined_files", "path") == [("labeled/001.cat/a.jpg",)]
+    assert len(rows(ENGINE, lake, "raw_images", "path")) == 5
 
 
-def test_a_file_that_two_runs_at_once_find_gone_is_noted_once(
-    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_two_runs_at_once_find_gone_is_noted_once(lake, settings, landing) -> None:
     from deltalake.table import TableMerger
 
-    execute = TableMerger.execute
-
-    def overtaken(merger: TableMerger) -> object:
-        """Another run notes the same between this one's look at the table and its commit."""
-        monkeypatch.setattr(TableMerger, "execute", execute)
-        ingest(LocalEngine(), lake, settings, {})
-        return execute(merger)
-
     put(landing / "unlabeled/two '' quotes.jpg", photo(70))
-    ingest(LocalEngine(), lake, settings, {})
+    ingest(ENGINE, lake, settings, {})
     (landing / "unlabeled/two '' quotes.jpg").unlink()
-    monkeypatch.setattr(TableMerger, "execute", overtaken)
-    ingest(LocalEngine(), lake, settings, {})
+    with overtaken_at(TableMerger, "execute", lambda: ingest(ENGINE, lake, settings, {})):
+        ingest(ENGINE, lake, settings, {})
 
-    assert rows(LocalEngine(), lake, "deleted_files", "path") == [("unlabeled/two '' quotes.jpg",)]
+    assert rows(ENGINE, lake, "deleted_files", "path") == [("unlabeled/two '' quotes.jpg",)]
 
 
-def test_a_run_that_is_always_overtaken_gives_up_and_says_so(lake: Lake, settings: Settings, landing: Path) -> None:
+def test_a_run_that_is_always_overtaken_gives_up_and_says_so(lake, settings, landing) -> None:
     class UnluckyEngine(LocalEngine):
         def append(self, *_rows_table_uri_commit):
             raise ConflictError("another run was first")
@@ -267,53 +202,47 @@ def test_a_run_that_is_always_overtaken_gives_up_and_says_so(lake: Lake, setting
         ingest(UnluckyEngine(), lake, settings, {})
 
 
-@local_alone
-def test_a_missing_zone_is_named_and_the_others_still_come_in(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
+def test_a_missing_zone_is_named_and_the_others_still_come_in(local_engine, lake, settings, landing) -> None:
     shutil.rmtree(landing / "labeled")
 
     with pytest.raises(DlassetsError, match=r"landing zone 'labeled' is not there.*landing\.labeled\.uri"):
-        ingest(engine, lake, settings, {})
+        ingest(local_engine, lake, settings, {})
 
-    assert rows(engine, lake, "raw_images", "path") == [("unlabeled/2026/01/d.jpg",)]
+    assert rows(local_engine, lake, "raw_images", "path") == [("unlabeled/2026/01/d.jpg",)]
 
 
-def test_a_folder_that_cannot_be_listed_is_named_and_all_else_comes_in(
-    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ingest(LocalEngine(), lake, settings, {})
+def test_a_folder_that_cannot_be_listed_is_named_and_all_else_comes_in(lake, settings, landing, monkeypatch) -> None:
+    ingest(ENGINE, lake, settings, {})
     put(landing / "labeled/012.dog/new.jpg", photo(61))
     refuse(monkeypatch, "001.cat")
 
     with pytest.raises(DlassetsError, match=r"1 folders of the landing zone 'labeled' cannot be listed.*001\.cat"):
-        ingest(LocalEngine(), lake, settings, {})
+        ingest(ENGINE, lake, settings, {})
 
-    assert len(rows(LocalEngine(), lake, "raw_images", "path")) == 5
-    assert deleted(LocalEngine(), lake) == {}
+    assert len(rows(ENGINE, lake, "raw_images", "path")) == 5
+    assert deleted(ENGINE, lake) == {}
 
 
-@local_alone
-def test_an_empty_zone_is_no_error(engine: Engine, lake: Lake, settings: Settings, landing: Path) -> None:
+def test_an_empty_zone_is_no_error(local_engine, lake, settings, landing) -> None:
     shutil.rmtree(landing)
     (landing / "labeled").mkdir(parents=True)
     (landing / "unlabeled").mkdir()
 
-    assert ingest(engine, lake, settings, {}).images == 0
+    assert ingest(local_engine, lake, settings, {}).images == 0
 
 
-def test_what_was_read_stands_in_the_table_s_log(lake: Lake, settings: Settings, landing: Path) -> None:
-    ingest(LocalEngine(), lake, settings, {"run_id": "r1", "asset": "raw_images"})
+def test_what_was_read_stands_in_the_table_s_log(lake, settings, landing) -> None:
+    ingest(ENGINE, lake, settings, {"run_id": "r1", "asset": "raw_images"})
 
     assert provenance_of(pin(lake, "raw_images")) == {"run_id": "r1", "asset": "raw_images"}
 
 
-def test_waiting_files_are_counted_until_they_are_in(lake: Lake, settings: Settings, landing: Path) -> None:
+def test_waiting_files_are_counted_until_they_are_in(lake, settings, landing) -> None:
     waiting = waiting_files(lake, settings, "labeled")
     assert waiting.files == 3
     assert waiting_files(lake, settings, "labeled").digest == waiting.digest
 
-    ingest(LocalEngine(), lake, settings, {})
+    ingest(ENGINE, lake, settings, {})
     assert waiting_files(lake, settings, "labeled").files == 0
 
     put(landing / "labeled/001.cat/late.jpg", photo(61))
@@ -327,9 +256,7 @@ def deleted(engine: Engine, lake: Lake) -> dict[object, bool]:
     return {path: back is not None for path, back in rows(engine, lake, "deleted_files", "path, returned_at")}
 
 
-def test_a_file_that_has_gone_is_noted_and_its_row_stays(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
+def test_a_file_that_has_gone_is_noted_and_its_row_stays(engine, lake, settings, landing) -> None:
     put(landing / "unlabeled/bad.jpg", b"no picture")
     ingest(engine, lake, settings, {})
     (landing / "labeled/001.cat/a.jpg").unlink()
@@ -345,59 +272,48 @@ def test_a_file_that_has_gone_is_noted_and_its_row_stays(
     assert pin(lake, "deleted_files").version == version
 
 
-@local_alone
-def test_a_file_that_is_back_is_noted_too_and_taken_in_where_it_is_another(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
+def test_a_file_that_is_back_is_noted_and_taken_in_where_it_is_another(local_engine, lake, settings, landing) -> None:
     place = landing / "labeled/001.cat/a.jpg"
-    ingest(engine, lake, settings, {})
+    ingest(local_engine, lake, settings, {})
     place.rename(landing / "kept")
-    ingest(engine, lake, settings, {})
+    ingest(local_engine, lake, settings, {})
     (landing / "kept").rename(place)
 
-    done = ingest(engine, lake, settings, {})
+    done = ingest(local_engine, lake, settings, {})
 
     assert (done.images, done.replaced, done.returned) == (0, 0, 1)
-    assert deleted(engine, lake) == {"labeled/001.cat/a.jpg": True}
+    assert deleted(local_engine, lake) == {"labeled/001.cat/a.jpg": True}
     place.unlink()
-    assert ingest(engine, lake, settings, {}).deleted == 1
+    assert ingest(local_engine, lake, settings, {}).deleted == 1
     put(place, photo(200, (9, 9)))
-    done = ingest(engine, lake, settings, {})
+    done = ingest(local_engine, lake, settings, {})
     assert (done.images, done.replaced, done.returned) == (0, 1, 1)
-    assert deleted(engine, lake) == {"labeled/001.cat/a.jpg": True}
+    assert deleted(local_engine, lake) == {"labeled/001.cat/a.jpg": True}
 
 
-def test_what_a_new_pattern_leaves_out_has_not_gone(lake: Lake, settings: Settings, landing: Path) -> None:
-    ingest(LocalEngine(), lake, settings, {})
+def test_what_a_new_pattern_leaves_out_has_not_gone(lake, settings, landing) -> None:
+    ingest(ENGINE, lake, settings, {})
     zones = {name: zone.model_copy(update={"pattern": r"\.JPG$"}) for name, zone in settings.landing.items()}
 
-    assert ingest(LocalEngine(), lake, settings.model_copy(update={"landing": zones}), {}).deleted == 0
+    assert ingest(ENGINE, lake, settings.model_copy(update={"landing": zones}), {}).deleted == 0
 
 
-@local_alone
-def test_the_same_bytes_under_two_paths_are_one_image_with_two_paths(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
+def test_the_same_bytes_under_two_paths_are_one_image_with_two_paths(local_engine, lake, settings, landing) -> None:
     put(landing / "unlabeled/copy of a.jpg", photo(10))
 
-    ingest(engine, lake, settings, {})
+    ingest(local_engine, lake, settings, {})
 
     paths = {}
-    for path, image in rows(engine, lake, "raw_images", "path, image_id"):
+    for path, image in rows(local_engine, lake, "raw_images", "path, image_id"):
         paths.setdefault(image, []).append(path)
     assert ["labeled/001.cat/a.jpg", "unlabeled/copy of a.jpg"] in paths.values()
     assert len(paths) == 4
 
 
-@local_alone
-def test_what_cameras_wrote_down_becomes_columns_and_older_rows_have_null(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
-    import datetime as dt
-
+def test_what_cameras_wrote_becomes_columns_and_older_rows_have_null(local_engine, lake, settings, landing) -> None:
     from PIL import Image
 
-    ingest(engine, lake, settings, {})
+    ingest(local_engine, lake, settings, {})
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Maker", "Model 7"
     exif.get_ifd(0x8769)[0x9003] = "2026:01:31 12:30:00"
@@ -408,34 +324,32 @@ def test_what_cameras_wrote_down_becomes_columns_and_older_rows_have_null(
     put(landing / "unlabeled/bad.jpg", b"no picture")
     capture = settings.model_copy(update={"ingest": IngestSettings(capture=("camera", "taken_at"))})
 
-    assert ingest(engine, lake, capture, {}).images == 2
+    assert ingest(local_engine, lake, capture, {}).images == 2
 
     raw = {"raw_images": pin(lake, "raw_images")}
-    found = engine.sql("SELECT path, camera, taken_at FROM raw_images WHERE camera IS NOT NULL", raw).arrow()
+    found = local_engine.sql("SELECT path, camera, taken_at FROM raw_images WHERE camera IS NOT NULL", raw).arrow()
     taken_at = dt.datetime(2026, 1, 31, 12, 30, tzinfo=dt.UTC)
     assert found.to_pylist() == [{"path": "unlabeled/e.jpg", "camera": "Maker Model 7", "taken_at": taken_at}]
     put(landing / "unlabeled/later.jpg", photo(71))
-    assert ingest(engine, lake, settings, {}).images == 1
-    assert len(rows(engine, lake, "raw_images", "path, camera")) == 7
+    assert ingest(local_engine, lake, settings, {}).images == 1
+    assert len(rows(local_engine, lake, "raw_images", "path, camera")) == 7
 
 
 class TestEvents:
     """Zones that are read by their events. The first look, which knows of no listing yet, lists them."""
 
     @pytest.fixture
-    def settings(self, settings: Settings, engine: Engine, lake: Lake, landing: Path) -> Settings:
+    def settings(self, settings: Settings, lake: Lake, landing: Path) -> Settings:
         assert landing.is_dir()
         zones = {name: zone.model_copy(update={"discovery": "events"}) for name, zone in settings.landing.items()}
         settings = settings.model_copy(update={"landing": zones})
-        assert ingest(engine, lake, settings, {}).images == 4
+        assert ingest(ENGINE, lake, settings, {}).images == 4
         return settings
 
     def record(self, lake: Lake, settings: Settings, *paths: str) -> None:
         Manifest.of(lake, "unlabeled", settings.landing["unlabeled"]).record([(path, "created") for path in paths])
 
-    def test_only_files_with_an_event_are_looked_at(
-        self, engine: Engine, lake: Lake, settings: Settings, landing: Path
-    ) -> None:
+    def test_only_files_with_an_event_are_looked_at(self, engine, lake, settings, landing) -> None:
         put(landing / "unlabeled/told.jpg", photo(41))
         put(landing / "unlabeled/2026/01/d.jpg", photo(42, (8, 8)))
         put(landing / "unlabeled/untold.jpg", photo(43))
@@ -446,60 +360,42 @@ class TestEvents:
         assert (done.images, done.replaced, done.deleted) == (1, 1, 0)
         assert ingest(engine, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
 
-    @local_alone
-    def test_a_file_that_an_event_names_and_that_has_gone_is_noted(
-        self, engine: Engine, lake: Lake, settings: Settings, landing: Path
-    ) -> None:
+    def test_a_file_that_an_event_names_and_that_has_gone_is_noted(self, local_engine, lake, settings, landing) -> None:
         (landing / "unlabeled/2026/01/d.jpg").unlink()
         self.record(lake, settings, "2026/01/d.jpg")
 
-        assert ingest(engine, lake, settings, {}).deleted == 1
-        assert deleted(engine, lake) == {"unlabeled/2026/01/d.jpg": False}
+        assert ingest(local_engine, lake, settings, {}).deleted == 1
+        assert deleted(local_engine, lake) == {"unlabeled/2026/01/d.jpg": False}
 
-    @local_alone
-    def test_a_listing_finds_what_events_missed_when_it_is_due(
-        self, engine: Engine, lake: Lake, settings: Settings, landing: Path
-    ) -> None:
+    def test_a_listing_finds_what_events_missed_when_it_is_due(self, local_engine, lake, settings, landing) -> None:
         put(landing / "unlabeled/untold.jpg", photo(43))
-        assert ingest(engine, lake, settings, {}).images == 0
+        assert ingest(local_engine, lake, settings, {}).images == 0
 
         due = settings.model_copy(update={"ingest": IngestSettings(reconcile_minutes=1e-9)})
-        assert ingest(engine, lake, due, {}).images == 1
+        assert ingest(local_engine, lake, due, {}).images == 1
 
-    @local_alone
-    def test_a_line_that_cannot_be_read_has_every_file_listed(
-        self, engine: Engine, lake: Lake, settings: Settings, landing: Path
-    ) -> None:
+    def test_a_line_that_cannot_be_read_has_every_file_listed(self, local_engine, lake, settings, landing) -> None:
         put(landing / "unlabeled/untold.jpg", photo(43))
         Path(lake.events("unlabeled")).mkdir(parents=True, exist_ok=True)
         (Path(lake.events("unlabeled")) / "producer.jsonl").write_text('{"path": "unt\n')
 
-        done = ingest(engine, lake, settings, {})
+        done = ingest(local_engine, lake, settings, {})
 
         assert (done.images, done.bad_events) == (1, 1)
         assert "producer.jsonl" in str(done.first_bad)
-        assert ingest(engine, lake, settings, {}).bad_events == 0
+        assert ingest(local_engine, lake, settings, {}).bad_events == 0
 
-    @local_alone
-    def test_lost_notes_of_where_reading_stopped_add_nothing(
-        self, engine: Engine, lake: Lake, settings: Settings, landing: Path
-    ) -> None:
+    def test_lost_notes_of_where_reading_stopped_add_nothing(self, local_engine, lake, settings, landing) -> None:
         put(landing / "unlabeled/told.jpg", photo(41))
         self.record(lake, settings, "told.jpg")
-        ingest(engine, lake, settings, {})
+        ingest(local_engine, lake, settings, {})
         versions = pin(lake, "raw_images"), pin(lake, "deleted_files")
         shutil.rmtree(lake.checkpoint("ingest-unlabeled"))
 
-        assert ingest(engine, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
+        assert ingest(local_engine, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
         assert (pin(lake, "raw_images"), pin(lake, "deleted_files")) == versions
 
-    @local_alone
-    def test_nothing_new_opens_no_table(self, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nothing_new_opens_no_table(self, lake, settings, monkeypatch) -> None:
         """So that a look costs the same, however many files there are."""
-
-        def fail(*_: object) -> None:
-            raise AssertionError("a table was opened")
-
-        monkeypatch.setattr("deltalake.DeltaTable.__init__", fail)
-
-        ingest(LocalEngine(), lake, settings, {})
+        monkeypatch.setattr("deltalake.DeltaTable.__init__", None)
+        ingest(ENGINE, lake, settings, {})

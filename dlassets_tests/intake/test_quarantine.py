@@ -17,7 +17,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.settings import IngestSettings, LandingZone, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import photo, put
-from dlassets_tests.killing import killed_at
+from dlassets_tests.killing import killed_at, overtaken_at
 from dlassets_tests.tables import NOON, get
 from dlassets_tests.tables import put as put_rows
 
@@ -47,9 +47,7 @@ def images(engine: Engine, lake: Lake) -> list[str]:
     return [row["path"] for row in get(engine, lake, "raw_images", "path")]
 
 
-def test_what_came_after_decides_what_is_quarantined_now(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
+def test_what_came_after_decides_what_is_quarantined_now(engine, lake, settings, landing) -> None:
     put(landing / "labeled/001.cat/cut.jpg", photo()[:100])
     put(landing / "unlabeled/gone.jpg", b"x")
     ingest(EMBEDDED, lake, settings, {})
@@ -73,26 +71,21 @@ def test_what_came_after_decides_what_is_quarantined_now(
     assert paths(engine, lake, "*empty*") == ["labeled/001.cat/empty.jpg"]
 
 
-def test_files_are_chosen_by_path_glob_reason_and_zone(lake: Lake, settings: Settings, landing: Path) -> None:
+def test_files_are_chosen_by_path_glob_reason_and_zone(lake, settings, landing) -> None:
     put(landing / "unlabeled/[1] a*.jpg", b"")
     put(landing / "unlabeled/1.jpg", b"")
-    engine = EMBEDDED
-    ingest(engine, lake, settings, {})
+    ingest(EMBEDDED, lake, settings, {})
 
-    assert paths(engine, lake, "unlabeled/*.jpg") == [
-        "unlabeled/1.jpg",
-        "unlabeled/[1] a*.jpg",
-        "unlabeled/note.jpg",
-    ]
-    assert paths(engine, lake, "*/empty.jpg") == ["labeled/001.cat/empty.jpg"]
-    assert paths(engine, lake, "unlabeled/[1] a*.jpg") == ["unlabeled/[1] a*.jpg"]
-    assert paths(engine, lake, "Unlabeled/*") == []
-    assert paths(engine, lake, reason="not_an_image") == ["unlabeled/note.jpg"]
-    assert paths(engine, lake, zone="labeled") == ["labeled/001.cat/empty.jpg"]
-    assert by_reason(refused_files(engine, lake)) == {"empty": 3, "not_an_image": 1}
+    assert paths(EMBEDDED, lake, "unlabeled/*.jpg") == ["unlabeled/1.jpg", "unlabeled/[1] a*.jpg", "unlabeled/note.jpg"]
+    assert paths(EMBEDDED, lake, "*/empty.jpg") == ["labeled/001.cat/empty.jpg"]
+    assert paths(EMBEDDED, lake, "unlabeled/[1] a*.jpg") == ["unlabeled/[1] a*.jpg"]
+    assert paths(EMBEDDED, lake, "Unlabeled/*") == []
+    assert paths(EMBEDDED, lake, reason="not_an_image") == ["unlabeled/note.jpg"]
+    assert paths(EMBEDDED, lake, zone="labeled") == ["labeled/001.cat/empty.jpg"]
+    assert by_reason(refused_files(EMBEDDED, lake)) == {"empty": 3, "not_an_image": 1}
 
 
-def test_the_newest_come_first(lake: Lake) -> None:
+def test_the_newest_come_first(lake) -> None:
     batches = [("labeled", 1), ("labeled", 3), ("unlabeled", 2)]
     rows = [{"path": f"{zone}/{n}.jpg", "batch_id": f"{zone}-00000{n}", "landing": zone} for zone, n in batches]
     put_rows(lake, "quarantined_files", *rows)
@@ -101,9 +94,7 @@ def test_the_newest_come_first(lake: Lake) -> None:
     assert found == ["labeled/3.jpg", "unlabeled/2.jpg", "labeled/1.jpg"]
 
 
-def test_a_raised_limit_and_another_look_take_files_in(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
+def test_a_raised_limit_and_another_look_take_files_in(engine, lake, settings, landing) -> None:
     strict = settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)})
     ingest(EMBEDDED, lake, strict, {})
     assert paths(engine, lake, reason="too_large") == ["labeled/001.cat/good.jpg"]
@@ -113,110 +104,93 @@ def test_a_raised_limit_and_another_look_take_files_in(
 
     assert done == Retried(taken_in=1, refused=2, missing=0)
     assert images(engine, lake) == ["labeled/001.cat/good.jpg"]
-    assert states(engine, lake) == [
-        ("labeled/001.cat/empty.jpg", "quarantined"),
-        ("unlabeled/note.jpg", "quarantined"),
-    ]
+    assert states(engine, lake) == [("labeled/001.cat/empty.jpg", "quarantined"), ("unlabeled/note.jpg", "quarantined")]
 
 
-def test_another_look_leaves_other_rows_as_they_are(lake: Lake, settings: Settings, landing: Path) -> None:
-    engine = EMBEDDED
-    ingest(engine, lake, settings, {})
+def test_another_look_leaves_other_rows_as_they_are(lake, settings, landing) -> None:
+    ingest(EMBEDDED, lake, settings, {})
     put(landing / "unlabeled/note.jpg", b"still none")
-    ingest(engine, lake, settings, {})
-    before, version = get(engine, lake, "quarantined_files"), pin(lake, "quarantined_files").version
+    ingest(EMBEDDED, lake, settings, {})
+    before, version = get(EMBEDDED, lake, "quarantined_files"), pin(lake, "quarantined_files").version
 
-    retry(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {})
+    retry(EMBEDDED, lake, settings, refused_files(EMBEDDED, lake, "unlabeled/*"), {})
 
-    assert get(engine, lake, "quarantined_files") == before
+    assert get(EMBEDDED, lake, "quarantined_files") == before
     assert pin(lake, "quarantined_files").version == version + 2
 
 
-def test_killed_after_the_rows_are_gone_the_next_ingest_does_the_rest(
-    lake: Lake, settings: Settings, landing: Path
-) -> None:
-    engine = EMBEDDED
-    ingest(engine, lake, settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)}), {})
+def test_killed_after_the_rows_are_gone_the_next_ingest_does_the_rest(lake, settings, landing) -> None:
+    ingest(EMBEDDED, lake, settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)}), {})
     with killed_at(quarantine, "ingest"):
-        retry(engine, lake, settings, refused_files(engine, lake, "*good*"), {})
-    assert paths(engine, lake, "*good*") == images(engine, lake) == []
+        retry(EMBEDDED, lake, settings, refused_files(EMBEDDED, lake, "*good*"), {})
+    assert paths(EMBEDDED, lake, "*good*") == images(EMBEDDED, lake) == []
 
     for _ in range(2):
-        ingest(engine, lake, settings, {})
-    assert images(engine, lake) == ["labeled/001.cat/good.jpg"]
-    assert len(refused_files(engine, lake, everything=True)) == 2
+        ingest(EMBEDDED, lake, settings, {})
+    assert images(EMBEDDED, lake) == ["labeled/001.cat/good.jpg"]
+    assert len(refused_files(EMBEDDED, lake, everything=True)) == 2
 
 
-def test_a_zone_with_events_is_told_of_what_to_look_at(lake: Lake, settings: Settings, landing: Path) -> None:
+def read_by_events(settings: Settings) -> tuple[LandingZone, Settings, Settings]:
+    """Return a zone that is read by its events, the settings with it alone, and those by which photos are too large."""
     zone = LandingZone(uri="labeled", labelled=True, discovery="events")
     settings = settings.model_copy(update={"landing": {"labeled": zone}})
-    strict = settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)})
-    engine, manifest = EMBEDDED, Manifest.of(lake, "labeled", zone)
-    ingest(engine, lake, strict, {})
+    return zone, settings, settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)})
+
+
+def test_a_zone_with_events_is_told_of_what_to_look_at(lake, settings, landing) -> None:
+    zone, settings, strict = read_by_events(settings)
+    manifest = Manifest.of(lake, "labeled", zone)
+    ingest(EMBEDDED, lake, strict, {})
     listed_at = manifest.listed_at
 
-    assert retry(engine, lake, settings, refused_files(engine, lake, "*good*"), {}).taken_in == 1
+    assert retry(EMBEDDED, lake, settings, refused_files(EMBEDDED, lake, "*good*"), {}).taken_in == 1
 
     assert manifest.listed_at == listed_at
     assert not manifest.pending()
-    assert images(engine, lake) == ["labeled/001.cat/good.jpg"]
-    drop(engine, lake, settings, refused_files(engine, lake), {}, delete_files=True)
+    assert images(EMBEDDED, lake) == ["labeled/001.cat/good.jpg"]
+    drop(EMBEDDED, lake, settings, refused_files(EMBEDDED, lake), {}, delete_files=True)
     assert manifest.pending().paths == ("001.cat/empty.jpg",)
 
 
-def test_events_that_another_reader_took_too_soon_are_noted_again(
-    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    zone = LandingZone(uri="labeled", labelled=True, discovery="events")
-    settings = settings.model_copy(update={"landing": {"labeled": zone}})
-    engine, forget = EMBEDDED, quarantine._forget_all
-    ingest(engine, lake, settings.model_copy(update={"ingest": IngestSettings(max_file_bytes=100)}), {})
+def test_events_that_another_reader_took_too_soon_are_noted_again(lake, settings, landing) -> None:
+    zone, settings, strict = read_by_events(settings)
+    ingest(EMBEDDED, lake, strict, {})
 
-    def overtaken(*arguments: Any) -> None:
-        assert ingest(engine, lake, settings, {}).images == 0
+    def read_too_soon() -> None:
+        assert ingest(EMBEDDED, lake, settings, {}).images == 0
         assert not Manifest.of(lake, "labeled", zone).pending()
-        forget(*arguments)
 
-    monkeypatch.setattr(quarantine, "_forget_all", overtaken)
+    chosen = refused_files(EMBEDDED, lake, "*good*")
+    with overtaken_at(quarantine, "_forget_all", read_too_soon):
+        assert retry(EMBEDDED, lake, settings, chosen, {}).taken_in == 1
 
-    assert retry(engine, lake, settings, refused_files(engine, lake, "*good*"), {}).taken_in == 1
 
-
-def test_many_files_are_looked_at_again_a_part_at_a_time(
-    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_files_are_looked_at_again_a_part_at_a_time(lake, settings, landing, monkeypatch) -> None:
     monkeypatch.setattr(quarantine, "REPLACED_AT_ONCE", 2)
     for number in range(4):
         put(landing / f"unlabeled/{number}.jpg", b"")
-    engine = EMBEDDED
-    ingest(engine, lake, settings, {})
-    before = refused_files(engine, lake)
+    ingest(EMBEDDED, lake, settings, {})
+    before = refused_files(EMBEDDED, lake)
 
-    assert retry(engine, lake, settings, before, {}) == Retried(taken_in=0, refused=6, missing=0)
-    assert paths(engine, lake) == sorted(file.path for file in before)
+    assert retry(EMBEDDED, lake, settings, before, {}) == Retried(taken_in=0, refused=6, missing=0)
+    assert paths(EMBEDDED, lake) == sorted(file.path for file in before)
 
 
-def test_what_ingest_refuses_meanwhile_is_not_lost(lake: Lake, settings: Settings, landing: Path) -> None:
-    class OvertakenEngine(LocalEngine):
-        """The file is refused in another state between the plan and the commit."""
-
-        overtaken = False
-
-        def replace(self, rows: Any, table: Any, *rest: Any, **options: Any) -> Any:
-            if table.name == "quarantined_files" and not self.overtaken:
-                self.overtaken = True
-                put(landing / "unlabeled/note.jpg", b"other bytes")
-                ingest(EMBEDDED, lake, settings, {})
-            return super().replace(rows, table, *rest, **options)
+def test_what_ingest_refuses_meanwhile_is_not_lost(lake, settings, landing) -> None:
+    def refuse_other_bytes() -> None:
+        put(landing / "unlabeled/note.jpg", b"other bytes")
+        ingest(EMBEDDED, lake, settings, {})
 
     ingest(EMBEDDED, lake, settings, {})
     chosen = refused_files(EMBEDDED, lake, "unlabeled/*")
-    quarantine._forget_all(OvertakenEngine(), lake, chosen, {})
+    with overtaken_at(LocalEngine, "replace", refuse_other_bytes, table="quarantined_files"):
+        quarantine._forget_all(EMBEDDED, lake, chosen, {})
 
     assert [file.length for file in refused_files(EMBEDDED, lake, "unlabeled/*")] == [len(b"other bytes")]
 
 
-def test_a_file_that_has_gone_is_said_to_be_missing(lake: Lake, settings: Settings, landing: Path) -> None:
+def test_a_file_that_has_gone_is_said_to_be_missing(lake, settings, landing) -> None:
     ingest(EMBEDDED, lake, settings, {})
     chosen = refused_files(EMBEDDED, lake)
     (landing / "unlabeled/note.jpg").unlink()
@@ -224,9 +198,7 @@ def test_a_file_that_has_gone_is_said_to_be_missing(lake: Lake, settings: Settin
     assert retry(EMBEDDED, lake, settings, chosen, {}) == Retried(taken_in=0, refused=1, missing=1)
 
 
-def test_dropped_files_are_not_quarantined_until_other_bytes_come(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path
-) -> None:
+def test_dropped_files_are_not_quarantined_until_other_bytes_come(engine, lake, settings, landing) -> None:
     ingest(EMBEDDED, lake, settings, {})
 
     assert drop(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {}) == Dropped(1, 0)
@@ -240,27 +212,19 @@ def test_dropped_files_are_not_quarantined_until_other_bytes_come(
     assert len(get(engine, lake, "quarantined_files", "path")) == 3
 
 
-def test_deleted_with_the_drop_a_file_leaves_the_zone_and_is_noted_as_gone(
-    lake: Lake, settings: Settings, landing: Path
-) -> None:
-    engine = EMBEDDED
-    ingest(engine, lake, settings, {})
+def test_deleted_with_the_drop_a_file_leaves_the_zone_and_is_noted_as_gone(lake, settings, landing) -> None:
+    ingest(EMBEDDED, lake, settings, {})
 
-    done = drop(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {}, delete_files=True)
+    done = drop(EMBEDDED, lake, settings, refused_files(EMBEDDED, lake, "unlabeled/*"), {}, delete_files=True)
 
     assert done == Dropped(1, 1)
     assert not (landing / "unlabeled/note.jpg").exists()
     assert (landing / "labeled/001.cat/empty.jpg").exists()
-    assert ingest(engine, lake, settings, {}).deleted == 1
-    assert states(engine, lake) == [
-        ("labeled/001.cat/empty.jpg", "quarantined"),
-        ("unlabeled/note.jpg", "dropped"),
-    ]
+    assert ingest(EMBEDDED, lake, settings, {}).deleted == 1
+    assert states(EMBEDDED, lake) == [("labeled/001.cat/empty.jpg", "quarantined"), ("unlabeled/note.jpg", "dropped")]
 
 
-def test_killed_between_the_deletion_and_the_note_a_second_drop_ends_it(
-    lake: Lake, settings: Settings, landing: Path
-) -> None:
+def test_killed_between_the_deletion_and_the_note_a_second_drop_ends_it(lake, settings, landing) -> None:
     ingest(EMBEDDED, lake, settings, {})
     (landing / "unlabeled/note.jpg").unlink()
 
@@ -268,11 +232,8 @@ def test_killed_between_the_deletion_and_the_note_a_second_drop_ends_it(
     assert drop(EMBEDDED, lake, settings, chosen, {}, delete_files=True) == Dropped(1, 0)
 
 
-def test_only_the_file_that_was_refused_is_deleted_and_only_within_the_zone(
-    lake: Lake, settings: Settings, landing: Path, tmp_path: Path
-) -> None:
-    engine = EMBEDDED
-    ingest(engine, lake, settings, {})
+def test_only_the_file_that_was_refused_is_deleted_and_only_within_the_zone(lake, settings, landing, tmp_path) -> None:
+    ingest(EMBEDDED, lake, settings, {})
     put(landing / "unlabeled/note.jpg", b"somebody's new upload")
     outside = tmp_path / "outside"
     put(outside / "precious.jpg", b"")
@@ -283,22 +244,16 @@ def test_only_the_file_that_was_refused_is_deleted_and_only_within_the_zone(
     (landing / "unlabeled/x").mkdir()
     put_rows(lake, "quarantined_files", *(refused(landing / "unlabeled" / name, name) for name in named))
 
-    done = drop(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {}, delete_files=True)
+    done = drop(EMBEDDED, lake, settings, refused_files(EMBEDDED, lake, "unlabeled/*"), {}, delete_files=True)
 
     assert (outside / "precious.jpg").exists()
     assert (landing / "secret.jpg").exists()
     assert (landing / "unlabeled/note.jpg").read_bytes() == b"somebody's new upload"
     assert not (landing / "unlabeled/pointer.jpg").is_symlink()
     elsewhere = f"it does not lie in the landing zone at {landing}/unlabeled"
-    assert done == Dropped(
-        1,
-        1,
-        {
-            "unlabeled/note.jpg": "it has changed since it was refused",
-            **{f"unlabeled/{name}": elsewhere for name in named[:3]},
-        },
-    )
-    assert paths(engine, lake, "unlabeled/*") == sorted(done.kept)
+    changed = {"unlabeled/note.jpg": "it has changed since it was refused"}
+    assert done == Dropped(1, 1, changed | {f"unlabeled/{name}": elsewhere for name in named[:3]})
+    assert paths(EMBEDDED, lake, "unlabeled/*") == sorted(done.kept)
 
 
 def refused(file: Path, name: str) -> dict[str, Any]:
@@ -316,9 +271,7 @@ def refused(file: Path, name: str) -> dict[str, Any]:
     }
 
 
-def test_a_file_that_storage_does_not_let_go_is_kept_and_not_dropped(
-    lake: Lake, settings: Settings, landing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_storage_does_not_let_go_is_kept_and_not_dropped(lake, settings, landing, monkeypatch) -> None:
     import pyarrow.fs as pafs
 
     class ReadOnly:
@@ -327,32 +280,30 @@ def test_a_file_that_storage_does_not_let_go_is_kept_and_not_dropped(
         def delete_file(self, _: str) -> None:
             raise OSError("read-only file system")
 
-    engine = EMBEDDED
-    ingest(engine, lake, settings, {})
+    ingest(EMBEDDED, lake, settings, {})
     monkeypatch.setattr(quarantine, "filesystem_of", lambda uri: (ReadOnly(), pafs.FileSystem.from_uri(uri)[1]))
 
-    done = drop(engine, lake, settings, refused_files(engine, lake, "unlabeled/*"), {}, delete_files=True)
+    done = drop(EMBEDDED, lake, settings, refused_files(EMBEDDED, lake, "unlabeled/*"), {}, delete_files=True)
 
     assert done == Dropped(0, 0, {"unlabeled/note.jpg": "read-only file system"})
-    assert paths(engine, lake, "unlabeled/*") == ["unlabeled/note.jpg"]
+    assert paths(EMBEDDED, lake, "unlabeled/*") == ["unlabeled/note.jpg"]
 
 
-def test_a_zone_that_the_settings_no_longer_have_is_named(lake: Lake, settings: Settings, landing: Path) -> None:
-    engine = EMBEDDED
-    ingest(engine, lake, settings, {})
-    chosen = refused_files(engine, lake)
+def test_a_zone_that_the_settings_no_longer_have_is_named(lake, settings, landing) -> None:
+    ingest(EMBEDDED, lake, settings, {})
+    chosen = refused_files(EMBEDDED, lake)
     fewer = settings.model_copy(update={"landing": {"labeled": settings.landing["labeled"]}})
 
     with pytest.raises(DlassetsError, match=r"settings do not have: unlabeled.*--zone \(labeled\)"):
-        retry(engine, lake, fewer, chosen, {})
+        retry(EMBEDDED, lake, fewer, chosen, {})
     with pytest.raises(DlassetsError, match="settings do not have: unlabeled"):
-        drop(engine, lake, fewer, chosen, {}, delete_files=True)
-    assert paths(engine, lake) == [file.path for file in sorted(chosen, key=lambda file: file.path)]
+        drop(EMBEDDED, lake, fewer, chosen, {}, delete_files=True)
+    assert paths(EMBEDDED, lake) == [file.path for file in sorted(chosen, key=lambda file: file.path)]
 
-    assert drop(engine, lake, fewer, chosen, {}).dropped == 2
+    assert drop(EMBEDDED, lake, fewer, chosen, {}).dropped == 2
 
 
-def test_a_root_that_is_no_lake_is_said_to_be_none_and_is_left_alone(lake: Lake) -> None:
+def test_a_root_that_is_no_lake_is_said_to_be_none_and_is_left_alone(lake) -> None:
     with pytest.raises(DlassetsError, match=r"There is no lake at .*DLASSETS_ROOT"):
         refused_files(EMBEDDED, lake)
     assert not Path(lake.root).exists()

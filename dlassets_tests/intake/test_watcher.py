@@ -75,14 +75,14 @@ def running(watched: Watched) -> Watched:
     return watched
 
 
-def test_the_first_thing_asked_for_is_a_listing(watched: Watched) -> None:
+def test_the_first_thing_asked_for_is_a_listing(watched) -> None:
     watched.forget()
     watched.watcher.start()
     until(lambda: watched.times)
     assert (watched.times[0], watched.manifest.listed_at, watched.recorded()) == (None, None, set())
 
 
-def test_a_file_is_noted_when_it_is_closed_and_not_before(running: Watched) -> None:
+def test_a_file_is_noted_when_it_is_closed_and_not_before(running) -> None:
     with (running.folder / "slow.jpg").open("wb") as slow:
         slow.write(b"half")
         slow.flush()
@@ -92,7 +92,7 @@ def test_a_file_is_noted_when_it_is_closed_and_not_before(running: Watched) -> N
     assert running.times[-1] is not None
 
 
-def test_what_is_hidden_or_not_in_the_pattern_is_not_noted(running: Watched) -> None:
+def test_what_is_hidden_or_not_in_the_pattern_is_not_noted(running) -> None:
     for name in (".a.jpg", "_b.jpg", "c.png"):
         (running.folder / name).write_bytes(b"x")
     (running.folder / "_temporary").mkdir()
@@ -101,7 +101,7 @@ def test_what_is_hidden_or_not_in_the_pattern_is_not_noted(running: Watched) -> 
     running.wait_for("a.jpg")
 
 
-def test_moved_linked_changed_and_removed_files_are_noted(running: Watched, tmp_path: Path) -> None:
+def test_moved_linked_changed_and_removed_files_are_noted(running, tmp_path) -> None:
     for name in ("moved", "linked", "sym"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "moved").rename(running.folder / "moved.jpg")
@@ -117,16 +117,14 @@ def test_moved_linked_changed_and_removed_files_are_noted(running: Watched, tmp_
     running.wait_for("moved.jpg", "linked.jpg", "sym.jpg", "other.jpg", "old/0.jpg")
 
 
-def test_a_file_linked_in_whose_first_name_goes_is_noted_all_the_same(
-    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_linked_in_whose_first_name_goes_is_noted_all_the_same(watched, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(watcher, "CREATED_SECONDS", 0.05)
     watched.start()
     os.mknod(watched.folder / "made.jpg")  # made and never opened, as a linked one looks when its first name is gone
     watched.wait_for("made.jpg")
 
 
-def test_folders_made_and_filled_at_once_lose_nothing(running: Watched) -> None:
+def test_folders_made_and_filled_at_once_lose_nothing(running) -> None:
     names = {f"{a}/{b}/{c}.jpg" for a in "abcdef" for b in "ghij" for c in "klm"}
     for name in sorted(names):
         file = running.folder / name
@@ -135,7 +133,7 @@ def test_folders_made_and_filled_at_once_lose_nothing(running: Watched) -> None:
     running.wait_for(*names)
 
 
-def test_a_folder_moved_in_is_noted_with_all_that_is_in_it_and_watched(running: Watched, tmp_path: Path) -> None:
+def test_a_folder_moved_in_is_noted_with_all_that_is_in_it_and_watched(running, tmp_path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / "1.jpg").write_bytes(b"1")
     (tmp_path / "in" / "deep" / "2.jpg").write_bytes(b"2")
@@ -145,7 +143,7 @@ def test_a_folder_moved_in_is_noted_with_all_that_is_in_it_and_watched(running: 
     running.wait_for("in/1.jpg", "in/deep/2.jpg", "in/deep/3.jpg")
 
 
-def test_a_folder_moved_away_asks_for_a_listing_and_tells_no_more(running: Watched, tmp_path: Path) -> None:
+def test_a_folder_moved_away_asks_for_a_listing_and_tells_no_more(running, tmp_path) -> None:
     (running.folder / "old").rename(tmp_path / "away")
     until(lambda: running.manifest.listed_at is None)
     (tmp_path / "away" / "1.jpg").write_bytes(b"1")
@@ -153,7 +151,7 @@ def test_a_folder_moved_away_asks_for_a_listing_and_tells_no_more(running: Watch
     running.wait_for("2.jpg")
 
 
-def test_a_folder_renamed_within_the_zone_is_noted_under_its_new_name(running: Watched) -> None:
+def test_a_folder_renamed_within_the_zone_is_noted_under_its_new_name(running) -> None:
     (running.folder / "old").rename(running.folder / "new")
     running.wait_for("new/0.jpg")
     until(lambda: running.manifest.listed_at is None)
@@ -161,7 +159,7 @@ def test_a_folder_renamed_within_the_zone_is_noted_under_its_new_name(running: W
     running.wait_for("new/0.jpg", "new/1.jpg")
 
 
-def test_linked_folders_are_watched_and_loops_are_not(watched: Watched, tmp_path: Path) -> None:
+def test_linked_folders_are_watched_and_loops_are_not(watched, tmp_path) -> None:
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.jpg").write_bytes(b"0")
@@ -182,18 +180,18 @@ def test_linked_folders_are_watched_and_loops_are_not(watched: Watched, tmp_path
     watched.wait_for("after/0.jpg", "after/1.jpg", "before/1.jpg", "old/1.jpg", "before/2.jpg")
 
 
-def test_a_name_that_is_no_text_is_noted_as_a_listing_has_it(running: Watched) -> None:
+def test_a_name_that_is_no_text_is_noted_as_a_listing_has_it(running) -> None:
     Path(os.fsdecode(os.fsencode(running.folder) + b"/\xff.jpg")).write_bytes(b"x")
     running.wait_for("‰FF.jpg")
 
 
-def test_removing_a_folder_notes_each_of_its_files(running: Watched) -> None:
+def test_removing_a_folder_notes_each_of_its_files(running) -> None:
     shutil.rmtree(running.folder / "old")
     running.wait_for("old/0.jpg")
     assert running.manifest.listed_at is not None
 
 
-def test_a_zone_deleted_and_made_again_is_watched_again(running: Watched) -> None:
+def test_a_zone_deleted_and_made_again_is_watched_again(running) -> None:
     shutil.rmtree(running.folder)
     until(lambda: running.messages)
     assert "Waiting for it" in running.messages[0]
@@ -203,7 +201,7 @@ def test_a_zone_deleted_and_made_again_is_watched_again(running: Watched) -> Non
     until(lambda: "1.jpg" in running.recorded())
 
 
-def test_a_zone_that_is_not_there_yet_is_waited_for(lake: Lake) -> None:
+def test_a_zone_that_is_not_there_yet_is_waited_for(lake) -> None:
     watched = Watched(lake)
     watched.watcher.start()
     until(lambda: watched.messages)
@@ -213,7 +211,7 @@ def test_a_zone_that_is_not_there_yet_is_waited_for(lake: Lake) -> None:
     watched.watcher.stop()
 
 
-def test_more_events_than_the_kernel_keeps_ask_for_a_listing(running: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_events_than_the_kernel_keeps_ask_for_a_listing(running, monkeypatch) -> None:
     events = watcher._events
     overflow = [(-1, watcher._OVERFLOW, "")]
     with monkeypatch.context() as patched:
@@ -225,7 +223,7 @@ def test_more_events_than_the_kernel_keeps_ask_for_a_listing(running: Watched, m
     until(lambda: "2.jpg" in running.recorded())
 
 
-def test_what_has_happened_is_noted_when_the_watcher_stops(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_happened_is_noted_when_the_watcher_stops(lake, monkeypatch) -> None:
     read = FolderWatch.read
     # Read at no other time, as if it all had happened in the last moment.
     monkeypatch.setattr(FolderWatch, "read", lambda self, seconds: time.sleep(0.01) if seconds else read(self, 0))
@@ -239,9 +237,7 @@ def test_what_has_happened_is_noted_when_the_watcher_stops(lake: Lake, monkeypat
     assert watched.recorded() == {"1.jpg"}
 
 
-def test_what_cannot_be_noted_is_kept_until_it_can(
-    running: Watched, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_noted_is_kept_until_it_can(running, lake, monkeypatch) -> None:
     monkeypatch.setattr(watcher, "RETRY_SECONDS", 0.02)
     events = Path(lake.events("new"))
     shutil.rmtree(events)
@@ -254,9 +250,7 @@ def test_what_cannot_be_noted_is_kept_until_it_can(
     assert len(running.messages) == 1
 
 
-def test_a_zone_with_more_folders_than_may_be_watched_says_what_to_do(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_zone_with_more_folders_than_may_be_watched_says_what_to_do(watched, monkeypatch) -> None:
     def refuse(self: object, path: str, folder: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", path)
 

@@ -73,19 +73,12 @@ class Bench:
     def score(self, confidences: dict[str, float], version: int = 3, model: str = MODEL) -> None:
         self.add("predictions", [prediction(name, c, version, model) for name, c in confidences.items()])
 
-    def send(
-        self,
-        version: int | None = 3,
-        service: Any = None,
-        engine: Any = None,
-        conflicts: Conflicts = "drop",
-        **settings: Any,
-    ) -> Written:
+    def send(self, version: int | None = 3, conflicts: Conflicts = "drop", **settings: Any) -> Written:
         names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_errors")
         return send_requests(
-            engine or self.engine,
+            self.engine,
             self.lake,
-            service or self.service,
+            self.service,
             {name: self.pin(name) for name in names},
             None if version is None else ModelVersion(MODEL, version),
             Settings(labeling=LabelingSettings(**settings), labels=LabelSettings(conflicts=conflicts)),
@@ -101,23 +94,14 @@ class Bench:
 
 
 def labelled(name: str, label: int, path: str) -> dict[str, Any]:
-    return {
-        "path": path,
-        "image_id": image_id(name),
-        "label": label,
-        "label_name": CLASSES[label],
-        "source": "folder",
-        "split": "train",
-    }
+    told = {"label": label, "label_name": CLASSES[label], "source": "folder", "split": "train"}
+    return {"path": path, "image_id": image_id(name), **told}
 
 
 def doubted(name: str, label: int, quality: float) -> dict[str, Any]:
     """A label that looks wrong: the photo looks like a t-shirt."""
     return {
-        "path": f"labeled/{label:03}.{CLASSES[label]}/{name}.jpg",
-        "image_id": image_id(name),
-        "label": label,
-        "label_name": CLASSES[label],
+        **labelled(name, label, f"labeled/{label:03}.{CLASSES[label]}/{name}.jpg"),
         "suggested_label": 10,
         "suggested_name": "t-shirt",
         "quality": quality,

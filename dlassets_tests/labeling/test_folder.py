@@ -52,7 +52,7 @@ def problems(service: FolderService) -> list[str]:
     return [answer.problem for answer in service.answers() if answer.problem is not None]
 
 
-def test_a_batch_holds_photos_a_list_a_contact_sheet_and_a_how_to(service: FolderService, tmp_path: Path) -> None:
+def test_a_batch_holds_photos_a_list_a_contact_sheet_and_a_how_to(service, tmp_path) -> None:
     assert service.send(batch(), iter(PHOTOS)) == {"aa11": "v1-ab/aa11", "bb22": "v1-ab/bb22"}
     folder = tmp_path / "requests" / "v1-ab"
     assert sorted(contents(folder)) == ["README.txt", "aa11.jpg", "bb22.png", "index.html", "requests.csv"]
@@ -71,9 +71,7 @@ def test_a_batch_holds_photos_a_list_a_contact_sheet_and_a_how_to(service: Folde
     assert "002.hat" in (folder / "README.txt").read_text()
 
 
-def test_the_contact_sheet_escapes_what_came_from_outside_and_shows_the_least_sure_first(
-    service: FolderService, tmp_path: Path
-) -> None:
+def test_the_contact_sheet_escapes_what_came_from_outside_and_shows_the_least_sure_first(service, tmp_path) -> None:
     service.send(batch(), iter(PHOTOS))
     page = (tmp_path / "requests" / "v1-ab" / "index.html").read_text()
     assert "<script" not in page
@@ -81,12 +79,12 @@ def test_the_contact_sheet_escapes_what_came_from_outside_and_shows_the_least_su
     assert page.index("25.0%") < page.index("80.0%")
 
 
-def test_sending_makes_a_folder_for_every_class(service: FolderService, tmp_path: Path) -> None:
+def test_sending_makes_a_folder_for_every_class(service, tmp_path) -> None:
     service.send(batch(classes={2: "hat", 3: "a/b", 7: "7"}), iter(PHOTOS))
     assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == ["002.hat", "003.a_b", "007"]
 
 
-def test_the_same_batch_again_changes_nothing_and_reads_no_photo(service: FolderService, tmp_path: Path) -> None:
+def test_the_same_batch_again_changes_nothing_and_reads_no_photo(service, tmp_path) -> None:
     first = service.send(batch(), iter(PHOTOS))
     (tmp_path / "requests" / "v1-ab" / "aa11.jpg").rename(tmp_path / "answers" / "002.hat" / "aa11.jpg")
     before = contents(tmp_path)
@@ -96,7 +94,7 @@ def test_the_same_batch_again_changes_nothing_and_reads_no_photo(service: Folder
     assert contents(tmp_path) == before
 
 
-def test_of_two_runs_that_send_a_batch_at_once_one_lays_it_out(service: FolderService, tmp_path: Path) -> None:
+def test_of_two_runs_that_send_a_batch_at_once_one_lays_it_out(service, tmp_path) -> None:
     def overtaken() -> Iterator[tuple[str, bytes]]:
         yield PHOTOS[0]
         service.send(batch(), iter(PHOTOS))
@@ -107,14 +105,14 @@ def test_of_two_runs_that_send_a_batch_at_once_one_lays_it_out(service: FolderSe
     assert len(contents(tmp_path / "requests" / "v1-ab")) == 5
 
 
-def test_a_batch_without_all_its_photos_is_not_laid_out(service: FolderService, tmp_path: Path) -> None:
+def test_a_batch_without_all_its_photos_is_not_laid_out(service, tmp_path) -> None:
     with pytest.raises(DlassetsError, match=r"1 photos of the labelling batch v1-ab are missing: \['bb22'\]"):
         service.send(batch(), PHOTOS[:1])
     assert not (tmp_path / "requests" / "v1-ab").exists()
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "", "a\0"])
-def test_names_that_would_leave_the_folder_are_refused(service: FolderService, tmp_path: Path, name: str) -> None:
+def test_names_that_would_leave_the_folder_are_refused(service, tmp_path, name) -> None:
     with pytest.raises(DlassetsError, match="cannot be a file's name"):
         service.send(Batch(name, [], CLASSES), [])
     with pytest.raises(DlassetsError, match="cannot be a file's name"):
@@ -122,13 +120,11 @@ def test_names_that_would_leave_the_folder_are_refused(service: FolderService, t
     assert not (tmp_path / "requests").exists()
 
 
-def test_no_answers_folder_is_no_answers(tmp_path: Path) -> None:
+def test_no_answers_folder_is_no_answers(tmp_path) -> None:
     assert FolderService(tmp_path / "requests", tmp_path / "answers").answers() == []
 
 
-def test_a_moved_photo_answers_with_its_folders_name_at_the_time_of_the_move(
-    service: FolderService, tmp_path: Path
-) -> None:
+def test_a_moved_photo_answers_with_its_folders_name_at_the_time_of_the_move(service, tmp_path) -> None:
     sent = put(tmp_path, "../aa11.jpg", photo("a"))
     before = datetime.now(UTC) - timedelta(seconds=1)
     (tmp_path / "answers" / "002.hat").mkdir()
@@ -140,7 +136,7 @@ def test_a_moved_photo_answers_with_its_folders_name_at_the_time_of_the_move(
     assert service.answers() == [answer]
 
 
-def test_a_csv_gives_label_annotator_and_time(service: FolderService, tmp_path: Path) -> None:
+def test_a_csv_gives_label_annotator_and_time(service, tmp_path) -> None:
     put(
         tmp_path,
         "deep/er/mine.csv",
@@ -158,7 +154,7 @@ def test_a_csv_gives_label_annotator_and_time(service: FolderService, tmp_path: 
     ]
 
 
-def test_the_list_that_was_sent_can_be_filled_in(service: FolderService, tmp_path: Path) -> None:
+def test_the_list_that_was_sent_can_be_filled_in(service, tmp_path) -> None:
     service.send(batch(), iter(PHOTOS))
     text = (tmp_path / "requests" / "v1-ab" / "requests.csv").read_bytes().decode("utf-8-sig")
     put(tmp_path, "requests.csv", text)
@@ -179,12 +175,12 @@ def test_the_list_that_was_sent_can_be_filled_in(service: FolderService, tmp_pat
         ("a.jsonl", '\ufeff{"request_id": "aa11", "label": 2}\r\n{"request_id": "bb22", "label": 6}'),
     ],
 )
-def test_every_format_says_the_same(service: FolderService, tmp_path: Path, name: str, content: str) -> None:
+def test_every_format_says_the_same(service, tmp_path, name, content) -> None:
     put(tmp_path, name, content)
     assert answered(service) == [("aa11", "2"), ("bb22", "6")]
 
 
-def test_one_json_object_is_one_answer(service: FolderService, tmp_path: Path) -> None:
+def test_one_json_object_is_one_answer(service, tmp_path) -> None:
     put(tmp_path, "a.json", '{"request_id": "aa11", "label": "hat"}')
     put(tmp_path, "b.json", '{"request_id": "aa11", "label": null}')
     assert answered(service) == [("aa11", "hat")]
@@ -215,9 +211,7 @@ def test_one_json_object_is_one_answer(service: FolderService, tmp_path: Path) -
         ("aa11.jpg", "", "aa11.jpg: lies in no class folder"),
     ],
 )
-def test_what_cannot_be_read_says_file_and_line_and_the_rest_still_counts(
-    service: FolderService, tmp_path: Path, name: str, content: str | bytes, message: str
-) -> None:
+def test_what_cannot_be_read_says_file_and_line_and_the_rest_counts(service, tmp_path, name, content, message) -> None:
     put(tmp_path, name, content)
     put(tmp_path, "z.csv", "request_id,label\ncc33,10\n")
     (problem,) = problems(service)
@@ -226,7 +220,7 @@ def test_what_cannot_be_read_says_file_and_line_and_the_rest_still_counts(
     assert good == ([("bb22", "6")] if "bb22" in str(content) else []) + [("cc33", "10")]
 
 
-def test_links_are_not_followed(service: FolderService, tmp_path: Path) -> None:
+def test_links_are_not_followed(service, tmp_path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.csv").write_text("request_id,label\naa11,2\n")
@@ -238,15 +232,13 @@ def test_links_are_not_followed(service: FolderService, tmp_path: Path) -> None:
     assert [problem.split(":")[0] for problem in problems(service)] == ["file.csv", "folder", "loop", "pipe.csv"]
 
 
-def test_what_file_managers_and_editors_leave_is_no_answer(service: FolderService, tmp_path: Path) -> None:
+def test_what_file_managers_and_editors_leave_is_no_answer(service, tmp_path) -> None:
     for name in (".DS_Store", "002.hat/Thumbs.db", "~$mine.xlsx", ".~lock.mine.csv#", ".git/a.csv", "x/index.html"):
         put(tmp_path, name)
     assert service.answers() == []
 
 
-def test_the_later_line_counts_where_one_person_answers_twice_at_no_stated_time(
-    service: FolderService, tmp_path: Path
-) -> None:
+def test_the_later_line_counts_where_one_person_answers_twice_at_no_stated_time(service, tmp_path) -> None:
     put(
         tmp_path,
         "log.jsonl",
@@ -257,7 +249,7 @@ def test_the_later_line_counts_where_one_person_answers_twice_at_no_stated_time(
     assert answered(service) == [("aa11", "6"), ("aa11", "10"), ("aa11", "2")]
 
 
-def test_names_that_are_no_unicode_are_answers_like_others(service: FolderService, tmp_path: Path) -> None:
+def test_names_that_are_no_unicode_are_answers_like_others(service, tmp_path) -> None:
     (tmp_path / "answers" / "002.hat").mkdir()
     (Path(os.fsdecode(os.fsencode(tmp_path / "answers" / "002.hat") + b"/\xff.jpg"))).write_bytes(photo("a"))
     put(tmp_path, "a.json", '{"request_id": "\\ud800", "label": 2}')

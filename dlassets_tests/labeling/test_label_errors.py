@@ -11,7 +11,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import LABELED_IMAGES
 from dlassets.settings import Settings, TrainingSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import arrow, get, image_id, local_alone, put
+from dlassets_tests.tables import arrow, get, image_id, labelled, put
 
 ROWS = 120
 MISLABELLED = "3"
@@ -19,29 +19,18 @@ TRAINING = TrainingSettings()
 
 
 @pytest.fixture
-def labelled(lake: Lake) -> None:
+def photos(lake: Lake) -> None:
     """Two classes that features tell apart, and one image whose label says the other."""
     random = np.random.default_rng(0)
     labels, features = [], []
     for place in range(ROWS):
         name, true = str(place), place % 2
         label = 1 - true if name == MISLABELLED else true
-        labels.append(labelled_as(name, label))
+        labels.append(labelled(name, label))
         vector = random.normal(size=16).astype(np.float32) + np.float32(3 * true)
         features.append({"image_id": image_id(name), "feature_version": "v1", "features": vector})
     put(lake, "labeled_images", *labels)
     put(lake, "image_features", *features)
-
-
-def labelled_as(name: str, label: int) -> dict[str, Any]:
-    return {
-        "path": f"labeled/{name}.jpg",
-        "image_id": image_id(name),
-        "label": label,
-        "label_name": f"class {label}",
-        "source": "folder",
-        "split": "train",
-    }
 
 
 def update(engine: Engine, lake: Lake, training: TrainingSettings = TRAINING) -> tuple[Written, dict[str, Any]]:
@@ -49,7 +38,7 @@ def update(engine: Engine, lake: Lake, training: TrainingSettings = TRAINING) ->
     return update_label_errors(engine, snapshots, "v1", Settings(training=training), {"asset": "label_errors"})
 
 
-@pytest.mark.usefixtures("labelled")
+@pytest.mark.usefixtures("photos")
 def test_a_label_that_looks_wrong_is_listed_with_the_one_it_looks_like(engine: Engine, lake: Lake) -> None:
     written, facts = update(engine, lake)
 
@@ -60,27 +49,24 @@ def test_a_label_that_looks_wrong_is_listed_with_the_one_it_looks_like(engine: E
     assert (written.changed, facts["judged"]) == (True, ROWS)
 
 
-@pytest.mark.usefixtures("labelled")
-@local_alone
-def test_nothing_new_is_judged_again(engine: Engine, lake: Lake) -> None:
-    update(engine, lake)
+@pytest.mark.usefixtures("photos")
+def test_nothing_new_is_judged_again(local_engine: Engine, lake: Lake) -> None:
+    update(local_engine, lake)
 
-    assert not update(engine, lake)[0].changed
-    assert update(engine, lake, TRAINING.model_copy(update={"l2": 0.1}))[0].changed
-
-
-@pytest.mark.usefixtures("labelled")
-@local_alone
-def test_a_label_that_was_put_right_is_no_longer_listed(engine: Engine, lake: Lake) -> None:
-    update(engine, lake)
-    right = arrow("labeled_images", labelled_as(MISLABELLED, 1))
-    engine.merge(engine.rows(right), LABELED_IMAGES, pin(lake, "labeled_images").uri, Commit())
-
-    update(engine, lake)
-
-    assert get(engine, lake, "label_errors") == []
+    assert not update(local_engine, lake)[0].changed
+    assert update(local_engine, lake, TRAINING.model_copy(update={"l2": 0.1}))[0].changed
 
 
-@local_alone
-def test_a_lake_without_labels_has_no_errors(engine: Engine, lake: Lake) -> None:
-    assert not update(engine, lake)[0].changed
+@pytest.mark.usefixtures("photos")
+def test_a_label_that_was_put_right_is_no_longer_listed(local_engine: Engine, lake: Lake) -> None:
+    update(local_engine, lake)
+    right = arrow("labeled_images", labelled(MISLABELLED, 1))
+    local_engine.merge(local_engine.rows(right), LABELED_IMAGES, pin(lake, "labeled_images").uri, Commit())
+
+    update(local_engine, lake)
+
+    assert get(local_engine, lake, "label_errors") == []
+
+
+def test_a_lake_without_labels_has_no_errors(local_engine: Engine, lake: Lake) -> None:
+    assert not update(local_engine, lake)[0].changed

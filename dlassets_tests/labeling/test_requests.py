@@ -1,40 +1,21 @@
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dlassets.engines.base import Commit, Written
+from dlassets.engines.base import Commit
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.labeling import requests as module
+from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import batch_id, request_id
 from dlassets.lakehouse.labels import update_labels
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import Settings
+from dlassets_tests.killing import killed_at, overtaken_at
 
 from .conftest import MODEL, Bench, doubted, image_id, photo, raw_image
-
-
-class DyingEngine(LocalEngine):
-    """Raises in the write of the given number, as a killed process would end there."""
-
-    def __init__(self, dies_at: int) -> None:
-        self.writes_left = dies_at
-
-    def append(self, *arguments: Any) -> Written:
-        self._live_on()
-        return super().append(*arguments)
-
-    def merge(self, *arguments: Any) -> Written:
-        self._live_on()
-        return super().merge(*arguments)
-
-    def _live_on(self) -> None:
-        self.writes_left -= 1
-        if self.writes_left == 0:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -46,6 +27,10 @@ def scored(bench: Bench) -> Bench:
 
 def names(bench: Bench) -> set[str]:
     return {row["path"].removeprefix("unlabeled/").removesuffix(".jpg") for row in bench.rows("label_requests")}
+
+
+def statuses(bench: Bench) -> dict[str, str]:
+    return {row["path"]: row["status"] for row in bench.rows("label_requests")}
 
 
 def photos_laid_out(bench: Bench) -> list[str]:
@@ -97,10 +82,10 @@ def test_nothing_to_send_makes_no_version_and_no_batch(scored: Bench) -> None:
     assert len(list(scored.requests.iterdir())) == 1
 
 
-@pytest.mark.parametrize("write", [1, 2])
-def test_killed_at_a_write_and_run_again_ends_as_if_never_killed(scored: Bench, write: int) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        scored.send(engine=DyingEngine(write))
+@pytest.mark.parametrize("write", ["append", "merge"])
+def test_killed_at_a_write_and_run_again_ends_as_if_never_killed(scored: Bench, write: str) -> None:
+    with killed_at(LocalEngine, write):
+        scored.send()
     scored.send()
     assert photos_laid_out(scored) == expected_photos("a", "b")
     assert {row["status"] for row in scored.rows("label_requests")} == {"open"}
@@ -108,8 +93,8 @@ def test_killed_at_a_write_and_run_again_ends_as_if_never_killed(scored: Bench, 
 
 
 def test_killed_between_files_and_table_nothing_is_doubled_though_the_choice_would_now_differ(scored: Bench) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        scored.send(engine=DyingEngine(2))
+    with killed_at(LocalEngine, "merge"):
+        scored.send()
     scored.add_photos("d")
     scored.score({"a": 0.2, "b": 0.1, "d": 0.3}, version=4)
     written = scored.send(version=4)
@@ -121,34 +106,24 @@ def test_killed_between_files_and_table_nothing_is_doubled_though_the_choice_wou
 
 def test_without_a_model_none_is_chosen_and_what_was_planned_is_sent(scored: Bench) -> None:
     assert not scored.send(version=None).changed
-    with pytest.raises(KeyboardInterrupt):
-        scored.send(engine=DyingEngine(2))
+    with killed_at(LocalEngine, "merge"):
+        scored.send()
     written = scored.send(version=None)
     assert (written.inserted, written.updated) == (0, 2)
     assert {row["status"] for row in scored.rows("label_requests")} == {"open"}
 
 
 def test_of_two_runs_at_once_the_second_asks_about_what_the_first_has_not(scored: Bench) -> None:
-    class OvertakenEngine(LocalEngine):
-        """Another run sends one request between this one's choice and its commit."""
-
-        overtaken = False
-
-        def append(self, *arguments: Any) -> Written:
-            if not self.overtaken:
-                self.overtaken = True
-                assert scored.send(batch_limit=1).inserted == 1
-            return super().append(*arguments)
-
-    written = scored.send(engine=OvertakenEngine())
+    with overtaken_at(LocalEngine, "append", lambda: scored.send(batch_limit=1)):
+        written = scored.send()
     assert (written.inserted, written.updated) == (1, 0)
     assert photos_laid_out(scored) == expected_photos("a", "b")
     assert len({row["batch_id"] for row in scored.rows("label_requests")}) == 2
 
 
 def test_a_photo_moved_before_the_killed_run_is_repeated_does_not_come_back(scored: Bench) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        scored.send(engine=DyingEngine(2))
+    with killed_at(LocalEngine, "merge"):
+        scored.send()
     moved = next(scored.requests.rglob("*.jpg"))
     moved.rename(scored.answers / "002.hat" / moved.name)
     scored.send()
@@ -156,17 +131,9 @@ def test_a_photo_moved_before_the_killed_run_is_repeated_does_not_come_back(scor
     assert {row["status"] for row in scored.rows("label_requests")} == {"open"}
 
 
-def test_killed_while_photos_are_written_the_batch_is_completed(scored: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch = module._photos
-
-    def dying(*arguments: Any) -> Iterator[tuple[str, bytes]]:
-        yield next(fetch(*arguments))
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_photos", dying)
-        with pytest.raises(KeyboardInterrupt):
-            scored.send()
+def test_killed_while_photos_are_written_the_batch_is_completed(scored: Bench) -> None:
+    with killed_at(Path, "write_bytes", after=1):
+        scored.send()
     assert [path.name[0] for path in scored.requests.iterdir()] == ["."]
     scored.send()
     assert photos_laid_out(scored) == expected_photos("a", "b")
@@ -174,49 +141,36 @@ def test_killed_while_photos_are_written_the_batch_is_completed(scored: Bench, m
 
 
 def test_photos_come_in_chunks_of_bounded_size(scored: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+    asked, map_ = [], LocalEngine.map
 
-    class CountingEngine(LocalEngine):
-        def map(self, snapshot: Any, columns: Any, keys: Any, *rest: Any) -> Any:
-            asked.append(keys.count())
-            return super().map(snapshot, columns, keys, *rest)
+    def counting(engine: LocalEngine, snapshot: Any, columns: Any, keys: Any, *rest: Any) -> Any:
+        asked.append(keys.count())
+        return map_(engine, snapshot, columns, keys, *rest)
 
+    monkeypatch.setattr(LocalEngine, "map", counting)
     monkeypatch.setattr(module, "CHUNK_BYTES", 2 * len(photo("a")))
-    scored.send(engine=CountingEngine(), threshold=1.0)
+    scored.send(threshold=1.0)
     assert asked == [2, 1]
     assert photos_laid_out(scored) == expected_photos("a", "b", "c")
 
 
 def test_a_planned_request_whose_photo_has_gone_waits_and_stops_no_other(scored: Bench) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        scored.send(engine=DyingEngine(2), service=Unreachable())
+    with killed_at(FolderService, "send"):
+        scored.send()
     scored.replace_photo(raw_image("other", "unlabeled/a.jpg"))
     scored.send()
-    assert {row["path"]: row["status"] for row in scored.rows("label_requests")} == {
-        "unlabeled/a.jpg": "planned",
-        "unlabeled/b.jpg": "open",
-    }
+    assert statuses(scored) == {"unlabeled/a.jpg": "planned", "unlabeled/b.jpg": "open"}
 
 
 def test_a_planned_request_is_sent_with_the_same_bytes_under_another_path(scored: Bench) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        scored.send(engine=DyingEngine(2), service=Unreachable())
+    with killed_at(FolderService, "send"):
+        scored.send()
     copies = ("unlabeled/copy.jpg", "unlabeled/b copy.jpg", "unlabeled/z.jpg")
     scored.add("raw_images", [raw_image(name, path) for name, path in zip("abb", copies, strict=True)])
     scored.replace_photo(raw_image("other", "unlabeled/a.jpg"))
     scored.send()
-    assert {row["path"]: row["status"] for row in scored.rows("label_requests")} == {
-        "unlabeled/copy.jpg": "open",
-        "unlabeled/b.jpg": "open",
-    }
+    assert statuses(scored) == {"unlabeled/copy.jpg": "open", "unlabeled/b.jpg": "open"}
     assert photos_laid_out(scored) == expected_photos("a", "b")
-
-
-class Unreachable:
-    name = "folder"
-
-    def send(self, *_: Any) -> dict[str, str]:
-        raise KeyboardInterrupt
 
 
 def test_a_place_that_cannot_be_written_is_said_and_the_plan_waits(scored: Bench) -> None:
@@ -257,12 +211,9 @@ def take_labels(bench: Bench) -> dict[str, tuple[int, str, str]]:
 
 @pytest.mark.parametrize(("answer", "label"), [("010.t-shirt", 10), ("006.shirt", 6)])
 def test_what_people_say_of_a_label_that_looked_wrong_is_in_force_and_not_asked_again(bench, answer, label) -> None:
-    folders = {"w": "006.shirt", "t": "010.t-shirt"}
-    for name, folder in folders.items():
-        bench.add(
-            "raw_images",
-            [{**raw_image(name, f"labeled/{folder}/{name}.jpg"), "landing": "labeled", "folder": folder}],
-        )
+    for name, folder in {"w": "006.shirt", "t": "010.t-shirt"}.items():
+        row = raw_image(name, f"labeled/{folder}/{name}.jpg")
+        bench.add("raw_images", [{**row, "landing": "labeled", "folder": folder}])
     assert take_labels(bench)["labeled/006.shirt/w.jpg"] == (6, "shirt", "folder")
     bench.add("label_errors", [doubted("w", 6, 0.01)])
     bench.send(relabel_limit=1)

@@ -19,25 +19,22 @@ def select(bench: Bench, **changes: Any) -> list[str]:
     return [path.removeprefix("unlabeled/").removesuffix(".jpg") for path, _ in chosen(bench, **changes)]
 
 
-def chosen(
-    bench: Bench,
-    engine: Engine | None = None,
-    conflicts: Conflicts = "drop",
-    model: tuple[str, int] = (MODEL, 3),
-    **changes: Any,
-) -> list[tuple[str, str]]:
+def chosen(bench: Bench, *how: Any, **changes: Any) -> list[tuple[str, str]]:
     """Path and strategy of what is chosen."""
-    rows = selected(bench, engine or bench.engine, conflicts, model, **changes)
-    return [(row["path"], row["strategy"]) for row in rows]
+    return [(row["path"], row["strategy"]) for row in selected(bench, *how, **changes)]
 
 
 def selected(
-    bench: Bench, engine: Engine, conflicts: Conflicts, model: tuple[str, int], **changes: Any
+    bench: Bench,
+    conflicts: Conflicts = "drop",
+    engine: Engine | None = None,
+    model: tuple[str, int] = (MODEL, 3),
+    **changes: Any,
 ) -> list[dict[str, Any]]:
     names = ["raw_images", "deleted_files", "predictions", "labeled_images", "label_requests"]
     names += ["label_errors"] if changes.get("relabel_limit") else []
     rows = select_requests(
-        engine,
+        engine or bench.engine,
         {name: bench.pin(name) for name in names},
         ModelVersion(*model),
         LabelingSettings(**{"threshold": 0.9, **changes}),
@@ -96,16 +93,16 @@ def conflict(bench: Bench) -> Bench:
 
 
 def test_a_conflict_of_labels_goes_first_however_sure_the_model_is(conflict: Bench) -> None:
-    assert chosen(conflict, conflicts="ask") == [CONFLICTING, UNSURE]
-    assert chosen(conflict, conflicts="ask", batch_limit=1) == [CONFLICTING]
-    assert chosen(conflict, conflicts="ask", threshold=0.0) == [CONFLICTING]
-    assert chosen(conflict, conflicts="ask", share=1e-9) == [CONFLICTING]
-    assert chosen(conflict, conflicts="drop") == chosen(conflict, conflicts="first") == [UNSURE]
+    assert chosen(conflict, "ask") == [CONFLICTING, UNSURE]
+    assert chosen(conflict, "ask", batch_limit=1) == [CONFLICTING]
+    assert chosen(conflict, "ask", threshold=0.0) == [CONFLICTING]
+    assert chosen(conflict, "ask", share=1e-9) == [CONFLICTING]
+    assert chosen(conflict) == chosen(conflict, "first") == [UNSURE]
 
 
 def test_a_conflict_that_was_asked_about_is_not_asked_about_again(conflict: Bench) -> None:
     conflict.add("label_requests", [{"image_id": image_id("c"), "status": "open"}])
-    assert chosen(conflict, conflicts="ask") == [("unlabeled/a.jpg", "least_confidence")]
+    assert chosen(conflict, "ask") == [UNSURE]
 
 
 def test_bytes_that_are_kept_in_the_landing_zone_and_gone_from_it_are_left_out(bench: Bench) -> None:
@@ -155,7 +152,7 @@ def doubtful(conflict: Bench) -> Bench:
 def test_labels_that_look_wrong_come_after_conflicts_the_worst_first(doubtful: Bench, engine: Engine) -> None:
     fourth = ("labeled/006.shirt/w4.jpg", "label_conflict")
     doubtful.add("predictions", [{**prediction("w4", 0.995), "path": "labeled/006.shirt/w4.jpg"}])
-    assert chosen(doubtful, engine, "ask", relabel_limit=9) == [CONFLICTING, fourth, WORST, NEXT, UNSURE]
+    assert chosen(doubtful, "ask", engine, relabel_limit=9) == [CONFLICTING, fourth, WORST, NEXT, UNSURE]
 
 
 def test_no_more_wrong_labels_than_wanted_are_asked_about_and_no_more_in_all(doubtful: Bench) -> None:
@@ -168,20 +165,15 @@ def test_labels_that_look_wrong_are_not_asked_about_unless_that_is_wanted(doubtf
 
 
 def test_where_the_oldest_label_counts_it_can_look_wrong_too(doubtful: Bench) -> None:
-    asked = [path for path, _ in chosen(doubtful, conflicts="first", relabel_limit=9)]
+    asked = [path for path, _ in chosen(doubtful, "first", relabel_limit=9)]
     assert asked == ["labeled/006.shirt/w4.jpg", WORST[0], NEXT[0], UNSURE[0]]
 
 
 def test_a_wrong_label_is_asked_about_with_the_label_that_it_looks_like(doubtful: Bench) -> None:
-    worst, *_ = selected(doubtful, doubtful.engine, "drop", (MODEL, 3), relabel_limit=1)
-    assert worst == {
-        "path": "labeled/006.shirt/w1.jpg",
-        "image_id": image_id("w1"),
-        "predicted_label": 10,
-        "predicted_name": "t-shirt",
-        "confidence": 0.75,
-        "strategy": "label_error",
-    }
+    worst, *_ = selected(doubtful, relabel_limit=1)
+    assert (worst["path"], worst["strategy"]) == WORST
+    assert (worst["image_id"], worst["confidence"]) == (image_id("w1"), 0.75)
+    assert (worst["predicted_label"], worst["predicted_name"]) == (10, "t-shirt")
 
 
 def test_a_wrong_label_that_was_asked_about_is_not_asked_about_again(doubtful: Bench) -> None:

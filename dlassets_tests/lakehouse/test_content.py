@@ -22,6 +22,7 @@ from dlassets_tests.intake.test_ingest import photo, put, rows
 from dlassets_tests.killing import killed_at
 from dlassets_tests.lakehouse.test_derived import derived_from
 
+ENGINE = LocalEngine()
 ARRIVED = {
     "labeled/001.cat/a b ü%20#.jpg": photo(10),
     "labeled/012.dog/c.jpg": photo(30),
@@ -57,9 +58,7 @@ def profiled(engine: Engine, lake: Lake) -> int:
     return derived_from(engine, lake, Derivation(IMAGE_PROFILES, profile_images)).inserted
 
 
-def test_the_same_rows_and_bytes_in_every_form(
-    engine: Engine, lake: Lake, settings: Settings, landing: Path, storage: str
-) -> None:
+def test_the_same_rows_and_bytes_in_every_form(engine, lake, settings, landing, storage) -> None:
     done = ingest(engine, lake, settings, {})
 
     assert (done.images, done.quarantined) == (4, 1)
@@ -75,67 +74,61 @@ def test_the_same_rows_and_bytes_in_every_form(
     assert ingest(engine, lake, settings, {}).batches == 0
 
 
-def test_an_overwritten_photo_has_its_new_bytes(lake: Lake, settings: Settings, landing: Path) -> None:
-    engine = LocalEngine()
-    ingest(engine, lake, settings, {})
+def test_an_overwritten_photo_has_its_new_bytes(lake, settings, landing) -> None:
+    ingest(ENGINE, lake, settings, {})
     put(landing / "unlabeled/2026/d.jpg", photo(99, (64, 64)))
 
-    assert ingest(engine, lake, settings, {}).replaced == 1
+    assert ingest(ENGINE, lake, settings, {}).replaced == 1
 
-    assert bytes_of(engine, lake) == ARRIVED | {"unlabeled/2026/d.jpg": photo(99, (64, 64))}
+    assert bytes_of(ENGINE, lake) == ARRIVED | {"unlabeled/2026/d.jpg": photo(99, (64, 64))}
 
 
-def test_a_photo_that_left_the_landing_zone_is_kept_unless_that_is_its_place(
-    lake: Lake, settings: Settings, landing: Path, storage: str
-) -> None:
-    engine = LocalEngine()
-    ingest(engine, lake, settings, {})
+def test_a_photo_that_left_the_landing_zone_is_kept_unless_that_is_its_place(lake, settings, landing, storage) -> None:
+    ingest(ENGINE, lake, settings, {})
     (landing / "unlabeled/2026/d.jpg").unlink()
     # Overwritten, and not yet taken in again: no longer the bytes that the row is about.
     put(landing / "labeled/001.cat/a b ü%20#.jpg", photo(11))
 
     gone = {"unlabeled/2026/d.jpg", "labeled/001.cat/a b ü%20#.jpg"} if storage == "landing" else set()
-    assert bytes_of(engine, lake) == {path: content for path, content in ARRIVED.items() if path not in gone}
-    assert profiled(engine, lake) == (1 if gone else 3)
+    assert bytes_of(ENGINE, lake) == {path: content for path, content in ARRIVED.items() if path not in gone}
+    assert profiled(ENGINE, lake) == (1 if gone else 3)
 
 
-def test_of_two_paths_the_one_that_is_still_there_is_read(lake: Lake, settings: Settings, landing: Path) -> None:
-    engine = LocalEngine()
-    ingest(engine, lake, settings, {})
+def test_of_two_paths_the_one_that_is_still_there_is_read(lake, settings, landing) -> None:
+    ingest(ENGINE, lake, settings, {})
     (landing / "labeled/012.dog/c.jpg").unlink()
-    ingest(engine, lake, settings, {})
+    ingest(ENGINE, lake, settings, {})
 
-    assert profiled(engine, lake) == 3
+    assert profiled(ENGINE, lake) == 3
 
 
-def test_a_lake_may_hold_all_three_forms(lake: Lake, landing: Path) -> None:
-    engine = LocalEngine()
+def test_a_lake_may_hold_all_three_forms(lake, landing) -> None:
     for number, storage in enumerate(("table", "files", "landing")):
         put(landing / f"unlabeled/{number}.jpg", photo(50 + number))
-        ingest(engine, lake, Settings(root=lake.root, ingest=IngestSettings(storage=storage)), {})
+        ingest(ENGINE, lake, Settings(root=lake.root, ingest=IngestSettings(storage=storage)), {})
 
-    assert bytes_of(engine, lake) == ARRIVED | {f"unlabeled/{n}.jpg": photo(50 + n) for n in range(3)}
+    assert bytes_of(ENGINE, lake) == ARRIVED | {f"unlabeled/{n}.jpg": photo(50 + n) for n in range(3)}
 
 
-def test_a_moved_lake_finds_its_photos(tmp_path: Path, lake: Lake, settings: Settings, landing: Path) -> None:
-    ingest(LocalEngine(), lake, settings, {})
+def test_a_moved_lake_finds_its_photos(tmp_path, lake, settings, landing) -> None:
+    ingest(ENGINE, lake, settings, {})
     shutil.move(lake.root, tmp_path / "elsewhere")
 
-    assert bytes_of(LocalEngine(), Lake.at(str(tmp_path / "elsewhere"))) == ARRIVED
+    assert bytes_of(ENGINE, Lake.at(str(tmp_path / "elsewhere"))) == ARRIVED
 
 
-def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(lake: Lake, landing: Path) -> None:
+def test_a_run_killed_between_file_and_row_leaves_nothing_half_written(lake, landing) -> None:
     settings = Settings(root=lake.root, ingest=IngestSettings(storage="files"))
     with killed_at(Path, "replace"):
-        ingest(LocalEngine(), lake, settings, {})
+        ingest(ENGINE, lake, settings, {})
 
-    ingest(LocalEngine(), lake, settings, {})
-    assert bytes_of(LocalEngine(), lake) == ARRIVED
+    ingest(ENGINE, lake, settings, {})
+    assert bytes_of(ENGINE, lake) == ARRIVED
     names = {hashlib.sha256(content).hexdigest() for content in ARRIVED.values()}
     assert {p.name for p in Path(lake.files).rglob("*") if p.is_file() and not p.name.startswith(".")} == names
 
 
-def test_a_photo_that_cannot_be_kept_as_a_file_is_said_with_what_to_do(lake: Lake) -> None:
+def test_a_photo_that_cannot_be_kept_as_a_file_is_said_with_what_to_do(lake) -> None:
     import pyarrow as pa
 
     Path(lake.root).mkdir()

@@ -12,8 +12,8 @@ from dlassets.lakehouse.derived import Derivation, derive
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.storage.lake import Lake
-from dlassets_tests.killing import killed_at
-from dlassets_tests.tables import get, image_id, local_alone, pins, put
+from dlassets_tests.killing import killed_at, overtaken_at
+from dlassets_tests.tables import get, image_id, pins, put
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,15 +62,14 @@ def test_every_image_gets_one_row_under_however_many_paths(engine: Engine, lake:
     )
 
 
-@local_alone
-def test_only_new_images_are_worked_on(engine: Engine, lake: Lake) -> None:
-    photos(engine, lake, "a")
-    first = run(engine, lake)
+def test_only_new_images_are_worked_on(local_engine: Engine, lake: Lake) -> None:
+    photos(local_engine, lake, "a")
+    first = run(local_engine, lake)
 
-    assert run(engine, lake) == Written(first.version, changed=False)
-    photos(engine, lake, "b")
-    assert run(engine, lake).inserted == 1
-    assert run(engine, lake, version="v2").inserted == 2
+    assert run(local_engine, lake) == Written(first.version, changed=False)
+    photos(local_engine, lake, "b")
+    assert run(local_engine, lake).inserted == 1
+    assert run(local_engine, lake, version="v2").inserted == 2
 
 
 def test_progress_is_told_of_how_many(lake: Lake) -> None:
@@ -95,15 +94,7 @@ def test_killed_midway_it_goes_on_after_the_last_commit(lake: Lake, monkeypatch:
 def test_of_two_runs_at_once_nothing_doubles(lake: Lake) -> None:
     photos(LocalEngine(), lake, *"abc")
 
-    class OvertakenEngine(LocalEngine):
-        overtaken = False
-
-        def append(self, rows, table, uri, commit):
-            if not self.overtaken:
-                self.overtaken = True
-                run(LocalEngine(), lake)
-            return super().append(rows, table, uri, commit)
-
-    run(OvertakenEngine(), lake)
+    with overtaken_at(LocalEngine, "append", lambda: run(LocalEngine(), lake)):
+        run(LocalEngine(), lake)
 
     assert len(get(LocalEngine(), lake, "image_features", "image_id")) == 3

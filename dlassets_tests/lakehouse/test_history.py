@@ -14,10 +14,10 @@ from dlassets.lakehouse.history import history, restore, restore_to, table_of, v
 from dlassets.lakehouse.maintenance import maintain
 from dlassets.lakehouse.snapshots import commits, evolve, pin, provenance_of, row_count, time_of, transaction_version
 from dlassets.lakehouse.tables import IMAGE_PROFILES, raw_images_with
-from dlassets.settings import MaintenanceSettings, Settings
+from dlassets.settings import MaintenanceSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.images.corpus import encoded, flat
-from dlassets_tests.tables import NOON, get, image_id, local_alone, put
+from dlassets_tests.tables import NOON, get, image_id, put
 
 
 def write(engine: Engine, lake: Lake, provenance: dict[str, Any], *names: str) -> None:
@@ -37,7 +37,7 @@ def names_in(engine: Engine, lake: Lake) -> list[str]:
     return [Path(row["path"]).stem for row in get(engine, lake, "raw_images", "path")]
 
 
-def test_history_says_when_what_how_much_and_from_what(engine: Engine, lake: Lake) -> None:
+def test_history_says_when_what_how_much_and_from_what(engine, lake) -> None:
     write(engine, lake, {"inputs": {"raw_images": 1}}, "a")
     write(engine, lake, {"inputs": {"raw_images": 2}}, "b", "c")
     maintain(engine, lake, IMAGE_PROFILES, MaintenanceSettings())
@@ -60,10 +60,9 @@ def test_history_says_when_what_how_much_and_from_what(engine: Engine, lake: Lak
     assert [v.version for v in history(table_of(lake, "image_profiles"), 2)] == [3, 2]
 
 
-@local_alone
-def test_an_older_version_s_history_is_its_own(engine: Engine, lake: Lake) -> None:
+def test_an_older_version_s_history_is_its_own(local_engine, lake) -> None:
     for number in range(14):  # beyond a checkpoint of Spark's
-        write(engine, lake, {"n": number}, str(number))
+        write(local_engine, lake, {"n": number}, str(number))
     newest = pin(lake, "image_profiles")
 
     for version in (14, 11, 10, 3, 1):
@@ -72,7 +71,7 @@ def test_an_older_version_s_history_is_its_own(engine: Engine, lake: Lake) -> No
         assert [commit["version"] for commit in commits(older)] == list(range(version, -1, -1))
 
 
-def test_a_restored_table_has_the_rows_and_columns_it_had_as_a_new_version(engine: Engine, lake: Lake) -> None:
+def test_a_restored_table_has_the_rows_and_columns_it_had_as_a_new_version(engine, lake) -> None:
     write(engine, lake, {"rows_sha256": "old"}, "a")
     before = get(engine, lake, "image_profiles")
     write(engine, lake, {"rows_sha256": "new"}, "b")
@@ -90,8 +89,7 @@ def test_a_restored_table_has_the_rows_and_columns_it_had_as_a_new_version(engin
     assert len(get(engine, lake, "image_profiles")) == 2
 
 
-@local_alone
-def test_columns_added_since_come_back_when_the_table_is_next_pinned(engine: Engine, lake: Lake) -> None:
+def test_columns_added_since_come_back_when_the_table_is_next_pinned(local_engine, lake) -> None:
     put(lake, "raw_images", {"path": "z/a.jpg", "content": b"a"})
     wide = raw_images_with(["camera"])
     evolve(lake, wide)
@@ -105,10 +103,10 @@ def test_columns_added_since_come_back_when_the_table_is_next_pinned(engine: Eng
     now = table_of(lake, "raw_images")
     restore(now, whole_version(now, 1, 168))
     evolve(lake, wide)
-    assert get(engine, lake, "raw_images", "path, camera") == [{"path": "z/a.jpg", "camera": None}]
+    assert get(local_engine, lake, "raw_images", "path, camera") == [{"path": "z/a.jpg", "camera": None}]
 
 
-def test_a_restore_that_another_write_overtook_is_refused(lake: Lake, local_engine: Engine) -> None:
+def test_a_restore_that_another_write_overtook_is_refused(lake, local_engine) -> None:
     write(local_engine, lake, {}, "a")
     write(local_engine, lake, {}, "b")
     seen = table_of(lake, "image_profiles")
@@ -119,9 +117,7 @@ def test_a_restore_that_another_write_overtook_is_refused(lake: Lake, local_engi
     assert len(get(local_engine, lake, "image_profiles")) == 3
 
 
-def test_a_version_is_written_elsewhere_and_the_live_table_left_alone(
-    engine: Engine, lake: Lake, tmp_path: Path
-) -> None:
+def test_a_version_is_written_elsewhere_and_the_live_table_left_alone(engine, lake, tmp_path) -> None:
     from deltalake import DeltaTable
 
     put(lake, "raw_images", *({"path": f"z/{n}.jpg", "content": bytes([n]) * 100} for n in range(150)))
@@ -143,33 +139,30 @@ def test_a_version_is_written_elsewhere_and_the_live_table_left_alone(
         restore_to(whole_version(now, 1, 168), done.uri)
 
 
-@local_alone
-def test_a_restored_raw_images_takes_its_missing_photos_in_again_and_goes_on_counting(
-    engine: Engine, lake: Lake, settings: Settings
-) -> None:
+def test_a_restored_raw_images_takes_its_missing_photos_in_again_and_counts_on(local_engine, lake, settings) -> None:
     land(lake, "a", "b")
-    ingest(engine, lake, settings, {})
+    ingest(local_engine, lake, settings, {})
     first = pin(lake, "raw_images")
     land(lake, "c", "d", "e")
-    ingest(engine, lake, settings, {})
+    ingest(local_engine, lake, settings, {})
     now = table_of(lake, "raw_images")
     restore(now, whole_version(now, first.version, 168))
-    assert names_in(engine, lake) == ["a", "b"]
+    assert names_in(local_engine, lake) == ["a", "b"]
     counted = transaction_version(pin(lake, "raw_images"), "dlassets/ingest")
 
-    done = ingest(engine, lake, settings, {})
+    done = ingest(local_engine, lake, settings, {})
 
-    assert (done.images, names_in(engine, lake)) == (3, ["a", "b", "c", "d", "e"])
+    assert (done.images, names_in(local_engine, lake)) == (3, ["a", "b", "c", "d", "e"])
     assert transaction_version(pin(lake, "raw_images"), "dlassets/ingest") == counted + 1
-    batches = {row["batch_id"] for row in get(engine, lake, "raw_images", "batch_id")}
+    batches = {row["batch_id"] for row in get(local_engine, lake, "raw_images", "batch_id")}
     assert batches == {"labeled-000000", f"labeled-{counted + 1:06d}"}
-    assert ingest(engine, lake, settings, {}).images == 0
+    assert ingest(local_engine, lake, settings, {}).images == 0
 
 
-def test_a_time_means_the_version_that_stood_then(lake: Lake) -> None:
-    engine = LocalEngine()
+def test_a_time_means_the_version_that_stood_then(lake) -> None:
+    local_engine = LocalEngine()
     for name in "abc":
-        write(engine, lake, {}, name)
+        write(local_engine, lake, {}, name)
     table = table_of(lake, "image_profiles")
     times = {commit["version"]: time_of(commit) for commit in commits(table)}
 
@@ -180,19 +173,19 @@ def test_a_time_means_the_version_that_stood_then(lake: Lake) -> None:
         version_at(table, NOON)
 
 
-def test_what_is_not_there_is_said(lake: Lake) -> None:
-    engine = LocalEngine()
+def test_what_is_not_there_is_said(lake) -> None:
+    local_engine = LocalEngine()
     with pytest.raises(DlassetsError, match=r"no table 'raw_image'\. Did you mean raw_images\?"):
         table_of(lake, "raw_image")
     with pytest.raises(DlassetsError, match="predictions has not been made yet"):
         table_of(lake, "predictions")
     assert not Path(lake.table("predictions")).exists()
     for name in "ab":
-        write(engine, lake, {}, name)
+        write(local_engine, lake, {}, name)
     with pytest.raises(DlassetsError, match=r"image_profiles has no version 9\. Its log has 0 to 2"):
         whole_version(table_of(lake, "image_profiles"), 9, 168)
 
-    maintain(engine, lake, IMAGE_PROFILES, MaintenanceSettings().model_copy(update={"retention_hours": 0}))
+    maintain(local_engine, lake, IMAGE_PROFILES, MaintenanceSettings().model_copy(update={"retention_hours": 0}))
 
     with pytest.raises(DlassetsError, match=r"Version 2 of image_profiles .* 2 of its files .* \(now 168\)"):
         whole_version(table_of(lake, "image_profiles"), 2, 168)

@@ -11,8 +11,9 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.settings import Settings, SplitSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, arrow, get, image_id, local_alone, pins, put
+from dlassets_tests.tables import NOON, arrow, get, image_id, pins, put
 
+BY_FOLDER = {"labeled/001.cat/a.jpg": (1, "cat", "folder"), "labeled/012.dog/b.jpg": (12, "dog", "folder")}
 LATER = NOON + dt.timedelta(hours=1)
 
 
@@ -50,16 +51,10 @@ def said(path: str, label: int, *, minutes: int = 0, status: str = "accepted", w
     }
 
 
-@pytest.fixture
-def photos(engine: Engine, lake: Lake) -> None:
-    put(
-        lake,
-        "raw_images",
-        photo("labeled/001.cat/a.jpg"),
-        photo("labeled/012.dog/b.jpg"),
-        photo("unlabeled/x/c.jpg"),
-        photo("unlabeled/x/d.jpg"),
-    )
+@pytest.fixture(autouse=True)
+def photos(lake: Lake) -> None:
+    paths = ("labeled/001.cat/a.jpg", "labeled/012.dog/b.jpg", "unlabeled/x/c.jpg", "unlabeled/x/d.jpg")
+    put(lake, "raw_images", *map(photo, paths))
 
 
 def update(engine: Engine, lake: Lake, settings: Settings) -> Written:
@@ -72,19 +67,14 @@ def labels(engine: Engine, lake: Lake) -> dict[str, tuple[int, str, str]]:
     return {row["path"]: (row["label"], row["label_name"], row["source"]) for row in rows}
 
 
-@pytest.mark.usefixtures("photos")
-def test_a_folder_s_number_is_the_label_and_the_rest_its_name(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_a_folder_s_number_is_the_label_and_the_rest_its_name(engine, lake, settings) -> None:
     update(engine, lake, settings)
 
-    assert labels(engine, lake) == {
-        "labeled/001.cat/a.jpg": (1, "cat", "folder"),
-        "labeled/012.dog/b.jpg": (12, "dog", "folder"),
-    }
+    assert labels(engine, lake) == BY_FOLDER
     assert known_classes(engine, pin(lake, "labeled_images")) == {1: "cat", 12: "dog"}
 
 
-@pytest.mark.usefixtures("photos")
-def test_a_person_s_newest_accepted_answer_wins(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_a_person_s_newest_accepted_answer_wins(engine, lake, settings) -> None:
     put(
         lake,
         "human_labels",
@@ -103,34 +93,31 @@ def test_a_person_s_newest_accepted_answer_wins(engine: Engine, lake: Lake, sett
     }
 
 
-@pytest.mark.usefixtures("photos")
-@local_alone
-def test_a_later_answer_updates_one_row_and_the_same_again_none(engine: Engine, lake: Lake, settings: Settings) -> None:
-    update(engine, lake, settings)
+def test_a_later_answer_updates_one_row_and_the_same_again_none(local_engine, lake, settings) -> None:
+    update(local_engine, lake, settings)
     put(lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/d.jpg", 1))
 
-    merged = update(engine, lake, settings)
-    again = update(engine, lake, settings)
+    merged = update(local_engine, lake, settings)
+    again = update(local_engine, lake, settings)
 
     assert (merged.inserted, merged.updated) == (1, 1)
     assert again == Written(merged.version, changed=False)
 
 
-@pytest.mark.usefixtures("photos")
-@local_alone
-def test_an_answer_holds_for_every_path_with_the_same_bytes(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_an_answer_holds_for_every_path_with_the_same_bytes(local_engine, lake, settings) -> None:
     put(lake, "raw_images", photo("unlabeled/y/copy.jpg", of="unlabeled/x/c.jpg"))
     put(lake, "human_labels", said("unlabeled/x/c.jpg", 1))
 
-    update(engine, lake, settings)
+    update(local_engine, lake, settings)
 
-    assert labels(engine, lake)["unlabeled/y/copy.jpg"] == (1, "cat", "human")
-    splits = {row["path"]: row["split"] for row in get(engine, lake, "labeled_images", "path, split")}
+    assert labels(local_engine, lake)["unlabeled/y/copy.jpg"] == (1, "cat", "human")
+    splits = {row["path"]: row["split"] for row in get(local_engine, lake, "labeled_images", "path, split")}
     assert splits["unlabeled/y/copy.jpg"] == splits["unlabeled/x/c.jpg"]
 
 
-def test_the_split_follows_the_hash_and_its_shares(engine: Engine, lake: Lake, settings: Settings) -> None:
-    put(lake, "raw_images", *(photo(f"labeled/001.cat/{number}.jpg") for number in range(1000)))
+def test_the_split_follows_the_hash_and_its_shares(engine, lake, settings) -> None:
+    paths = [f"labeled/001.cat/{number}.jpg" for number in range(1000)]
+    put(lake, "raw_images", *map(photo, paths))
 
     update(engine, lake, settings)
 
@@ -138,41 +125,34 @@ def test_the_split_follows_the_hash_and_its_shares(engine: Engine, lake: Lake, s
         share = int(image_id(name)[:8], 16) / 16**8
         return "train" if share < 0.7 else "validation" if share < 0.85 else "test"
 
-    assert {row["path"]: row["split"] for row in get(engine, lake, "labeled_images", "path, split")} == {
-        path: side(path) for path in (f"labeled/001.cat/{number}.jpg" for number in range(1000))
-    }
+    expected = {path: side(path) for path in (*paths, "labeled/001.cat/a.jpg", "labeled/012.dog/b.jpg")}
+    found = get(engine, lake, "labeled_images", "path, split")
+    assert {row["path"]: row["split"] for row in found} == expected
 
 
-@pytest.mark.usefixtures("photos")
-@local_alone
-def test_another_split_moves_the_rows_it_concerns(engine: Engine, lake: Lake, settings: Settings) -> None:
-    update(engine, lake, settings)
+def test_another_split_moves_the_rows_it_concerns(local_engine, lake, settings) -> None:
+    update(local_engine, lake, settings)
     everything = settings.model_copy(update={"split": SplitSettings(train=0.0001, validation=0.0001)})
 
-    update(engine, lake, everything)
+    update(local_engine, lake, everything)
 
-    assert {row["split"] for row in get(engine, lake, "labeled_images", "split")} == {"test"}
+    assert {row["split"] for row in get(local_engine, lake, "labeled_images", "split")} == {"test"}
 
 
-@pytest.mark.usefixtures("photos")
-@local_alone
-def test_the_label_rule_is_the_zone_s(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_the_label_rule_is_the_zone_s(local_engine, lake, settings) -> None:
     put(lake, "raw_images", photo("labeled/dog-7/e.jpg"))
     zone = settings.landing["labeled"].model_copy(update={"label_rule": r"(?P<name>[a-z]+)-(?P<label>\d+)"})
 
-    update(engine, lake, settings.model_copy(update={"landing": {"labeled": zone}}))
+    update(local_engine, lake, settings.model_copy(update={"landing": {"labeled": zone}}))
 
-    assert labels(engine, lake) == {"labeled/dog-7/e.jpg": (7, "dog", "folder")}
+    assert labels(local_engine, lake) == {"labeled/dog-7/e.jpg": (7, "dog", "folder")}
 
 
 def images(engine: Engine, lake: Lake) -> dict[str, str]:
     return {row["path"]: row["image_id"] for row in get(engine, lake, "labeled_images", "path, image_id")}
 
 
-@pytest.mark.usefixtures("photos")
-def test_other_bytes_under_a_path_keep_no_answer_that_was_about_the_old(
-    engine: Engine, lake: Lake, settings: Settings
-) -> None:
+def test_other_bytes_under_a_path_keep_no_answer_that_was_about_the_old(engine, lake, settings) -> None:
     put(lake, "human_labels", said("labeled/001.cat/a.jpg", 12), said("unlabeled/x/c.jpg", 1))
     update(engine, lake, settings)
     overwrite(engine, lake, photo("labeled/001.cat/a.jpg", of="new"))
@@ -181,48 +161,35 @@ def test_other_bytes_under_a_path_keep_no_answer_that_was_about_the_old(
     update(engine, lake, settings)
 
     # The folder says again what the one is; of the other nothing is said, and its row goes.
-    assert labels(engine, lake) == {
-        "labeled/001.cat/a.jpg": (1, "cat", "folder"),
-        "labeled/012.dog/b.jpg": (12, "dog", "folder"),
-    }
+    assert labels(engine, lake) == BY_FOLDER
     assert images(engine, lake)["labeled/001.cat/a.jpg"] == image_id("new")
     overwrite(engine, lake, photo("unlabeled/x/c.jpg"))
     update(engine, lake, settings)
     assert labels(engine, lake)["unlabeled/x/c.jpg"] == (1, "cat", "human")
 
 
-@pytest.mark.usefixtures("photos")
-@local_alone
-def test_new_bytes_that_were_answered_elsewhere_have_that_answer(
-    engine: Engine, lake: Lake, settings: Settings
-) -> None:
+def test_new_bytes_that_were_answered_elsewhere_have_that_answer(local_engine, lake, settings) -> None:
     put(lake, "human_labels", said("unlabeled/x/c.jpg", 1))
-    overwrite(engine, lake, photo("labeled/012.dog/b.jpg", of="unlabeled/x/c.jpg"))
+    overwrite(local_engine, lake, photo("labeled/012.dog/b.jpg", of="unlabeled/x/c.jpg"))
 
-    update(engine, lake, settings)
+    update(local_engine, lake, settings)
 
-    assert labels(engine, lake)["labeled/012.dog/b.jpg"] == (1, "cat", "human")
+    assert labels(local_engine, lake)["labeled/012.dog/b.jpg"] == (1, "cat", "human")
 
 
-@pytest.mark.usefixtures("photos")
-@local_alone
-def test_labels_go_with_the_zone_s_being_labelled_and_stay_where_the_zone_is_taken_out(
-    local_engine: Engine, lake: Lake, settings: Settings
-) -> None:
-    engine = local_engine
-    update(engine, lake, settings)
-    before = labels(engine, lake)
+def test_labels_go_with_the_zone_s_being_labelled_and_stay_where_it_is_taken_out(local_engine, lake, settings) -> None:
+    update(local_engine, lake, settings)
+    before = labels(local_engine, lake)
 
-    update(engine, lake, settings.model_copy(update={"landing": {"unlabeled": settings.landing["unlabeled"]}}))
-    assert labels(engine, lake) == before
+    update(local_engine, lake, settings.model_copy(update={"landing": {"unlabeled": settings.landing["unlabeled"]}}))
+    assert labels(local_engine, lake) == before
 
     plain = settings.landing["labeled"].model_copy(update={"labelled": False})
-    update(engine, lake, settings.model_copy(update={"landing": {"labeled": plain}}))
-    assert labels(engine, lake) == {}
+    update(local_engine, lake, settings.model_copy(update={"landing": {"labeled": plain}}))
+    assert labels(local_engine, lake) == {}
 
 
-@pytest.mark.usefixtures("photos")
-def test_a_photo_moved_to_another_folder_has_that_one_s_label(engine: Engine, lake: Lake, settings: Settings) -> None:
+def test_a_photo_moved_to_another_folder_has_that_one_s_label(engine, lake, settings) -> None:
     old, new = "labeled/001.cat/a.jpg", "labeled/012.dog/a.jpg"
     put(lake, "raw_images", photo(new, of=old))
     update(engine, lake, settings)
@@ -236,11 +203,7 @@ def test_a_photo_moved_to_another_folder_has_that_one_s_label(engine: Engine, la
     assert (times[old], times[new]) == (LATER, NOON)
 
 
-@pytest.mark.usefixtures("photos")
-@local_alone
-def test_a_photo_that_is_gone_keeps_its_label_and_one_that_is_back_its_own(
-    local_engine: Engine, lake: Lake, settings: Settings
-) -> None:
+def test_a_photo_that_is_gone_keeps_its_label_and_one_that_is_back_its_own(local_engine, lake, settings) -> None:
     copy = photo("labeled/012.dog/a.jpg", of="labeled/001.cat/a.jpg")
     put(lake, "raw_images", copy)
     put(lake, "deleted_files", gone("labeled/012.dog/b.jpg"), gone("labeled/001.cat/a.jpg", back=True))
@@ -254,19 +217,15 @@ def test_a_photo_that_is_gone_keeps_its_label_and_one_that_is_back_its_own(
     }
 
 
-@pytest.mark.usefixtures("photos")
-@local_alone
-def test_a_file_s_new_time_is_the_label_s(engine: Engine, lake: Lake, settings: Settings) -> None:
-    update(engine, lake, settings)
-    overwrite(engine, lake, photo("labeled/001.cat/a.jpg", minutes=3))
+def test_a_file_s_new_time_is_the_label_s(local_engine, lake, settings) -> None:
+    update(local_engine, lake, settings)
+    overwrite(local_engine, lake, photo("labeled/001.cat/a.jpg", minutes=3))
 
-    assert update(engine, lake, settings).updated == 1
-    assert update(engine, lake, settings).changed is False
+    assert update(local_engine, lake, settings).updated == 1
+    assert update(local_engine, lake, settings).changed is False
 
 
-def test_many_labels_go_a_part_at_a_time(
-    local_engine: Engine, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_labels_go_a_part_at_a_time(local_engine, lake, settings, monkeypatch) -> None:
     monkeypatch.setattr("dlassets.lakehouse.labels.REPLACED_AT_ONCE", 2)
     put(lake, "raw_images", *(photo(f"labeled/001.cat/{number}.jpg") for number in range(5)))
     update(local_engine, lake, settings)

@@ -19,7 +19,7 @@ from dlassets.lakehouse.snapshots import at_version, commits, pin, provenance_of
 from dlassets.lakehouse.tables import IMAGE_PROFILES, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
 from dlassets.settings import MaintenanceSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import arrow, get, image_id, local_alone, put
+from dlassets_tests.tables import arrow, get, image_id, put
 
 SETTINGS = MaintenanceSettings()
 # Shorter than a setting may be: the tests cannot wait for a day.
@@ -48,7 +48,7 @@ def log_versions(lake: Lake, table: str) -> list[int]:
     return sorted(int(file.name[:20]) for file in Path(lake.table(table), "_delta_log").glob("*.json"))
 
 
-def test_small_files_become_one_and_nothing_is_deleted_before_its_time(engine: Engine, lake: Lake) -> None:
+def test_small_files_become_one_and_nothing_is_deleted_before_its_time(engine, lake) -> None:
     put_many(engine, lake, "image_profiles", *map(profile, "abc"))
     before, rows = parquet_files(lake, "image_profiles"), get(engine, lake, "image_profiles")
 
@@ -65,34 +65,33 @@ def test_small_files_become_one_and_nothing_is_deleted_before_its_time(engine: E
 
 
 @pytest.mark.parametrize("table", ["image_profiles", "predictions"])
-@local_alone
-def test_a_table_that_needs_nothing_gets_no_new_version(engine: Engine, lake: Lake, table: str) -> None:
+def test_a_table_that_needs_nothing_gets_no_new_version(local_engine, lake, table) -> None:
     row = {"image_profiles": profile, "predictions": prediction}[table]
     definition = {"image_profiles": IMAGE_PROFILES, "predictions": PREDICTIONS}[table]
     pin(lake, table)
-    assert not maintain(engine, lake, definition, AT_ONCE).changed
-    put_many(engine, lake, table, row("a"), row("b"))
-    assert maintain(engine, lake, definition, AT_ONCE).changed
+    assert not maintain(local_engine, lake, definition, AT_ONCE).changed
+    put_many(local_engine, lake, table, row("a"), row("b"))
+    assert maintain(local_engine, lake, definition, AT_ONCE).changed
     version = pin(lake, table).version
 
-    care = maintain(engine, lake, definition, AT_ONCE)
+    care = maintain(local_engine, lake, definition, AT_ONCE)
 
     assert (care.changed, care.z_ordered, pin(lake, table).version) == (False, False, version)
 
 
-@local_alone
-def test_files_grow_to_the_target_and_no_further(engine: Engine, lake: Lake) -> None:
+def test_files_grow_to_the_target_and_no_further(local_engine, lake) -> None:
     photos = [{"path": f"z/{n}.jpg", "content": os.urandom(40_000), "length": 40_000} for n in range(4)]
-    put_many(engine, lake, "raw_images", *photos)
+    put_many(local_engine, lake, "raw_images", *photos)
     one = max(file.stat().st_size for file in parquet_files(lake, "raw_images"))
 
-    care = maintain(engine, lake, RAW_IMAGES, SETTINGS.model_copy(update={"target_file_bytes": one * 5 // 2}))
+    care = maintain(local_engine, lake, RAW_IMAGES, SETTINGS.model_copy(update={"target_file_bytes": one * 5 // 2}))
 
     assert (care.files.files_before, care.files.files_after) == (4, 2)
-    assert sorted(row["content"] for row in get(engine, lake, "raw_images")) == sorted(p["content"] for p in photos)
+    found = get(local_engine, lake, "raw_images")
+    assert sorted(row["content"] for row in found) == sorted(photo["content"] for photo in photos)
 
 
-def test_versions_that_are_needed_stay_and_others_go(engine: Engine, lake: Lake) -> None:
+def test_versions_that_are_needed_stay_and_others_go(engine, lake) -> None:
     put_many(engine, lake, "image_profiles", profile("a"))
     maintain(engine, lake, IMAGE_PROFILES, AT_ONCE)
     for name in "bcd":
@@ -111,7 +110,7 @@ def test_versions_that_are_needed_stay_and_others_go(engine: Engine, lake: Lake)
     assert names == [image_id("c")]
 
 
-def test_nothing_is_deleted_where_a_needed_version_cannot_be_read_just_now(lake: Lake, local_engine: Engine) -> None:
+def test_nothing_is_deleted_where_a_needed_version_cannot_be_read_just_now(lake, local_engine) -> None:
     from deltalake.exceptions import DeltaError
 
     put_many(local_engine, lake, "image_profiles", profile("a"), profile("b"))
@@ -126,9 +125,7 @@ def test_nothing_is_deleted_where_a_needed_version_cannot_be_read_just_now(lake:
     assert parquet_files(lake, "image_profiles") == before
 
 
-def test_what_a_killed_write_left_goes_once_it_is_old_and_not_while_it_may_be_running(
-    engine: Engine, lake: Lake
-) -> None:
+def test_what_a_killed_write_left_goes_once_it_is_old_and_not_while_it_may_be_running(engine, lake) -> None:
     put_many(engine, lake, "image_profiles", profile("a"))
     old, young = (Path(lake.table("image_profiles"), f"part-{name}.parquet") for name in ("old", "young"))
     old.write_bytes(b"x" * 10)
@@ -141,30 +138,29 @@ def test_what_a_killed_write_left_goes_once_it_is_old_and_not_while_it_may_be_ru
     assert (old.exists(), young.exists()) == (False, True)
 
 
-@local_alone
-def test_the_log_is_cut_off_where_nothing_is_read_from_any_more(engine: Engine, lake: Lake) -> None:
+def test_the_log_is_cut_off_where_nothing_is_read_from_any_more(local_engine, lake) -> None:
     for number in range(25):
         commit = Commit({} if 15 <= number < 24 else {"n": number})
-        put(lake, "image_profiles", profile(str(number)), engine=engine, commit=commit)
+        put(lake, "image_profiles", profile(str(number)), engine=local_engine, commit=commit)
         if number in (11, 21):
-            assert maintenance.write_checkpoint(pin(lake, "image_profiles")) or engine.name == "spark"
-    rows = get(engine, lake, "image_profiles")
+            assert maintenance.write_checkpoint(pin(lake, "image_profiles")) or local_engine.name == "spark"
+    rows = get(local_engine, lake, "image_profiles")
     needed = 23
 
     # Versions 16 to 24 say nothing of themselves: what version 23 was made of stands in commit 15.
-    care = maintain(engine, lake, IMAGE_PROFILES, AT_ONCE, needed=[needed])
+    care = maintain(local_engine, lake, IMAGE_PROFILES, AT_ONCE, needed=[needed])
 
     assert care.log_files_deleted > 0
     assert 10 <= log_versions(lake, "image_profiles")[0] <= 15
     kept = at_version(pin(lake, "image_profiles"), needed)
-    assert engine.sql("SELECT COUNT(*) AS n FROM t", {"t": kept}).arrow()["n"].to_pylist() == [23]
+    assert local_engine.sql("SELECT COUNT(*) AS n FROM t", {"t": kept}).arrow()["n"].to_pylist() == [23]
     assert provenance_of(kept) == {"n": 14}
-    assert get(engine, lake, "image_profiles") == rows
-    put(lake, "image_profiles", profile("one more"), engine=engine)
-    assert len(get(engine, lake, "image_profiles")) == 26
+    assert get(local_engine, lake, "image_profiles") == rows
+    put(lake, "image_profiles", profile("one more"), engine=local_engine)
+    assert len(get(local_engine, lake, "image_profiles")) == 26
 
 
-def test_neither_engine_cleans_the_log_by_itself(engine: Engine, lake: Lake) -> None:
+def test_neither_engine_cleans_the_log_by_itself(engine, lake) -> None:
     from deltalake import DeltaTable
 
     put_many(engine, lake, "image_profiles", profile("a"))
@@ -178,7 +174,7 @@ def test_neither_engine_cleans_the_log_by_itself(engine: Engine, lake: Lake) -> 
     assert log_versions(lake, "image_profiles") == list(range(pin(lake, "image_profiles").version + 1))
 
 
-def test_a_table_of_an_older_release_stops_cleaning_its_log_by_itself(lake: Lake, local_engine: Engine) -> None:
+def test_a_table_of_an_older_release_stops_cleaning_its_log_by_itself(lake, local_engine) -> None:
     from deltalake import DeltaTable
 
     DeltaTable.create(lake.table("image_profiles"), schema=IMAGE_PROFILES.schema)
@@ -191,7 +187,7 @@ def test_a_table_of_an_older_release_stops_cleaning_its_log_by_itself(lake: Lake
     assert not maintain(local_engine, lake, IMAGE_PROFILES, SETTINGS).changed
 
 
-def test_rows_are_laid_out_again_when_a_fifth_is_new(engine: Engine, lake: Lake) -> None:
+def test_rows_are_laid_out_again_when_a_fifth_is_new(engine, lake) -> None:
     put(lake, "predictions", *(prediction(f"{n:04}") for n in range(2000)), engine=engine)
     put(lake, "predictions", *(prediction(f"{n:04}") for n in range(2000, 4000)), engine=engine)
 
@@ -210,20 +206,19 @@ def test_rows_are_laid_out_again_when_a_fifth_is_new(engine: Engine, lake: Lake)
     assert row_count(pin(lake, "predictions")) == 6000
 
 
-@local_alone
-def test_the_version_that_first_had_the_rows_is_found_behind_care_of_them(engine: Engine, lake: Lake) -> None:
-    put_many(engine, lake, "image_profiles", *map(profile, "ab"))
+def test_the_version_that_first_had_the_rows_is_found_behind_care_of_them(local_engine, lake) -> None:
+    put_many(local_engine, lake, "image_profiles", *map(profile, "ab"))
     written = pin(lake, "image_profiles")
-    maintain(engine, lake, IMAGE_PROFILES, AT_ONCE)
+    maintain(local_engine, lake, IMAGE_PROFILES, AT_ONCE)
     now = pin(lake, "image_profiles")
 
     assert now.version > written.version
     assert settled(now) == written
-    put(lake, "image_profiles", profile("c"), engine=engine)
+    put(lake, "image_profiles", profile("c"), engine=local_engine)
     assert settled(pin(lake, "image_profiles")) == pin(lake, "image_profiles")
 
 
-def test_a_merge_that_loses_to_care_alone_is_done_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_that_loses_to_care_alone_is_done_again(lake, monkeypatch) -> None:
     engine = LocalEngine()
     put_many(engine, lake, "predictions", prediction("a"), prediction("b"))
     uri, properties, times = lake.table("predictions"), local._commit_properties, []
@@ -242,7 +237,7 @@ def test_a_merge_that_loses_to_care_alone_is_done_again(lake: Lake, monkeypatch:
     assert [row["confidence"] for row in get(engine, lake, "predictions")] == [0.9, 0.5]
 
 
-def test_a_write_that_loses_to_another_write_is_not(lake: Lake, local_engine: Engine) -> None:
+def test_a_write_that_loses_to_another_write_is_not(lake, local_engine) -> None:
     put(lake, "predictions", prediction("a"), engine=local_engine)
     times = []
 
@@ -257,9 +252,7 @@ def test_a_write_that_loses_to_another_write_is_not(lake: Lake, local_engine: En
     assert len(times) == 1
 
 
-def test_care_that_loses_to_a_write_is_planned_again(
-    engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_care_that_loses_to_a_write_is_planned_again(engine, lake, monkeypatch) -> None:
     put_many(engine, lake, "image_profiles", *map(profile, "abc"))
     work, times = engine.maintain, []
 
@@ -276,7 +269,7 @@ def test_care_that_loses_to_a_write_is_planned_again(
     assert len(get(engine, lake, "image_profiles")) == 4
 
 
-def test_neither_care_nor_writes_break_while_both_go_on(lake: Lake) -> None:
+def test_neither_care_nor_writes_break_while_both_go_on(lake) -> None:
     engine, uri = LocalEngine(), pin(lake, "labeled_images").uri
     problems: list[Exception] = []
     done = threading.Event()

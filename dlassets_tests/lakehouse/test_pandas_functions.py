@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column
 from dlassets.errors import DlassetsError
@@ -15,13 +14,13 @@ from dlassets.lakehouse.pandas_functions import apply_in_pandas
 from dlassets.lakehouse.snapshots import pin
 from dlassets.pipeline.session import Session
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import image_id, local_alone, put
+from dlassets_tests.tables import image_id, put
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "own-columns.md"
-KEY = Column("image_id", "string", "")
+KEY, WIDTH = Column("image_id", "string", ""), Column("width", "int", "")
 
 
 def profiles(lake: Lake, number: int) -> list[str]:
@@ -31,9 +30,7 @@ def profiles(lake: Lake, number: int) -> list[str]:
     return names
 
 
-def test_the_document_s_example_does_what_it_says(
-    engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_document_s_example_does_what_it_says(engine, lake, monkeypatch, capsys) -> None:
     names = profiles(lake, 21)
     raw = [{"path": f"z/{name}.jpg", "image_id": name, "folder": f"{i % 2}.c"} for i, name in enumerate(names)]
     put(lake, "raw_images", *raw)
@@ -59,7 +56,7 @@ def test_the_document_s_example_does_what_it_says(
     assert "landscape" in capsys.readouterr().out
 
 
-def test_parts_are_bounded_and_every_row_is_in_one(engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_are_bounded_and_every_row_is_in_one(engine, lake, monkeypatch) -> None:
     monkeypatch.setattr(pandas_functions, "PART_ROWS", 8)
     names = profiles(lake, 100)
 
@@ -69,7 +66,7 @@ def test_parts_are_bounded_and_every_row_is_in_one(engine: Engine, lake: Lake, m
         assert list(part.columns) == ["image_id", "width"]
         return pd.DataFrame({"rows": len(part), "image_id": part["image_id"], "width": part["width"]})
 
-    returns = [KEY, Column("rows", "bigint", ""), Column("width", "int", "")]
+    returns = [KEY, Column("rows", "bigint", ""), WIDTH]
     rows = apply_in_pandas(engine, pin(lake, "image_profiles"), with_the_part_s_size, ["width"], returns).arrow()
 
     assert dict(zip(*(rows[name].to_pylist() for name in ("image_id", "width")), strict=True)) == {
@@ -78,7 +75,7 @@ def test_parts_are_bounded_and_every_row_is_in_one(engine: Engine, lake: Lake, m
     assert 1 <= max(rows["rows"].to_pylist()) <= 3 * 8
 
 
-def test_parts_are_smaller_where_rows_are_large(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_are_smaller_where_rows_are_large(lake, monkeypatch) -> None:
     monkeypatch.setattr(pandas_functions, "PART_BYTES", 100_000)
     photos = [{"path": str(i), "image_id": image_id(str(i)), "content": bytes([i]) * 10_000} for i in range(50)]
     put(lake, "raw_images", *photos)
@@ -94,8 +91,7 @@ def test_parts_are_smaller_where_rows_are_large(lake: Lake, monkeypatch: pytest.
     assert max(sizes) <= 100_000
 
 
-@local_alone
-def test_a_function_may_return_fewer_rows_or_more(engine: Engine, lake: Lake) -> None:
+def test_a_function_may_return_fewer_rows_or_more(local_engine, lake) -> None:
     first, *_ = profiles(lake, 3)
 
     def twice_the_narrow_ones(part: "pd.DataFrame") -> "pd.DataFrame":
@@ -104,26 +100,23 @@ def test_a_function_may_return_fewer_rows_or_more(engine: Engine, lake: Lake) ->
         narrow = part[part["width"] < 1]
         return pd.concat([narrow, narrow])[["image_id"]]
 
-    rows = apply_in_pandas(engine, pin(lake, "image_profiles"), twice_the_narrow_ones, ["width"], [KEY]).arrow()
+    rows = apply_in_pandas(local_engine, pin(lake, "image_profiles"), twice_the_narrow_ones, ["width"], [KEY]).arrow()
 
     assert rows["image_id"].to_pylist() == [first, first]
 
 
-@local_alone
-def test_a_table_without_rows_gives_none(engine: Engine, lake: Lake) -> None:
-    rows = apply_in_pandas(engine, pin(lake, "image_profiles"), lambda part: part, ["width"], [KEY]).arrow()
+def test_a_table_without_rows_gives_none(local_engine, lake) -> None:
+    rows = apply_in_pandas(local_engine, pin(lake, "image_profiles"), lambda part: part, ["width"], [KEY]).arrow()
 
     assert (rows.num_rows, rows.column_names) == (0, ["image_id"])
 
 
-def test_results_without_the_key_are_refused(lake: Lake) -> None:
+def test_results_without_the_key_are_refused(lake) -> None:
     with pytest.raises(DlassetsError, match="Name the key 'image_id'"):
-        apply_in_pandas(
-            LocalEngine(), pin(lake, "image_profiles"), lambda part: part, ["width"], [Column("width", "int", "")]
-        )
+        apply_in_pandas(LocalEngine(), pin(lake, "image_profiles"), lambda part: part, ["width"], [WIDTH])
 
 
-def test_what_the_function_raises_comes_out(lake: Lake) -> None:
+def test_what_the_function_raises_comes_out(lake) -> None:
     profiles(lake, 1)
 
     def fails(part: "pd.DataFrame") -> "pd.DataFrame":

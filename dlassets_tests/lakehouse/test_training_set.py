@@ -13,21 +13,7 @@ from dlassets.lakehouse.training_set import PIXELS, build_training_set, choose, 
 from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.killing import killed_at
-from dlassets_tests.tables import NOON, get, image_id, local_alone, pins, put
-
-
-def labelled(
-    name: str, label: int, *, path: str | None = None, split: str = "train", minutes: int = 0
-) -> dict[str, Any]:
-    return {
-        "path": path or f"labeled/{name}.jpg",
-        "image_id": image_id(name),
-        "label": label,
-        "label_name": f"class {label}",
-        "source": "folder",
-        "labeled_at": NOON + dt.timedelta(minutes=minutes),
-        "split": split,
-    }
+from dlassets_tests.tables import NOON, get, image_id, labelled, pins, put
 
 
 def embedded(name: str, *features: float, version: str = "v1") -> dict[str, Any]:
@@ -45,13 +31,13 @@ def chosen(lake: Lake, made_of: str) -> dict[str, Snapshot]:
 
 
 @pytest.fixture
-def inputs(engine: Engine, lake: Lake) -> None:
+def inputs(lake: Lake) -> None:
     put(lake, "labeled_images", labelled("a", 1), labelled("b", 12, split="test"), labelled("no features", 1))
     put(lake, "image_features", embedded("a", 1, 2), embedded("b", 3, 4), embedded("a", 9, 9, version="v0"))
 
 
 @pytest.mark.usefixtures("inputs")
-def test_it_holds_what_is_labelled_and_has_features_of_the_version(engine: Engine, lake: Lake) -> None:
+def test_it_holds_what_is_labelled_and_has_features_of_the_version(engine, lake) -> None:
     build(engine, lake)
 
     rows = get(engine, lake, "training_set", "path, label, label_name, feature_version, features, split")
@@ -62,42 +48,36 @@ def test_it_holds_what_is_labelled_and_has_features_of_the_version(engine: Engin
 
 
 @pytest.mark.usefixtures("inputs")
-@local_alone
-def test_it_is_left_as_it_is_where_only_versions_moved(engine: Engine, lake: Lake) -> None:
-    first = build(engine, lake)
+def test_it_is_left_as_it_is_where_only_versions_moved(local_engine, lake) -> None:
+    first = build(local_engine, lake)
     put(lake, "image_features", embedded("somebody else's", 7, 7))
 
-    assert build(engine, lake) == Written(first.version, changed=False)
+    assert build(local_engine, lake) == Written(first.version, changed=False)
 
 
 @pytest.mark.usefixtures("inputs")
-@local_alone
-def test_it_is_replaced_where_a_row_is_new(engine: Engine, lake: Lake) -> None:
-    first = build(engine, lake)
+def test_it_is_replaced_where_a_row_is_new(local_engine, lake) -> None:
+    first = build(local_engine, lake)
     put(lake, "image_features", embedded("no features", 5, 6))
 
-    assert build(engine, lake).version == first.version + 1
-    assert len(get(engine, lake, "training_set", "path")) == 3
+    assert build(local_engine, lake).version == first.version + 1
+    assert len(get(local_engine, lake, "training_set", "path")) == 3
 
 
 @pytest.mark.usefixtures("inputs")
-@local_alone
-def test_equal_bytes_count_once_and_not_at_all_where_their_labels_differ(engine: Engine, lake: Lake) -> None:
+def test_equal_bytes_count_once_and_not_at_all_where_their_labels_differ(local_engine, lake) -> None:
     put(lake, "labeled_images", labelled("a", 1, path="labeled/z.jpg"), labelled("b", 1, path="labeled/y.jpg"))
 
-    build(engine, lake)
+    build(local_engine, lake)
 
-    assert get(engine, lake, "training_set", "path") == [{"path": "labeled/a.jpg"}]
+    assert get(local_engine, lake, "training_set", "path") == [{"path": "labeled/a.jpg"}]
 
 
 @pytest.mark.usefixtures("inputs")
-def test_of_different_labels_the_oldest_counts_where_the_setting_says_so(engine: Engine, lake: Lake) -> None:
-    put(
-        lake,
-        "labeled_images",
-        labelled("a", 7, path="labeled/older.jpg", minutes=-1),
-        labelled("b", 7, path="labeled/newer.jpg", minutes=1),
-    )
+def test_of_different_labels_the_oldest_counts_where_the_setting_says_so(engine, lake) -> None:
+    times = {"a": ("older", NOON - dt.timedelta(minutes=1)), "b": ("newer", NOON + dt.timedelta(minutes=1))}
+    for name, (path, time) in times.items():
+        put(lake, "labeled_images", labelled(name, 7, path=f"labeled/{path}.jpg", labeled_at=time))
     build(engine, lake, "ask")
     assert get(engine, lake, "training_set", "path") == []
 
@@ -109,7 +89,7 @@ def test_of_different_labels_the_oldest_counts_where_the_setting_says_so(engine:
     ]
 
 
-def test_nothing_to_learn_from_is_not_written(engine: Engine, lake: Lake) -> None:
+def test_nothing_to_learn_from_is_not_written(engine, lake) -> None:
     assert build(engine, lake) == Written(0, changed=False)
 
 
@@ -126,13 +106,11 @@ def raw(name: str) -> dict[str, Any]:
 @pytest.fixture
 def photographed(lake: Lake) -> None:
     put(lake, "raw_images", *(raw(name) for name in ("a", "b", "c", "unlabelled")))
-    put(
-        lake, "labeled_images", labelled("a", 1), labelled("b", 12, split="test"), labelled("c", 1), labelled("gone", 1)
-    )
+    put(lake, "labeled_images", *(labelled(name, 1) for name in ("a", "c", "gone")), labelled("b", 12, split="test"))
 
 
 @pytest.mark.usefixtures("photographed")
-def test_for_pixels_it_holds_the_bytes_of_what_is_labelled(engine: Engine, lake: Lake) -> None:
+def test_for_pixels_it_holds_the_bytes_of_what_is_labelled(engine, lake) -> None:
     build_of_pixels(engine, lake)
 
     rows = get(engine, lake, "training_set", "path, label, feature_version, features, split, content")
@@ -144,26 +122,22 @@ def test_for_pixels_it_holds_the_bytes_of_what_is_labelled(engine: Engine, lake:
 
 
 @pytest.mark.usefixtures("photographed")
-@local_alone
-def test_one_that_was_killed_between_two_commits_is_made_anew(
-    engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_was_killed_between_two_commits_is_made_anew(local_engine, lake, monkeypatch) -> None:
     monkeypatch.setattr(training_set, "PHOTOS_PER_COMMIT", 1)
-    with killed_at(engine, "append"):
-        build_of_pixels(engine, lake)
-    assert len(get(engine, lake, "training_set", "path")) == 1
+    with killed_at(local_engine, "append"):
+        build_of_pixels(local_engine, lake)
+    assert len(get(local_engine, lake, "training_set", "path")) == 1
 
-    written = build_of_pixels(engine, lake)
+    written = build_of_pixels(local_engine, lake)
 
     assert (written.inserted, written.changed) == (3, True)
-    assert len(get(engine, lake, "training_set", "path")) == 3
-    assert not build_of_pixels(engine, lake).changed
+    assert len(get(local_engine, lake, "training_set", "path")) == 3
+    assert not build_of_pixels(local_engine, lake).changed
 
 
 @pytest.mark.usefixtures("inputs", "photographed")
-@local_alone
-def test_going_from_features_to_pixels_makes_it_anew(engine: Engine, lake: Lake) -> None:
-    build(engine, lake)
+def test_going_from_features_to_pixels_makes_it_anew(local_engine, lake) -> None:
+    build(local_engine, lake)
 
-    assert build_of_pixels(engine, lake).changed
-    assert build(engine, lake).changed
+    assert build_of_pixels(local_engine, lake).changed
+    assert build(local_engine, lake).changed

@@ -17,12 +17,9 @@ from dlassets.monitoring.gallery import Gallery, queries, write_gallery
 from dlassets.monitoring.gallery.page import in_bytes
 from dlassets.settings import LandingZone
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, image_id, local_alone, put
+from dlassets_tests.tables import NOON, image_id, put
 
-ZONES = {
-    "labeled": LandingZone(uri="labeled", labelled=True),
-    "unlabeled": LandingZone(uri="unlabeled", labelled=False),
-}
+ZONES = {name: LandingZone(uri=name, labelled=name == "labeled") for name in ("labeled", "unlabeled")}
 
 
 def jpeg(colour: str = "red", size: tuple[int, int] = (96, 64)) -> bytes:
@@ -35,15 +32,10 @@ def image(path: str, *, content: str | None = None, perceptual_hash: int | None 
     """Return a row of raw_images and one of image_profiles: sound, and like no other."""
     name = image_id(content or path)
     unlike = int(name[:16], 16) - 2**63 if perceptual_hash is None else perceptual_hash
-    raw = {
-        "path": path,
-        "image_id": name,
-        "landing": path.partition("/")[0],
-        "folder": folder_of(path),
-        "length": 34_500,
-    }
+    raw = {"path": path, "image_id": name, "landing": path.partition("/")[0], "folder": folder_of(path)}
     sound = {"width": 400, "height": 300, "channels": 3, "mode": "RGB", "brightness": 120.0, "sharpness": 300.0}
-    return raw, {"image_id": name, **sound, "thumbnail": jpeg(), "perceptual_hash": unlike, **profile}
+    own = {"image_id": name, "thumbnail": jpeg(), "perceptual_hash": unlike}
+    return raw | {"length": 34_500}, sound | own | profile
 
 
 def fill(lake: Lake, *images: tuple[dict, dict]) -> None:
@@ -89,8 +81,7 @@ class Page(HTMLParser):
             self._heading = None
 
 
-@local_alone
-def test_pictures_are_shown_by_class_by_defect_and_by_near_duplicates(engine: Engine, lake: Lake) -> None:
+def test_pictures_are_shown_by_class_by_defect_and_by_near_duplicates(local_engine: Engine, lake: Lake) -> None:
     fill(
         lake,
         image("labeled/001.hat/a.jpg", perceptual_hash=0b1111),
@@ -112,7 +103,7 @@ def test_pictures_are_shown_by_class_by_defect_and_by_near_duplicates(engine: En
         {"path": "labeled/wanted by nobody.jpg", "reason": "empty", "dropped_at": NOON},
     )
 
-    found = write(engine, lake)
+    found = write(local_engine, lake)
 
     page = Page(found)
     in_order = {
@@ -138,9 +129,8 @@ def test_pictures_are_shown_by_class_by_defect_and_by_near_duplicates(engine: En
     assert {heading: sorted(paths) for heading, paths in page.sections.items()} == in_order
     assert (found.images, found.files, found.refused) == (9, 10, 2)
     assert (found.near_duplicate_groups, found.near_duplicate_files, found.across_classes) == (1, 3, 1)
-    assert found.defects == dict.fromkeys(
-        ("blurred", "dark", "overexposed", "tiny", "extreme aspect ratio", "greyscale"), 1
-    )
+    defects = ("blurred", "dark", "overexposed", "tiny", "extreme aspect ratio", "greyscale")
+    assert found.defects == dict.fromkeys(defects, 1)
     assert "unlabeled/dark.jpg\n400 \u00d7 300 pixels, 34.5 kB\nbrightness 20, sharpness 300\nno label" in page.hovers
     assert Image.open(io.BytesIO(found.contact_sheet)).size == (400, 160)
 
@@ -237,20 +227,16 @@ def test_more_classes_than_thumbnails_are_named_without_one(lake: Lake, monkeypa
 
     sections = Page(write(LocalEngine(), lake)).sections
 
-    assert [sections["0 1"], sections["1 1"], sections["2 0 of 1 shown"]] == [
-        ["labeled/000/a.jpg"],
-        ["labeled/001/a.jpg"],
-        [],
-    ]
+    headings = ("0 1", "1 1", "2 0 of 1 shown")
+    assert [sections[heading] for heading in headings] == [["labeled/000/a.jpg"], ["labeled/001/a.jpg"], []]
 
 
-@local_alone
-def test_a_lake_without_images_has_a_page_that_says_so(engine: Engine, lake: Lake) -> None:
-    found = write(engine, lake)
+def test_a_lake_without_images_has_a_page_that_says_so(local_engine: Engine, lake: Lake) -> None:
+    found = write(local_engine, lake)
 
     assert (found.images, found.files, found.contact_sheet) == (0, 0, None)
     assert "There are no images yet." in Page(found).text
-    assert not write(engine, lake).changed
+    assert not write(local_engine, lake).changed
 
 
 def test_the_lake_may_be_given_as_a_uri(tmp_path: Path) -> None:

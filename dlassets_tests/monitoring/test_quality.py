@@ -11,7 +11,7 @@ from dlassets.lakehouse.tables import TABLES
 from dlassets.monitoring.quality import RULES, Rule, check, rules_of, values_of
 from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, image_id, local_alone, put
+from dlassets_tests.tables import NOON, image_id, put
 
 A, B = image_id("a"), image_id("b")
 Row = dict[str, Any]
@@ -19,6 +19,7 @@ Conflicts = Literal["drop", "first", "ask"]
 
 IMAGE = {"path": "labeled/a.jpg", "image_id": A, "length": 9, "batch_id": "labeled-000001"}
 LABEL = {"path": "labeled/a.jpg", "image_id": A, "label": 3, "split": "train"}
+COPY = {**LABEL, "path": "labeled/copy.jpg"}
 ANSWER = {"request_id": "r", "image_id": B, "label": 3, "annotator": "me", "answer": "3", "status": "accepted"}
 PREDICTION = {"path": "unlabeled/b.jpg", "image_id": B, "model_version": 2, "confidence": 0.9, "margin": 0.8}
 ERROR = {"image_id": A, "label": 3, "suggested_label": 40, "quality": 0.1, "confidence": 0.8}
@@ -36,7 +37,7 @@ CLEAN: dict[str, list[Row]] = {
     "deleted_files": [{"path": "labeled/gone.jpg"}],
     "image_profiles": [{"image_id": A}, {"image_id": B}],
     "human_labels": [ANSWER],
-    "labeled_images": [LABEL, {**LABEL, "path": "labeled/copy.jpg"}],
+    "labeled_images": [LABEL, COPY],
     "image_features": [{"image_id": A, "feature_version": "1"}, {"image_id": B, "feature_version": "1"}],
     "training_set": [{**LABEL, "feature_version": "1"}],
     "label_errors": [ERROR],
@@ -44,90 +45,57 @@ CLEAN: dict[str, list[Row]] = {
     "label_requests": [REQUEST, {**REQUEST, "request_id": "s", "status": "answered"}],
 }
 
-# What breaks each rule: rows in place of a table's clean ones, and how many rows the rule then finds.
-BREAKING: list[tuple[str, str, dict[str, list[Row]], int]] = [
+# What breaks each rule: rows in place of its table's clean ones, and how many rows the rule then finds.
+BREAKING: list[tuple[str, str, list[Row], int]] = [
     *(
-        (table.name, f"unique_{'_and_'.join(table.key)}", {table.name: [*CLEAN[table.name], CLEAN[table.name][0]]}, 1)
+        (table.name, f"unique_{'_and_'.join(table.key)}", [*CLEAN[table.name], CLEAN[table.name][0]], 1)
         for table in TABLES.values()
         if CLEAN[table.name]
     ),
-    (
-        "raw_images",
-        "image_ids_are_hashes",
-        {"raw_images": [{**IMAGE, "image_id": A.upper()}, {**IMAGE, "image_id": "a"}]},
-        2,
-    ),
-    ("raw_images", "no_empty_image", {"raw_images": [{**IMAGE, "length": 0}]}, 1),
-    ("quarantined_files", "nothing_quarantined", {"quarantined_files": [REFUSED]}, 1),
-    ("image_profiles", "every_image_profiled", {"image_profiles": [{"image_id": A}]}, 1),
-    (
-        "human_labels",
-        "every_answer_is_decided",
-        {
-            "human_labels": [
-                {**ANSWER, "status": "perhaps"},
-                {**ANSWER, "label": None},
-                {**ANSWER, "image_id": None},
-                {**ANSWER, "status": "refused", "reason": None},
-            ]
-        },
-        4,
-    ),
-    ("human_labels", "nothing_refused", {"human_labels": [{**ANSWER, "status": "refused", "reason": "because"}]}, 1),
-    ("labeled_images", "exactly_one_split", {"labeled_images": [{**LABEL, "split": "both"}]}, 1),
-    (
-        "labeled_images",
-        "equal_bytes_never_straddle",
-        {"labeled_images": [LABEL, {**LABEL, "path": "labeled/copy.jpg", "split": "test"}]},
-        1,
-    ),
-    (
-        "labeled_images",
-        "equal_bytes_have_one_label",
-        {"labeled_images": [LABEL, {**LABEL, "path": "labeled/copy.jpg", "label": 4}]},
-        1,
-    ),
-    ("image_features", "every_image_embedded", {"image_features": [{"image_id": B, "feature_version": "1"}]}, 1),
-    (
-        "training_set",
-        "one_backbone",
-        {"training_set": [{**LABEL, "feature_version": "1"}, {**LABEL, "feature_version": "2"}]},
-        1,
-    ),
+    ("raw_images", "image_ids_are_hashes", [{**IMAGE, "image_id": A.upper()}, {**IMAGE, "image_id": "a"}], 2),
+    ("raw_images", "no_empty_image", [{**IMAGE, "length": 0}], 1),
+    ("quarantined_files", "nothing_quarantined", [REFUSED], 1),
+    ("image_profiles", "every_image_profiled", [{"image_id": A}], 1),
     *(
-        ("training_set", "labels_as_in_force", {"training_set": [{**LABEL, **change, "feature_version": "1"}]}, 1)
+        ("human_labels", "every_answer_is_decided", [{**ANSWER, **change}], 1)
+        for change in ({"status": "perhaps"}, {"label": None}, {"image_id": None}, {"status": "refused"})
+    ),
+    ("human_labels", "nothing_refused", [{**ANSWER, "status": "refused", "reason": "because"}], 1),
+    ("labeled_images", "exactly_one_split", [{**LABEL, "split": "both"}], 1),
+    ("labeled_images", "equal_bytes_never_straddle", [LABEL, {**COPY, "split": "test"}], 1),
+    ("labeled_images", "equal_bytes_have_one_label", [LABEL, {**COPY, "label": 4}], 1),
+    ("image_features", "every_image_embedded", [{"image_id": B, "feature_version": "1"}], 1),
+    ("training_set", "one_backbone", [{**LABEL, "feature_version": version} for version in "12"], 1),
+    *(
+        ("training_set", "labels_as_in_force", [{**LABEL, **change, "feature_version": "1"}], 1)
         for change in ({"label": 4}, {"split": "test"}, {"image_id": B}, {"path": "labeled/gone.jpg"})
     ),
     *(
-        ("predictions", "every_unlabelled_image_scored", {"predictions": rows}, 1)
+        ("predictions", "every_unlabelled_image_scored", rows, 1)
         for rows in ([], [{**PREDICTION, "model_version": 1}], [{**PREDICTION, "image_id": A}])
     ),
     *(
-        ("label_errors", "suggests_another_label", {"label_errors": [{**ERROR, name: value}]}, 1)
-        for name, value in (("suggested_label", 3), ("quality", -0.1), ("confidence", 1.1))
+        ("label_errors", "suggests_another_label", [{**ERROR, **change}], 1)
+        for change in ({"suggested_label": 3}, {"quality": -0.1}, {"confidence": 1.1})
     ),
     *(
-        ("predictions", "confidence_is_a_probability", {"predictions": [{**PREDICTION, name: value}]}, 1)
+        ("predictions", "confidence_is_a_probability", [{**PREDICTION, name: value}], 1)
         for name in ("confidence", "margin")
         for value in (-0.1, 1.1, float("nan"))
     ),
     (
         "predictions",
         "predictions_are_of_current_bytes",
-        {"predictions": [{**PREDICTION, "image_id": A}, {**PREDICTION, "model_version": 1, "image_id": A}]},
+        [{**PREDICTION, "model_version": version, "image_id": A} for version in (1, 2)],
         1,
     ),
     (
         "label_requests",
         "requests_are_about_current_images",
-        {
-            "label_requests": [
-                {**REQUEST, "request_id": status, "status": status, "image_id": "c" * 64} for status in STATUSES
-            ]
-        },
+        [{"request_id": status, "status": status, "image_id": "c" * 64} for status in STATUSES],
         2,
     ),
-    ("label_requests", "one_open_request_an_image", {"label_requests": [REQUEST, {**REQUEST, "request_id": "s"}]}, 1),
+    ("label_requests", "one_open_request_an_image", [REQUEST, {**REQUEST, "request_id": "s"}], 1),
 ]
 
 
@@ -148,16 +116,15 @@ def broken(engine: Engine, lake: Lake, rule: Rule, tables: dict[str, list[Row]],
     ("table", "name", "rows", "count"), BREAKING, ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_a_rule_finds_the_rows_that_break_it(engine, lake, table, name, rows, count) -> None:
-    finding = broken(engine, lake, rule_named(table, name), CLEAN | rows)
+    finding = broken(engine, lake, rule_named(table, name), CLEAN | {table: rows})
 
     assert (finding.broken, finding.passed) == (count, False)
     assert len(finding.examples) == count
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.table}-{rule.name}")
-@local_alone
-def test_clean_tables_pass(engine, lake, rule) -> None:
-    finding = broken(engine, lake, rule, CLEAN)
+def test_clean_tables_pass(local_engine, lake, rule) -> None:
+    finding = broken(local_engine, lake, rule, CLEAN)
 
     assert (finding.broken, finding.passed, finding.examples) == (0, True, [])
 
@@ -173,36 +140,27 @@ def test_empty_tables_break_nothing(local_engine, lake) -> None:
 
 def test_a_few_examples_are_shown_of_many(local_engine, lake) -> None:
     rows = [{"path": f"labeled/{place}.jpg"} for place in range(12)]
+    rule = rule_named("quarantined_files", "nothing_quarantined")
 
-    finding = broken(
-        local_engine, lake, rule_named("quarantined_files", "nothing_quarantined"), {"quarantined_files": rows}
-    )
+    finding = broken(local_engine, lake, rule, {"quarantined_files": rows})
 
     assert (finding.broken, len(finding.examples)) == (12, 5)
     assert set(finding.examples[0]) == {"path", "reason", "detail"}
 
 
-CONFLICT = [LABEL, {**LABEL, "path": "labeled/copy.jpg", "label": 4, "labeled_at": NOON - dt.timedelta(hours=1)}]
-AS_SETTINGS_SAY: list[tuple[str, str, Conflicts, dict[str, list[Row]], int]] = [
-    ("training_set", "labels_as_in_force", "drop", {}, 1),
-    ("training_set", "labels_as_in_force", "ask", {}, 1),
-    ("training_set", "labels_as_in_force", "first", {}, 1),
-    (
-        "training_set",
-        "labels_as_in_force",
-        "first",
-        {"training_set": [{**LABEL, "label": 4, "feature_version": "1"}]},
-        0,
-    ),
-    ("predictions", "every_unlabelled_image_scored", "drop", {}, 0),
-    ("predictions", "every_unlabelled_image_scored", "ask", {}, 1),
-    ("predictions", "every_unlabelled_image_scored", "ask", {"predictions": [PREDICTION, {**PREDICTION, **IMAGE}]}, 0),
+CONFLICT = [LABEL, {**COPY, "label": 4, "labeled_at": NOON - dt.timedelta(hours=1)}]
+AS_SETTINGS_SAY: list[tuple[str, str, Conflicts, list[Row], int]] = [
+    *(("training_set", "labels_as_in_force", conflicts, CLEAN["training_set"], 1) for conflicts in get_args(Conflicts)),
+    ("training_set", "labels_as_in_force", "first", [{**LABEL, "label": 4, "feature_version": "1"}], 0),
+    ("predictions", "every_unlabelled_image_scored", "drop", CLEAN["predictions"], 0),
+    ("predictions", "every_unlabelled_image_scored", "ask", CLEAN["predictions"], 1),
+    ("predictions", "every_unlabelled_image_scored", "ask", [PREDICTION, {**PREDICTION, **IMAGE}], 0),
 ]
 
 
 @pytest.mark.parametrize(("table", "name", "conflicts", "rows", "count"), AS_SETTINGS_SAY)
 def test_rules_about_labels_follow_the_setting(local_engine, lake, table, name, conflicts, rows, count) -> None:
-    tables = {**CLEAN, "labeled_images": CONFLICT, **rows}
+    tables = {**CLEAN, "labeled_images": CONFLICT, table: rows}
 
     assert broken(local_engine, lake, rule_named(table, name), tables, conflicts).broken == count
 

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-from click.testing import CliRunner
 
-from dlassets.cli import main
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.registry.lifecycle import versions_of
@@ -16,6 +14,7 @@ from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
 from dlassets_tests.earlier import unpack
 from dlassets_tests.pipelines import Pipelines, failures, materialized, values
+from dlassets_tests.programs import invoke
 from dlassets_tests.tables import get
 
 JOBS = ("training_pipeline", "scoring_pipeline", "labeling_pipeline")
@@ -48,18 +47,14 @@ def test_with_nothing_new_no_table_changes_and_no_model_is_trained(earlier: Pipe
 
 
 def test_a_model_that_it_holds_is_reproduced_from_the_versions_of_its_tables(earlier: Pipelines) -> None:
-    environment = {"DLASSETS_ROOT": earlier.settings.root, "COLUMNS": "200"}
-
-    result = CliRunner().invoke(main, ["reproduce", "1", "--tolerance", "1e-4"], env=environment)
+    result = invoke("reproduce", "1", "--tolerance", "1e-4", DLASSETS_ROOT=earlier.settings.root)
 
     assert "chosen anew from the versions of the tables it was made of, are the ones it holds" in result.output
     assert result.exit_code == 0, result.output
 
 
 def test_history_tells_what_a_model_was_trained_from(earlier: Pipelines) -> None:
-    environment = {"DLASSETS_ROOT": earlier.settings.root}
-
-    result = CliRunner().invoke(main, ["history", "--model", "1", "--json"], env=environment)
+    result = invoke("history", "--model", "1", "--json", DLASSETS_ROOT=earlier.settings.root)
 
     tables = {row["table"]: row["readable"] for row in json.loads(result.output)}
     assert tables.keys() >= {"raw_images", "labeled_images", "image_features", "training_set"}

@@ -5,22 +5,21 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from dlassets.cli import main
 from dlassets.lakehouse.snapshots import pin
 from dlassets.registry.lifecycle import find_run, versions_of
 from dlassets.registry.store import MlflowStore
 from dlassets.settings import PixelSettings, TrainingSettings
 from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, new_lake, values
+from dlassets_tests.programs import invoke
 
 MODEL = "image_classifier"
 ON_PIXELS = TrainingSettings(trainable="last_n", pixels=PixelSettings(epochs=2, batch_size=16))
 
 
 def reproduce(pipelines: Pipelines, *arguments: str) -> Result:
-    environment = {"DLASSETS_ROOT": pipelines.settings.root, "COLUMNS": "200"}
-    return CliRunner().invoke(main, ["reproduce", *arguments], env=environment)
+    return invoke("reproduce", *arguments, DLASSETS_ROOT=pipelines.settings.root)
 
 
 @pytest.fixture(scope="module")
@@ -131,18 +130,17 @@ def test_rows_that_are_gone_are_said_with_the_remedy(trained) -> None:
     assert f"Version {version} of training_set cannot be had any more: 1 of its files are gone" in result.output
 
 
-def test_a_model_on_pixels_is_trained_registered_scores_and_is_reproduced(photos, tmp_path) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        pipelines = new_lake(tmp_path / "lake", instance, training=ON_PIXELS)
-        arrive(photos, pipelines)
-        trained = pipelines.run("training_pipeline")
-        assert failures(trained) == {}
-        scored = pipelines.run("scoring_pipeline")
-        assert failures(scored) == {}
+def test_a_model_on_pixels_is_trained_registered_scores_and_is_reproduced(photos, tmp_path, instance) -> None:
+    pipelines = new_lake(tmp_path / "lake", instance, training=ON_PIXELS)
+    arrive(photos, pipelines)
+    trained = pipelines.run("training_pipeline")
+    assert failures(trained) == {}
+    scored = pipelines.run("scoring_pipeline")
+    assert failures(scored) == {}
 
-        assert values(materialized(trained)["trained_model"])["test_accuracy"] > 0.5
-        assert values(materialized(scored)["predictions"])["rows_inserted"] == 24
-        assert list(Path(pipelines.lake.training).iterdir()) == []
-        again = reproduce(pipelines, "1", "--tolerance", "1e-4")
-        assert again.exit_code == 0, again.output
-        assert "weights of the backbone" in again.output
+    assert values(materialized(trained)["trained_model"])["test_accuracy"] > 0.5
+    assert values(materialized(scored)["predictions"])["rows_inserted"] == 24
+    assert list(Path(pipelines.lake.training).iterdir()) == []
+    again = reproduce(pipelines, "1", "--tolerance", "1e-4")
+    assert again.exit_code == 0, again.output
+    assert "weights of the backbone" in again.output

@@ -27,6 +27,7 @@ from dlassets.registry.lifecycle import CHAMPION, register
 from dlassets.registry.package import ModelPackage
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.killing import killed_at
 from dlassets_tests.registry.conftest import Registry, head, registry  # noqa: F401 - a fixture
 from dlassets_tests.tables import get
 
@@ -96,9 +97,8 @@ class Running:
         end = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > end or not self._thread.is_alive():
-                pytest.fail(
-                    f"it did not happen; messages: {self.messages}, done: {[str(batch) for batch in self.batches]}"
-                )
+                done = [str(batch) for batch in self.batches]
+                pytest.fail(f"it did not happen; messages: {self.messages}, done: {done}")
             time.sleep(0.05)
 
 
@@ -112,9 +112,7 @@ def land(photo: Path, lake: Lake, name: str) -> None:
     shutil.copyfile(photo, target)
 
 
-def test_photos_are_taken_in_as_they_land_and_none_twice(
-    engine: Engine, lake: Lake, settings: Settings, some: list[Path]
-) -> None:
+def test_photos_are_taken_in_as_they_land_and_none_twice(engine, lake, settings, some) -> None:
     land(some[0], lake, "unlabeled/before.jpg")
     expected = ["unlabeled/before.jpg"]
     with Running(engine, settings, ["unlabeled"]) as running:
@@ -132,9 +130,7 @@ def test_photos_are_taken_in_as_they_land_and_none_twice(
     assert paths(lake) == sorted(expected)
 
 
-def test_changed_and_removed_files_are_noticed_and_bad_ones_quarantined(
-    lake: Lake, settings: Settings, some: list[Path]
-) -> None:
+def test_changed_and_removed_files_are_noticed_and_bad_ones_quarantined(lake, settings, some) -> None:
     with Running(LOCAL, settings) as running:
         land(some[0], lake, "unlabeled/a.jpg")
         running.until(lambda: paths(lake))
@@ -151,9 +147,7 @@ def test_changed_and_removed_files_are_noticed_and_bad_ones_quarantined(
     }
 
 
-def test_a_batch_says_how_long_after_its_file_came_the_row_was_readable(
-    lake: Lake, settings: Settings, some: list[Path]
-) -> None:
+def test_a_batch_says_how_long_after_its_file_came_the_row_was_readable(lake, settings, some) -> None:
     with Running(LOCAL, settings, ["unlabeled"]) as running:
         running.until(lambda: Manifest.of(lake, "unlabeled", settings.landing["unlabeled"]).listed_at)
         land(some[0], lake, "unlabeled/a.jpg")
@@ -163,9 +157,7 @@ def test_a_batch_says_how_long_after_its_file_came_the_row_was_readable(
     assert 0.02 <= latency < 30
 
 
-def test_a_batch_that_fails_is_said_once_and_tried_again_until_it_is_in(
-    lake: Lake, settings: Settings, some: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_fails_is_said_once_and_tried_again_until_it_is_in(lake, settings, some, monkeypatch) -> None:
     take_in, failed = Intake.take_in, []
 
     def full_disk(self: Intake, listing: Any) -> None:
@@ -181,7 +173,7 @@ def test_a_batch_that_fails_is_said_once_and_tried_again_until_it_is_in(
     assert (len(failed), running.messages) == (3, ["unlabeled: No space left."])
 
 
-def test_what_follows_is_tried_again_where_only_that_failed(lake: Lake, settings: Settings, some: list[Path]) -> None:
+def test_what_follows_is_tried_again_where_only_that_failed(lake, settings, some) -> None:
     left = ["first", "second"]
 
     def then() -> Sequence[Made]:
@@ -196,56 +188,45 @@ def test_what_follows_is_tried_again_where_only_that_failed(lake: Lake, settings
     assert running.messages == [f"unlabeled: The {which} time it fails." for which in ("first", "second")]
 
 
-def test_a_run_killed_before_it_says_what_it_took_in_is_repeated_without_a_double(
-    lake: Lake, settings: Settings, some: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events = settings.model_copy(
-        update={"landing": {"unlabeled": settings.landing["unlabeled"].model_copy(update={"discovery": "events"})}}
-    )
-    manifest = Manifest.of(lake, "unlabeled", events.landing["unlabeled"])
+def test_a_run_killed_before_it_says_what_it_took_in_is_repeated_without_a_double(lake, settings, some) -> None:
+    zone = settings.landing["unlabeled"].model_copy(update={"discovery": "events"})
+    events = settings.model_copy(update={"landing": {"unlabeled": zone}})
+    manifest = Manifest.of(lake, "unlabeled", zone)
     manifest.advance({}, dt.datetime.now(dt.UTC))
     land(some[0], lake, "unlabeled/a.jpg")
     manifest.record([("a.jpg", "created"), ("never.jpg", "deleted")])
-    with monkeypatch.context() as patched:
-        patched.setattr(Manifest, "advance", _killed)
-        with pytest.raises(KeyboardInterrupt):
-            ingest(LOCAL, lake, events, {})
+    with killed_at(Manifest, "advance"):
+        ingest(LOCAL, lake, events, {})
     assert (paths(lake), bool(manifest.pending())) == (["unlabeled/a.jpg"], True)
     again = ingest(LOCAL, lake, events, {})
     assert (paths(lake), again.images, bool(manifest.pending())) == (["unlabeled/a.jpg"], 0, False)
 
 
-def _killed(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
+def two_photos_one_after_the_other(running: Running, lake: Lake, some: list[Path]) -> None:
+    for number in range(2):
+        land(some[number], lake, f"unlabeled/{number}.jpg")
+        running.until(lambda: len(paths(lake)) == number + 1)  # noqa: B023 - called at once
 
 
-def test_a_zone_that_cannot_be_watched_is_listed(
-    lake: Lake, settings: Settings, some: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_zone_that_cannot_be_watched_is_listed(lake, settings, some, monkeypatch) -> None:
     monkeypatch.setattr(zones_module, "can_be_watched", lambda _: False)
     with Running(LOCAL, settings) as running:
-        for number in range(2):
-            land(some[number], lake, f"unlabeled/{number}.jpg")
-            running.until(lambda: len(paths(lake)) == number + 1)  # noqa: B023 - called at once
+        two_photos_one_after_the_other(running, lake, some)
     assert not Path(lake.events("unlabeled")).exists()
 
 
-def test_a_zone_whose_watch_fails_is_listed(
-    lake: Lake, settings: Settings, some: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_zone_whose_watch_fails_is_listed(lake, settings, some, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("dlassets.intake.watcher.FolderWatch._add_watch", refuse)
     with Running(LOCAL, settings, ["unlabeled"]) as running:
-        for number in range(2):
-            land(some[number], lake, f"unlabeled/{number}.jpg")
-            running.until(lambda: len(paths(lake)) == number + 1)  # noqa: B023
+        two_photos_one_after_the_other(running, lake, some)
     assert len(running.messages) == 1
     assert "max_user_watches" in running.messages[0]
 
 
-def test_one_zone_that_is_away_keeps_no_other_waiting(lake: Lake, settings: Settings, some: list[Path]) -> None:
+def test_one_zone_that_is_away_keeps_no_other_waiting(lake, settings, some) -> None:
     Path(lake.zone("labeled")).rmdir()
     with Running(LOCAL, settings) as running:
         land(some[0], lake, "unlabeled/a.jpg")
@@ -255,7 +236,7 @@ def test_one_zone_that_is_away_keeps_no_other_waiting(lake: Lake, settings: Sett
     assert any("Waiting for it" in line for line in running.messages)
 
 
-def test_a_zone_that_is_not_declared_is_refused(settings: Settings) -> None:
+def test_a_zone_that_is_not_declared_is_refused(settings) -> None:
     with pytest.raises(SettingsError, match=r"No landing zone 'nope'. Declared are: labeled, unlabeled"):
         next(stream(Session(settings), threading.Event(), print, zones=["nope"]))
 
@@ -263,21 +244,14 @@ def test_a_zone_that_is_not_declared_is_refused(settings: Settings) -> None:
 class Warnings(Report):
     def __init__(self) -> None:
         self.messages: list[str] = []
-
-    def warning(self, message: str) -> None:
-        self.messages.append(message)
+        self.warning = self.messages.append
 
 
 @pytest.fixture
-def warnings() -> Warnings:
-    return Warnings()
-
-
-@pytest.fixture
-def follower(settings: Settings, registry: Registry, warnings: Warnings) -> Follower:  # noqa: F811
+def follower(settings: Settings, registry: Registry) -> Follower:  # noqa: F811
     session = Session(settings)
     session.mlflow = registry.resource
-    return Follower(session, warnings)
+    return Follower(session, Warnings())
 
 
 def champion(registry: Registry, inputs: str, *labels: int) -> int:  # noqa: F811
@@ -294,22 +268,15 @@ def rows_made(follower: Follower) -> dict[str, int]:
     return {name: written.inserted for made in follower() for name, written in made.written.items()}
 
 
-def test_each_photo_is_profiled_labelled_embedded_and_scored_by_whoever_is_champion(
-    lake: Lake,
-    settings: Settings,
-    follower: Follower,
-    registry: Registry,  # noqa: F811
-    warnings: Warnings,
-    some: list[Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_photo_goes_through_each_step_and_champion(lake, settings, follower, registry, some, monkeypatch) -> None:  # noqa: F811
+    warnings = follower._report.messages
     land(some[0], lake, "unlabeled/a.jpg")
     land(some[1], lake, "labeled/003.coat/b.jpg")
     ingest(LOCAL, lake, settings, {})
     follower.warm()
     assert rows_made(follower) == {"image_profiles": 2, "labeled_images": 1, "image_features": 2}
-    assert len(warnings.messages) == 1
-    assert "No version of image_classifier is champion yet" in warnings.messages[0]
+    assert len(warnings) == 1
+    assert "No version of image_classifier is champion yet" in warnings[0]
     with monkeypatch.context() as patched:  # with nothing new, no step so much as looks
         patched.setattr("dlassets.lakehouse.derived.derive", None)
         assert not follower()
@@ -319,21 +286,13 @@ def test_each_photo_is_profiled_labelled_embedded_and_scored_by_whoever_is_champ
     second = champion(registry, "two", 5, 6)
     assert rows_made(follower) == {"predictions": 1}
     rows = get(LOCAL, lake, "predictions", "path, model_version, predicted_label")
-    assert [(row["path"], row["model_version"]) for row in rows] == [
-        ("unlabeled/a.jpg", first),
-        ("unlabeled/a.jpg", second),
-    ]
+    scored = [(row["path"], row["model_version"]) for row in rows]
+    assert scored == [("unlabeled/a.jpg", version) for version in (first, second)]
     assert {row["predicted_label"] for row in rows} <= {3, 4, 5, 6}
-    assert (len(warnings.messages), follower()) == (1, [])
+    assert (len(warnings), follower()) == (1, [])
 
 
-def test_a_photo_whose_file_went_before_it_was_looked_at_and_came_back_is_made_up_for(
-    lake: Lake,
-    settings: Settings,
-    follower: Follower,
-    registry: Registry,  # noqa: F811
-    some: list[Path],
-) -> None:
+def test_a_photo_whose_file_was_away_meanwhile_is_made_up_for(lake, settings, follower, registry, some) -> None:  # noqa: F811
     settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"storage": "landing"})})
     photo = Path(lake.zone("unlabeled/a.jpg"))
     land(some[0], lake, "unlabeled/a.jpg")

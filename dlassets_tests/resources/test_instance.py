@@ -11,12 +11,6 @@ from dlassets_tests.disk import disk_full_after
 DEFAULT = (DEPLOY / "dagster.yaml").read_text()
 
 
-@pytest.fixture
-def lake(tmp_path, monkeypatch) -> Lake:
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    return Lake.at(str(tmp_path / "lake"))
-
-
 def test_a_lake_gets_a_configured_folder_of_its_own(lake):
     home = dagster_home(lake)
     assert home == Path(lake.root) / "dagster"

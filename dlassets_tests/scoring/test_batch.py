@@ -1,6 +1,6 @@
 """Batch scoring: every image without a label, once a model version, on either engine."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,11 +18,12 @@ from dlassets.scoring.batch import Scorer, score_new
 from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.learning.examples import head
-from dlassets_tests.tables import get, image_id, local_alone, pins, put
+from dlassets_tests.tables import get, image_id, pins, put
 
 INPUTS = ("raw_images", "labeled_images", "image_features")
 ENGINE = LocalEngine()  # writes and reads the tables around the scoring, whichever engine scores
 FEATURES = {"a": [2.0, 0.0], "b": [0.0, 2.0], "c": [1.0, 1.0], "d": [-3.0, 0.0]}
+OLD = {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "model_name": "m", "model_version": 1}
 
 
 def package(*labels: int) -> ModelPackage:
@@ -31,19 +32,17 @@ def package(*labels: int) -> ModelPackage:
 
 
 def arrive(lake: Lake, *names: str, feature_version: str = "features-1") -> None:
-    put(
-        lake,
-        "raw_images",
-        *({"path": f"unlabeled/{name}.jpg", "image_id": image_id(name), "length": 1} for name in names),
-    )
+    put(lake, "raw_images", *(raw(name, f"unlabeled/{name}.jpg") for name in names))
     embed(lake, *names, feature_version=feature_version)
 
 
+def raw(name: str, path: str) -> dict[str, Any]:
+    return {"path": path, "image_id": image_id(name), "length": 1}
+
+
 def embed(lake: Lake, *names: str, feature_version: str = "features-1") -> None:
-    rows = [
-        {"image_id": image_id(name), "feature_version": feature_version, "features": FEATURES[name]} for name in names
-    ]
-    put(lake, "image_features", *rows)
+    version = {"feature_version": feature_version}
+    put(lake, "image_features", *({"image_id": image_id(n), "features": FEATURES[n], **version} for n in names))
 
 
 def score(
@@ -84,75 +83,64 @@ def test_every_image_without_a_label_is_scored_by_its_features(engine, lake) -> 
         assert row["scored_at"].tzinfo is not None
 
 
-@local_alone
-def test_the_commit_says_what_made_it(engine, lake) -> None:
+def test_the_commit_says_what_made_it(local_engine, lake) -> None:
     arrive(lake, "a")
-    score(engine, lake)
+    score(local_engine, lake)
 
     assert provenance_of(pin(lake, "predictions")) == {"asset": "predictions"}
 
 
-@local_alone
-def test_an_image_with_a_label_is_not_scored(engine, lake) -> None:
+def test_an_image_with_a_label_is_not_scored(local_engine, lake) -> None:
     arrive(lake, "a", "b")
     put(lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
 
-    score(engine, lake)
+    score(local_engine, lake)
 
     assert scored(lake) == {("unlabeled/b.jpg", 1): 40}
 
 
-@local_alone
-def test_a_label_of_other_bytes_under_the_same_path_does_not_count(engine, lake) -> None:
+def test_a_label_of_other_bytes_under_the_same_path_does_not_count(local_engine, lake) -> None:
     arrive(lake, "a")
     put(lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "label": 3})
 
-    score(engine, lake)
+    score(local_engine, lake)
 
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3}
 
 
-@local_alone
-def test_nothing_new_makes_no_new_version(engine, lake) -> None:
+def test_nothing_new_makes_no_new_version(local_engine, lake) -> None:
     arrive(lake, "a")
-    first = score(engine, lake)
+    first = score(local_engine, lake)
 
-    assert score(engine, lake) == Written(first.version, changed=False)
+    assert score(local_engine, lake) == Written(first.version, changed=False)
     assert pin(lake, "predictions").version == first.version
 
 
-@local_alone
-def test_an_empty_lake_makes_no_new_version(engine, lake) -> None:
-    assert not score(engine, lake).changed
+def test_an_empty_lake_makes_no_new_version(local_engine, lake) -> None:
+    assert not score(local_engine, lake).changed
 
 
-@local_alone
-def test_only_what_came_since_is_scored(engine, lake) -> None:
+def test_only_what_came_since_is_scored(local_engine, lake) -> None:
     arrive(lake, "a")
-    score(engine, lake)
+    score(local_engine, lake)
     arrive(lake, "b")
 
-    assert score(engine, lake).inserted == 1
+    assert score(local_engine, lake).inserted == 1
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/b.jpg", 1): 40}
 
 
-@local_alone
-def test_another_version_scores_again_beside_the_first(engine, lake) -> None:
+def test_another_version_scores_again_beside_the_first(local_engine, lake) -> None:
     arrive(lake, "a")
-    score(engine, lake)
+    score(local_engine, lake)
 
-    score(engine, lake, version=2, model=package(40, 3))
+    score(local_engine, lake, version=2, model=package(40, 3))
 
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/a.jpg", 2): 40}
 
 
 def test_a_path_whose_bytes_changed_is_scored_again(engine, lake) -> None:
     arrive(lake, "a", "b")
-    put(
-        lake,
-        "predictions",
-        {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "model_name": "m", "model_version": 1},
-    )
+    put(lake, "predictions", OLD)
 
     written = score(engine, lake)
 
@@ -160,14 +148,12 @@ def test_a_path_whose_bytes_changed_is_scored_again(engine, lake) -> None:
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/b.jpg", 1): 40}
 
 
-@local_alone
-def test_a_path_that_was_scored_and_has_other_bytes_now_is_scored_again_though_these_have_a_label(engine, lake) -> None:
+def test_a_scored_path_that_has_other_bytes_now_is_scored_again_though_these_have_a_label(local_engine, lake) -> None:
     arrive(lake, "a")
-    old = {"path": "unlabeled/a.jpg", "image_id": image_id("old"), "model_name": "m", "model_version": 1}
-    put(lake, "predictions", old, {**old, "model_version": 0})
+    put(lake, "predictions", OLD, {**OLD, "model_version": 0})
     put(lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
 
-    score(engine, lake)
+    score(local_engine, lake)
 
     said = {row["model_version"]: row["image_id"] for row in get(ENGINE, lake, "predictions")}
     assert said == {0: image_id("old"), 1: image_id("a")}
@@ -175,7 +161,7 @@ def test_a_path_that_was_scored_and_has_other_bytes_now_is_scored_again_though_t
 
 def test_images_in_conflict_are_scored_where_people_are_to_decide(engine, lake) -> None:
     arrive(lake, "a", "b")
-    put(lake, "raw_images", {"path": "labeled/a.jpg", "image_id": image_id("a"), "length": 1})
+    put(lake, "raw_images", raw("a", "labeled/a.jpg"))
     said = {"image_id": image_id("a"), "label": 3}
     put(lake, "labeled_images", {**said, "path": "unlabeled/a.jpg"})
     put(lake, "labeled_images", {**said, "path": "labeled/a.jpg", "label": 40})
@@ -186,28 +172,26 @@ def test_images_in_conflict_are_scored_where_people_are_to_decide(engine, lake) 
     assert set(scored(lake)) == {("unlabeled/a.jpg", 1), ("labeled/a.jpg", 1), ("unlabeled/b.jpg", 1)}
 
 
-@local_alone
-def test_features_of_another_version_are_not_read(engine, lake) -> None:
+def test_features_of_another_version_are_not_read(local_engine, lake) -> None:
     arrive(lake, "a", feature_version="features-0")
-    assert score(engine, lake).inserted == 0
+    assert score(local_engine, lake).inserted == 0
     embed(lake, "a")
 
-    assert score(engine, lake).inserted == 1
+    assert score(local_engine, lake).inserted == 1
 
 
 def test_equal_bytes_under_two_paths_are_both_scored(engine, lake) -> None:
     arrive(lake, "a")
-    put(lake, "raw_images", {"path": "unlabeled/copy.jpg", "image_id": image_id("a"), "length": 1})
+    put(lake, "raw_images", raw("a", "unlabeled/copy.jpg"))
 
     score(engine, lake)
 
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/copy.jpg", 1): 3}
 
 
-@local_alone
-def test_top_k_is_as_long_as_asked(engine, lake) -> None:
+def test_top_k_is_as_long_as_asked(local_engine, lake) -> None:
     arrive(lake, "a")
-    score(engine, lake, top_k=1)
+    score(local_engine, lake, top_k=1)
 
     (row,) = get(ENGINE, lake, "predictions")
     assert [best["label"] for best in row["top_k"]] == [3]

@@ -17,7 +17,7 @@ WHEN = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 NOTED = {"path": "photos/a.jpg", "landing": "photos", "deleted_at": WHEN, "returned_at": None}
 
 
-def test_dagster_reads_the_version_that_was_written(local_engine: Engine, bucket: str) -> None:
+def test_dagster_reads_the_version_that_was_written(local_engine, bucket) -> None:
     session = DagsterSession(Settings(root=f"s3://{bucket}/lake"))
     empty = session.pin(DELETED_FILES)
 
@@ -26,7 +26,7 @@ def test_dagster_reads_the_version_that_was_written(local_engine: Engine, bucket
     assert (empty.version, session.pin(DELETED_FILES).version) == (0, 1)
 
 
-def test_of_two_writers_that_planned_the_same_batch_one_is_refused(local_engine: Engine, bucket: str) -> None:
+def test_of_two_writers_that_planned_the_same_batch_one_is_refused(local_engine, bucket) -> None:
     import threading
 
     lake = Lake.at(f"s3a://{bucket}/lake")
@@ -60,9 +60,7 @@ def append(engine: Engine, lake: Lake, number: int) -> None:
 
 
 @pytest.mark.spark
-def test_spark_and_the_embedded_engine_go_on_where_the_other_was(
-    local_engine: Engine, spark_engine: Engine, bucket: str
-) -> None:
+def test_spark_and_the_embedded_engine_go_on_where_the_other_was(local_engine, spark_engine, bucket) -> None:
     lake = Lake.at(f"s3://{bucket}/a lake")
     pin(lake, "deleted_files")
 

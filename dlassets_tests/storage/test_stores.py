@@ -32,9 +32,7 @@ SECRETS = {"AWS_ACCESS_KEY_ID": "known", "AWS_SECRET_ACCESS_KEY": "hush"}
         ("s3://bucket", "s3", "bucket"),
     ],
 )
-def test_a_uri_leads_to_its_path_as_it_is_written(
-    uri: str, kind: str, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_uri_leads_to_its_path_as_it_is_written(uri, kind, path, monkeypatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
 
     filesystem, found = filesystem_of(uri)
@@ -44,13 +42,8 @@ def test_a_uri_leads_to_its_path_as_it_is_written(
 
 def test_object_storage_is_told_from_folders() -> None:
     assert [on_s3(uri) for uri in ("s3://b", "s3a://b/c", "gs://b", "/s3://b")] == [True, True, False, False]
-    assert [is_object_storage(uri) for uri in ("s3://b", "abfss://c@a/x", "gs://b", "file:///x", "/x")] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]
+    assert all(map(is_object_storage, ("s3://b", "abfss://c@a/x", "gs://b")))
+    assert not any(map(is_object_storage, ("file:///x", "/x")))
 
 
 def test_plain_http_has_to_be_meant() -> None:
@@ -79,7 +72,7 @@ def test_amazon_s_own_store_needs_no_endpoint() -> None:
     assert not {"spark.hadoop.fs.s3a.endpoint", "spark.hadoop.fs.s3a.path.style.access"} & config.keys()
 
 
-def test_only_a_lake_with_a_place_on_s3_fetches_its_jars(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_lake_with_a_place_on_s3_fetches_its_jars(monkeypatch) -> None:
     for name, value in HTTP.items():
         monkeypatch.setenv(name, value)
     without = spark_config(SparkSettings(), ["/lake", "file:///zone"])
@@ -104,9 +97,7 @@ def test_only_a_lake_with_a_place_on_s3_fetches_its_jars(monkeypatch: pytest.Mon
         ("spark://head:7077", "spark://head:7077"),
     ],
 )
-def test_a_task_that_reads_from_object_storage_is_tried_again(
-    master: str, patient: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_reads_from_object_storage_is_tried_again(master, patient, monkeypatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     settings = SparkSettings(master=master)
 
@@ -131,7 +122,7 @@ def test_s3a_is_of_the_hadoop_that_pyspark_carries() -> None:
         ("AWS Error SLOW_DOWN during GetObject operation", "run again"),
     ],
 )
-def test_what_a_store_says_comes_with_what_to_do(said: str, remedy: str) -> None:
+def test_what_a_store_says_comes_with_what_to_do(said, remedy) -> None:
     told = advice("s3://photos/zone", OSError(said))
 
     assert remedy in told

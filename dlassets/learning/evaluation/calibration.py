@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.examples import Examples
+from dlassets.learning.examples import UNKNOWN, Examples, targets_of
 from dlassets.learning.head import Head
 
 BINS = 15
-UNKNOWN = -1
 _COLDEST, _HOTTEST = 0.05, 20.0
 
 
@@ -67,12 +65,6 @@ def fit_temperature(logits: NDArray[np.float64], targets: NDArray[np.int64]) -> 
     bounds = (np.log(_COLDEST), np.log(_HOTTEST))
     found = minimize_scalar(unlikelihood, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))
-
-
-def targets_of(labels: NDArray[np.int64], classes: Sequence[int]) -> NDArray[np.int64]:
-    """Return each label's place in `classes`, or UNKNOWN."""
-    places = {label: place for place, label in enumerate(classes)}
-    return np.array([places.get(label, UNKNOWN) for label in labels.tolist()], dtype=np.int64)
 
 
 def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> Reliability:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.evaluation.calibration import UNKNOWN, Reliability, reliability, targets_of
-from dlassets.learning.examples import Examples
+from dlassets.learning.evaluation.calibration import Reliability, reliability
+from dlassets.learning.examples import UNKNOWN, Examples, targets_of
 from dlassets.learning.head import Head
 
 Z_95 = 1.959963984540054

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import LABEL_ERRORS
-from dlassets.learning.evaluation.calibration import calibrated, targets_of
-from dlassets.learning.examples import Examples
+from dlassets.learning.evaluation.calibration import calibrated
+from dlassets.learning.examples import Examples, targets_of
 from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings
 

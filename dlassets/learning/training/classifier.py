@@ -18,7 +18,7 @@ from dlassets.learning.weights import NONE
 if TYPE_CHECKING:
     import torch
 
-    from dlassets.learning.training.pixels import Classes
+    from dlassets.learning.training.classes import Classes
 
     Tensors = dict[str, torch.Tensor]
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
-from dlassets.learning.evaluation.calibration import targets_of
-from dlassets.learning.examples import Examples, Splits, read_split, read_splits
+from dlassets.learning.examples import Examples, Splits, read_split, read_splits, targets_of
 from dlassets.learning.head import Head
 from dlassets.learning.training.group import ALONE, Group
 from dlassets.learning.training.job import Event, Job, Metrics, OnEvent, Trained

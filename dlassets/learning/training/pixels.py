@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from dlassets.learning.examples import Examples, Splits, read_split, read_splits
 from dlassets.learning.features import cached_version
 from dlassets.learning.loader import Sampling, torch_loader
 from dlassets.learning.training.augment import load, load_augmented
+from dlassets.learning.training.classes import Classes
 from dlassets.learning.training.classifier import embedded
 from dlassets.learning.training.group import ALONE, Group
 from dlassets.learning.training.job import Job
@@ -32,37 +33,6 @@ EVALUATED_AT_ONCE = 32
 SECONDS_BETWEEN = 5.0  # lines in the log on how far it is
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What is to be told apart: labels in order, their names, and how many photos of each there are to learn from."""
-
-    labels: tuple[int, ...]
-    names: tuple[str, ...]
-    counts: tuple[int, ...]
-
-    @classmethod
-    def of(cls, train: Examples) -> Classes:
-        names = dict(zip(train.labels.tolist(), train.names, strict=True))
-        labels, counts = np.unique(train.labels, return_counts=True)
-        found = tuple(labels.tolist())
-        return cls(found, tuple(names[label] for label in found), tuple(counts.tolist()))
-
-    def indices(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return each label's place among the classes, -1 for one that is none of them."""
-        import torch
-
-        known = torch.tensor(self.labels)
-        places = torch.searchsorted(known, labels).clamp(max=len(known) - 1)
-        return torch.where(known[places] == labels, places, -1)
-
-    def balanced(self) -> torch.Tensor:
-        """Return a weight for each class with which all count the same, and a row 1 on average."""
-        import torch
-
-        counts = torch.tensor(self.counts, dtype=torch.float32)
-        return counts.sum() / (len(counts) * counts)
 
 
 class PhotoBatches:

@@ -7,8 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.evaluation.calibration import UNKNOWN, calibrated, fit_temperature, reliability, targets_of
+from dlassets.learning.evaluation.calibration import calibrated, fit_temperature, reliability
 from dlassets.learning.evaluation.evaluate import evaluate
+from dlassets.learning.examples import UNKNOWN, targets_of
 from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings
 from dlassets_tests.learning.examples import rows

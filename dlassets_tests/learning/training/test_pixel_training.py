@@ -21,12 +21,13 @@ from dlassets.learning.evaluation.trained import evaluate_trained
 from dlassets.learning.examples import Examples
 from dlassets.learning.training import classifier
 from dlassets.learning.training.augment import load
+from dlassets.learning.training.classes import Classes
 from dlassets.learning.training.group import ALONE
 from dlassets.learning.training.head_training import train_head
 from dlassets.learning.training.job import Event, Job, Trained
 from dlassets.learning.training.launch import Place, launch
 from dlassets.learning.training.pixel_training import fit_pixels, learning_rate
-from dlassets.learning.training.pixels import Classes, features_of
+from dlassets.learning.training.pixels import features_of
 from dlassets.settings import PixelSettings, TrainingSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.learning.training.pixels import NETWORK, put_photos, weights_file
