@@ -27,7 +27,7 @@ def demo(images: str | None, classes: int, per_class: int) -> None:
 
     settings = load_settings()
     run_demo(settings, _images(images, settings.root, classes, per_class), console())
-    _say_how_to_look(console(), settings)
+    _print_how_to_look(console(), settings)
 
 
 @click.command()
@@ -74,7 +74,7 @@ def _images(source: str | None, root: str, classes: int, per_class: int) -> Path
     return folder
 
 
-def _say_how_to_look(out: Console, settings: Settings) -> None:
+def _print_how_to_look(out: Console, settings: Settings) -> None:
     from dlassets.registry.store import tracking_uri
     from dlassets.resources.instance import dagster_home
 

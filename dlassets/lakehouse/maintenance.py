@@ -121,7 +121,7 @@ def shorten_log(table: Snapshot, hours: float, kept: Collection[int]) -> int:
     """
     cutoff = dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)
     first = next((commit["version"] for commit in commits(table) if time_of(commit) <= cutoff), 0)
-    needed = min(_says_where_from(table, version) for version in (first, table.version, *kept))
+    needed = min(_recorded_version(table, version) for version in (first, table.version, *kept))
     filesystem, folder, names = _log(table)
     start = max((version for version in _checkpoints(names) if version <= needed), default=0)
     old = sorted(name for name in names if int(name[:20]) < start)
@@ -130,7 +130,7 @@ def shorten_log(table: Snapshot, hours: float, kept: Collection[int]) -> int:
     return len(old)
 
 
-def _says_where_from(table: Snapshot, version: int) -> int:
+def _recorded_version(table: Snapshot, version: int) -> int:
     """Return the newest commit up to a version that recorded what its rows were made of."""
     snapshot = at_version(table, version)
     if snapshot is None:

@@ -211,9 +211,9 @@ def _from_registry(location: str, tracking_uri: str | None = None) -> bytes:
             ) from error
 
 
-def _damaged(location: str, meant: str, found: str, where: str) -> str:
+def _damaged(location: str, meant: str, actual: str, where: str) -> str:
     return (
-        f"The weights at {location} are not those that were meant: their SHA-256 is {found[:12]}…, and {where} says "
+        f"The weights at {location} are not those that were meant: their SHA-256 is {actual[:12]}…, and {where} says "
         f"{meant[:12]}…. The file is damaged, cut short or another: copy it anew, or correct the checksum."
     )
 
@@ -258,15 +258,15 @@ def _state_dict(location: str, stored: Any) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): value for key, value in stored.items()}
 
 
-def fit(network: torch.nn.Module, found: Mapping[str, torch.Tensor], unused: Collection[str], what: str) -> None:
+def fit(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], unused: Collection[str], what: str) -> None:
     """Put the tensors into the network by name; those named in `unused`, a classifier's, may be there as well.
 
     Raises DlassetsError, naming a few, where some are missing, are too many, have another shape or are not finite.
     """
     wanted = network.state_dict()
-    wrong = [f"no {key}" for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
-    wrong += [f"{key}, which it has not" for key in found if key not in wanted and key not in unused]
-    given = {key: value for key, value in found.items() if key in wanted}
+    wrong = [f"no {key}" for key in wanted if key not in tensors and not key.endswith("num_batches_tracked")]
+    wrong += [f"{key}, which it has not" for key in tensors if key not in wanted and key not in unused]
+    given = {key: value for key, value in tensors.items() if key in wanted}
     wrong += [
         f"{key} of {tuple(value.shape)} where it has {tuple(wanted[key].shape)}"
         for key, value in given.items()

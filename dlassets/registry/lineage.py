@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 TAG_TRAINING_SET = "dlassets.training_set_version"
 
 
-def model_version(client: MlflowClient, model_name: str, asked: str) -> int:
-    """Return the registered version that `asked` names: a number, or champion. Raises DlassetsError for another."""
+def model_version(client: MlflowClient, model_name: str, version: str) -> int:
+    """Return the registered version that `version` names: a number, or champion. Raises DlassetsError for another."""
     known = versions_of(client, model_name)
-    found = version_of(client, model_name) if asked == CHAMPION else int(asked) if asked.isdecimal() else None
-    if found in known:
-        return found
+    number = version_of(client, model_name) if version == CHAMPION else int(version) if version.isdecimal() else None
+    if number in known:
+        return number
     if not known:
         raise DlassetsError(f"No version of {model_name} is registered yet. Run training_pipeline first.")
-    if asked == CHAMPION:
+    if version == CHAMPION:
         raise DlassetsError(f"No version of {model_name} is champion. Name one: {_listed(known)}.")
-    raise DlassetsError(f"{model_name} has no version {asked}. It has {_listed(known)}.")
+    raise DlassetsError(f"{model_name} has no version {version}. It has {_listed(known)}.")
 
 
 def trained_from(lake: Lake, client: MlflowClient, model_name: str, version: int) -> dict[str, int]:

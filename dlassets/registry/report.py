@@ -79,7 +79,7 @@ def _caption(evaluation: Evaluation, row: int) -> str:
     return f"{true}{taken} ({evaluation.confidence[row]:.2f})"
 
 
-def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, found: Sequence[Slice]) -> None:
+def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, slices_of_test: Sequence[Slice]) -> None:
     test = judged.after
     mlflow.log_metrics(
         {
@@ -106,12 +106,14 @@ def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, found: Sequence[
     mlflow.log_metrics(
         {
             f"accuracy/{_plain_name(each.dimension)}/{_plain_name(each.value)}": each.accuracy
-            for each in found
+            for each in slices_of_test
             if each.dimension != CLASS  # a class's accuracy is its recall
         }
     )
     said = {
-        "dlassets.worse_slices": ", ".join(f"{each.dimension}: {each.value}" for each in significantly_worse(found)),
+        "dlassets.worse_slices": ", ".join(
+            f"{each.dimension}: {each.value}" for each in significantly_worse(slices_of_test)
+        ),
         "dlassets.untested_classes": ", ".join(test.untested),
         "dlassets.unknown_classes": ", ".join(test.unknown),
     }

@@ -106,7 +106,7 @@ def train_and_log(
 ) -> None:
     """Train, and write everything down in the active run while it goes on.
 
-    `attributes` says of images what an evaluation is sliced by (see `learning.slices`); `report` is told of each step
+    `attributes` says of images what an evaluation is sliced by (see `learning.evaluation.slices`); `report` is told of each step
     and epoch.
     """
     job = inputs.job

@@ -10,15 +10,14 @@ import json
 import logging
 import queue
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
 from dlassets.errors import DlassetsError, error_from, record_of
 from dlassets.learning.training.job import Event, Job, OnEvent, Trained
-from dlassets.storage.files import read_bytes
-from dlassets.storage.stores import filesystem_of, is_object_storage
+from dlassets.storage.files import is_hidden, read_bytes, write_whole
+from dlassets.storage.stores import filesystem_of
 
 # Events of so many seconds go into one file: a step may take a thousandth of one.
 TOGETHER = 0.2
@@ -150,19 +149,14 @@ class Exchange:
             return None
 
     def _put(self, name: str, text: str) -> None:
-        path = f"{self._path}/{name}"
-        # An object is there once it is closed, and not before.
-        written = path if is_object_storage(self.folder) else f"{self._path}/.{uuid.uuid4().hex}"
-        with self._files.open_output_stream(written) as stream:
-            stream.write(text.encode())
-        if written != path:
-            self._files.move(written, path)
+        write_whole(f"{self.folder}/{name}", text)
 
     def _names(self, folder: str) -> list[str]:
         import pyarrow.fs as pafs
 
         selector = pafs.FileSelector(f"{self._path}/{folder}", allow_not_found=True)
-        return [info.base_name for info in self._files.get_file_info(selector) if info.is_file]
+        names = [info.base_name for info in self._files.get_file_info(selector) if info.is_file]
+        return [name for name in names if not is_hidden(name)]  # which is still being written
 
 
 def _events(number: int) -> str:
