@@ -79,7 +79,7 @@ def _caption(evaluation: Evaluation, row: int) -> str:
     return f"{true}{taken} ({evaluation.confidence[row]:.2f})"
 
 
-def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, slices_of_test: Sequence[Slice]) -> None:
+def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, tested: Sequence[Slice]) -> None:
     test = judged.after
     mlflow.log_metrics(
         {
@@ -106,13 +106,13 @@ def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, slices_of_test: 
     mlflow.log_metrics(
         {
             f"accuracy/{_plain_name(each.dimension)}/{_plain_name(each.value)}": each.accuracy
-            for each in slices_of_test
+            for each in tested
             if each.dimension != CLASS  # a class's accuracy is its recall
         }
     )
     said = {
         "dlassets.worse_slices": ", ".join(
-            f"{each.dimension}: {each.value}" for each in significantly_worse(slices_of_test)
+            f"{each.dimension}: {each.value}" for each in significantly_worse(tested)
         ),
         "dlassets.untested_classes": ", ".join(test.untested),
         "dlassets.unknown_classes": ", ".join(test.unknown),

@@ -106,8 +106,8 @@ def train_and_log(
 ) -> None:
     """Train, and write everything down in the active run while it goes on.
 
-    `attributes` says of images what an evaluation is sliced by (see `learning.evaluation.slices`); `report` is told of each step
-    and epoch.
+    `attributes` says of images what an evaluation is sliced by (see `learning.evaluation.slices`); `report` is told of
+    each step and epoch.
     """
     job = inputs.job
     with _system_metrics(mlflow, _SYSTEM_SECONDS[job.settings.trainable]):
