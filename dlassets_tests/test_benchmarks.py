@@ -1,12 +1,10 @@
 """The benchmarks still run, and what they compute from a measurement is right. Their figures are for people."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from benchmarks import accuracy, demo_time, loading
 from benchmarks.ingest import landing, parts
@@ -17,6 +15,7 @@ from dlassets.errors import DlassetsError
 from dlassets.learning.examples import Examples
 from dlassets.settings import Settings
 from dlassets_tests.learning.examples import examples
+from dlassets_tests.test_benchmarks_embedding import shown
 
 
 def test_loading_names_each_import_and_finds_nothing_heavy_in_the_code_location() -> None:
@@ -27,9 +26,7 @@ def test_loading_names_each_import_and_finds_nothing_heavy_in_the_code_location(
     heavy = {one.what: one.heavy for one in measured.imports}
     assert heavy == {loading.DAGSTER: [], loading.LOCATION: [], "two heavy ones": ["duckdb", "simplejpeg"]}
     assert measured.ratio(measured.imports[0]) == 1
-    shown = io.StringIO()
-    Console(file=shown, width=160).print(*measured.tables())
-    assert loading.LOCATION in shown.getvalue()
+    assert loading.LOCATION in shown(measured)
 
 
 def test_a_program_that_fails_is_an_error_with_what_it_said() -> None:
@@ -93,17 +90,13 @@ def test_copies_of_photos_are_other_bytes_of_the_same_picture_and_all_are_taken_
 
     taken = parts.take_in(bench)
 
-    assert {one.who: one.images for one in taken.taken} == {
-        "cp -r": 90,
-        "bare loop, 2 threads": 90,
-        "bare loop, 2 processes": 90,
-        "dlassets, local": 90,
-    }
+    whos = ["cp -r", "bare loop, 2 threads", "bare loop, 2 processes", "dlassets, local"]
+    assert {one.who: one.images for one in taken.taken} == dict.fromkeys(whos, 90)
     rates = [one.per_second for one in taken.taken if one.who.startswith("bare loop")]
     assert taken.per_second("bare loop") == max(rates)
     contents = [path.read_bytes() for path in bench.zone(90).glob("*/*.jpg")]
     assert len(contents) == len(set(contents)) == 90
-    assert "dlassets, local" in _shown(taken)
+    assert "dlassets, local" in shown(taken)
 
 
 def test_ticks_find_nothing_new_and_changes_change_rows_alone(photos: Path, tmp_path: Path) -> None:
@@ -114,10 +107,8 @@ def test_ticks_find_nothing_new_and_changes_change_rows_alone(photos: Path, tmp_
     replacements = parts.replacements(bench).changes
     forms = parts.storage(bench).forms
 
-    assert [(tick.by, tick.files) for tick in ticks] == [
-        ("dlassets, local, events", 30),
-        ("dlassets, local, listing", 30),
-    ]
+    by = ["dlassets, local, events", "dlassets, local, listing"]
+    assert [(tick.by, tick.files) for tick in ticks] == [(each, 30) for each in by]
     assert [(change.rows, change.changed) for change in merges] == [(200, 200), (200, 200)]
     assert [(change.rows, change.changed) for change in replacements] == [(90, 10), (90, 90)]
     assert [form.storage for form in forms] == ["table", "files", "landing"]
@@ -154,12 +145,6 @@ class _InThisProcess(parts.Bench):
 
 def _small_bench(photos: Path, folder: Path, kind: type[parts.Bench] = parts.Bench) -> parts.Bench:
     return kind(photos, folder, photos=90, ticks=(30,), predictions=(200,), copies=(1,), runs=1, engines=("local",))
-
-
-def _shown(figures: parts.TakeIn) -> str:
-    shown = io.StringIO()
-    Console(file=shown, width=200).print(*figures.tables())
-    return shown.getvalue()
 
 
 def _separable(seed: int) -> Examples:

@@ -12,7 +12,7 @@ def speed(who, rate, limit=None):
 
 
 def shown(result):
-    console = Console(width=160)
+    console = Console(width=200)
     with console.capture() as capture:
         for table in result.tables():
             console.print(table)

@@ -1,12 +1,10 @@
 """The benchmarks of accuracy and of retraining: what they compute from what was measured, and what they learn from."""
 
-import io
 import math
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from benchmarks.training import accuracy, retrain
 from benchmarks.training.photos import labelled, training_set
@@ -17,6 +15,7 @@ from dlassets.learning.examples import read_split
 from dlassets.learning.loader.petastorm import read_columns
 from dlassets.learning.training.job import Trained
 from dlassets_tests.learning.examples import examples
+from dlassets_tests.test_benchmarks_embedding import shown
 
 SIDES = np.array(["train"] * 60 + ["validation"] * 20 + ["test"] * 20)
 
@@ -41,10 +40,9 @@ def test_a_score_is_of_the_own_split_and_of_the_mean_over_the_redrawn_ones():
     assert (scored.accuracy, scored.minus_probe[0]) == pytest.approx((0.8, 0.3))
     assert (scored.redrawn, *scored.redrawn_minus_probe) == pytest.approx((0.65, 0.15, 0.05))
     assert scored.loss == pytest.approx(0.4)
-    shown = io.StringIO()
-    Console(file=shown, width=200).print(*accuracy.Accuracy(100, 10, 2, [scored]).tables())
-    assert "0.800" in shown.getvalue()
-    assert "+0.150 ± 0.050" in shown.getvalue()
+    text = shown(accuracy.Accuracy(100, 10, 2, [scored]))
+    assert "0.800" in text
+    assert "+0.150 ± 0.050" in text
 
 
 def test_validation_chooses_for_each_split_by_itself_and_the_test_rows_have_no_say():
@@ -79,13 +77,11 @@ def test_how_many_times_as_fast_is_told_of_the_full_training():
     model = retrain.Model(retrain.FULL, 700, 300.0, 0.8, (0.7, 0.9), (0, 0, 0))
     head = replace(model, what=retrain.HEAD, seconds=1.5)
 
-    shown = io.StringIO()
-    measured = retrain.Retrained(1000, 150, [model, head], {retrain.FULL: (3, 8)})
-    Console(file=shown, width=200).print(*measured.tables())
+    text = shown(retrain.Retrained(1000, 150, [model, head], {retrain.FULL: (3, 8)}))
 
-    line = next(line for line in shown.getvalue().splitlines() if retrain.HEAD in line)
+    line = next(line for line in text.splitlines() if retrain.HEAD in line)
     assert [cell.strip() for cell in line.split("│")[2:5]] == ["700", "1.5", "200"]
-    assert "epoch 3 of 8" in shown.getvalue()
+    assert "epoch 3 of 8" in text
 
 
 def test_photos_have_the_labels_of_their_folders_and_equal_bytes_count_once(tmp_path):
@@ -109,9 +105,8 @@ def test_a_training_set_holds_features_or_the_photos_bytes(tmp_path):
     with_bytes = training_set(tmp_path / "bytes", photo, np.array(["test"]), PIXELS)
     with_features = training_set(tmp_path / "features", points(), SIDES, "made up")
 
-    assert read_columns(with_bytes.uri, with_bytes.version, ["content"], [("split", "=", "test")])["content"][0] == (
-        b"a photo"
-    )
+    columns = read_columns(with_bytes.uri, with_bytes.version, ["content"], [("split", "=", "test")])
+    assert columns["content"][0] == b"a photo"
     read = read_split(with_features, "test")
     assert read.labels.tolist() == points().labels[80:].tolist()
     assert np.array_equal(read.features, points().features[80:])

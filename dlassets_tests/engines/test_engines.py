@@ -25,18 +25,11 @@ ZONE = LandingZone(uri="zone", labelled=False)
 
 
 def prediction(name: str, confidence: float = 0.5) -> dict[str, Any]:
-    return {
-        "path": f"zone/{name}.jpg",
-        "image_id": image_id(name),
-        "model_name": "m",
-        "model_version": 1,
-        "predicted_label": 3,
-        "predicted_name": None,
-        "confidence": confidence,
-        "margin": 0.25,
-        "top_k": [{"label": 3, "name": "pants", "confidence": confidence}],
-        "scored_at": NOON.replace(microsecond=678_901),
-    }
+    image = {"path": f"zone/{name}.jpg", "image_id": image_id(name)}
+    model = {"model_name": "m", "model_version": 1, "scored_at": NOON.replace(microsecond=678_901)}
+    top_k = [{"label": 3, "name": "pants", "confidence": confidence}]
+    predicted = {"predicted_label": 3, "predicted_name": None, "confidence": confidence, "margin": 0.25}
+    return image | model | predicted | {"top_k": top_k}
 
 
 def photo(name: str, content: bytes) -> dict[str, Any]:
@@ -122,15 +115,10 @@ class TestWriting:
     def test_replace_leaves_rows_that_it_does_not_name(self, engine: Engine, lake: Lake) -> None:
         odd = "it's \\ odd, ${x} and \n\u0024"
         append(engine, lake, prediction("a"), prediction("b"), prediction(odd))
-        uri = pin(lake, "predictions").uri
+        rows = predictions(engine, prediction(odd, 0.9), prediction("new", 0.9))
+        where = {"path": [f"zone/{name}.jpg" for name in (odd, "b", "new")]}
 
-        written = engine.replace(
-            predictions(engine, prediction(odd, 0.9), prediction("new", 0.9)),
-            PREDICTIONS,
-            uri,
-            Commit(),
-            where={"path": [f"zone/{name}.jpg" for name in (odd, "b", "new")]},
-        )
+        written = engine.replace(rows, PREDICTIONS, pin(lake, "predictions").uri, Commit(), where=where)
 
         assert (written.version, written.inserted) == (2, 2)
         assert confidences(engine, lake) == {"zone/a.jpg": 0.5, f"zone/{odd}.jpg": 0.9, "zone/new.jpg": 0.9}
@@ -170,9 +158,8 @@ class TestWriting:
         groups = [file.row_group(number) for file in files for number in range(file.num_row_groups)]
         assert sum(group.num_rows for group in groups) == 600
         assert max(group.num_rows for group in groups) <= RAW_IMAGES.row_group
-        assert {group.column(number).compression for group in groups for number in range(group.num_columns)} == {
-            "UNCOMPRESSED"
-        }
+        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+        assert {column.compression for column in columns} == {"UNCOMPRESSED"}
 
 
 class TestReading:
@@ -197,10 +184,8 @@ class TestReading:
             {"p": pin(lake, "predictions"), "w": wanted},
         )
 
-        assert found.arrow().to_pylist() == [
-            {"path": "zone/c.jpg", "more": 1.5, "text": "{x} {}"},
-            {"path": "zone/b.jpg", "more": 1.5, "text": "{x} {}"},
-        ]
+        rows = [{"path": f"zone/{name}.jpg", "more": 1.5, "text": "{x} {}"} for name in "cb"]
+        assert found.arrow().to_pylist() == rows
 
     def test_map_runs_a_kernel_over_the_rows_with_a_key_bytes_included(self, engine: Engine, lake: Lake) -> None:
         import pyarrow as pa
@@ -321,14 +306,9 @@ class TestHandingOver:
         on_one_alone = write(Lake.at(str(tmp_path / "local")), local_engine, local_engine)
 
         assert begun_local == begun_spark == on_one_alone
-        assert [(row["path"], row["confidence"]) for row in on_one_alone] == [
-            ("zone/a.jpg", 0.5),
-            ("zone/b.jpg", 0.75),
-            ("zone/c.jpg", 0.9),
-            ("zone/d.jpg", 0.5),
-            ("zone/e.jpg", 0.5),
-            ("zone/f.jpg", 0.25),
-        ]
+        expected = zip("abcdef", (0.5, 0.75, 0.9, 0.5, 0.5, 0.25), strict=True)
+        found = [(row["path"], row["confidence"]) for row in on_one_alone]
+        assert found == [(f"zone/{name}.jpg", confidence) for name, confidence in expected]
 
     @pytest.mark.spark
     def test_image_bytes_written_by_one_are_worked_on_by_the_other(
@@ -365,9 +345,8 @@ class Landed:
 
     def read(self, listing: "pa.Table | None" = None, most_bytes: int = 1000) -> list[dict[str, Any]]:
         """Return the files of a listing (by default of what is there now) as the engine reads them, by path."""
-        files = self.engine.files(
-            "in", str(self.zone), self.listing() if listing is None else listing, most_bytes, self.progress.append
-        )
+        listing = self.listing() if listing is None else listing
+        files = self.engine.files("in", str(self.zone), listing, most_bytes, self.progress.append)
         return sorted(files.arrow().to_pylist(), key=lambda row: row["path"])
 
 
@@ -381,14 +360,8 @@ class TestFiles:
         landed.land("001.dress/a.jpg", content=b"\xff\xd8 bytes")
         os.utime(landed.zone / "001.dress/a.jpg", ns=(0, NOON.timestamp().__int__() * 10**9 + 123_456_789))
 
-        assert landed.read() == [
-            {
-                "path": "in/001.dress/a.jpg",
-                "modificationTime": NOON.replace(microsecond=123_000),
-                "length": 8,
-                "content": b"\xff\xd8 bytes",
-            }
-        ]
+        stat = {"modificationTime": NOON.replace(microsecond=123_000), "length": 8}
+        assert landed.read() == [{"path": "in/001.dress/a.jpg", **stat, "content": b"\xff\xd8 bytes"}]
         assert sum(landed.progress) == 1
 
     def test_names_of_any_kind_are_read(self, landed: Landed) -> None:
@@ -421,10 +394,8 @@ class TestFiles:
         (landed.zone / "a.jpg").unlink()
         (landed.zone / "a.jpg").mkdir()
 
-        assert [(row["path"], row["content"]) for row in landed.read(listing, most_bytes=10)] == [
-            ("in/a.jpg", None),
-            ("in/large.jpg", None),
-        ]
+        read = {row["path"]: row["content"] for row in landed.read(listing, most_bytes=10)}
+        assert read == {"in/a.jpg": None, "in/large.jpg": None}
 
     def test_a_zone_that_is_empty_or_missing(self, landed: Landed) -> None:
         assert landed.read() == []

@@ -106,13 +106,11 @@ class TestBringingOne:
         return kept | {"PATH": str(programs), "XDG_CACHE_HOME": str(tmp_path / "a cache's")}
 
     def test_its_launcher_is_a_java_home_and_is_made_once(self, scrubbed: dict[str, str]) -> None:
-        def run(text: str) -> str:
-            done = subprocess.run(
-                [sys.executable, "-c", text], env=scrubbed, capture_output=True, text=True, check=True
-            )
-            return done.stdout.strip()
+        def run() -> str:
+            command = [sys.executable, "-c", "from dlassets.engines.java import ensure_java as e; print(e())"]
+            return subprocess.run(command, env=scrubbed, capture_output=True, text=True, check=True).stdout.strip()
 
-        home = Path(run("from dlassets.engines.java import ensure_java as e; print(e())"))
+        home = Path(run())
         made = (home / "bin" / "java").stat()
 
         assert home.parent == Path(scrubbed["XDG_CACHE_HOME"], "dlassets")
@@ -120,7 +118,7 @@ class TestBringingOne:
         words = ["-Dsaid=two words", "--add-modules=jdk.incubator.vector", "-XshowSettings:properties", "-version"]
         said = subprocess.run([home / "bin" / "java", *words], env=scrubbed, capture_output=True, text=True, check=True)
         assert "said = two words" in said.stderr
-        assert run("from dlassets.engines.java import ensure_java as e; print(e())") == str(home)
+        assert run() == str(home)
         assert (home / "bin" / "java").stat().st_mtime_ns == made.st_mtime_ns
 
     @pytest.mark.spark

@@ -59,16 +59,9 @@ def test_spark_connect_takes_what_a_session_may_set() -> None:
 
 def test_a_users_settings_win_and_add_to_jars_and_java_options() -> None:
     plain = spark_config(SparkSettings())
-    config = spark_config(
-        SparkSettings(
-            conf={
-                "spark.sql.session.timeZone": "Asia/Tokyo",
-                "spark.jars.packages": "org.apache.hadoop:hadoop-aws:3.5.0",
-                "spark.driver.extraJavaOptions": "-Da=b",
-                "spark.new": "1",
-            }
-        )
-    )
+    conf = {"spark.sql.session.timeZone": "Asia/Tokyo", "spark.jars.packages": "org.apache.hadoop:hadoop-aws:3.5.0"}
+    conf |= {"spark.driver.extraJavaOptions": "-Da=b", "spark.new": "1"}
+    config = spark_config(SparkSettings(conf=conf))
 
     assert config["spark.sql.session.timeZone"] == "Asia/Tokyo"
     assert config["spark.jars.packages"] == f"{plain['spark.jars.packages']},org.apache.hadoop:hadoop-aws:3.5.0"

@@ -59,18 +59,16 @@ def test_pixels_are_normalised_as_the_network_was_trained():
 
     made, photos = network(BackboneRef("timm/lcnet_035", "none")), pixels()
     known = timm.models.get_pretrained_cfg("lcnet_035")
-    normal = (photos.permute(0, 3, 1, 2) / 255 - torch.tensor(known.mean).reshape(3, 1, 1)) / torch.tensor(
-        known.std
-    ).reshape(3, 1, 1)
+    mean, scale = (torch.tensor(values).reshape(3, 1, 1) for values in (known.mean, known.std))
+    normal = (photos.permute(0, 3, 1, 2) / 255 - mean) / scale
 
     assert torch.allclose(made(photos), made.network(normal), atol=1e-4)
 
 
 def test_what_is_done_to_a_photo_can_be_read():
     assert preprocessing(DEFAULT)["subtract"] == 127
-    assert preprocessing(BackboneRef("torchvision/resnet18", "none"))["then_divide_by"] == pytest.approx(
-        [58.395, 57.12, 57.375]
-    )
+    of_torchvision = preprocessing(BackboneRef("torchvision/resnet18", "none"))
+    assert of_torchvision["then_divide_by"] == pytest.approx([58.395, 57.12, 57.375])
 
 
 def test_random_weights_are_always_the_same_and_are_warned_of(caplog):
@@ -100,10 +98,12 @@ def test_the_feature_version_is_known_without_torch_and_openvino():
     assert python(code) == "efficientnet_lite0-579344248a93-p2 True set()\n"
 
 
-def test_feature_versions_tell_networks_and_weights_apart():
+def test_feature_versions_tell_networks_and_weights_apart_and_that_a_library_is_unknown():
     refs = [DEFAULT, BackboneRef("timm/resnet18", "none"), BackboneRef("torchvision/resnet18", "none")]
 
     assert len({feature_version(ref) for ref in refs}) == 3
+    with pytest.raises(DlassetsError, match=r"Unknown backbone 'resnet9000'.*efficientnet_lite0"):
+        feature_version(BackboneRef("resnet9000", "none"))
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,6 @@ def test_a_network_for_one_size_of_photos_takes_that_and_no_other():
     assert dimensions_of(ref) == network(ref).dimensions == 192
     with pytest.raises(DlassetsError, match=r"photos of 384x384 alone.*Set features\.side to 384"):
         network(dataclasses.replace(ref, side=320))
-
-
-def test_an_unknown_library_is_said_before_anything_is_embedded():
-    with pytest.raises(DlassetsError, match=r"Unknown backbone 'resnet9000'.*efficientnet_lite0"):
-        feature_version(BackboneRef("resnet9000", "none"))
 
 
 def test_a_network_whose_features_are_square_roots_can_be_trained_though_some_are_nothing():

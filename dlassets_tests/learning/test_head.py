@@ -15,9 +15,8 @@ def test_probabilities_are_the_softmax_of_the_standardised_features() -> None:
 
 
 def test_predictions_are_labels_and_not_places() -> None:
-    features = np.array([[9, 1], [1, 9], [1, 1]], np.float32)
-
-    assert HEAD.predict(features).tolist() == [3, 12, 40]
+    assert HEAD.predict(np.array([[9, 1], [1, 9], [1, 1]], np.float32)).tolist() == [3, 12, 40]
+    assert HEAD.predict(np.zeros((0, 2), np.float32)).tolist() == []
 
 
 def test_large_logits_do_not_overflow() -> None:
@@ -25,7 +24,3 @@ def test_large_logits_do_not_overflow() -> None:
 
     assert np.isfinite(probabilities).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-
-
-def test_no_rows_give_no_predictions() -> None:
-    assert HEAD.predict(np.zeros((0, 2), np.float32)).tolist() == []

@@ -65,20 +65,14 @@ def test_a_state_dict_of_torch_is_read_and_its_classifier_left_out(wrapped, tens
     assert equal(BackboneRef(SMALL.name, str(tmp_path / "mine.pth")), tensors)
 
 
-def test_a_pickled_network_is_refused_without_running_it(tmp_path):
+def test_a_pickled_network_is_refused_without_running_it_and_what_is_no_state_dict(tmp_path):
     import torch
 
     torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
+    torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "log.pth")
 
     with pytest.raises(DlassetsError, match=r"more than tensors.*could run code.*Save the network's state dict"):
         network(BackboneRef(SMALL.name, str(tmp_path / "whole.pt")))
-
-
-def test_what_is_no_state_dict_is_refused(tmp_path):
-    import torch
-
-    torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "log.pth")
-
     with pytest.raises(DlassetsError, match="holds no state dict"):
         network(BackboneRef(SMALL.name, str(tmp_path / "log.pth")))
 
@@ -132,7 +126,9 @@ def test_weights_that_change_under_a_process_are_refused(ref, tensors, tmp_path)
         network(ref)
 
 
-def test_weights_of_another_network_are_told_by_a_few_of_the_differences(ref, tensors, tmp_path):
+def test_weights_of_another_network_are_told_by_a_few_of_the_differences_and_those_that_are_no_numbers(
+    ref, tensors, tmp_path
+):
     import torch
 
     with pytest.raises(DlassetsError, match=r"do not fit timm/resnet18: no conv1\.weight; .* and \d+ more"):
@@ -140,13 +136,7 @@ def test_weights_of_another_network_are_told_by_a_few_of_the_differences(ref, te
     odd = {**tensors, "conv_stem.weight": torch.zeros(16, 3, 5, 5)}
     with pytest.raises(DlassetsError, match=r"conv_stem.weight of \(16, 3, 5, 5\) where it has \(16, 3, 3, 3\)"):
         network(saved(odd, tmp_path / "odd.safetensors"))
-
-
-def test_weights_that_are_no_numbers_are_refused(tensors, tmp_path):
-    import torch
-
     broken = {**tensors, "conv_stem.weight": torch.full_like(tensors["conv_stem.weight"], torch.nan)}
-
     with pytest.raises(DlassetsError, match=r"conv_stem.weight with numbers that are none"):
         network(saved(broken, tmp_path / "nan.safetensors"))
 
@@ -175,8 +165,7 @@ def test_published_weights_are_the_same_whatever_becomes_of_the_file(ref, tensor
     file = tmp_path / "mine.safetensors"
     version, digest = feature_version(ref), sha256(file)
 
-    there = published(ref, lake)
-    again = published(ref, lake)
+    there, again = published(ref, lake), published(ref, lake)
     file.unlink()
     weights.digest.cache_clear()
 

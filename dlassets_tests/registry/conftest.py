@@ -1,6 +1,7 @@
 """A tracking store on sqlite, and models in it that cost no training."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +54,19 @@ class Registry:
         return self.client.get_run(run.info.run_id)
 
 
-@pytest.fixture
-def registry(settings: Settings) -> Iterator[Registry]:
+@contextmanager
+def store_of(settings: Settings) -> Iterator[MlflowStore]:
+    """Give a lake's own store, and put MLflow back to the one that it had."""
     import mlflow
 
     give_store(settings)
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    yield Registry(MlflowStore(settings))
+    yield MlflowStore(settings)
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Iterator[Registry]:
+    with store_of(settings) as store:
+        yield Registry(store)

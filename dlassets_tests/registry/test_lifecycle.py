@@ -27,9 +27,9 @@ from dlassets.registry.package import ModelPackage
 from dlassets_tests.killing import killed_at
 from dlassets_tests.registry.conftest import MODEL, Registry, head, points
 
-GOOD = ModelPackage(head(3, 40), BackboneRef("efficientnet_lite0"), "features-1")
-EQUAL = ModelPackage(head(3, 40, knows=2), BackboneRef("efficientnet_lite0"), "features-1")
-BAD = ModelPackage(head(3, 40, knows=-1), BackboneRef("efficientnet_lite0"), "features-1")
+GOOD, EQUAL, BAD = (
+    ModelPackage(head(3, 40, knows=knows), BackboneRef("efficientnet_lite0"), "features-1") for knows in (1, 2, -1)
+)
 TEST = points(-1, -1, 1, 1, labels=(3, 3, 40, 40))
 
 
@@ -52,12 +52,6 @@ def history(registry: Registry):
     return json.loads(registry.client.get_registered_model(MODEL).tags[TAG_PROMOTIONS])
 
 
-def test_without_a_model_there_is_no_champion_and_no_version(registry) -> None:
-    assert version_of(registry.client, MODEL) is None
-    assert versions_of(registry.client, MODEL) == []
-    assert registry.resource.champion() is None
-
-
 def test_a_run_is_found_by_what_it_learned_from_once_it_has_finished(registry) -> None:
     finished = registry.run(GOOD, "one")
     registry.run(GOOD, "failed", status="FAILED")
@@ -74,6 +68,8 @@ def test_a_run_is_found_by_what_it_learned_from_once_it_has_finished(registry) -
 
 
 def test_a_run_is_registered_once_as_challenger(registry) -> None:
+    assert version_of(registry.client, MODEL) is registry.resource.champion() is None
+    assert versions_of(registry.client, MODEL) == []
     run = registry.run(GOOD)
 
     assert [register(registry.client, MODEL, run) for _ in range(3)] == [1, 1, 1]
@@ -94,19 +90,16 @@ def test_a_run_without_a_model_cannot_be_registered(registry) -> None:
         register(registry.client, MODEL, registry.client.get_run(run.info.run_id))
 
 
-def test_a_version_is_loaded_as_the_package_that_was_logged(registry) -> None:
+def test_a_version_is_loaded_as_the_package_that_was_logged_and_one_whose_files_are_gone_is_said(
+    registry, settings
+) -> None:
     version = register(registry.client, MODEL, registry.run(GOOD))
 
     loaded = load_version(registry.client, MODEL, version)
 
     assert (loaded.backbone, loaded.feature_version) == (GOOD.backbone, GOOD.feature_version)
     assert loaded.head.weight.tolist() == GOOD.head.weight.tolist()
-
-
-def test_a_version_whose_files_are_gone_is_said(registry, settings) -> None:
-    version = register(registry.client, MODEL, registry.run(GOOD))
     shutil.rmtree(f"{settings.root}/mlflow/artifacts")
-
     with pytest.raises(DlassetsError, match=f"The files of models:/{MODEL}/1 cannot be read: .*Restore"):
         load_version(registry.client, MODEL, version)
 
@@ -157,10 +150,8 @@ def test_every_promotion_is_written_down_once(registry) -> None:
     promote(registry.client, MODEL, version, verdict, "run-2")
 
     entries = history(registry)
-    assert [(entry["version"], entry["over"], entry["run_id"]) for entry in entries] == [
-        (1, None, "run-1"),
-        (2, 1, "run-1"),
-    ]
+    promoted = [(entry["version"], entry["over"], entry["run_id"]) for entry in entries]
+    assert promoted == [(1, None, "run-1"), (2, 1, "run-1")]
     assert entries[1]["why"] == "accuracy 1.0000 on 4 test rows, at least as good as champion version 1's 1.0000"
     assert entries[0]["at"] <= entries[1]["at"]
 
@@ -178,9 +169,7 @@ def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next(registry) -
 
 def test_models_of_other_features_are_compared_on_theirs(registry) -> None:
     enter(registry, GOOD)
-    other = ModelPackage(head(3, 40, knows=-1), BackboneRef("efficientnet_lite0"), "features-2")
-
-    version, verdict = enter(registry, other)
+    version, verdict = enter(registry, dataclasses.replace(BAD, feature_version="features-2"))
 
     assert (verdict.challenger.accuracy, verdict.champion.accuracy) == (1.0, 1.0)
     assert version_of(registry.client, MODEL) == version

@@ -1,5 +1,6 @@
 """The registered model as anyone with MLflow would use it: in another process, with nothing but its address."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from dlassets.registry.package import ModelPackage
 from dlassets_tests.learning.examples import head
 from dlassets_tests.registry.conftest import MODEL
 
+LABELS = (3, 12, 40)
 PREDICT = """
 import json, sys
 import mlflow, pandas as pd
@@ -43,12 +45,8 @@ def three(photos):
 
 
 def package(photos) -> ModelPackage:
-    contents = [photo.read_bytes() for photo in photos]
-    return ModelPackage(
-        head_for(contents, (3, 12, 40)),
-        BackboneRef("efficientnet_lite0"),
-        feature_version(BackboneRef("efficientnet_lite0")),
-    )
+    backbone = BackboneRef("efficientnet_lite0")
+    return ModelPackage(head_for([photo.read_bytes() for photo in photos], LABELS), backbone, feature_version(backbone))
 
 
 def test_a_registered_model_predicts_from_image_bytes_in_another_process(registry, three, tmp_path) -> None:
@@ -65,11 +63,7 @@ def test_a_registered_model_predicts_from_image_bytes_in_another_process(registr
 
     assert ran.returncode == 0, ran.stderr
     said = json.loads(ran.stdout.splitlines()[-1])
-    assert [(row["label"], row["name"]) for row in said["predictions"]] == [
-        (3, "class 3"),
-        (12, "class 12"),
-        (40, "class 40"),
-    ]
+    assert [(row["label"], row["name"]) for row in said["predictions"]] == [(n, f"class {n}") for n in LABELS]
     for row in said["predictions"]:
         assert row["confidence"] == row["top_k"][0]["confidence"]
         assert row["margin"] == pytest.approx(row["confidence"] - row["top_k"][1]["confidence"])
@@ -81,8 +75,6 @@ def test_a_registered_model_predicts_from_image_bytes_in_another_process(registr
 
 
 def test_a_model_of_other_features_refuses_to_load(registry, three) -> None:
-    import dataclasses
-
     import mlflow
 
     other = dataclasses.replace(package(three), feature_version="features-1")

@@ -24,7 +24,7 @@ from dlassets.settings import FeatureSettings, Settings, TrainingSettings
 from dlassets.storage.lake import Lake
 from dlassets.tuning import automl
 from dlassets.tuning.automl_script import script_of
-from dlassets_tests.stores import give_store
+from dlassets_tests.registry.conftest import store_of
 
 BACKBONE = BackboneRef("efficientnet_lite0")
 
@@ -47,18 +47,13 @@ class Listener(Report):
 def taken_in(photos, tmp_path_factory) -> tuple[Settings, LabelledPhotos]:
     """The test photos in a lake of their own: embedding them once is enough."""
     settings = Settings(root=str(tmp_path_factory.mktemp("automl")), features=FeatureSettings(runtime="torch"))
-    give_store(settings)
     return settings, photos_of_folder(photos, settings)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def store(taken_in):
-    import mlflow
-
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    yield MlflowStore(taken_in[0])
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    with store_of(taken_in[0]) as store:
+        yield store
 
 
 def search(taken_in, store: MlflowStore, seconds: float) -> tuple[automl.Winner, Listener]:
@@ -158,16 +153,12 @@ def test_the_lake_s_own_tables_stay_as_they_are(taken_in) -> None:
     assert [pin(Lake.at(own.root), name).version for name in ("training_set", "image_features")] == before
 
 
-def test_a_lake_without_labels_is_refused_and_left_without_tables(lake) -> None:
+def test_a_lake_without_labels_is_refused_and_left_without_tables_and_so_is_a_folder(tmp_path, settings) -> None:
     with pytest.raises(DlassetsError, match=r"no labelled photos yet.* --images"):
-        photos_of_lake(Settings(root=lake.root))
+        photos_of_lake(settings)
 
-    assert not Path(lake.root).exists()
-
-
-def test_a_folder_without_class_folders_is_refused(tmp_path, settings) -> None:
+    assert not Path(settings.root).exists()
     (tmp_path / "photos").mkdir()
-
     with pytest.raises(DlassetsError, match="no labelled photos: it must hold folders named by class"):
         photos_of_folder(tmp_path / "photos", settings)
 

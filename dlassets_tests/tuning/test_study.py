@@ -34,6 +34,7 @@ from dlassets.tuning.trials import ACCURACY, LOSS
 from dlassets_tests.errors import ERRORS, raising
 from dlassets_tests.learning.examples import rows
 from dlassets_tests.learning.training.test_head_training import put
+from dlassets_tests.registry.conftest import store_of
 from dlassets_tests.stores import give_store
 from dlassets_tests.tuning.objectives import always_refused, bowl, killed_without_weights, no_number, worse_with_l2
 
@@ -51,13 +52,7 @@ class Bench:
     def ask(self, training: TrainingSettings | None = None, space: Any = SPACE) -> Question:
         return Question(Job(self.snapshot, BACKBONE, training or TrainingSettings()), "features-1", space)
 
-    def study(
-        self,
-        runner: Any,
-        settings: TuningSettings = ONE_AT_A_TIME,
-        question: Question | None = None,
-        report: Any = lambda *_: None,
-    ) -> Best:
+    def study(self, runner: Any, settings=ONE_AT_A_TIME, question=None, report: Any = lambda *_: None) -> Best:
         """Run a study; `runner` may be no more than what each trial does here."""
         runner = runner if isinstance(runner, LocalTrials | SparkTrials) else LocalTrials(runner)
         return run_study(question or self.ask(), settings, self.mlflow.client, self.mlflow.experiment, runner, report)
@@ -70,23 +65,17 @@ class Bench:
 
 @pytest.fixture
 def bench(settings: Settings, local_engine, lake: Lake):
-    import mlflow
-
-    give_store(settings)
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     splits = [(split, rows(LABELS, seed=seed, spread=2)) for seed, split in enumerate((TRAIN, VALIDATION, TEST))]
-    yield Bench(MlflowStore(settings), put(local_engine, lake, *splits))
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    with store_of(settings) as store:
+        yield Bench(store, put(local_engine, lake, *splits))
 
 
 def test_a_study_of_heads_finds_settings_no_worse_than_those_it_began_with(bench) -> None:
     reported = []
     settings = TuningSettings(trials=5, processes=2)
 
-    best = bench.study(
-        LocalTrials(), settings, bench.ask(TrainingSettings(l2=1.0)), lambda *progress: reported.append(progress)
-    )
+    question = bench.ask(TrainingSettings(l2=1.0))
+    best = bench.study(LocalTrials(), settings, question, lambda *progress: reported.append(progress))
 
     trials = bench.trials(best.run_id)
     assert [(done, of) for done, of, _ in reported] == [(n, 5) for n in range(1, 6)]
@@ -151,14 +140,9 @@ def test_another_question_is_another_study(bench, other) -> None:
     assert bench.ask(**other).sha256 != bench.ask().sha256
 
 
-def test_where_it_is_computed_is_no_other_question(bench) -> None:
-    elsewhere = TrainingSettings.model_validate({"compute": {"attempts": 7}})
-
-    assert bench.ask(elsewhere).sha256 == bench.ask().sha256
-
-
-def test_what_is_tuned_may_stand_at_any_value_in_the_settings(bench) -> None:
-    assert bench.ask(TrainingSettings(l2=0.7, balance="weights")).sha256 == bench.ask().sha256
+@pytest.mark.parametrize("training", [{"compute": {"attempts": 7}}, {"l2": 0.7, "balance": "weights"}])
+def test_where_it_is_computed_and_where_what_is_tuned_stands_is_no_other_question(bench, training) -> None:
+    assert bench.ask(TrainingSettings.model_validate(training)).sha256 == bench.ask().sha256
 
 
 def test_a_study_that_another_process_runs_is_refused_until_that_is_gone(bench) -> None:
@@ -222,10 +206,9 @@ def test_a_trial_that_does_worse_than_most_is_cut_short(bench) -> None:
 def test_no_trial_starts_when_the_minutes_are_over(bench) -> None:
     bench.study(bowl)
 
+    over, question = ONE_AT_A_TIME.model_copy(update={"minutes": 1e-9}), bench.ask(TrainingSettings(seed=1))
     with pytest.raises(DlassetsError, match="None of 0 trials"):
-        bench.study(
-            bowl, ONE_AT_A_TIME.model_copy(update={"minutes": 1e-9}), question=bench.ask(TrainingSettings(seed=1))
-        )
+        bench.study(bowl, over, question)
 
 
 def test_strictly_no_trial_starts_that_would_end_after_the_minutes(bench, monkeypatch) -> None:
@@ -307,11 +290,8 @@ def test_spark_spreads_the_trials_of_the_same_study(bench, spark_engine) -> None
     begun = bench.study(LocalTrials(), ONE_AT_A_TIME.model_copy(update={"trials": 1}))
     reported = []
 
-    best = bench.study(
-        SparkTrials(spark_engine.session),
-        ONE_AT_A_TIME.model_copy(update={"processes": 2}),
-        report=lambda *progress: reported.append(progress),
-    )
+    two_at_a_time, runner = ONE_AT_A_TIME.model_copy(update={"processes": 2}), SparkTrials(spark_engine.session)
+    best = bench.study(runner, two_at_a_time, report=lambda *progress: reported.append(progress))
 
     runs = bench.trials(best.run_id)
     assert best.run_id == begun.run_id

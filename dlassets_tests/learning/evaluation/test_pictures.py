@@ -50,12 +50,9 @@ def test_the_confusion_matrix_grows_with_the_classes(trained) -> None:
     assert large.height > small.height
 
 
-def test_the_learning_curve_is_drawn_of_a_single_epoch_too(trained) -> None:
+def test_the_learning_curve_shows_what_was_measured_and_copes_with_what_was_not(trained) -> None:
     assert colours(pictures.learning_curve(trained.history, trained.best_epoch)) > 3
     assert colours(pictures.learning_curve(trained.history[:1], 0)) > 3
-
-
-def test_the_learning_curve_shows_what_was_measured_and_copes_with_what_was_not(trained) -> None:
     gaps = [{"train_loss": 2.0}, {"train_loss": 1.0, "validation_loss": 1.5}, {"validation_accuracy": 0.5}]
     more = [{**epoch, "learning_rate": 0.1 / (place + 1)} for place, epoch in enumerate(gaps)]
 
@@ -106,13 +103,6 @@ def test_a_saliency_sheet_shows_a_photo_as_it_is_and_overlaid() -> None:
     assert not has_colour(seen, 67, 67, 67)
 
 
-def test_a_saliency_sheet_has_as_many_rows_as_it_needs_and_may_have_no_photo() -> None:
-    one = (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.float32), "x")
-    heights = [opened(pictures.saliency_sheet([one] * count)).height for count in (0, 1, 4, 5)]
-
-    assert heights[0] == heights[1] == heights[2] < heights[3]
-
-
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_gallery_shows_the_photos_themselves(mode) -> None:
     shown = np.asarray(opened(pictures.gallery([(photo((200, 200, 0), mode), "a caption")], "title"))).reshape(-1, 3)
@@ -122,7 +112,10 @@ def test_a_gallery_shows_the_photos_themselves(mode) -> None:
     assert close > 0.02
 
 
-def test_a_gallery_has_as_many_rows_as_it_needs_and_may_have_no_photo() -> None:
-    heights = [opened(pictures.gallery([(photo((9, 9, 9)), "x")] * count, "t")).height for count in (0, 1, 6, 7)]
+def test_a_gallery_and_a_saliency_sheet_have_as_many_rows_as_they_need_and_may_have_no_photo() -> None:
+    one = (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.float32), "x")
+    sheets = [pictures.saliency_sheet([one] * count) for count in (0, 1, 4, 5)]
+    galleries = [pictures.gallery([(photo((9, 9, 9)), "x")] * count, "t") for count in (0, 1, 6, 7)]
 
-    assert heights[0] == heights[1] == heights[2] < heights[3]
+    for none, single, row, more in (map(opened, sheets), map(opened, galleries)):
+        assert none.height == single.height == row.height < more.height

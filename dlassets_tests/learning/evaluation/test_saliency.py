@@ -15,7 +15,6 @@ from dlassets_tests.images.corpus import encoded
 from dlassets_tests.learning.examples import examples, head
 
 SIDE, CELL = 224, 16
-RED, GREEN, BLUE = 0, 1, 2
 
 
 def mean_colours(*, channels_last: bool = False, frozen: bool = False):
@@ -49,11 +48,8 @@ def picture(**squares: tuple[int, int, int]) -> np.ndarray:
     """A black picture with squares of a colour, each of so many cells at this row and column of cells."""
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
     for colour, (row, column, cells) in squares.items():
-        image[row * CELL : (row + cells) * CELL, column * CELL : (column + cells) * CELL] = {
-            "red": (255, 0, 0),
-            "green": (0, 255, 0),
-            "blue": (0, 0, 255),
-        }[colour]
+        band = ("red", "green", "blue").index(colour)
+        image[row * CELL : (row + cells) * CELL, column * CELL : (column + cells) * CELL, band] = 255
     return image
 
 

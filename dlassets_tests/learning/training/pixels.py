@@ -23,17 +23,8 @@ def put_photos(lake: Lake, photos: Path, trained_on: Sequence[int] = (TRAINED_ON
         for split, share in {"train": slice(count), **SHARES}.items():
             for path in sorted(folder.iterdir())[share]:
                 name = f"{folder.name}/{path.name}"
-                rows.append(
-                    {
-                        "path": name,
-                        "image_id": image_id(name),
-                        "label": label,
-                        "label_name": folder.name,
-                        "feature_version": PIXELS,
-                        "split": split,
-                        "content": path.read_bytes(),
-                    }
-                )
+                of_class = {"label": label, "label_name": folder.name, "feature_version": PIXELS, "split": split}
+                rows.append(of_class | {"path": name, "image_id": image_id(name), "content": path.read_bytes()})
     put(lake, "training_set", *rows)
     return pin(lake, "training_set")
 

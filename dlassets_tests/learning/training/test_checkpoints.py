@@ -1,5 +1,6 @@
 """Checkpoints: read back as they were written, and never where a byte is wrong or the training is another."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,37 +26,25 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def a_job(**settings: object) -> Job:
-    return Job(
-        Snapshot("training_set", "lake/tables/training_set", 3),
-        BackboneRef("efficientnet_lite0"),
-        TrainingSettings.model_validate(settings),
-    )
+def a_job(version: int = 3, **settings: object) -> Job:
+    snapshot = Snapshot("training_set", "lake/tables/training_set", version)
+    return Job(snapshot, BackboneRef("efficientnet_lite0"), TrainingSettings.model_validate(settings))
 
 
 def assert_equal(one: Checkpoint | None, other: Checkpoint) -> None:
     assert one is not None
-    assert (one.step, one.state) == (other.step, other.state)
-    assert {name: value.tolist() for name, value in one.tensors.items()} == {
-        name: value.tolist() for name, value in other.tensors.items()
-    }
+    left, right = ({name: value.tolist() for name, value in each.tensors.items()} for each in (one, other))
+    assert (one.step, one.state, left) == (other.step, other.state, right)
 
 
-def test_the_newest_is_read_as_it_was_written(tmp_path) -> None:
+def test_the_newest_is_read_as_it_was_written_and_only_two_are_kept(tmp_path) -> None:
     checkpoints = Checkpoints(str(tmp_path / "new" / "folder"), MINE)
-    for step in (9, 10, 100):
+    for step in (8, 9, 10, 100):
         checkpoints.save(checkpoint(step))
 
+    assert len(files(tmp_path / "new" / "folder")) == 2
     assert_equal(checkpoints.newest(), checkpoint(100))
-
-
-def test_only_two_are_kept(tmp_path) -> None:
-    checkpoints = Checkpoints(str(tmp_path), MINE)
-    for step in range(4):
-        checkpoints.save(checkpoint(step))
-
-    assert len(files(tmp_path)) == 2
-    assert_equal(checkpoints.at(2), checkpoint(2))
+    assert_equal(checkpoints.at(10), checkpoint(10))
 
 
 def test_there_is_none_in_an_empty_folder_or_where_no_folder_is(tmp_path) -> None:
@@ -138,9 +127,9 @@ def test_they_lie_in_object_storage_as_well(s3, monkeypatch) -> None:
         a_job(seed=1),
         a_job(pixels={"learning_rate": 1e-5}),
         a_job(trainable="all"),
-        Job(Snapshot("training_set", "lake/tables/training_set", 4), a_job().backbone, a_job().settings),
-        Job(a_job().training_set, BackboneRef("efficientnet_lite0", "none"), a_job().settings),
-        Job(a_job().training_set, BackboneRef("efficientnet_lite0", side=260), a_job().settings),
+        a_job(version=4),
+        replace(a_job(), backbone=BackboneRef("efficientnet_lite0", "none")),
+        replace(a_job(), backbone=BackboneRef("efficientnet_lite0", side=260)),
     ],
 )
 def test_other_rows_settings_or_backbones_are_another_training(other) -> None:

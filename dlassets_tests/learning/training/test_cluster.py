@@ -31,14 +31,9 @@ def trained(tmp_path_factory) -> Iterator[Path]:
     """The folder in which the driver has left what the cluster did."""
     folder = tmp_path_factory.mktemp("cluster")
     train = rows(LABELS, spread=2.0)
-    put(
-        LocalEngine(),
-        Lake.at(str(folder / "lake")),
-        (TRAIN, part(train, slice(0, 25))),
-        (TRAIN, part(train, slice(25, None))),
-        (VALIDATION, rows(LABELS, seed=1, spread=2.0)),
-        (TEST, rows([3], seed=2)),
-    )
+    parts = [(TRAIN, part(train, slice(0, 25))), (TRAIN, part(train, slice(25, None)))]
+    others = [(VALIDATION, rows(LABELS, seed=1, spread=2.0)), (TEST, rows([3], seed=2))]
+    put(LocalEngine(), Lake.at(str(folder / "lake")), *parts, *others)
     program = [sys.executable, "-m", cluster_driver.__name__]
     with cluster(folder, workers=2) as address, (folder / "driver.log").open("wb") as log:
         driver = subprocess.run(

@@ -40,6 +40,10 @@ def test_both_sides_see_what_the_other_writes(folder, tmp_path) -> None:
     assert ours.trained() is None
     theirs.finish(trained("well"))
     assert ours.trained().remarks == ("well",)
+    assert theirs.is_wanted
+    ours.stop()
+    ours.stop()
+    assert not theirs.is_wanted
     ours.delete()
     assert not theirs.is_wanted
 
@@ -72,17 +76,6 @@ def test_events_that_cannot_be_written_are_left_out_and_end_no_training(tmp_path
 def test_a_process_that_does_not_see_the_folder_says_what_to_do(tmp_path) -> None:
     with pytest.raises(DlassetsError, match=r"finds no job\.json in .*elsewhere.*DLASSETS_ROOT"):
         Exchange(str(tmp_path / "elsewhere")).job()
-
-
-def test_a_training_is_wanted_until_it_is_stopped(tmp_path) -> None:
-    ours, theirs = Exchange(str(tmp_path)), Exchange(str(tmp_path))
-    ours.open(job(tmp_path))
-    assert theirs.is_wanted
-
-    ours.stop()
-    ours.stop()
-
-    assert not theirs.is_wanted
 
 
 def test_an_error_is_raised_as_what_it_was_told_as(tmp_path) -> None:

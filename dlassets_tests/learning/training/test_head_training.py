@@ -1,21 +1,22 @@
 """Training a head: the same for the same rows, stopped in time, and clear about what it cannot learn from."""
 
 import dataclasses
-import hashlib
 
 import numpy as np
 import pytest
 
-from dlassets.engines.base import Commit, Snapshot
+from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
-from dlassets.lakehouse.tables import TEST, TRAIN, TRAINING_SET, VALIDATION
+from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.examples import Examples, read_split, read_splits
 from dlassets.learning.training.head_training import train_head
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.launch import Place, launch
 from dlassets.settings import TrainingSettings
+from dlassets.storage.lake import Lake
+from dlassets_tests import tables
 from dlassets_tests.learning.examples import rows
 
 SETTINGS = TrainingSettings()
@@ -33,28 +34,24 @@ def weights(trained):
 
 def put(engine, lake, *splits: tuple[str, Examples]) -> Snapshot:
     """Write the rows of each split as a commit of its own, so that the table has a file for each."""
-    import pyarrow as pa
-
     for split, some in splits:
-        table = pa.Table.from_pylist(
-            [
-                {
-                    "path": path,
-                    "image_id": hashlib.sha256(f"{split}{name}".encode()).hexdigest(),
-                    "label": int(label),
-                    "label_name": class_name,
-                    "feature_version": "test",
-                    "features": features.tolist(),
-                    "split": split,
-                }
-                for path, name, label, class_name, features in zip(
-                    some.paths, some.image_ids, some.labels, some.names, some.features, strict=True
-                )
-            ],
-            schema=TRAINING_SET.schema,
-        )
-        engine.append(engine.rows(table), TRAINING_SET, pin(lake, "training_set").uri, Commit())
+        columns = {
+            "path": some.paths,
+            "image_id": [tables.image_id(f"{split}{name}") for name in some.image_ids],
+            "label": some.labels.tolist(),
+            "label_name": some.names,
+            "features": some.features.tolist(),
+        }
+        each = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        said = {"feature_version": "test", "split": split}
+        tables.put(lake, "training_set", *(row | said for row in each), engine=engine)
     return pin(lake, "training_set")
+
+
+def put_all(engine, lake, train=LABELS, validation=LABELS, test=(3,)) -> Snapshot:
+    """Write rows of these labels for each split."""
+    splits = {TRAIN: train, VALIDATION: validation, TEST: test}
+    return put(engine, lake, *((name, rows(labels, seed=seed)) for seed, (name, labels) in enumerate(splits.items())))
 
 
 def part(some: Examples, places: slice) -> Examples:
@@ -75,8 +72,6 @@ def test_other_settings_give_other_weights() -> None:
 
 
 def test_the_order_of_files_does_not_change_what_is_learned(local_engine, tmp_path) -> None:
-    from dlassets.storage.lake import Lake
-
     train, validation = rows(LABELS), rows(LABELS, seed=1)
     first, last = part(train, slice(0, 25)), part(train, slice(25, None))
     learned = []
@@ -165,12 +160,8 @@ def test_validation_without_any_class_of_training_is_refused() -> None:
 
 
 def test_one_class_only_is_refused_by_its_name(local_engine, lake) -> None:
-    snapshot = put(
-        local_engine, lake, (TRAIN, rows([3] * 9)), (VALIDATION, rows([3], seed=1)), (TEST, rows([12], seed=2))
-    )
-
     with pytest.raises(DlassetsError, match=r"one class only \(class 3, label 3\).* put photos of another class"):
-        read_splits(snapshot)
+        read_splits(put_all(local_engine, lake, [3] * 9, [3], [12]))
 
 
 @pytest.mark.parametrize("missing", [TRAIN, VALIDATION, TEST])
@@ -182,15 +173,14 @@ def test_an_empty_split_is_refused_with_the_count_of_each(local_engine, lake, mi
         read_splits(snapshot)
 
 
-def test_an_empty_training_set_is_refused(lake) -> None:
-    with pytest.raises(DlassetsError, match="train 0, validation 0, test 0"):
-        read_splits(pin(lake, "training_set"))
+def test_an_empty_training_set_is_refused_and_a_job_over_it(lake) -> None:
+    for use in (read_splits, fit):
+        with pytest.raises(DlassetsError, match="train 0, validation 0, test 0"):
+            use(pin(lake, "training_set"))
 
 
 def test_fewer_rows_than_a_batch_are_enough_to_learn(local_engine, lake) -> None:
-    splits = read_splits(
-        put(local_engine, lake, (TRAIN, rows([3, 12])), (VALIDATION, rows([3], seed=1)), (TEST, rows([12], seed=2)))
-    )
+    splits = read_splits(put_all(local_engine, lake, [3, 12], [3], [12]))
 
     assert train_head(splits[TRAIN], splits[VALIDATION], SETTINGS).head.labels == (3, 12)
 
@@ -224,14 +214,9 @@ def fit(snapshot, processes=1, **settings):
 def test_two_processes_learn_from_their_shards_what_one_learns_from_all_rows(local_engine, lake, settings) -> None:
     # By class, so that neither process has them all.
     train = rows([3] * 50 + [12] * 20 + [40] * 40, spread=2.0)
-    snapshot = put(
-        local_engine,
-        lake,
-        (TRAIN, part(train, slice(0, 60))),
-        (TRAIN, part(train, slice(60, None))),
-        (VALIDATION, rows(LABELS, seed=1, spread=2.0)),
-        (TEST, rows([3], seed=2)),
-    )
+    parts = [(TRAIN, part(train, slice(0, 60))), (TRAIN, part(train, slice(60, None)))]
+    others = [(VALIDATION, rows(LABELS, seed=1, spread=2.0)), (TEST, rows([3], seed=2))]
+    snapshot = put(local_engine, lake, *parts, *others)
 
     alone, alone_told = fit(snapshot, **settings)
     together, together_told = fit(snapshot, 2, **settings)
@@ -247,38 +232,24 @@ def test_two_processes_learn_from_their_shards_what_one_learns_from_all_rows(loc
 
 
 def test_each_epoch_is_told_as_it_comes(local_engine, lake) -> None:
-    snapshot = put(
-        local_engine, lake, (TRAIN, rows(LABELS)), (VALIDATION, rows(LABELS, seed=1)), (TEST, rows([3], seed=2))
-    )
-
-    trained, told = fit(snapshot, epochs=3, min_improvement=0)
+    trained, told = fit(put_all(local_engine, lake), epochs=3, min_improvement=0)
 
     assert [(event.kind, event.number, event.of) for event in told] == [("epoch", number, 3) for number in (1, 2, 3)]
     assert [event.metrics for event in told] == trained.history
 
 
 def test_more_processes_than_row_groups_are_refused(local_engine, lake) -> None:
-    snapshot = put(
-        local_engine, lake, (TRAIN, rows(LABELS)), (VALIDATION, rows(LABELS, seed=1)), (TEST, rows([3], seed=2))
-    )
-
     with pytest.raises(DlassetsError, match=r"1 row groups for 2 shards.*Use fewer processes"):
-        fit(snapshot, 2)
-
-
-def test_a_job_whose_training_set_is_empty_is_refused(lake) -> None:
-    with pytest.raises(DlassetsError, match="train 0, validation 0, test 0"):
-        fit(pin(lake, "training_set"))
+        fit(put_all(local_engine, lake), 2)
 
 
 @pytest.mark.parametrize(("balance", "expected"), [("none", [0.6, 0.3, 0.1]), ("weights", [1 / 3] * 3)])
 def test_classes_weigh_as_their_rows_or_all_alike(balance, expected) -> None:
     """At the least loss, what each class is given is its weight: the bias is not penalised."""
     labels = [3] * 60 + [12] * 30 + [40] * 10
-    train = rows(labels, spread=2.0)
-    head = train_head(
-        train, rows(labels, seed=1, spread=2.0), TrainingSettings(balance=balance, patience=50, min_improvement=0)
-    ).head
+    train, validation = (rows(labels, seed=seed, spread=2.0) for seed in (0, 1))
+    settings = TrainingSettings(balance=balance, patience=50, min_improvement=0)
+    head = train_head(train, validation, settings).head
 
     weight = {"none": np.ones(100), "weights": 1 / np.repeat([60, 30, 10], [60, 30, 10])}[balance]
     given = np.average(head.probabilities(train.features), axis=0, weights=weight)

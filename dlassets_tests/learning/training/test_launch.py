@@ -26,16 +26,12 @@ def ignore(_: Event) -> None:
     pass
 
 
-def test_one_process_is_this_one(tmp_path) -> None:
-    got = launch(job(tmp_path), Place(), ignore, trainings.counting)
-
-    assert got.remarks == ("1 processes, sum 1, first 0", "[0]")
-
-
-def test_two_processes_work_together(tmp_path) -> None:
-    got = launch(job(tmp_path), TWO, ignore, trainings.counting)
-
-    assert got.remarks == ("2 processes, sum 3, first 0", "[0, 1]")
+@pytest.mark.parametrize(
+    ("place", "remarks"),
+    [(Place(), ("1 processes, sum 1, first 0", "[0]")), (TWO, ("2 processes, sum 3, first 0", "[0, 1]"))],
+)
+def test_one_process_is_this_one_and_two_work_together(tmp_path, place, remarks) -> None:
+    assert launch(job(tmp_path), place, ignore, trainings.counting).remarks == remarks
 
 
 def test_what_the_first_process_tells_is_heard_while_it_trains(tmp_path) -> None:
@@ -139,19 +135,17 @@ def test_a_gpu_that_is_asked_for_and_absent_is_said_to_be(tmp_path) -> None:
         launch(wanting, TWO, ignore, trainings.counting)
 
 
-def test_the_local_engine_has_as_many_processes_here_as_the_settings_say(local_engine) -> None:
-    assert place_of(ComputeSettings(), local_engine) == Place()
-    assert place_of(ComputeSettings(processes=3), local_engine) == Place(3)
-
-
-def test_spark_s_tasks_train_where_there_are_several_processes_and_spark_is_the_engine() -> None:
+def test_as_many_processes_train_as_the_settings_say_and_several_in_spark_s_tasks_where_it_is_the_engine(
+    local_engine,
+) -> None:
     from dlassets.engines.spark import SparkEngine
 
     session = object()
     engine = SparkEngine(lambda: session)
 
+    assert place_of(ComputeSettings(), local_engine) == place_of(ComputeSettings(), engine) == Place()
+    assert place_of(ComputeSettings(processes=3), local_engine) == Place(3)
     assert place_of(ComputeSettings(processes=2), engine) == Place(2, session)
-    assert place_of(ComputeSettings(), engine) == Place()
 
 
 # What Spark 4.2 prints, cut short.

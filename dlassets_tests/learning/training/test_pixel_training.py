@@ -1,11 +1,12 @@
 """Training on pixels: the same twice, the same for one process and two, and the same where it was killed on the way."""
 
+import itertools
 import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -107,6 +108,27 @@ def whole(job) -> Trained:
     return fit(job)
 
 
+@pytest.fixture
+def kept(job, tmp_path) -> Job:
+    """The same job, with a folder for its checkpoints."""
+    return replace(job, folder=str(tmp_path))
+
+
+@pytest.fixture
+def look_on(monkeypatch) -> Callable[..., None]:
+    """Have a function called with a network and the photos, before each time that the one computes on the other."""
+
+    def install(look: Callable[..., None]) -> None:
+        def watched(ref: BackboneRef):
+            net = network(ref)
+            net.register_forward_pre_hook(lambda module, inputs: look(module, inputs[0]))
+            return net
+
+        monkeypatch.setattr(classifier, "network", watched)
+
+    return install
+
+
 # ---- what is learned
 
 
@@ -204,15 +226,10 @@ def test_mixed_precision_learns_nearly_the_same(job, whole) -> None:
         assert epoch["validation_loss"] == pytest.approx(exact["validation_loss"], abs=0.1)
 
 
-def test_a_backbone_that_is_shown_smaller_photos_is_trained_on_those(job, monkeypatch) -> None:
+def test_a_backbone_that_is_shown_smaller_photos_is_trained_on_those(job, look_on) -> None:
     seen = set()
+    look_on(lambda _, photos: seen.add(tuple(photos.shape[1:])))
 
-    def watched(ref: BackboneRef):
-        net = network(ref)
-        net.register_forward_pre_hook(lambda _, inputs: seen.add(tuple(inputs[0].shape[1:])))
-        return net
-
-    monkeypatch.setattr(classifier, "network", watched)
     fit(replace(other(job, {"epochs": 1}), backbone=replace(job.backbone, side=96)))
 
     assert seen == {(96, 96, 3)}
@@ -262,9 +279,8 @@ def stopping_at(kind: str, number: int):
     [("epoch", 1, 1), ("step", 2, 1), ("step", 3, 3), ("epoch", 2, 4), ("step", 5, 5), ("step", 6, 5)],
 )
 def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
-    job, whole, tmp_path, kind, number, goes_on
+    kept, whole, kind, number, goes_on
 ) -> None:
-    kept = replace(job, folder=str(tmp_path))
     with pytest.raises(Killed):
         fit(kept, stopping_at(kind, number))
     steps: list[int] = []
@@ -276,7 +292,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     assert steps == list(range(goes_on, 7))
 
 
-def test_a_process_that_was_killed_by_the_system_is_gone_on_with(job, whole, tmp_path) -> None:
+def test_a_process_that_was_killed_by_the_system_is_gone_on_with(kept, whole, tmp_path) -> None:
     program = """
 import os, signal, sys
 from dlassets.learning.training.group import ALONE
@@ -289,22 +305,15 @@ def report(event):
 
 fit_pixels(Job.from_json(sys.argv[1]), ALONE, report)
 """
-    kept = replace(job, folder=str(tmp_path))
-
-    ended = subprocess.run(
-        [sys.executable, "-c", program, kept.to_json()],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-    )
+    command, env = [sys.executable, "-c", program, kept.to_json()], {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, env=env, check=False, capture_output=True)
 
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert list(tmp_path.iterdir())
     assert numbers(fit(kept)) == numbers(whole)
 
 
-def test_a_damaged_checkpoint_is_passed_over(job, whole, tmp_path) -> None:
-    kept = replace(job, folder=str(tmp_path))
+def test_a_damaged_checkpoint_is_passed_over(kept, whole, tmp_path) -> None:
     with pytest.raises(Killed):
         fit(kept, stopping_at("step", 6))
     newest = max(tmp_path.iterdir())
@@ -313,15 +322,14 @@ def test_a_damaged_checkpoint_is_passed_over(job, whole, tmp_path) -> None:
     assert numbers(fit(kept)) == numbers(whole)
 
 
-def test_another_jobs_checkpoint_is_not_used(job, whole, tmp_path) -> None:
+def test_another_jobs_checkpoint_is_not_used(kept, whole) -> None:
     with pytest.raises(Killed):
-        fit(other(replace(job, folder=str(tmp_path)), seed=1), stopping_at("step", 6))
+        fit(other(kept, seed=1), stopping_at("step", 6))
 
-    assert numbers(fit(replace(job, folder=str(tmp_path)))) == numbers(whole)
+    assert numbers(fit(kept)) == numbers(whole)
 
 
-def test_a_finished_training_is_returned_and_not_run_again(job, whole, tmp_path) -> None:
-    kept = replace(job, folder=str(tmp_path))
+def test_a_finished_training_is_returned_and_not_run_again(kept, whole) -> None:
     fit(kept)
     heard: list[Event] = []
 
@@ -401,59 +409,46 @@ def test_it_is_evaluated_with_the_weights_that_were_learned(job, whole) -> None:
 
 
 def test_a_loss_that_is_no_number_ends_it_with_what_to_do(job) -> None:
-    with pytest.raises(
-        DlassetsError, match=r"not a number at step \d+\. Lower training\.pixels\.learning_rate \(1e\+30\)"
-    ):
+    said = r"not a number at step \d+\. Lower training\.pixels\.learning_rate \(1e\+30\)"
+    with pytest.raises(DlassetsError, match=said):
         fit(other(job, {"learning_rate": 1e30, "head_learning_rate": 1e30, "warmup_epochs": 0}))
 
 
-def short_of_memory(most: int):
-    """Return a function like `network`, of networks that have no room for more than `most` photos to learn from."""
+def short_of_memory(most: int) -> Callable[..., None]:
+    """Return what has no room for more than `most` photos to learn from."""
+    import torch
 
-    def made(ref: BackboneRef):
-        import torch
+    def allocate(module, photos) -> None:
+        if module.training and len(photos) > most:
+            torch.empty(2**50, dtype=torch.uint8)
 
-        def allocate(module, inputs) -> None:
-            if module.training and len(inputs[0]) > most:
-                torch.empty(2**50, dtype=torch.uint8)
-
-        net = network(ref)
-        net.register_forward_pre_hook(allocate)
-        return net
-
-    return made
+    return allocate
 
 
-def test_too_little_memory_for_a_batch_halves_it_with_the_same_result(job, monkeypatch) -> None:
-    alone = fit(job)
-    monkeypatch.setattr(classifier, "network", short_of_memory(4))
+def test_too_little_memory_for_a_batch_halves_it_with_the_same_result(job, whole, look_on) -> None:
+    look_on(short_of_memory(4))
 
     trained = fit(job)
 
-    assert difference(trained, alone) < 1e-4
-    assert not alone.remarks
+    assert difference(trained, whole) < 1e-4
+    assert not whole.remarks
     assert len(trained.remarks) == 1
     assert "too little memory for a batch of 8 photos" in trained.remarks[0]
 
 
-def test_too_little_memory_for_half_a_batch_ends_it_with_what_to_do(job, monkeypatch) -> None:
-    monkeypatch.setattr(classifier, "network", short_of_memory(3))
+def test_too_little_memory_for_half_a_batch_ends_it_with_what_to_do(job, look_on) -> None:
+    look_on(short_of_memory(3))
 
     with pytest.raises(DlassetsError, match=r"too little memory for half a batch .* Set training\.pixels\.batch_size"):
         fit(job)
 
 
-def test_other_errors_of_torch_are_not_taken_for_want_of_memory(job, monkeypatch) -> None:
-    def broken(ref: BackboneRef):
-        def refuse(module, inputs) -> None:
-            if module.training:
-                raise RuntimeError("a kernel is missing")
+def test_other_errors_of_torch_are_not_taken_for_want_of_memory(job, look_on) -> None:
+    def refuse(module, _) -> None:
+        if module.training:
+            raise RuntimeError("a kernel is missing")
 
-        net = network(ref)
-        net.register_forward_pre_hook(refuse)
-        return net
-
-    monkeypatch.setattr(classifier, "network", broken)
+    look_on(refuse)
 
     with pytest.raises(RuntimeError, match="a kernel is missing"):
         fit(job)
@@ -466,13 +461,9 @@ def test_more_blocks_than_there_are_are_refused(job) -> None:
 
 def test_a_training_set_without_photos_is_refused(job, tmp_path) -> None:
     lake = Lake.at(str(tmp_path))
-    rows = [
-        {"path": f"{split}{label}", "image_id": f"{split}{label}", "label": label, "split": split, "label_name": "one"}
-        | {"features": [1.0, 2.0], "feature_version": "v1"}
-        for split in (TRAIN, VALIDATION, TEST)
-        for label in (1, 2)
-    ]
-    put(lake, "training_set", *rows)
+    same = {"label_name": "one", "features": [1.0, 2.0], "feature_version": "v1"}
+    for split, label in itertools.product((TRAIN, VALIDATION, TEST), (1, 2)):
+        put(lake, "training_set", same | {"image_id": f"{split}{label}", "label": label, "split": split})
 
     with pytest.raises(DlassetsError, match=r"features and no photos\. Set training\.trainable to last_n or all"):
         fit(replace(job, training_set=pin(lake, "training_set")))
@@ -480,18 +471,9 @@ def test_a_training_set_without_photos_is_refused(job, tmp_path) -> None:
 
 def test_validation_without_any_class_that_is_learned_is_refused(job, photos, tmp_path) -> None:
     lake = Lake.at(str(tmp_path))
-    data = next(photos.rglob("*.jpg")).read_bytes()
-    labels = {TRAIN: (1, 2), VALIDATION: (3,), TEST: (1,)}
-    put(
-        lake,
-        "training_set",
-        *(
-            {"image_id": f"{split}{label}", "label": label, "label_name": "one", "split": split, "content": data}
-            | {"feature_version": "pixels"}
-            for split, some in labels.items()
-            for label in some
-        ),
-    )
+    same = {"label_name": "one", "content": next(photos.rglob("*.jpg")).read_bytes(), "feature_version": "pixels"}
+    for split, label in ((TRAIN, 1), (TRAIN, 2), (VALIDATION, 3), (TEST, 1)):
+        put(lake, "training_set", same | {"image_id": f"{split}{label}", "label": label, "split": split})
 
     with pytest.raises(DlassetsError, match=r"validation split has no image of a class .* Put more photos"):
         fit(replace(job, training_set=pin(lake, "training_set")))
