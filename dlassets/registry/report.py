@@ -111,9 +111,7 @@ def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, tested: Sequence
         }
     )
     said = {
-        "dlassets.worse_slices": ", ".join(
-            f"{each.dimension}: {each.value}" for each in significantly_worse(tested)
-        ),
+        "dlassets.worse_slices": ", ".join(f"{each.dimension}: {each.value}" for each in significantly_worse(tested)),
         "dlassets.untested_classes": ", ".join(test.untested),
         "dlassets.unknown_classes": ", ".join(test.unknown),
     }
