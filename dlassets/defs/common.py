@@ -125,6 +125,7 @@ def table_result(session: Session, table: Table, made: Made, more: Metadata) -> 
             "delta_version": now.version,
             "rows_inserted": written.inserted,
             "rows_updated": written.updated,
+            **({"rows_left_out": written.left_out} if written.left_out else {}),
             "changed": "a new version" if written.changed else "nothing new: the table was left as it is",
             "engine": session.settings.engine,
             "provenance": provenance_value(made.provenance),

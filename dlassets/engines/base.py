@@ -66,12 +66,16 @@ class Commit:
 
 @dataclass(frozen=True)
 class Written:
-    """What a write did. `version` is the table's version after it; `changed` is False where nothing was written."""
+    """What a write did. `version` is the table's version after it; `changed` is False where nothing was written.
+
+    `left_out` are rows that wait: the photo that they are made of could not be had.
+    """
 
     version: int
     inserted: int = 0
     updated: int = 0
     changed: bool = True
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -84,4 +84,4 @@ def _append(
         commit = Commit(provenance, Transaction(app_id, next_version + number))
         written = photos.engine.append(rows, table, done.uri, commit)
         inserted += written.inserted
-    return Written(written.version, inserted, changed=inserted > 0)
+    return Written(written.version, inserted, changed=inserted > 0, left_out=todo.num_rows - inserted)

@@ -18,7 +18,8 @@ CHAMPION_SECONDS = 2.0
 class Follower:
     """Images are profiled, labelled by their folders, embedded, and scored by the champion.
 
-    A step whose inputs are as they were when it was last done is passed over. Without a champion nothing is scored; one
+    A step whose inputs are as they were when it was last done is passed over; not so where it left out a photo, whose
+    file may be back before a listing finds that it was away. Without a champion nothing is scored; one
     that is promoted meanwhile is noticed.
     """
 
@@ -46,7 +47,8 @@ class Follower:
         if self._done.get(step.name) == read.state:
             return None
         made = step.work(self._session, read, Report())
-        self._done[step.name] = read.state
+        if made.complete:
+            self._done[step.name] = read.state
         return made
 
     def _can_run(self, step: Step) -> bool:

@@ -37,6 +37,11 @@ class Made:
     def changed(self) -> bool:
         return any(written.changed for written in self.written.values())
 
+    @property
+    def complete(self) -> bool:
+        """Whether the same step, on the same inputs, would find nothing more to do."""
+        return not any(written.left_out for written in self.written.values())
+
 
 @dataclass(frozen=True)
 class Step:

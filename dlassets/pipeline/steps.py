@@ -195,7 +195,7 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
 # ---- scoring and labelling
 
 
-@step(PREDICTIONS, reads=[RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES, REGISTERED_VERSION])
+@step(PREDICTIONS, reads=[RAW_IMAGES, DELETED_FILES, LABELED_IMAGES, IMAGE_FEATURES, REGISTERED_VERSION])
 def predictions(session: Session, read: Reads, report: Report) -> Made:
     """Have the champion score every image without a label, or that people are to decide."""
     from dlassets.scoring.batch import Scorer, score_new
@@ -206,7 +206,7 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
     has_features = session.feature_version == package.feature_version
     embedder = None if has_features else session.embedder(read[RAW_IMAGES])
     scorer = Scorer(model, package, session.settings.scoring.top_k, embedder)
-    tables = read.named(RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES)
+    tables = read.named(RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES, *([DELETED_FILES] if embedder else []))
     provenance = read.provenance(model, **labels.model_dump())
     done, progress = read.own(PREDICTIONS), report.progress("images scored")
     written = score_new(session.engine, tables, done, scorer, labels, provenance.as_dict(), progress)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written, counting
+from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.labels import undecided
 from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
 from dlassets.learning.features import Embedder
@@ -61,11 +62,14 @@ def score_new(
 
     Those whose labels people are asked to decide count as paths without one. A path whose bytes changed since it was
     scored is scored again, labelled or not: what stands in `predictions` is about the bytes that are there. `tables`
-    are raw_images, labeled_images and image_features.
+    are raw_images, labeled_images and image_features; and deleted_files for a scorer that has to see the photos, which
+    passes over those that have gone.
     """
+    chosen_from = {name: snapshot for name, snapshot in tables.items() if name != IMAGE_FEATURES.name}
+    images = "SELECT path, image_id FROM raw_images" if scorer.embedder is None else REACHABLE
     todo = engine.sql(
         f"""
-        SELECT images.path, images.image_id FROM raw_images AS images
+        SELECT images.path, images.image_id FROM ({images}) AS images
         LEFT JOIN (
             SELECT path, image_id FROM labeled_images WHERE image_id NOT IN ({undecided(labels)})
         ) AS labelled ON labelled.path = images.path AND labelled.image_id = images.image_id
@@ -73,14 +77,14 @@ def score_new(
             AND done.model_version = {scorer.model.version}
         WHERE (done.path IS NULL AND labelled.path IS NULL) OR done.image_id <> images.image_id
         """,  # noqa: S608 - the model's name is a setting, its version a number
-        {name: tables[name] for name in ("raw_images", "labeled_images")} | {"predictions": predictions},
+        {**chosen_from, "predictions": predictions},
     ).arrow()
     if not todo.num_rows:
         return Written(predictions.version, changed=False)
-    images = engine.sql(
+    photos = engine.sql(
         "SELECT image_id, MIN(path) AS path FROM todo GROUP BY image_id", {"todo": engine.rows(todo)}
     ).arrow()
-    scored = scorer.map(engine, tables["image_features"], images, counting(progress, images.num_rows))
+    scored = scorer.map(engine, tables["image_features"], photos, counting(progress, photos.num_rows))
     rows = engine.sql(
         """
         SELECT todo.*, scored.predicted_label, scored.predicted_name, scored.confidence, scored.margin, scored.top_k
@@ -88,7 +92,10 @@ def score_new(
         """,
         {"todo": engine.rows(_stamped(todo, scorer)), "scored": scored},
     )
-    return engine.merge(rows, PREDICTIONS, predictions.uri, Commit(provenance))
+    written = engine.merge(rows, PREDICTIONS, predictions.uri, Commit(provenance))
+    if scorer.embedder is None:  # what lacks features is scored once there are some
+        return written
+    return replace(written, left_out=todo.num_rows - written.inserted - written.updated)
 
 
 def _embed_and_classify(embed: Kernel, classify_features: Kernel, batch: pa.RecordBatch) -> pa.RecordBatch:

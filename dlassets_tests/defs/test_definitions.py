@@ -34,7 +34,10 @@ GRAPH = {
         {"training_set", "tuned_hyperparameters", "image_profiles", "labeled_images", "raw_images"},
     ),
     "registered_version": ("training", {"trained_model", "tuned_hyperparameters", "training_set", "raw_images"}),
-    "predictions": ("scoring", {"raw_images", "labeled_images", "image_features", "registered_version"}),
+    "predictions": (
+        "scoring",
+        {"raw_images", "deleted_files", "labeled_images", "image_features", "registered_version"},
+    ),
     "label_requests": (
         "labeling",
         {"raw_images", "deleted_files", "predictions", "labeled_images", "human_labels", "label_errors"}

@@ -1,7 +1,6 @@
 """The stream: files taken in as they land, on both engines; what fails is tried again; what follows ingest."""
 
 import datetime as dt
-import os
 import shutil
 import threading
 import time
@@ -32,6 +31,8 @@ from dlassets_tests.registry.conftest import Registry, head, registry  # noqa: F
 from dlassets_tests.tables import get
 
 LOCAL = LocalEngine()
+# The backbone that the settings have, and one that a champion brings.
+OWN, OTHER = BackboneRef("efficientnet_lite0"), BackboneRef("torchvision/squeezenet1_1", "none")
 
 
 @pytest.fixture
@@ -254,8 +255,12 @@ def follower(settings: Settings, registry: Registry) -> Follower:  # noqa: F811
     return Follower(session, Warnings())
 
 
-def champion(registry: Registry, inputs: str, *labels: int) -> int:  # noqa: F811
-    backbone = BackboneRef("efficientnet_lite0")
+def champion(
+    registry: Registry,  # noqa: F811
+    inputs: str,
+    *labels: int,
+    backbone: BackboneRef = OWN,
+) -> int:
     of_photos = head(*labels, features=dimensions_of(backbone))
     run = registry.run(ModelPackage(of_photos, backbone, feature_version(backbone)), inputs)
     version = register(registry.client, "image_classifier", run)
@@ -292,19 +297,57 @@ def test_each_photo_goes_through_each_step_and_champion(lake, settings, follower
     assert (len(warnings), follower()) == (1, [])
 
 
-def test_a_photo_whose_file_was_away_meanwhile_is_made_up_for(lake, settings, follower, registry, some) -> None:  # noqa: F811
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "unnoticed"])
+@pytest.mark.parametrize("backbone", [OWN, OTHER], ids=["by its features", "by the photo"])
+def test_a_photo_whose_file_was_away_meanwhile_is_made_up_for(
+    lake,
+    settings,
+    follower,
+    registry,  # noqa: F811
+    some,
+    backbone,
+    noticed,
+) -> None:
+    """Whether or not a listing finds that it was away, and whichever step looks at the photo: here, the last too."""
     settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"storage": "landing"})})
-    photo = Path(lake.zone("unlabeled/a.jpg"))
+    photo, aside = Path(lake.zone("unlabeled/a.jpg")), Path(lake.under("aside.jpg"))
     land(some[0], lake, "unlabeled/a.jpg")
     ingest(LOCAL, lake, settings, {})
-    kept, times = photo.read_bytes(), (photo.stat().st_atime, photo.stat().st_mtime)
-    photo.unlink()
-    ingest(LOCAL, lake, settings, {})
-    champion(registry, "one", 3, 4)
+    photo.rename(aside)
+    if noticed:
+        ingest(LOCAL, lake, settings, {})
+    champion(registry, "one", 3, 4, backbone=backbone)
     assert rows_made(follower) == {}
 
-    photo.write_bytes(kept)
-    os.utime(photo, times)
-    ingest(LOCAL, lake, settings, {})
+    aside.rename(photo)
+    if noticed:
+        ingest(LOCAL, lake, settings, {})
 
     assert rows_made(follower) == {"image_profiles": 1, "image_features": 1, "predictions": 1}
+    assert not follower()
+
+
+def test_a_photo_that_was_away_when_the_champion_was_to_see_it_is_scored(
+    lake,
+    settings,
+    follower,
+    registry,  # noqa: F811
+    some,
+) -> None:
+    """Its features are there, made by the settings' backbone: those of the champion's are not."""
+    settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"storage": "landing"})})
+    photo, aside = Path(lake.zone("unlabeled/a.jpg")), Path(lake.under("aside.jpg"))
+    for name in ("unlabeled/a.jpg", "unlabeled/b.jpg"):
+        land(some[0], lake, name)
+    ingest(LOCAL, lake, settings, {})
+    assert rows_made(follower) == {"image_profiles": 1, "image_features": 1}
+    photo.rename(aside)
+    ingest(LOCAL, lake, settings, {})
+    champion(registry, "one", 3, 4, backbone=OTHER)
+    assert rows_made(follower) == {"predictions": 1}
+
+    aside.rename(photo)
+    ingest(LOCAL, lake, settings, {})
+
+    assert rows_made(follower) == {"predictions": 1}
+    assert [row["path"] for row in get(LOCAL, lake, "predictions", "path")] == ["unlabeled/a.jpg", "unlabeled/b.jpg"]

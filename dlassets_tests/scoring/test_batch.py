@@ -212,7 +212,7 @@ def test_a_model_on_a_backbone_of_its_own_is_shown_the_photos(engine, lake, phot
     weight = np.stack([apart, -apart]) * (4 / np.square(apart).sum())
     middle = (features[0] + features[1]) / 2
     model = ModelPackage(head((3, 40), weight, mean=middle), small, feature_version(small))
-    inputs = pins(lake, *INPUTS)
+    inputs = pins(lake, *INPUTS, "deleted_files")
 
     embedder = Embedder(Photos(engine, lake, inputs["raw_images"]), "torch")
     scorer = Scorer(ModelVersion("m", 1), model, top_k=2, embedder=embedder)
