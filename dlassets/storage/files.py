@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 _NAME_SHOWN = 48
 
 
-def write_whole(location: str | Path, data: bytes | str, *, executable: bool = False) -> None:
+def write_whole(
+    location: str | Path, data: bytes | str, *, executable: bool = False, make_folders: bool = True
+) -> None:
     """Write a file in one step, in place of any that is there: who looks finds it whole, or not at all.
 
-    `location` is a path or URI. Its folders are made where they lack; text becomes UTF-8. Raises OSError where storage
-    refuses it, and leaves nothing behind then; only a killed process leaves the hidden file it was writing beside it,
-    `.<the name's first 48 characters>-<32 hex digits>`.
+    `location` is a path or URI. Its folders are made where they lack, unless told otherwise; text becomes UTF-8. Raises
+    OSError where storage refuses it, and leaves nothing behind then; only a killed process leaves the hidden file it
+    was writing beside it, `.<the name's first 48 characters>-<32 hex digits>`.
     """
     content = data.encode() if isinstance(data, str) else data
     if isinstance(location, str) and is_object_storage(location):
@@ -34,7 +36,8 @@ def write_whole(location: str | Path, data: bytes | str, *, executable: bool = F
             stream.write(content)
         return
     target = location if isinstance(location, Path) else _local(location)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if make_folders:
+        target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name[:_NAME_SHOWN]}-{uuid.uuid4().hex}")
     try:
         unfinished.write_bytes(content)

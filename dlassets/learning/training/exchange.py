@@ -149,7 +149,8 @@ class Exchange:
             return None
 
     def _put(self, name: str, text: str) -> None:
-        write_whole(f"{self.folder}/{name}", text)
+        # Where whoever started the training has deleted the folder, a process that is late does not make it anew.
+        write_whole(f"{self.folder}/{name}", text, make_folders=False)
 
     def _names(self, folder: str) -> list[str]:
         import pyarrow.fs as pafs
