@@ -21,6 +21,7 @@ from dlassets.errors import DlassetsError
 from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import TRANSACTION, ingest
 from dlassets.intake.listing import stat_files
+from dlassets.lakehouse.refusals import QUARANTINED, REFUSALS
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import QUARANTINED_FILES
 from dlassets.settings import LandingZone, Settings
@@ -31,25 +32,6 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
 READS = ("quarantined_files", "raw_images", "deleted_files")
-
-# What came later is told by the batches' numbers, of which a zone's are in order. A file's own time would not do: a
-# copy that keeps its source's time may replace a broken one, and be the older of the two.
-_STATES = """
-    SELECT refused.*, CASE
-        WHEN refused.place > 1 OR taken_in.path IS NOT NULL THEN 'superseded'
-        WHEN refused.dropped_at IS NOT NULL THEN 'dropped'
-        WHEN gone.path IS NOT NULL THEN 'gone'
-        ELSE 'quarantined' END AS state
-    FROM (
-        SELECT quarantined_files.*, ROW_NUMBER() OVER (
-            PARTITION BY path ORDER BY batch_id DESC, modificationTime DESC, length DESC) AS place
-        FROM quarantined_files) AS refused
-    LEFT JOIN raw_images AS taken_in ON taken_in.path = refused.path AND taken_in.batch_id >= refused.batch_id
-    LEFT JOIN deleted_files AS gone ON gone.path = refused.path AND gone.returned_at IS NULL
-"""
-
-# SQL over the tables in READS: what is quarantined now.
-QUARANTINED = f"SELECT * FROM ({_STATES}) AS states WHERE state = 'quarantined'"  # noqa: S608 - constants
 
 
 @dataclass(frozen=True)
@@ -107,7 +89,7 @@ def refused_files(
     """
     _refuse_no_lake(lake)
     rows = engine.sql(
-        f"SELECT {', '.join(Refused.__dataclass_fields__)} FROM ({_STATES if everything else QUARANTINED}) AS states "  # noqa: S608
+        f"SELECT {', '.join(Refused.__dataclass_fields__)} FROM ({REFUSALS if everything else QUARANTINED}) AS states "  # noqa: S608
         "ORDER BY load_date DESC, SUBSTR(batch_id, LENGTH(landing) + 2) DESC, path, modificationTime DESC",
         {name: pin(lake, name) for name in READS},
     ).arrow()

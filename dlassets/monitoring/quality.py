@@ -9,9 +9,9 @@ from typing import Any
 
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.engines.schema import Table
-from dlassets.intake.quarantine import QUARANTINED
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, CONFLICTS, labels_in_force, undecided
+from dlassets.lakehouse.refusals import QUARANTINED
 from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION
 from dlassets.settings import LabelSettings
 
