@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dlassets.pipeline.session import Session
-from dlassets.resources.mlflow import DagsterMlflowStore
 from dlassets.settings import Settings
 from dlassets.storage.stores import on_s3
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
     from pyspark.sql import SparkSession
+
+    from dlassets.resources.mlflow import DagsterMlflowStore
 
 
 @dataclass(eq=False)
@@ -24,6 +25,8 @@ class DagsterSession(Session):
 
     @cached_property
     def mlflow(self) -> DagsterMlflowStore:
+        from dlassets.resources.mlflow import DagsterMlflowStore
+
         return DagsterMlflowStore(self.settings, self.context)
 
     def _open(self, uri: str) -> DeltaTable:
