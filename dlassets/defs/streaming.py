@@ -101,7 +101,8 @@ class StreamReporter:
 
 def _materialization(session: Session, name: str, made: Sequence[Made]) -> dg.AssetMaterialization:
     written = [each.written[name] for each in made]
-    counted = Written(0, sum(each.inserted for each in written), sum(each.updated for each in written))
+    inserted, updated = sum(each.inserted for each in written), sum(each.updated for each in written)
+    counted = Written(0, inserted, updated, left_out=written[-1].left_out)
     result = table_result(session, TABLES[name], Made(made[-1].provenance, {name: counted}), {"batches": len(made)})
     version = result.data_version.value if result.data_version else ""
     return dg.AssetMaterialization(name, metadata=result.metadata, tags={"dagster/data_version": version})

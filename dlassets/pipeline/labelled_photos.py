@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -91,7 +91,7 @@ class LabelledPhotos:
         session = Session(settings, source=photos, own={TRAINING_SET.name}, embeds_with=backbone)
         if _has_table(lake, IMAGE_FEATURES.name) and not _lacking(session):
             return session
-        return replace(session, own={TRAINING_SET.name, IMAGE_FEATURES.name})
+        return session.changed(own={TRAINING_SET.name, IMAGE_FEATURES.name})
 
 
 def photos_of_lake(settings: Settings) -> LabelledPhotos:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,7 +114,7 @@ def is_rebuilt(session: Session, training_set: Snapshot) -> bool:
         for name, version in recorded["inputs"].items()
     }
     settings = session.settings.model_copy(update={"labels": LabelSettings(**parameters)})
-    then = replace(session, at=at, settings=settings)
+    then = session.changed(at=at, settings=settings)
     choice = steps.chosen_rows(then, steps.training_set.hand_out(then), made_of)
     return bool(choice.fingerprint == recorded[FINGERPRINT])
 
@@ -129,7 +129,7 @@ def train_again(session: Session, original: Run, inputs: TrainingInputs, report:
     for name, versions in inputs.lineage.items():
         with suppress(DlassetsError):  # it serves pictures and slices alone, and what is learned is read elsewhere
             at.setdefault(name, _whole(session, session.lake, name, max(versions)))
-    then = replace(session, at=at)
+    then = session.changed(at=at)
     run = session.mlflow.run(f"reproduces {original.info.run_name}", original.info.experiment_id)
     # Not found as a run of these inputs: trained_model goes on from the original.
     tags = {TAG_REPRODUCES: original.info.run_id, TAG_INPUTS: f"reproduces {original.info.run_id}"}

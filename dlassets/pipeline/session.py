@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.engines.delta_log import open_table
@@ -94,6 +94,14 @@ class Session:
         from dlassets.labeling.folder import FolderService
 
         return FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
+
+    def changed(self, **fields: Any) -> Self:
+        """Return this session with other `settings`, `at` or `own`, which goes on with what this one has opened."""
+        other = replace(self, **fields)
+        other.engine = self.engine
+        if "mlflow" in vars(self):
+            other.mlflow = self.mlflow
+        return other
 
     def pin(self, table: Table) -> Snapshot:
         """Return the version of a table that this session reads; one of its own lake is made where it is not there."""

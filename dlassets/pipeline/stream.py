@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
@@ -160,4 +160,4 @@ class _Loop:
     def _take_in(self, zone: StreamedZone) -> Made:
         """Run ingest on this zone alone, as it is told of at the moment."""
         settings = self._session.settings.model_copy(update={"landing": {zone.name: zone.zone}})
-        return steps.ingested_files.run(replace(self._session, settings=settings))
+        return steps.ingested_files.run(self._session.changed(settings=settings))

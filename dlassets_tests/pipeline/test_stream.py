@@ -131,6 +131,19 @@ def test_photos_are_taken_in_as_they_land_and_none_twice(engine, lake, settings,
     assert paths(lake) == sorted(expected)
 
 
+def test_every_batch_is_taken_in_by_the_engine_that_the_stream_was_given(lake, settings, some, monkeypatch) -> None:
+    engine, used = LocalEngine(), []
+    files = LocalEngine.files
+    monkeypatch.setattr(LocalEngine, "files", lambda self, *more: used.append(self) or files(self, *more))
+    with Running(engine, settings, ["unlabeled"]) as running:
+        for number in range(2):
+            land(some[number], lake, f"unlabeled/{number}.jpg")
+            running.until(lambda number=number: len(paths(lake)) == number + 1)
+
+    assert len(used) > 1
+    assert all(each is engine for each in used)
+
+
 def test_changed_and_removed_files_are_noticed_and_bad_ones_quarantined(lake, settings, some) -> None:
     with Running(LOCAL, settings) as running:
         land(some[0], lake, "unlabeled/a.jpg")
