@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check house dev bench bench-ingest bench-training setup lock clean
+.PHONY: help demo test soak check house dev bench bench-ingest bench-training setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -58,5 +58,14 @@ $(READY): requirements.lock requirements-tools.lock pyproject.toml scripts/setup
 lock: ## resolve pyproject.toml anew into the locks; ARGS=--upgrade for newer releases
 	@scripts/setup.sh lock $(ARGS)
 
-clean: ## delete the environment, caches and build output; never the lake
-	rm -rf .venv .venv-peers build dist *.egg-info .coverage coverage.xml .mypy_cache .pytest_cache .ruff_cache
+clean: ## delete the environments, caches and build output; never the lake, nor what benchmarks found
+	rm -rf .venv .venv-peers build dist *.egg-info .coverage* coverage.xml
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .tmp_dagster_home_* artifacts derby.log metastore_db spark-warehouse
+	find . -path ./lake -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+clean-cache: ## delete what dlassets keeps for all lakes of this machine: compiled networks, Spark's classes and log
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/dlassets"
+
+changelog: $(READY) ## move the fragments in changes/ to CHANGELOG.md, under the version in dlassets/__init__.py
+	$(BIN)/towncrier build --yes

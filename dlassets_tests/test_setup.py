@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import dlassets
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SETUP_FILES = ("Makefile", "requirements.lock", "requirements-tools.lock", "pyproject.toml", "scripts/setup.sh")
 
@@ -48,7 +50,7 @@ def ready(checkout) -> Path:
     """A checkout whose environment is there, with commands that say how they were called."""
     commands = checkout / ".venv" / "bin"
     commands.mkdir(parents=True)
-    for name in ("dlassets", "pytest", "ruff", "mypy", "lint-imports", "python"):
+    for name in ("dlassets", "pytest", "ruff", "mypy", "lint-imports", "python", "towncrier"):
         (commands / name).write_text('#!/bin/sh\necho "${0##*/}" "$@" "engine=$DLASSETS_ENGINE"\n')
         (commands / name).chmod(0o755)
     (checkout / ".venv" / ".ready").touch()
@@ -74,6 +76,7 @@ def called(result: subprocess.CompletedProcess[str]) -> list[str]:
             [f"{command} engine=" for command in ("ruff format --check .", "ruff check .", "mypy", "lint-imports")],
         ),
         (["house"], ["python scripts/house.py engine="]),
+        (["changelog"], ["towncrier build --yes engine="]),
     ],
 )
 def test_a_target_runs_its_commands_with_what_is_asked_for(ready, arguments, commands):
@@ -84,11 +87,25 @@ def test_an_environment_that_is_there_is_not_built_again(ready):
     assert "Nothing to be done" in make(ready, "setup").stdout
 
 
-def test_clean_keeps_the_lake(ready):
-    (ready / "lake" / "tables").mkdir(parents=True)
+def test_clean_deletes_all_that_git_ignores_but_the_lake_and_what_benchmarks_found(ready):
+    ignored = [line.strip("/").replace("*", "x") for line in (REPOSITORY / ".gitignore").read_text().splitlines()]
+    for name in ignored:
+        (ready / name / "within").mkdir(parents=True)
     assert make(ready, "clean").returncode == 0
-    assert not (ready / ".venv").exists()
-    assert (ready / "lake" / "tables").is_dir()
+    assert [name for name in ignored if (ready / name).exists()] == ["lake", "benchmarks/results"]
+
+
+def test_clean_cache_deletes_what_is_kept_for_all_lakes(ready, tmp_path):
+    (tmp_path / "cache" / "dlassets" / "java").mkdir(parents=True)
+    (tmp_path / "cache" / "other").mkdir()
+    assert make(ready, "clean-cache", XDG_CACHE_HOME=str(tmp_path / "cache")).returncode == 0
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["other"]
+
+
+def test_a_version_is_the_next_ones_while_something_has_changed_since_the_last():
+    changes = [path.name for path in (REPOSITORY / "changes").glob("*.md") if path.name != "README.md"]
+    released = re.findall(r"^## \[(.+?)\] - \d{4}-\d\d-\d\d$", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert dlassets.__version__.endswith(".dev0") if changes else dlassets.__version__ == released[0]
 
 
 @pytest.mark.parametrize(
