@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from dlassets.settings import Settings
 from dlassets.storage.stores import on_s3
 
 if TYPE_CHECKING:
+    from dagster_deltalake import DeltaTableResource
     from deltalake import DeltaTable
     from pyspark.sql import SparkSession
 
@@ -30,16 +32,21 @@ class DagsterSession(Session):
         return DagsterMlflowStore(self.settings, self.context)
 
     def _open(self, uri: str) -> DeltaTable:
-        from dagster_deltalake import DeltaTableResource, LocalConfig, S3Config
-
-        # Neither says anything: delta-rs finds what a storage takes in the environment.
-        storage = S3Config() if on_s3(uri) else LocalConfig()
-        return DeltaTableResource(url=uri, storage_options=storage).load()
+        return _delta_table(uri).load()
 
     def _spark(self) -> SparkSession:
         from dlassets.resources.spark import spark_session
 
         return spark_session(self.settings.spark, self._places)
+
+
+@functools.cache
+def _delta_table(uri: str) -> DeltaTableResource:
+    """Return Dagster's resource of a table, made once: checking its own fields takes longer than opening one."""
+    from dagster_deltalake import DeltaTableResource, LocalConfig, S3Config
+
+    # Neither says anything: delta-rs finds what a storage takes in the environment.
+    return DeltaTableResource(url=uri, storage_options=S3Config() if on_s3(uri) else LocalConfig())
 
 
 def session_resource(settings: Settings) -> dg.ResourceDefinition:
