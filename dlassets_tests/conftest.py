@@ -63,9 +63,9 @@ def empty(tmp_path: Path, instance: DagsterInstance) -> Pipelines:
 def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of folders that are listed for files, each time that one is."""
     from dlassets.intake import listing
+    from dlassets.storage.local_files import list_local
 
     names: list[str] = []
-    list_local = listing.list_local
 
     def counted(folder: str, failures: list[OSError]) -> Iterator[tuple[str, int, int]]:
         names.append(Path(folder).name)

@@ -96,5 +96,5 @@ def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
             error = event.step_failure_data.error
             while error.cause is not None and error.cls_name != "DlassetsError":
                 error = error.cause
-            said[event.step_key] = f"{error.cls_name}: {error.message}"
+            said[str(event.step_key)] = f"{error.cls_name}: {error.message}"
     return said

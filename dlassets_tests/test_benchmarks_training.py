@@ -14,6 +14,7 @@ from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.examples import read_split
 from dlassets.learning.loader.petastorm import read_columns
 from dlassets.learning.training.job import Trained
+from dlassets.settings import FeatureSettings
 from dlassets_tests.learning.examples import examples
 from dlassets_tests.test_benchmarks_embedding import shown
 
@@ -57,7 +58,7 @@ def test_validation_chooses_for_each_split_by_itself_and_the_test_rows_have_no_s
 
 def test_a_recipe_names_settings_that_there_are():
     for recipe in accuracy.RECIPES.values():
-        accuracy.FeatureSettings.model_validate(recipe)
+        FeatureSettings.model_validate(recipe)
 
 
 def test_new_labels_are_drawn_from_the_training_rows_and_the_same_each_time():

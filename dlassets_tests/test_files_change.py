@@ -87,9 +87,6 @@ class Loop:
         self.file(path).write_bytes(photo(shade))
         os.utime(self.file(path), (1.7e9 + 60 * minutes, 1.7e9 + 60 * minutes))
 
-    def pins(self, *names: str) -> list[Any]:
-        return [pin(self.lake, name) for name in names]
-
     def take_in(self) -> None:
         ingest(EMBEDDED, self.lake, self.settings, {})
         for table, kernel in (
@@ -107,17 +104,16 @@ class Loop:
         """The training set: label by path."""
         tables = pins(self.lake, "labeled_images", "image_features")
         choice = choose(self.engine, tables, VERSION, self.settings.labels)
-        build_training_set(self.engine, choice, tables["image_features"], *self.pins("training_set"), {})
+        build_training_set(self.engine, choice, tables["image_features"], pin(self.lake, "training_set"), {})
         return {row["path"]: row["label"] for row in self.rows("training_set", "path, label")}
 
     def score(self, version: int = 1) -> Written:
         tables = pins(self.lake, "raw_images", "labeled_images", "image_features")
         scorer = Scorer(ModelVersion("m", version), package(), top_k=2)
-        return score_new(self.engine, tables, *self.pins("predictions"), scorer, self.settings.labels, {})
+        return score_new(self.engine, tables, pin(self.lake, "predictions"), scorer, self.settings.labels, {})
 
     def ask(self) -> Written:
-        names = ("raw_images", "deleted_files", "predictions", "labeled_images")
-        snapshots = dict(zip(names, self.pins(*names), strict=True))
+        snapshots = pins(self.lake, "raw_images", "deleted_files", "predictions", "labeled_images")
         settings = self.settings.model_copy(update={"labeling": LabelingSettings(threshold=0.5)})
         model = ModelVersion("m", 1)
         return send_requests(self.engine, self.lake, self.service, snapshots, model, settings, Commit())
@@ -127,8 +123,9 @@ class Loop:
         for asked in Path(self.lake.requests).rglob("*.png"):
             shutil.move(asked, Path(self.lake.answers) / folder / asked.name)
         classes = known_classes(EMBEDDED, pin(self.lake, "labeled_images"))
-        collect_answers(EMBEDDED, self.service, *self.pins("human_labels", "label_requests"), classes, Commit())
-        close_answered(EMBEDDED, self.lake, *self.pins("human_labels"), Commit())
+        answers, requests = pin(self.lake, "human_labels"), pin(self.lake, "label_requests")
+        collect_answers(EMBEDDED, self.service, answers, requests, classes, Commit())
+        close_answered(EMBEDDED, self.lake, pin(self.lake, "human_labels"), Commit())
 
     def rows(self, table: str, columns: str) -> list[dict[str, Any]]:
         return get(EMBEDDED, self.lake, table, columns)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -173,7 +174,7 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     mlflow = MlflowStore(pipelines.settings)
     champion, learned = mlflow.champion(), head_training.train_head
 
-    def learn_the_wrong_way_round(*arguments: object) -> Trained:
+    def learn_the_wrong_way_round(*arguments: Any) -> Trained:
         trained = learned(*arguments)
         head = replace(trained.head, weight=-trained.head.weight, bias=-trained.head.bias)
         return replace(trained, head=head)
@@ -191,10 +192,11 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     assert not result.success
     gate = evaluation(result, "at_least_as_good_as_champion")
     assert not gate.passed
-    assert f"worse than champion version {champion}'s" in gate.description
+    assert f"worse than champion version {champion}'s" in str(gate.description)
     assert mlflow.champion() == champion
     assert {"predictions", "label_requests"}.isdisjoint(materialized(result))
-    assert np.isfinite(gate.metadata["challenger_accuracy"].value)
+    accuracy: Any = gate.metadata["challenger_accuracy"].value
+    assert np.isfinite(accuracy)
 
 
 def _passes(run: object) -> dg.AssetCheckResult:

@@ -7,9 +7,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -94,7 +95,7 @@ def measure(bench: Bench, chosen: tuple[str, ...], report: Report) -> None:
         report.show("take-in", taken)
     if "small" in chosen:
         report.show("small", parts.take_in(bench, small=True))
-    rest = {
+    rest: dict[str, Callable[[], Any]] = {
         "stages": lambda: parts.stages(bench),
         "tick": lambda: parts.ticks(bench, plain_ticks),
         "merge": lambda: parts.merges(bench),

@@ -37,7 +37,8 @@ class Meter:
 
 def since_start() -> float:
     """Return the seconds since this process began."""
-    return time.time() - psutil.Process().create_time()
+    began: float = psutil.Process().create_time()
+    return time.time() - began
 
 
 def _tree() -> list[psutil.Process]:
@@ -61,5 +62,6 @@ def _peak_mib(process: psutil.Process) -> float:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     with suppress(psutil.NoSuchProcess):
-        return process.memory_info().rss / 2**20
+        resident: int = process.memory_info().rss
+        return resident / 2**20
     return 0.0

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,11 +134,11 @@ def merge(engine: str, root: str, rows: int, changed: int, times: int, spread: b
     start, meter, seconds = since_start(), Meter(), []
     step = max(rows // changed, 1)
     for turn in range(times):
-        start = turn * (rows - changed) // times
-        places = range(turn % step, rows, step)[:changed] if spread else range(start, start + changed)
+        first = turn * (rows - changed) // times
+        places = range(turn % step, rows, step)[:changed] if spread else range(first, first + changed)
         some = _padded(PREDICTIONS, keys.take(list(places)))
         source = runs_on.rows(some)
-        seconds.append(_seconds(lambda source=source: runs_on.merge(source, PREDICTIONS, uri, Commit())))
+        seconds.append(_seconds(partial(runs_on.merge, source, PREDICTIONS, uri, Commit())))
     return {"start_s": start, "used": asdict(meter.read()), "seconds": seconds, "rows": _rows(uri)}
 
 
@@ -160,7 +161,7 @@ def plain_merge(zone: str, root: str, copies: int, changed: int, times: int) -> 
         some = paths[turn % step :: step][:changed]
         rows = pa.table({"path": some, "predicted_label": [turn] * len(some), "confidence": [0.5] * len(some)})
         source = spark.createDataFrame(rows)
-        seconds.append(_seconds(lambda source=source: plain.merge(spark, table, source)))
+        seconds.append(_seconds(partial(plain.merge, spark, table, source)))
     return {"start_s": start, "used": asdict(meter.read()), "seconds": seconds, "rows": len(paths)}
 
 
@@ -182,13 +183,7 @@ def replace(engine: str, zone: str, root: str, copies: int, changed: int, times:
         some = paths[turn % step :: step][:changed]
         new = _padded(RAW_IMAGES, _photos_named(zone, some))
         source = runs_on.rows(new)
-        seconds.append(
-            _seconds(
-                lambda source=source, some=some: runs_on.replace(
-                    source, RAW_IMAGES, uri, Commit(), where={"path": some}
-                )
-            )
-        )
+        seconds.append(_seconds(partial(runs_on.replace, source, RAW_IMAGES, uri, Commit(), where={"path": some})))
     return {"start_s": start, "used": asdict(meter.read()), "seconds": seconds, "rows": _rows(uri)}
 
 

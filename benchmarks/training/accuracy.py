@@ -150,7 +150,11 @@ def score(who: str, one: Judged, probe: Judged, speed: float | None = None) -> S
 
 def chosen_by_validation(heads: Sequence[Judged]) -> Judged:
     """Return, for each split, the head with the least validation loss on that split."""
-    best = [min(heads, key=lambda head, split=split: head.loss[split]) for split in range(len(heads[0].loss))]
+
+    def chosen(split: int) -> Judged:
+        return min(heads, key=lambda head: head.loss[split])
+
+    best = [chosen(split) for split in range(len(heads[0].loss))]
     return Judged(
         [head.right[split] for split, head in enumerate(best)], [head.loss[split] for split, head in enumerate(best)]
     )

@@ -87,7 +87,7 @@ def mosaicml_streaming(images: str, place: str, workers: int) -> Figures:
             return _decoded(row["image"]), row["label"]
 
     dataset = Photos(local=place, shuffle=True, batch_size=BATCH)
-    loader = DataLoader(dataset, batch_size=BATCH, num_workers=workers, persistent_workers=True)
+    loader: DataLoader[Any] = DataLoader(dataset, batch_size=BATCH, num_workers=workers, persistent_workers=True)
     return _second_epoch(lambda: loader)
 
 
@@ -158,7 +158,9 @@ def _second_epoch(batches: Callable[[], Iterable[Any]]) -> Figures:
 def _transform() -> Callable[[Image], torch.Tensor]:
     from torchvision import transforms
 
-    return transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
+    steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
+    transform: Callable[[Image], torch.Tensor] = transforms.Compose(steps)
+    return transform
 
 
 def _decoded(content: bytes) -> torch.Tensor:

@@ -111,7 +111,8 @@ def measure(bench: Bench) -> Retrained:
     first_head, first_s = head(plain, earlier)
 
     def right(folder: Path, ref: BackboneRef) -> Mask:
-        return _predictions(folder, features[ref][test]) == photos.labels[test]
+        is_right: Mask = _predictions(folder, features[ref][test]) == photos.labels[test]
+        return is_right
 
     learned, learned_before = int((sides == TRAIN).sum()), int(((sides == TRAIN) & earlier).sum())
     rights = {

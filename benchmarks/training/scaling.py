@@ -133,7 +133,7 @@ def _speed_of_epochs(told: Sequence[tuple[float, Any]]) -> float:
 
 
 def _speed_of_steps(told: Sequence[Any]) -> float:
-    speeds = [event.metrics["images_per_second"] for event in told if event.kind == "step"][WARM_UP:]
+    speeds: list[float] = [event.metrics["images_per_second"] for event in told if event.kind == "step"][WARM_UP:]
     return statistics.harmonic_mean(speeds)
 
 

@@ -89,7 +89,7 @@ def _run_ends(starts: npt.NDArray[np.bool_]) -> Indices:
 
 def _joined(component: Indices, one: Indices, other: Indices) -> Indices:
     """Return the components of all hashes when those of each pair are one."""
-    from scipy.sparse import coo_array, csgraph  # type: ignore[import-untyped]
+    from scipy.sparse import coo_array, csgraph
 
     pairs = coo_array((np.ones(one.size), (component[one], component[other])), shape=2 * component.shape)
     _, joined = csgraph.connected_components(pairs, directed=False)

@@ -141,7 +141,7 @@ def test_a_second_demo_changes_no_table(finished, images) -> None:
 def test_a_demo_killed_again_and_again_ends_as_one_that_never_was(finished, images, tmp_path) -> None:
     command = (sys.executable, "-c", KILLED)
     for kill in KILLS:
-        ran = dlassets(*kill, "demo", "--images", images, command=command, DLASSETS_ROOT=str(tmp_path))
+        ran = dlassets(*map(str, kill), "demo", "--images", images, command=command, DLASSETS_ROOT=str(tmp_path))
         assert ran.returncode == -signal.SIGKILL, (kill, ran.stdout, ran.stderr)
 
     ran = dlassets("demo", "--images", images, DLASSETS_ROOT=str(tmp_path))

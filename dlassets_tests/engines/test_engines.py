@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dlassets.engines.base import Commit, Engine, Rows, Transaction, Written
+from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column
 from dlassets.errors import ConflictError, DlassetsError
@@ -231,7 +231,7 @@ class TestReading:
             )
 
         # What it works on is found by looking at the very table it is written to, as scoring does.
-        tables = {"n": engine.rows(_paths("a", "b", "c")), "p": pin(lake, "predictions")}
+        tables: dict[str, Rows | Snapshot] = {"n": engine.rows(_paths("a", "b", "c")), "p": pin(lake, "predictions")}
         new = engine.sql("SELECT path FROM n WHERE path NOT IN (SELECT path FROM p)", tables)
         rows = new.map(scored, PREDICTIONS.columns)
 

@@ -29,6 +29,7 @@ def test_a_process_is_alive_until_it_has_ended_and_its_text_says_which_it_was():
 def test_another_process_of_the_same_id_is_another(other):
     identity = ProcessIdentity.of(os.getpid())
 
+    assert identity is not None
     assert identity.is_alive
     assert not dataclasses.replace(identity, **other).is_alive
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,12 +151,12 @@ def png_rows(samples: npt.NDArray[Any]) -> bytes:
 # --- TIFF -------------------------------------------------------------------------------------------------------------
 
 _TIFF_CODES = {1: "B", 3: "H", 4: "I"}
-Tags = dict[int, tuple[int, Sequence[int]]]
+Tags = Mapping[int, tuple[int, Sequence[int]]]
 
 
 def tiff(data: bytes, tags: Tags, *, order: str = "<", width: int = WIDTH, height: int = HEIGHT) -> bytes:
     """An uncompressed TIFF of one strip. `tags` are (type, values) by number, and win over the usual ones."""
-    usual: Tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [8]), 259: (3, [1]), 262: (3, [1]), 273: (4, [8])}
+    usual = {256: (4, [width]), 257: (4, [height]), 258: (3, [8]), 259: (3, [1]), 262: (3, [1]), 273: (4, [8])}
     usual |= {277: (3, [1]), 278: (4, [height]), 279: (4, [len(data)])}
     entries, extra = b"", b""
     directory_at = 8 + len(data) + len(data) % 2
@@ -354,8 +354,9 @@ def _coloured() -> dict[str, Odd]:
     wide, srgb = rgb_profile(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     expected = wide_to_srgb(scene())
     found = {}
-    lossless = (("PNG", {}, 1.5), ("TIFF", {}, 1.5), ("WEBP", {"lossless": True}, 1.5))
-    for format_, options, within in (("JPEG", {"quality": 95}, 4.0), *lossless):
+    kinds: list[tuple[str, dict[str, Any], float]] = [("JPEG", {"quality": 95}, 4.0), ("PNG", {}, 1.5)]
+    kinds += [("TIFF", {}, 1.5), ("WEBP", {"lossless": True}, 1.5)]
+    for format_, options, within in kinds:
         for name, profile, pixels in (("wide", wide, expected), ("sRGB", srgb, scene()), ("broken", b"none", scene())):
             data = encoded(scene(), format_, icc_profile=profile, **options)
             otherwise = within if format_ == "JPEG" else 0

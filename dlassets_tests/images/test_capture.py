@@ -1,5 +1,6 @@
 import datetime as dt
 import math
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -91,7 +92,8 @@ def test_what_it_gives_fits_the_columns():
     ],
 )
 def test_the_time_is_the_camera_s_with_its_zone_where_it_noted_one(text, offset, expected):
-    assert taken(text, offset) == (expected and dt.datetime(*expected, tzinfo=dt.UTC))
+    at = expected and dt.datetime(*expected, tzinfo=dt.UTC)  # type: ignore[misc]  # `expected` has no zone
+    assert taken(text, offset) == at
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_exif_behind_other_segments_and_chunks_and_behind_a_png_s_pixels_is_foun
 def test_a_directory_that_points_at_itself_ends():
     block = bytearray(exif({MODEL: "X"}, {TAKEN: "2024:01:02 03:04:05"}).tobytes()[6:])
     at = block.index(b"\x69\x87" if block[:1] == b"I" else b"\x87\x69")
-    order = "little" if block[:1] == b"I" else "big"
+    order: Literal["little", "big"] = "little" if block[:1] == b"I" else "big"
     block[at + 8 : at + 12] = (8).to_bytes(4, order)
 
     assert capture(bytes(block)) == NOTHING | {"camera": "X"}

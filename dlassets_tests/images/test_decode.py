@@ -45,7 +45,8 @@ def test_torch_resizes_as_pillow_does_to_within_a_rounding(shape):
     with warnings.catch_warnings(action="error"):
         fast = resize_center_crop_with_torch(pixels)
 
-    assert (fast.shape, fast.dtype) == ((224, 224, 3), np.uint8)
+    assert fast.shape == (224, 224, 3)
+    assert fast.dtype == np.uint8
     difference = np.abs(resize_center_crop(pixels).astype(int) - fast)
     assert difference.max() <= 2
     assert difference.mean() < 0.05

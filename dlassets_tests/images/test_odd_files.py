@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,16 +187,17 @@ def test_what_is_said_of_a_file_is_never_long():
     pa.array([finding[1] for finding in found], pa.string())
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {},
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "BMP": {},
+    "GIF": {},
+    "TIFF": {"compression": "tiff_lzw"},
+}
 SMALL = {
     format_: encoded(Image.fromarray(scene(12, 20)).convert("RGB"), format_, **options)
-    for format_, options in {
-        "JPEG": {},
-        "PNG": {},
-        "WEBP": {"lossless": True},
-        "BMP": {},
-        "GIF": {},
-        "TIFF": {"compression": "tiff_lzw"},
-    }.items()
+    for format_, options in OPTIONS.items()
 } | {
     "progressive JPEG": encoded(scene(12, 20), "JPEG", progressive=True),
     "CMYK JPEG": encoded(Image.fromarray(scene(12, 20)).convert("CMYK"), "JPEG"),

@@ -2,6 +2,7 @@ import datetime as dt
 import functools
 import hashlib
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from dlassets.images.validate import Reason, check_image, validate_files
 from dlassets_tests.images.corpus import encoded, jpeg_claiming
 
 RULE = r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$"
-LIMITS = {"max_file_bytes": 100_000, "max_pixels": 1_000_000}
+LIMITS: dict[str, Any] = {"max_file_bytes": 100_000, "max_pixels": 1_000_000}
 
 
 def photo(format_="JPEG", size=(60, 40), **options):

@@ -5,6 +5,7 @@ import hashlib
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def put(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def rows(engine: Engine, lake: Lake, table: str, columns: str) -> list[tuple[object, ...]]:
+def rows(engine: Engine, lake: Lake, table: str, columns: str) -> list[tuple[Any, ...]]:
     return sorted(tuple(row.values()) for row in get(engine, lake, table, columns))
 
 
@@ -85,7 +86,7 @@ def test_an_overwritten_file_takes_its_old_row_s_place(engine, lake, settings, l
     done = ingest(engine, lake, settings, {})
 
     assert (done.images, done.replaced) == (1, 1)
-    found = dict(rows(engine, lake, "raw_images", "path, image_id"))
+    found: dict[str, str] = dict(rows(engine, lake, "raw_images", "path, image_id"))
     assert len(found) == 5
     assert found["labeled/001.cat/a.jpg"] == hashlib.sha256(photo(99, (50, 50))).hexdigest()
 
@@ -303,7 +304,7 @@ def test_the_same_bytes_under_two_paths_are_one_image_with_two_paths(local_engin
 
     ingest(local_engine, lake, settings, {})
 
-    paths = {}
+    paths: dict[str, list[str]] = {}
     for path, image in rows(local_engine, lake, "raw_images", "path, image_id"):
         paths.setdefault(image, []).append(path)
     assert ["labeled/001.cat/a.jpg", "unlabeled/copy of a.jpg"] in paths.values()

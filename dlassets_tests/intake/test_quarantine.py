@@ -318,5 +318,5 @@ def test_object_storage_has_no_way_up() -> None:
 
 
 def test_a_path_within_a_zone_is_without_the_zone_s_name() -> None:
-    row = dict.fromkeys(Refused.__dataclass_fields__)
+    row: dict[str, Any] = dict.fromkeys(Refused.__dataclass_fields__)
     assert Refused(**{**row, "path": "a/a/b.jpg", "landing": "a"}).within == "a/b.jpg"

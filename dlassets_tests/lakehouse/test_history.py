@@ -52,7 +52,7 @@ def test_history_says_when_what_how_much_and_from_what(engine, lake) -> None:
     ]
     assert [v.provenance for v in found[1:3]] == [{"inputs": {"raw_images": 2}}, {"inputs": {"raw_images": 1}}]
     assert found[2].bytes_written == found[2].bytes
-    assert found[1].bytes == found[1].bytes_written + found[2].bytes
+    assert found[1].bytes == sum(v.bytes_written or 0 for v in found[1:3])
     assert found[0].bytes == found[0].bytes_written
     assert found[3].bytes_written == 0
     assert [v.at for v in found] == sorted((v.at for v in found), reverse=True)

@@ -61,7 +61,9 @@ def test_small_files_become_one_and_nothing_is_deleted_before_its_time(engine, l
     assert files.bytes_after == new.stat().st_size
     assert care.changed
     assert get(engine, lake, "image_profiles") == rows
-    assert row_count(at_version(pin(lake, "image_profiles"), 2)) == 2
+    earlier = at_version(pin(lake, "image_profiles"), 2)
+    assert earlier is not None
+    assert row_count(earlier) == 2
 
 
 @pytest.mark.parametrize("table", ["image_profiles", "predictions"])
@@ -80,7 +82,8 @@ def test_a_table_that_needs_nothing_gets_no_new_version(local_engine, lake, tabl
 
 
 def test_files_grow_to_the_target_and_no_further(local_engine, lake) -> None:
-    photos = [{"path": f"z/{n}.jpg", "content": os.urandom(40_000), "length": 40_000} for n in range(4)]
+    contents = [os.urandom(40_000) for _ in range(4)]
+    photos = ({"path": f"z/{n}.jpg", "content": content, "length": 40_000} for n, content in enumerate(contents))
     put_many(local_engine, lake, "raw_images", *photos)
     one = max(file.stat().st_size for file in parquet_files(lake, "raw_images"))
 
@@ -88,7 +91,7 @@ def test_files_grow_to_the_target_and_no_further(local_engine, lake) -> None:
 
     assert (care.files.files_before, care.files.files_after) == (4, 2)
     found = get(local_engine, lake, "raw_images")
-    assert sorted(row["content"] for row in found) == sorted(photo["content"] for photo in photos)
+    assert sorted(row["content"] for row in found) == sorted(contents)
 
 
 def test_versions_that_are_needed_stay_and_others_go(engine, lake) -> None:
@@ -104,7 +107,8 @@ def test_versions_that_are_needed_stay_and_others_go(engine, lake) -> None:
     assert (care.kept, care.lost) == ((last.version - 1,), (99,))
     assert care.files.files_deleted == 2
     assert care.files.bytes_deleted > 0
-    whole = {v: not missing_files(at_version(last, v)) for v in range(last.version - 2, last.version + 1)}
+    there = [at_version(last, version) for version in range(last.version - 2, last.version + 1)]
+    whole = {table.version: not missing_files(table) for table in there if table is not None}
     assert whole == {last.version - 2: False, last.version - 1: True, last.version: True}
     names = [row["image_id"] for row in engine.sql("SELECT * FROM t", {"t": at_version(last, 3)}).arrow().to_pylist()]
     assert names == [image_id("c")]
@@ -153,6 +157,7 @@ def test_the_log_is_cut_off_where_nothing_is_read_from_any_more(local_engine, la
     assert care.log_files_deleted > 0
     assert 10 <= log_versions(lake, "image_profiles")[0] <= 15
     kept = at_version(pin(lake, "image_profiles"), needed)
+    assert kept is not None
     assert local_engine.sql("SELECT COUNT(*) AS n FROM t", {"t": kept}).arrow()["n"].to_pylist() == [23]
     assert provenance_of(kept) == {"n": 14}
     assert get(local_engine, lake, "image_profiles") == rows

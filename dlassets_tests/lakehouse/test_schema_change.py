@@ -167,7 +167,8 @@ def test_of_two_runs_that_add_the_same_column_one_plans_again(lake, monkeypatch)
     pin(lake, "raw_images")
     table = raw_images_with(["camera"])
     both_looked = threading.Barrier(2, timeout=20)
-    add, conflicts = snapshots._add, []
+    add = snapshots._add
+    conflicts: list[int] = []
 
     def add_together(*arguments: Any) -> None:
         if not both_looked.broken and not conflicts:

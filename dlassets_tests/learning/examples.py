@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
@@ -16,7 +17,7 @@ def rows(labels: Sequence[int], *, seed: int = 0, features: int = 8, spread: flo
     return examples(labels, centres + noise, [f"{place:03}-{seed}" for place in range(len(labels))])
 
 
-def examples(labels: Sequence[int], features: Any, image_ids: list[str] | None = None) -> Examples:
+def examples(labels: Sequence[int] | NDArray[Any], features: Any, image_ids: list[str] | None = None) -> Examples:
     """Examples with these labels and (rows, features), whose image_ids are 0, 1, … by default."""
     names = image_ids or [str(place) for place in range(len(labels))]
     return Examples(
@@ -33,9 +34,10 @@ def head(labels: Sequence[int], weight: Any = None, **changes: Any) -> Head:
     weight = np.eye(len(labels)) if weight is None else weight
     classes, features = np.shape(weight)
     numbers = {"bias": np.zeros(classes), "mean": np.zeros(features), "scale": np.ones(features)} | changes
+    arrays: dict[str, Any] = {name: np.asarray(value, np.float32) for name, value in numbers.items()}
     return Head(
         labels=tuple(labels),
         names=tuple(f"class {label}" for label in labels),
         weight=np.asarray(weight, np.float32),
-        **{name: np.asarray(value, np.float32) for name, value in numbers.items()},
+        **arrays,
     )

@@ -44,8 +44,8 @@ def fill(lake: Lake, *images: tuple[dict, dict]) -> None:
 
 
 def write(engine: Engine, lake: Lake, zones: dict[str, LandingZone] = ZONES) -> Gallery:
-    tables = (pin(lake, name) for name in ("raw_images", "image_profiles", "quarantined_files"))
-    return write_gallery(engine, lake, *tables, zones)
+    images, profiles, refused = (pin(lake, name) for name in ("raw_images", "image_profiles", "quarantined_files"))
+    return write_gallery(engine, lake, images, profiles, refused, zones)
 
 
 class Page(HTMLParser):
@@ -132,6 +132,7 @@ def test_pictures_are_shown_by_class_by_defect_and_by_near_duplicates(local_engi
     defects = ("blurred", "dark", "overexposed", "tiny", "extreme aspect ratio", "greyscale")
     assert found.defects == dict.fromkeys(defects, 1)
     assert "unlabeled/dark.jpg\n400 \u00d7 300 pixels, 34.5 kB\nbrightness 20, sharpness 300\nno label" in page.hovers
+    assert found.contact_sheet is not None
     assert Image.open(io.BytesIO(found.contact_sheet)).size == (400, 160)
 
 
@@ -183,6 +184,7 @@ def test_a_page_whose_writing_was_cut_short_never_stands_for_the_one_before(lake
     with pytest.raises(DlassetsError, match="cannot be written"):
         write(LocalEngine(), lake, {**ZONES, "labeled": LandingZone(uri="labeled", labelled=False)})
     sheet.rmdir()
+    assert first.contact_sheet is not None
     sheet.write_bytes(first.contact_sheet)
 
     assert write(LocalEngine(), lake) == first

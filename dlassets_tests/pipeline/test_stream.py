@@ -132,13 +132,20 @@ def test_photos_are_taken_in_as_they_land_and_none_twice(engine, lake, settings,
 
 
 def test_every_batch_is_taken_in_by_the_engine_that_the_stream_was_given(lake, settings, some, monkeypatch) -> None:
-    engine, used = LocalEngine(), []
-    files = LocalEngine.files
-    monkeypatch.setattr(LocalEngine, "files", lambda self, *more: used.append(self) or files(self, *more))
+    engine, files = LocalEngine(), LocalEngine.files
+    used: list[LocalEngine] = []
+    landed: list[str] = []
+
+    def used_files(self: LocalEngine, *more: Any) -> Any:
+        used.append(self)
+        return files(self, *more)
+
+    monkeypatch.setattr(LocalEngine, "files", used_files)
     with Running(engine, settings, ["unlabeled"]) as running:
         for number in range(2):
-            land(some[number], lake, f"unlabeled/{number}.jpg")
-            running.until(lambda number=number: len(paths(lake)) == number + 1)
+            landed.append(f"unlabeled/{number}.jpg")
+            land(some[number], lake, landed[-1])
+            running.until(lambda: paths(lake) == landed)
 
     assert len(used) > 1
     assert all(each is engine for each in used)
@@ -172,7 +179,8 @@ def test_a_batch_says_how_long_after_its_file_came_the_row_was_readable(lake, se
 
 
 def test_a_batch_that_fails_is_said_once_and_tried_again_until_it_is_in(lake, settings, some, monkeypatch) -> None:
-    take_in, failed = Intake.take_in, []
+    take_in = Intake.take_in
+    failed: list[int] = []
 
     def full_disk(self: Intake, listing: Any) -> None:
         if listing.num_rows and len(failed) < 3:
@@ -258,7 +266,9 @@ def test_a_zone_that_is_not_declared_is_refused(settings) -> None:
 class Warnings(Report):
     def __init__(self) -> None:
         self.messages: list[str] = []
-        self.warning = self.messages.append
+
+    def warning(self, message: str) -> None:
+        self.messages.append(message)
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def test_weights_outside_of_the_package_are_not_read(with_weights) -> None:
 
 
 def test_pickled_arrays_are_refused(folder) -> None:
-    arrays = {name: np.array([{"code": "runs"}], dtype=object) for name in ARRAYS}
+    arrays: dict[str, Any] = {name: np.array([{"code": "runs"}], dtype=object) for name in ARRAYS}
     np.savez(folder / "head.npz", **arrays)
 
     with pytest.raises(DlassetsError, match="no readable model package: Object arrays cannot be loaded"):

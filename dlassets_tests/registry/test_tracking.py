@@ -24,6 +24,7 @@ from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples, read_splits
 from dlassets.learning.features import Embedder
+from dlassets.learning.loader.petastorm import read_columns
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.launch import Place, launch
 from dlassets.registry.lifecycle import TAG_INPUTS, load_run, load_version, register
@@ -72,7 +73,7 @@ def arrive(lake: Lake, files: list[Path]) -> None:
         label, name = file.parent.name.split(".")
         features = random.normal(size=1280).astype(np.float32)
         features[int(label)] += 12
-        row = {"path": path, "image_id": hashlib.sha256(content).hexdigest()}
+        row: dict[str, Any] = {"path": path, "image_id": hashlib.sha256(content).hexdigest()}
         images.append({**row, "content": content})
         split = TRAIN if place % 2 == 0 else VALIDATION if place % 4 == 1 else TEST
         row |= {"label": int(label), "label_name": name, "split": split}
@@ -91,7 +92,8 @@ def logged(photos, tmp_path_factory):
     arrive(lake, sorted(photos.glob("*/*")))
     found = TrainingInputs.of(lake, pin(lake, "training_set"), BACKBONE, SETTINGS)
     inputs = dataclasses.replace(found, lineage=LINEAGE)
-    told, read, read_columns = [], [], examples.read_columns
+    told: list[Event] = []
+    read: list[str] = []
 
     def watched(uri, version, columns, filters, **how):
         read.append(filters[0][2])

@@ -6,12 +6,16 @@ import functools
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.samples.unpack import unpack
+
+TarMode = Literal["w", "w:gz"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -32,12 +36,12 @@ def make_zip(path: Path, files: dict[str | zipfile.ZipInfo, bytes]) -> Path:
     return path
 
 
-def make_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+def make_tar(path: Path, files: dict[str, bytes], mode: TarMode = "w") -> Path:
     path.write_bytes(tar_bytes(files, mode))
     return path
 
 
-def tar_bytes(files: dict[str, bytes], mode: str) -> bytes:
+def tar_bytes(files: dict[str, bytes], mode: TarMode) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode=mode) as archive:
         for name, content in files.items():
@@ -47,7 +51,12 @@ def tar_bytes(files: dict[str, bytes], mode: str) -> bytes:
     return file.getvalue()
 
 
-MAKERS = {"folder": make_folder, "zip": make_zip, "tar": make_tar, "tar.gz": functools.partial(make_tar, mode="w:gz")}
+MAKERS: dict[str, Callable[..., Path]] = {
+    "folder": make_folder,
+    "zip": make_zip,
+    "tar": make_tar,
+    "tar.gz": functools.partial(make_tar, mode="w:gz"),
+}
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -149,9 +158,9 @@ def test_a_member_that_points_outside_is_refused_and_nothing_unpacked(tmp_path, 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, "zip"])
 def test_links_and_devices_are_refused(tmp_path, kind):
     if kind == "zip":
-        member = zipfile.ZipInfo("001.a/1.jpg")
-        member.external_attr = 0o120777 << 16
-        make_zip(tmp_path / "set", {member: b"/etc/hostname"})
+        link = zipfile.ZipInfo("001.a/1.jpg")
+        link.external_attr = 0o120777 << 16
+        make_zip(tmp_path / "set", {link: b"/etc/hostname"})
     else:
         with tarfile.open(tmp_path / "set", "w") as archive:
             member = tarfile.TarInfo("001.a/1.jpg")

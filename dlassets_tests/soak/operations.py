@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from random import Random
+from typing import Any
 
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
@@ -74,16 +75,15 @@ def produce(world: World, random: Random) -> None:
 
 
 def change_settings(world: World, random: Random) -> None:
-    name, values = random.choice(
-        [
-            ("events", [world.model.options.events ^ {zone} for zone in ZONES]),
-            ("storage", ["table", "files", "landing"]),
-            ("max_file_bytes", [300, 1000, 100 * 2**20]),
-            ("files_per_batch", [1, 3, 1000]),
-            ("pattern", ["", r"\.jpg$", r"^[^%]*$"]),
-            ("capture", [(), ("camera",), ("taken_at", "latitude")]),
-        ]
-    )
+    choices: list[tuple[str, list[Any]]] = [
+        ("events", [world.model.options.events ^ {zone} for zone in ZONES]),
+        ("storage", ["table", "files", "landing"]),
+        ("max_file_bytes", [300, 1000, 100 * 2**20]),
+        ("files_per_batch", [1, 3, 1000]),
+        ("pattern", ["", r"\.jpg$", r"^[^%]*$"]),
+        ("capture", [(), ("camera",), ("taken_at", "latitude")]),
+    ]
+    name, values = random.choice(choices)
     world.set(**{name: random.choice(values)})
 
 

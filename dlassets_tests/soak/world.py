@@ -370,7 +370,7 @@ class World:
             self._adopt(outcome)
         else:
             self._must(ended.done is not None, f"the ingest failed: {ended.error}")
-            self._compare(outcome, before, ended.done)
+            self._compare(outcome, before, ended.done)  # type: ignore[arg-type]  # it must be there
         return ended.killed
 
     def ingest_twice_at_once(self) -> None:

@@ -60,9 +60,12 @@ def test_who_reads_while_others_write_sees_one_whole_file(tmp_path: Path) -> Non
     contents = [bytes([number]) * 200_000 for number in range(4)]
     place = str(tmp_path / "file")
     write_whole(place, contents[0])
-    writers = [
-        threading.Thread(target=lambda data=data: [write_whole(place, data) for _ in range(50)]) for data in contents
-    ]
+
+    def write_often(content: bytes) -> None:
+        for _ in range(50):
+            write_whole(place, content)
+
+    writers = [threading.Thread(target=write_often, args=(content,)) for content in contents]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):

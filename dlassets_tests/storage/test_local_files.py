@@ -52,7 +52,7 @@ def tree(folder: Path, *names: str) -> Path:
     return folder
 
 
-def names(folder: Path, failed: list[OSError] | None = None) -> list[str]:
+def names(folder: Path | str, failed: list[OSError] | None = None) -> list[str]:
     return sorted(path for path, _, _ in list_local(str(folder), [] if failed is None else failed))
 
 
@@ -92,8 +92,8 @@ def test_odd_names_of_files_and_folders_come_as_text_and_lead_back_to_the_file(t
 
     assert pa.array(listed, pa.string()).to_pylist() == listed
     assert {encode_path(path) for path in listed} == expected
-    for path in listed:
-        assert (tmp_path / os.fsdecode(encode_path(path))).read_bytes() == encode_path(path)
+    for path in map(encode_path, listed):
+        assert (tmp_path / os.fsdecode(path)).read_bytes() == path
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,12 @@ def test_text_is_carried_as_it_is(text):
 def test_hidden_names_are_left_out_and_hidden_folders_not_entered(tmp_path, monkeypatch):
     tree(tmp_path, ".hidden", "_SUCCESS", "_temporary/0/part.jpg", ".git/a.jpg", "a/_b/c.jpg", "a/.d.jpg", "a/e_.jpg")
     entered, scandir = [], os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: entered.append(Path(path).name) or scandir(path))
+
+    def watched(path):
+        entered.append(Path(path).name)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", watched)
 
     assert names(tmp_path) == ["a/e_.jpg"]
     assert entered == [tmp_path.name, "a"]

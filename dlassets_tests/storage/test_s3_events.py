@@ -46,7 +46,9 @@ def test_a_bucket_is_streamed_by_listing_it(local_engine: Engine, s3: S3, bucket
     zone = LandingZone(uri=f"s3a://{bucket}/incoming", labelled=False)
     settings = Settings(root=lake.root, landing={"photos": zone}, stream={"listing_seconds": 0.1})
     s3.put(bucket, "incoming/1.jpg", photo(1))
-    stop, messages, seen = threading.Event(), [], []
+    stop = threading.Event()
+    messages: list[str] = []
+    seen: list[str] = []
     for batch in stream(Session(settings), stop, messages.append):
         if batch is None:
             continue

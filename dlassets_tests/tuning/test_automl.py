@@ -124,7 +124,8 @@ def test_the_rows_of_a_search_can_be_chosen_anew_from_what_they_recorded(taken_i
 
 def test_of_two_searches_at_once_neither_doubles_a_row(taken_in, monkeypatch) -> None:
     photos, backbone = taken_in[1], dataclasses.replace(BACKBONE, root=True)
-    append, began = derived._append, []
+    append = derived._append
+    began: list[bool] = []
 
     def overtaken(*arguments: Any) -> Any:
         if not began:
@@ -171,7 +172,7 @@ def test_a_script_spells_out_all_that_decides_what_is_learned(tmp_path, trainabl
         | ({"last_n": 3, "pixels": {"augmentation": "strong", "epochs": 6}} if trainable == "last_n" else {})
     )
     backbone = BackboneRef("timm/resnet18", "models:/a/1")
-    job = Job(None, backbone, settings)  # type: ignore[arg-type] - a script makes its own training set
+    job = Job(None, backbone, settings)  # type: ignore[arg-type]  # a script makes its own training set
     script = tmp_path / "best.py"
     script.write_text(script_of(photos, job, SimpleNamespace(value=0.5, accuracy=0.75), 12))  # type: ignore[arg-type]
 

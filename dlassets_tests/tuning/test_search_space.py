@@ -4,7 +4,7 @@ import pytest
 
 from dlassets.errors import SettingsError
 from dlassets.settings import Span, TrainingSettings, TuningSettings
-from dlassets.tuning.search_space import check_space, current_values, settings_with, suggest
+from dlassets.tuning.search_space import Space, check_space, current_values, settings_with, suggest
 
 HEAD, PIXELS = TrainingSettings(), TrainingSettings(trainable="last_n")
 
@@ -48,7 +48,7 @@ def test_the_default_space_can_be_whatever_is_trained() -> None:
 def test_what_is_suggested_lies_in_the_space_and_is_of_the_settings_type() -> None:
     import optuna
 
-    space = {
+    space: Space = {
         "patience": Span(low=2, high=4),
         "l2": Span(low=1e-3, high=1, log=True),
         "balance": ("none", "weights"),
@@ -66,7 +66,7 @@ def test_what_is_suggested_lies_in_the_space_and_is_of_the_settings_type() -> No
 
 
 def test_the_settings_as_they_stand_are_a_trial_where_the_space_has_them() -> None:
-    space = {"l2": Span(low=0.01, high=1), "balance": ("none", "weights")}
+    space: Space = {"l2": Span(low=0.01, high=1), "balance": ("none", "weights")}
 
     assert current_values(space, HEAD) == {"l2": 0.05, "balance": "none"}
     assert current_values(space, TrainingSettings(l2=2)) is None

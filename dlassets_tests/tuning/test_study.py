@@ -184,6 +184,7 @@ def test_a_study_whose_trials_all_fail_ends_early_and_says_why(bench, objective,
         bench.study(objective, ONE_AT_A_TIME.model_copy(update={"trials": 20}))
 
     assert str(failure) in str(raised.value)
+    assert raised.value.__cause__ is not None
     with raising(failure):
         raise raised.value.__cause__
 

@@ -46,7 +46,7 @@ def fit_temperature(logits: NDArray[np.float64], targets: NDArray[np.int64]) -> 
     temperature has a standard normal prior: few rows, or rows without a mistake, do not drive it to a bound of 0.05 or
     20, and none leave it at 1. Many rows outweigh the prior. Raises DlassetsError for logits that are no numbers.
     """
-    from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+    from scipy.optimize import minimize_scalar
 
     if not np.isfinite(logits).all():
         raise DlassetsError(

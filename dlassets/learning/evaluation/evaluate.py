@@ -168,7 +168,7 @@ def _class_means(confusion: NDArray[np.int64], seed: int) -> tuple[Estimate, Est
 
     To draw rows anew is to draw the cells of the confusion matrix anew; most cells are empty and never drawn.
     """
-    from scipy.sparse import csr_array  # type: ignore[import-untyped]
+    from scipy.sparse import csr_array
 
     truth, predicted = np.nonzero(confusion)
     counts = confusion[truth, predicted]

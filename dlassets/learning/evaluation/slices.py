@@ -125,7 +125,7 @@ def _bucketed(column: pa.ChunkedArray, bounds: Sequence[float], names: Sequence[
 
 
 def _sliced(dimension: str, values: NDArray[np.str_], order: Sequence[str], is_right: NDArray[np.bool_]) -> list[Slice]:
-    from scipy.stats import hypergeom  # type: ignore[import-untyped]
+    from scipy.stats import hypergeom
 
     found = []
     for value in dict.fromkeys((*order, UNKNOWN)):

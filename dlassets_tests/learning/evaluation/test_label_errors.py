@@ -1,5 +1,7 @@
 """Wrong labels among right ones are found, and right ones are left alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import LABEL_ERRORS
 from dlassets.learning.evaluation.label_errors import LabelErrors, find_label_errors
 from dlassets.learning.examples import Examples
+from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings
 from dlassets_tests.learning.examples import examples, rows
 
@@ -89,9 +92,9 @@ def test_the_order_of_rows_changes_nothing_and_the_seed_the_folds(right: Example
 def test_no_row_is_judged_by_a_head_that_has_seen_it(right: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
     from dlassets.learning.evaluation import label_errors as module
 
-    train_head, judged = module.train_head, []
+    judged: list[set[str]] = []
 
-    def watched(train: Examples, validation: Examples, *settings: TrainingSettings):
+    def watched(train: Examples, validation: Examples, *settings: Any):
         judged.append(set(right.image_ids) - {*train.image_ids, *validation.image_ids})
         assert not {*train.image_ids} & {*validation.image_ids}
         return train_head(train, validation, *settings)

@@ -60,7 +60,8 @@ def test_the_peak_is_where_the_predicted_class_is_and_nothing_is_where_another_i
 
     found = saliency(mean_colours(channels_last=channels_last, frozen=frozen), head(range(3)), images)
 
-    assert (found.shape, found.dtype) == ((2, SIDE, SIDE), np.float32)
+    assert found.shape == (2, SIDE, SIDE)
+    assert found.dtype == np.float32
     for seen, (row, column), (other_row, other_column) in zip(found, [(1, 2), (2, 1)], [(9, 9), (9, 9)], strict=True):
         inside = seen[(row + 1) * CELL : (row + 3) * CELL, (column + 1) * CELL : (column + 3) * CELL]
         np.testing.assert_allclose(inside, 1)

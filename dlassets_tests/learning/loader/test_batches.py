@@ -52,8 +52,8 @@ def table(tmp_path_factory, rows):
 
 
 def load(table, columns=("path",), transform=None, *, version=1, split="train", workers=None, **sampling):
-    sampling = Sampling(**{"batch_size": 8, **sampling})
-    return torch_loader(table, version, split, list(columns), transform, sampling, workers)
+    drawn = Sampling(**{"batch_size": 8, **sampling})
+    return torch_loader(table, version, split, list(columns), transform, drawn, workers)
 
 
 def paths(loader):
@@ -150,7 +150,7 @@ class Counting:
     """A transform that counts what it decodes, and draws one number for a photo."""
 
     def __init__(self, cache=None):
-        self.decoded = Counter()
+        self.decoded: Counter[bytes] = Counter()
         self.transform = Transform(self.decode, self.augment, cache=cache)
 
     def decode(self, content):

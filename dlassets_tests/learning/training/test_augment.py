@@ -33,7 +33,8 @@ def test_without_augmentation_a_photo_is_what_scoring_sees(photo) -> None:
 def test_the_same_draw_gives_the_same_pixels_and_another_draw_others(photo, kind) -> None:
     first, again, other = (augmented(photo, kind, seed) for seed in (1, 1, 2))
 
-    assert (first.shape, first.dtype) == ((224, 224, 3), np.uint8)
+    assert first.shape == (224, 224, 3)
+    assert first.dtype == np.uint8
     assert np.array_equal(first, again)
     assert np.abs(first.astype(int) - other).mean() > 1
 

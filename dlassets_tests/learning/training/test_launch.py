@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -140,7 +141,7 @@ def test_as_many_processes_train_as_the_settings_say_and_several_in_spark_s_task
 ) -> None:
     from dlassets.engines.spark import SparkEngine
 
-    session = object()
+    session: Any = object()
     engine = SparkEngine(lambda: session)
 
     assert place_of(ComputeSettings(), local_engine) == place_of(ComputeSettings(), engine) == Place()

@@ -248,7 +248,7 @@ def test_torch_is_left_as_it_was(job) -> None:
 
     assert torch.get_rng_state().equal(before)
     assert not torch.are_deterministic_algorithms_enabled()
-    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # has no stub
 
 
 def test_two_processes_learn_what_one_does(job) -> None:

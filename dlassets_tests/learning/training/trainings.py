@@ -62,7 +62,7 @@ def counting(job: Job, group: Group, report, splits=None) -> Trained:
 def conversing(job: Job, group: Group, report, splits=None) -> Trained:
     """Tell of a step, and go on when it was heard."""
     report(Event("step", 1, 2, {"train_loss": 0.5, "rank": group.rank}))
-    while not (Path(job.folder) / HEARD).exists():
+    while not (Path(job.folder) / HEARD).exists():  # type: ignore[arg-type]  # `job` gives one
         time.sleep(0.01)
     report(Event("epoch", 1, 1, {"validation_loss": 0.25}))
     return trained()
@@ -72,7 +72,7 @@ def stepping(job: Job, group: Group, report, splits=None) -> Trained:
     """Take steps together, each written down: started again, it goes on from the last of them."""
     import torch
 
-    folder = Path(job.folder)
+    folder = Path(job.folder)  # type: ignore[arg-type]  # `job` gives one
     (folder / f"pid-{group.rank}").write_text(str(os.getpid()))
     done = folder / "steps"
     first = len(done.read_text().splitlines()) if done.exists() else 0
@@ -93,7 +93,7 @@ def stepping_to_an_error(job: Job, group: Group, report, splits=None) -> Trained
 
 def endless(job: Job, group: Group, report, splits=None) -> Trained:
     """Write down who this process is, and wait to be ended."""
-    (Path(job.folder) / f"pid-{group.rank}").write_text(str(os.getpid()))
+    (Path(job.folder) / f"pid-{group.rank}").write_text(str(os.getpid()))  # type: ignore[arg-type]  # as above
     report(Event("step", 1, 1, {}))
     while True:
         time.sleep(1)
