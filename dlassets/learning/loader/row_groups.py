@@ -1,25 +1,18 @@
-"""Read the files of one Delta snapshot through Petastorm, in place: no second copy of the data.
+"""Read the row groups of one Delta snapshot in place: no second copy of the data.
 
-Petastorm 0.13.1 was written for a pyarrow and a numpy that are gone. `_petastorm` imports it with what it misses: its
-own modules get a `pq` with the old ParquetDataset (as far as they call it) and an `np` with the old names, while
-pyarrow and numpy themselves stay as they are for everyone else. It sees row groups alone, by their places in a list:
-which files they lie in, on which storage, is known here, and every footer is read once.
+Petastorm reads them where it is installed. It asks for pyspark, and for an old setuptools, so the local engine cannot
+ask for it: without it threads of pyarrow read the same rows in the same order, behind the same functions.
 
-Partition columns are in a Delta table's log, not in its files: filter on them with `where`.
+Which row groups there are, in which files and on which storage, is known here, and every footer is read once. Partition
+columns are in a Delta table's log, not in its files: filter on them with `where`.
 """
 
 from __future__ import annotations
 
 import functools
-import queue
-import re
-import sys
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -28,6 +21,10 @@ import numpy.typing as npt
 
 from dlassets.engines.delta_log import open_table
 from dlassets.errors import DlassetsError
+from dlassets.extras import PETASTORM, installed
+from dlassets.learning.loader.arrow_reader import read_by_arrow
+from dlassets.learning.loader.parquet import Columns, RowGroup, RowGroups
+from dlassets.learning.loader.petastorm_reader import read_by_petastorm
 from dlassets.storage.lake import is_uri
 from dlassets.storage.stores import advice, filesystem_of
 
@@ -38,47 +35,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 Where = Sequence[tuple[str, str, Any]]
-Columns = dict[str, npt.NDArray[Any]]
 
 _FOOTERS_AT_ONCE = 16
-
-
-@dataclass(frozen=True, eq=False)
-class RowGroup:
-    """A row group of a Parquet file: `number` counts from 0 within its file, and `rows` is never 0."""
-
-    file: str
-    number: int
-    rows: int
-    footer: pq.FileMetaData
-    filesystem: pafs.FileSystem
-
-    def bytes_of(self, columns: Sequence[str]) -> int:
-        """Return what these columns take in memory, about."""
-        footer = self.footer.row_group(self.number)
-        chunks = (footer.column(place) for place in range(footer.num_columns))
-        chosen = (chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns)
-        return sum(chunk.total_uncompressed_size for chunk in chosen)
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """Return those of the columns that the file has."""
-        import pyarrow.parquet as pq
-
-        with self.filesystem.open_input_file(filesystem_of(self.file)[1]) as opened:
-            return pq.ParquetFile(opened, metadata=self.footer).read_row_group(self.number, columns=list(columns))
-
-
-@dataclass(frozen=True, eq=False)
-class RowGroups:
-    """All row groups of one version of a table, file by file; `schema` is that of its files, by the table's log."""
-
-    uri: str
-    schema: pa.Schema
-    groups: tuple[RowGroup, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(group.rows for group in self.groups)
 
 
 def row_groups(uri: str, version: int, where: Where | None = None) -> RowGroups:
@@ -134,24 +92,14 @@ def read_columns(
 def read_row_groups(
     source: RowGroups, places: Sequence[int], columns: Sequence[str], *, threads: int = 1
 ) -> Iterator[Iterator[Columns]]:
-    """Give the columns of the row groups at these places of `source.groups`, in their order, by Petastorm's reader.
+    """Give the columns of the row groups at these places of `source.groups`, in their order.
 
     So many `threads` read ahead, three row groups each. Raises DlassetsError, while reading, where storage fails or the
     lists of a column differ in length.
     """
-    with _explaining(source.uri):
-        reader = _petastorm().make_batch_reader(
-            [f"file:///{position}" for position in range(len(places))],
-            schema_fields=[f"^{re.escape(column)}$" for column in columns],
-            workers_count=threads,
-            shuffle_row_groups=False,
-            filesystem=_Plan(source, places),
-        )
-    try:
-        yield _batches(reader, source.uri, columns, len(places))
-    finally:
-        reader.stop()
-        reader.join()
+    reader = read_by_petastorm if installed(PETASTORM) else read_by_arrow
+    with reader(source, places, columns, threads) as read:
+        yield _explained(read, source.uri)
 
 
 def check_columns(source: RowGroups, columns: Sequence[str]) -> None:
@@ -164,15 +112,9 @@ def check_columns(source: RowGroups, columns: Sequence[str]) -> None:
         )
 
 
-def _batches(reader: Any, uri: str, columns: Sequence[str], count: int) -> Iterator[Columns]:
-    for _ in range(count):
-        with _explaining(uri):
-            batch = next(reader)
-        found: Columns = {column: getattr(batch, column) for column in columns}
-        for column, values in found.items():
-            if values.ndim > 1 and values.dtype == object:  # what Petastorm makes of lists with a null among them
-                raise DlassetsError(f"Column {column} of {uri} has rows without a list. Choose rows that all have one.")
-        yield found
+def _explained(read: Iterator[Columns], uri: str) -> Iterator[Columns]:
+    with _explaining(uri):
+        yield from read
 
 
 @contextmanager
@@ -181,10 +123,6 @@ def _explaining(uri: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DlassetsError(f"The files of {uri} cannot be read: {advice(uri, error)}") from error
-    except RuntimeError as error:
-        if "expected to be the same length" not in str(error):
-            raise
-        raise DlassetsError(f"{uri}: {error}. Choose rows whose lists are of one length.") from error
 
 
 def _files(table: DeltaTable, uri: str, where: Where | None) -> list[str]:
@@ -218,13 +156,13 @@ def _check_protocol(table: DeltaTable, uri: str) -> None:
     features = table.protocol().reader_features or []
     if "deletionVectors" in features:
         raise DlassetsError(
-            f"{uri} may hold deletion vectors, which Petastorm does not see. On Spark, run "
+            f"{uri} may hold deletion vectors, which no reader of its files sees. On Spark, run "
             f"ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'false'), then "
             f"REORG TABLE delta.`{uri}` APPLY (PURGE), then ALTER TABLE delta.`{uri}` DROP FEATURE deletionVectors."
         )
     if "columnMapping" in features or settings.get("delta.columnMapping.mode", "none") != "none":
         raise DlassetsError(
-            f"{uri} maps its columns to other names in its files, which Petastorm does not see. On Spark, run "
+            f"{uri} maps its columns to other names in its files, which no reader of its files sees. On Spark, run "
             f"ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.columnMapping.mode' = 'none') and "
             f"ALTER TABLE delta.`{uri}` DROP FEATURE columnMapping, or write the table anew without it."
         )
@@ -247,142 +185,3 @@ def _no_rows(schema: pa.Schema, columns: Sequence[str]) -> Columns:
         return np.empty(0, object if pa.types.is_string(type_) else type_.to_pandas_dtype())
 
     return {column: empty(schema.field(column).type) for column in columns}
-
-
-# ---- what Petastorm misses
-
-
-class _Plan:
-    """The file system that Petastorm opens paths on: each is the place of a row group in a list."""
-
-    def __init__(self, source: RowGroups, places: Sequence[int]) -> None:
-        self.schema = source.schema
-        self._groups = [source.groups[place] for place in places]
-
-    def open(self, path: str) -> tuple[RowGroup, pa.Schema]:
-        return self._groups[int(path.removeprefix("/"))], self.schema
-
-
-class _Piece:
-    """A row group, taken for a file of one or for that one: what was pyarrow's ParquetDatasetPiece."""
-
-    partition_keys: tuple[()] = ()
-
-    def __init__(self, path: str, open_file_func: Any, **_: Any) -> None:
-        self.path = path
-        self._group, self._schema = open_file_func(path)
-
-    def get_metadata(self) -> Any:
-        return SimpleNamespace(num_row_groups=1, schema=SimpleNamespace(to_arrow_schema=lambda: self._schema))
-
-    def read(self, columns: set[str], **_: Any) -> pa.Table:
-        import pyarrow as pa
-
-        names = sorted(columns)
-        table = self._group.read(names)
-        for name in names:
-            if name not in table.column_names:  # the file is older than the column
-                table = table.append_column(name, pa.nulls(table.num_rows, self._schema.field(name).type))
-        # Petastorm reads the first chunk of a column and takes it for the whole.
-        return table.combine_chunks()
-
-
-class _Dataset:
-    """A list of row groups: what was pyarrow's legacy ParquetDataset, without summary files or partitions."""
-
-    metadata = None
-    common_metadata = None
-    partitions = None
-
-    def __init__(self, paths: Sequence[str], filesystem: Any, **_: Any) -> None:
-        self.paths = paths
-        self.fs = filesystem
-        self.pieces = [_Piece(path, filesystem.open) for path in paths]
-
-
-class _Pool:
-    """Threads that read row groups, and give them in their order: what Petastorm's ThreadPool is meant to be.
-
-    That one takes a worker which waits for its next row group for one that has none left: now and then it changes the
-    order, or ends before the last row group. Its DummyPool may wait for ever after the last.
-    """
-
-    def __init__(self, workers_count: int, *_: Any, **__: Any) -> None:
-        self.workers_count = workers_count
-        self._pool = ThreadPoolExecutor(workers_count, thread_name_prefix="petastorm")
-        self._due: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        self._own = threading.local()
-
-    def start(self, worker_class: Any, worker_args: Any, ventilator: Any) -> None:
-        """Let the ventilator, a thread of Petastorm's, begin to name row groups, a few before they are asked for."""
-        self._new_worker = functools.partial(worker_class, 0, args=worker_args)
-        self._ventilator = ventilator
-        ventilator.start()
-
-    def ventilate(self, **row_group: Any) -> None:
-        self._due.put(self._pool.submit(self._read, row_group))
-
-    def get_results(self) -> Any:
-        """Return the next row group. Only to be called as often as there are some."""
-        result = self._due.get().result()
-        self._ventilator.processed_item()
-        return result
-
-    def stop(self) -> None:
-        self._ventilator.stop()
-
-    def join(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def _read(self, row_group: dict[str, Any]) -> Any:
-        """Return what this thread's worker publishes."""
-        if not hasattr(self._own, "worker"):
-            self._own.published = []
-            self._own.worker = self._new_worker(self._own.published.append)
-        self._own.worker.process(**row_group)
-        return self._own.published.pop()
-
-
-@functools.cache
-def _petastorm() -> Any:
-    """Import Petastorm, adapted, and return it."""
-    import pyarrow.parquet as pq
-
-    with _modules_that_pyarrow_dropped():
-        import petastorm
-        import petastorm.arrow_reader_worker as worker
-        from petastorm import reader, unischema
-        from petastorm.etl import dataset_metadata
-    parquet = _view(pq, ParquetDataset=_Dataset, ParquetDatasetPiece=_Piece)
-    for module in (reader, worker, dataset_metadata):
-        module.pq = parquet
-    worker.ParquetFile = lambda opened: opened  # its piece then opens it again
-    reader.ThreadPool = _Pool
-    reader.print = lambda *_: None  # it would tell of its cache at the end of every read
-    unischema.np = _view(np, string_=np.bytes_, unicode_=np.str_)
-    # The worker casts every string column to `unicode_`: as objects, a null stays None instead of becoming "None".
-    worker.np = _view(np, unicode_=np.object_)
-    return petastorm
-
-
-def _view(module: ModuleType, **names: Any) -> ModuleType:
-    """Return a module that has everything `module` has, and `names` besides."""
-    view = ModuleType(module.__name__)
-    view.__dict__.update(names)
-    view.__getattr__ = functools.partial(getattr, module)  # type: ignore[method-assign]
-    return view
-
-
-@contextmanager
-def _modules_that_pyarrow_dropped() -> Iterator[None]:
-    """Let `from pyarrow.filesystem import LocalFileSystem` and its like succeed, for the time of an import."""
-    dropped = {"pyarrow.filesystem": "LocalFileSystem", "pyarrow.hdfs": "HadoopFileSystem"}
-    for name, class_name in dropped.items():
-        stand_in = ModuleType(name)
-        setattr(stand_in, class_name, type(class_name, (), {}))
-        sys.modules[name] = stand_in
-    try:
-        yield
-    finally:
-        for name in dropped:
-            del sys.modules[name]
