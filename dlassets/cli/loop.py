@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 @click.option("--per-class", default=60, show_default=True, help="Photos a class to generate.")
 def demo(images: str | None, classes: int, per_class: int) -> None:
     """Run the whole loop on photos: ingest, train, score, ask people, learn from their answers."""
-    from dlassets.demo.loop import run_demo
     from dlassets.pipeline.session import Session
 
     settings = load_settings()
     _ = Session(settings).engine  # what it lacks is an error now, and not when there are photos
+    from dlassets.demo.loop import run_demo
+
     run_demo(settings, _images(images, settings.root, classes, per_class), console())
     _print_how_to_look(console(), settings)
 
