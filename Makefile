@@ -1,20 +1,20 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check house dev bench bench-ingest bench-training setup lock clean clean-cache changelog
+.PHONY: help demo test wheel soak check house dev bench bench-ingest bench-training setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-# PYTHON picks the Python of the environment; ENGINE is local or spark, whatever runs.
-export PYTHON
+# PYTHON picks the Python of the environment, TORCH=cpu a torch without CUDA; ENGINE is local or spark, whatever runs.
+export PYTHON TORCH
 ifdef ENGINE
 export DLASSETS_ENGINE := $(ENGINE)
 endif
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ENGINE=local|spark, ARGS='...' for further options, PYTHON=/path/to/python3.12 for another Python"
+	@echo "  ENGINE=local|spark, ARGS='...' for further options, PYTHON=/path/to/python3.12 for another Python, TORCH=cpu"
 
 demo: $(READY) ## run the whole loop on sample images, or on IMAGES=<folder, zip or tar>
 	$(BIN)/dlassets demo $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
@@ -22,14 +22,19 @@ demo: $(READY) ## run the whole loop on sample images, or on IMAGES=<folder, zip
 test: $(READY) ## run the tests with coverage; PHOTOS=<folder> adds the accuracy on real photos
 	$(BIN)/pytest --cov $(if $(PHOTOS),--photos='$(PHOTOS)') $(ARGS)
 
+wheel: $(READY) ## build dist/*.whl and try it in empty environments; PYTHONS='3.11 3.12 3.13' must then be there
+	@scripts/wheel.sh $(PYTHONS)
+
 soak: $(READY) ## take in files under random operations and faults; SECONDS=600, ARGS='--seed N' or --spark
 	$(BIN)/python -m dlassets_tests.soak --seconds $(or $(SECONDS),600) $(ARGS)
 
-check: $(READY) ## formatting, lint, types and layers
+check: $(READY) ## formatting, lint, types, layers and dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry dlassets
+	$(BIN)/deptry dlassets_tests benchmarks scripts --ignore DEP002,DEP004
 
 house: $(READY) ## draw the rooms and who imports whom anew, to docs/house.svg
 	$(BIN)/python scripts/house.py

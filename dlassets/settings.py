@@ -1,6 +1,6 @@
 """One typed tree of settings, from a profile and `DLASSETS_*` variables.
 
-Order, later wins: the defaults below, the profile (`DLASSETS_PROFILE`: a name in `deploy/` or a YAML file), then the
+Order, later wins: the defaults below, the profile (`DLASSETS_PROFILE`: a name in `profiles/` or a YAML file), then the
 variables. `DLASSETS_TRAINING__EPOCHS=20` sets `training.epochs`. Anything unknown is an error that names the nearest
 setting. Nothing here reads a table, a model or a photo.
 """
@@ -23,7 +23,8 @@ from dlassets.errors import SettingsError
 
 PREFIX = "DLASSETS_"
 PROFILE_VARIABLE = PREFIX + "PROFILE"
-DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+PROFILES = Path(__file__).resolve().parent / "profiles"
+DEFAULT_PROFILE = "local"
 # How a folder's name says its class: 012.name, 12_name or 12.
 LABEL_RULE = r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$"
 
@@ -289,7 +290,7 @@ class AutomationSettings(_Section):
 class Settings(_Section):
     """Everything that may differ between two deployments."""
 
-    root: str = Field("lake", description="The lake's root: a folder or a URI that Spark and fsspec know.")
+    root: str = Field("lake", description="The lake's root: a folder or a URI, such as s3a://bucket/folder.")
     engine: Literal["local", "spark"] = "local"
     landing: dict[str, LandingZone] = Field(
         default_factory=lambda: {
@@ -343,13 +344,14 @@ def load_settings(environment: Mapping[str, str] | None = None, **changes: Any) 
 
 
 def _profile(name: str | None) -> dict[str, Any]:
-    given = "local" if name is None else name
-    path = Path(given) if given.endswith((".yaml", ".yml")) else DEPLOY / f"{given}.yaml"
+    given = name or DEFAULT_PROFILE
+    path = Path(given) if given.endswith((".yaml", ".yml")) else PROFILES / f"{given}.yaml"
     if not path.is_file():
-        if name is None:  # an installed package has no deploy folder: the defaults are the local profile
-            return {}
-        known = ", ".join(sorted(p.stem for p in DEPLOY.glob("*.yaml") if p.stem != "dagster")) or "none"
-        raise SettingsError(f"{PROFILE_VARIABLE}={name}: there is no {path}. Profiles in {DEPLOY}: {known}.")
+        known = ", ".join(sorted(profile.stem for profile in PROFILES.glob("*.yaml")))
+        raise SettingsError(
+            f"{PROFILE_VARIABLE}={name}: there is no {path}. Set it to the name of a profile ({known}) or to the path "
+            "of a YAML file."
+        )
     try:
         tree = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:

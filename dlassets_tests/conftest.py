@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from dlassets import extras
 from dlassets.engines.base import Engine
+from dlassets.extras import SPARK, missing
 from dlassets.settings import Settings, SparkSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.storage.s3 import S3, serve
@@ -24,6 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--photos", metavar="FOLDER", help="Real photos in NNN.class/ folders; without it, generated ones are used."
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if (reason := missing(SPARK, "Spark")) is not None:
+        for item in items:
+            if item.get_closest_marker("spark"):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +67,19 @@ def empty(tmp_path: Path, instance: DagsterInstance) -> Pipelines:
     from dlassets_tests.pipelines import new_lake
 
     return new_lake(tmp_path / "lake", instance)
+
+
+@pytest.fixture
+def lacking() -> Callable[[str], AbstractContextManager[None]]:
+    """Have an extra be one that is not installed, for the time of a `with`."""
+
+    @contextmanager
+    def without(extra: str) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(extras.MODULES, extra, ("not_installed",))
+            yield
+
+    return without
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from dlassets.errors import DlassetsError
 from dlassets.lakehouse.training_set import PIXELS
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.examples import read_split
-from dlassets.learning.loader.petastorm import read_columns
+from dlassets.learning.loader.row_groups import read_columns
 from dlassets.learning.training.job import Trained
 from dlassets.settings import FeatureSettings
 from dlassets_tests.learning.examples import examples

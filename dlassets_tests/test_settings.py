@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from dlassets.errors import SettingsError
-from dlassets.settings import DEPLOY, LandingZone, Settings, load_settings
+from dlassets.settings import PROFILES, LandingZone, Settings, load_settings
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_where_nothing_of_ours_is_set_or_the_local_profile_the_defaults_hold(env
 
 def test_the_local_profile_names_every_setting_with_its_default() -> None:
     """The settings that are unset by default stand behind a #, as `# name: null`."""
-    everything = re.sub(r"(?m)^(\s*)# (\w+: null)$", r"\1\2", (DEPLOY / "local.yaml").read_text())
+    everything = re.sub(r"(?m)^(\s*)# (\w+: null)$", r"\1\2", (PROFILES / "local.yaml").read_text())
     assert yaml.safe_load(everything) == Settings().model_dump(mode="json")
 
 
@@ -125,7 +125,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ({"DLASSETS_LANDING__LABELED__LABELED": "true"}, "landing.labeled.labeled: "),
         (
             {"DLASSETS_PROFILE": "nope"},
-            "DLASSETS_PROFILE=nope: there is no .*nope.yaml. Profiles in .*: accurate, cluster, local",
+            r"DLASSETS_PROFILE=nope: there is no .*nope.yaml. Set it to .* a profile \(accurate, cluster, local\)",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """What make does: the targets' commands, and the set-up script where something cannot be had."""
 
+import itertools
 import os
 import re
 import shutil
@@ -50,7 +51,7 @@ def ready(checkout) -> Path:
     """A checkout whose environment is there, with commands that say how they were called."""
     commands = checkout / ".venv" / "bin"
     commands.mkdir(parents=True)
-    for name in ("dlassets", "pytest", "ruff", "mypy", "lint-imports", "python", "towncrier"):
+    for name in ("dlassets", "pytest", "ruff", "mypy", "lint-imports", "deptry", "python", "towncrier"):
         (commands / name).write_text('#!/bin/sh\necho "${0##*/}" "$@" "engine=$DLASSETS_ENGINE"\n')
         (commands / name).chmod(0o755)
     (checkout / ".venv" / ".ready").touch()
@@ -73,7 +74,17 @@ def called(result: subprocess.CompletedProcess[str]) -> list[str]:
         (["test", "PHOTOS=../photos", "ARGS=-k lake"], ["pytest --cov --photos=../photos -k lake engine="]),
         (
             ["check"],
-            [f"{command} engine=" for command in ("ruff format --check .", "ruff check .", "mypy", "lint-imports")],
+            [
+                f"{command} engine="
+                for command in (
+                    "ruff format --check .",
+                    "ruff check .",
+                    "mypy",
+                    "lint-imports",
+                    "deptry dlassets",
+                    "deptry dlassets_tests benchmarks scripts --ignore DEP002,DEP004",
+                )
+            ],
         ),
         (["house"], ["python scripts/house.py engine="]),
         (["changelog"], ["towncrier build --yes engine="]),
@@ -155,9 +166,29 @@ def test_uv_gets_the_index_and_certificates_that_pip_is_set_to(checkout):
     assert (checkout / ".venv" / ".ready").exists()
 
 
+def test_with_a_cpu_torch_all_but_torch_is_held_by_hashes(checkout):
+    commands = checkout / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    (commands / "python").symlink_to(sys.executable)
+    (commands / "uv").write_text('#!/bin/sh\necho "uv $*"\nfor last; do :; done\n[ ! -f "$last" ] || cat "$last"\n')
+    (commands / "uv").chmod(0o755)
+    result = make(checkout, "setup", TORCH="cpu")
+    assert result.returncode == 0, result.stderr
+    synced, installed = result.stdout.split(" --torch-backend cpu ")
+    assert "uv pip sync" in synced
+    assert "--require-hashes" in synced
+    packages = re.findall(r"(?m)^([a-z0-9._-]+)==", synced)
+    left_out = re.compile(r"torch|torchvision|triton|(nvidia|cuda)-.*")
+    locked = re.findall(r"(?m)^([a-z0-9._-]+)==", (REPOSITORY / "requirements.lock").read_text())
+    assert packages == [name for name in locked if not left_out.fullmatch(name)]
+    assert re.match(r"--no-deps --compile-bytecode torch==\S+ torchvision==\S+\n", installed)
+
+    assert "it is cpu, or nothing" in make(checkout, "-B", "setup", TORCH="rocm").stderr
+
+
 def test_the_lock_holds_the_pinned_versions():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     pinned = {match[0] for each in wanted if (match := re.match(r"[A-Za-z0-9._-]+==[^; ]+", each))}
     locked = set(re.findall(r"(?m)^[a-z0-9._-]+==[^ ;]+", (REPOSITORY / "requirements.lock").read_text()))
     assert pinned <= locked

@@ -5,7 +5,8 @@
 #
 # Everything fetched is checked against a hash: uv and what it builds source packages with (requirements-tools.lock), and
 # all the rest (requirements.lock, requirements-peers.lock). PYTHON names the Python to use; package indexes are whatever
-# pip and uv are set to.
+# pip and uv are set to. TORCH=cpu takes torch and torchvision from PyTorch's own index of CPU builds, which are other
+# files than the lock has hashes of: these two alone are then taken as that index gives them.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -97,12 +98,34 @@ build_peers() {
     touch "$PEERS/.ready"
 }
 
+# The lock without torch, torchvision and what comes with a CUDA build of them.
+lock_without_torch() {
+    awk '/^[a-z0-9]/ { wanted = !/^(torch|torchvision|triton|nvidia-|cuda-)/ } wanted' requirements.lock
+}
+
+install_lock() {
+    if [ "${TORCH:-}" != cpu ]; then
+        uv_pip sync "$ENVIRONMENT" --require-hashes --compile-bytecode requirements.lock
+        return
+    fi
+    rest=$ENVIRONMENT/without-torch.lock
+    lock_without_torch >"$rest"
+    # shellcheck disable=SC2046 # two requirements
+    uv_pip sync "$ENVIRONMENT" --require-hashes --compile-bytecode "$rest" &&
+        uv_pip install "$ENVIRONMENT" --torch-backend cpu --no-deps --compile-bytecode \
+            $(sed -nE 's/^(torch|torchvision)(==[^ ;]+).*/\1\2/p' requirements.lock)
+}
+
 if [ "${1:-}" = peers ]; then
     share_pip_settings
     build_peers
     exit
 fi
 
+case "${TORCH:-}" in
+'' | cpu) ;;
+*) fail "TORCH=$TORCH: it is cpu, or nothing, for the build that the lock has." ;;
+esac
 rm -f "$STAMP"
 if ! has_version "$ENVIRONMENT/bin/python"; then
     find_python
@@ -119,7 +142,7 @@ share_pip_settings
 
 if [ "${1:-}" = lock ]; then
     shift
-    resolve "$@" --extra dev pyproject.toml --output-file requirements.lock &&
+    resolve "$@" --extra all --extra dev pyproject.toml --output-file requirements.lock &&
         resolve_peers "$@" &&
         printf 'setuptools\nuv\n' | resolve "$@" --no-annotate - --output-file requirements-tools.lock ||
         fail "pyproject.toml could not be resolved; the lines above say why."
@@ -127,7 +150,7 @@ if [ "${1:-}" = lock ]; then
 fi
 
 echo "Installing requirements.lock into $ENVIRONMENT (about 6 GB; seconds where it is there already)"
-uv_pip sync "$ENVIRONMENT" --require-hashes --compile-bytecode requirements.lock ||
+install_lock ||
     fail "the packages of requirements.lock could not be installed; the lines above say why.
 If the index cannot be reached from here, name one that can be (UV_DEFAULT_INDEX=... make setup).
 Otherwise try again: what was fetched is kept. The packages take about 6 GB."

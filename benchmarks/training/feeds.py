@@ -95,14 +95,15 @@ def petastorm(table: str, version: int, workers: int) -> Figures:
     """Its batch reader with the usual pandas transform, over the table that dlassets reads, adapted to run at all."""
     import numpy as np
 
-    from dlassets.learning.loader import petastorm as adapter
+    from dlassets.learning.loader.petastorm_reader import Plan, adapted_petastorm
+    from dlassets.learning.loader.row_groups import row_groups
 
-    module = adapter._petastorm()  # noqa: SLF001
+    module = adapted_petastorm()
     from petastorm.pytorch import BatchedDataLoader
     from petastorm.transform import TransformSpec
     from petastorm.workers_pool.thread_pool import ThreadPool
 
-    source = adapter.row_groups(table, version, [("split", "=", "train")])
+    source = row_groups(table, version, [("split", "=", "train")])
     module.reader.ThreadPool = ThreadPool  # its own, not the one that keeps its order
 
     def decoded(frame: pd.DataFrame) -> pd.DataFrame:
@@ -121,7 +122,7 @@ def petastorm(table: str, version: int, workers: int) -> Figures:
                 ),
                 workers_count=workers,
                 seed=1,
-                filesystem=adapter._Plan(source, range(len(source.groups))),  # noqa: SLF001
+                filesystem=Plan(source, range(len(source.groups))),
             ) as reader,
             BatchedDataLoader(reader, batch_size=BATCH) as loader,
         ):

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 @click.option("--per-class", default=60, show_default=True, help="Photos a class to generate.")
 def demo(images: str | None, classes: int, per_class: int) -> None:
     """Run the whole loop on photos: ingest, train, score, ask people, learn from their answers."""
-    from dlassets.demo.loop import run_demo
+    from dlassets.pipeline.session import Session
 
     settings = load_settings()
+    _ = Session(settings).engine  # what it lacks is an error now, and not when there are photos
+    from dlassets.demo.loop import run_demo
+
     run_demo(settings, _images(images, settings.root, classes, per_class), console())
     _print_how_to_look(console(), settings)
 
@@ -88,7 +91,7 @@ def _print_how_to_look(out: Console, settings: Settings) -> None:
         "Look at this lake, these runs and these tables in Dagster's UI, and at the models in MLflow's:",
         f"  {where} {home} {programs / 'dagster'} dev -m dlassets.definitions",
         f"  {programs / 'mlflow'} ui --backend-store-uri {store}",
-        f"or at both at once: {where} make dev",
+        f"or at both at once: {where} {programs / 'dlassets'} dev",
     )
     for line in lines:
         out.print(line, highlight=False, soft_wrap=True)

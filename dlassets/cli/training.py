@@ -11,6 +11,7 @@ import click
 
 from dlassets.cli.group import console
 from dlassets.errors import DlassetsError
+from dlassets.extras import TUNING, require
 from dlassets.pipeline.report import Report
 from dlassets.settings import Settings, load_settings
 from dlassets.storage.lake import Lake
@@ -57,6 +58,7 @@ def automl(minutes: float, images: Path | None, backbones: tuple[str, ...], out:
     from dlassets.registry.store import MlflowStore
     from dlassets.tuning.automl import search
 
+    require(TUNING, "dlassets automl")
     until = time.monotonic() + 60 * minutes
     _check_out(out, yes=yes)
     settings = load_settings()

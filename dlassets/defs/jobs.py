@@ -1,4 +1,4 @@
-"""The pipelines as jobs, each one run at a time (deploy/dagster.yaml limits runs by the tag)."""
+"""The pipelines as jobs, each one run at a time (resources/dagster.yaml limits runs by the tag)."""
 
 from typing import Any
 

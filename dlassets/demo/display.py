@@ -54,6 +54,10 @@ class Display:
     def print(self, text: str) -> None:
         self.console.print(f"    {text}", highlight=False)
 
+    def warn(self, text: str) -> None:
+        # As it stands: brackets are no markup in it, and a command in it is to be copied.
+        self.console.print(f"    {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
     def of(self, context: dg.AssetExecutionContext) -> Report:
         """The resource's method: return the report of one step."""
         return _StepReport(self, context.op_handle.name)
@@ -107,3 +111,6 @@ class _StepReport(Report):
 
     def event(self, event: Event) -> None:
         self.count(f"{event.kind}s", event.number, event.of if event.kind == "step" else None)
+
+    def warning(self, message: str) -> None:
+        self._display.warn(message)

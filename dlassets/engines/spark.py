@@ -26,6 +26,7 @@ from dlassets.engines.delta_log import (
 )
 from dlassets.engines.schema import Column, Table
 from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
+from dlassets.extras import SPARK, require
 from dlassets.storage.files import read_files
 from dlassets.storage.lake import is_uri
 from dlassets.storage.stores import advice, filesystem_of
@@ -110,6 +111,7 @@ class SparkEngine(DeltaEngine):
     name = "spark"
 
     def __init__(self, session: Callable[[], SparkSession]) -> None:
+        require(SPARK, "The engine spark", "Or set DLASSETS_ENGINE=local, which does without it.")
         self._session = session
         # What a MERGE says of itself goes through the session's settings, which its writes share: one at a time.
         self._writing = threading.RLock()

@@ -129,7 +129,8 @@ def _connected(remote: str, config: dict[str, str]) -> SparkSession:
         session.version  # noqa: B018 - the first word with the server
     except ImportError as error:
         raise DlassetsError(
-            f"Spark Connect needs more packages here: {error}. Install 'pyspark[connect]', or unset spark.remote."
+            f"Spark Connect needs more packages here: {error}. Install them (pip install 'dlassets[spark]'), or unset "
+            "spark.remote."
         ) from error
     except PySparkException as error:
         raise DlassetsError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlassets import extras
 from dlassets.engines.base import Commit, Engine, Progress, Snapshot, Written
 from dlassets.lakehouse.labels import labels_in_force
 from dlassets.lakehouse.snapshots import provenance_of, row_count
@@ -36,6 +37,7 @@ def update_label_errors(
 
     Every image with a label in force and cached features is judged, whatever its split. `snapshots` holds
     labeled_images, image_features and label_errors; `progress` is called with the folds that are done, and of how many.
+    Without the extra `label-errors` nothing is judged, the table stays as it is, and `left_out` says so.
     """
     current = snapshots["label_errors"]
     query = f"""
@@ -51,6 +53,8 @@ def update_label_errors(
     had_rows = row_count(current) > 0
     if provenance_of(current).get(_DIGEST) == digest or not (labelled.num_rows or had_rows):
         return unchanged, {"judged": labelled.num_rows}
+    if (left_out := extras.missing(extras.LABEL_ERRORS, "Judging labels")) is not None:
+        return unchanged, {"judged": 0, "left_out": left_out}
     result = find_label_errors(_examples(labelled), settings.training, on_fold=progress)
     facts = {"judged": result.checked, "too_few_to_judge": json.dumps(result.small_classes, ensure_ascii=False)}
     if not result.errors.num_rows and not had_rows:  # Delta on Spark writes no commit for that

@@ -1,4 +1,4 @@
-"""The rows that models learn from and are tested on, of one pinned version of `training_set`, read by Petastorm."""
+"""The rows that models learn from and are tested on, of one pinned version of `training_set`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
-from dlassets.learning.loader.petastorm import read_columns
+from dlassets.learning.loader.row_groups import read_columns
 
 # The place of a label that is no class.
 UNKNOWN = -1
@@ -54,7 +54,7 @@ Splits = Mapping[str, Examples]
 def read_split(
     training_set: Snapshot, split: str, shard: tuple[int, int] = (0, 1), *, features: bool = True
 ) -> Examples:
-    """Read one split of a pinned version through Petastorm; `shard` is (rank, world size).
+    """Read one split of a pinned version; `shard` is (rank, world size).
 
     Without `features`, which a training set of photos does not have, they are (N, 0).
     """

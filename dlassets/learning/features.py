@@ -16,7 +16,7 @@ from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, published
 from dlassets.learning.embedding import embed_images
 from dlassets.learning.examples import Examples, read_split
-from dlassets.learning.loader.petastorm import read_columns
+from dlassets.learning.loader.row_groups import read_columns
 
 if TYPE_CHECKING:
     from dlassets.engines.base import Kernel

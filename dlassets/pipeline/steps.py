@@ -130,6 +130,8 @@ def label_errors(session: Session, read: Reads, report: Report) -> Made:
     snapshots[LABEL_ERRORS.name] = read.own(LABEL_ERRORS)
     progress = report.progress("folds judged")
     written, details = update_label_errors(session.engine, snapshots, version, settings, provenance.as_dict(), progress)
+    if "left_out" in details:
+        report.warning(details["left_out"])
     return Made(provenance, {LABEL_ERRORS.name: written}, details)
 
 

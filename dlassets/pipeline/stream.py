@@ -96,6 +96,7 @@ def stream(
     that is away) is logged and tried again, later and later: nothing is lost, since what was not written is still new.
     `log` gets such messages. Raises SettingsError for a zone that is not declared.
     """
+    _ = session.engine  # what it lacks ends the stream: a batch that failed for it would be tried again for ever
     loop = _Loop(session, log, zones_of(session.settings, zones), then)
     try:
         loop.start()

@@ -31,7 +31,8 @@ def log_model(mlflow: Any, package: ModelPackage, example: bytes | None) -> None
             code_paths=[str(code)],
             signature=signature(),
             input_example=None if example is None else pd.DataFrame({"content": [example]}),
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in _RUNTIME_PACKAGES],
+            # Of a build for one kind of machine (2.12.1+cpu) the release: the build's own index alone has the other.
+            pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in _RUNTIME_PACKAGES],
         )
 
 

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from dlassets.errors import DlassetsError, SettingsError
-from dlassets.settings import DEPLOY
 from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake, local_path
 
 HOME_VARIABLE = "DAGSTER_HOME"
+DEFAULT = Path(__file__).with_name("dagster.yaml")
 
 
 def dagster_home(lake: Lake) -> Path:
@@ -24,11 +24,9 @@ def dagster_home(lake: Lake) -> Path:
     try:
         home.mkdir(parents=True, exist_ok=True)
         config = home / "dagster.yaml"
-        default = DEPLOY / "dagster.yaml"
         is_ours = not given or not any(home.iterdir())
-        # An installed package has no deploy folder: Dagster's own defaults hold there.
-        if is_ours and not config.exists() and default.is_file():
-            write_whole(config, default.read_bytes())  # part of one would stand for ever
+        if is_ours and not config.exists():
+            write_whole(config, DEFAULT.read_bytes())  # part of one would stand for ever
     except OSError as error:
         raise DlassetsError(
             f"Dagster's folder {home} cannot be written: {error}. Set {HOME_VARIABLE} to a folder that can."

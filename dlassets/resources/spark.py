@@ -18,8 +18,8 @@ def spark_session(settings: SparkSettings, uris: Sequence[str]) -> SparkSession:
     Spark is started before the resource asks for it, so that what can be missing (a Java, Delta's jars, the server) is
     said in one clear DlassetsError; the resource then finds it running.
     """
+    sessions.spark_session(settings, uris)
     from dagster_pyspark import LazyPySparkResource
 
-    sessions.spark_session(settings, uris)
     session: SparkSession = LazyPySparkResource(spark_config=sessions.spark_config(settings, uris)).spark_session
     return session

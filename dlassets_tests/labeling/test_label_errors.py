@@ -50,6 +50,16 @@ def test_a_label_that_looks_wrong_is_listed_with_the_one_it_looks_like(engine: E
 
 
 @pytest.mark.usefixtures("photos")
+def test_without_its_extra_nothing_is_judged_until_it_is_installed(local_engine: Engine, lake: Lake, lacking) -> None:
+    with lacking("label-errors"):
+        written, facts = update(local_engine, lake)
+    assert (written.changed, facts["judged"]) == (False, 0)
+    assert "pip install 'dlassets[label-errors]'" in facts["left_out"]
+
+    assert update(local_engine, lake)[0].changed
+
+
+@pytest.mark.usefixtures("photos")
 def test_nothing_new_is_judged_again(local_engine: Engine, lake: Lake) -> None:
     update(local_engine, lake)
 

@@ -24,7 +24,7 @@ from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples, read_splits
 from dlassets.learning.features import Embedder
-from dlassets.learning.loader.petastorm import read_columns
+from dlassets.learning.loader.row_groups import read_columns
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.launch import Place, launch
 from dlassets.registry.lifecycle import TAG_INPUTS, load_run, load_version, register

@@ -3,18 +3,15 @@ from pathlib import Path
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.resources.instance import dagster_home
-from dlassets.settings import DEPLOY
+from dlassets.resources.instance import DEFAULT, dagster_home
 from dlassets.storage.lake import Lake
 from dlassets_tests.disk import disk_full_after
-
-DEFAULT = (DEPLOY / "dagster.yaml").read_text()
 
 
 def test_a_lake_gets_a_configured_folder_of_its_own(lake):
     home = dagster_home(lake)
     assert home == Path(lake.root) / "dagster"
-    assert (home / "dagster.yaml").read_text() == DEFAULT
+    assert (home / "dagster.yaml").read_text() == DEFAULT.read_text()
 
 
 def test_a_users_dagster_yaml_is_never_overwritten(lake):
@@ -25,7 +22,7 @@ def test_a_users_dagster_yaml_is_never_overwritten(lake):
 def test_dagster_home_wins_and_a_new_folder_is_configured(lake, tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "elsewhere"))
     assert dagster_home(lake) == tmp_path / "elsewhere"
-    assert (tmp_path / "elsewhere" / "dagster.yaml").read_text() == DEFAULT
+    assert (tmp_path / "elsewhere" / "dagster.yaml").read_text() == DEFAULT.read_text()
     assert not Path(lake.root).exists()
 
 
@@ -50,7 +47,7 @@ def test_a_folder_that_cannot_be_made_is_said(lake, tmp_path, monkeypatch):
 def test_a_full_disk_leaves_no_part_of_a_configuration(lake):
     with disk_full_after(100), pytest.raises(DlassetsError, match="cannot be written"):
         dagster_home(lake)
-    assert (dagster_home(lake) / "dagster.yaml").read_text() == DEFAULT
+    assert (dagster_home(lake) / "dagster.yaml").read_text() == DEFAULT.read_text()
 
 
 def test_dagster_runs_one_run_of_a_pipeline_at_a_time_and_phones_nobody(lake):

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
+from dlassets.extras import LABEL_ERRORS as EXTRA
+from dlassets.extras import require
 from dlassets.lakehouse.tables import LABEL_ERRORS
 from dlassets.learning.evaluation.calibration import calibrated
 from dlassets.learning.examples import Examples, targets_of
@@ -49,8 +51,9 @@ def find_label_errors(
     checked by a head that has learned from others, and whose end of training and temperature come from others too: what
     it says of a row owes nothing to the row's label, and its confidence means what it says. `on_fold` is called with
     how many folds are done, and of how many. With fewer than two classes that have `folds` rows, nothing is checked.
-    Raises DlassetsError for fewer than three folds.
+    Raises DlassetsError for fewer than three folds, and MissingExtraError without the extra `label-errors`.
     """
+    require(EXTRA, "Finding labels that look wrong")
     if folds < _FEWEST_FOLDS:
         raise DlassetsError(f"{folds} folds are too few: one is judged, one ends the training. Use 3 or more.")
     names, counts = dict(zip(rows.labels.tolist(), rows.names, strict=True)), Counter(rows.labels.tolist())

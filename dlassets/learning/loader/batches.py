@@ -1,4 +1,4 @@
-"""Batches of tensors from a pinned version of a Delta table: read by Petastorm, decoded by threads, in a certain order.
+"""Batches of tensors from a pinned version of a Delta table: decoded by threads, in a certain order.
 
 Nothing is copied to another place or format first. What an epoch's batches are is a function of the table's files, the
 seed and the epoch's number (`epochs`): a training can go on from a step, and processes share batches without talking.
@@ -29,14 +29,8 @@ from dlassets.learning.loader.epochs import (
     balanced,
     logical_shards,
 )
-from dlassets.learning.loader.petastorm import (
-    Columns,
-    RowGroups,
-    check_columns,
-    check_shard,
-    read_row_groups,
-    row_groups,
-)
+from dlassets.learning.loader.parquet import Columns, RowGroups
+from dlassets.learning.loader.row_groups import check_columns, check_shard, read_row_groups, row_groups
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +42,7 @@ if TYPE_CHECKING:
 Step = Sequence[tuple[Window, slice]]
 Item = TypeVar("Item")
 
-# Threads of Petastorm's that read row groups ahead, and batches that are being decoded while one is used.
+# Threads that read row groups ahead, and batches that are being decoded while one is used.
 _READERS = 2
 _BATCHES_AHEAD = 3
 

@@ -21,7 +21,7 @@ import numpy as np
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import SIDE, ImageError, View, decode_rgb, resize_center_crop_with_torch
 from dlassets.learning.loader.epochs import Rows, row_random
-from dlassets.learning.loader.petastorm import RowGroups
+from dlassets.learning.loader.parquet import RowGroups
 
 if TYPE_CHECKING:
     import torch
@@ -238,7 +238,7 @@ class Decoder:
         where = f"row {row} of row group {group.number} of {group.file}"
         if "path" not in self._source.schema.names:
             return where
-        return f"{group.read(['path'])['path'][row].as_py()} ({where})"
+        return f"{group.read(['path'], self._source.schema)['path'][row].as_py()} ({where})"
 
 
 def _middle(content: bytes, size: int) -> torch.Tensor:

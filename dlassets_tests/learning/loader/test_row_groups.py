@@ -1,4 +1,4 @@
-"""The Petastorm adapter against delta-rs's own reading, value by value."""
+"""Row groups by either reader, against delta-rs's own reading, value by value."""
 
 import itertools
 
@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from dlassets.errors import DlassetsError
+from dlassets.learning.loader import row_groups as reading
 from dlassets.learning.loader import torch_loader
-from dlassets.learning.loader.petastorm import read_columns, read_row_groups, row_groups
+from dlassets.learning.loader.row_groups import read_columns, read_row_groups, row_groups
 from dlassets_tests.learning.loader.tables import write, write_log
 
+READERS = ["petastorm", "arrow"]
 COLUMNS = ["path", "label", "label_name", "weight", "features"]
 
 
@@ -26,6 +28,17 @@ def rows(count, split, first=0):
         }
         for n in numbers
     ]
+
+
+@pytest.fixture(autouse=True, params=READERS)
+def reader(request, monkeypatch):
+    """What reads: Petastorm where it is installed, and pyarrow where it is not."""
+    read_by(request.param, monkeypatch)
+    return request.param
+
+
+def read_by(name, monkeypatch):
+    monkeypatch.setattr(reading, "installed", lambda extra: (extra, name) == ("petastorm", "petastorm"))
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +105,20 @@ def test_shards_are_disjoint_and_cover_every_row_in_the_same_order_each_time(tab
     assert all(once)
     assert once == again
     assert sorted(itertools.chain(*once)) == read_by_delta(table, 1)["path"]
+
+
+def test_both_readers_give_the_same_arrays_of_every_shard_in_the_same_order(table, monkeypatch):
+    read = {}
+    for name in READERS:
+        read_by(name, monkeypatch)
+        shards = [read_columns(table, 1, COLUMNS, shard=(rank, 3)) for rank in range(3)]
+        read[name] = [
+            (column, values.dtype, values.shape, values.tolist())
+            for shard in shards
+            for column, values in shard.items()
+        ]
+
+    assert read["arrow"] == read["petastorm"]
 
 
 def test_row_groups_come_in_the_order_asked_for_however_many_threads_read(tmp_path):

@@ -1,0 +1,41 @@
+"""What is installed only where it is asked for: the package's extras, and the one message where one is missing."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from dlassets.errors import DlassetsError
+
+# An extra of pyproject.toml, and what is imported of it: it is there where all of these are.
+SPARK, TUNING, LABEL_ERRORS, PETASTORM = "spark", "tuning", "label-errors", "petastorm"
+MODULES = {
+    SPARK: ("pyspark", "delta", "dagster_pyspark"),
+    TUNING: ("optuna",),
+    LABEL_ERRORS: ("cleanlab",),
+    PETASTORM: ("petastorm",),
+}
+
+
+class MissingExtraError(DlassetsError):
+    """What was asked for needs an extra that is not installed."""
+
+
+def missing(extra: str, what: str) -> str | None:
+    """Return what to do about an extra that `what` needs and that is not installed; None where it is there."""
+    absent = [module for module in MODULES[extra] if find_spec(module) is None]
+    if not absent:
+        return None
+    return (
+        f"{what} needs the extra {extra}, of which is not installed: {', '.join(absent)}. "
+        f"Install it: pip install 'dlassets[{extra}]'."
+    )
+
+
+def installed(extra: str) -> bool:
+    return missing(extra, "") is None
+
+
+def require(extra: str, what: str, instead: str = "") -> None:
+    """Raise MissingExtraError where the extra that `what` needs is not installed; `instead` says how to do without."""
+    if (message := missing(extra, what)) is not None:
+        raise MissingExtraError(f"{message} {instead}".rstrip())
