@@ -1,0 +1,185 @@
+"""Both engines do the same: a small lake from end to end, row by row, and every SQL text that the package has."""
+
+from __future__ import annotations
+
+import ast
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import dlassets
+from dlassets.demo.loop import Loop
+from dlassets.engines.base import Engine, Rows, Snapshot
+from dlassets.engines.delta_log import open_table
+from dlassets.engines.local import LocalEngine
+from dlassets.labeling.selection import select_requests
+from dlassets.lakehouse.tables import TABLES
+from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
+from dlassets.monitoring.quality import RULES, check, values_of
+from dlassets.pipeline import steps
+from dlassets.pipeline.session import Session
+from dlassets.registry.models import ModelVersion
+from dlassets.scoring.batch import Scorer, score_new
+from dlassets.settings import LabelingSettings, LabelSettings, Settings
+from dlassets_tests.registry.conftest import store_of
+from dlassets_tests.tables import pins
+from dlassets_tests.whole import Whole, comparable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PACKAGE = Path(dlassets.__file__).parent
+Conflicts = Literal["drop", "first", "ask"]
+Made = Callable[[Engine], Whole]
+
+
+class Texts:
+    """Every text that the embedded engine is given, with the schemas of its tables, and where in the package from."""
+
+    def __init__(self) -> None:
+        self.schemas: dict[str, dict[str, pa.Schema]] = {}
+        self.lines: set[tuple[Path, int]] = set()
+
+    def record(self, patch: pytest.MonkeyPatch) -> None:
+        run = LocalEngine.sql
+
+        def recorded(engine: LocalEngine, query: str, tables: Mapping[str, Snapshot | Rows]) -> Any:
+            self.schemas.setdefault(query, {name: _schema(table) for name, table in tables.items()})
+            for frame, line in traceback.walk_stack(None):
+                self.lines.add((Path(frame.f_code.co_filename), line))
+            return run(engine, query, tables)
+
+        patch.setattr(LocalEngine, "sql", recorded)
+
+
+def _schema(table: Any) -> pa.Schema:
+    import pyarrow as pa
+
+    if isinstance(table, Snapshot):
+        return pa.schema(open_table(table.uri, table.version).schema().to_arrow())
+    return table.schema
+
+
+@pytest.fixture(scope="module")
+def texts() -> Iterator[Texts]:
+    texts = Texts()
+    with pytest.MonkeyPatch.context() as patch:
+        texts.record(patch)
+        yield texts
+
+
+@pytest.fixture(scope="module")
+def lake_of(texts: Texts, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Make the lake by an engine, each time that it is another one."""
+    made: dict[str, Whole] = {}
+
+    def make(engine: Engine) -> Whole:
+        if engine.name not in made:
+            settings = Settings(
+                root=str(tmp_path_factory.mktemp(engine.name)),
+                labels=LabelSettings(conflicts="ask"),
+                labeling=LabelingSettings(threshold=1, relabel_limit=2),
+            )
+            with store_of(settings) as store:
+                session = Session(settings)
+                session.engine, session.mlflow = engine, store
+                made[engine.name] = Whole(session)
+                made[engine.name].live(photos)
+        return made[engine.name]
+
+    return make
+
+
+@pytest.mark.spark
+def test_a_lake_is_the_same_row_by_row_whichever_engine_made_it(lake_of, local_engine, spark_engine) -> None:
+    one, other = lake_of(local_engine), lake_of(spark_engine)
+
+    for name in TABLES:
+        ours, theirs = comparable(one, name), comparable(other, name)
+        assert ours.exact == theirs.exact, name
+        assert np.allclose(ours.numbers, theirs.numbers, rtol=1e-3, atol=1e-5), name
+    assert one.look() == other.look()
+
+
+def ask_everything(whole: Whole) -> None:
+    """Have every text made that settings decide, and those of what is asked of a lake beside its pipeline."""
+    whole.look()
+    session = whole.session
+    engine, tables, version = session.engine, pins(session.lake, *TABLES), session.required_champion()
+    model, package = ModelVersion(session.model_name, version), session.package(version)
+    embedder = session.embedder(tables["raw_images"])
+    # Of a model that has scored nothing: examples are asked for where there are rows that break a rule.
+    assert not all(check(engine, rule, tables, **values_of(LabelSettings()), model_version=0).passed for rule in RULES)
+    for conflicts in get_args(Conflicts):
+        labels = LabelSettings(conflicts=conflicts)
+        for rule in RULES:
+            check(engine, rule, tables, **values_of(labels), model_version=version)
+        for made_of in (session.feature_version, PIXELS):
+            choose(engine, {table.name: tables[table.name] for table in chosen_from(made_of)}, made_of, labels)
+        for asking in ({}, {"relabel_limit": 2}, {"relabel_limit": 2, "batch_limit": 3, "share": 0.5}):
+            select_requests(engine, tables, model, LabelingSettings(**asking), labels)
+        for sees_photos in (None, embedder):
+            chosen = ("raw_images", "labeled_images", "image_features", *(["deleted_files"] if sees_photos else []))
+            scorer = Scorer(model, package, 3, sees_photos)
+            score_new(engine, pins(session.lake, *chosen), tables["predictions"], scorer, labels, {})
+        labelled = session.changed(settings=session.settings.model_copy(update={"labels": labels}))
+        steps.images_to_embed(labelled, steps.labelled_image_features.hand_out(labelled))
+    loop = Loop(session.settings, Console(quiet=True))
+    loop.session = session
+    loop._people_answer()
+    loop._summary()
+
+
+@pytest.fixture(scope="module")
+def asked(texts: Texts, lake_of: Made) -> Texts:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", "")  # as it was: the demo sets it
+        ask_everything(lake_of(LocalEngine()))
+    return texts
+
+
+@pytest.mark.spark
+def test_both_engines_plan_every_text(asked, local_engine, spark_engine) -> None:
+    for query, schemas in asked.schemas.items():
+        empty = {name: schema.empty_table() for name, schema in schemas.items()}
+        by_duckdb = local_engine.sql(query, {name: local_engine.rows(table) for name, table in empty.items()})
+        by_spark = spark_engine.sql(query, {name: spark_engine.rows(table) for name, table in empty.items()}).frame
+
+        by_spark._jdf.queryExecution().executedPlan()
+        assert by_spark.columns == by_duckdb.arrow().column_names, query
+
+
+@pytest.mark.spark
+def test_no_text_of_the_package_escapes(asked) -> None:
+    reached = {site for site in sites() for path, line in asked.lines if path == site[0] and site[1] <= line <= site[2]}
+
+    missing = sorted(f"{path.relative_to(PACKAGE.parent)}:{line}" for path, line, _ in sites() - reached)
+    assert missing == [], "have them asked in `ask_everything`"
+
+
+def sites() -> set[tuple[Path, int, int]]:
+    """Return where the package has an engine run SQL, itself or by a function that it hands the text to."""
+    modules = {path: ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py") if path.parent.name != "engines"}
+    functions = [node for module in modules.values() for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+    runs = {"sql"} | {function.name for function in functions if _passes_its_text_on(function)}
+    return {
+        (path, call.lineno, call.end_lineno or call.lineno)
+        for path, module in modules.items()
+        for call in ast.walk(module)
+        if isinstance(call, ast.Call) and _called(call) in runs
+    }
+
+
+def _passes_its_text_on(function: ast.FunctionDef) -> bool:
+    parameters = {argument.arg for argument in function.args.args}
+    texts = [call.args[0] for call in ast.walk(function) if isinstance(call, ast.Call) and _called(call) == "sql"]
+    return any(isinstance(text, ast.Name) and text.id in parameters for text in texts)
+
+
+def _called(call: ast.Call) -> str:
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))

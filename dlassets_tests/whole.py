@@ -1,0 +1,149 @@
+"""A lake that goes through everything once, step by step: photos of every kind come, change and go, people answer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlassets.engines.local import LocalEngine
+from dlassets.intake.quarantine import drop, refused_files, retry
+from dlassets.labeling.requests import without_photo
+from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.tables import TABLES
+from dlassets.monitoring.gallery import write_gallery
+from dlassets.monitoring.quality import RULES, check, values_of
+from dlassets.pipeline import steps
+from dlassets.pipeline.session import Session
+from dlassets.pipeline.step import Step
+from dlassets_tests.tables import get
+
+# A study of settings has tests of its own, and is the same whoever wrote the rows.
+EVERY_STEP = tuple(step for step in steps.STEPS if step is not steps.tuned_hyperparameters)
+_TRAINING = (steps.trained_model, steps.registered_version)
+# When it was that something happened.
+_TIMES = {
+    "scored_at",
+    "requested_at",
+    "answered_at",
+    "labeled_at",
+    "deleted_at",
+    "returned_at",
+    "dropped_at",
+    "load_date",
+}
+
+
+@dataclass
+class Whole:
+    session: Session
+
+    def zone(self, path: str) -> Path:
+        return Path(self.session.lake.zone(path))
+
+    def put(self, path: str, content: bytes, minutes: int = 0) -> None:
+        """Write a file that is `minutes` younger than a fixed time."""
+        self.zone(path).parent.mkdir(parents=True, exist_ok=True)
+        self.zone(path).write_bytes(content)
+        os.utime(self.zone(path), (1.7e9 + 60 * minutes, 1.7e9 + 60 * minutes))
+
+    def live(self, photos: Path) -> None:
+        """Go twice around the loop; train in the first round alone."""
+        engine, lake, settings = self.session.engine, self.session.lake, self.session.settings
+        self._photos_arrive(photos)
+        self._run(*EVERY_STEP)
+        self._people_answer()
+        self._run(steps.human_labels, steps.labeled_images, steps.label_requests)
+        self._photos_change()
+        unwanted, mended = sorted(refused_files(engine, lake), key=lambda file: file.path, reverse=True)
+        drop(engine, lake, settings, [unwanted], {})
+        retry(engine, lake, settings, [mended], {})
+        self._run(*(step for step in EVERY_STEP if step not in _TRAINING))
+
+    def look(self) -> dict[str, Any]:
+        """Return what is found by looking at the tables, which changes none of them."""
+        session = self.session
+        tables = {name: pin(session.lake, name) for name in TABLES}
+        values = values_of(session.settings.labels) | {"model_version": session.champion()}
+        gallery = write_gallery(
+            session.engine,
+            session.lake,
+            tables["raw_images"],
+            tables["image_profiles"],
+            tables["quarantined_files"],
+            session.settings.landing,
+        )
+        return {
+            "broken": {f"{r.table} {r.name}": check(session.engine, r, tables, **values).broken for r in RULES},
+            "gallery": (gallery.images, gallery.files, gallery.defects, gallery.near_duplicate_groups, gallery.refused),
+            "refused": [(f.path, f.state) for f in refused_files(session.engine, session.lake, everything=True)],
+            "without photo": without_photo(session.engine, session.labeling, tables["label_requests"]),
+        }
+
+    def _run(self, *chosen: Step) -> None:
+        for step in chosen:
+            step.run(self.session)
+
+    def _photos_arrive(self, photos: Path) -> None:
+        """Some have a label and some not, one is in two classes, and two files are no photos."""
+        for folder in sorted(photos.iterdir()):
+            for place, photo in enumerate(sorted(folder.iterdir())[:10]):
+                target = (
+                    f"labeled/{folder.name}/{photo.name}" if place < 8 else f"unlabeled/{folder.name[:3]}-{photo.name}"
+                )
+                self.put(target, photo.read_bytes(), place)
+        one, other = sorted(self.zone("labeled").iterdir())[:2]
+        content = min(one.iterdir()).read_bytes()
+        self.put(f"labeled/{other.name}/twice.jpg", content, 20)
+        self.put(f"labeled/{one.name}/cut.jpg", content[:300])
+        self.put("unlabeled/text.jpg", b"no photo")
+
+    def _people_answer(self) -> None:
+        """Every photo that was sent is moved into the class that its path names."""
+        classes = {folder.name[:3]: folder.name for folder in self.zone("labeled").iterdir()}
+        for row in get(LocalEngine(), self.session.lake, "label_requests", "request_id, batch_id, path"):
+            (photo,) = Path(self.session.lake.requests, row["batch_id"]).glob(f"{row['request_id']}.*")
+            target = Path(self.session.lake.answers, classes[row["path"].split("/")[1][:3]], photo.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            photo.rename(target)
+
+    def _photos_change(self) -> None:
+        """One has other bytes, one is gone, and a file that was refused is a photo."""
+        folder = min(self.zone("labeled").iterdir())
+        changed, gone = sorted(folder.glob("*.jpg"))[2:4]
+        content = changed.read_bytes()
+        self.put(f"labeled/{folder.name}/{changed.name}", content + b"\0", 30)
+        self.put(f"labeled/{folder.name}/cut.jpg", content + b"\0\0", 30)
+        gone.unlink()
+
+
+@dataclass
+class Comparable:
+    """The rows of a table but for times: what must be equal, and numbers that may differ in their last digits."""
+
+    exact: list[Any]
+    numbers: Any
+
+
+def comparable(whole: Whole, table: str) -> Comparable:
+    rows = []
+    for row in get(LocalEngine(), whole.session.lake, table):
+        numbers: list[float] = []
+        kept = {name: _without_numbers(value, numbers) for name, value in row.items() if name not in _TIMES}
+        rows.append((repr(kept).replace(whole.session.settings.root, "<root>"), numbers))
+    rows.sort(key=lambda row: row[0])
+    return Comparable([row[0] for row in rows], np.array([number for row in rows for number in row[1]]))
+
+
+def _without_numbers(value: Any, numbers: list[float]) -> Any:
+    """Return the value with its floats taken out, into `numbers`."""
+    if isinstance(value, float):
+        return numbers.append(value)
+    if isinstance(value, list):
+        return [_without_numbers(each, numbers) for each in value]
+    if isinstance(value, dict):
+        return {name: _without_numbers(each, numbers) for name, each in value.items()}
+    return value
