@@ -21,6 +21,8 @@ from dlassets_tests.tables import NOON, arrow, get, image_id, put
 if TYPE_CHECKING:
     import pyarrow as pa
 
+pytestmark = pytest.mark.contract
+
 ZONE = LandingZone(uri="zone", labelled=False)
 
 
@@ -171,6 +173,14 @@ class TestReading:
         query = "SELECT COUNT(*) AS n, SUM(confidence) AS total FROM predictions"
 
         assert engine.sql(query, {"predictions": earlier}).arrow().to_pylist() == [{"n": 1, "total": 0.5}]
+
+    def test_a_moment_has_the_day_that_it_has_in_utc(self, engine: Engine, lake: Lake) -> None:
+        for name, hour in (("early", 0), ("late", 23)):
+            append(engine, lake, prediction(name) | {"scored_at": NOON.replace(hour=hour, minute=30)})
+
+        found = engine.sql("SELECT DISTINCT CAST(scored_at AS DATE) AS day FROM p", {"p": pin(lake, "predictions")})
+
+        assert found.arrow().to_pylist() == [{"day": NOON.date()}]
 
     def test_sql_joins_snapshots_and_rows_under_the_names_it_is_given(self, engine: Engine, lake: Lake) -> None:
         import pyarrow as pa
