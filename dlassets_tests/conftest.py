@@ -1,8 +1,9 @@
-"""What every test may use: a lake of its own, both engines, small photos. `--photos` puts real ones in their place."""
+"""What every test may use: a lake of its own, both engines, small photos. `--photos` adds real ones."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
     from dlassets_tests.pipelines import Pipelines
+
+pytest_plugins = ["dlassets_tests.lanes"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -115,6 +118,19 @@ def real_photos(request: pytest.FixtureRequest) -> Path | None:
 
 
 @pytest.fixture(scope="session")
+def few_photos(real_photos: Path | None, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty photos a class, of ten classes at most: real ones, where there are some."""
+    if real_photos is None:
+        return photos
+    chosen = tmp_path_factory.mktemp("real")
+    for folder in sorted(path for path in real_photos.iterdir() if path.is_dir())[:10]:
+        (chosen / folder.name).mkdir()
+        for photo in sorted(folder.iterdir())[:20]:
+            shutil.copyfile(photo, chosen / folder.name / photo.name)
+    return chosen
+
+
+@pytest.fixture(scope="session")
 def local_engine() -> Engine:
     from dlassets.engines.local import LocalEngine
 
@@ -139,7 +155,10 @@ def spark_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
     places = []
     with pytest.MonkeyPatch.context() as environment:
-        if any("s3" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        if any(
+            "s3" in getattr(item, "fixturenames", ()) and item.get_closest_marker("spark")
+            for item in request.session.items
+        ):
             places = ["s3a://bucket"]
             for name, value in request.getfixturevalue("s3").environment.items():
                 environment.setenv(name, value)
