@@ -18,6 +18,7 @@ from dlassets_tests.learning.examples import examples
 from dlassets_tests.test_benchmarks_embedding import shown
 
 
+@pytest.mark.slow
 def test_loading_names_each_import_and_finds_nothing_heavy_in_the_code_location() -> None:
     statements = {name: loading.STATEMENTS[name] for name in (loading.DAGSTER, loading.LOCATION)}
 
@@ -83,6 +84,7 @@ def test_the_probes_learn_what_can_be_learned() -> None:
         assert predicted.tolist() == test.labels.tolist()
 
 
+@pytest.mark.slow
 def test_copies_of_photos_are_other_bytes_of_the_same_picture_and_all_are_taken_in(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -99,6 +101,7 @@ def test_copies_of_photos_are_other_bytes_of_the_same_picture_and_all_are_taken_
     assert "dlassets, local" in shown(taken)
 
 
+@pytest.mark.slow
 def test_ticks_find_nothing_new_and_changes_change_rows_alone(photos: Path, tmp_path: Path) -> None:
     bench = _small_bench(photos, tmp_path, _InThisProcess)
 
@@ -115,6 +118,7 @@ def test_ticks_find_nothing_new_and_changes_change_rows_alone(photos: Path, tmp_
     assert forms[2].disk_mib < forms[2].photos_mib < forms[0].disk_mib
 
 
+@pytest.mark.slow
 def test_photos_that_land_while_dlassets_watches_are_read(photos: Path, tmp_path: Path) -> None:
     lags = landing.watch(originals(photos)[:4], tmp_path, files=4, pace=0.01)
 

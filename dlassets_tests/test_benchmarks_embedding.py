@@ -50,6 +50,7 @@ def test_a_task_embeds_every_photo_and_says_what_it_took(lake, task):
 
 @pytest.mark.spark
 @pytest.mark.parametrize("task", ["spark", "spark_openvino", "spark_torch"])
+@pytest.mark.slow
 def test_so_does_one_on_spark(task, lake, spark_engine, monkeypatch):
     monkeypatch.setattr(embedders, "_session", lambda _: spark_engine.session)
 

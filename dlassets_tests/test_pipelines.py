@@ -291,6 +291,7 @@ def dagster(pipelines: Pipelines, *arguments: str, **environment: str) -> subpro
     return dlassets(command=command, DLASSETS_ROOT=pipelines.settings.root, **environment)
 
 
+@pytest.mark.slow
 def test_dagster_s_own_command_runs_a_pipeline(empty, photos) -> None:
     arrive(photos, empty)
 
@@ -310,6 +311,7 @@ def test_dagster_s_own_command_materializes_an_asset(empty, photos) -> None:
     assert rows(empty, "labeled_images") == []
 
 
+@pytest.mark.slow
 def test_dagster_s_own_command_says_what_a_setting_cannot_be(empty) -> None:
     ran = dagster(empty, "job", "execute", "-j", "training_pipeline", DLASSETS_ENGINE="sparc")
 

@@ -71,7 +71,20 @@ def called(result: subprocess.CompletedProcess[str]) -> list[str]:
             ["demo", "ENGINE=spark", "IMAGES=/my photos/a.zip", "ARGS=--per-class 5"],
             ["dlassets demo --images /my photos/a.zip --per-class 5 engine=spark"],
         ),
-        (["test", "PHOTOS=../photos", "ARGS=-k lake"], ["pytest --cov --photos=../photos -k lake engine="]),
+        (
+            ["test", "PHOTOS=../my photos", "ARGS=-k lake"],
+            ["pytest -n 2 --photos ../my photos --lane fast --durations 10 -k lake engine="],
+        ),
+        (["test-all", "PROCESSES=0"], ["pytest -n 0 --durations 20 engine="]),
+        (["test-slow", "TURN=a b", "UNTIL=9"], ["pytest -n 2 --lane slow --turn a b --until 9 engine="]),
+        (
+            ["coverage", "ARGS=dlassets_tests/labeling -x"],
+            ["pytest -n 2 --lane fast --cov=dlassets dlassets_tests/labeling -x engine="],
+        ),
+        (["soak", "SECONDS=5", "ARGS=--seed 3"], ["python -m dlassets_tests.soak --seconds 5 --seed 3 engine="]),
+        (["dev", "ARGS=--no-mlflow"], ["dlassets dev --no-mlflow engine="]),
+        (["bench-ingest", "ARGS=storage"], ["python -m benchmarks ingest storage engine="]),
+        (["bench", "IMAGES=a", "ARGS=demo"], ["python -m benchmarks --images a demo engine="]),
         (
             ["check"],
             [
@@ -138,6 +151,7 @@ def test_a_python_that_will_not_do_is_said(checkout, program, said):
     assert re.search(said, result.stderr)
 
 
+@pytest.mark.slow
 def test_an_index_out_of_reach_is_said_and_leaves_no_stamp(checkout):
     result = make(checkout, "test", **NO_INDEX)
     assert result.returncode != 0

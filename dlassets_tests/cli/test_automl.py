@@ -14,6 +14,7 @@ from dlassets_tests.programs import invoke
 from dlassets_tests.stores import give_store
 
 
+@pytest.mark.slow
 def test_the_script_of_the_winner_trains_it_again_and_says_the_same_accuracy(photos, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(automl, "HEAD_TRIALS", 3)
     monkeypatch.setattr(weights, "PACKAGES", {"efficientnet_lite0": weights.PACKAGES["efficientnet_lite0"]})

@@ -77,6 +77,7 @@ def quick_server(log, port=None):
     return servers._running("Dagster", ["http.server", "--bind", HOST, str(port)], port, "/", log, os.environ)
 
 
+@pytest.mark.slow
 def test_both_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_path):
     (tmp_path / "stand_in.py").write_text(DEFINITIONS)
     environment = os.environ | {"DLASSETS_ROOT": str(tmp_path / "lake"), "PYTHONPATH": str(tmp_path)}

@@ -97,6 +97,7 @@ def test_watch_killed_and_started_again_takes_every_photo_in_once(lake, start, p
     assert paths(lake) == [f"unlabeled/{name}" for name in names]
 
 
+@pytest.mark.slow
 def test_stream_looks_at_each_photo_and_stops_with_0(lake, start, photos) -> None:
     give_store(Settings(root=lake.root))
     process = start("stream", "unlabeled")

@@ -200,6 +200,7 @@ def test_restoring_in_place_asks_first(trained_twice) -> None:
     assert len(get(LocalEngine(), pipelines.lake, "labeled_images", "path")) == 80
 
 
+@pytest.mark.slow
 def test_everything_materializes_at_once(trained_twice) -> None:
     pipelines, _, _ = trained_twice
 

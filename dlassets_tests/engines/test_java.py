@@ -122,6 +122,7 @@ class TestBringingOne:
         assert (home / "bin" / "java").stat().st_mtime_ns == made.st_mtime_ns
 
     @pytest.mark.spark
+    @pytest.mark.slow
     def test_spark_runs_on_it(self, scrubbed: dict[str, str]) -> None:
         done = subprocess.run(
             [sys.executable, "-c", SESSION], env=scrubbed, capture_output=True, text=True, check=False, timeout=300

@@ -70,6 +70,7 @@ def test_a_users_settings_win_and_add_to_jars_and_java_options() -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_jars_that_cannot_be_had_are_named_with_what_to_do(tmp_path: Path) -> None:
     ivy = tmp_path / "ivy.xml"
     ivy.write_text(NO_REPOSITORY.format(folder=tmp_path))

@@ -122,6 +122,7 @@ def test_a_mended_file_comes_in(lake, settings, landing) -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_a_lake_moves_from_one_engine_to_the_other_midway(local_engine, spark_engine, lake, settings, landing) -> None:
     ingest(local_engine, lake, settings, {})
     put(landing / "unlabeled/e.jpg", photo(50))

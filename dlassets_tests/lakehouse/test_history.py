@@ -71,6 +71,7 @@ def test_an_older_version_s_history_is_its_own(local_engine, lake) -> None:
         assert [commit["version"] for commit in commits(older)] == list(range(version, -1, -1))
 
 
+@pytest.mark.contract
 def test_a_restored_table_has_the_rows_and_columns_it_had_as_a_new_version(engine, lake) -> None:
     write(engine, lake, {"rows_sha256": "old"}, "a")
     before = get(engine, lake, "image_profiles")

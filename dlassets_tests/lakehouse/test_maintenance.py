@@ -94,6 +94,7 @@ def test_files_grow_to_the_target_and_no_further(local_engine, lake) -> None:
     assert sorted(row["content"] for row in found) == sorted(contents)
 
 
+@pytest.mark.contract
 def test_versions_that_are_needed_stay_and_others_go(engine, lake) -> None:
     put_many(engine, lake, "image_profiles", profile("a"))
     maintain(engine, lake, IMAGE_PROFILES, AT_ONCE)

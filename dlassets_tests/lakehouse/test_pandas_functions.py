@@ -56,6 +56,7 @@ def test_the_document_s_example_does_what_it_says(engine, lake, monkeypatch, cap
     assert "landscape" in capsys.readouterr().out
 
 
+@pytest.mark.contract
 def test_parts_are_bounded_and_every_row_is_in_one(engine, lake, monkeypatch) -> None:
     monkeypatch.setattr(pandas_functions, "PART_ROWS", 8)
     names = profiles(lake, 100)

@@ -98,6 +98,7 @@ def test_columns_of_a_setting_are_filled_while_it_is_on_and_null_when_it_is_off(
     assert get(engine, lake, "raw_images", "path, camera") == [{"path": "z/b.jpg", "camera": None}]
 
 
+@pytest.mark.contract
 def test_a_column_added_upstream_is_kept_by_a_merge_and_null_in_new_rows(engine, lake) -> None:
     import pyarrow as pa
     from deltalake import DeltaTable
@@ -116,6 +117,7 @@ def test_a_column_added_upstream_is_kept_by_a_merge_and_null_in_new_rows(engine,
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_a_column_that_spark_added_is_known_to_the_embedded_engine_and_back(local_engine, spark_engine, lake) -> None:
     put(lake, "image_profiles", {"image_id": image_id("a")}, engine=local_engine)
     uri = lake.table("image_profiles")

@@ -204,6 +204,7 @@ def test_after_many_photos_torch_resizes_and_the_features_stay_the_same_within_a
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_spark_workers_load_weights_that_were_published(spark_engine, lake, tmp_path, cache):
     import pyarrow as pa
     from safetensors.torch import save_file

@@ -195,6 +195,7 @@ def test_a_lake_that_takes_no_weights_is_said(ref, lake: Lake):
         published(ref, lake)
 
 
+@pytest.mark.slow
 def test_weights_are_read_from_object_storage_and_published_there(tensors, s3, tmp_path, monkeypatch):
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)

@@ -18,7 +18,7 @@ from dlassets_tests.soak.operations import Setting, run, shortest
 from dlassets_tests.soak.processes import Processes
 from dlassets_tests.soak.world import PATHS, MismatchError, Tally, World
 
-SEEDS = range(3)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 OPERATIONS = 25
 
 
@@ -57,6 +57,7 @@ def test_killed_at_every_step_the_next_ingest_makes_it_whole(world: World) -> No
         world.ingest()
 
 
+@pytest.mark.slow
 def test_killed_by_a_signal_the_next_ingest_makes_it_whole(tmp_path: Path, processes: Processes) -> None:
     world = World(tmp_path / "lake", Tally(), processes=processes)
     world.set(events=frozenset(["unlabeled"]))
@@ -121,6 +122,7 @@ def test_whatever_happens_to_files_the_tables_hold_what_they_should(seed: int) -
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_on_spark_after_kills_and_a_lost_checkpoint_as_well(tmp_path: Path, spark_engine: Engine) -> None:
     world = World(tmp_path / "lake", Tally(), (spark_engine, LocalEngine()))
     world.set(events=frozenset(["unlabeled"]))
@@ -134,6 +136,7 @@ def test_on_spark_after_kills_and_a_lost_checkpoint_as_well(tmp_path: Path, spar
     world.ingest()
 
 
+@pytest.mark.slow
 def test_a_mistake_is_found_and_told_in_few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Intake, "_record_changes", lambda *_: None)
 

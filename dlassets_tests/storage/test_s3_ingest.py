@@ -176,7 +176,12 @@ def test_a_photo_that_the_store_cannot_give_just_now_is_no_bad_file(s3, bucket, 
     ("variable", "value", "named"),
     [
         ("AWS_ACCESS_KEY_ID", "unknown", "set AWS_ACCESS_KEY_ID"),
-        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", r"set AWS_ENDPOINT_URL .*127\.0\.0\.1:9"),
+        pytest.param(
+            "AWS_ENDPOINT_URL",
+            "http://127.0.0.1:9",
+            r"set AWS_ENDPOINT_URL .*127\.0\.0\.1:9",
+            marks=pytest.mark.slow,  # it is asked again and again
+        ),
         ("AWS_ALLOW_HTTP", "false", "set AWS_ALLOW_HTTP=true"),
     ],
 )
@@ -193,6 +198,7 @@ def test_what_is_out_of_reach_says_what_to_set(bucket, lake, monkeypatch, place,
     assert "test-secret" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_one_clear_error(bucket, lake) -> None:
     with pytest.raises(DlassetsError, match=r"no such bucket: create missing-bucket"):
         ingest(ENGINE, lake, zone_in("missing-bucket", lake.root), {})

@@ -60,6 +60,7 @@ def append(engine: Engine, lake: Lake, number: int) -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_spark_and_the_embedded_engine_go_on_where_the_other_was(local_engine, spark_engine, bucket) -> None:
     lake = Lake.at(f"s3://{bucket}/a lake")
     pin(lake, "deleted_files")

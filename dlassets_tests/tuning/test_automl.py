@@ -63,6 +63,7 @@ def search(taken_in, store: MlflowStore, seconds: float) -> tuple[automl.Winner,
     return found, board
 
 
+@pytest.mark.slow
 def test_blocks_are_trained_on_the_photos_after_heads_where_there_is_time(taken_in, store, monkeypatch) -> None:
     monkeypatch.setattr(automl, "HEAD_TRIALS", 1)
     monkeypatch.setattr(automl, "BLOCK_TRIALS", 1)

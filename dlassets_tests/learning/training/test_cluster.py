@@ -21,7 +21,7 @@ from dlassets_tests.learning.training.cluster import cluster
 from dlassets_tests.learning.training.test_head_training import ARRAYS, LABELS, LAST_DIGITS, fit, part, put
 from dlassets_tests.learning.training.trainings import STEPS, is_running, pids, wait_until
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 SECONDS = 400
 

@@ -210,7 +210,9 @@ def fit(snapshot, processes=1, **settings):
     return launch(job, Place(processes), heard.append), heard
 
 
-@pytest.mark.parametrize("settings", [{}, {"balance": "weights", "label_smoothing": 0.1}])
+@pytest.mark.parametrize(
+    "settings", [pytest.param({}, marks=pytest.mark.slow), {"balance": "weights", "label_smoothing": 0.1}]
+)
 def test_two_processes_learn_from_their_shards_what_one_learns_from_all_rows(local_engine, lake, settings) -> None:
     # By class, so that neither process has them all.
     train = rows([3] * 50 + [12] * 20 + [40] * 40, spread=2.0)
@@ -238,6 +240,7 @@ def test_each_epoch_is_told_as_it_comes(local_engine, lake) -> None:
     assert [event.metrics for event in told] == trained.history
 
 
+@pytest.mark.slow
 def test_more_processes_than_row_groups_are_refused(local_engine, lake) -> None:
     with pytest.raises(DlassetsError, match=r"1 row groups for 2 shards.*Use fewer processes"):
         fit(put_all(local_engine, lake), 2)

@@ -35,6 +35,7 @@ def test_one_process_is_this_one_and_two_work_together(tmp_path, place, remarks)
     assert launch(job(tmp_path), place, ignore, trainings.counting).remarks == remarks
 
 
+@pytest.mark.slow
 def test_what_the_first_process_tells_is_heard_while_it_trains(tmp_path) -> None:
     heard = []
 
@@ -50,7 +51,9 @@ def test_what_the_first_process_tells_is_heard_while_it_trains(tmp_path) -> None
     ]
 
 
-@pytest.mark.parametrize("place", range(len(ERRORS)))
+@pytest.mark.parametrize(
+    "place", [0, *(pytest.param(place, marks=pytest.mark.slow) for place in range(1, len(ERRORS)))]
+)
 def test_an_error_of_the_user_s_in_any_process_comes_back_as_it_was(tmp_path, place) -> None:
     with raising(ERRORS[place]):
         launch(job(tmp_path, seed=place), TWO, ignore, trainings.refusing)
@@ -61,7 +64,7 @@ def test_any_other_error_comes_back_with_the_traceback_of_the_process_that_faile
         launch(job(tmp_path), TWO, ignore, trainings.mistaken)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_training_goes_on_from_where_it_was_when_one_of_its_processes_is_killed(tmp_path, rank) -> None:
     begun_at = []
 
@@ -80,6 +83,7 @@ def test_a_training_goes_on_from_where_it_was_when_one_of_its_processes_is_kille
     )
 
 
+@pytest.mark.slow
 def test_a_training_whose_processes_always_die_ends_with_what_they_said(tmp_path) -> None:
     said = r"(?s)ended early in each of 2 attempts \(training.compute.attempts\).*batch_size.*about to die.*code -6"
 
@@ -87,6 +91,7 @@ def test_a_training_whose_processes_always_die_ends_with_what_they_said(tmp_path
         launch(job(tmp_path, compute={"attempts": 2}), TWO, ignore, trainings.dying)
 
 
+@pytest.mark.slow
 def test_a_report_that_raises_ends_all_processes(tmp_path) -> None:
     def refuse(_: Event) -> None:
         wait_until(lambda: len(pids(tmp_path)) == 2)
@@ -112,7 +117,9 @@ launch(trainings.job(Path(sys.argv[1])), Place(2), print, trainings.endless)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [*(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL]
+)
 def test_no_process_is_left_when_whoever_launched_it_is_ended(tmp_path, number) -> None:
     launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, tmp_path], stderr=subprocess.DEVNULL)
     try:
@@ -125,6 +132,7 @@ def test_no_process_is_left_when_whoever_launched_it_is_ended(tmp_path, number) 
         launcher.wait()
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_asked_for_and_absent_is_said_to_be(tmp_path) -> None:
     import torch
 

@@ -276,7 +276,14 @@ def stopping_at(kind: str, number: int):
 
 @pytest.mark.parametrize(
     ("kind", "number", "goes_on"),
-    [("epoch", 1, 1), ("step", 2, 1), ("step", 3, 3), ("epoch", 2, 4), ("step", 5, 5), ("step", 6, 5)],
+    [
+        ("step", 3, 3),
+        ("epoch", 2, 4),
+        *(
+            pytest.param(*killed, marks=pytest.mark.slow)
+            for killed in (("epoch", 1, 1), ("step", 2, 1), ("step", 5, 5), ("step", 6, 5))
+        ),
+    ],
 )
 def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     kept, whole, kind, number, goes_on
@@ -292,6 +299,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     assert steps == list(range(goes_on, 7))
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_by_the_system_is_gone_on_with(kept, whole, tmp_path) -> None:
     program = """
 import os, signal, sys
