@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines.base import Commit, Engine, Maintained
 from dlassets.errors import ConflictError, DlassetsError
-from dlassets.storage.stores import advice, filesystem_of
+from dlassets.storage.stores import advice, cached_filesystem_of, filesystem_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 CARE = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "ADD COLUMNS", "SET TBLPROPERTIES"})
 # What Delta on Spark names, in the parameters of a commit, the columns that rows were laid out by; delta-rs does not.
 Z_ORDER_FIELD = "zOrderBy"
+
+# Versions that were read lately, each with its commit; and the newest of each table as it was last seen.
+_held: dict[tuple[str, int], tuple[tuple[int, int], DeltaTable]] = {}
+_newest: dict[str, int] = {}
+_holding = threading.Lock()
+_MOST_HELD = 32
 
 Result = TypeVar("Result")
 
@@ -41,6 +48,52 @@ def open_table(uri: str, version: int | None = None, tries: int = 3) -> DeltaTab
         if tries > 1 and "reading a body" in str(error):
             return open_table(uri, version, tries - 1)
         raise DlassetsError(f"The table at {uri} cannot be read: {advice(uri, error)}") from error
+
+
+def read_table(uri: str, version: int | None = None) -> DeltaTable:
+    """Return the table as `open_table` does, to be read and never to be written with: opened once a version.
+
+    Whether that is still what the log has (its commit as it was, and no next one where the newest is asked for) costs
+    a look at two names, and not at the whole log.
+    """
+    wanted = _newest.get(uri) if version is None else version
+    if wanted is not None and (uri, wanted) in _held:
+        commit, delta = _held[uri, wanted]
+        if commit == _commit_at(uri, wanted) and (version is not None or _commit_at(uri, wanted + 1) is None):
+            return delta
+    delta = open_table(uri, version)
+    hold(uri, delta, newest=version is None)
+    return delta
+
+
+def hold(uri: str, delta: DeltaTable, *, newest: bool = True) -> None:
+    """Have `read_table` return this table, with which nothing more may be written then."""
+    version = int(delta.version())
+    commit = _commit_at(uri, version)
+    if commit is None:  # made from a checkpoint, of a log that has been shortened
+        return
+    with _holding:
+        _held.pop((uri, version), None)
+        _held[uri, version] = commit, delta
+        if newest:
+            _newest[uri] = version
+        while len(_held) > _MOST_HELD:
+            del _held[next(iter(_held))]
+
+
+def is_newest(uri: str, version: int) -> bool:
+    """Whether the log has a commit of this version, and no next one."""
+    return _commit_at(uri, version) is not None and _commit_at(uri, version + 1) is None
+
+
+def _commit_at(uri: str, version: int) -> tuple[int, int] | None:
+    """Return what tells the commit of a version from another's of that name: when it was written, and its size."""
+    filesystem, folder = cached_filesystem_of(uri)
+    try:
+        info = filesystem.get_file_info(f"{folder}/_delta_log/{version:020}.json")
+    except OSError:  # opening the table says why
+        return None
+    return (info.mtime_ns, info.size) if info.is_file else None
 
 
 def commits(uri: str, version: int) -> Iterator[dict[str, Any]]:
@@ -100,11 +153,11 @@ def z_ordered_by(commit: Mapping[str, Any]) -> tuple[str, ...]:
 def past_maintenance(uri: str, write: Callable[[], Result]) -> Result:
     """Run `write`, and again where it lost to commits that changed no row: what was planned still holds then."""
     while True:
-        before = open_table(uri).version()
+        before = read_table(uri).version()
         try:
             return write()
         except ConflictError:
-            now = open_table(uri).version()
+            now = read_table(uri).version()
             since = list(islice(commits(uri, now), now - before))
             if not since or any(commit["operation"] not in CARE for commit in since):
                 raise
@@ -118,7 +171,7 @@ def maintained(
     delta-rs deletes for both engines, since Spark's VACUUM cannot keep versions. A file that no version names and that
     is as old, such as a killed write left, goes as well.
     """
-    before = sizes_of(open_table(uri))
+    before = sizes_of(read_table(uri))
     compact()
     after = open_table(uri)
 
@@ -159,7 +212,7 @@ class DeltaEngine(Engine):
 
 def has_small_files(uri: str, target_bytes: int) -> bool:
     """Whether a partition of the table has two files below the target, which might be one."""
-    small = [path.rpartition("/")[0] for path, size in sizes_of(open_table(uri)).items() if size < target_bytes]
+    small = [path.rpartition("/")[0] for path, size in sizes_of(read_table(uri)).items() if size < target_bytes]
     return len(small) > len(set(small))
 
 

@@ -19,6 +19,7 @@ from dlassets.engines.delta_log import (
     explained,
     open_table,
     past_maintenance,
+    read_table,
     refuse_overtaken,
 )
 from dlassets.engines.processors import processors
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from dlassets.engines.base import Advance, Kernel, PandasFunction
+    from dlassets.engines.columns import TableColumns
 
 # Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
 BATCH_ROWS = 64
@@ -122,11 +124,22 @@ class LocalEngine(DeltaEngine):
         return LocalRows.of(table)
 
     def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> LocalRows:
+        from dlassets.engines.columns import columns_of
+
         connection = _duckdb().cursor()  # with names of its own
         for name, source in tables.items():
-            connection.register(name, dataset_of(source) if isinstance(source, Snapshot) else source.arrow())
+            connection.register(name, columns_of(source) if isinstance(source, Snapshot) else source.arrow())
         reader = connection.sql(query).to_arrow_reader(SQL_BATCH_ROWS)
         return LocalRows(reader.schema, reader, _same)
+
+    def look_up(self, snapshot: Snapshot, columns: Sequence[str], key: str, wanted: pa.Array) -> LocalRows:
+        """Return these columns of the rows whose `key` is among `wanted`: a query looks at every row, this at few."""
+        import pyarrow.dataset as pads
+
+        from dlassets.engines.columns import columns_of
+
+        found = columns_of(snapshot).scanner(columns, filter=pads.field(key).isin(wanted)).to_table()
+        return LocalRows.of(found)
 
     def map(
         self,
@@ -137,6 +150,8 @@ class LocalEngine(DeltaEngine):
         returns: Sequence[Column],
         advance: Advance | None = None,
     ) -> LocalRows:
+        from dlassets.engines.columns import columns_of
+
         key, wanted = keys.arrow().column_names[0], keys.arrow().column(0).combine_chunks()
         schema = schema_of(returns)
 
@@ -146,7 +161,7 @@ class LocalEngine(DeltaEngine):
                 advance(batch.num_rows)
             return result
 
-        return LocalRows(schema, _matching(dataset_of(snapshot), columns, key, wanted), compute)
+        return LocalRows(schema, _matching(columns_of(snapshot), columns, key, wanted), compute)
 
     def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
         delta = open_table(uri)
@@ -238,18 +253,18 @@ def dataset_of(snapshot: Snapshot) -> pads.Dataset:
 
     filesystem, path = filesystem_of(snapshot.uri)
     folder = pafs.SubTreeFileSystem(path, filesystem)
-    return open_table(snapshot.uri, snapshot.version).to_pyarrow_dataset(filesystem=folder)
+    return read_table(snapshot.uri, snapshot.version).to_pyarrow_dataset(filesystem=folder)
 
 
-def _matching(dataset: pads.Dataset, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
+def _matching(table: TableColumns, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
     """Stream the rows whose key is wanted: the key column first, and bytes only from row groups that hold one."""
     import pyarrow.compute as pc
     import pyarrow.dataset as pads
 
     if not len(wanted):
         return
-    for fragment in dataset.get_fragments():
-        found = pc.is_in(fragment.to_table(schema=dataset.schema, columns=[key])[key], value_set=wanted).to_numpy()
+    for fragment in table.fragments_with(key, wanted):
+        found = pc.is_in(fragment.to_table(schema=table.schema, columns=[key])[key], value_set=wanted).to_numpy()
         start, groups = 0, []
         for group in fragment.row_groups:
             if found[start : start + group.num_rows].any():
@@ -258,7 +273,7 @@ def _matching(dataset: pads.Dataset, columns: Sequence[str], key: str, wanted: p
         if groups:
             part, rows = fragment.subset(row_group_ids=groups), pads.field(key).isin(wanted)
             few = {"batch_size": BATCH_ROWS, "batch_readahead": 2, "fragment_readahead": 1}
-            yield from part.scanner(schema=dataset.schema, columns=list(columns), filter=rows, **few).to_batches()
+            yield from part.scanner(schema=table.schema, columns=list(columns), filter=rows, **few).to_batches()
 
 
 def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **options: Any) -> Written:

@@ -13,7 +13,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import REPLACED_AT_ONCE, Advance, Commit, Engine, Progress, Snapshot, Transaction, counting
+from dlassets.engines.base import (
+    REPLACED_AT_ONCE,
+    Advance,
+    Commit,
+    Engine,
+    Progress,
+    Rows,
+    Snapshot,
+    Transaction,
+    counting,
+)
 from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column, Table, arrow_type, text_column
 from dlassets.errors import ConflictError, DlassetsError
@@ -188,8 +198,14 @@ class Intake:
                 OR raw_images.modificationTime <> listing.modificationTime OR raw_images.length <> listing.length)
             ORDER BY listing.path
         """
-        listed = self._embedded.rows(listing)
-        return self._embedded.sql(query, {"listing": listed, "raw_images": raw, "refused": refused}).arrow()
+        known = {
+            name: self._known(table, listing["path"]) for name, table in (("raw_images", raw), ("refused", refused))
+        }
+        return self._embedded.sql(query, {"listing": self._embedded.rows(listing), **known}).arrow()
+
+    def _known(self, table: Snapshot, paths: pa.Array) -> Rows:
+        """Return what a table has of these files, as they were when they were taken in or refused."""
+        return self._embedded.look_up(table, ["path", "modificationTime", "length"], "path", paths)
 
     def _take_in_batch(self, batch: pa.Table) -> None:
         """Check a batch of files and write it down; compared anew where another run has committed since it was."""
@@ -257,6 +273,13 @@ class Intake:
     ) -> dict[str, dt.datetime | None]:
         """Return the paths that have gone or come back since `deleted` was written, and when the latter had gone."""
         has_gone = "present.path IS NULL" if gone is None else "known.path IN (SELECT path FROM gone)"
+        tables = {name: pin(self.lake, name) for name in (RAW_IMAGES.name, QUARANTINED_FILES.name)}
+        tables[DELETED_FILES.name] = deleted
+        known: Mapping[str, Snapshot | Rows] = tables
+        if gone is not None:  # no other path can have changed
+            asked = text_column("path", [*present["path"].to_pylist(), *gone])["path"]
+            columns = {name: ["path", "landing"] for name in tables} | {DELETED_FILES.name: DELETED_FILES.names}
+            known = {n: self._embedded.look_up(table, columns[n], "path", asked) for n, table in tables.items()}
         changes = self._embedded.sql(
             f"""
             WITH known AS (
@@ -271,9 +294,7 @@ class Intake:
             UNION ALL SELECT noted.path, noted.deleted_at FROM noted JOIN present ON present.path = noted.path
             """,  # noqa: S608 - a zone's name is checked, the rest is constant
             {
-                "raw_images": pin(self.lake, "raw_images"),
-                "quarantined_files": pin(self.lake, "quarantined_files"),
-                "deleted_files": deleted,
+                **known,
                 "present": self._embedded.rows(present.select(["path"])),
                 "gone": self._embedded.rows(text_column("path", gone or [])),
             },

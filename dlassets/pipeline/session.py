@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from dlassets.engines.base import Engine, Snapshot
-from dlassets.engines.delta_log import open_table
 from dlassets.engines.schema import Table
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import ready_table, rows_in
@@ -158,10 +157,7 @@ class Session:
         return self._package[1]
 
     def _ready(self, table: Table) -> DeltaTable:
-        return ready_table(self.lake, table, self._open)
-
-    def _open(self, uri: str) -> DeltaTable:
-        return open_table(uri)
+        return ready_table(self.lake, table)
 
     def _spark(self) -> SparkSession:
         from dlassets.engines.spark_session import spark_session
