@@ -17,6 +17,7 @@ from dlassets.engines.delta_log import (
     Z_ORDER_FIELD,
     DeltaEngine,
     explained,
+    hold,
     open_table,
     past_maintenance,
     read_table,
@@ -30,7 +31,7 @@ from dlassets.storage.stores import filesystem_of
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as pads
-    from deltalake import CommitProperties, DeltaTable
+    from deltalake import CommitProperties
     from duckdb import DuckDBPyConnection
 
     from dlassets.engines.base import Advance, Kernel, PandasFunction
@@ -164,17 +165,13 @@ class LocalEngine(DeltaEngine):
         return LocalRows(schema, _matching(columns_of(snapshot), columns, key, wanted), compute)
 
     def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
-        delta = open_table(uri)
-        refuse_overtaken(delta, commit)
-        return _write(rows, table, delta, commit, mode="append")
+        return _write(rows, table, uri, commit, mode="append")
 
     def replace(
         self, rows: Rows, table: Table, uri: str, commit: Commit, where: Mapping[str, Sequence[str]] | None = None
     ) -> Written:
-        delta = open_table(uri)
-        refuse_overtaken(delta, commit)
         predicate = " AND ".join(f"{name} IN ({_literals(values)})" for name, values in (where or {}).items())
-        return _write(rows, table, delta, commit, mode="overwrite", predicate=predicate or None)
+        return _write(rows, table, uri, commit, mode="overwrite", predicate=predicate or None)
 
     def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
         return past_maintenance(uri, lambda: _merge(rows, table, uri, commit))
@@ -256,15 +253,15 @@ def dataset_of(snapshot: Snapshot) -> pads.Dataset:
     return read_table(snapshot.uri, snapshot.version).to_pyarrow_dataset(filesystem=folder)
 
 
-def _matching(table: TableColumns, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
+def _matching(dataset: TableColumns, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
     """Stream the rows whose key is wanted: the key column first, and bytes only from row groups that hold one."""
     import pyarrow.compute as pc
     import pyarrow.dataset as pads
 
     if not len(wanted):
         return
-    for fragment in table.fragments_with(key, wanted):
-        found = pc.is_in(fragment.to_table(schema=table.schema, columns=[key])[key], value_set=wanted).to_numpy()
+    for fragment in dataset.fragments_with(key, wanted):
+        found = pc.is_in(fragment.to_table(schema=dataset.schema, columns=[key])[key], value_set=wanted).to_numpy()
         start, groups = 0, []
         for group in fragment.row_groups:
             if found[start : start + group.num_rows].any():
@@ -273,14 +270,15 @@ def _matching(table: TableColumns, columns: Sequence[str], key: str, wanted: pa.
         if groups:
             part, rows = fragment.subset(row_group_ids=groups), pads.field(key).isin(wanted)
             few = {"batch_size": BATCH_ROWS, "batch_readahead": 2, "fragment_readahead": 1}
-            yield from part.scanner(schema=table.schema, columns=list(columns), filter=rows, **few).to_batches()
+            yield from part.scanner(schema=dataset.schema, columns=list(columns), filter=rows, **few).to_batches()
 
 
-def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **options: Any) -> Written:
+def _write(rows: Rows, table: Table, uri: str, commit: Commit, **options: Any) -> Written:
     """Stream the rows into the table; nothing is committed where an append has none."""
     import pyarrow as pa
     from deltalake import write_deltalake
 
+    refuse_overtaken(read_table(uri), commit)
     written = 0
     raised: list[BaseException] = []
 
@@ -298,8 +296,10 @@ def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **option
     batches = (batch for batch in found if batch.num_rows)
     first = list(islice(batches, 1))
     if not first and options["mode"] == "append":
-        return Written(delta.version(), changed=False)
-    with _as_raised(raised), explained(delta.table_uri):
+        return Written(read_table(uri).version(), changed=False)
+    delta = open_table(uri)
+    refuse_overtaken(delta, commit)
+    with _as_raised(raised), explained(uri):
         write_deltalake(
             delta,
             pa.RecordBatchReader.from_batches(table.schema, stream()),
@@ -308,6 +308,7 @@ def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **option
             schema_mode="merge",  # columns that the table alone has take null
             **{name: value for name, value in options.items() if value is not None},
         )
+    hold(uri, delta)
     return Written(delta.version(), inserted=written)
 
 
