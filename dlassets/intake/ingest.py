@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TRANSACTION = "dlassets/ingest"
+_LOOKED_UP_AT_MOST = 10_000
 
 # What only a file that is no usable image has a value for.
 _REFUSED_COLUMNS = tuple(column for column in QUARANTINED_FILES.columns if column.name not in RAW_IMAGES.names)
@@ -198,14 +199,17 @@ class Intake:
                 OR raw_images.modificationTime <> listing.modificationTime OR raw_images.length <> listing.length)
             ORDER BY listing.path
         """
-        known = {
-            name: self._known(table, listing["path"]) for name, table in (("raw_images", raw), ("refused", refused))
-        }
+        tables = {"raw_images": raw, "refused": refused}
+        known = self._known(tables, ["path", "modificationTime", "length"], listing["path"])
         return self._embedded.sql(query, {"listing": self._embedded.rows(listing), **known}).arrow()
 
-    def _known(self, table: Snapshot, paths: pa.Array) -> Rows:
-        """Return what a table has of these files, as they were when they were taken in or refused."""
-        return self._embedded.look_up(table, ["path", "modificationTime", "length"], "path", paths)
+    def _known(
+        self, tables: Mapping[str, Snapshot], columns: Sequence[str], paths: pa.ChunkedArray
+    ) -> Mapping[str, Snapshot | Rows]:
+        """Return what tables have of these paths; of many paths all that they have, since a join finds them sooner."""
+        if len(paths) > _LOOKED_UP_AT_MOST:
+            return tables
+        return {name: self._embedded.look_up(table, columns, "path", paths) for name, table in tables.items()}
 
     def _take_in_batch(self, batch: pa.Table) -> None:
         """Check a batch of files and write it down; compared anew where another run has committed since it was."""
@@ -274,12 +278,14 @@ class Intake:
         """Return the paths that have gone or come back since `deleted` was written, and when the latter had gone."""
         has_gone = "present.path IS NULL" if gone is None else "known.path IN (SELECT path FROM gone)"
         tables = {name: pin(self.lake, name) for name in (RAW_IMAGES.name, QUARANTINED_FILES.name)}
-        tables[DELETED_FILES.name] = deleted
-        known: Mapping[str, Snapshot | Rows] = tables
+        noted: dict[str, Snapshot] = {DELETED_FILES.name: deleted}
+        known: Mapping[str, Snapshot | Rows] = {**tables, **noted}
         if gone is not None:  # no other path can have changed
             asked = text_column("path", [*present["path"].to_pylist(), *gone])["path"]
-            columns = {name: ["path", "landing"] for name in tables} | {DELETED_FILES.name: DELETED_FILES.names}
-            known = {n: self._embedded.look_up(table, columns[n], "path", asked) for n, table in tables.items()}
+            known = {
+                **self._known(tables, ["path", "landing"], asked),
+                **self._known(noted, DELETED_FILES.names, asked),
+            }
         changes = self._embedded.sql(
             f"""
             WITH known AS (
