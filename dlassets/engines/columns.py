@@ -48,6 +48,9 @@ _FEATURES_SINCE = 3  # from this reader version on, a table names what its reade
 _FORMAT = pads.ParquetFileFormat(default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True))
 _MOST_LATELY = 32
 _lately: dict[tuple[str, int], TableColumns] = {}
+_looking = threading.Lock()
+# Places that took no file of ours: they are not asked again, since that is found out once all is read.
+_refused: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,24 @@ class Kept:
     fragment: pads.ParquetFileFragment
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a version's narrow columns are read from: what is kept, if anything, and the `fresh` data files beside it.
+
+    `live` tells the version's rows from those of `dead` files, places among the kept, where there are any.
+    """
+
+    kept: Kept | None
+    fresh: tuple[str, ...]
+    dead: tuple[int, ...]
+    dataset: pads.Dataset
+
+    @property
+    def live(self) -> pads.Expression | None:
+        # A data file has no such column, so that it is null there, which is among nothing.
+        return ~pads.field(FILE).isin(pa.array(self.dead, pa.int32())) if self.dead else None
+
+
 class TableColumns(pads.Dataset):  # type: ignore[misc]
     """A table version as a dataset that DuckDB scans: from what is kept where it asks for narrow columns alone."""
 
@@ -66,9 +87,9 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
         self._snapshot = snapshot
         self.delta = delta
         self._schema = pa.schema(delta.schema().to_arrow(as_large_types=False))
-        filesystem, self._folder = cached_filesystem_of(snapshot.uri)
-        self._files = pafs.SubTreeFileSystem(self._folder, filesystem)
-        self._kept: Kept | None = None
+        filesystem, folder = cached_filesystem_of(snapshot.uri)
+        self._files = pafs.SubTreeFileSystem(folder, filesystem)
+        self._parts: Parts | None = None
         self._lock = threading.Lock()
 
     @property
@@ -80,25 +101,21 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
         names = list(self._schema.names if columns is None else columns)
         if not self._is_plain or not set(names) <= set(self._narrow.names):
             return self.whole.scanner(names, filter=filter, **options)
-        narrow, live = self._current()
-        conditions = [condition for condition in (live, filter) if condition is not None]
-        both = functools.reduce(lambda one, other: one & other, conditions) if conditions else None
-        return narrow.scanner(names, filter=both, **options)
+        parts = self._current()
+        return parts.dataset.scanner(names, filter=_both(parts.live, filter), **options)
 
     def fragments_with(self, key: str, wanted: pa.Array) -> Iterator[pads.ParquetFileFragment]:
         """Yield the data files that may hold a row whose `key` is among `wanted`."""
         if not self._is_plain or key not in self._narrow.names:
             yield from self.whole.get_fragments()
             return
-        self._current()
-        kept, fresh = self._kept, self._fresh
-        if kept is not None:
-            found = kept.fragment.to_table(
-                schema=self._narrow_with_file, columns=[FILE], filter=pads.field(key).isin(wanted)
-            )
-            names = {kept.files[place] for place in pc.unique(found[FILE]).to_pylist()}
-            yield from (self._fragment(name) for name in kept.files if name in names and name in self._partitions)
-        yield from (self._fragment(name) for name in fresh)
+        parts = self._current()
+        names = set(parts.fresh)
+        if parts.kept is not None:
+            rows = _both(parts.live, pads.field(key).isin(wanted))
+            found = parts.kept.fragment.to_table(schema=self._narrow_with_file, columns=[FILE], filter=rows)
+            names |= {parts.kept.files[place] for place in pc.unique(found[FILE]).to_pylist()}
+        yield from (self._fragment(name) for name in self._partitions if name in names)
 
     @cached_property
     def whole(self) -> pads.Dataset:
@@ -128,34 +145,32 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
         rows = zip(*values, strict=True) if columns else ((),) * len(names)
         return {name: dict(zip(columns, row, strict=True)) for name, row in zip(names, rows, strict=True)}
 
-    def _current(self) -> tuple[pads.Dataset, pads.Expression | None]:
-        """Return a dataset of the narrow columns, and what tells this version's rows in it from others."""
+    def _current(self) -> Parts:
+        """Return what to read now, having made what is kept anew where that is due."""
         with self._lock:
             kept = self._newest_kept()
-            if kept is None or kept is not self._kept or "_fresh" not in vars(self):
-                self._use(kept)
-                if self._is_due() and is_newest(self._snapshot.uri, self._snapshot.version):
-                    self._use(self._keep())
-            return self._dataset, self._live
+            if self._parts is None or kept is not self._parts.kept:
+                self._parts = self._parts_with(kept)
+            if self._is_due(self._parts) and is_newest(self._snapshot.uri, self._snapshot.version):
+                self._parts = self._parts_with(self._keep(self._parts))
+            return self._parts
 
-    def _use(self, kept: Kept | None) -> None:
-        there = set(kept.files) if kept is not None else set()
-        dead = [] if kept is None else [p for p, name in enumerate(kept.files) if name not in self._partitions]
-        self._kept = kept
-        self._dead = dead
-        self._fresh = [name for name in self._partitions if name not in there]
-        fragments = [*([kept.fragment] if kept is not None else []), *map(self._fragment, self._fresh)]
-        self._dataset = pads.FileSystemDataset(fragments, self._narrow_with_file, _FORMAT, self._files)
-        # A data file has no such column, so that it is null there, which is among nothing.
-        self._live = ~pads.field(FILE).isin(pa.array(dead, pa.int32())) if dead else None
+    def _parts_with(self, kept: Kept | None) -> Parts:
+        files = kept.files if kept is not None else ()
+        there = set(files)
+        dead = tuple(place for place, name in enumerate(files) if name not in self._partitions)
+        fresh = tuple(name for name in self._partitions if name not in there)
+        fragments = [*([kept.fragment] if kept is not None else []), *map(self._fragment, fresh)]
+        return Parts(kept, fresh, dead, pads.FileSystemDataset(fragments, self._narrow_with_file, _FORMAT, self._files))
 
-    def _is_due(self) -> bool:
-        return len(self._fresh) >= MOST_FRESH or 2 * len(self._dead) > len(self._partitions) + MOST_FRESH
+    def _is_due(self, parts: Parts) -> bool:
+        if self._snapshot.uri in _refused:
+            return False
+        return len(parts.fresh) >= MOST_FRESH or 2 * len(parts.dead) > len(self._partitions) + MOST_FRESH
 
     def _fragment(self, name: str) -> pads.ParquetFileFragment:
         values = self._partitions[name].items()
-        equal = [_equals(column, value) for column, value in values]
-        guarantee = functools.reduce(lambda one, other: one & other, equal) if equal else None
+        guarantee = functools.reduce(_both, (_equals(column, value) for column, value in values), None)
         return _FORMAT.make_fragment(name, self._files, guarantee)
 
     # ---- what is kept
@@ -166,8 +181,6 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
         for info in sorted(self._listed(), key=lambda info: str(info.base_name), reverse=True):
             if info.base_name.startswith("."):
                 return None
-            if self._kept is not None and self._kept.name == info.base_name:
-                return self._kept
             with suppress(OSError, pa.ArrowException, ValueError):
                 return _opened(self._snapshot.uri, info.base_name, self._narrow_with_file)
         return None
@@ -177,35 +190,36 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
             info for info in self._files.get_file_info(pafs.FileSelector(FOLDER, allow_not_found=True)) if info.is_file
         ]
 
-    def _keep(self) -> Kept | None:
-        """Write what is kept anew, for this version; None where that cannot be written, or read."""
+    def _keep(self, parts: Parts) -> Kept | None:
+        """Write what is kept anew, for this version; return what there was where that cannot be written."""
         try:
-            content = self._content()
+            content = self._content(parts)
             name = f"{self._snapshot.version:020}-{hashlib.sha256(content).hexdigest()}"
             write_whole(f"{self._snapshot.uri.rstrip('/')}/{FOLDER}/{name}", content)
             self._delete_superseded(name)
             return _opened(self._snapshot.uri, name, self._narrow_with_file)
         except (OSError, pa.ArrowException):  # a lake that is not ours to write is read as it is
-            return self._kept
+            _refused.add(self._snapshot.uri)
+            return parts.kept
 
-    def _content(self) -> bytes:
+    def _content(self, parts: Parts) -> bytes:
         files = tuple(self._partitions)
         places = {name: place for place, name in enumerate(files)}
         schema = self._narrow_with_file.with_metadata({_FILES: json.dumps(files).encode()})
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, schema, compression="zstd", compression_level=1) as writer:
-            for rows in _in_groups(self._rows(places)):
+            for rows in _in_groups(self._rows(parts, places)):
                 writer.write_table(rows.cast(schema), ROW_GROUP)
         return bytes(sink.getvalue().to_pybytes())
 
-    def _rows(self, places: Mapping[str, int]) -> Iterator[pa.Table]:
+    def _rows(self, parts: Parts, places: Mapping[str, int]) -> Iterator[pa.Table]:
         """Yield the narrow columns of this version, each row with the place of its data file."""
-        if self._kept is not None:
-            moved = pa.array([places.get(name) for name in self._kept.files], pa.int32())
-            scanner = self._kept.fragment.scanner(schema=self._narrow_with_file, filter=self._live)
+        if parts.kept is not None:
+            moved = pa.array([places.get(name) for name in parts.kept.files], pa.int32())
+            scanner = parts.kept.fragment.scanner(schema=self._narrow_with_file, filter=parts.live)
             for batch in scanner.to_batches():
                 yield _with_file(pa.table(batch), moved.take(batch[FILE]))
-        for name in self._fresh:
+        for name in parts.fresh:
             rows = self._fragment(name).to_table(schema=self._narrow_with_file)
             yield _with_file(rows, pa.repeat(pa.scalar(places[name], pa.int32()), rows.num_rows))
 
@@ -221,12 +235,13 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
 def columns_of(snapshot: Snapshot) -> TableColumns:
     """Return a table version as what DuckDB scans; one that was asked for lately is that of then."""
     delta, known = read_table(snapshot.uri, snapshot.version), (snapshot.uri, snapshot.version)
-    found = _lately.pop(known, None)
-    if found is None or found.delta is not delta:  # else the table was made anew
-        found = TableColumns(snapshot, delta)
-    _lately[known] = found
-    while len(_lately) > _MOST_LATELY:
-        _lately.pop(next(iter(_lately)), None)
+    with _looking:
+        found = _lately.pop(known, None)
+        if found is None or found.delta is not delta:  # else the table was made anew
+            found = TableColumns(snapshot, delta)
+        _lately[known] = found
+        while len(_lately) > _MOST_LATELY:
+            del _lately[next(iter(_lately))]
     return found
 
 
@@ -248,6 +263,10 @@ def _opened(uri: str, name: str, schema: pa.Schema) -> Kept:
 
 def _is_narrow(type_: pa.DataType) -> bool:
     return not (pa.types.is_nested(type_) or pa.types.is_binary(type_) or pa.types.is_large_binary(type_))
+
+
+def _both(one: pads.Expression | None, other: pads.Expression | None) -> pads.Expression | None:
+    return other if one is None else one if other is None else one & other
 
 
 def _equals(column: str, value: pa.Scalar) -> pads.Expression:

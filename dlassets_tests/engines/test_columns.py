@@ -61,6 +61,7 @@ def forget() -> None:
     """As in another process: what this one has open is opened anew."""
     columns._lately.clear()
     columns._opened.cache_clear()
+    columns._refused.clear()
     delta_log._held.clear()
 
 
