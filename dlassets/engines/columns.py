@@ -25,10 +25,9 @@ import pyarrow as pa  # noqa: TID253
 import pyarrow.compute as pc  # noqa: TID253
 import pyarrow.dataset as pads  # noqa: TID253
 import pyarrow.fs as pafs  # noqa: TID253
-import pyarrow.parquet as pq  # noqa: TID253
 
 from dlassets.engines.base import Snapshot
-from dlassets.engines.delta_log import is_newest, read_table
+from dlassets.engines.delta_log import is_newest, read_table, remember
 from dlassets.storage.files import write_whole
 from dlassets.storage.stores import cached_filesystem_of
 
@@ -46,9 +45,8 @@ FILE = "__file"
 _FILES = b"dlassets.files"
 _FEATURES_SINCE = 3  # from this reader version on, a table names what its readers must know of
 _FORMAT = pads.ParquetFileFormat(default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True))
-_MOST_LATELY = 32
+_KEPT_OPEN = 32
 _lately: dict[tuple[str, int], TableColumns] = {}
-_looking = threading.Lock()
 # Places that took no file of ours: they are not asked again, since that is found out once all is read.
 _refused: set[str] = set()
 
@@ -203,6 +201,8 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
             return parts.kept
 
     def _content(self, parts: Parts) -> bytes:
+        import pyarrow.parquet as pq
+
         files = tuple(self._partitions)
         places = {name: place for place, name in enumerate(files)}
         schema = self._narrow_with_file.with_metadata({_FILES: json.dumps(files).encode()})
@@ -235,17 +235,14 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
 def columns_of(snapshot: Snapshot) -> TableColumns:
     """Return a table version as what DuckDB scans; one that was asked for lately is that of then."""
     delta, known = read_table(snapshot.uri, snapshot.version), (snapshot.uri, snapshot.version)
-    with _looking:
-        found = _lately.pop(known, None)
-        if found is None or found.delta is not delta:  # else the table was made anew
-            found = TableColumns(snapshot, delta)
-        _lately[known] = found
-        while len(_lately) > _MOST_LATELY:
-            del _lately[next(iter(_lately))]
+    found = _lately.get(known)
+    if found is None or found.delta is not delta:  # else the table was made anew
+        found = TableColumns(snapshot, delta)
+        remember(_lately, known, found)
     return found
 
 
-@functools.lru_cache(maxsize=_MOST_LATELY)
+@functools.lru_cache(maxsize=_KEPT_OPEN)
 def _opened(uri: str, name: str, schema: pa.Schema) -> Kept:
     """Return a kept file. Raises OSError, ArrowException or ValueError where it is not whole or of other columns."""
     filesystem, folder = cached_filesystem_of(uri)

@@ -28,10 +28,11 @@ Z_ORDER_FIELD = "zOrderBy"
 # Versions that were read lately, each with its commit; and the newest of each table as it was last seen.
 _held: dict[tuple[str, int], tuple[tuple[int, int], DeltaTable]] = {}
 _newest: dict[str, int] = {}
-_holding = threading.Lock()
-_MOST_HELD = 32
+_remembering = threading.Lock()
+_VERSIONS_A_TABLE, _VERSIONS_IN_ALL = 2, 32
 
 Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 def open_table(uri: str, version: int | None = None, tries: int = 3) -> DeltaTable:
@@ -57,8 +58,9 @@ def read_table(uri: str, version: int | None = None) -> DeltaTable:
     a look at two names, and not at the whole log.
     """
     wanted = _newest.get(uri) if version is None else version
-    if wanted is not None and (uri, wanted) in _held:
-        commit, delta = _held[uri, wanted]
+    held = None if wanted is None else _held.get((uri, wanted))
+    if held is not None and wanted is not None:
+        commit, delta = held
         if commit == _commit_at(uri, wanted) and (version is not None or _commit_at(uri, wanted + 1) is None):
             return delta
     delta = open_table(uri, version)
@@ -72,13 +74,19 @@ def hold(uri: str, delta: DeltaTable, *, newest: bool = True) -> None:
     commit = _commit_at(uri, version)
     if commit is None:  # made from a checkpoint, of a log that has been shortened
         return
-    with _holding:
-        _held.pop((uri, version), None)
-        _held[uri, version] = commit, delta
-        if newest:
-            _newest[uri] = version
-        while len(_held) > _MOST_HELD:
-            del _held[next(iter(_held))]
+    remember(_held, (uri, version), (commit, delta))
+    if newest:
+        _newest[uri] = version
+
+
+def remember(known: dict[tuple[str, int], Value], version: tuple[str, int], value: Value) -> None:
+    """Keep what is known of a version (a place and its number): of the last two of a table, since logs are large."""
+    with _remembering:
+        known.pop(version, None)
+        known[version] = value
+        of_table = [each for each in known if each[0] == version[0]]
+        for old in [*of_table[:-_VERSIONS_A_TABLE], *list(known)[:-_VERSIONS_IN_ALL]]:
+            known.pop(old, None)
 
 
 def is_newest(uri: str, version: int) -> bool:
