@@ -25,9 +25,10 @@ def missing(extra: str, what: str) -> str | None:
     absent = [module for module in MODULES[extra] if find_spec(module) is None]
     if not absent:
         return None
+    verb = "is" if len(absent) == 1 else "are"
     return (
-        f"{what} needs the extra {extra}, of which is not installed: {', '.join(absent)}. "
-        f"Install it: pip install 'dlassets[{extra}]'."
+        f"{what} needs the extra {extra} ({', '.join(absent)} {verb} not installed): pip install 'dlassets[{extra}]' "
+        "brings it."
     )
 
 

@@ -200,6 +200,13 @@ def test_with_a_cpu_torch_all_but_torch_is_held_by_hashes(checkout):
     assert "it is cpu, or nothing" in make(checkout, "-B", "setup", TORCH="rocm").stderr
 
 
+def test_the_wheel_is_not_called_well_where_a_python_that_was_asked_for_is_missing():
+    script = REPOSITORY / "scripts" / "wheel.sh"
+    result = subprocess.run([script, "2.6"], capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode != 0
+    assert "Python 2.6, which is not on this machine" in result.stderr
+
+
 def test_the_lock_holds_the_pinned_versions():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]

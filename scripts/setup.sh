@@ -149,10 +149,10 @@ if [ "${1:-}" = lock ]; then
     exit
 fi
 
-echo "Installing requirements.lock into $ENVIRONMENT (about 6 GB; seconds where it is there already)"
+echo "Installing requirements.lock into $ENVIRONMENT (about 7 GB; seconds where it is there already)"
 install_lock ||
     fail "the packages of requirements.lock could not be installed; the lines above say why.
 If the index cannot be reached from here, name one that can be (UV_DEFAULT_INDEX=... make setup).
-Otherwise try again: what was fetched is kept. The packages take about 6 GB."
+Otherwise try again: what was fetched is kept. The packages take about 7 GB."
 uv_pip install "$ENVIRONMENT" --quiet --no-deps --editable . || fail "dlassets itself could not be installed; the lines above say why."
 touch "$STAMP"

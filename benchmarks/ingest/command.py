@@ -20,7 +20,7 @@ from benchmarks.ingest.parts import LOCAL, SPARK, Bench
 from benchmarks.machine import Machine
 from benchmarks.report import Report
 
-PARTS = ("take-in", "small", "stages", "tick", "merge", "replace", "memory", "storage", "landing")
+PARTS = ("take-in", "small", "stages", "tick", "history", "merge", "replace", "memory", "storage", "landing")
 
 
 @click.command(name="ingest", context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,6 +33,7 @@ PARTS = ("take-in", "small", "stages", "tick", "merge", "replace", "memory", "st
 @click.option("--photos", default=3781, show_default=True, help="Photos to take in.")
 @click.option("--small", default=50_000, show_default=True, help="Small photos (64 pixels a side) to take in.")
 @click.option("--ticks", default="4000,50000,500000", show_default=True, help="Files of a zone with nothing new.")
+@click.option("--history", default="1,50,100,300,1000", show_default=True, help="Ingests of 100 photos before a tick.")
 @click.option("--landing", default=100, show_default=True, help="Files that land while somebody watches.")
 @click.option("--sensor-seconds", default=2, show_default=True, help="How often the sensor looks that is measured.")
 @click.option("--runs", default=5, show_default=True, help="Processes of each kind, of which the median is shown.")
@@ -48,6 +49,7 @@ def main(
     photos: int,
     small: int,
     ticks: str,
+    history: str,
     landing: int,
     sensor_seconds: int,
     runs: int,
@@ -73,6 +75,7 @@ def main(
             small=small,
             plain_small=small if full else min(small, 10_000),
             ticks=tuple(int(number) for number in ticks.split(",")),
+            history=tuple(int(number) for number in history.split(",")),
             memory=(small // 10, small, *([200_000] if full else [])),
             landing=landing,
             sensor_seconds=sensor_seconds,
@@ -98,6 +101,7 @@ def measure(bench: Bench, chosen: tuple[str, ...], report: Report) -> None:
     rest: dict[str, Callable[[], Any]] = {
         "stages": lambda: parts.stages(bench),
         "tick": lambda: parts.ticks(bench, plain_ticks),
+        "history": lambda: parts.history(bench),
         "merge": lambda: parts.merges(bench),
         "replace": lambda: parts.replacements(bench),
         "memory": lambda: parts.memory(bench),

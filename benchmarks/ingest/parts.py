@@ -17,6 +17,7 @@ from rich.table import Table as Grid
 
 from benchmarks.ingest import landing
 from benchmarks.ingest.data import Original, names, originals, thumbnails, written
+from benchmarks.ingest.history import PHOTOS
 from benchmarks.ingest.landing import Landing
 from benchmarks.ingest.worker import FIGURES
 from benchmarks.processes import clean_environment, run
@@ -29,6 +30,7 @@ BARE_WAYS = {f"{BARE}, 2 threads": False, f"{BARE}, 2 processes": True}
 TAKE_IN_GOALS = {LOCAL: (10.0, 0.7), SPARK: (2.0, None)}
 EVENT_TICK_GOAL_S, MERGE_GOAL_S = 0.3, 0.1
 MERGED = 1000
+HISTORY_GOAL, INGESTS_A_NIGHT = 1.5, 24
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Bench:
     copies: tuple[int, ...] = (1, 10)
     landing: int = 100
     sensor_seconds: int = 2
+    history: tuple[int, ...] = (1, 50, 100, 300, 1_000)
     runs: int = 5
     spark_runs: int = 2
     engines: tuple[str, ...] = (LOCAL, SPARK)
@@ -73,11 +76,13 @@ class Bench:
     def plain(self) -> bool:
         return self.spark and self.peers
 
-    def task(self, task: str, **arguments: Any) -> dict[str, Any]:
+    def task(self, task: str, module: str = "worker", **arguments: Any) -> dict[str, Any]:
         """Run a worker's task in a process of its own and return its figures."""
         shown = (f"{name}={value}" for name, value in arguments.items() if name not in {"root", "photo"})
         self.say(f"{task} {', '.join(shown).replace(f'{self.folder}/', '')}")
-        ran = run([sys.executable, "-m", "benchmarks.ingest.worker", task, json.dumps(arguments)], clean_environment())
+        ran = run(
+            [sys.executable, "-m", f"benchmarks.ingest.{module}", task, json.dumps(arguments)], clean_environment()
+        )
         said = [line for _, line in ran.lines if line.startswith(FIGURES)]
         if not said:
             raise DlassetsError(f"The task {task} ended without figures: {ran.lines[-5:]}")
@@ -315,6 +320,116 @@ def _tick(by: str, files: int, figures: Mapping[str, Any], goal: float | None) -
     first, *later = figures["ticks"]
     with_one = statistics.median(figures["with_one"]) if figures["with_one"] else None
     return Tick(by, files, first, statistics.median(later or [first]), with_one, goal)
+
+
+# A lake that gets old ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of the first time, in a fresh process, and the median of those after it; CPU of the first, and of those.
+
+    Others may use the machine while it is measured: the CPU says what it costs then too.
+    """
+
+    first_s: float
+    later_s: float
+    first_cpu_s: float
+    later_cpu_s: float
+
+    @classmethod
+    def of(cls, measured: Sequence[Sequence[float]]) -> Cost:
+        first, *later = measured
+        walls, cpus = zip(*(later or [first]), strict=True)
+        return cls(first[0], statistics.median(walls), first[1], statistics.median(cpus))
+
+    def __str__(self) -> str:
+        return f"{_seconds(self.first_s)}, {_seconds(self.later_s)} ({_seconds(self.later_cpu_s)})"
+
+
+@dataclass(frozen=True)
+class Aged:
+    """What the next ticks cost after so many ingests, with care of the tables each night or without any.
+
+    `ingest` and `tick` take a hundred new photos in, the latter with the steps that follow; `nothing` is such a tick
+    without a photo, `checks` the rules on all tables, `bare` an append of the same bytes by delta-rs alone.
+    """
+
+    care: bool
+    ingests: int
+    ingest: Cost
+    tick: Cost
+    nothing: Cost
+    checks: Cost
+    bare: Cost
+
+
+@dataclass(frozen=True)
+class History:
+    aged: list[Aged]
+
+    def tables(self) -> list[Grid]:
+        grid = Grid(
+            "care", "ingests before", "ingest of 100", "of the first", "goal", "tick with 100", "nothing new", "checks",
+            "bare append", title="As a lake gets old: first in a process, later (CPU of later)", title_justify="left",
+        )  # fmt: skip
+        first = {one.care: one.ingest for one in reversed(self.aged)}
+        for one in self.aged:
+            young = first[one.care]
+            grid.add_row(
+                "nightly" if one.care else "none",
+                f"{one.ingests:,}",
+                str(one.ingest),
+                f"{one.ingest.later_s / young.later_s:.2f}x ({one.ingest.later_cpu_s / young.later_cpu_s:.2f}x)",
+                f"≤{HISTORY_GOAL}x",
+                *map(str, (one.tick, one.nothing, one.checks, one.bare)),
+            )
+        return [grid]
+
+
+def history(bench: Bench) -> History:
+    """Let a lake grow, and measure the next ticks now and then: without care of its tables, and with it."""
+    zone = bench.zone(PHOTOS, small=True)
+    found = []
+    for care in (False, True):
+        root, landing_zone = bench.root(f"history-{care}"), bench.root(f"landing-{care}")
+        table = bench.root(f"bare-{care}") / "table"
+        done = 0
+        for ingests in bench.history:
+            bench.task(
+                "grow",
+                "history",
+                root=str(root),
+                zone=str(landing_zone),
+                start=done,
+                stop=ingests,
+                care_every=INGESTS_A_NIGHT if care else 0,
+            )
+            done = ingests
+            figures = bench.task(
+                "next_ticks",
+                "history",
+                root=str(root),
+                zone=str(landing_zone),
+                photos=str(zone),
+                number=ingests,
+                times=bench.runs,
+            )
+            bare = bench.task(
+                "next_bare", "history", table=str(table), rows_from=str(zone), number=ingests, times=bench.runs
+            )
+            found.append(
+                Aged(
+                    care,
+                    ingests,
+                    ingest=Cost.of(figures["ingest"]),
+                    tick=Cost.of(figures["tick"]),
+                    nothing=Cost.of(figures["nothing"]),
+                    checks=Cost.of(figures["checks"]),
+                    bare=Cost.of(bare["append"]),
+                )
+            )
+    return History(found)
 
 
 # Merges and replacements ---------------------------------------------------------------------------------------------

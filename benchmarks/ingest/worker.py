@@ -43,11 +43,11 @@ def take_in(engine: str, zone: str, root: str, storage: str = "table", again: in
 
     settings = _settings(root, zone, ingest={"storage": storage})
     lake = Lake.at(root)
-    runs_on = _ready(engine, settings)
+    runs_on = ready(engine, settings)
     start, meter = since_start(), Meter()
     done = ingest(runs_on, lake, settings, {})
     used = meter.read()
-    ticks = [_seconds(lambda: ingest(runs_on, lake, settings, {})) for _ in range(again)]
+    ticks = [seconds_of(lambda: ingest(runs_on, lake, settings, {})) for _ in range(again)]
     return {"start_s": start, "images": done.images, "refused": done.quarantined, "used": asdict(used), "ticks": ticks}
 
 
@@ -57,7 +57,9 @@ def plain_job(zone: str, root: str, again: int = 0) -> Figures:
     start, meter = since_start(), Meter()
     plain.take_in(spark, zone, f"{root}/table", f"{root}/checkpoint")
     used = meter.read()
-    ticks = [_seconds(lambda: plain.take_in(spark, zone, f"{root}/table", f"{root}/checkpoint")) for _ in range(again)]
+    ticks = [
+        seconds_of(lambda: plain.take_in(spark, zone, f"{root}/table", f"{root}/checkpoint")) for _ in range(again)
+    ]
     return {"start_s": start, "images": _rows(f"{root}/table"), "used": asdict(used), "ticks": ticks}
 
 
@@ -93,20 +95,20 @@ def tick(engine: str, root: str, zone: str, discovery: str, times: int, photo: s
     lake = Lake.at(root)
     settings = _settings(root, zone, discovery=discovery)
     manifest = Manifest.of(lake, ZONE, settings.landing[ZONE])
-    runs_on = _ready(engine, settings)
+    runs_on = ready(engine, settings)
     if discovery == "events":  # as if each file had come by an event, and all had been listed just now
         known = _paths(lake.table("raw_images"))
         manifest.record((path.removeprefix(f"{ZONE}/"), "created") for path in known)
         manifest.advance(manifest.end(), listed_at=dt.datetime.now(dt.UTC))
     start, meter = since_start(), Meter()
-    seconds = [_seconds(lambda: ingest(runs_on, lake, settings, {})) for _ in range(times)]
+    seconds = [seconds_of(lambda: ingest(runs_on, lake, settings, {})) for _ in range(times)]
     used, with_one = meter.read(), []
     for number in range(times if photo else 0):
         name = f"000.new/{discovery}-{engine}-{number}.jpg"
         Path(zone, name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(str(photo), f"{zone}/{name}")
         manifest.record([(name, "created")])
-        with_one.append(_seconds(lambda: ingest(runs_on, lake, settings, {})))
+        with_one.append(seconds_of(lambda: ingest(runs_on, lake, settings, {})))
     return {
         "start_s": start,
         "used": asdict(used),
@@ -127,7 +129,7 @@ def merge(engine: str, root: str, rows: int, changed: int, times: int, spread: b
     from dlassets.lakehouse.tables import PREDICTIONS
 
     lake = Lake.at(root)
-    runs_on = _ready(engine, _settings(root, "nowhere"))
+    runs_on = ready(engine, _settings(root, "nowhere"))
     keys = pa.table({"path": [f"{ZONE}/{number:09d}.jpg" for number in range(rows)]})
     _append_all(lake, PREDICTIONS, keys)
     uri = pin(lake, PREDICTIONS.name).uri
@@ -136,9 +138,9 @@ def merge(engine: str, root: str, rows: int, changed: int, times: int, spread: b
     for turn in range(times):
         first = turn * (rows - changed) // times
         places = range(turn % step, rows, step)[:changed] if spread else range(first, first + changed)
-        some = _padded(PREDICTIONS, keys.take(list(places)))
+        some = padded(PREDICTIONS, keys.take(list(places)))
         source = runs_on.rows(some)
-        seconds.append(_seconds(partial(runs_on.merge, source, PREDICTIONS, uri, Commit())))
+        seconds.append(seconds_of(partial(runs_on.merge, source, PREDICTIONS, uri, Commit())))
     return {"start_s": start, "used": asdict(meter.read()), "seconds": seconds, "rows": _rows(uri)}
 
 
@@ -161,7 +163,7 @@ def plain_merge(zone: str, root: str, copies: int, changed: int, times: int) -> 
         some = paths[turn % step :: step][:changed]
         rows = pa.table({"path": some, "predicted_label": [turn] * len(some), "confidence": [0.5] * len(some)})
         source = spark.createDataFrame(rows)
-        seconds.append(_seconds(partial(plain.merge, spark, table, source)))
+        seconds.append(seconds_of(partial(plain.merge, spark, table, source)))
     return {"start_s": start, "used": asdict(meter.read()), "seconds": seconds, "rows": len(paths)}
 
 
@@ -171,7 +173,7 @@ def replace(engine: str, zone: str, root: str, copies: int, changed: int, times:
     from dlassets.lakehouse.tables import RAW_IMAGES
 
     lake = Lake.at(root)
-    runs_on = _ready(engine, _settings(root, zone))
+    runs_on = ready(engine, _settings(root, zone))
     uri = pin(lake, RAW_IMAGES.name).uri
     if not _rows(uri):
         for batch in _photos(zone, copies):
@@ -181,9 +183,9 @@ def replace(engine: str, zone: str, root: str, copies: int, changed: int, times:
     step = max(len(paths) // changed, 1)
     for turn in range(times):
         some = paths[turn % step :: step][:changed]
-        new = _padded(RAW_IMAGES, _photos_named(zone, some))
+        new = padded(RAW_IMAGES, _photos_named(zone, some))
         source = runs_on.rows(new)
-        seconds.append(_seconds(partial(runs_on.replace, source, RAW_IMAGES, uri, Commit(), where={"path": some})))
+        seconds.append(seconds_of(partial(runs_on.replace, source, RAW_IMAGES, uri, Commit(), where={"path": some})))
     return {"start_s": start, "used": asdict(meter.read()), "seconds": seconds, "rows": _rows(uri)}
 
 
@@ -195,7 +197,7 @@ def read_back(engine: str, root: str) -> Figures:
     from dlassets.lakehouse.tables import PATH, RAW_IMAGES
 
     lake = Lake.at(root)
-    runs_on = _ready(engine, _settings(root, "nowhere"))
+    runs_on = ready(engine, _settings(root, "nowhere"))
     raw = pin(lake, RAW_IMAGES.name)
     paths = runs_on.sql("SELECT path FROM raw_images", {RAW_IMAGES.name: raw})
     returns = (PATH, Column("bytes", "bigint", "How many there are."))
@@ -219,7 +221,7 @@ def stages(zone: str, root: str) -> Figures:
     from dlassets.lakehouse.tables import RAW_IMAGES
     from dlassets.storage.files import read_bytes
 
-    _ready("local", _settings(root, zone))
+    ready("local", _settings(root, zone))
     taken: dict[str, float] = {}
 
     def stage(name: str, work: Callable[[], Any]) -> Any:
@@ -245,7 +247,7 @@ def _settings(root: str, zone: str, discovery: str = "listing", **sections: Any)
     return Settings.model_validate({"root": root, "landing": landing, **sections})
 
 
-def _ready(engine: str, settings: Settings) -> Engine:
+def ready(engine: str, settings: Settings) -> Engine:
     """Return the engine, with all that it imports and starts."""
     for name in ("deltalake", "duckdb", "pyarrow.dataset", "pyarrow.fs", "simplejpeg"):
         importlib.import_module(name)
@@ -264,10 +266,10 @@ def _append_all(lake: Lake, table: Table, rows: pa.Table, file_rows: int = _FILE
 
     engine, uri = LocalEngine(), pin(lake, table.name).uri
     for start in range(0, rows.num_rows, file_rows):
-        engine.append(engine.rows(_padded(table, rows.slice(start, file_rows))), table, uri, Commit())
+        engine.append(engine.rows(padded(table, rows.slice(start, file_rows))), table, uri, Commit())
 
 
-def _padded(table: Table, rows: pa.Table) -> pa.Table:
+def padded(table: Table, rows: pa.Table) -> pa.Table:
     """Return the rows with all of the table's columns."""
     import pyarrow as pa
 
@@ -344,7 +346,8 @@ def _paths(uri: str) -> list[str]:
     return sorted(paths)
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Return how long it takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -355,6 +358,12 @@ TASKS: Mapping[str, Callable[..., Figures]] = {
     for task in (take_in, plain_job, bare_loop, fill, tick, merge, plain_merge, replace, read_back, stages)
 }
 
-if __name__ == "__main__":
-    figures = TASKS[sys.argv[1]](**json.loads(sys.argv[2]))
+
+def run_task(tasks: Mapping[str, Callable[..., Figures]]) -> None:
+    """Run the task that the command line names, and print its figures."""
+    figures = tasks[sys.argv[1]](**json.loads(sys.argv[2]))
     print(FIGURES + json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    run_task(TASKS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines.base import Commit, Engine, Maintained
 from dlassets.errors import ConflictError, DlassetsError
-from dlassets.storage.stores import advice, filesystem_of
+from dlassets.storage.stores import advice, cached_filesystem_of, filesystem_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -24,7 +25,14 @@ CARE = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "ADD C
 # What Delta on Spark names, in the parameters of a commit, the columns that rows were laid out by; delta-rs does not.
 Z_ORDER_FIELD = "zOrderBy"
 
+# Versions that were read lately, each with its commit; and the newest of each table as it was last seen.
+_held: dict[tuple[str, int], tuple[tuple[int, int], DeltaTable]] = {}
+_newest: dict[str, int] = {}
+_remembering = threading.Lock()
+_VERSIONS_A_TABLE, _VERSIONS_IN_ALL = 2, 32
+
 Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 def open_table(uri: str, version: int | None = None, tries: int = 3) -> DeltaTable:
@@ -41,6 +49,61 @@ def open_table(uri: str, version: int | None = None, tries: int = 3) -> DeltaTab
         if tries > 1 and "reading a body" in str(error):
             return open_table(uri, version, tries - 1)
         raise DlassetsError(f"The table at {uri} cannot be read: {advice(uri, error)}") from error
+
+
+def read_table(uri: str, version: int | None = None, opened: Callable[[str], DeltaTable] | None = None) -> DeltaTable:
+    """Return the table as `open_table` does, to be read and never to be written with: opened once a version.
+
+    The newest is opened by `opened`, where that is given.
+
+    Whether that is still what the log has (its commit as it was, and no next one where the newest is asked for) costs
+    a look at two names, and not at the whole log.
+    """
+    wanted = _newest.get(uri) if version is None else version
+    held = None if wanted is None else _held.get((uri, wanted))
+    if held is not None and wanted is not None:
+        commit, delta = held
+        if commit == _commit_at(uri, wanted) and (version is not None or _commit_at(uri, wanted + 1) is None):
+            return delta
+    delta = opened(uri) if opened is not None and version is None else open_table(uri, version)
+    hold(uri, delta, newest=version is None)
+    return delta
+
+
+def hold(uri: str, delta: DeltaTable, *, newest: bool = True) -> None:
+    """Have `read_table` return this table, with which nothing more may be written then."""
+    version = int(delta.version())
+    commit = _commit_at(uri, version)
+    if commit is None:  # made from a checkpoint, of a log that has been shortened
+        return
+    remember(_held, (uri, version), (commit, delta))
+    if newest:
+        _newest[uri] = version
+
+
+def remember(known: dict[tuple[str, int], Value], version: tuple[str, int], value: Value) -> None:
+    """Keep what is known of a version (a place and its number): of the last two of a table, since logs are large."""
+    with _remembering:
+        known.pop(version, None)
+        known[version] = value
+        of_table = [each for each in known if each[0] == version[0]]
+        for old in [*of_table[:-_VERSIONS_A_TABLE], *list(known)[:-_VERSIONS_IN_ALL]]:
+            known.pop(old, None)
+
+
+def is_newest(uri: str, version: int) -> bool:
+    """Whether the log has a commit of this version, and no next one."""
+    return _commit_at(uri, version) is not None and _commit_at(uri, version + 1) is None
+
+
+def _commit_at(uri: str, version: int) -> tuple[int, int] | None:
+    """Return what tells the commit of a version from another's of that name: when it was written, and its size."""
+    filesystem, folder = cached_filesystem_of(uri)
+    try:
+        info = filesystem.get_file_info(f"{folder}/_delta_log/{version:020}.json")
+    except OSError:  # opening the table says why
+        return None
+    return (info.mtime_ns, info.size) if info.is_file else None
 
 
 def commits(uri: str, version: int) -> Iterator[dict[str, Any]]:
@@ -100,11 +163,11 @@ def z_ordered_by(commit: Mapping[str, Any]) -> tuple[str, ...]:
 def past_maintenance(uri: str, write: Callable[[], Result]) -> Result:
     """Run `write`, and again where it lost to commits that changed no row: what was planned still holds then."""
     while True:
-        before = open_table(uri).version()
+        before = read_table(uri).version()
         try:
             return write()
         except ConflictError:
-            now = open_table(uri).version()
+            now = read_table(uri).version()
             since = list(islice(commits(uri, now), now - before))
             if not since or any(commit["operation"] not in CARE for commit in since):
                 raise
@@ -118,7 +181,7 @@ def maintained(
     delta-rs deletes for both engines, since Spark's VACUUM cannot keep versions. A file that no version names and that
     is as old, such as a killed write left, goes as well.
     """
-    before = sizes_of(open_table(uri))
+    before = sizes_of(read_table(uri))
     compact()
     after = open_table(uri)
 
@@ -159,7 +222,7 @@ class DeltaEngine(Engine):
 
 def has_small_files(uri: str, target_bytes: int) -> bool:
     """Whether a partition of the table has two files below the target, which might be one."""
-    small = [path.rpartition("/")[0] for path, size in sizes_of(open_table(uri)).items() if size < target_bytes]
+    small = [path.rpartition("/")[0] for path, size in sizes_of(read_table(uri)).items() if size < target_bytes]
     return len(small) > len(set(small))
 
 

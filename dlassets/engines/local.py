@@ -17,8 +17,10 @@ from dlassets.engines.delta_log import (
     Z_ORDER_FIELD,
     DeltaEngine,
     explained,
+    hold,
     open_table,
     past_maintenance,
+    read_table,
     refuse_overtaken,
 )
 from dlassets.engines.processors import processors
@@ -29,10 +31,11 @@ from dlassets.storage.stores import filesystem_of
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as pads
-    from deltalake import CommitProperties, DeltaTable
+    from deltalake import CommitProperties
     from duckdb import DuckDBPyConnection
 
     from dlassets.engines.base import Advance, Kernel, PandasFunction
+    from dlassets.engines.columns import TableColumns
 
 # Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
 BATCH_ROWS = 64
@@ -122,11 +125,22 @@ class LocalEngine(DeltaEngine):
         return LocalRows.of(table)
 
     def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> LocalRows:
+        from dlassets.engines.columns import columns_of
+
         connection = _duckdb().cursor()  # with names of its own
         for name, source in tables.items():
-            connection.register(name, dataset_of(source) if isinstance(source, Snapshot) else source.arrow())
+            connection.register(name, columns_of(source) if isinstance(source, Snapshot) else source.arrow())
         reader = connection.sql(query).to_arrow_reader(SQL_BATCH_ROWS)
         return LocalRows(reader.schema, reader, _same)
+
+    def look_up(self, snapshot: Snapshot, columns: Sequence[str], key: str, wanted: pa.Array) -> LocalRows:
+        """Return these columns of the rows whose `key` is among `wanted`: a query looks at every row, this at few."""
+        import pyarrow.dataset as pads
+
+        from dlassets.engines.columns import columns_of
+
+        found = columns_of(snapshot).scanner(columns, filter=pads.field(key).isin(wanted)).to_table()
+        return LocalRows.of(found)
 
     def map(
         self,
@@ -137,6 +151,8 @@ class LocalEngine(DeltaEngine):
         returns: Sequence[Column],
         advance: Advance | None = None,
     ) -> LocalRows:
+        from dlassets.engines.columns import columns_of
+
         key, wanted = keys.arrow().column_names[0], keys.arrow().column(0).combine_chunks()
         schema = schema_of(returns)
 
@@ -146,20 +162,16 @@ class LocalEngine(DeltaEngine):
                 advance(batch.num_rows)
             return result
 
-        return LocalRows(schema, _matching(dataset_of(snapshot), columns, key, wanted), compute)
+        return LocalRows(schema, _matching(columns_of(snapshot), columns, key, wanted), compute)
 
     def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
-        delta = open_table(uri)
-        refuse_overtaken(delta, commit)
-        return _write(rows, table, delta, commit, mode="append")
+        return _write(rows, table, uri, commit, mode="append")
 
     def replace(
         self, rows: Rows, table: Table, uri: str, commit: Commit, where: Mapping[str, Sequence[str]] | None = None
     ) -> Written:
-        delta = open_table(uri)
-        refuse_overtaken(delta, commit)
         predicate = " AND ".join(f"{name} IN ({_literals(values)})" for name, values in (where or {}).items())
-        return _write(rows, table, delta, commit, mode="overwrite", predicate=predicate or None)
+        return _write(rows, table, uri, commit, mode="overwrite", predicate=predicate or None)
 
     def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
         return past_maintenance(uri, lambda: _merge(rows, table, uri, commit))
@@ -238,17 +250,17 @@ def dataset_of(snapshot: Snapshot) -> pads.Dataset:
 
     filesystem, path = filesystem_of(snapshot.uri)
     folder = pafs.SubTreeFileSystem(path, filesystem)
-    return open_table(snapshot.uri, snapshot.version).to_pyarrow_dataset(filesystem=folder)
+    return read_table(snapshot.uri, snapshot.version).to_pyarrow_dataset(filesystem=folder)
 
 
-def _matching(dataset: pads.Dataset, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
+def _matching(dataset: TableColumns, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
     """Stream the rows whose key is wanted: the key column first, and bytes only from row groups that hold one."""
     import pyarrow.compute as pc
     import pyarrow.dataset as pads
 
     if not len(wanted):
         return
-    for fragment in dataset.get_fragments():
+    for fragment in dataset.fragments_with(key, wanted):
         found = pc.is_in(fragment.to_table(schema=dataset.schema, columns=[key])[key], value_set=wanted).to_numpy()
         start, groups = 0, []
         for group in fragment.row_groups:
@@ -261,11 +273,12 @@ def _matching(dataset: pads.Dataset, columns: Sequence[str], key: str, wanted: p
             yield from part.scanner(schema=dataset.schema, columns=list(columns), filter=rows, **few).to_batches()
 
 
-def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **options: Any) -> Written:
+def _write(rows: Rows, table: Table, uri: str, commit: Commit, **options: Any) -> Written:
     """Stream the rows into the table; nothing is committed where an append has none."""
     import pyarrow as pa
     from deltalake import write_deltalake
 
+    refuse_overtaken(read_table(uri), commit)
     written = 0
     raised: list[BaseException] = []
 
@@ -283,8 +296,10 @@ def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **option
     batches = (batch for batch in found if batch.num_rows)
     first = list(islice(batches, 1))
     if not first and options["mode"] == "append":
-        return Written(delta.version(), changed=False)
-    with _as_raised(raised), explained(delta.table_uri):
+        return Written(read_table(uri).version(), changed=False)
+    delta = open_table(uri)
+    refuse_overtaken(delta, commit)
+    with _as_raised(raised), explained(uri):
         write_deltalake(
             delta,
             pa.RecordBatchReader.from_batches(table.schema, stream()),
@@ -293,6 +308,7 @@ def _write(rows: Rows, table: Table, delta: DeltaTable, commit: Commit, **option
             schema_mode="merge",  # columns that the table alone has take null
             **{name: value for name, value in options.items() if value is not None},
         )
+    hold(uri, delta)
     return Written(delta.version(), inserted=written)
 
 

@@ -20,8 +20,8 @@ from dlassets.engines.delta_log import (
     DeltaEngine,
     commits,
     has_small_files,
-    open_table,
     past_maintenance,
+    read_table,
     refuse_overtaken,
 )
 from dlassets.engines.schema import Column, Table
@@ -206,7 +206,7 @@ class SparkEngine(DeltaEngine):
             return Written(delta.version(), changed=False)
         with self._committing(table, uri, commit):
             frame.write.format("delta").mode(mode).options(**options).save(_spark_uri(uri))
-        if not number and open_table(uri).version() == delta.version():  # nothing in place of nothing
+        if not number and read_table(uri).version() == delta.version():  # nothing in place of nothing
             return Written(delta.version(), changed=False)
         return Written(_landed(uri, delta.version(), commit), inserted=number)
 
@@ -280,7 +280,7 @@ def _shaped(rows: Rows, table: Table) -> DataFrame:
 
 def _opened(uri: str, commit: Commit) -> DeltaTable:
     """Return the table as it stands before a write. Raises ConflictError where `commit` is overtaken already."""
-    delta = open_table(uri)
+    delta = read_table(uri)
     refuse_overtaken(delta, commit)
     return delta
 
@@ -291,7 +291,7 @@ def _landed(uri: str, before: int, commit: Commit) -> int:
     Delta on Spark skips a write whose transaction is in the log already, and says nothing. Raises ConflictError then:
     the commit that is there is another's.
     """
-    after = open_table(uri).version()
+    after = read_table(uri).version()
     for entry in islice(commits(uri, after), after - before):
         if entry.get(COMMIT_FIELD) == commit.message:
             return int(entry["version"])

@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import REPLACED_AT_ONCE, Advance, Commit, Engine, Progress, Snapshot, Transaction, counting
+from dlassets.engines.base import (
+    REPLACED_AT_ONCE,
+    Advance,
+    Commit,
+    Engine,
+    Progress,
+    Rows,
+    Snapshot,
+    Transaction,
+    counting,
+)
 from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column, Table, arrow_type, text_column
 from dlassets.errors import ConflictError, DlassetsError
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TRANSACTION = "dlassets/ingest"
+_LOOKED_UP_AT_MOST = 10_000
 
 # What only a file that is no usable image has a value for.
 _REFUSED_COLUMNS = tuple(column for column in QUARANTINED_FILES.columns if column.name not in RAW_IMAGES.names)
@@ -188,8 +199,17 @@ class Intake:
                 OR raw_images.modificationTime <> listing.modificationTime OR raw_images.length <> listing.length)
             ORDER BY listing.path
         """
-        listed = self._embedded.rows(listing)
-        return self._embedded.sql(query, {"listing": listed, "raw_images": raw, "refused": refused}).arrow()
+        tables = {"raw_images": raw, "refused": refused}
+        known = self._known(tables, ["path", "modificationTime", "length"], listing["path"])
+        return self._embedded.sql(query, {"listing": self._embedded.rows(listing), **known}).arrow()
+
+    def _known(
+        self, tables: Mapping[str, Snapshot], columns: Sequence[str], paths: pa.ChunkedArray
+    ) -> Mapping[str, Snapshot | Rows]:
+        """Return what tables have of these paths; of many paths all that they have, since a join finds them sooner."""
+        if len(paths) > _LOOKED_UP_AT_MOST:
+            return tables
+        return {name: self._embedded.look_up(table, columns, "path", paths) for name, table in tables.items()}
 
     def _take_in_batch(self, batch: pa.Table) -> None:
         """Check a batch of files and write it down; compared anew where another run has committed since it was."""
@@ -257,6 +277,15 @@ class Intake:
     ) -> dict[str, dt.datetime | None]:
         """Return the paths that have gone or come back since `deleted` was written, and when the latter had gone."""
         has_gone = "present.path IS NULL" if gone is None else "known.path IN (SELECT path FROM gone)"
+        tables = {name: pin(self.lake, name) for name in (RAW_IMAGES.name, QUARANTINED_FILES.name)}
+        noted: dict[str, Snapshot] = {DELETED_FILES.name: deleted}
+        known: Mapping[str, Snapshot | Rows] = {**tables, **noted}
+        if gone is not None:  # no other path can have changed
+            asked = text_column("path", [*present["path"].to_pylist(), *gone])["path"]
+            known = {
+                **self._known(tables, ["path", "landing"], asked),
+                **self._known(noted, DELETED_FILES.names, asked),
+            }
         changes = self._embedded.sql(
             f"""
             WITH known AS (
@@ -271,9 +300,7 @@ class Intake:
             UNION ALL SELECT noted.path, noted.deleted_at FROM noted JOIN present ON present.path = noted.path
             """,  # noqa: S608 - a zone's name is checked, the rest is constant
             {
-                "raw_images": pin(self.lake, "raw_images"),
-                "quarantined_files": pin(self.lake, "quarantined_files"),
-                "deleted_files": deleted,
+                **known,
                 "present": self._embedded.rows(present.select(["path"])),
                 "gone": self._embedded.rows(text_column("path", gone or [])),
             },

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from dlassets.engines.base import COMMIT_FIELD, Snapshot
-from dlassets.engines.delta_log import explained, open_table
+from dlassets.engines.delta_log import explained, open_table, read_table
 from dlassets.engines.local import BATCH_ROWS, dataset_of, writer_properties
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import at_version, commits, files_of, provenance_of, recorded, row_count, time_of
@@ -63,7 +63,7 @@ def table_of(lake: Lake, name: str) -> Snapshot:
         raise DlassetsError(f"There is no table {name!r}. {hint}")
     uri = lake.table(name)
     try:
-        return Snapshot(name, uri, open_table(uri).version())
+        return Snapshot(name, uri, read_table(uri).version())
     except TableNotFoundError as error:
         raise DlassetsError(
             f"The table {name} has not been made yet in the lake at {lake.root}. Materialize it first, or set "
@@ -176,7 +176,7 @@ def restore_to(target: Snapshot, uri: str) -> Restored:
     if filesystem.get_file_info(folder).type != pafs.FileType.NotFound:
         raise DlassetsError(f"{uri} exists already. Name a folder that does not.")
     table = TABLES[target.name]
-    source = open_table(target.uri, target.version)
+    source = read_table(target.uri, target.version)
     said = json.dumps({**provenance_of(target), RESTORED_FROM: target.version}, sort_keys=True)
     rows = dataset_of(target).scanner(batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
     with explained(uri):

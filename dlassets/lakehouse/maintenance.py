@@ -16,7 +16,17 @@ from dlassets.engines.base import Engine, Maintained, Snapshot
 from dlassets.engines.delta_log import explained, maintained, open_table, z_ordered_by
 from dlassets.engines.schema import Table
 from dlassets.errors import ConflictError
-from dlassets.lakehouse.snapshots import PROPERTIES, at_version, commits, files_of, pin, recorded, replanned, time_of
+from dlassets.lakehouse.snapshots import (
+    COMMITS_PER_CHECKPOINT,
+    PROPERTIES,
+    at_version,
+    commits,
+    files_of,
+    pin,
+    recorded,
+    replanned,
+    time_of,
+)
 from dlassets.settings import MaintenanceSettings
 from dlassets.storage.lake import Lake
 from dlassets.storage.stores import filesystem_of
@@ -24,8 +34,6 @@ from dlassets.storage.stores import filesystem_of
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
-# A reader takes the newest checkpoint and the commits since: Delta on Spark writes one as often.
-COMMITS_PER_CHECKPOINT = 10
 # Laying rows out rewrites all of them, so it waits until so much is new since the last time.
 Z_ORDER_SHARE = 0.2
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines import delta_log
 from dlassets.engines.base import COMMIT_FIELD, COMMIT_NAME, Snapshot
-from dlassets.engines.delta_log import CARE, explained, open_table
+from dlassets.engines.delta_log import CARE, explained, open_table, read_table
 from dlassets.engines.schema import Column, Table, schema_of
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.tables import TABLES
@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 ATTEMPTS = 5
+# Who opens a table reads the newest checkpoint and every commit since: ten, as with Delta on Spark, and not a hundred.
+COMMITS_PER_CHECKPOINT = 10
 # A log that cleans itself forgets the versions models were trained on: `maintenance` cleans it, and knows those.
-PROPERTIES = {"delta.enableExpiredLogCleanup": "false"}
+PROPERTIES = {
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.checkpointInterval": str(COMMITS_PER_CHECKPOINT),
+}
 _SQL_NAMES = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
 _REMEDY = (
     "Nothing was written. Rename or drop that column with the tool that made it, or move the table's folder away: it "
@@ -48,24 +53,28 @@ def evolve(lake: Lake, table: Table) -> Snapshot:
     return Snapshot(table.name, lake.table(table.name), ready_table(lake, table).version())
 
 
-def ready_table(lake: Lake, table: Table, opened: Callable[[str], DeltaTable] = open_table) -> DeltaTable:
-    """Return what `evolve` does as delta-rs has it, opened once, by `opened` where it is there."""
+def ready_table(lake: Lake, table: Table, opened: Callable[[str], DeltaTable] | None = None) -> DeltaTable:
+    """Return what `evolve` does as delta-rs has it, to be read and never to be written with. See `read_table`."""
     from deltalake.exceptions import TableNotFoundError
+
+    uri = lake.table(table.name)
 
     def ready() -> DeltaTable:
         with _reached(lake):
             try:
-                delta = opened(lake.table(table.name))
+                delta = read_table(uri, opened=opened)
             except TableNotFoundError:
-                delta = _new(lake.table(table.name), table)
+                _create(uri, table)
+                delta = read_table(uri, opened=opened)
         if lacking := _lacking(table, delta.schema().to_json()):
-            _add(delta, lacking)
+            _add(open_table(uri, delta.version()), lacking)
+            delta = read_table(uri, opened=opened)
         return delta
 
     return replanned(ready)
 
 
-def _new(uri: str, table: Table) -> DeltaTable:
+def _create(uri: str, table: Table) -> None:
     """Create the table: version 0, no rows, readable by delta-rs and Spark alike."""
     from deltalake import DeltaTable
 
@@ -80,7 +89,6 @@ def _new(uri: str, table: Table) -> DeltaTable:
         description=table.description,
         configuration={**PROPERTIES},
     )
-    return open_table(uri)
 
 
 @contextmanager
@@ -184,7 +192,7 @@ def settled(snapshot: Snapshot) -> Snapshot:
 
 def transaction_version(snapshot: Snapshot, app_id: str) -> int:
     """Return the last version that `app_id` committed to the table, or -1."""
-    version = open_table(snapshot.uri, snapshot.version).transaction_version(app_id)
+    version = read_table(snapshot.uri, snapshot.version).transaction_version(app_id)
     return -1 if version is None else version
 
 
@@ -200,16 +208,17 @@ def replanned(plan_and_write: Callable[[], Result]) -> Result:
 
 def row_count(snapshot: Snapshot) -> int:
     """Return how many rows the version has, from the table's log alone."""
-    return rows_in(open_table(snapshot.uri, snapshot.version))
+    return rows_in(read_table(snapshot.uri, snapshot.version))
 
 
 def rows_in(delta: DeltaTable) -> int:
     """Return how many rows a table has that is open already."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    return sum(pa.table(delta.get_add_actions(flatten=True))["num_records"].to_pylist())
+    return int(pc.sum(pa.table(delta.get_add_actions(flatten=True))["num_records"]).as_py() or 0)
 
 
 def files_of(snapshot: Snapshot) -> dict[str, int]:
     """Return the files of the version, as the log names them, and the bytes of each."""
-    return delta_log.sizes_of(open_table(snapshot.uri, snapshot.version))
+    return delta_log.sizes_of(read_table(snapshot.uri, snapshot.version))

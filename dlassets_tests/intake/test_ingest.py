@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dlassets.engines import columns, delta_log
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
@@ -401,3 +402,39 @@ class TestEvents:
         """So that a look costs the same, however many files there are."""
         monkeypatch.setattr("deltalake.DeltaTable.__init__", None)
         ingest(ENGINE, lake, settings, {})
+
+
+def test_an_ingest_reads_no_more_of_an_old_lake_than_of_a_young_one(lake, settings, landing, monkeypatch) -> None:
+    """Of the log and of the photos that came before; the tables are not cared for."""
+    from deltalake import DeltaTable
+
+    opens: list[object] = []
+    open_ = DeltaTable.__init__
+
+    def counted(*args, **more) -> None:
+        opens.append(args)
+        open_(*args, **more)
+
+    monkeypatch.setattr(DeltaTable, "__init__", counted)
+    monkeypatch.setattr(columns, "MOST_FRESH", 4)
+
+    def opens_of_next(number: int) -> int:
+        put(landing / f"unlabeled/{number}.jpg", photo(number))
+        delta_log._held.clear()  # as in another process
+        opens.clear()
+        assert ingest(ENGINE, lake, settings, {}, zones=["unlabeled"]).images == 1
+        return len(opens)
+
+    ingest(ENGINE, lake, settings, {})
+    young = opens_of_next(0)
+    for number in range(1, 14):
+        opens_of_next(number)
+    folder = Path(lake.table("raw_images"))
+    (last,) = sorted((folder / columns.FOLDER).iterdir())[-1:]
+    read = DeltaTable(folder, version=int(last.name[:20])).file_uris()
+    for file in read:
+        Path(file).unlink()
+
+    assert len(read) > 8
+    assert opens_of_next(14) == young
+    assert ingest(ENGINE, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
