@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
-from dlassets.learning.examples import Examples, Splits, read_split, read_splits, targets_of
+from dlassets.learning.examples import Examples, Splits, parts_of, read_split, read_splits, targets_of
 from dlassets.learning.head import Head
 from dlassets.learning.training.group import ALONE, Group
 from dlassets.learning.training.job import Event, Job, Metrics, OnEvent, Trained
@@ -53,55 +53,100 @@ def train_head(
     settings: TrainingSettings,
     on_epoch: Callable[[int, Metrics], None] | None = None,
     group: Group = ALONE,
+    chosen: NDArray[np.bool_] | None = None,
 ) -> Trained:
     """Fit a softmax head with an L2 penalty; keep the weights of the best validation loss.
 
     The problem is convex and its rows are few and ready, so an epoch is a few L-BFGS steps on all of them (Liu and
     Nocedal, 1989): no learning rate to choose, and the same rows and settings give the same weights. In a group each
     process has its own `train` and the same `validation`: what they learn is what one would from all of the rows, but
-    for the last digits of sums. Rank 0 alone calls `on_epoch`. Raises DlassetsError where validation shares no class
-    with training, or the loss is no longer a number.
+    for the last digits of sums. With `chosen`, (rows,), those rows of `train` alone are learned from, and none of them
+    is copied. Rank 0 alone calls `on_epoch`. Raises DlassetsError where validation shares no class with training, or
+    the loss is no longer a number.
     """
     import torch
 
     torch.manual_seed(settings.seed)
-    names = _all_names(train, group)
+    places = np.arange(len(train)) if chosen is None else np.flatnonzero(chosen)
+    names = _all_names(train, places, group)
     labels = tuple(names)
-    mean, scale = _spread(train, group)
-    learned, (inputs, targets) = _tensors(train, mean, scale, labels), _tensors(validation, mean, scale, labels)
+    mean, scale = _spread(train.features, places, group)
     # A class that validation has and training lacks cannot be right; it has no say in when to stop.
-    known = targets >= 0
-    if not known.any():
+    known = np.flatnonzero(np.isin(validation.labels, labels))
+    if not len(known):
         raise DlassetsError(
             "The validation split has no image of a class that the training split has. Put more photos of each class "
             "into the labelled landing zone."
         )
-    linear = torch.nn.Linear(inputs.shape[1], len(labels))
+    learned, validated = (
+        _Rows(rows.features, targets_of(rows.labels[of], labels), of, (mean, scale), group.device)
+        for rows, of in ((train, places), (validation, known))
+    )
+    linear = torch.nn.Linear(len(mean), len(labels))
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
     linear = linear.to(group.device)
-    known_rows = inputs[known].to(group.device), targets[known].to(group.device)
-    with _threads_for(learned[0]):
+    with _threads_for(learned):
         loss = _SharedLoss(linear, learned, settings, group)
-        history, best_epoch = _fit(linear, loss, known_rows, settings, on_epoch, group)
+        history, best_epoch = _fit(linear, loss, validated, settings, on_epoch, group)
     weight, bias = (value.detach().cpu().numpy() for value in (linear.weight, linear.bias))
     return Trained(Head(labels, tuple(names.values()), weight, bias, mean, scale), history, best_epoch)
+
+
+class _Rows:
+    """Some rows of (rows, features) as a head takes them: less their mean and over their scale; and their classes.
+
+    Few are made so once. Of many, that would be a second copy of them all: they are made anew, a part at a time,
+    whenever they are gone through. It takes no longer, since a part stays in the processor's cache.
+    """
+
+    def __init__(
+        self,
+        features: NDArray[np.float32],
+        targets: NDArray[np.int64],
+        places: NDArray[np.int64],
+        spread: tuple[NDArray[np.float32], NDArray[np.float32]],
+        device: str,
+    ) -> None:
+        import torch
+
+        self.targets = torch.from_numpy(targets).to(device)
+        self._features, self._places = torch.from_numpy(features), torch.from_numpy(places)
+        self._mean, self._scale = (torch.from_numpy(values) for values in spread)
+        self._kept: torch.Tensor | None = None
+        if self.are_few or device != "cpu":  # a GPU has room for them all, and is far from them here
+            self._kept = torch.cat([part.to(device, copy=True) for _, part in self._made()])
+
+    @property
+    def are_few(self) -> bool:
+        return len(self._places) * len(self._mean) < FEW_NUMBERS
+
+    def parts(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield all rows a part at a time, and which of them each is; a part is there until the next."""
+        return self._made() if self._kept is None else iter([(slice(None), self._kept)])
+
+    def _made(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        import torch
+
+        room: torch.Tensor | None = None
+        for part in parts_of(len(self._places), len(self._mean)):
+            chosen = self._places[part]
+            room = self._features.new_empty(len(chosen), len(self._mean)) if room is None else room[: len(chosen)]
+            torch.index_select(self._features, 0, chosen, out=room)
+            yield part, room.sub_(self._mean).div_(self._scale)
 
 
 class _SharedLoss:
     """The mean loss over all processes' rows: each works on its own, and all are given the sum."""
 
-    def __init__(
-        self, linear: torch.nn.Linear, rows: tuple[torch.Tensor, torch.Tensor], settings: TrainingSettings, group: Group
-    ) -> None:
+    def __init__(self, linear: torch.nn.Linear, rows: _Rows, settings: TrainingSettings, group: Group) -> None:
         import torch
 
-        self._linear, self._settings, self._group = linear, settings, group
-        self._inputs, self._targets = (tensor.to(group.device) for tensor in rows)
-        counts = group.sum(torch.bincount(self._targets, minlength=linear.out_features))
+        self._linear, self._rows, self._settings, self._group = linear, rows, settings, group
+        counts = group.sum(torch.bincount(rows.targets, minlength=linear.out_features))
         # Each class as a whole weighs the same. Of all rows at once, drawing rare ones more often would be no other.
         of_class = torch.ones(len(counts)) if settings.balance == "none" else 1 / counts.cpu()
-        weights = of_class.to(group.device)[self._targets]
+        weights = of_class.to(group.device)[rows.targets]
         self._weights = weights / group.sum(weights.sum())
 
     def __call__(self) -> torch.Tensor:
@@ -109,22 +154,30 @@ class _SharedLoss:
         import torch
 
         self._linear.zero_grad()
-        losses = torch.nn.functional.cross_entropy(
-            self._linear(self._inputs), self._targets, reduction="none", label_smoothing=self._settings.label_smoothing
-        )
-        penalty = self._settings.l2 / 2 * self._linear.weight.square().sum()
-        loss = (losses * self._weights).sum() + penalty / self._group.size
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = self._learn(self._settings.l2 / 2 * self._linear.weight.square().sum() / self._group.size)
+        for part, inputs in self._rows.parts():
+            losses = torch.nn.functional.cross_entropy(
+                self._linear(inputs),
+                self._rows.targets[part],
+                reduction="none",
+                label_smoothing=self._settings.label_smoothing,
+            )
+            total = total + self._learn((losses * self._weights[part]).sum())
         for parameter in self._linear.parameters():
             if parameter.grad is not None:
                 parameter.grad = self._group.sum(parameter.grad)
-        return self._group.sum(loss.detach())
+        return self._group.sum(total)
+
+    def _learn(self, loss: torch.Tensor) -> torch.Tensor:
+        """Add the gradient of a part of the loss to that of the others."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
 
 def _fit(
     linear: torch.nn.Linear,
     penalised_loss: _SharedLoss,
-    validation: tuple[torch.Tensor, torch.Tensor],
+    validation: _Rows,
     settings: TrainingSettings,
     on_epoch: Callable[[int, Metrics], None] | None,
     group: Group,
@@ -138,9 +191,9 @@ def _fit(
     for epoch in range(settings.epochs):
         loss = optimizer.step(penalised_loss).item()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            logits = linear(validation[0])
-            losses = torch.nn.functional.cross_entropy(logits, validation[1])
-            right = (logits.argmax(dim=1) == validation[1]).float().mean()
+            logits = torch.cat([linear(inputs) for _, inputs in validation.parts()])
+            losses = torch.nn.functional.cross_entropy(logits, validation.targets)
+            right = (logits.argmax(dim=1) == validation.targets).float().mean()
         validation_loss, accuracy = group.broadcast(torch.stack([losses, right])).tolist()
         history.append({"train_loss": loss, "validation_loss": validation_loss, "validation_accuracy": accuracy})
         if on_epoch is not None and group.is_main:
@@ -159,46 +212,44 @@ def _fit(
     return history, best_epoch
 
 
-def _all_names(train: Examples, group: Group) -> dict[int, str]:
-    """Return the name of each label that any process has, in the order of labels."""
+def _all_names(train: Examples, places: NDArray[np.int64], group: Group) -> dict[int, str]:
+    """Return the name of each label that these rows of any process have, in the order of labels."""
     names: dict[int, str] = {}
-    for shard in group.gather(sorted(set(zip(train.labels.tolist(), train.names, strict=True)))):
+    found = {(int(train.labels[place]), train.names[place]) for place in places.tolist()}
+    for shard in group.gather(sorted(found)):
         names |= dict(shard)
     return dict(sorted(names.items()))
 
 
-def _spread(train: Examples, group: Group) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _spread(
+    features: NDArray[np.float32], places: NDArray[np.int64], group: Group
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the mean of each feature and one scale for all: their differences in spread say something of a photo."""
     import torch
 
-    features = train.features
-    sums = features.sum(axis=0, dtype=np.float64)
-    squares = np.einsum("rf,rf->", features, features, dtype=np.float64)  # of no copy in float64
-    found = torch.from_numpy(np.array([*sums, squares, features.size])).to(group.device)
-    *sums, squares, count = group.sum(found).cpu().numpy()
+    width = features.shape[1]
+    total = np.zeros(width + 2)
+    total[-1] = len(places) * width
+    for part in parts_of(len(places), width):
+        rows = features[places[part]]
+        total[:width] += rows.sum(axis=0, dtype=np.float64)
+        total[width] += np.einsum("rf,rf->", rows, rows, dtype=np.float64)  # of no copy in float64
+    *sums, squares, count = group.sum(torch.from_numpy(total).to(group.device)).cpu().numpy()
     overall = np.sum(sums) / count
     spread = np.sqrt(squares / count - overall**2)
-    mean = np.array(sums) * len(sums) / count
-    return mean.astype(np.float32), np.full(len(sums), spread + 1e-6, np.float32)
+    mean = np.array(sums) * width / count
+    return mean.astype(np.float32), np.full(width, spread + 1e-6, np.float32)
 
 
 @contextmanager
-def _threads_for(inputs: torch.Tensor) -> Iterator[None]:
+def _threads_for(rows: _Rows) -> Iterator[None]:
     """Fit few rows on one thread: L-BFGS is thousands of tiny products, over which threads wait for each other."""
     import torch
 
     before = torch.get_num_threads()
-    if inputs.numel() < FEW_NUMBERS:
+    if rows.are_few:
         torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _tensors(
-    rows: Examples, mean: NDArray[np.float32], scale: NDArray[np.float32], labels: tuple[int, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    import torch
-
-    return torch.from_numpy((rows.features - mean) / scale), torch.from_numpy(targets_of(rows.labels, labels))

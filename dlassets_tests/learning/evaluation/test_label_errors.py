@@ -91,10 +91,11 @@ def test_no_row_is_judged_by_a_head_that_has_seen_it(right: Examples, monkeypatc
 
     train_head, judged = module.train_head, []
 
-    def watched(train: Examples, validation: Examples, *settings: TrainingSettings):
-        judged.append(set(right.image_ids) - {*train.image_ids, *validation.image_ids})
-        assert not {*train.image_ids} & {*validation.image_ids}
-        return train_head(train, validation, *settings)
+    def watched(train: Examples, validation: Examples, settings: TrainingSettings, *, chosen: np.ndarray):
+        learned = set(np.array(train.image_ids)[chosen])
+        judged.append(set(right.image_ids) - {*learned, *validation.image_ids})
+        assert not learned & {*validation.image_ids}
+        return train_head(train, validation, settings, chosen=chosen)
 
     monkeypatch.setattr(module, "train_head", watched)
     find_label_errors(right, SETTINGS, folds=4)
