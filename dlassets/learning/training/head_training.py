@@ -6,8 +6,9 @@ Its rows are small (5 kB), so each process reads its shard once and keeps it in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 STEPS_PER_EPOCH = 5
 FEW_NUMBERS = 2**24
+
+Result = TypeVar("Result")
 
 
 def fit_head(job: Job, group: Group, report: OnEvent, splits: Splits | None = None) -> Trained:
@@ -86,7 +89,7 @@ def train_head(
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
     linear = linear.to(group.device)
-    with _threads_for(learned):
+    with _one_thread_each():
         loss = _SharedLoss(linear, learned, settings, group)
         history, best_epoch = _fit(linear, loss, validated, settings, on_epoch, group)
     weight, bias = (value.detach().cpu().numpy() for value in (linear.weight, linear.bias))
@@ -97,7 +100,8 @@ class _Rows:
     """Some rows of (rows, features) as a head takes them: less their mean and over their scale; and their classes.
 
     Few are made so once. Of many, that would be a second copy of them all: they are made anew, a part at a time,
-    whenever they are gone through. It takes no longer, since a part stays in the processor's cache.
+    whenever they are gone through, by as many threads as torch has. It takes no longer, since a part stays in the
+    processor's cache; and what comes of them is the same on any number of threads.
     """
 
     def __init__(
@@ -112,28 +116,28 @@ class _Rows:
 
         self.targets = torch.from_numpy(targets).to(device)
         self._features, self._places = torch.from_numpy(features), torch.from_numpy(places)
+        self._threads = torch.get_num_threads()  # a process of several on one machine has its share of them
         self._mean, self._scale = (torch.from_numpy(values) for values in spread)
         self._kept: torch.Tensor | None = None
         if self.are_few or device != "cpu":  # a GPU has room for them all, and is far from them here
-            self._kept = torch.cat([part.to(device, copy=True) for _, part in self._made()])
+            self._kept = torch.cat([self._made(part).to(device) for part in self._parts()])
 
     @property
     def are_few(self) -> bool:
         return len(self._places) * len(self._mean) < FEW_NUMBERS
 
-    def parts(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield all rows a part at a time, and which of them each is; a part is there until the next."""
-        return self._made() if self._kept is None else iter([(slice(None), self._kept)])
+    def map(self, function: Callable[[slice, torch.Tensor], Result]) -> list[Result]:
+        """Return what `function` makes of each part of the rows, in order: it is given which they are, and the part."""
+        if self._kept is not None:
+            return [function(slice(0, len(self._places)), self._kept)]
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(lambda part: function(part, self._made(part)), self._parts()))
 
-    def _made(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        import torch
+    def _parts(self) -> Iterator[slice]:
+        return parts_of(len(self._places), len(self._mean))
 
-        room: torch.Tensor | None = None
-        for part in parts_of(len(self._places), len(self._mean)):
-            chosen = self._places[part]
-            room = self._features.new_empty(len(chosen), len(self._mean)) if room is None else room[: len(chosen)]
-            torch.index_select(self._features, 0, chosen, out=room)
-            yield part, room.sub_(self._mean).div_(self._scale)
+    def _made(self, part: slice) -> torch.Tensor:
+        return self._features[self._places[part]].sub_(self._mean).div_(self._scale)
 
 
 class _SharedLoss:
@@ -151,27 +155,32 @@ class _SharedLoss:
 
     def __call__(self) -> torch.Tensor:
         """Return the loss with its penalty, (), and leave its gradient in the parameters."""
+        self._linear.zero_grad()
+        penalty = self._settings.l2 / 2 * self._linear.weight.square().sum() / self._group.size
+        penalty.backward()  # type: ignore[no-untyped-call]
+        total = penalty.detach()
+        for loss, gradient in self._rows.map(self._of_part):
+            total = total + loss
+            for parameter, added in zip(self._linear.parameters(), gradient, strict=True):
+                parameter.grad = added if parameter.grad is None else parameter.grad + added
+        for parameter in self._linear.parameters():
+            if parameter.grad is not None:
+                parameter.grad = self._group.sum(parameter.grad)
+        return self._group.sum(total)
+
+    def _of_part(self, part: slice, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return the loss of some rows and its gradient."""
         import torch
 
-        self._linear.zero_grad()
-        total = self._learn(self._settings.l2 / 2 * self._linear.weight.square().sum() / self._group.size)
-        for part, inputs in self._rows.parts():
+        with torch.enable_grad():  # a thread has its own say
             losses = torch.nn.functional.cross_entropy(
                 self._linear(inputs),
                 self._rows.targets[part],
                 reduction="none",
                 label_smoothing=self._settings.label_smoothing,
             )
-            total = total + self._learn((losses * self._weights[part]).sum())
-        for parameter in self._linear.parameters():
-            if parameter.grad is not None:
-                parameter.grad = self._group.sum(parameter.grad)
-        return self._group.sum(total)
-
-    def _learn(self, loss: torch.Tensor) -> torch.Tensor:
-        """Add the gradient of a part of the loss to that of the others."""
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+            loss = (losses * self._weights[part]).sum()
+        return loss.detach(), torch.autograd.grad(loss, list(self._linear.parameters()))
 
 
 def _fit(
@@ -191,7 +200,7 @@ def _fit(
     for epoch in range(settings.epochs):
         loss = optimizer.step(penalised_loss).item()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            logits = torch.cat([linear(inputs) for _, inputs in validation.parts()])
+            logits = torch.cat(validation.map(lambda _, inputs: linear(inputs).detach()))
             losses = torch.nn.functional.cross_entropy(logits, validation.targets)
             right = (logits.argmax(dim=1) == validation.targets).float().mean()
         validation_loss, accuracy = group.broadcast(torch.stack([losses, right])).tolist()
@@ -242,13 +251,15 @@ def _spread(
 
 
 @contextmanager
-def _threads_for(rows: _Rows) -> Iterator[None]:
-    """Fit few rows on one thread: L-BFGS is thousands of tiny products, over which threads wait for each other."""
+def _one_thread_each() -> Iterator[None]:
+    """Have torch compute on the thread that asks it to.
+
+    L-BFGS is thousands of products of few rows each, over which torch's own threads would wait for each other.
+    """
     import torch
 
     before = torch.get_num_threads()
-    if rows.are_few:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
