@@ -342,6 +342,7 @@ def _merge(rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
                 predicate=" AND ".join(f"target.{name} = source.{name}" for name in table.key),
                 source_alias="source",
                 target_alias="target",
+                writer_properties=writer_properties(table),  # else files of a table differ by what last wrote them
                 commit_properties=_commit_properties(commit),
                 streamed_exec=False,  # the source is in memory, and its range of keys tells which files to read
             )

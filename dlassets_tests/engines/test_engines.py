@@ -172,6 +172,17 @@ class TestWriting:
         group = pq.ParquetFile(uri.removeprefix("file://")).metadata.row_group(0)
         assert not any(group.column(number).has_dictionary_page for number in range(group.num_columns))
 
+    def test_a_merge_writes_files_as_an_append_does(self, local_engine: Engine, lake: Lake) -> None:
+        import pyarrow.parquet as pq
+        from deltalake import DeltaTable
+
+        append(local_engine, lake, prediction("a"))
+        merge(local_engine, lake, prediction("a", 0.9))
+
+        (uri,) = DeltaTable(pin(lake, "predictions").uri).file_uris()
+        group = pq.ParquetFile(uri.removeprefix("file://")).metadata.row_group(0)
+        assert {group.column(number).compression for number in range(group.num_columns)} == {"ZSTD"}
+
 
 class TestReading:
     def test_sql_reads_the_pinned_version(self, engine: Engine, lake: Lake) -> None:
