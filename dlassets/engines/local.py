@@ -133,14 +133,15 @@ class LocalEngine(DeltaEngine):
         reader = connection.sql(query).to_arrow_reader(SQL_BATCH_ROWS)
         return LocalRows(reader.schema, reader, _same)
 
-    def look_up(self, snapshot: Snapshot, columns: Sequence[str], key: str, wanted: pa.Array) -> LocalRows:
+    def look_up(self, snapshot: Snapshot, columns: Sequence[str], key: str, wanted: pa.ChunkedArray) -> LocalRows:
         """Return these columns of the rows whose `key` is among `wanted`: a query looks at every row, this at few."""
         import pyarrow.dataset as pads
 
         from dlassets.engines.columns import columns_of
 
-        found = columns_of(snapshot).scanner(columns, filter=pads.field(key).isin(wanted)).to_table()
-        return LocalRows.of(found)
+        # One array, which has its type where it has no values: what is in no chunk at all has none.
+        few = wanted.cast(columns_of(snapshot).schema.field(key).type).combine_chunks()
+        return LocalRows.of(columns_of(snapshot).scanner(columns, filter=pads.field(key).isin(few)).to_table())
 
     def join(self, rows: Rows, snapshot: Snapshot, on: Sequence[str], columns: Sequence[str]) -> LocalRows:
         """As Engine.join: DuckDB, which knows nothing of a snapshot's size, would hold that in memory."""
