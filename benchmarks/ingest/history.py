@@ -140,6 +140,7 @@ def _warm(session: Session, photos: Path) -> None:
     from dlassets.learning.embedding import load_backbone
 
     load_backbone(session.backbone, session.settings.features.runtime)
+    _dimensions(session)
     photo = next(photos.glob("*/*")).read_bytes()
     batch = pa.record_batch({"path": ["warm"], "image_id": ["0"], "content": pa.array([photo], pa.binary())})
     profile_images(batch)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.machine import Machine
 from benchmarks.report import Report
-from benchmarks.training import accuracy, embedding, loader, retrain, scaling
+from benchmarks.training import accuracy, embedding, head, loader, retrain, scaling
 from benchmarks.training.bench import Bench
 
 # What a part measures is a dataclass of its figures with `tables()`, as benchmarks.report shows it.
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[Bench], Any]] = {
     "embedding": embedding.measure,
     "accuracy": accuracy.measure,
     "retrain": retrain.measure,
+    "head": head.measure,
 }
 
 

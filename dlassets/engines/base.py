@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,10 @@ class Rows(ABC):
         """Compute the rows and return them: for narrow rows alone, since they come to this process."""
 
     @abstractmethod
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Compute the rows and yield them a batch at a time: without ever holding all of them, where the engine can."""
+
+    @abstractmethod
     def map(self, kernel: Kernel, columns: Sequence[Column]) -> Rows:
         """Return what `kernel` makes of the rows, whose columns will be `columns`."""
 
@@ -140,6 +144,14 @@ class Engine(ABC):
     @abstractmethod
     def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> Rows:
         """Run ANSI SQL over named, pinned snapshots and rows: keys and narrow columns, never image bytes."""
+
+    @abstractmethod
+    def join(self, rows: Rows, snapshot: Snapshot, on: Sequence[str], columns: Sequence[str]) -> Rows:
+        """Return the rows that have the values of a row of the snapshot in the columns `on`, with its `columns` beside.
+
+        It is for columns that are too large for `sql`, such as embeddings: `rows`, of which no two have the same values
+        in `on`, are held in memory, and of the snapshot a few at a time.
+        """
 
     @abstractmethod
     def map(

@@ -214,14 +214,13 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
 
     def _rows(self, parts: Parts, places: Mapping[str, int]) -> Iterator[pa.Table]:
         """Yield the narrow columns of this version, each row with the place of its data file."""
-        if parts.kept is not None:
-            moved = pa.array([places.get(name) for name in parts.kept.files], pa.int32())
-            scanner = parts.kept.fragment.scanner(schema=self._narrow_with_file, filter=parts.live)
-            for batch in scanner.to_batches():
-                yield _with_file(pa.table(batch), moved.take(batch[FILE]))
-        for name in parts.fresh:
-            rows = self._fragment(name).to_table(schema=self._narrow_with_file)
-            yield _with_file(rows, pa.repeat(pa.scalar(places[name], pa.int32()), rows.num_rows))
+        moved = pa.array(
+            [places.get(name) for name in (parts.kept.files if parts.kept is not None else ())], pa.int32()
+        )
+        for scanned in parts.dataset.scanner(self._narrow_with_file.names, filter=parts.live).scan_batches():
+            rows, place = scanned.record_batch, places.get(scanned.fragment.path)
+            found = moved.take(rows[FILE]) if place is None else pa.repeat(pa.scalar(place, pa.int32()), rows.num_rows)
+            yield _with_file(pa.table(rows), found)
 
     def _delete_superseded(self, name: str) -> None:
         """Delete what others have written, or a killed process has begun, before SUPERSEDED."""

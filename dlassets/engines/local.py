@@ -133,14 +133,35 @@ class LocalEngine(DeltaEngine):
         reader = connection.sql(query).to_arrow_reader(SQL_BATCH_ROWS)
         return LocalRows(reader.schema, reader, _same)
 
-    def look_up(self, snapshot: Snapshot, columns: Sequence[str], key: str, wanted: pa.Array) -> LocalRows:
+    def look_up(self, snapshot: Snapshot, columns: Sequence[str], key: str, wanted: pa.ChunkedArray) -> LocalRows:
         """Return these columns of the rows whose `key` is among `wanted`: a query looks at every row, this at few."""
         import pyarrow.dataset as pads
 
         from dlassets.engines.columns import columns_of
 
-        found = columns_of(snapshot).scanner(columns, filter=pads.field(key).isin(wanted)).to_table()
-        return LocalRows.of(found)
+        # One array, which has its type where it has no values: what is in no chunk at all has none.
+        few = wanted.cast(columns_of(snapshot).schema.field(key).type).combine_chunks()
+        return LocalRows.of(columns_of(snapshot).scanner(columns, filter=pads.field(key).isin(few)).to_table())
+
+    def join(self, rows: Rows, snapshot: Snapshot, on: Sequence[str], columns: Sequence[str]) -> LocalRows:
+        """As Engine.join: DuckDB, which knows nothing of a snapshot's size, would hold that in memory."""
+        import pyarrow as pa
+
+        from dlassets.engines.columns import columns_of
+
+        dataset, (held,) = columns_of(snapshot), rows.arrow().combine_chunks().to_batches() or [None]
+        schema = pa.schema([*rows.arrow().schema, *(dataset.schema.field(name) for name in columns)])
+        places = {} if held is None else {key: place for place, key in enumerate(_keys(held, on))}
+
+        def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
+            found = pa.array([places.get(key) for key in _keys(batch, on)], pa.int64())
+            if found.null_count:
+                batch, found = batch.filter(found.is_valid()), found.drop_null()
+            beside = [column.take(found) for column in held.columns]
+            return pa.RecordBatch.from_arrays([*beside, *(batch[name] for name in columns)], schema=schema)
+
+        wanted = rows.arrow()[on[0]].combine_chunks()
+        return LocalRows(schema, _matching(dataset, [*on, *columns], on[0], wanted), compute)
 
     def map(
         self,
@@ -253,6 +274,10 @@ def dataset_of(snapshot: Snapshot) -> pads.Dataset:
     return read_table(snapshot.uri, snapshot.version).to_pyarrow_dataset(filesystem=folder)
 
 
+def _keys(batch: pa.RecordBatch, on: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    return zip(*(batch[name].to_pylist() for name in on), strict=True)
+
+
 def _matching(dataset: TableColumns, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
     """Stream the rows whose key is wanted: the key column first, and bytes only from row groups that hold one."""
     import pyarrow.compute as pc
@@ -262,13 +287,14 @@ def _matching(dataset: TableColumns, columns: Sequence[str], key: str, wanted: p
         return
     for fragment in dataset.fragments_with(key, wanted):
         found = pc.is_in(fragment.to_table(schema=dataset.schema, columns=[key])[key], value_set=wanted).to_numpy()
-        start, groups = 0, []
+        start, groups, all_wanted = 0, [], True
         for group in fragment.row_groups:
-            if found[start : start + group.num_rows].any():
+            if (wanted_here := found[start : start + group.num_rows]).any():
                 groups.append(group.id)
+                all_wanted &= bool(wanted_here.all())
             start += group.num_rows
         if groups:
-            part, rows = fragment.subset(row_group_ids=groups), pads.field(key).isin(wanted)
+            part, rows = fragment.subset(row_group_ids=groups), None if all_wanted else pads.field(key).isin(wanted)
             few = {"batch_size": BATCH_ROWS, "batch_readahead": 2, "fragment_readahead": 1}
             yield from part.scanner(schema=dataset.schema, columns=list(columns), filter=rows, **few).to_batches()
 
@@ -335,6 +361,7 @@ def _merge(rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
                 predicate=" AND ".join(f"target.{name} = source.{name}" for name in table.key),
                 source_alias="source",
                 target_alias="target",
+                writer_properties=writer_properties(table),  # else files of a table differ by what last wrote them
                 commit_properties=_commit_properties(commit),
                 streamed_exec=False,  # the source is in memory, and its range of keys tells which files to read
             )
@@ -346,10 +373,15 @@ def _merge(rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
 
 
 def writer_properties(table: Table) -> Any:
-    from deltalake import WriterProperties
+    from deltalake import ColumnProperties, WriterProperties
 
+    # Hardly a number of an embedding comes twice: a dictionary of them takes more room than they do, and most of the
+    # time of writing and reading them.
+    plain = ColumnProperties(dictionary_enabled=False) if table.has_vectors else None
     return WriterProperties(
-        compression="UNCOMPRESSED" if table.wide else "ZSTD", max_row_group_size=table.row_group or 128 * 1024
+        compression="UNCOMPRESSED" if table.wide else "ZSTD",
+        max_row_group_size=table.row_group or 128 * 1024,
+        default_column_properties=plain,
     )
 
 

@@ -48,6 +48,11 @@ class Table:
 
         return pa.schema([pa.field(c.name, arrow_type(c.type), nullable=c.nullable) for c in self.columns])
 
+    @property
+    def has_vectors(self) -> bool:
+        """Whether a row holds an embedding: far larger than the rest of it, and of numbers that hardly repeat."""
+        return any(column.type == "array<float>" for column in self.columns)
+
     def columns_named(self, *names: str) -> tuple[Column, ...]:
         by_name = {column.name: column for column in self.columns}
         return tuple(by_name[name] for name in names)

@@ -68,6 +68,9 @@ class SparkRows(Rows):
     def arrow(self) -> pa.Table:
         return self.keep().toArrow()
 
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        yield from self.arrow().to_batches()
+
     def map(self, kernel: Kernel, columns: Sequence[Column]) -> SparkRows:
         return SparkRows(_mapped(self.frame, kernel, columns))
 
@@ -135,6 +138,9 @@ class SparkEngine(DeltaEngine):
         names = ", ".join(f"`{name}` AS (FROM {{t{number}}})" for number, name in enumerate(tables))
         text = query.replace("{", "{{").replace("}", "}}")
         return SparkRows(self.session.sql(f"WITH {names} ({text})" if names else text, **frames))
+
+    def join(self, rows: Rows, snapshot: Snapshot, on: Sequence[str], columns: Sequence[str]) -> SparkRows:
+        return SparkRows(_frame(rows).join(self._read(snapshot).select(*on, *columns), list(on)))
 
     def map(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ def folder_of(path: str) -> str:
     return path.split("/")[-2] if path.count("/") > 1 else ""
 
 
+@functools.lru_cache(maxsize=1024)  # each file of a folder asks
 def class_of_folder(folder: str, rule: str = LABEL_RULE) -> FolderClass | None:
     """Return the class in a folder's name by `rule`, a pattern with a group `label`; None where no bigint is in it."""
     match = re.match(rule, folder)

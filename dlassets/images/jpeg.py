@@ -14,6 +14,7 @@ _READ_BY_NONE = frozenset({0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
 _SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _FRAMES = frozenset({*_READ_BY_SIMPLEJPEG, *_READ_BY_NONE, 0xC3})
 _ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a segment
+_NO_MARKERS = frozenset({0x00, 0xFF})  # behind a byte 0xFF: coded data, and a filling
 _ODD = 0
 _LEAST_LENGTH = 2
 _SCAN, _END, _APP1, _APP2 = 0xDA, 0xD9, 0xE1, 0xE2
@@ -54,17 +55,17 @@ def read_header(data: bytes) -> Header | None:
         return None
     process, components, is_odd, has_one_scan = None, None, False, False
     exif, profile = b"", []
-    for marker, payload in _segments(data):
+    for marker, start, end in _segments(data):
         if marker == _ODD:
             is_odd = True
         elif marker in _FRAMES and process is None and not is_odd:
-            process, components = marker, payload[5:6] if marker in _SEQUENTIAL else None
+            process, components = marker, data[start:end][5:6] if marker in _SEQUENTIAL else None
         elif marker == _SCAN:
-            has_one_scan = not is_odd and payload[:1] == components
-        elif marker == _APP1 and payload.startswith(_EXIF):
-            exif += payload[len(_EXIF) :]  # one of more than 64 kB goes on in the next segment
-        elif marker == _APP2 and payload.startswith(_ICC):
-            profile.append(payload[len(_ICC) :])
+            has_one_scan = not is_odd and data[start:end][:1] == components
+        elif marker == _APP1 and data.startswith(_EXIF, start, end):
+            exif += data[start + len(_EXIF) : end]  # one of more than 64 kB goes on in the next segment
+        elif marker == _APP2 and data.startswith(_ICC, start, end):
+            profile.append(data[start + len(_ICC) : end])
     profile.sort(key=lambda part: part[:1])  # each part begins with its number, and how many there are
     return Header(process, has_one_scan, exif, b"".join(part[2:] for part in profile))
 
@@ -81,16 +82,27 @@ def has_too_many_scans(data: bytes, header: Header) -> bool:
     return scans > MAX_SCANS
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield marker and payload up to the first scan's header, and _ODD where the standard has something else."""
-    at = 2
-    while found := _MARKER.search(data, at):
-        marker = data[found.end() - 1]
-        length = 0 if marker in _ALONE else int.from_bytes(data[found.end() : found.end() + 2], "big")
-        if found.start() > at or length < _LEAST_LENGTH:
-            yield _ODD, b""
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield markers up to the first scan's with where their payload begins and ends; _ODD where something else is.
+
+    Threads that check files wait for each other here, since it is Python that works: hence no search for a marker that
+    is where it should be, and no copy of a payload that nobody asks for.
+    """
+    at, last = 2, len(data) - 4
+    while True:
+        if at <= last and data[at] == 0xFF and data[at + 1] not in _NO_MARKERS:  # noqa: PLR2004 - begins a marker
+            start = at
+            after = at + 2
+        elif match := _MARKER.search(data, at):
+            start, after = match.span()
+        else:
+            return
+        marker = data[after - 1]
+        length = 0 if marker in _ALONE else int.from_bytes(data[after : after + 2], "big")
+        if start > at or length < _LEAST_LENGTH:
+            yield _ODD, after, after
         if marker not in _ALONE:
-            yield marker, data[found.end() + 2 : found.end() + length]
+            yield marker, after + 2, after + length
         if marker == _SCAN:
             return
-        at = found.end() + length
+        at = after + length

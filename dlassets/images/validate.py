@@ -66,12 +66,12 @@ def validate_files(
 
     hashes: list[str | None] = []
     findings: list[Finding] = []
-    columns = (batch.column(name) for name in ("path", "length", "content"))
-    for path, length, content in zip(*columns, strict=True):
-        data = content.as_py()
+    paths, lengths = batch.column("path").to_pylist(), batch.column("length").to_pylist()
+    for path, length, content in zip(paths, lengths, batch.column("content"), strict=True):
+        data = content.as_py()  # a file at a time: all of a batch would be a second copy of it
         hashes.append(None if data is None else hashlib.sha256(data).hexdigest())
-        finding = _check_file(data, length.as_py(), max_file_bytes, max_pixels)
-        findings.append(finding or _check_folder(path.as_py(), label_rule))
+        finding = _check_file(data, length, max_file_bytes, max_pixels)
+        findings.append(finding or _check_folder(path, label_rule))
     added = {
         "image_id": hashes,
         "reason": [finding and str(finding[0]) for finding in findings],

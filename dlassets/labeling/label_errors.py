@@ -41,7 +41,7 @@ def update_label_errors(
     """
     current = snapshots["label_errors"]
     query = f"""
-        SELECT in_force.path, in_force.image_id, in_force.label, in_force.label_name, found.features
+        SELECT in_force.path, in_force.image_id, in_force.label, in_force.label_name
         FROM ({labels_in_force(settings.labels)}) AS in_force
         JOIN image_features AS found
             ON found.image_id = in_force.image_id AND found.feature_version = '{feature_version}'
@@ -55,7 +55,8 @@ def update_label_errors(
         return unchanged, {"judged": labelled.num_rows}
     if (left_out := extras.missing(extras.LABEL_ERRORS, "Judging labels")) is not None:
         return unchanged, {"judged": 0, "left_out": left_out}
-    result = find_label_errors(_examples(labelled), settings.training, on_fold=progress)
+    examples = _examples(engine, labelled, snapshots["image_features"], feature_version)
+    result = find_label_errors(examples, settings.training, on_fold=progress)
     facts = {"judged": result.checked, "too_few_to_judge": json.dumps(result.small_classes, ensure_ascii=False)}
     if not result.errors.num_rows and not had_rows:  # Delta on Spark writes no commit for that
         return unchanged, facts
@@ -63,14 +64,27 @@ def update_label_errors(
     return engine.replace(engine.rows(result.errors), LABEL_ERRORS, current.uri, commit), facts
 
 
-def _examples(labelled: pa.Table) -> Examples:
-    features = np.asarray(labelled["features"].combine_chunks().flatten(), np.float32)
+def _examples(engine: Engine, labelled: pa.Table, image_features: Snapshot, feature_version: str) -> Examples:
+    """Return the labelled images with their features, each put where it stays as it is read."""
+    import pyarrow as pa
+
+    image_ids = labelled["image_id"].to_pylist()
+    places = {image_id: place for place, image_id in enumerate(image_ids)}
+    features = np.empty((0, 0), np.float32)
+    keys = pa.table({"image_id": labelled["image_id"], "feature_version": pa.repeat(feature_version, len(image_ids))})
+    found = engine.join(engine.rows(keys), image_features, keys.column_names, ["features"])
+    for batch in found.batches():
+        if batch.num_rows:
+            vectors = np.asarray(batch["features"].flatten(), np.float32).reshape(batch.num_rows, -1)
+            if not len(features):
+                features = np.empty((len(image_ids), vectors.shape[1]), np.float32)
+            features[[places[image_id] for image_id in batch["image_id"].to_pylist()]] = vectors
     return Examples(
         paths=labelled["path"].to_pylist(),
-        image_ids=labelled["image_id"].to_pylist(),
+        image_ids=image_ids,
         labels=np.asarray(labelled["label"], np.int64),
         names=labelled["label_name"].to_pylist(),
-        features=features.reshape(labelled.num_rows, -1),
+        features=features,
     )
 
 

@@ -148,6 +148,7 @@ IMAGE_FEATURES = Table(
         Column("features", "array<float>", "The embedding."),
     ),
     key=("image_id", "feature_version"),
+    row_group=1024,
 )
 
 TRAINING_SET = Table(

@@ -99,11 +99,15 @@ def _rows_of(engine: Engine, chosen: pa.Table, made_of: str, source: Snapshot | 
         places = {path: place for place, path in enumerate(chosen["path"].to_pylist())}
         kernel = functools.partial(_with_labels, chosen=chosen, places=places)
         return source.map(engine.rows(chosen.select(["path"])), kernel, TRAINING_SET.columns)
-    query = f"""
-        SELECT chosen.*, found.feature_version, found.features, CAST(NULL AS BINARY) AS content FROM chosen
-        JOIN image_features AS found ON found.image_id = chosen.image_id AND found.feature_version = '{made_of}'
-    """  # noqa: S608 - a feature version is this project's own constant
-    return engine.sql(query, {"chosen": engine.rows(chosen), "image_features": source})
+    import pyarrow as pa
+
+    others = {
+        "feature_version": pa.repeat(made_of, chosen.num_rows),
+        "content": pa.nulls(chosen.num_rows, TRAINING_SET.schema.field("content").type),
+    }
+    for name, values in others.items():
+        chosen = chosen.append_column(name, values)
+    return engine.join(engine.rows(chosen), source, ["image_id", "feature_version"], ["features"])
 
 
 def attributes_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,8 @@ from dlassets.learning.loader.row_groups import read_columns
 
 # The place of a label that is no class.
 UNKNOWN = -1
+# Numbers of features that are worked on at a time: 4 MB.
+PART_NUMBERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Examples:
         there = self.taken(np.array([image_id in features for image_id in self.image_ids], dtype=bool))
         found = [features[image_id] for image_id in there.image_ids]
         return replace(there, features=np.stack(found)) if found else there
+
+    def without_features(self) -> Examples:
+        return replace(self, features=np.empty((len(self), 0), np.float32))
 
     def taken(self, chosen: NDArray[np.bool_]) -> Examples:
         """Return the rows that are chosen."""
@@ -59,15 +64,16 @@ def read_split(
     Without `features`, which a training set of photos does not have, they are (N, 0).
     """
     columns = ["path", "image_id", "label", "label_name", *(["features"] if features else [])]
-    read = read_columns(training_set.uri, training_set.version, columns, [("split", "=", split)], shard=shard)
-    order = np.argsort(read["image_id"].astype(str), kind="stable")
-    found = read["features"][order] if features else np.empty((len(order), 0))
+    where = [("split", "=", split)]
+    read = read_columns(training_set.uri, training_set.version, columns, where, shard=shard, order_by="image_id")
     return Examples(
-        paths=list(read["path"][order]),
-        image_ids=list(read["image_id"][order]),
-        labels=read["label"][order].astype(np.int64),
-        names=list(read["label_name"][order]),
-        features=np.ascontiguousarray(found, dtype=np.float32),
+        paths=list(read["path"]),
+        image_ids=list(read["image_id"]),
+        labels=read["label"].astype(np.int64),
+        names=list(read["label_name"]),
+        features=np.asarray(read["features"], dtype=np.float32)
+        if features
+        else np.empty((len(read["path"]), 0), np.float32),
     )
 
 
@@ -81,9 +87,7 @@ def read_splits(training_set: Snapshot, *, features: bool = True) -> dict[str, E
             "zone: each split needs at least one, and a few dozen a class make a model."
         )
     for split, rows in splits.items():
-        if unusable := [
-            path for path, row in zip(rows.paths, rows.features, strict=True) if not np.isfinite(row).all()
-        ]:
+        if unusable := [rows.paths[row] for row in _not_finite(rows.features)]:
             raise DlassetsError(
                 f"{len(unusable)} images of the {split} split have features that are no numbers, such as "
                 f"{unusable[0]}. Delete their rows from image_features and materialize it and training_set again."
@@ -94,6 +98,18 @@ def read_splits(training_set: Snapshot, *, features: bool = True) -> dict[str, E
             "needs two: put photos of another class into the labelled landing zone."
         )
     return splits
+
+
+def parts_of(rows: int, numbers: int) -> Iterator[slice]:
+    """Yield slices that part rows of so many numbers: what is computed of a part stays in the processor's cache."""
+    step = max(1, PART_NUMBERS // max(1, numbers))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _not_finite(features: NDArray[np.float32]) -> list[int]:
+    """Return the rows that have a number which is none."""
+    parts = parts_of(*features.shape)
+    return [row for part in parts for row in np.flatnonzero(~np.isfinite(features[part]).all(axis=1)) + part.start]
 
 
 def targets_of(labels: NDArray[np.int64], classes: Sequence[int]) -> NDArray[np.int64]:

@@ -89,6 +89,7 @@ def test_a_data_file_is_read_once_and_never_again(lake) -> None:
     wanted = text_column("path", ["photos/0003.jpg", "nowhere"])["path"]
     found = LocalEngine().look_up(table, ["path"], "path", wanted).arrow()
     assert found["path"].to_pylist() == ["photos/0003.jpg"]
+    assert LocalEngine().look_up(table, ["path"], "path", wanted.slice(0, 0)).count() == 0
 
 
 def test_what_is_kept_is_what_the_data_files_have_whatever_is_done_to_a_table(lake, local_engine) -> None:

@@ -163,6 +163,28 @@ class TestWriting:
         columns = [group.column(number) for group in groups for number in range(group.num_columns)]
         assert {column.compression for column in columns} == {"UNCOMPRESSED"}
 
+    def test_embeddings_lie_without_dictionaries(self, local_engine: Engine, lake: Lake) -> None:
+        import pyarrow.parquet as pq
+        from deltalake import DeltaTable
+
+        row = {"image_id": image_id("a"), "feature_version": "v1", "features": [0.5] * 100}
+        put(lake, "image_features", row, engine=local_engine)
+
+        (uri,) = DeltaTable(pin(lake, "image_features").uri).file_uris()
+        group = pq.ParquetFile(uri.removeprefix("file://")).metadata.row_group(0)
+        assert not any(group.column(number).has_dictionary_page for number in range(group.num_columns))
+
+    def test_a_merge_writes_files_as_an_append_does(self, local_engine: Engine, lake: Lake) -> None:
+        import pyarrow.parquet as pq
+        from deltalake import DeltaTable
+
+        append(local_engine, lake, prediction("a"))
+        merge(local_engine, lake, prediction("a", 0.9))
+
+        (uri,) = DeltaTable(pin(lake, "predictions").uri).file_uris()
+        group = pq.ParquetFile(uri.removeprefix("file://")).metadata.row_group(0)
+        assert {group.column(number).compression for number in range(group.num_columns)} == {"ZSTD"}
+
 
 class TestReading:
     def test_sql_reads_the_pinned_version(self, engine: Engine, lake: Lake) -> None:
@@ -196,6 +218,37 @@ class TestReading:
 
         rows = [{"path": f"zone/{name}.jpg", "more": 1.5, "text": "{x} {}"} for name in "cb"]
         assert found.arrow().to_pylist() == rows
+
+    def test_join_gives_rows_the_large_columns_of_those_that_share_their_keys(self, engine: Engine, lake: Lake) -> None:
+        import pyarrow as pa
+
+        def embedded(name: str, version: str, *features: float) -> dict[str, Any]:
+            return {"image_id": image_id(name), "feature_version": version, "features": list(features)}
+
+        put(
+            lake,
+            "image_features",
+            embedded("a", "v1", 1),
+            embedded("a", "v2", 2),
+            embedded("b", "v2", 3),
+            engine=engine,
+        )
+        put(lake, "image_features", embedded("c", "v1", 4), embedded("d", "v2", 5), engine=engine)
+        wanted = [(image_id(name), "v2", number) for number, name in enumerate("abcz")]
+        columns = [list(column) for column in zip(*wanted, strict=True)]
+        keys = engine.rows(pa.table(dict(zip(("image_id", "feature_version", "n"), columns, strict=True))))
+
+        found = engine.join(keys, pin(lake, "image_features"), ["image_id", "feature_version"], ["features"])
+
+        rows = sorted((row for batch in found.batches() for row in batch.to_pylist()), key=lambda row: row["n"])
+        assert rows == [
+            {"image_id": image_id(name), "feature_version": "v2", "n": number, "features": [features]}
+            for number, name, features in ((0, "a", 2.0), (1, "b", 3.0))
+        ]
+        nobody = engine.rows(pa.table({"image_id": pa.array([], pa.string()), "n": pa.array([], pa.int64())}))
+        nothing = engine.join(nobody, pin(lake, "image_features"), ["image_id"], ["features"])
+        assert nothing.arrow().num_rows == 0
+        assert nothing.arrow().column_names == ["image_id", "n", "features"]
 
     def test_map_runs_a_kernel_over_the_rows_with_a_key_bytes_included(self, engine: Engine, lake: Lake) -> None:
         import pyarrow as pa

@@ -17,6 +17,7 @@ from dlassets.extras import require
 from dlassets.lakehouse.tables import LABEL_ERRORS
 from dlassets.learning.evaluation.calibration import calibrated
 from dlassets.learning.examples import Examples, targets_of
+from dlassets.learning.head import Head
 from dlassets.learning.training.head_training import train_head
 from dlassets.settings import TrainingSettings
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FEWEST_FOLDS = 3
+_NO_FOLD = -1
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,25 @@ def find_label_errors(
     small_classes = {names[label]: counts[label] for label in sorted(names.keys() - set(classes))}
     if len(classes) < 2:  # noqa: PLR2004 - a label is taken for another only where there is another
         return LabelErrors(LABEL_ERRORS.schema.empty_table(), 0, small_classes)
-    checked = rows.taken(np.isin(rows.labels, classes))
-    probabilities = np.empty((len(checked), len(classes)))
-    fold_of = _folds(checked, folds, seed)
+    is_checked = np.isin(rows.labels, classes)
+    checked = rows.without_features().taken(is_checked)
+    fold_of = np.full(len(rows), _NO_FOLD)
+    fold_of[is_checked] = _folds(checked, folds, seed)
+    probabilities = np.empty((len(rows), len(classes)))
     for fold in range(folds):
-        held_out, ends_training = fold_of == fold, fold_of == (fold + 1) % folds
-        validation = checked.taken(ends_training)
-        head = calibrated(train_head(checked.taken(~held_out & ~ends_training), validation, settings).head, validation)
-        probabilities[held_out] = head.probabilities(checked.features[held_out])
+        ends_training = (fold + 1) % folds
+        learned_from = is_checked & (fold_of != fold) & (fold_of != ends_training)
+        head = _fitted(rows, learned_from, rows.taken(fold_of == ends_training), settings)
+        held_out = np.flatnonzero(fold_of == fold)
+        probabilities[held_out] = head.probabilities(rows.features[held_out])
         if on_fold is not None:
             on_fold(fold + 1, folds)
-    return LabelErrors(
-        _errors(checked, [(label, names[label]) for label in classes], probabilities), len(checked), small_classes
-    )
+    of_classes = [(label, names[label]) for label in classes]
+    return LabelErrors(_errors(checked, of_classes, probabilities[is_checked]), len(checked), small_classes)
+
+
+def _fitted(rows: Examples, learned_from: NDArray[np.bool_], validation: Examples, settings: TrainingSettings) -> Head:
+    return calibrated(train_head(rows, validation, settings, chosen=learned_from).head, validation)
 
 
 def _folds(rows: Examples, folds: int, seed: int) -> NDArray[np.int64]:

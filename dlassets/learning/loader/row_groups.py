@@ -63,17 +63,24 @@ def row_groups(uri: str, version: int, where: Where | None = None) -> RowGroups:
 
 
 def read_columns(
-    uri: str, version: int, columns: Sequence[str], where: Where | None = None, *, shard: tuple[int, int] = (0, 1)
+    uri: str,
+    version: int,
+    columns: Sequence[str],
+    where: Where | None = None,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    order_by: str | None = None,
 ) -> Columns:
-    """Read columns of all rows (of the shard's rows) into memory, in the order of the sorted files.
+    """Read columns of all rows (of the shard's rows) into memory, in the order of the sorted files, or of a column.
 
     A list column comes as (N, length) in its own type, a string column as (N,) objects (None for null). `shard` is
     (rank, world size): the shards are disjoint, cover every row, and are made of whole row groups, so they differ in
-    size. No files or no rows give arrays of no rows, a list column then being (0, 0). Raises DlassetsError for a column
-    the files lack, lists of unequal length, and fewer row groups than shards.
+    size. `order_by` is a column of text. Memory is that of the arrays, and of a few row groups. No files or no rows
+    give arrays of no rows, a list column then being (0, 0). Raises DlassetsError for a column the files lack, lists of
+    unequal length, and fewer row groups than shards.
     """
     source = row_groups(uri, version, where)
-    check_columns(source, columns)
+    check_columns(source, columns if order_by is None else [*columns, order_by])
     if not source.groups:
         return _no_rows(source.schema, columns)
     check_shard(shard)
@@ -83,9 +90,32 @@ def read_columns(
             f"{uri} has {len(source.groups)} row groups for {world_size} shards, and a shard takes at least one. "
             "Use fewer processes, or write the table with smaller row groups."
         )
-    with read_row_groups(source, range(len(source.groups))[rank::world_size], columns) as read:
-        batches = list(read)
-    return {column: np.concatenate([batch[column] for batch in batches]) for column in columns}
+    groups = range(len(source.groups))[rank::world_size]
+    places = np.arange(sum(source.groups[group].rows for group in groups))
+    if order_by is not None:
+        with read_row_groups(source, groups, [order_by]) as read:
+            keys = np.concatenate([batch[order_by] for batch in read]).astype(str)
+        places[np.argsort(keys, kind="stable")] = np.arange(len(keys))
+    with read_row_groups(source, groups, columns) as read:
+        return _placed(read, places, uri)
+
+
+def _placed(batches: Iterator[Columns], places: npt.NDArray[np.int64], uri: str) -> Columns:
+    """Put the rows of all batches where `places` has them: each is written once, to where it stays."""
+    found: Columns = {}
+    start = 0
+    for batch in batches:
+        rows = len(next(iter(batch.values())))
+        for column, values in batch.items():
+            if column not in found:
+                found[column] = np.empty((len(places), *values.shape[1:]), values.dtype)
+            elif values.shape[1:] != found[column].shape[1:]:
+                raise DlassetsError(f"Column {column} of {uri} has lists of {values.shape[1:]} and of others.")
+            elif values.dtype != found[column].dtype:  # a null among its numbers makes them others
+                found[column] = found[column].astype(np.result_type(values, found[column]))
+            found[column][places[start : start + rows]] = values
+        start += rows
+    return found
 
 
 @contextmanager

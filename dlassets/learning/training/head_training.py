@@ -6,15 +6,16 @@ Its rows are small (5 kB), so each process reads its shard once and keeps it in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
-from dlassets.learning.examples import Examples, Splits, read_split, read_splits, targets_of
+from dlassets.learning.examples import Examples, Splits, parts_of, read_split, read_splits, targets_of
 from dlassets.learning.head import Head
 from dlassets.learning.training.group import ALONE, Group
 from dlassets.learning.training.job import Event, Job, Metrics, OnEvent, Trained
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 STEPS_PER_EPOCH = 5
 FEW_NUMBERS = 2**24
+
+Result = TypeVar("Result")
 
 
 def fit_head(job: Job, group: Group, report: OnEvent, splits: Splits | None = None) -> Trained:
@@ -53,78 +56,137 @@ def train_head(
     settings: TrainingSettings,
     on_epoch: Callable[[int, Metrics], None] | None = None,
     group: Group = ALONE,
+    chosen: NDArray[np.bool_] | None = None,
 ) -> Trained:
     """Fit a softmax head with an L2 penalty; keep the weights of the best validation loss.
 
     The problem is convex and its rows are few and ready, so an epoch is a few L-BFGS steps on all of them (Liu and
     Nocedal, 1989): no learning rate to choose, and the same rows and settings give the same weights. In a group each
     process has its own `train` and the same `validation`: what they learn is what one would from all of the rows, but
-    for the last digits of sums. Rank 0 alone calls `on_epoch`. Raises DlassetsError where validation shares no class
-    with training, or the loss is no longer a number.
+    for the last digits of sums. With `chosen`, (rows,), those rows of `train` alone are learned from, and none of them
+    is copied. Rank 0 alone calls `on_epoch`. Raises DlassetsError where validation shares no class with training, or
+    the loss is no longer a number.
     """
     import torch
 
     torch.manual_seed(settings.seed)
-    names = _all_names(train, group)
+    places = np.arange(len(train)) if chosen is None else np.flatnonzero(chosen)
+    names = _all_names(train, places, group)
     labels = tuple(names)
-    mean, scale = _spread(train, group)
-    learned, (inputs, targets) = _tensors(train, mean, scale, labels), _tensors(validation, mean, scale, labels)
+    mean, scale = _spread(train.features, places, group)
     # A class that validation has and training lacks cannot be right; it has no say in when to stop.
-    known = targets >= 0
-    if not known.any():
+    known = np.flatnonzero(np.isin(validation.labels, labels))
+    if not len(known):
         raise DlassetsError(
             "The validation split has no image of a class that the training split has. Put more photos of each class "
             "into the labelled landing zone."
         )
-    linear = torch.nn.Linear(inputs.shape[1], len(labels))
+    learned, validated = (
+        _Rows(rows.features, targets_of(rows.labels[of], labels), of, (mean, scale), group.device)
+        for rows, of in ((train, places), (validation, known))
+    )
+    linear = torch.nn.Linear(len(mean), len(labels))
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
     linear = linear.to(group.device)
-    known_rows = inputs[known].to(group.device), targets[known].to(group.device)
-    with _threads_for(learned[0]):
+    with _one_thread_each():
         loss = _SharedLoss(linear, learned, settings, group)
-        history, best_epoch = _fit(linear, loss, known_rows, settings, on_epoch, group)
+        history, best_epoch = _fit(linear, loss, validated, settings, on_epoch, group)
     weight, bias = (value.detach().cpu().numpy() for value in (linear.weight, linear.bias))
     return Trained(Head(labels, tuple(names.values()), weight, bias, mean, scale), history, best_epoch)
+
+
+class _Rows:
+    """Some rows of (rows, features) as a head takes them: less their mean and over their scale; and their classes.
+
+    Few are made so once. Of many, that would be a second copy of them all: they are made anew, a part at a time,
+    whenever they are gone through, by as many threads as torch has. It takes no longer, since a part stays in the
+    processor's cache; and what comes of them is the same on any number of threads.
+    """
+
+    def __init__(
+        self,
+        features: NDArray[np.float32],
+        targets: NDArray[np.int64],
+        places: NDArray[np.int64],
+        spread: tuple[NDArray[np.float32], NDArray[np.float32]],
+        device: str,
+    ) -> None:
+        import torch
+
+        self.targets = torch.from_numpy(targets).to(device)
+        self._features, self._places = torch.from_numpy(features), torch.from_numpy(places)
+        self._threads = torch.get_num_threads()  # a process of several on one machine has its share of them
+        self._mean, self._scale = (torch.from_numpy(values) for values in spread)
+        self._kept: torch.Tensor | None = None
+        if self.are_few or device != "cpu":  # a GPU has room for them all, and is far from them here
+            self._kept = torch.cat([self._made(part).to(device) for part in self._parts()])
+
+    @property
+    def are_few(self) -> bool:
+        return len(self._places) * len(self._mean) < FEW_NUMBERS
+
+    def map(self, function: Callable[[slice, torch.Tensor], Result]) -> list[Result]:
+        """Return what `function` makes of each part of the rows, in order: it is given which they are, and the part."""
+        if self._kept is not None:
+            return [function(slice(0, len(self._places)), self._kept)]
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(lambda part: function(part, self._made(part)), self._parts()))
+
+    def _parts(self) -> Iterator[slice]:
+        return parts_of(len(self._places), len(self._mean))
+
+    def _made(self, part: slice) -> torch.Tensor:
+        return self._features[self._places[part]].sub_(self._mean).div_(self._scale)
 
 
 class _SharedLoss:
     """The mean loss over all processes' rows: each works on its own, and all are given the sum."""
 
-    def __init__(
-        self, linear: torch.nn.Linear, rows: tuple[torch.Tensor, torch.Tensor], settings: TrainingSettings, group: Group
-    ) -> None:
+    def __init__(self, linear: torch.nn.Linear, rows: _Rows, settings: TrainingSettings, group: Group) -> None:
         import torch
 
-        self._linear, self._settings, self._group = linear, settings, group
-        self._inputs, self._targets = (tensor.to(group.device) for tensor in rows)
-        counts = group.sum(torch.bincount(self._targets, minlength=linear.out_features))
+        self._linear, self._rows, self._settings, self._group = linear, rows, settings, group
+        counts = group.sum(torch.bincount(rows.targets, minlength=linear.out_features))
         # Each class as a whole weighs the same. Of all rows at once, drawing rare ones more often would be no other.
         of_class = torch.ones(len(counts)) if settings.balance == "none" else 1 / counts.cpu()
-        weights = of_class.to(group.device)[self._targets]
+        weights = of_class.to(group.device)[rows.targets]
         self._weights = weights / group.sum(weights.sum())
 
     def __call__(self) -> torch.Tensor:
         """Return the loss with its penalty, (), and leave its gradient in the parameters."""
-        import torch
-
         self._linear.zero_grad()
-        losses = torch.nn.functional.cross_entropy(
-            self._linear(self._inputs), self._targets, reduction="none", label_smoothing=self._settings.label_smoothing
-        )
-        penalty = self._settings.l2 / 2 * self._linear.weight.square().sum()
-        loss = (losses * self._weights).sum() + penalty / self._group.size
-        loss.backward()  # type: ignore[no-untyped-call]
+        penalty = self._settings.l2 / 2 * self._linear.weight.square().sum() / self._group.size
+        penalty.backward()  # type: ignore[no-untyped-call]
+        total = penalty.detach()
+        for loss, gradient in self._rows.map(self._of_part):
+            total = total + loss
+            for parameter, added in zip(self._linear.parameters(), gradient, strict=True):
+                parameter.grad = added if parameter.grad is None else parameter.grad + added
         for parameter in self._linear.parameters():
             if parameter.grad is not None:
                 parameter.grad = self._group.sum(parameter.grad)
-        return self._group.sum(loss.detach())
+        return self._group.sum(total)
+
+    def _of_part(self, part: slice, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return the loss of some rows and its gradient."""
+        import torch
+
+        with torch.enable_grad():  # a thread has its own say
+            losses = torch.nn.functional.cross_entropy(
+                self._linear(inputs),
+                self._rows.targets[part],
+                reduction="none",
+                label_smoothing=self._settings.label_smoothing,
+            )
+            loss = (losses * self._weights[part]).sum()
+        return loss.detach(), torch.autograd.grad(loss, list(self._linear.parameters()))
 
 
 def _fit(
     linear: torch.nn.Linear,
     penalised_loss: _SharedLoss,
-    validation: tuple[torch.Tensor, torch.Tensor],
+    validation: _Rows,
     settings: TrainingSettings,
     on_epoch: Callable[[int, Metrics], None] | None,
     group: Group,
@@ -138,9 +200,9 @@ def _fit(
     for epoch in range(settings.epochs):
         loss = optimizer.step(penalised_loss).item()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            logits = linear(validation[0])
-            losses = torch.nn.functional.cross_entropy(logits, validation[1])
-            right = (logits.argmax(dim=1) == validation[1]).float().mean()
+            logits = torch.cat(validation.map(lambda _, inputs: linear(inputs).detach()))
+            losses = torch.nn.functional.cross_entropy(logits, validation.targets)
+            right = (logits.argmax(dim=1) == validation.targets).float().mean()
         validation_loss, accuracy = group.broadcast(torch.stack([losses, right])).tolist()
         history.append({"train_loss": loss, "validation_loss": validation_loss, "validation_accuracy": accuracy})
         if on_epoch is not None and group.is_main:
@@ -159,46 +221,46 @@ def _fit(
     return history, best_epoch
 
 
-def _all_names(train: Examples, group: Group) -> dict[int, str]:
-    """Return the name of each label that any process has, in the order of labels."""
+def _all_names(train: Examples, places: NDArray[np.int64], group: Group) -> dict[int, str]:
+    """Return the name of each label that these rows of any process have, in the order of labels."""
     names: dict[int, str] = {}
-    for shard in group.gather(sorted(set(zip(train.labels.tolist(), train.names, strict=True)))):
+    found = {(int(train.labels[place]), train.names[place]) for place in places.tolist()}
+    for shard in group.gather(sorted(found)):
         names |= dict(shard)
     return dict(sorted(names.items()))
 
 
-def _spread(train: Examples, group: Group) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _spread(
+    features: NDArray[np.float32], places: NDArray[np.int64], group: Group
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the mean of each feature and one scale for all: their differences in spread say something of a photo."""
     import torch
 
-    features = train.features
-    sums = features.sum(axis=0, dtype=np.float64)
-    squares = np.einsum("rf,rf->", features, features, dtype=np.float64)  # of no copy in float64
-    found = torch.from_numpy(np.array([*sums, squares, features.size])).to(group.device)
-    *sums, squares, count = group.sum(found).cpu().numpy()
+    width = features.shape[1]
+    total = np.zeros(width + 2)
+    total[-1] = len(places) * width
+    for part in parts_of(len(places), width):
+        rows = features[places[part]]
+        total[:width] += rows.sum(axis=0, dtype=np.float64)
+        total[width] += np.einsum("rf,rf->", rows, rows, dtype=np.float64)  # of no copy in float64
+    *sums, squares, count = group.sum(torch.from_numpy(total).to(group.device)).cpu().numpy()
     overall = np.sum(sums) / count
     spread = np.sqrt(squares / count - overall**2)
-    mean = np.array(sums) * len(sums) / count
-    return mean.astype(np.float32), np.full(len(sums), spread + 1e-6, np.float32)
+    mean = np.array(sums) * width / count
+    return mean.astype(np.float32), np.full(width, spread + 1e-6, np.float32)
 
 
 @contextmanager
-def _threads_for(inputs: torch.Tensor) -> Iterator[None]:
-    """Fit few rows on one thread: L-BFGS is thousands of tiny products, over which threads wait for each other."""
+def _one_thread_each() -> Iterator[None]:
+    """Have torch compute on the thread that asks it to.
+
+    L-BFGS is thousands of products of few rows each, over which torch's own threads would wait for each other.
+    """
     import torch
 
     before = torch.get_num_threads()
-    if inputs.numel() < FEW_NUMBERS:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _tensors(
-    rows: Examples, mean: NDArray[np.float32], scale: NDArray[np.float32], labels: tuple[int, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    import torch
-
-    return torch.from_numpy((rows.features - mean) / scale), torch.from_numpy(targets_of(rows.labels, labels))

@@ -1,6 +1,5 @@
 """Wrong labels among right ones are found, and right ones are left alone."""
 
-from typing import Any
 
 import numpy as np
 import pytest
@@ -94,10 +93,11 @@ def test_no_row_is_judged_by_a_head_that_has_seen_it(right: Examples, monkeypatc
 
     judged: list[set[str]] = []
 
-    def watched(train: Examples, validation: Examples, *settings: Any):
-        judged.append(set(right.image_ids) - {*train.image_ids, *validation.image_ids})
-        assert not {*train.image_ids} & {*validation.image_ids}
-        return train_head(train, validation, *settings)
+    def watched(train: Examples, validation: Examples, settings: TrainingSettings, *, chosen: np.ndarray):
+        learned = set(np.array(train.image_ids)[chosen])
+        judged.append(set(right.image_ids) - {*learned, *validation.image_ids})
+        assert not learned & {*validation.image_ids}
+        return train_head(train, validation, settings, chosen=chosen)
 
     monkeypatch.setattr(module, "train_head", watched)
     find_label_errors(right, SETTINGS, folds=4)

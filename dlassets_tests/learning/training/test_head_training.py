@@ -1,6 +1,7 @@
 """Training a head: the same for the same rows, stopped in time, and clear about what it cannot learn from."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
+from dlassets.learning import examples
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.examples import Examples, read_split, read_splits
+from dlassets.learning.training import head_training
 from dlassets.learning.training.head_training import train_head
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.launch import Place, launch
@@ -62,6 +65,45 @@ def test_the_same_rows_and_settings_give_the_same_weights_to_the_last_bit() -> N
     train, validation = rows(LABELS), rows(LABELS, seed=1)
 
     assert weights(train_head(train, validation, SETTINGS)) == weights(train_head(train, validation, SETTINGS))
+
+
+def test_many_rows_part_by_part_give_the_weights_that_they_give_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, validation = rows(LABELS * 5), rows(LABELS, seed=1)
+    at_once = train_head(train, validation, SETTINGS)
+    monkeypatch.setattr(head_training, "FEW_NUMBERS", 0)
+    monkeypatch.setattr(examples, "PART_NUMBERS", 7 * train.features.shape[1])
+
+    in_parts, again = (train_head(train, validation, SETTINGS) for _ in range(2))
+
+    assert weights(in_parts) == weights(again)
+    assert in_parts.best_epoch == at_once.best_epoch
+    for name in ARRAYS:
+        one, other = getattr(at_once.head, name), getattr(in_parts.head, name)
+        assert np.abs(one - other).max() <= LAST_DIGITS * np.abs(one).max(), name
+
+
+def test_chosen_rows_are_learned_from_as_if_there_were_no_others() -> None:
+    train, validation = rows(LABELS), rows(LABELS, seed=1)
+    chosen = np.arange(len(train)) % 3 != 1  # no row of class 12
+    learned = train_head(train, validation, SETTINGS, chosen=chosen)
+
+    assert learned.head.labels == (3, 40)
+    assert weights(learned) == weights(train_head(train.taken(chosen), validation, SETTINGS))
+
+
+def test_many_rows_are_chosen_and_learned_from_without_a_copy_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_training, "FEW_NUMBERS", 0)
+    monkeypatch.setattr(examples, "PART_NUMBERS", 2**15)
+    train, validation = (rows([3, 12] * count, features=512, seed=seed) for seed, count in ((0, 2048), (1, 16)))
+    tracemalloc.start()  # numpy tells it of what it holds
+    try:
+        train_head(train, validation, TrainingSettings(epochs=1), chosen=np.arange(len(train)) > 0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert train.features.nbytes == 2**23
+    assert peak < 2**22
 
 
 def test_other_settings_give_other_weights() -> None:
