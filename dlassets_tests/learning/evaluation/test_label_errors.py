@@ -1,6 +1,5 @@
 """Wrong labels among right ones are found, and right ones are left alone."""
 
-
 import numpy as np
 import pytest
 
