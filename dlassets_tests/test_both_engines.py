@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -50,7 +51,7 @@ class Texts:
 
         def recorded(engine: LocalEngine, query: str, tables: Mapping[str, Snapshot | Rows]) -> Any:
             self.schemas.setdefault(query, {name: _schema(table) for name, table in tables.items()})
-            for frame, line in traceback.walk_stack(None):
+            for frame, line in traceback.walk_stack(inspect.currentframe()):
                 self.lines.add((Path(frame.f_code.co_filename), line))
             return run(engine, query, tables)
 
