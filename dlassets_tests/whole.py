@@ -58,7 +58,7 @@ class Whole:
         self._people_answer()
         self._run(steps.human_labels, steps.labeled_images, steps.label_requests)
         self._photos_change()
-        unwanted, mended = sorted(refused_files(engine, lake), key=lambda file: file.path, reverse=True)
+        unwanted, _, mended = sorted(refused_files(engine, lake), key=lambda file: file.path, reverse=True)
         drop(engine, lake, settings, [unwanted], {})
         retry(engine, lake, settings, [mended], {})
         self._run(*(step for step in EVERY_STEP if step not in _TRAINING))
@@ -88,7 +88,7 @@ class Whole:
             step.run(self.session)
 
     def _photos_arrive(self, photos: Path) -> None:
-        """Some have a label and some not, one is in two classes, and two files are no photos."""
+        """Some have a label and some not, one is in two classes, and three files are no photos."""
         for folder in sorted(photos.iterdir()):
             for place, photo in enumerate(sorted(folder.iterdir())[:10]):
                 target = (
@@ -99,6 +99,7 @@ class Whole:
         content = min(one.iterdir()).read_bytes()
         self.put(f"labeled/{other.name}/twice.jpg", content, 20)
         self.put(f"labeled/{one.name}/cut.jpg", content[:300])
+        self.put("unlabeled/empty.jpg", b"")
         self.put("unlabeled/text.jpg", b"no photo")
 
     def _people_answer(self) -> None:

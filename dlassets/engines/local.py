@@ -140,8 +140,11 @@ class LocalEngine(DeltaEngine):
         from dlassets.engines.columns import columns_of
 
         # One array, which has its type where it has no values: what is in no chunk at all has none.
-        few = wanted.cast(columns_of(snapshot).schema.field(key).type).combine_chunks()
-        return LocalRows.of(columns_of(snapshot).scanner(columns, filter=pads.field(key).isin(few)).to_table())
+        kind = columns_of(snapshot).schema.field(key).type
+        few = wanted.cast(kind).combine_chunks()
+        # Cast: what delta-rs's MERGE wrote is string_view, and to its least and greatest values Arrow compares no text.
+        among = pads.field(key).cast(kind).isin(few)
+        return LocalRows.of(columns_of(snapshot).scanner(columns, filter=among).to_table())
 
     def join(self, rows: Rows, snapshot: Snapshot, on: Sequence[str], columns: Sequence[str]) -> LocalRows:
         """As Engine.join: DuckDB, which knows nothing of a snapshot's size, would hold that in memory."""

@@ -212,6 +212,15 @@ def test_dropped_files_are_not_quarantined_until_other_bytes_come(engine, lake, 
     assert len(get(engine, lake, "quarantined_files", "path")) == 3
 
 
+def test_a_photo_comes_in_after_a_file_was_dropped_that_lay_beside_one_that_was_not(lake, settings, landing) -> None:
+    put(landing / "unlabeled/empty.jpg", b"")
+    ingest(EMBEDDED, lake, settings, {})
+    drop(EMBEDDED, lake, settings, refused_files(EMBEDDED, lake, "unlabeled/note.jpg"), {})
+    put(landing / "unlabeled/new.jpg", photo(71))
+
+    assert ingest(EMBEDDED, lake, settings, {}).images == 1
+
+
 def test_deleted_with_the_drop_a_file_leaves_the_zone_and_is_noted_as_gone(lake, settings, landing) -> None:
     ingest(EMBEDDED, lake, settings, {})
 
