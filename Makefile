@@ -6,7 +6,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 PROCESSES ?= 2
-TESTS = $(BIN)/pytest -n $(PROCESSES) $(if $(PHOTOS),--photos '$(PHOTOS)')
+# A process of the tests that crashes ends the run: what waits for one that is begun anew may wait for ever.
+TESTS = $(BIN)/pytest -n $(PROCESSES) --max-worker-restart=0 $(if $(PHOTOS),--photos='$(PHOTOS)')
 
 # PYTHON picks the Python of the environment, TORCH=cpu a torch without CUDA; ENGINE is local or spark, whatever runs.
 export PYTHON TORCH
@@ -22,16 +23,16 @@ demo: $(READY) ## run the whole loop on sample images, or on IMAGES=<folder, zip
 	$(BIN)/dlassets demo $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
 
 test: $(READY) ## run the fast lane of the tests, in PROCESSES=2; ARGS='<file> -x …' for some, PHOTOS=<folder> for real photos
-	$(TESTS) --lane fast --durations 10 $(ARGS)
+	$(TESTS) --lane=fast --durations 10 $(ARGS)
 
 test-all: $(READY) ## run every test
 	$(TESTS) --durations 20 $(ARGS)
 
 test-slow: $(READY) ## run the other lane, in turns: TURN=<any text> says where to begin, UNTIL=<seconds> when to stop
-	$(TESTS) --lane slow $(if $(TURN),--turn '$(TURN)') $(if $(UNTIL),--until $(UNTIL)) $(ARGS)
+	$(TESTS) --lane=slow $(if $(TURN),--turn='$(TURN)') $(if $(UNTIL),--until=$(UNTIL)) $(ARGS)
 
 coverage: $(READY) ## run the fast lane, and say which lines and branches it does not reach
-	$(TESTS) --lane fast --cov=dlassets $(ARGS)
+	$(TESTS) --lane=fast --cov=dlassets $(ARGS)
 
 wheel: $(READY) ## build dist/*.whl and try it in empty environments; PYTHONS='3.11 3.12 3.13' must then be there
 	@scripts/wheel.sh $(PYTHONS)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+
+import dlassets_tests
 
 pytest_plugins = ["pytester"]
 
@@ -38,7 +41,8 @@ TESTS = """
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester) -> pytest.Pytester:
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("PYTHONPATH", str(Path(dlassets_tests.__file__).parent.parent))  # it is not installed
     pytester.makeini("[pytest]\nmarkers =\n    spark\n    slow\n    contract\naddopts = -p dlassets_tests.lanes -vs")
     pytester.makepyfile(test_one=TESTS, test_other=TESTS)
     return pytester

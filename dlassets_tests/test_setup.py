@@ -16,6 +16,8 @@ import dlassets
 REPOSITORY = Path(__file__).resolve().parent.parent
 SETUP_FILES = ("Makefile", "requirements.lock", "requirements-tools.lock", "pyproject.toml", "scripts/setup.sh")
 
+VARIABLES = ("ARGS", "IMAGES", "PHOTOS", "PROCESSES", "PYTHON", "SECONDS", "TORCH", "TURN", "UNTIL")
+
 # Nothing listens on the discard port, so every index is out of reach.
 NO_INDEX = {
     "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
@@ -34,7 +36,8 @@ def checkout(tmp_path) -> Path:
 
 
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "DLASSETS_", "PIP_", "UV_"))}
+    ours = ("MAKE", "DLASSETS_", "PIP_", "UV_", *VARIABLES)  # make hands on what it was given
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     return subprocess.run(
         ["make", *arguments],
         cwd=folder,
@@ -73,13 +76,16 @@ def called(result: subprocess.CompletedProcess[str]) -> list[str]:
         ),
         (
             ["test", "PHOTOS=../my photos", "ARGS=-k lake"],
-            ["pytest -n 2 --photos ../my photos --lane fast --durations 10 -k lake engine="],
+            ["pytest -n 2 --max-worker-restart=0 --photos=../my photos --lane=fast --durations 10 -k lake engine="],
         ),
-        (["test-all", "PROCESSES=0"], ["pytest -n 0 --durations 20 engine="]),
-        (["test-slow", "TURN=a b", "UNTIL=9"], ["pytest -n 2 --lane slow --turn a b --until 9 engine="]),
+        (["test-all", "PROCESSES=0"], ["pytest -n 0 --max-worker-restart=0 --durations 20 engine="]),
+        (
+            ["test-slow", "TURN=a b", "UNTIL=9"],
+            ["pytest -n 2 --max-worker-restart=0 --lane=slow --turn=a b --until=9 engine="],
+        ),
         (
             ["coverage", "ARGS=dlassets_tests/labeling -x"],
-            ["pytest -n 2 --lane fast --cov=dlassets dlassets_tests/labeling -x engine="],
+            ["pytest -n 2 --max-worker-restart=0 --lane=fast --cov=dlassets dlassets_tests/labeling -x engine="],
         ),
         (["soak", "SECONDS=5", "ARGS=--seed 3"], ["python -m dlassets_tests.soak --seconds 5 --seed 3 engine="]),
         (["dev", "ARGS=--no-mlflow"], ["dlassets dev --no-mlflow engine="]),

@@ -122,18 +122,21 @@ def test_only_note_writes_the_manifest_and_takes_nothing_in(lake, photos) -> Non
     manifest = Manifest.of(lake, "unlabeled", LandingZone(uri="unlabeled", labelled=False))
 
     def land_and_stop() -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while time.monotonic() < end and not Path(lake.events("unlabeled"), "missed").exists():
             time.sleep(0.02)
         shutil.copyfile(next(photos.glob("*/*.jpg")), Path(lake.zone("unlabeled")) / "a.jpg")
         while time.monotonic() < end and not manifest.pending():
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=land_and_stop)
+    ended, thread = threading.Event(), threading.Thread(target=land_and_stop)
     thread.start()
     result = invoke("watch", "--only-note", DLASSETS_ROOT=lake.root, DLASSETS_LANDING=EVENTS)
+    ended.set()
     thread.join()
+    assert not result.exception, result.output
     assert (result.exit_code, manifest.pending().paths) == (0, ("a.jpg",))
     assert not Path(lake.table("raw_images")).exists()
 
