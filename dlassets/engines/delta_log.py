@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from abc import abstractmethod
@@ -30,6 +31,10 @@ _held: dict[tuple[str, int], tuple[tuple[int, int], DeltaTable]] = {}
 _newest: dict[str, int] = {}
 _remembering = threading.Lock()
 _VERSIONS_A_TABLE, _VERSIONS_IN_ALL = 2, 32
+
+# delta-rs keeps what a write has freed for ten seconds, some hundreds of MB: its allocator is told, before it is
+# imported, to give it back within one.
+os.environ.setdefault("_RJEM_MALLOC_CONF", "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0")
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")

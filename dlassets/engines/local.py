@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 # Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
 BATCH_ROWS = 64
 SQL_BATCH_ROWS = 4096
+# What is read of a column at a time, where a row group has more of it.
+READ_BYTES = 4 * 2**20
 # Files that one thread reads and checks in one step: each step has a cost of its own, which small files would feel.
 PART_FILES, PART_BYTES = 512, 2 * 2**20
 WORKERS = processors()
@@ -283,23 +285,55 @@ def _keys(batch: pa.RecordBatch, on: Sequence[str]) -> Iterator[tuple[Any, ...]]
 
 def _matching(dataset: TableColumns, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
     """Stream the rows whose key is wanted: the key column first, and bytes only from row groups that hold one."""
+    import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.dataset as pads
 
     if not len(wanted):
         return
+    schema = dataset.schema
     for fragment in dataset.fragments_with(key, wanted):
-        found = pc.is_in(fragment.to_table(schema=dataset.schema, columns=[key])[key], value_set=wanted).to_numpy()
-        start, groups, all_wanted = 0, [], True
+        found = pc.is_in(fragment.to_table(schema=schema, columns=[key])[key], value_set=wanted).combine_chunks()
+        start, groups, parts = 0, [], []
         for group in fragment.row_groups:
-            if (wanted_here := found[start : start + group.num_rows]).any():
+            if (part := found.slice(start, group.num_rows)).true_count:
                 groups.append(group.id)
-                all_wanted &= bool(wanted_here.all())
+                parts.append(part)
             start += group.num_rows
         if groups:
-            part, rows = fragment.subset(row_group_ids=groups), None if all_wanted else pads.field(key).isin(wanted)
-            few = {"batch_size": BATCH_ROWS, "batch_readahead": 2, "fragment_readahead": 1}
-            yield from part.scanner(schema=dataset.schema, columns=list(columns), filter=rows, **few).to_batches()
+            chosen, start = pa.concat_arrays(parts), 0
+            for batch in _decoded(fragment, groups, columns, schema):
+                mask = chosen.slice(start, batch.num_rows)
+                start += batch.num_rows
+                if mask.true_count == len(mask):  # a filter copies every byte
+                    yield batch
+                elif mask.true_count:
+                    yield batch.filter(mask)
+
+
+def _decoded(
+    fragment: pads.ParquetFileFragment, groups: Sequence[int], columns: Sequence[str], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Stream row groups of a file, a few rows in memory at a time: a dataset's scanner decodes whole row groups.
+
+    Columns that the file does not have are its partition's, or null: they are younger than it.
+    """
+    import pyarrow as pa
+    import pyarrow.dataset as pads
+    import pyarrow.parquet as pq
+
+    there = [name for name in columns if name in fragment.physical_schema.names]
+    partition = pads.get_partition_keys(fragment.partition_expression)
+    with fragment.open() as opened:
+        file = pq.ParquetFile(opened, metadata=fragment.metadata, buffer_size=READ_BYTES, pre_buffer=False)
+        for batch in file.iter_batches(BATCH_ROWS, groups, there, use_threads=False):
+            of_file = {name: batch[name] for name in there}
+            arrays = [
+                of_file[field.name].cast(field.type)
+                if field.name in of_file
+                else pa.repeat(pa.scalar(partition.get(field.name), field.type), batch.num_rows)
+                for field in map(schema.field, columns)
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema(list(map(schema.field, columns))))
 
 
 def _write(rows: Rows, table: Table, uri: str, commit: Commit, **options: Any) -> Written:

@@ -30,20 +30,23 @@ class Head:
     scale: NDArray[np.float32]
     temperature: float = 1.0
 
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return (rows, classes) probabilities of (rows, features)."""
-        logits = self.logits(features) / self.temperature
+    def probabilities(
+        self, features: NDArray[np.float32], places: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """Return (rows, classes) probabilities of (rows, features), or of those at `places` alone."""
+        logits = self.logits(features, places) / self.temperature
         exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
-    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return (rows, classes) of what the classes score, before the temperature."""
+    def logits(self, features: NDArray[np.float32], places: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """Return (rows, classes) of what the classes score, before the temperature; see `probabilities`."""
         # In float64: a product of float32 differs in the fifth digit by how many rows it is computed with.
         weight = self.weight.T.astype(np.float64)
-        logits = np.empty((len(features), len(self.bias)))
-        for start in range(0, len(features), _ROWS):  # all rows at once would be two copies, one of them twice as large
+        logits = np.empty((len(features) if places is None else len(places), len(self.bias)))
+        for start in range(0, len(logits), _ROWS):  # all rows at once would be two copies, one of them twice as large
             part = slice(start, start + _ROWS)
-            logits[part] = ((features[part] - self.mean) / self.scale).astype(np.float64) @ weight + self.bias
+            rows = features[part if places is None else places[part]]
+            logits[part] = ((rows - self.mean) / self.scale).astype(np.float64) @ weight + self.bias
         return logits
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:

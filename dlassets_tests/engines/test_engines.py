@@ -56,6 +56,10 @@ def confidences(engine: Engine, lake: Lake) -> dict[str, float]:
     return {row["path"]: row["confidence"] for row in rows}
 
 
+def _the_same(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+    return batch
+
+
 def sizes(batch: "pa.RecordBatch") -> "pa.RecordBatch":
     """Kernel: the bytes of a photo, turned round, and their number."""
     import pyarrow as pa
@@ -264,6 +268,26 @@ class TestReading:
             {"image_id": image_id(str(n)), "size": 3 * n, "reversed": bytes([255, 0, n]) * n} for n in (2, 99, 140)
         ]
         assert sum(done) == 3
+
+    def test_map_gives_the_columns_that_a_file_does_not_have(self, engine: Engine, tmp_path: Path) -> None:
+        import pyarrow as pa
+        from deltalake import write_deltalake
+
+        uri, keys = str(tmp_path / "grown"), ["a", "b", "c"]
+        older = pa.table({"key": keys[:2], "content": [b"1", b"2"], "day": ["mon", "tue"]})
+        write_deltalake(uri, older, partition_by=["day"])
+        newer = pa.table({"key": keys[2:], "content": [b"3"], "note": ["new"], "day": ["mon"]})
+        write_deltalake(uri, newer, mode="append", schema_mode="merge")
+        columns = [Column("key", "string", ""), Column("note", "string", ""), Column("day", "string", "")]
+
+        wanted = engine.rows(pa.table({"key": keys}))
+        rows = engine.map(Snapshot("grown", uri, 1), ["key", "note", "day"], wanted, _the_same, columns)
+
+        assert sorted(tuple(row.values()) for row in rows.arrow().to_pylist()) == [
+            ("a", None, "mon"),
+            ("b", None, "tue"),
+            ("c", "new", "mon"),
+        ]
 
     def test_rows_can_be_narrowed_split_and_counted(self, engine: Engine) -> None:
         import pyarrow as pa

@@ -33,10 +33,10 @@ class Reliability:
         return float(np.average(np.abs(self.confidence - self.accuracy), weights=self.counts))
 
 
-def calibrated(head: Head, validation: Examples) -> Head:
-    """Return `head` with the temperature that fits rows it has not learned from."""
-    targets = targets_of(validation.labels, head.labels)
-    return replace(head, temperature=fit_temperature(head.logits(validation.features), targets))
+def calibrated(head: Head, validation: Examples, places: NDArray[np.int64] | None = None) -> Head:
+    """Return `head` with the temperature that fits rows it has not learned from: all, or those at `places` alone."""
+    targets = targets_of(validation.labels if places is None else validation.labels[places], head.labels)
+    return replace(head, temperature=fit_temperature(head.logits(validation.features, places), targets))
 
 
 def fit_temperature(logits: NDArray[np.float64], targets: NDArray[np.int64]) -> float:

@@ -18,7 +18,7 @@ from dlassets.lakehouse.tables import LABEL_ERRORS
 from dlassets.learning.evaluation.calibration import calibrated
 from dlassets.learning.examples import Examples, targets_of
 from dlassets.learning.head import Head
-from dlassets.learning.training.head_training import train_head
+from dlassets.learning.training.head_training import Chosen, train_head
 from dlassets.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -71,17 +71,17 @@ def find_label_errors(
     for fold in range(folds):
         ends_training = (fold + 1) % folds
         learned_from = is_checked & (fold_of != fold) & (fold_of != ends_training)
-        head = _fitted(rows, learned_from, rows.taken(fold_of == ends_training), settings)
+        head = _fitted(rows, (np.flatnonzero(learned_from), np.flatnonzero(fold_of == ends_training)), settings)
         held_out = np.flatnonzero(fold_of == fold)
-        probabilities[held_out] = head.probabilities(rows.features[held_out])
+        probabilities[held_out] = head.probabilities(rows.features, held_out)
         if on_fold is not None:
             on_fold(fold + 1, folds)
     of_classes = [(label, names[label]) for label in classes]
     return LabelErrors(_errors(checked, of_classes, probabilities[is_checked]), len(checked), small_classes)
 
 
-def _fitted(rows: Examples, learned_from: NDArray[np.bool_], validation: Examples, settings: TrainingSettings) -> Head:
-    return calibrated(train_head(rows, validation, settings, chosen=learned_from).head, validation)
+def _fitted(rows: Examples, chosen: Chosen, settings: TrainingSettings) -> Head:
+    return calibrated(train_head(rows, rows, settings, chosen=chosen).head, rows, chosen[1])
 
 
 def _folds(rows: Examples, folds: int, seed: int) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -28,6 +29,8 @@ STEPS_PER_EPOCH = 5
 FEW_NUMBERS = 2**24
 
 Result = TypeVar("Result")
+# The places of rows among those of training, and of validation.
+Chosen = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def fit_head(job: Job, group: Group, report: OnEvent, splits: Splits | None = None) -> Trained:
@@ -56,26 +59,26 @@ def train_head(
     settings: TrainingSettings,
     on_epoch: Callable[[int, Metrics], None] | None = None,
     group: Group = ALONE,
-    chosen: NDArray[np.bool_] | None = None,
+    chosen: Chosen | None = None,
 ) -> Trained:
     """Fit a softmax head with an L2 penalty; keep the weights of the best validation loss.
 
     The problem is convex and its rows are few and ready, so an epoch is a few L-BFGS steps on all of them (Liu and
     Nocedal, 1989): no learning rate to choose, and the same rows and settings give the same weights. In a group each
     process has its own `train` and the same `validation`: what they learn is what one would from all of the rows, but
-    for the last digits of sums. With `chosen`, (rows,), those rows of `train` alone are learned from, and none of them
-    is copied. Rank 0 alone calls `on_epoch`. Raises DlassetsError where validation shares no class with training, or
+    for the last digits of sums. With `chosen`, those rows alone are learned from, and tell when to stop; none is
+    copied. Rank 0 alone calls `on_epoch`. Raises DlassetsError where validation shares no class with training, or
     the loss is no longer a number.
     """
     import torch
 
     torch.manual_seed(settings.seed)
-    places = np.arange(len(train)) if chosen is None else np.flatnonzero(chosen)
+    places, validation_places = (np.arange(len(train)), np.arange(len(validation))) if chosen is None else chosen
     names = _all_names(train, places, group)
     labels = tuple(names)
     mean, scale = _spread(train.features, places, group)
     # A class that validation has and training lacks cannot be right; it has no say in when to stop.
-    known = np.flatnonzero(np.isin(validation.labels, labels))
+    known = validation_places[np.isin(validation.labels[validation_places], labels)]
     if not len(known):
         raise DlassetsError(
             "The validation split has no image of a class that the training split has. Put more photos of each class "
@@ -100,8 +103,8 @@ class _Rows:
     """Some rows of (rows, features) as a head takes them: less their mean and over their scale; and their classes.
 
     Few are made so once. Of many, that would be a second copy of them all: they are made anew, a part at a time,
-    whenever they are gone through, by as many threads as torch has. It takes no longer, since a part stays in the
-    processor's cache; and what comes of them is the same on any number of threads.
+    whenever they are gone through, by as many threads as torch has, each with room for one part. It takes no longer,
+    since a part stays in the processor's cache; and what comes of them is the same on any number of threads.
     """
 
     def __init__(
@@ -116,28 +119,47 @@ class _Rows:
 
         self.targets = torch.from_numpy(targets).to(device)
         self._features, self._places = torch.from_numpy(features), torch.from_numpy(places)
-        self._threads = torch.get_num_threads()  # a process of several on one machine has its share of them
         self._mean, self._scale = (torch.from_numpy(values) for values in spread)
         self._kept: torch.Tensor | None = None
         if self.are_few or device != "cpu":  # a GPU has room for them all, and is far from them here
             self._kept = torch.cat([self._made(part).to(device) for part in self._parts()])
+            return
+        threads = torch.get_num_threads()  # a process of several on one machine has its share of them
+        # Kept for as long as the rows are: a thread made anew takes memory anew, and does not give it back.
+        self._pool = ThreadPoolExecutor(threads)
+        self._rooms: SimpleQueue[torch.Tensor] = SimpleQueue()
+        for _ in range(threads):
+            self._rooms.put(torch.empty(max(part.stop - part.start for part in self._parts()), len(self._mean)))
 
     @property
     def are_few(self) -> bool:
         return len(self._places) * len(self._mean) < FEW_NUMBERS
 
     def map(self, function: Callable[[slice, torch.Tensor], Result]) -> list[Result]:
-        """Return what `function` makes of each part of the rows, in order: it is given which they are, and the part."""
+        """Return what `function` makes of each part of the rows, in order: it is given which they are, and the part.
+
+        A part is overwritten once the function has returned.
+        """
         if self._kept is not None:
             return [function(slice(0, len(self._places)), self._kept)]
-        with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(lambda part: function(part, self._made(part)), self._parts()))
+
+        def of_part(part: slice) -> Result:
+            room = self._rooms.get()
+            try:
+                return function(part, self._made(part, room[: part.stop - part.start]))
+            finally:
+                self._rooms.put(room)
+
+        return list(self._pool.map(of_part, self._parts()))
 
     def _parts(self) -> Iterator[slice]:
         return parts_of(len(self._places), len(self._mean))
 
-    def _made(self, part: slice) -> torch.Tensor:
-        return self._features[self._places[part]].sub_(self._mean).div_(self._scale)
+    def _made(self, part: slice, room: torch.Tensor | None = None) -> torch.Tensor:
+        import torch
+
+        chosen = torch.index_select(self._features, 0, self._places[part], out=room)
+        return chosen.sub_(self._mean).div_(self._scale)
 
 
 class _SharedLoss:
@@ -158,7 +180,7 @@ class _SharedLoss:
         self._linear.zero_grad()
         penalty = self._settings.l2 / 2 * self._linear.weight.square().sum() / self._group.size
         penalty.backward()  # type: ignore[no-untyped-call]
-        total = penalty.detach()
+        total = penalty.detach().double()
         for loss, gradient in self._rows.map(self._of_part):
             total = total + loss
             for parameter, added in zip(self._linear.parameters(), gradient, strict=True):
@@ -179,7 +201,9 @@ class _SharedLoss:
                 reduction="none",
                 label_smoothing=self._settings.label_smoothing,
             )
-            loss = (losses * self._weights[part]).sum()
+            # In float64: the line search's first guess is of differences in the last digits of float32, and would
+            # differ by how many rows are added up at a time.
+            loss = (losses.double() * self._weights[part]).sum()
         return loss.detach(), torch.autograd.grad(loss, list(self._linear.parameters()))
 
 
@@ -198,12 +222,15 @@ def _fit(
     history: list[Metrics] = []
     best_epoch, best_loss, best_state = 0, float("inf"), linear.state_dict()
     for epoch in range(settings.epochs):
+        before = [parameter.detach().clone() for parameter in linear.parameters()]
         loss = optimizer.step(penalised_loss).item()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             logits = torch.cat(validation.map(lambda _, inputs: linear(inputs).detach()))
             losses = torch.nn.functional.cross_entropy(logits, validation.targets)
             right = (logits.argmax(dim=1) == validation.targets).float().mean()
-        validation_loss, accuracy = group.broadcast(torch.stack([losses, right])).tolist()
+            is_moved = torch.stack([(old != new).any() for old, new in zip(before, linear.parameters(), strict=True)])
+        told = torch.stack([losses, right, is_moved.any().float()])
+        validation_loss, accuracy, moved = group.broadcast(told).tolist()
         history.append({"train_loss": loss, "validation_loss": validation_loss, "validation_accuracy": accuracy})
         if on_epoch is not None and group.is_main:
             on_epoch(epoch, history[-1])
@@ -215,8 +242,8 @@ def _fit(
         if validation_loss < best_loss - settings.min_improvement:
             best_epoch, best_loss = epoch, validation_loss
             best_state = {name: value.clone() for name, value in linear.state_dict().items()}
-        elif epoch - best_epoch >= settings.patience:
-            break
+        elif epoch - best_epoch >= settings.patience or not moved:
+            break  # an epoch that has moved nothing is at the minimum, as far as float32 tells: none after it is better
     linear.load_state_dict(best_state)
     return history, best_epoch
 

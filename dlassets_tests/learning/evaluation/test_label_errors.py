@@ -7,7 +7,7 @@ from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import LABEL_ERRORS
 from dlassets.learning.evaluation.label_errors import LabelErrors, find_label_errors
 from dlassets.learning.examples import Examples
-from dlassets.learning.training.head_training import train_head
+from dlassets.learning.training.head_training import Chosen, train_head
 from dlassets.settings import TrainingSettings
 from dlassets_tests.learning.examples import examples, rows
 
@@ -92,10 +92,12 @@ def test_no_row_is_judged_by_a_head_that_has_seen_it(right: Examples, monkeypatc
 
     judged: list[set[str]] = []
 
-    def watched(train: Examples, validation: Examples, settings: TrainingSettings, *, chosen: np.ndarray):
-        learned = set(np.array(train.image_ids)[chosen])
-        judged.append(set(right.image_ids) - {*learned, *validation.image_ids})
-        assert not learned & {*validation.image_ids}
+    def watched(train: Examples, validation: Examples, settings: TrainingSettings, *, chosen: Chosen):
+        learned, stopping = (
+            set(np.array(some.image_ids)[of]) for some, of in zip((train, validation), chosen, strict=True)
+        )
+        judged.append(set(right.image_ids) - {*learned, *stopping})
+        assert not learned & stopping
         return train_head(train, validation, settings, chosen=chosen)
 
     monkeypatch.setattr(module, "train_head", watched)

@@ -85,10 +85,13 @@ def test_many_rows_part_by_part_give_the_weights_that_they_give_at_once(monkeypa
 def test_chosen_rows_are_learned_from_as_if_there_were_no_others() -> None:
     train, validation = rows(LABELS), rows(LABELS, seed=1)
     chosen = np.arange(len(train)) % 3 != 1  # no row of class 12
-    learned = train_head(train, validation, SETTINGS, chosen=chosen)
+    judging = np.arange(len(validation)) >= 6
+    learned = train_head(train, validation, SETTINGS, chosen=(np.flatnonzero(chosen), np.flatnonzero(judging)))
+    alone = train_head(train.taken(chosen), validation.taken(judging), SETTINGS)
 
     assert learned.head.labels == (3, 40)
-    assert weights(learned) == weights(train_head(train.taken(chosen), validation, SETTINGS))
+    assert weights(learned) == weights(alone)
+    assert learned.history == alone.history
 
 
 def test_many_rows_are_chosen_and_learned_from_without_a_copy_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +100,8 @@ def test_many_rows_are_chosen_and_learned_from_without_a_copy_of_them(monkeypatc
     train, validation = (rows([3, 12] * count, features=512, seed=seed) for seed, count in ((0, 2048), (1, 16)))
     tracemalloc.start()  # numpy tells it of what it holds
     try:
-        train_head(train, validation, TrainingSettings(epochs=1), chosen=np.arange(len(train)) > 0)
+        chosen = np.arange(1, len(train)), np.arange(len(validation))
+        train_head(train, validation, TrainingSettings(epochs=1), chosen=chosen)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -172,6 +176,14 @@ def test_the_epoch_with_the_best_validation_loss_is_kept() -> None:
     right = np.searchsorted(trained.head.labels, validation.labels)
     probabilities = trained.head.probabilities(validation.features)[np.arange(len(validation)), right]
     assert -np.log(probabilities).mean() == pytest.approx(min(losses), abs=1e-4)
+
+
+def test_training_ends_where_an_epoch_moves_nothing() -> None:
+    patient = TrainingSettings(epochs=100, patience=100, l2=1.0)
+    trained = train_head(rows(LABELS), rows(LABELS, seed=1), patient)
+
+    assert len(trained.history) < 20
+    assert trained.history[-1]["validation_loss"] == trained.history[-2]["validation_loss"]
 
 
 def test_training_ends_with_the_last_epoch_where_it_never_gets_worse() -> None:
@@ -270,7 +282,8 @@ def test_two_processes_learn_from_their_shards_what_one_learns_from_all_rows(loc
     for name in ARRAYS:
         one, other = getattr(alone.head, name), getattr(together.head, name)
         assert np.abs(one - other).max() <= LAST_DIGITS * np.abs(one).max(), name
-    assert [event.number for event in together_told] == [event.number for event in alone_told]
+    for told, trained in ((together_told, together), (alone_told, alone)):
+        assert [event.number for event in told] == list(range(1, len(trained.history) + 1))
     for one, other in zip(alone_told, together_told, strict=True):
         assert other.metrics == pytest.approx(one.metrics, rel=1e-4)
 
