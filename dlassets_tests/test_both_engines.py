@@ -104,7 +104,12 @@ def test_a_lake_is_the_same_row_by_row_whichever_engine_made_it(lake_of, local_e
         ours, theirs = comparable(one, name), comparable(other, name)
         assert ours.exact == theirs.exact, name
         assert np.allclose(ours.numbers, theirs.numbers, rtol=1e-3, atol=1e-5), name
-    assert one.look() == other.look()
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_look_at_a_lake_finds_the_same_by_either_engine(lake_of, local_engine, spark_engine) -> None:
+    assert lake_of(local_engine).look() == lake_of(spark_engine).look()
 
 
 def ask_everything(whole: Whole) -> None:
