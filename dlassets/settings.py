@@ -52,7 +52,8 @@ class LandingZone(_Section):
 
     def takes_in(self, path: str) -> bool:
         """Whether `path`, within the zone, is one that its pattern takes in."""
-        return re.search(self.pattern, path) is not None
+        # Most zones have none, and a listing asks for each of its files.
+        return not self.pattern or re.search(self.pattern, path) is not None
 
     @field_validator("pattern", "label_rule")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ _SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _FRAMES = frozenset({*_READ_BY_SIMPLEJPEG, *_READ_BY_NONE, 0xC3})
 _ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a segment
 _NO_MARKERS = frozenset({0x00, 0xFF})  # behind a byte 0xFF: coded data, and a filling
+# Segments that say nothing of what a Header holds: tables, restarts, comments, APP0 and APP3 to APP15.
+_OF_NO_INTEREST = frozenset({0xC4, 0xCC, 0xDB, 0xDD, 0xE0, *range(0xE3, 0xF0), 0xFE})
+_BEGINNING = struct.Struct(">BBH")  # of a segment: the byte 0xFF, its marker, its length
 _ODD = 0
 _LEAST_LENGTH = 2
 _SCAN, _END, _APP1, _APP2 = 0xDA, 0xD9, 0xE1, 0xE2
@@ -85,11 +89,17 @@ def has_too_many_scans(data: bytes, header: Header) -> bool:
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield markers up to the first scan's with where their payload begins and ends; _ODD where something else is.
 
-    Threads that check files wait for each other here, since it is Python that works: hence no search for a marker that
-    is where it should be, and no copy of a payload that nobody asks for.
+    Of those _OF_NO_INTEREST only what is odd. Threads that check files wait for each other here, since it is Python
+    that works: hence no search for a marker that is where it should be, no copy of a payload that nobody asks for, and
+    the shortest way past most segments.
     """
     at, last = 2, len(data) - 4
     while True:
+        while at <= last:
+            first, marker, length = _BEGINNING.unpack_from(data, at)
+            if first != 0xFF or marker not in _OF_NO_INTEREST or length < _LEAST_LENGTH:  # noqa: PLR2004
+                break
+            at += 2 + length
         if at <= last and data[at] == 0xFF and data[at + 1] not in _NO_MARKERS:  # noqa: PLR2004 - begins a marker
             start = at
             after = at + 2

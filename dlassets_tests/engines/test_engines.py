@@ -1,6 +1,7 @@
 """What an engine does, said once: both must do it, and go on from what the other left."""
 
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -483,6 +484,25 @@ class TestFiles:
 
         read = {row["path"]: row["content"] for row in landed.read(listing, most_bytes=10)}
         assert read == {"in/a.jpg": None, "in/large.jpg": None}
+
+    @pytest.mark.parametrize(("size", "most_threads"), [(4000, 1), (5000, 3)])
+    def test_small_files_are_read_and_checked_by_one_thread(
+        self, local_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, most_threads: int
+    ) -> None:
+        monkeypatch.setattr("dlassets.engines.local.PART_FILES", 1)
+        monkeypatch.setattr("dlassets.engines.local.WORKERS", 3)
+        landed, threads = Landed(local_engine, tmp_path), set()
+        landed.land(*(f"{number}.jpg" for number in range(6)), content=bytes(size))
+        all_wait = threading.Barrier(most_threads)
+
+        def check(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+            threads.add(threading.get_ident())
+            all_wait.wait(timeout=10)
+            return batch.select(["path"])
+
+        files = local_engine.files("in", str(landed.zone), landed.listing(), 10_000)
+        assert files.map(check, [PATH]).count() == 6
+        assert len(threads) == most_threads
 
     def test_a_zone_that_is_empty_or_missing(self, landed: Landed) -> None:
         assert landed.read() == []
