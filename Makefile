@@ -86,4 +86,4 @@ clean-cache: ## delete what dlassets keeps for all lakes of this machine: compil
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/dlassets"
 
 changelog: $(READY) ## move the fragments in changes/ to CHANGELOG.md, under the version in dlassets/__init__.py
-	$(BIN)/towncrier build --yes
+	$(BIN)/towncrier build --yes --version "$$(sed -n 's/^__version__ = "\(.*\)"$$/\1/p' dlassets/__init__.py)"

@@ -14,7 +14,14 @@ import pytest
 import dlassets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SETUP_FILES = ("Makefile", "requirements.lock", "requirements-tools.lock", "pyproject.toml", "scripts/setup.sh")
+SETUP_FILES = (
+    "Makefile",
+    "requirements.lock",
+    "requirements-tools.lock",
+    "pyproject.toml",
+    "scripts/setup.sh",
+    "dlassets/__init__.py",
+)
 
 VARIABLES = ("ARGS", "IMAGES", "PHOTOS", "PROCESSES", "PYTHON", "SECONDS", "TORCH", "TURN", "UNTIL")
 
@@ -106,7 +113,7 @@ def called(result: subprocess.CompletedProcess[str]) -> list[str]:
             ],
         ),
         (["house"], ["python scripts/house.py engine="]),
-        (["changelog"], ["towncrier build --yes engine="]),
+        (["changelog"], [f"towncrier build --yes --version {dlassets.__version__} engine="]),
     ],
 )
 def test_a_target_runs_its_commands_with_what_is_asked_for(ready, arguments, commands):
