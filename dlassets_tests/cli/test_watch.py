@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,27 +116,15 @@ def signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("signals")
-def test_only_note_writes_the_manifest_and_takes_nothing_in(lake, photos) -> None:
+def test_only_note_writes_the_manifest_and_takes_nothing_in(lake, start, photos, monkeypatch) -> None:
+    monkeypatch.setenv("DLASSETS_LANDING", EVENTS)
     manifest = Manifest.of(lake, "unlabeled", LandingZone(uri="unlabeled", labelled=False))
+    process = start("watch", "--only-note")
+    process.until(Path(lake.events("unlabeled"), "missed").exists)
+    shutil.copyfile(next(photos.glob("*/*.jpg")), Path(lake.zone("unlabeled")) / "a.jpg")
+    process.until(manifest.pending)
 
-    def land_and_stop() -> None:
-        end = time.monotonic() + 120
-        while time.monotonic() < end and not Path(lake.events("unlabeled"), "missed").exists():
-            time.sleep(0.02)
-        shutil.copyfile(next(photos.glob("*/*.jpg")), Path(lake.zone("unlabeled")) / "a.jpg")
-        while time.monotonic() < end and not manifest.pending():
-            time.sleep(0.02)
-        if not ended.is_set():
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    ended, thread = threading.Event(), threading.Thread(target=land_and_stop)
-    thread.start()
-    result = invoke("watch", "--only-note", DLASSETS_ROOT=lake.root, DLASSETS_LANDING=EVENTS)
-    ended.set()
-    thread.join()
-    assert not result.exception, result.output
-    assert (result.exit_code, manifest.pending().paths) == (0, ("a.jpg",))
+    assert (process.end(signal.SIGTERM), manifest.pending().paths) == (0, ("a.jpg",))
     assert not Path(lake.table("raw_images")).exists()
 
 

@@ -55,14 +55,14 @@ class Death:
 @contextmanager
 def modes_hold() -> Iterator[None]:
     """Have a file that nobody may read be refused to the superuser as well, whom tests often are."""
-    real = files._opened
+    real = files._read_into
 
-    def opened(filesystem: Any, path: str) -> Any:
+    def read_into(view: memoryview, filesystem: Any, path: str) -> int:
         if not Path(os.fsdecode(encode_path(path))).stat().st_mode & 0o444:
             raise PermissionError(13, "Permission denied", path)
-        return real(filesystem, path)
+        return real(view, filesystem, path)
 
-    with mock.patch.object(files, "_opened", opened):
+    with mock.patch.object(files, "_read_into", read_into):
         yield
 
 
@@ -107,7 +107,7 @@ def _steps_told(engine: Engine, reached: Callable[[str], None]) -> Iterator[None
 
         patch(ingest, "list_files", after="a zone listed")
         patch(ingest, "stat_files", after="a zone listed")
-        patch(files, "_opened", before="a file read")
+        patch(files, "_read_into", before="a file read")
         patch(ingest, "validate_files", before="in the kernel")
         patch(Manifest, "advance", "before the state of events", "after the state of events")
         patch(os, "replace", before="before a rename")
