@@ -180,12 +180,17 @@ def test_an_index_out_of_reach_is_said_and_leaves_no_stamp(checkout):
     assert not (checkout / ".venv" / ".ready").exists()
 
 
-def test_uv_gets_the_index_and_certificates_that_pip_is_set_to(checkout):
+def environment_with_uv(checkout: Path, script: str) -> None:
+    """Give the checkout an environment whose uv is a shell script."""
     commands = checkout / ".venv" / "bin"
     commands.mkdir(parents=True)
     (commands / "python").symlink_to(sys.executable)
-    (commands / "uv").write_text('#!/bin/sh\necho "$2 from $UV_DEFAULT_INDEX with $SSL_CERT_FILE"\n')
+    (commands / "uv").write_text(f"#!/bin/sh\n{script}")
     (commands / "uv").chmod(0o755)
+
+
+def test_uv_gets_the_index_and_certificates_that_pip_is_set_to(checkout):
+    environment_with_uv(checkout, 'echo "$2 from $UV_DEFAULT_INDEX with $SSL_CERT_FILE"\n')
     (checkout / "pip.conf").write_text("[global]\nindex-url = https://mirror.example.com/simple\ncert = /ca.pem\n")
     result = make(checkout, "setup", PIP_CONFIG_FILE=str(checkout / "pip.conf"), SSL_CERT_FILE="")
     assert result.returncode == 0, result.stderr
@@ -194,11 +199,7 @@ def test_uv_gets_the_index_and_certificates_that_pip_is_set_to(checkout):
 
 
 def test_with_a_cpu_torch_all_but_torch_is_held_by_hashes(checkout):
-    commands = checkout / ".venv" / "bin"
-    commands.mkdir(parents=True)
-    (commands / "python").symlink_to(sys.executable)
-    (commands / "uv").write_text('#!/bin/sh\necho "uv $*"\nfor last; do :; done\n[ ! -f "$last" ] || cat "$last"\n')
-    (commands / "uv").chmod(0o755)
+    environment_with_uv(checkout, 'echo "uv $*"\nfor last; do :; done\n[ ! -f "$last" ] || cat "$last"\n')
     result = make(checkout, "setup", TORCH="cpu")
     assert result.returncode == 0, result.stderr
     synced, installed = result.stdout.split(" --torch-backend cpu ")

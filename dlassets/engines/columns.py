@@ -118,6 +118,7 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
     @cached_property
     def whole(self) -> pads.Dataset:
         """All columns of all files, each of which is opened."""
+        # delta-rs's own file system aborts the process at exit, at random: its reader threads outlive Python.
         return self.delta.to_pyarrow_dataset(filesystem=self._files)
 
     @cached_property

@@ -59,10 +59,8 @@ def open_table(uri: str, version: int | None = None, tries: int = 3) -> DeltaTab
 def read_table(uri: str, version: int | None = None, opened: Callable[[str], DeltaTable] | None = None) -> DeltaTable:
     """Return the table as `open_table` does, to be read and never to be written with: opened once a version.
 
-    The newest is opened by `opened`, where that is given.
-
     Whether that is still what the log has (its commit as it was, and no next one where the newest is asked for) costs
-    a look at two names, and not at the whole log.
+    a look at two names, and not at the whole log. The newest is opened by `opened`, where that is given.
     """
     wanted = _newest.get(uri) if version is None else version
     held = None if wanted is None else _held.get((uri, wanted))

@@ -147,12 +147,13 @@ class LocalEngine(DeltaEngine):
 
         from dlassets.engines.columns import columns_of
 
+        dataset = columns_of(snapshot)
+        kind = dataset.schema.field(key).type
         # One array, which has its type where it has no values: what is in no chunk at all has none.
-        kind = columns_of(snapshot).schema.field(key).type
         few = wanted.cast(kind).combine_chunks()
         # Cast: what delta-rs's MERGE wrote is string_view, and to its least and greatest values Arrow compares no text.
         among = pads.field(key).cast(kind).isin(few)
-        return LocalRows.of(columns_of(snapshot).scanner(columns, filter=among).to_table())
+        return LocalRows.of(dataset.scanner(columns, filter=among).to_table())
 
     def join(self, rows: Rows, snapshot: Snapshot, on: Sequence[str], columns: Sequence[str]) -> LocalRows:
         """As Engine.join: DuckDB, which knows nothing of a snapshot's size, would hold that in memory."""
@@ -284,12 +285,10 @@ def _is_small(listing: pa.Table) -> bool:
 
 
 def dataset_of(snapshot: Snapshot) -> pads.Dataset:
-    # delta-rs's own file system aborts the process at exit, at random: its reader threads outlive Python.
-    import pyarrow.fs as pafs
+    """Return all columns of a table version, to be read from its data files."""
+    from dlassets.engines.columns import columns_of
 
-    filesystem, path = filesystem_of(snapshot.uri)
-    folder = pafs.SubTreeFileSystem(path, filesystem)
-    return read_table(snapshot.uri, snapshot.version).to_pyarrow_dataset(filesystem=folder)
+    return columns_of(snapshot).whole
 
 
 def _keys(batch: pa.RecordBatch, on: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -368,8 +367,7 @@ def _write(rows: Rows, table: Table, uri: str, commit: Commit, **options: Any) -
             raised.append(error)
             raise
 
-    found = rows.batches() if isinstance(rows, LocalRows) else rows.arrow().to_batches()
-    batches = (batch for batch in found if batch.num_rows)
+    batches = (batch for batch in rows.batches() if batch.num_rows)
     first = list(islice(batches, 1))
     if not first and options["mode"] == "append":
         return Written(read_table(uri).version(), changed=False)
