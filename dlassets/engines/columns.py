@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 FOLDER = "_columns"
-# So many data files are opened themselves before what is kept is made anew.
-MOST_FRESH = 16
-ROW_GROUP = 2**17
+# What is kept is made anew once so many data files have to be opened beside it, or once those hold so many rows and a
+# quarter of what is kept: in all, what is written anew stays in proportion to what came.
+MOST_FRESH, FRESH_ROWS = 16, 4096
+# Small enough that two threads look through a table of some ten thousand rows.
+ROW_GROUP = 2**14
 # Who found a file that has been superseded since may still be reading it.
 SUPERSEDED = dt.timedelta(minutes=10)
 # Names the data file of a row, by its place in the list of them.
@@ -58,6 +60,14 @@ class Kept:
     name: str
     files: tuple[str, ...]
     fragment: pads.ParquetFileFragment
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """What the log says of a data file: its rows, and the values that all of them have."""
+
+    rows: int
+    partition: Mapping[str, pa.Scalar]
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
             rows = _both(parts.live, pads.field(key).isin(wanted))
             found = parts.kept.fragment.to_table(schema=self._narrow_with_file, columns=[FILE], filter=rows)
             names |= {parts.kept.files[place] for place in pc.unique(found[FILE]).to_pylist()}
-        yield from (self._fragment(name) for name in self._partitions if name in names)
+        yield from (self._fragment(name) for name in self._data_files if name in names)
 
     @cached_property
     def whole(self) -> pads.Dataset:
@@ -135,14 +145,19 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
         return self._narrow.append(pa.field(FILE, pa.int32()))
 
     @cached_property
-    def _partitions(self) -> Mapping[str, Mapping[str, pa.Scalar]]:
-        """The version's data files, and the values that all rows of one have."""
+    def _data_files(self) -> Mapping[str, DataFile]:
+        """The version's data files, by name."""
         actions = pa.table(self.delta.get_add_actions(flatten=True))
         names = [unquote(name) for name in actions["path"].to_pylist()]
         columns = self.delta.metadata().partition_columns
         values = (actions[f"partition.{column}"] for column in columns)
-        rows = zip(*values, strict=True) if columns else ((),) * len(names)
-        return {name: dict(zip(columns, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+        partitions = zip(*values, strict=True) if columns else ((),) * len(names)
+        # Whoever wrote a file may have left out how many rows it has.
+        rows = actions["num_records"].to_pylist() if "num_records" in actions.column_names else [None] * len(names)
+        return {
+            name: DataFile(number or 0, dict(zip(columns, partition, strict=True)))
+            for name, number, partition in zip(names, rows, partitions, strict=True)
+        }
 
     def _current(self) -> Parts:
         """Return what to read now, having made what is kept anew where that is due."""
@@ -157,18 +172,24 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
     def _parts_with(self, kept: Kept | None) -> Parts:
         files = kept.files if kept is not None else ()
         there = set(files)
-        dead = tuple(place for place, name in enumerate(files) if name not in self._partitions)
-        fresh = tuple(name for name in self._partitions if name not in there)
+        dead = tuple(place for place, name in enumerate(files) if name not in self._data_files)
+        fresh = tuple(name for name in self._data_files if name not in there)
         fragments = [*([kept.fragment] if kept is not None else []), *map(self._fragment, fresh)]
         return Parts(kept, fresh, dead, pads.FileSystemDataset(fragments, self._narrow_with_file, _FORMAT, self._files))
 
     def _is_due(self, parts: Parts) -> bool:
         if self._snapshot.uri in _refused:
             return False
-        return len(parts.fresh) >= MOST_FRESH or 2 * len(parts.dead) > len(self._partitions) + MOST_FRESH
+        fresh_rows = sum(self._data_files[name].rows for name in parts.fresh)
+        kept_rows = parts.kept.fragment.metadata.num_rows if parts.kept is not None else 0
+        return (
+            len(parts.fresh) >= MOST_FRESH
+            or 2 * len(parts.dead) > len(self._data_files) + MOST_FRESH
+            or fresh_rows > max(FRESH_ROWS, kept_rows // 4)
+        )
 
     def _fragment(self, name: str) -> pads.ParquetFileFragment:
-        values = self._partitions[name].items()
+        values = self._data_files[name].partition.items()
         guarantee = functools.reduce(_both, (_equals(column, value) for column, value in values), None)
         return _FORMAT.make_fragment(name, self._files, guarantee)
 
@@ -204,11 +225,12 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
     def _content(self, parts: Parts) -> bytes:
         import pyarrow.parquet as pq
 
-        files = tuple(self._partitions)
+        files = tuple(self._data_files)
         places = {name: place for place, name in enumerate(files)}
         schema = self._narrow_with_file.with_metadata({_FILES: json.dumps(files).encode()})
         sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, schema, compression="zstd", compression_level=1) as writer:
+        # Most bytes are keys, no two of them alike: a dictionary of them is work for nothing.
+        with pq.ParquetWriter(sink, schema, compression="zstd", compression_level=1, use_dictionary=False) as writer:
             for rows in _in_groups(self._rows(parts, places)):
                 writer.write_table(rows.cast(schema), ROW_GROUP)
         return bytes(sink.getvalue().to_pybytes())

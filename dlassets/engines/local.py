@@ -143,6 +143,7 @@ class LocalEngine(DeltaEngine):
 
     def look_up(self, snapshot: Snapshot, columns: Sequence[str], key: str, wanted: pa.ChunkedArray) -> LocalRows:
         """Return these columns of the rows whose `key` is among `wanted`: a query looks at every row, this at few."""
+        import pyarrow as pa
         import pyarrow.dataset as pads
 
         from dlassets.engines.columns import columns_of
@@ -151,6 +152,8 @@ class LocalEngine(DeltaEngine):
         kind = dataset.schema.field(key).type
         # One array, which has its type where it has no values: what is in no chunk at all has none.
         few = wanted.cast(kind).combine_chunks()
+        if not len(few):
+            return LocalRows.of(pa.schema([dataset.schema.field(name) for name in columns]).empty_table())
         # Cast: what delta-rs's MERGE wrote is string_view, and to its least and greatest values Arrow compares no text.
         among = pads.field(key).cast(kind).isin(few)
         return LocalRows.of(dataset.scanner(columns, filter=among).to_table())

@@ -276,15 +276,16 @@ class Intake:
         self, deleted: Snapshot, present: pa.Table, gone: Collection[str] | None = None
     ) -> dict[str, dt.datetime | None]:
         """Return the paths that have gone or come back since `deleted` was written, and when the latter had gone."""
+        there = present["path"].to_pylist()
         has_gone = "present.path IS NULL" if gone is None else "known.path IN (SELECT path FROM gone)"
         tables = {name: pin(self.lake, name) for name in (RAW_IMAGES.name, QUARANTINED_FILES.name)}
         noted: dict[str, Snapshot] = {DELETED_FILES.name: deleted}
         known: Mapping[str, Snapshot | Rows] = {**tables, **noted}
-        if gone is not None:  # no other path can have changed
-            asked = text_column("path", [*present["path"].to_pylist(), *gone])["path"]
+        if gone is not None:  # no other path can have gone, and what is back was noted
+            away, looked_at = (text_column("path", paths)["path"] for paths in (gone, [*there, *gone]))
             known = {
-                **self._known(tables, ["path", "landing"], asked),
-                **self._known(noted, DELETED_FILES.names, asked),
+                **self._known(tables, ["path", "landing"], away),
+                **self._known(noted, DELETED_FILES.names, looked_at),
             }
         changes = self._embedded.sql(
             f"""

@@ -167,6 +167,7 @@ class _LocalProcesses:
     def __init__(self, start: Start, processes: int) -> None:
         self._folder = Path(start.folder)
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._failed = 0
         try:
             for rank in range(processes):
                 self._processes.append(self._begin(start, rank, processes))
@@ -195,7 +196,10 @@ class _LocalProcesses:
 
     def wait(self, seconds: float) -> bool:
         running = [process for process in self._processes if process.poll() is None]
-        if not running or any(process.returncode for process in self._processes):
+        failed = [rank for rank, process in enumerate(self._processes) if process.returncode]
+        if failed:
+            self._failed = failed[0]  # told apart now: `end` kills the others, which then have a code as well
+        if failed or not running:
             return False
         with suppress(subprocess.TimeoutExpired):
             running[0].wait(seconds)
@@ -209,10 +213,9 @@ class _LocalProcesses:
             process.wait()
 
     def output(self) -> str:
-        first = next((rank for rank, process in enumerate(self._processes) if process.returncode), 0)
-        code = self._processes[first].returncode
-        printed = self._file(first).read_text(errors="replace").strip()
-        return f"{printed}\n(process {first} of {len(self._processes)}, exit code {code})"
+        code = self._processes[self._failed].returncode
+        printed = self._file(self._failed).read_text(errors="replace").strip()
+        return f"{printed}\n(process {self._failed} of {len(self._processes)}, exit code {code})"
 
     def _file(self, rank: int) -> Path:
         return self._folder / f"output-{rank}.txt"
