@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
 BATCH_ROWS = 64
+# Rows of a step through a join, which are keys and embeddings.
+JOINED_ROWS = 512
 SQL_BATCH_ROWS = 4096
 # What is read of a column at a time, where a row group has more of it.
 READ_BYTES = 4 * 2**20
@@ -176,7 +178,7 @@ class LocalEngine(DeltaEngine):
             return pa.RecordBatch.from_arrays([*beside, *(batch[name] for name in columns)], schema=schema)
 
         wanted = rows.arrow()[on[0]].combine_chunks()
-        return LocalRows(schema, _matching(dataset, [*on, *columns], on[0], wanted), compute)
+        return LocalRows(schema, _matching(dataset, [*on, *columns], on[0], wanted, JOINED_ROWS), compute)
 
     def map(
         self,
@@ -298,7 +300,9 @@ def _keys(batch: pa.RecordBatch, on: Sequence[str]) -> Iterator[tuple[Any, ...]]
     return zip(*(batch[name].to_pylist() for name in on), strict=True)
 
 
-def _matching(dataset: TableColumns, columns: Sequence[str], key: str, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
+def _matching(
+    dataset: TableColumns, columns: Sequence[str], key: str, wanted: pa.Array, rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
     """Stream the rows whose key is wanted: the key column first, and bytes only from row groups that hold one."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -316,7 +320,7 @@ def _matching(dataset: TableColumns, columns: Sequence[str], key: str, wanted: p
             start += group.num_rows
         if groups:
             chosen, start = pa.concat_arrays(parts), 0
-            for batch in _decoded(fragment, groups, columns, schema):
+            for batch in _decoded(fragment, groups, columns, schema, rows):
                 mask = chosen.slice(start, batch.num_rows)
                 start += batch.num_rows
                 if mask.true_count == len(mask):  # a filter copies every byte
@@ -326,9 +330,9 @@ def _matching(dataset: TableColumns, columns: Sequence[str], key: str, wanted: p
 
 
 def _decoded(
-    fragment: pads.ParquetFileFragment, groups: Sequence[int], columns: Sequence[str], schema: pa.Schema
+    fragment: pads.ParquetFileFragment, groups: Sequence[int], columns: Sequence[str], schema: pa.Schema, rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Stream row groups of a file, a few rows in memory at a time: a dataset's scanner decodes whole row groups.
+    """Stream row groups of a file, so many rows in memory at a time: a dataset's scanner decodes whole row groups.
 
     Columns that the file does not have are its partition's, or null: they are younger than it.
     """
@@ -340,7 +344,7 @@ def _decoded(
     partition = pads.get_partition_keys(fragment.partition_expression)
     with fragment.open() as opened:
         file = pq.ParquetFile(opened, metadata=fragment.metadata, buffer_size=READ_BYTES, pre_buffer=False)
-        for batch in file.iter_batches(BATCH_ROWS, groups, there, use_threads=False):
+        for batch in file.iter_batches(rows, groups, there, use_threads=False):
             of_file = {name: batch[name] for name in there}
             arrays = [
                 of_file[field.name].cast(field.type)

@@ -35,6 +35,7 @@ from dlassets.storage.stores import filesystem_of
 if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow import MlflowClient
+    from mlflow.data.meta_dataset import MetaDataset
 
 # The splits are the training set's, whose rows have features where a head is to be trained on them.
 Fit = Callable[[Job, OnEvent, Splits], Trained]
@@ -49,6 +50,8 @@ _OF_PIXELS = {"compute", "pixels", "last_n"}
 # A head is trained in seconds, a network over hours.
 _SYSTEM_SECONDS = {"head": 1.0, "last_n": 10.0, "all": 10.0}
 _FLUSH_SECONDS = 2.0
+# MLflow keeps no longer one of a dataset.
+_DATASET_DIGEST = 8
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Splits, tags: Mappi
         }
     )
     for split, rows in splits.items():
-        mlflow.log_input(_dataset(mlflow, job.training_set, split, rows), context=split)
+        mlflow.log_input(_dataset(job.training_set, split, rows), context=split)
     mlflow.log_text(job.to_json(), JOB)
     mlflow.log_text(json.dumps(found, indent=2), ENVIRONMENT)
     mlflow.log_text("\n".join(installed()) + "\n", PACKAGES)
@@ -244,15 +247,21 @@ def _backbone_of(job: Job, trained: Trained) -> Iterator[BackboneRef]:
         yield replace(job.backbone, weights=str(file))
 
 
-def _dataset(mlflow: Any, snapshot: Snapshot, split: str, rows: Examples) -> Any:
-    # mlflow.data.load_delta would start Spark; the source alone says path and version.
-    import pandas as pd
+def _dataset(snapshot: Snapshot, split: str, rows: Examples) -> MetaDataset:
+    """Return what MLflow is told of a split: mlflow.data.load_delta would start Spark, its pandas one look at all."""
     from mlflow.data.delta_dataset_source import DeltaDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.types.schema import ColSpec, Schema
 
-    frame = pd.DataFrame({"path": rows.paths, "image_id": rows.image_ids, "label": rows.labels.astype(str)})
-    source = DeltaDatasetSource(path=snapshot.uri, delta_table_version=snapshot.version)
-    name = f"{snapshot.name}.{split}@v{snapshot.version}"
-    return mlflow.data.from_pandas(frame, source=source, targets="label", name=name)
+    digest = hashlib.sha256()
+    for row in zip(rows.image_ids, rows.paths, rows.labels.tolist(), strict=True):
+        digest.update(repr(row).encode())
+    return MetaDataset(
+        DeltaDatasetSource(path=snapshot.uri, delta_table_version=snapshot.version),
+        f"{snapshot.name}.{split}@v{snapshot.version}",
+        digest.hexdigest()[:_DATASET_DIGEST],
+        Schema([ColSpec("string", "path"), ColSpec("string", "image_id"), ColSpec("long", "label")]),
+    )
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

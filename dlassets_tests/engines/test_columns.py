@@ -92,6 +92,20 @@ def test_a_data_file_is_read_once_and_never_again(lake) -> None:
     assert LocalEngine().look_up(table, ["path"], "path", wanted.slice(0, 0)).count() == 0
 
 
+def test_one_large_data_file_is_read_once_as_well(lake, monkeypatch) -> None:
+    monkeypatch.setattr(columns, "FRESH_ROWS", 3)
+    put(lake, "raw_images", *(raw_image(number) for number in range(4)))
+    table = pin(lake, "raw_images")
+    before = rows(table)
+    hide_data_files(lake)
+    put(lake, "raw_images", raw_image(4))
+    forget()
+
+    assert rows(table) == before
+    assert len(rows(pin(lake, "raw_images"))) == 5
+    assert len(kept(lake)) == 1, "a file of one row beside it is no reason to write what is kept anew"
+
+
 def test_what_is_kept_is_what_the_data_files_have_whatever_is_done_to_a_table(lake, local_engine) -> None:
     table = grow(lake, 2 * FRESH)
     rows(table)

@@ -12,13 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.loader.parquet import Columns, RowGroup, RowGroups
+from dlassets.learning.loader.parquet import IN_FLIGHT, Columns, RowGroup, RowGroups
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-# Row groups a thread that are being read, or wait to be taken: as many as with Petastorm.
-_IN_FLIGHT = 4
 
 
 @contextmanager
@@ -28,7 +25,7 @@ def read_by_arrow(
     """Give the columns of the row groups at these places, in their order. See `row_groups.read_row_groups`."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="arrow")
     try:
-        yield _in_order(pool, source, places, columns, most=threads * _IN_FLIGHT)
+        yield _in_order(pool, source, places, columns, most=threads * IN_FLIGHT)
     finally:
         pool.shutdown(cancel_futures=True)
 

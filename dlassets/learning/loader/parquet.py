@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
     import pyarrow.parquet as pq
 
+# Row groups a thread that are being read, or wait to be taken: as many as Petastorm itself would have.
+IN_FLIGHT = 4
+
 Columns = dict[str, npt.NDArray[Any]]
 
 

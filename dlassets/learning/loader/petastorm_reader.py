@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.loader.parquet import Columns, RowGroup, RowGroups
+from dlassets.learning.loader.parquet import IN_FLIGHT, Columns, RowGroup, RowGroups
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,31 +113,40 @@ class _Pool:
     """Threads that read row groups, and give them in their order: what Petastorm's ThreadPool is meant to be.
 
     That one takes a worker which waits for its next row group for one that has none left: now and then it changes the
-    order, or ends before the last row group. Its DummyPool may wait for ever after the last.
+    order, or ends before the last row group. Its DummyPool may wait for ever after the last. And its ventilator, the
+    thread that names row groups, looks each 10 ms whether there is room for one more: here it waits until there is.
     """
 
     def __init__(self, workers_count: int, *_: Any, **__: Any) -> None:
         self.workers_count = workers_count
         self._pool = ThreadPoolExecutor(workers_count, thread_name_prefix="petastorm")
         self._due: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._room = threading.Semaphore(workers_count * IN_FLIGHT)
+        self._stopped = False
         self._own = threading.local()
 
     def start(self, worker_class: Any, worker_args: Any, ventilator: Any) -> None:
-        """Let the ventilator, a thread of Petastorm's, begin to name row groups, a few before they are asked for."""
+        """Let the ventilator begin to name row groups, a few before they are asked for."""
         self._new_worker = functools.partial(worker_class, 0, args=worker_args)
         self._ventilator = ventilator
         ventilator.start()
 
     def ventilate(self, **row_group: Any) -> None:
-        self._due.put(self._pool.submit(self._read, row_group))
+        if not self._stopped:
+            self._room.acquire()
+        if not self._stopped:
+            self._due.put(self._pool.submit(self._read, row_group))
+        self._ventilator.processed_item()  # for all it counts, there is room
 
     def get_results(self) -> Any:
         """Return the next row group. Only to be called as often as there are some."""
-        result = self._due.get().result()
-        self._ventilator.processed_item()
-        return result
+        due = self._due.get()
+        self._room.release()
+        return due.result()
 
     def stop(self) -> None:
+        self._stopped = True
+        self._room.release()
         self._ventilator.stop()
 
     def join(self) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlassets.engines.delta_log import open_table
+from dlassets.engines.processors import processors
 from dlassets.errors import DlassetsError
 from dlassets.extras import PETASTORM, installed
 from dlassets.learning.loader.arrow_reader import read_by_arrow
@@ -96,7 +97,7 @@ def read_columns(
         with read_row_groups(source, groups, [order_by]) as read:
             keys = np.concatenate([batch[order_by] for batch in read]).astype(str)
         places[np.argsort(keys, kind="stable")] = np.arange(len(keys))
-    with read_row_groups(source, groups, columns) as read:
+    with read_row_groups(source, groups, columns, threads=processors()) as read:
         return _placed(read, places, uri)
 
 
