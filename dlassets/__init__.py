@@ -1,3 +1,3 @@
 """Image deep learning on a lakehouse as one Dagster asset graph."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"

@@ -21,7 +21,7 @@ import click
 import yaml
 
 from dlassets.errors import DlassetsError
-from dlassets.registry.store import artifact_location, tracking_uri
+from dlassets.registry.store import artifact_location, ready_store, tracking_uri
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
 from dlassets.settings import Settings, UiSettings
 from dlassets.storage.lake import Lake
@@ -87,6 +87,7 @@ def serve(
     """
     lake = Lake.at(settings.root)
     home, store, artifacts = dagster_home(lake), tracking_uri(settings, lake), artifact_location(settings, lake)
+    ready_store(store, artifacts)
     logs = home / "server_logs"  # Dagster empties `logs`, which its telemetry keeps for itself
     logs.mkdir(exist_ok=True)
     ports = _free_ports(dagster_port, mlflow_port)

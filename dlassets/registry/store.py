@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,6 +17,7 @@ from dlassets.learning.weights import MODEL
 from dlassets.registry.lifecycle import find_run, version_of
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake, local_path
+from dlassets.storage.made_once import make_once, rows_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,6 +41,7 @@ class MlflowStore:
         fail_soon()
         quiet_mlflow()
         uri = tracking_uri(self.settings, self._lake)
+        ready_store(uri, artifact_location(self.settings, self._lake))
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         client = mlflow.MlflowClient(uri, uri)
@@ -119,6 +122,38 @@ def tracking_uri(settings: Settings, lake: Lake) -> str:
             f"MLflow's store {folder} cannot be written: {error}. Check the folder, or set DLASSETS_ROOT to another."
         ) from error
     return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def ready_store(uri: str, artifacts: str | None) -> None:
+    """Have a store that is a file of sqlite be there whole; any other is not this project's to make.
+
+    MLflow itself leaves one that it can never use again where it is killed while it makes one, or where two processes
+    do. `artifacts` is where the files of its own first experiment go. Raises DlassetsError where the file cannot be
+    read, or not be written.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    name = make_url(uri).database if uri.startswith("sqlite:") else None
+    if name is None or name == ":memory:":
+        return
+    file = Path(name)
+
+    def make(folder: Path) -> None:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(f"sqlite:///{folder / file.name}", artifacts).engine.dispose()
+
+    def is_whole(there: Path) -> bool:
+        return bool(rows_of(there, "experiments"))  # its first is the last thing that is made
+
+    try:
+        make_once(file.parent, [file.name], is_whole, make)
+    except (OSError, SQLAlchemyError, sqlite3.Error) as error:
+        raise DlassetsError(
+            f"MLflow's store {file} cannot be used: {error}. Check the file and its folder, restore it from a copy, or "
+            "set DLASSETS_MLFLOW__TRACKING_URI to another."
+        ) from error
 
 
 def artifact_location(settings: Settings, lake: Lake) -> str | None:

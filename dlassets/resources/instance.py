@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
+
+import yaml
 
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake, local_path
+from dlassets.storage.made_once import make_once, rows_of
 
 HOME_VARIABLE = "DAGSTER_HOME"
 DEFAULT = Path(__file__).with_name("dagster.yaml")
+DATABASES = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
+# What these hold once they have been used.
+_FILLED = ("runs", "event_logs", "jobs")
 
 
 def dagster_home(lake: Lake) -> Path:
@@ -27,11 +34,34 @@ def dagster_home(lake: Lake) -> Path:
         is_ours = not given or not any(home.iterdir())
         if is_ours and not config.exists():
             write_whole(config, DEFAULT.read_bytes())  # part of one would stand for ever
-    except OSError as error:
+        if _keeps_own_databases(config):
+            make_once(home, DATABASES, _is_whole, _make)
+    except (OSError, sqlite3.Error) as error:
         raise DlassetsError(
-            f"Dagster's folder {home} cannot be written: {error}. Set {HOME_VARIABLE} to a folder that can."
+            f"Dagster's folder {home} cannot be used: {error}. Set {HOME_VARIABLE} to another folder."
         ) from error
     return home
+
+
+def _keeps_own_databases(config: Path) -> bool:
+    """Whether an instance keeps everything in sqlite in its own folder, as Dagster does unless told otherwise."""
+    said = yaml.safe_load(config.read_bytes()) if config.exists() else None
+    return not any(name.endswith("storage") for name in said or ())
+
+
+def _is_whole(database: Path) -> bool:
+    """Whether Dagster has made a database to the end, which it numbers last, and once: two that make it at once give it
+    two numbers, which Dagster then refuses. One with anything in it is never made anew.
+    """
+    return rows_of(database, "alembic_version") == 1 or any(rows_of(database, table) for table in _FILLED)
+
+
+def _make(folder: Path) -> None:
+    """Make an instance's databases in an empty folder."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.local_temp(str(folder)):
+        pass
 
 
 def _own_home(lake: Lake) -> Path:

@@ -1,9 +1,11 @@
 import os
+import sqlite3
+from contextlib import closing
 
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.registry.store import MlflowStore, artifact_location, fail_soon, tracking_uri
+from dlassets.registry.store import MlflowStore, artifact_location, fail_soon, ready_store, tracking_uri
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 
@@ -37,6 +39,32 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "lake").touch()
     with pytest.raises(DlassetsError, match="cannot be written"):
         tracking_uri(Settings(), Lake.at(str(tmp_path / "lake")))
+
+
+def test_a_store_that_was_half_made_is_made_anew_and_one_with_runs_is_left(tmp_path, registry):
+    store = tmp_path / "mlflow" / "mlflow.db"
+    store.parent.mkdir()
+    with closing(sqlite3.connect(store)) as connection:  # as MLflow was killed before its first migration
+        connection.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+    lake = MlflowStore(Settings(root=str(tmp_path)))
+
+    with lake.run("first"):
+        pass
+    inode = store.stat().st_ino
+    ready_store(f"sqlite:///{store}", None)
+
+    experiment = lake.client.get_experiment_by_name(lake.experiment)
+    assert [run.info.run_name for run in lake.client.search_runs([experiment.experiment_id])] == ["first"]
+    assert lake.client.get_experiment("0").artifact_location == f"file://{tmp_path}/mlflow/artifacts/0"
+    assert store.stat().st_ino == inode
+
+
+def test_a_store_that_is_no_database_is_named_with_the_remedy_and_left(tmp_path):
+    store = tmp_path / "mlflow.db"
+    store.write_text("not what it was " * 99)
+    with pytest.raises(DlassetsError, match=r"(?s)mlflow.db cannot be used: file is not a database. .*restore it"):
+        ready_store(f"sqlite:///{store}", None)
+    assert store.read_text() == "not what it was " * 99
 
 
 def test_a_server_that_does_not_answer_is_given_up_on_with_the_remedy(tmp_path, monkeypatch, registry):

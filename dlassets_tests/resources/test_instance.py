@@ -1,11 +1,33 @@
+import functools
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.resources.instance import DEFAULT, dagster_home
+from dlassets.resources import instance
+from dlassets.resources.instance import DATABASES, DEFAULT, dagster_home
 from dlassets.storage.lake import Lake
+from dlassets.storage.made_once import rows_of
 from dlassets_tests.disk import disk_full_after
+
+_make = instance._make
+
+
+@pytest.fixture(autouse=True)
+def made_by_copying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster takes most of a second to make its databases."""
+    monkeypatch.setattr(instance, "_make", lambda new: shutil.copytree(_made(), new, dirs_exist_ok=True))
+
+
+@functools.cache
+def _made() -> Path:
+    folder = Path(tempfile.mkdtemp())
+    _make(folder)
+    return folder
 
 
 def test_a_lake_gets_a_configured_folder_of_its_own(lake):
@@ -29,7 +51,28 @@ def test_dagster_home_wins_and_a_new_folder_is_configured(lake, tmp_path, monkey
 def test_a_used_folder_without_configuration_is_left_as_it_is(lake, tmp_path, monkeypatch):
     (tmp_path / "used" / "history").mkdir(parents=True)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "used"))
-    assert [path.name for path in dagster_home(lake).iterdir()] == ["history"]
+    assert "dagster.yaml" not in [path.name for path in dagster_home(lake).iterdir()]
+
+
+def test_half_made_databases_are_made_anew_and_used_ones_are_left(lake):
+    half, double, used = (dagster_home(lake) / name for name in DATABASES)
+    half.write_bytes(b"")
+    for database, table in ((double, "secondary_indexes"), (used, "jobs")):
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("INSERT INTO alembic_version VALUES ('another')")
+            connection.execute(f"INSERT INTO {table} (id) VALUES (1)" if table == "jobs" else "SELECT 1")
+
+    dagster_home(lake)
+
+    assert [rows_of(database, "alembic_version") for database in (half, double, used)] == [1, 1, 2]
+
+
+def test_who_keeps_runs_elsewhere_has_no_databases_made(lake):
+    home = Path(lake.root) / "dagster"
+    home.mkdir(parents=True)
+    (home / "dagster.yaml").write_text("storage: {postgres: {postgres_url: postgresql://db.example.com/dagster}}\n")
+
+    assert [path.name for path in dagster_home(lake).iterdir()] == ["dagster.yaml"]
 
 
 def test_a_lake_in_object_storage_asks_for_dagster_home(lake):
@@ -40,12 +83,12 @@ def test_a_lake_in_object_storage_asks_for_dagster_home(lake):
 def test_a_folder_that_cannot_be_made_is_said(lake, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "file" / "home"))
-    with pytest.raises(DlassetsError, match="cannot be written"):
+    with pytest.raises(DlassetsError, match="cannot be used"):
         dagster_home(lake)
 
 
 def test_a_full_disk_leaves_no_part_of_a_configuration(lake):
-    with disk_full_after(100), pytest.raises(DlassetsError, match="cannot be written"):
+    with disk_full_after(100), pytest.raises(DlassetsError, match="cannot be used"):
         dagster_home(lake)
     assert (dagster_home(lake) / "dagster.yaml").read_text() == DEFAULT.read_text()
 

@@ -1,0 +1,69 @@
+"""Databases of sqlite that a lake has beside its tables: made by one process, and there when they are whole."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Collection
+from contextlib import closing
+from pathlib import Path
+
+from filelock import FileLock
+
+# Beside a database of sqlite while it is written to: left by a killed process, they would be played into a new one.
+_JOURNALS = ("-journal", "-wal", "-shm")
+# Another process may be writing.
+_PATIENCE_SECONDS = 30
+_NEW, _LOCK = ".new-", ".being-made.lock"
+
+
+def make_once(
+    folder: Path, names: Collection[str], is_whole: Callable[[Path], bool], make: Callable[[Path], None]
+) -> bool:
+    """Have these files of a folder be there whole; return whether any had to be made.
+
+    Those that `is_whole` denies are replaced by what `make` makes in an empty folder that it is given, by the same
+    names: other processes wait meanwhile, and one that is killed leaves nothing that counts. Raises OSError where the
+    folder cannot be written, and what `make` raises.
+    """
+
+    def lacking() -> list[str]:
+        return [name for name in names if not is_whole(folder / name)]
+
+    if not lacking():
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / _LOCK):
+        if not (wanted := lacking()):
+            return False
+        for left in folder.glob(f"{_NEW}*"):
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(prefix=_NEW, dir=folder) as new:
+            make(Path(new))
+            for name in wanted:
+                _put(Path(new) / name, folder / name)
+    return True
+
+
+def rows_of(database: Path, table: str) -> int:
+    """Return how many rows a table has; none where there is no such table, or no such file.
+
+    Raises sqlite3.Error where the file is no database, or cannot be read.
+    """
+    if not database.exists():
+        return 0
+    # Not read-only: what a killed process was writing is taken back by who opens it next.
+    with closing(sqlite3.connect(database, timeout=_PATIENCE_SECONDS)) as connection:
+        is_there = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", [table])
+        if is_there.fetchone() is None:
+            return 0
+        (count,) = connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()  # noqa: S608 - a name of this code
+        return int(count)
+
+
+def _put(made: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for journal in _JOURNALS:
+        place.with_name(place.name + journal).unlink(missing_ok=True)
+    made.replace(place)
