@@ -14,6 +14,7 @@ from dlassets.defs.jobs import (
 )
 from dlassets.errors import SettingsError
 from dlassets.pipeline.session import Session
+from dlassets.resources.dead_runs import end_dead_runs
 from dlassets.settings import LandingZone, Settings
 
 
@@ -59,6 +60,20 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
     return new_answers
 
 
+def dead_runs_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Return the sensor that ends runs whose process was killed; it looks whatever the settings start by itself."""
+
+    @dg.sensor(
+        minimum_interval_seconds=settings.automation.sensor_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Ends runs whose process was killed on this machine: they would keep their pipeline waiting.",
+    )
+    def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return dg.SkipReason(" ".join(end_dead_runs(context.instance)) or "Every run that is going on has its process.")
+
+    return dead_runs
+
+
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     automation = settings.automation
     status = dg.DefaultScheduleStatus.RUNNING if automation.schedules else dg.DefaultScheduleStatus.STOPPED
@@ -79,7 +94,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 def sensors(settings: Settings) -> list[dg.SensorDefinition]:
     zones = [landing_sensor(name, zone, settings) for name, zone in settings.landing.items()]
-    return [*zones, answers_sensor(settings)]
+    return [*zones, answers_sensor(settings), dead_runs_sensor(settings)]
 
 
 def _sensor(name: str, job: Any, settings: Settings, description: str) -> Callable[..., dg.SensorDefinition]:

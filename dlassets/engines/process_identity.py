@@ -6,6 +6,8 @@ import socket
 from dataclasses import dataclass
 from typing import Self
 
+_CLOCK_SET_BY = 60.0
+
 
 @dataclass(frozen=True)
 class ProcessIdentity:
@@ -38,6 +40,17 @@ class ProcessIdentity:
 
     def __str__(self) -> str:
         return f"{self.host} {self.pid} {self.started}"
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it ran on this machine, and no more. Of one of another machine nothing can be seen from here.
+
+        When it started is told by a clock that may be set meanwhile: a minute more or less is the same process.
+        """
+        if self.host != socket.gethostname():
+            return False
+        found = self.of(self.pid)
+        return found is None or abs(found.started - self.started) > _CLOCK_SET_BY
 
     @property
     def is_alive(self) -> bool:

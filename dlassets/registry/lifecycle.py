@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
 from dlassets.learning.examples import Examples
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
 TAG_PROMOTIONS = "dlassets.promotions"
+# The process whose run it is: see `end_dead_runs`.
+TAG_PROCESS = "dlassets.process"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,17 @@ def runs_where(client: MlflowClient, experiment: str, condition: str) -> list[Ru
     """Return an experiment's runs of which this holds, the newest first; none where there is no such experiment."""
     found = client.get_experiment_by_name(experiment)
     return [] if found is None else list(client.search_runs([found.experiment_id], condition))
+
+
+def end_dead_runs(client: MlflowClient, experiment: str) -> list[str]:
+    """End the runs whose process was killed, which could not; return their names."""
+    ended = []
+    for run in runs_where(client, experiment, "attributes.status = 'RUNNING'"):
+        process = ProcessIdentity.parse(run.data.tags.get(TAG_PROCESS, ""))
+        if process is not None and process.is_gone:
+            client.set_terminated(run.info.run_id, "KILLED")
+            ended.append(run.info.run_name)
+    return ended
 
 
 def register(client: MlflowClient, model_name: str, run: Run) -> int:

@@ -11,10 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.learning.backbones import BackboneRef, backbone_of, published
 from dlassets.learning.weights import MODEL
-from dlassets.registry.lifecycle import find_run, version_of
+from dlassets.registry.lifecycle import TAG_PROCESS, end_dead_runs, find_run, version_of
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake, local_path
 from dlassets.storage.made_once import make_once, rows_of
@@ -22,6 +23,8 @@ from dlassets.storage.made_once import make_once, rows_of
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+_log = logging.getLogger(__name__)
 
 
 class MlflowStore:
@@ -68,8 +71,15 @@ class MlflowStore:
         import mlflow
 
         own = self.client.get_experiment_by_name(self.experiment)
-        with mlflow.start_run(experiment_id=experiment_id or own.experiment_id, run_name=name):
+        tags = self.tags_of_process()
+        with mlflow.start_run(experiment_id=experiment_id or own.experiment_id, run_name=name, tags=tags):
             yield mlflow
+
+    def tags_of_process(self) -> dict[str, str]:
+        """Return the tags of a run that this process is about to begin, having ended those whose process is gone."""
+        if ended := end_dead_runs(self.client, self.experiment):
+            _log.warning("The processes of these MLflow runs were killed, so they are ended: %s", ", ".join(ended))
+        return {TAG_PROCESS: str(ProcessIdentity.of(os.getpid()))}
 
     def find_run(self, inputs_sha256: str) -> Run | None:
         """Return the finished run that learned from exactly these inputs, if there is one."""

@@ -32,7 +32,7 @@ class DagsterMlflowStore(MlflowStore):
             "mlflow_run_id": None,
             "env": {},
             "env_to_tag": [],
-            "extra_tags": {},
+            "extra_tags": self.tags_of_process(),
         }
         with warnings.catch_warnings(action="ignore", category=BetaWarning):
             from dagster_mlflow.resources import MlFlow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dlassets.pipeline.session import Session
+from dlassets.resources.dead_runs import claim, end_dead_runs
 from dlassets.settings import Settings
 from dlassets.storage.stores import on_s3
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from dlassets.resources.mlflow import DagsterMlflowStore
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -54,6 +58,10 @@ def session_resource(settings: Settings) -> dg.ResourceDefinition:
 
     def made(context: dg.InitResourceContext) -> DagsterSession:
         run = context.run
+        if run and context.instance and context.instance.has_run(run.run_id):
+            claim(context.instance, run.run_id)
+            for said in end_dead_runs(context.instance):
+                (context.log or _log).warning(said)
         return DagsterSession(settings, run_id=run.run_id if run else "", tags=run.tags if run else {}, context=context)
 
     return dg.ResourceDefinition(made)

@@ -8,18 +8,21 @@ looked at once, for the winner.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dlassets.engines.base import Snapshot
+from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation.evaluate import Evaluation
 from dlassets.learning.examples import read_split
 from dlassets.learning.training.job import Job
+from dlassets.registry.lifecycle import TAG_PROCESS
 from dlassets.settings import ComputeSettings, Span, TrainingSettings, TuningSettings
 from dlassets.tuning.automl_script import script_of
 from dlassets.tuning.local_trials import LocalTrials
@@ -118,7 +121,8 @@ def search(
     tried in the time, saying how long the shortest would need.
     """
     experiment_id = client.get_experiment_by_name(experiment).experiment_id
-    run_id = client.create_run(experiment_id, run_name="automl").info.run_id
+    process = {TAG_PROCESS: str(ProcessIdentity.of(os.getpid()))}
+    run_id = client.create_run(experiment_id, run_name="automl", tags=process).info.run_id
     try:
         hunt = _Search(photos, training, until, client, experiment, run_id, board)
         for place, backbone in enumerate(backbones):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
 from dlassets.learning.training.job import Metrics
+from dlassets.registry.lifecycle import TAG_PROCESS
 from dlassets.tuning.pictures import picture_of_study
 from dlassets.tuning.question import Question
 from dlassets.tuning.search_space import as_json, current_values
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 PICTURE = "tuning/study.png"
 TAG_DIGEST, TAG_BEST, TAG_WINNER = "dlassets.tuning.sha256", "dlassets.tuning.best", "dlassets.tuning.winner"
 TAG_FEATURES, TAG_TRAINABLE = "dlassets.tuning.feature_version", "dlassets.tuning.trainable"
-TAG_FINISHED, TAG_PROCESS = "dlassets.tuning.finished_at", "dlassets.tuning.process"
+TAG_FINISHED = "dlassets.tuning.finished_at"
 
 _SECONDS_BETWEEN_WRITES = 2.0
 

@@ -194,11 +194,12 @@ def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
     }
     expected = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     assert {found.default_status for found in schedules.values()} == {expected}
-    names = {"new_files_in_labeled", "new_files_in_unlabeled", "new_answers", "stream_silence"}
+    names = {"new_files_in_labeled", "new_files_in_unlabeled", "new_answers", "stream_silence", "dead_runs"}
     assert {found.name for found in defs.sensors} == names
     for found in defs.sensors:
         assert found.minimum_interval_seconds == 45
-        assert (found.default_status == dg.DefaultSensorStatus.RUNNING) is running
+        is_on = running or found.name == "dead_runs"  # which starts nothing
+        assert (found.default_status == dg.DefaultSensorStatus.RUNNING) is is_on
 
 
 def test_a_cron_line_that_is_none_is_a_setting_that_cannot_be(lake) -> None:

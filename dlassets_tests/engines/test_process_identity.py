@@ -37,3 +37,21 @@ def test_another_process_of_the_same_id_is_another(other):
 @pytest.mark.parametrize("text", ["", "host", "host 12", "host 12 ", "host twelve 1.5", "12 1.5"])
 def test_another_text_is_no_process(text):
     assert ProcessIdentity.parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "gone"),
+    [({}, False), ({"started": 1.5}, True), ({"host": "elsewhere", "started": 1.5}, False), ({"pid": 2**22 + 1}, True)],
+)
+def test_what_ran_on_this_machine_and_no_more_is_gone(other, gone):
+    identity = ProcessIdentity.of(os.getpid())
+
+    assert identity is not None
+    assert dataclasses.replace(identity, **other).is_gone is gone
+
+
+def test_a_clock_that_was_set_meanwhile_makes_no_other_process_of_it():
+    identity = ProcessIdentity.of(os.getpid())
+
+    assert identity is not None
+    assert not dataclasses.replace(identity, started=identity.started + 5).is_gone

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples
 from dlassets.registry.lifecycle import (
     CHALLENGER,
+    TAG_PROCESS,
     TAG_PROMOTIONS,
     Verdict,
     compare,
+    end_dead_runs,
     find_run,
     load_version,
     promote,
@@ -65,6 +69,24 @@ def test_a_run_is_found_by_what_it_learned_from_once_it_has_finished(registry) -
     assert find_run(registry.client, "no such experiment", "one") is None
     with pytest.raises(DlassetsError, match="Materialize trained_model first"):
         registry.resource.run_of("another")
+
+
+def test_the_next_run_ends_those_whose_process_was_killed_and_says_so(registry, caplog) -> None:
+    client, store = registry.client, registry.resource
+    experiment = client.get_experiment_by_name(store.experiment).experiment_id
+    names = {"gone": f"{socket.gethostname()} {os.getpid()} 1.5", "elsewhere": "another-host 1 1.5", "untold": ""}
+    runs = {
+        name: client.create_run(experiment, run_name=name, tags={TAG_PROCESS: process} if process else {}).info.run_id
+        for name, process in names.items()
+    }
+
+    with store.run("mine") as mlflow:
+        runs["mine"] = mlflow.active_run().info.run_id
+        assert end_dead_runs(client, store.experiment) == []
+
+    found = {name: client.get_run(run_id).info.status for name, run_id in runs.items()}
+    assert found == {"gone": "KILLED", "elsewhere": "RUNNING", "untold": "RUNNING", "mine": "FINISHED"}
+    assert "were killed, so they are ended: gone" in caplog.text
 
 
 def test_a_run_is_registered_once_as_challenger(registry) -> None:

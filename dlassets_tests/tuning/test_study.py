@@ -20,6 +20,7 @@ from dlassets.errors import DlassetsError, SettingsError
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.training.job import Job
+from dlassets.registry.lifecycle import TAG_PROCESS
 from dlassets.registry.store import MlflowStore
 from dlassets.registry.tracking import artifact_of
 from dlassets.settings import Settings, Span, TrainingSettings, TuningSettings
@@ -27,7 +28,7 @@ from dlassets.storage.lake import Lake
 from dlassets.tuning import local_trials, record
 from dlassets.tuning.local_trials import LocalTrials
 from dlassets.tuning.question import Question
-from dlassets.tuning.record import PICTURE, TAG_BEST, TAG_PROCESS, TAG_WINNER
+from dlassets.tuning.record import PICTURE, TAG_BEST, TAG_WINNER
 from dlassets.tuning.spark_trials import SparkTrials
 from dlassets.tuning.study import Best, run_study, winner
 from dlassets.tuning.trials import ACCURACY, LOSS
