@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlassets.engines.local import LocalEngine
+from dlassets.intake.damage import all_paths, damaged, photos_of
 from dlassets.intake.quarantine import drop, refused_files, retry
 from dlassets.labeling.requests import without_photo
 from dlassets.lakehouse.snapshots import pin
@@ -79,6 +80,7 @@ class Whole:
         return {
             "broken": {f"{r.table} {r.name}": check(session.engine, r, tables, **values).broken for r in RULES},
             "gallery": (gallery.images, gallery.files, gallery.defects, gallery.near_duplicate_groups, gallery.refused),
+            "damaged": damaged(photos := photos_of(session.engine, session.lake), all_paths(photos)),
             "refused": [(f.path, f.state) for f in refused_files(session.engine, session.lake, everything=True)],
             "without photo": without_photo(session.engine, session.labeling, tables["label_requests"]),
         }

@@ -6,9 +6,10 @@ from dlassets.cli.quarantine import quarantine
 from dlassets.cli.reproduce import reproduce
 from dlassets.cli.tables import history, restore
 from dlassets.cli.training import automl
+from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
 
-for command in (demo, samples, dev, watch, stream, history, restore, quarantine, reproduce, automl):
+for command in (demo, samples, dev, watch, stream, history, restore, quarantine, verify, reproduce, automl):
     main.add_command(command)
 
 __all__ = ["main"]

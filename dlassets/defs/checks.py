@@ -1,13 +1,17 @@
 """Asset checks: one op a table, that runs every rule of `monitoring.quality` on it, and one for files on disk."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
-from dlassets.lakehouse.tables import LABEL_REQUESTS, TABLES
+from dlassets.lakehouse.tables import LABEL_REQUESTS, RAW_IMAGES, TABLES
 from dlassets.monitoring.quality import Finding, Rule, check, rules_of, values_of
 from dlassets.pipeline.session import Session
+
+# Photos that a check compares with their digests: some ten MB.
+SAMPLE = 200
 
 
 def table_checks(table: str) -> dg.AssetChecksDefinition:
@@ -71,4 +75,26 @@ def photos_written(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
     )
 
 
-CHECKS = [*(table_checks(table) for table in TABLES), photos_written]
+@dg.asset_check(
+    asset=RAW_IMAGES.name,
+    name="bytes_are_whole",
+    description=f"{SAMPLE} photos of all, others each time, have the bytes that were taken in.",
+)
+def bytes_are_whole(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
+    from dlassets.intake.damage import all_paths, damaged, photos_of
+
+    photos = photos_of(session.engine, session.lake)
+    paths = all_paths(photos)
+    sample = random.sample(paths, min(SAMPLE, len(paths)))
+    found = damaged(photos, sample)
+    return dg.AssetCheckResult(
+        passed=not found,
+        metadata={"compared": len(sample), "damaged": len(found), "examples": found[:5]},
+        description=f"{len(found)} of {len(sample)} photos are damaged, such as {found[0]}, and left out wherever "
+        "photos are read. `dlassets verify --restore` finds all, and puts back what there still is of them."
+        if found
+        else None,
+    )
+
+
+CHECKS = [*(table_checks(table) for table in TABLES), photos_written, bytes_are_whole]

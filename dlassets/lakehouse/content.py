@@ -84,31 +84,35 @@ def map_images(
 ) -> Rows:
     """Run `kernel` over path, image_id and content of these paths' images, wherever the bytes are kept.
 
-    An image whose bytes have gone, or are no longer those that were taken in, has no row.
+    An image whose bytes have gone, or are no longer those that were taken in (a bit of the file was flipped, or another
+    photo stands there), has no row: see `intake.damage`.
     """
     columns = ("path", "image_id", "content", "location")
     return engine.map(raw_images, columns, paths, functools.partial(_filled, lake, kernel), returns, advance)
 
 
 def _filled(lake: Lake, kernel: Kernel, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Kernel: `kernel`, on rows that have all their bytes."""
+    """Kernel: `kernel`, on rows that have all their bytes, as they were taken in."""
     import pyarrow as pa
 
-    elsewhere = batch["location"]
-    if elsewhere.null_count < batch.num_rows:
-        columns = zip(*(batch[name] for name in ("content", "location", "image_id")), strict=True)
-        contents = [
-            _read(lake, location.as_py(), image_id.as_py()) if location.is_valid else content.as_py()
-            for content, location, image_id in columns
-        ]
+    contents = [
+        _read(lake, location.as_py()) if location.is_valid else content.as_buffer()
+        for content, location in zip(batch["content"], batch["location"], strict=True)
+    ]
+    is_whole = [
+        content is not None and hashlib.sha256(content).hexdigest() == image_id
+        for content, image_id in zip(contents, batch["image_id"].to_pylist(), strict=True)
+    ]
+    if batch["location"].null_count < batch.num_rows:
         found = pa.array(contents, pa.binary())
-        batch = batch.set_column(batch.schema.get_field_index("content"), "content", found).filter(found.is_valid())
+        batch = batch.set_column(batch.schema.get_field_index("content"), "content", found)
+    if not all(is_whole):  # rarely so, and a filter copies every byte
+        batch = batch.filter(pa.array(is_whole, pa.bool_()))
     return kernel(batch.drop_columns(["location"]))
 
 
-def _read(lake: Lake, location: str, image_id: str) -> bytes | None:
+def _read(lake: Lake, location: str) -> bytes | None:
     try:
-        data = read_whole(location if is_uri(location) or location.startswith("/") else lake.under(location))
+        return read_whole(location if is_uri(location) or location.startswith("/") else lake.under(location))
     except FileNotFoundError:
         return None
-    return data if hashlib.sha256(data).hexdigest() == image_id else None

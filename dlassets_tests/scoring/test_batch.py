@@ -1,5 +1,6 @@
 """Batch scoring: every image without a label, once a model version, on either engine."""
 
+import hashlib
 from typing import Any, Literal
 
 import numpy as np
@@ -200,11 +201,11 @@ def test_top_k_is_as_long_as_asked(local_engine, lake) -> None:
 def test_a_model_on_a_backbone_of_its_own_is_shown_the_photos(engine, lake, photos) -> None:
     contents = [file.read_bytes() for file in sorted(photos.glob("*/*"))[:3]]
     rows = [
-        {"path": f"unlabeled/{name}.jpg", "image_id": image_id(name), "content": content}
+        {"path": f"unlabeled/{name}.jpg", "image_id": hashlib.sha256(content).hexdigest(), "content": content}
         for name, content in zip("abc", contents, strict=True)
     ]
     put(lake, "raw_images", *rows)
-    put(lake, "labeled_images", {"path": "unlabeled/c.jpg", "image_id": image_id("c"), "label": 3})
+    put(lake, "labeled_images", {"path": "unlabeled/c.jpg", "image_id": rows[2]["image_id"], "label": 3})
     small = BackboneRef("torchvision/squeezenet1_1", "none")
     features = load_backbone(small, "torch").embed_bytes(contents)
     # It is as sure of the first photo as of the second: processes that have seen many photos resize otherwise.

@@ -1,0 +1,114 @@
+"""Bytes that are no longer those that were taken in are noticed before anyone uses them, and put back."""
+
+from pathlib import Path
+
+import pytest
+
+from dlassets.engines.base import Engine
+from dlassets.engines.local import LocalEngine
+from dlassets.intake.damage import PutBack, all_paths, damaged, photos_of, put_back
+from dlassets.intake.ingest import ingest
+from dlassets.lakehouse.maintenance import maintain
+from dlassets.lakehouse.tables import RAW_IMAGES
+from dlassets.settings import IngestSettings, MaintenanceSettings, Settings
+from dlassets.storage.lake import Lake
+from dlassets_tests.intake.test_ingest import photo, put
+from dlassets_tests.programs import invoke
+
+ENGINE = LocalEngine()
+ARRIVED = {f"labeled/001.cat/{number}.jpg": photo(10 * number) for number in range(4)}
+FLIPPED = "labeled/001.cat/2.jpg"
+
+
+@pytest.fixture(params=["table", "files"])
+def settings(request: pytest.FixtureRequest, lake: Lake) -> Settings:
+    Path(lake.zone("unlabeled")).mkdir(parents=True)
+    for path, content in ARRIVED.items():
+        put(Path(lake.zone(path)), content)
+    return Settings(root=lake.root, ingest=IngestSettings(storage=request.param))
+
+
+def flip_a_bit(lake: Lake, content: bytes, place: int = 30) -> int:
+    """Flip one bit of these bytes in every file of the lake that holds them; return how many do."""
+    files = [path for folder in ("tables/raw_images", "files") for path in Path(lake.under(folder)).rglob("*")]
+    found = 0
+    for file in filter(Path.is_file, files):
+        data = bytearray(file.read_bytes())
+        if (start := data.find(content)) >= 0:
+            data[start + place] ^= 1
+            file.write_bytes(data)
+            found += 1
+    return found
+
+
+def damage_of(engine: Engine, lake: Lake) -> list[str]:
+    photos = photos_of(engine, lake)
+    assert all_paths(photos) == list(ARRIVED)
+    return damaged(photos, all_paths(photos))
+
+
+def put_back_all(lake: Lake, settings: Settings) -> PutBack:
+    return put_back(photos_of(ENGINE, lake), settings, damage_of(ENGINE, lake), {})
+
+
+@pytest.mark.parametrize("place", [0, 30, -1])
+def test_a_flipped_bit_is_noticed_and_nobody_is_given_the_photo(engine, lake, settings, place) -> None:
+    ingest(engine, lake, settings, {})
+    assert damage_of(engine, lake) == []
+
+    assert flip_a_bit(lake, ARRIVED[FLIPPED], place % len(ARRIVED[FLIPPED])) == 1
+
+    assert damage_of(engine, lake) == [FLIPPED]
+    others = {path: content for path, content in ARRIVED.items() if path != FLIPPED}
+    assert photos_of(engine, lake).bytes_of(list(ARRIVED)) == others
+
+
+def test_it_is_put_back_from_the_landing_zone(lake, settings) -> None:
+    ingest(ENGINE, lake, settings, {})
+    flip_a_bit(lake, ARRIVED[FLIPPED])
+
+    assert put_back_all(lake, settings) == PutBack([FLIPPED], [])
+
+    assert damage_of(ENGINE, lake) == []
+    assert photos_of(ENGINE, lake).bytes_of(list(ARRIVED)) == ARRIVED
+    assert ingest(ENGINE, lake, settings, {}).batches == 0, "the row is about the file that it was about"
+
+
+@pytest.mark.parametrize("settings", ["table"], indirect=True)
+def test_it_is_put_back_from_an_older_version_of_the_table(lake, settings) -> None:
+    one_at_a_time = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=1)})
+    ingest(ENGINE, lake, one_at_a_time, {})
+    before = set(Path(lake.table("raw_images")).rglob("*.parquet"))
+    maintain(ENGINE, lake, RAW_IMAGES, MaintenanceSettings())
+    for path in ARRIVED:
+        Path(lake.zone(path)).unlink()
+    kept = {file: file.read_bytes() for file in before}
+    flip_a_bit(lake, ARRIVED[FLIPPED])
+    for file, content in kept.items():
+        file.write_bytes(content)
+
+    assert put_back_all(lake, settings) == PutBack([FLIPPED], [])
+    assert photos_of(ENGINE, lake).bytes_of(list(ARRIVED)) == ARRIVED
+
+
+def test_what_is_nowhere_any_more_is_said_to_be_lost(lake, settings) -> None:
+    ingest(ENGINE, lake, settings, {})
+    flip_a_bit(lake, ARRIVED[FLIPPED])
+    put(Path(lake.zone(FLIPPED)), photo(99))
+
+    assert put_back_all(lake, settings) == PutBack([], [FLIPPED])
+    assert damage_of(ENGINE, lake) == [FLIPPED]
+
+
+def test_verify_names_what_is_damaged_and_puts_it_back(lake, settings) -> None:
+    ingest(ENGINE, lake, settings, {})
+    whole = invoke("verify", DLASSETS_ROOT=lake.root)
+    flip_a_bit(lake, ARRIVED[FLIPPED])
+
+    damage = invoke("verify", DLASSETS_ROOT=lake.root)
+    mended = invoke("verify", "--restore", DLASSETS_ROOT=lake.root)
+
+    assert (whole.exit_code, damage.exit_code, mended.exit_code) == (0, 1, 0)
+    assert "4 photos compared, 1 damaged." in damage.output
+    assert f"damaged: {FLIPPED}" in damage.output
+    assert "1 put back." in mended.output
