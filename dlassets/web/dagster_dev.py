@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from subprocess import Popen
 from typing import Any
 
 from dagster._cli import ENV_PREFIX, dev
+from dagster_shared.ipc import open_ipc_subprocess
 
 GUARDED = "dlassets.web.dagster_webserver"
 
-_start = dev.open_ipc_subprocess
 
-
-def _start_guarded(parts: list[str], **options: Any) -> Popen[Any]:
-    return _start([GUARDED if part == "dagster_webserver" else part for part in parts], **options)
+def _start_guarded(parts: Sequence[str], **kwargs: Any) -> Popen[Any]:
+    return open_ipc_subprocess([GUARDED if part == "dagster_webserver" else part for part in parts], **kwargs)
 
 
 if __name__ == "__main__":
-    dev.open_ipc_subprocess = _start_guarded  # there is no option that would name another webserver
+    # There is no option that would name another webserver.
+    dev.open_ipc_subprocess = _start_guarded  # type: ignore[attr-defined]
     dev.dev_command(auto_envvar_prefix=f"{ENV_PREFIX}_DEV")

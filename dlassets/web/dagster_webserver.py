@@ -8,9 +8,10 @@ from typing import Any
 import graphql
 from dagster_webserver import app, cli
 from dagster_webserver.webserver import DagsterWebserver
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse
 
 from dlassets.settings import load_settings
 from dlassets.web.guard import Guard
@@ -24,10 +25,10 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
 
     async def execute_graphql_request(
         self, request: Request, query: str, variables: dict[str, Any] | None, operation_name: str | None
-    ) -> JSONResponse | Response:
+    ) -> JSONResponse:
         if request.method == "GET" and _may_change(query, operation_name):
-            return PlainTextResponse(
-                "A GraphQL mutation is taken by POST alone.", HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "POST"}
+            raise HTTPException(
+                HTTPStatus.METHOD_NOT_ALLOWED, "A GraphQL mutation is taken by POST alone.", {"Allow": "POST"}
             )
         return await super().execute_graphql_request(request, query, variables, operation_name)
 
@@ -41,5 +42,6 @@ def _may_change(query: str, operation_name: str | None) -> bool:
 
 
 if __name__ == "__main__":
-    app.DagsterWebserver = GuardedWebserver  # there is no option that would add to it
-    cli.main()
+    # There is no option that would add to it.
+    app.DagsterWebserver = GuardedWebserver  # type: ignore[attr-defined]
+    cli.main()  # type: ignore[no-untyped-call]

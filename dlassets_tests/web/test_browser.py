@@ -63,7 +63,8 @@ class Elsewhere(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Visitor)
-        self.page, self.seen, self.is_done = "", [], threading.Event()
+        self.page, self.is_done = "", threading.Event()
+        self.seen: list[str] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def aim(self, addresses: dict[str, str]) -> None:
