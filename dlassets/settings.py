@@ -274,6 +274,34 @@ class UiSettings(_Section):
 
     dagster: str = "http://127.0.0.1:3000"
     mlflow: str = "http://127.0.0.1:5000"
+    origins: tuple[str, ...] = Field(
+        (),
+        description="Further addresses at which browsers reach the two; in the variable, with commas between them. "
+        "Requests that name any other host, or come from a page of another origin, are refused.",
+    )
+
+    @property
+    def of_dagster(self) -> tuple[str, ...]:
+        """Every address at which browsers reach Dagster, beside this machine's own names."""
+        return (self.dagster, *self.origins)
+
+    @property
+    def of_mlflow(self) -> tuple[str, ...]:
+        """Every address at which browsers reach MLflow, beside this machine's own names."""
+        return (self.mlflow, *self.origins)
+
+    @field_validator("origins", mode="before")
+    @classmethod
+    def _is_listed(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("origins")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if not re.fullmatch(r"https?://[^/\s*]+/?", address):
+                raise ValueError(f"{address!r} is no address such as https://lake.example.com or http://10.0.0.5:3000")
+        return value
 
 
 class AutomationSettings(_Section):

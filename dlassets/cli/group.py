@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from dlassets.learning.training.job import Event
+
+
+_SIGTERM_SECONDS = 10.0
+_ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
 class _Commands(click.Group):
@@ -53,6 +60,40 @@ def console() -> Console:
 
     # A log file or CI is no terminal, and has no width: lines must not be broken at 80.
     return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """End this process of a SIGTERM with exit code 143, whatever is made of it by what runs within.
+
+    Dagster puts handlers of its own in place while it runs a job in this process, and drops a signal that comes between
+    two steps, or after the last. What handles it properly has ten seconds to end in good order.
+    """
+    received, sent = socket.socketpair()
+    sent.setblocking(False)
+    came, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while numbers := received.recv(64):
+            if signal.SIGTERM in numbers:
+                came.set()
+                if not ended.wait(_SIGTERM_SECONDS):
+                    os._exit(_ENDED_BY_SIGTERM)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(sent.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        sent.close()
+        watcher.join()
+        received.close()
+        if came.is_set():
+            click.echo("Ended by SIGTERM. Run it again, and it goes on from here.", err=True)
+            sys.exit(_ENDED_BY_SIGTERM)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlassets.cli.group import bars, console
+from dlassets.cli.group import bars, console, ended_by_sigterm
 from dlassets.settings import Settings, load_settings
 from dlassets.storage.lake import Lake, local_path
 
@@ -29,7 +29,8 @@ def demo(images: str | None, classes: int, per_class: int) -> None:
     _ = Session(settings).engine  # what it lacks is an error now, and not when there are photos
     from dlassets.demo.loop import run_demo
 
-    run_demo(settings, _images(images, settings.root, classes, per_class), console())
+    with ended_by_sigterm():
+        run_demo(settings, _images(images, settings.root, classes, per_class), console())
     _print_how_to_look(console(), settings)
 
 
@@ -78,20 +79,12 @@ def _images(source: str | None, root: str, classes: int, per_class: int) -> Path
 
 
 def _print_how_to_look(out: Console, settings: Settings) -> None:
-    from dlassets.registry.store import tracking_uri
-    from dlassets.resources.instance import dagster_home
-
     lake = Lake.at(settings.root)
-    programs = Path(sys.executable).parent
-    where = f"DLASSETS_ROOT={shlex.quote(lake.root)}"
-    home = f"DAGSTER_HOME={shlex.quote(str(dagster_home(lake)))}"
-    store = shlex.quote(tracking_uri(settings, lake))
+    program = Path(sys.executable).parent / "dlassets"
     lines = (
         "",
         "Look at this lake, these runs and these tables in Dagster's UI, and at the models in MLflow's:",
-        f"  {where} {home} {programs / 'dagster'} dev -m dlassets.definitions",
-        f"  {programs / 'mlflow'} ui --backend-store-uri {store}",
-        f"or at both at once: {where} {programs / 'dlassets'} dev",
+        f"  DLASSETS_ROOT={shlex.quote(lake.root)} {program} dev",
     )
     for line in lines:
         out.print(line, highlight=False, soft_wrap=True)

@@ -173,15 +173,24 @@ def _dagster(module: str, port: int, logs: Path, environment: Mapping[str, str])
     # As the repository's workspace.yaml: under another name, sensors switched on here would be off in `dagster dev`.
     workspace = {"load_from": [{"python_module": {"module_name": module, "location_name": LOCATION}}]}
     (logs / "workspace.yaml").write_text(yaml.safe_dump(workspace))
-    command = ["dagster", "dev", "--workspace", str(logs / "workspace.yaml"), "--host", HOST, "--port", str(port)]
+    command = [
+        "dlassets.web.dagster_dev",
+        "--workspace",
+        str(logs / "workspace.yaml"),
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+    ]
     with _running("Dagster", command, port, "/server_info", logs / "dagster.log", environment) as server:
         yield server
 
 
 @contextmanager
 def _mlflow(store: str, artifacts: str, port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
-    command = ["mlflow", "server", "--backend-store-uri", store, "--default-artifact-root", artifacts]
-    command += ["--no-serve-artifacts", "--workers", "1", "--host", HOST, "--port", str(port)]
+    command = ["mlflow", "server", "--app-name", "dlassets"]
+    command += ["--backend-store-uri", store, "--default-artifact-root", artifacts, "--no-serve-artifacts"]
+    command += ["--workers", "1", "--host", HOST, "--port", str(port)]
     # Its job runner would be two more processes for features that nothing here uses.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with _running("MLflow", command, port, "/health", logs / "mlflow.log", {**environment, **quiet}) as server:
@@ -194,9 +203,9 @@ def _running(
 ) -> Iterator[Server]:
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [sys.executable, "-m", "dlassets.web.leash", *command],
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # never written to: that it closes tells the server that this process is gone
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -214,7 +223,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(GRACE_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
 
 
 def _await(servers: Sequence[Server], stop: threading.Event, timeout: float) -> None:

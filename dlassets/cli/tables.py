@@ -91,7 +91,8 @@ def restore(
     target = whole_version(now, _chosen(settings, lake, now, version, at, model), settings.maintenance.retention_hours)
     if to is not None:
         done = restore_to(target, Lake.at(to).root)
-        click.echo(f"{done.uri} has the {done.rows:,} rows of version {target.version} of {table}.")
+        already = "" if done.changed else " already: nothing was written"
+        click.echo(f"{done.uri} has the {done.rows:,} rows of version {target.version} of {table}{already}.")
         return
     if not yes:
         question = f"Restore {table} from version {now.version} to the rows of version {target.version}?"

@@ -24,6 +24,9 @@ from dlassets.storage.lake import Lake
 from dlassets.storage.stores import filesystem_of
 
 RESTORED_FROM = "restored_from"
+_TABLE_ID = "restored_table_id"
+# Lies in the folder of a restore that has begun and not ended; Delta passes over what begins with an underscore.
+_BEGUN = "_restore_begun"
 _FILES_NAMED = 3
 
 
@@ -167,28 +170,71 @@ def restore(table: Snapshot, target: Snapshot) -> Restored:
 def restore_to(target: Snapshot, uri: str) -> Restored:
     """Write a version as a table of its own, in one commit, and leave the live one alone.
 
-    Raises DlassetsError where something lies there already.
+    One that was killed can be run again. Raises DlassetsError where something else lies there already.
     """
     import pyarrow.fs as pafs
-    from deltalake import CommitProperties, write_deltalake
 
     filesystem, folder = filesystem_of(uri)
-    if filesystem.get_file_info(folder).type != pafs.FileType.NotFound:
-        raise DlassetsError(f"{uri} exists already. Name a folder that does not.")
-    table = TABLES[target.name]
     source = read_table(target.uri, target.version)
-    said = json.dumps({**provenance_of(target), RESTORED_FROM: target.version}, sort_keys=True)
+    said = {**provenance_of(target), RESTORED_FROM: target.version, _TABLE_ID: str(source.metadata().id)}
+    is_begun = filesystem.get_file_info(f"{folder}/{_BEGUN}").type == pafs.FileType.File
+    copy = _own_table(target.name, uri, said)
+    if copy is None:
+        if not is_begun and not _is_empty(filesystem, folder):
+            raise DlassetsError(f"{uri} exists already. Name a folder that does not.")
+        if isinstance(filesystem, pafs.LocalFileSystem):
+            filesystem.create_dir(folder)
+        filesystem.open_output_stream(f"{folder}/{_BEGUN}").close()
+        copy = _copy(target, uri, source.metadata().partition_columns, said)
+    elif not is_begun:
+        return Restored(uri, copy.version, row_count(copy), changed=False)
+    _tidy(copy, filesystem, folder)
+    return Restored(uri, copy.version, row_count(copy))
+
+
+def _tidy(copy: Snapshot, filesystem: Any, folder: str) -> None:
+    """Delete what earlier restores to here had written when they were killed, and at last the sign that one began."""
+    left = open_table(copy.uri, copy.version).vacuum(
+        retention_hours=0, dry_run=True, enforce_retention_duration=False, full=True
+    )
+    for name in [*left, _BEGUN]:
+        filesystem.delete_file(f"{folder}/{name}")
+
+
+def _own_table(name: str, uri: str, said: Mapping[str, Any]) -> Snapshot | None:
+    """Return the table that lies there, if it is a copy that this was said of and nobody has written to since."""
+    from deltalake.exceptions import TableNotFoundError
+
+    try:
+        found = Snapshot(name, uri, read_table(uri).version())
+    except TableNotFoundError:
+        return None
+    return found if found.version == 0 and provenance_of(found) == json.loads(json.dumps(said)) else None
+
+
+def _is_empty(filesystem: Any, folder: str) -> bool:
+    import pyarrow.fs as pafs
+
+    kind = filesystem.get_file_info(folder).type
+    return kind == pafs.FileType.NotFound or (
+        kind == pafs.FileType.Directory and not filesystem.get_file_info(pafs.FileSelector(folder))
+    )
+
+
+def _copy(target: Snapshot, uri: str, partition_columns: list[str], said: Mapping[str, Any]) -> Snapshot:
+    from deltalake import CommitProperties, write_deltalake
+
+    table = TABLES[target.name]
     rows = dataset_of(target).scanner(batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
     with explained(uri):
         write_deltalake(
             uri,
             rows.to_reader(),
             mode="error",
-            partition_by=source.metadata().partition_columns or None,
+            partition_by=partition_columns or None,
             name=table.name,
             description=table.description,
             writer_properties=writer_properties(table),
-            commit_properties=CommitProperties(custom_metadata={COMMIT_FIELD: said}),
+            commit_properties=CommitProperties(custom_metadata={COMMIT_FIELD: json.dumps(said, sort_keys=True)}),
         )
-    copy = Snapshot(target.name, uri, open_table(uri).version())
-    return Restored(uri, copy.version, row_count(copy))
+    return Snapshot(target.name, uri, open_table(uri).version())

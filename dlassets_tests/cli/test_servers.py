@@ -1,11 +1,9 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,27 +15,9 @@ from dlassets.cli import servers
 from dlassets.cli.servers import HOST, ServerError, serve
 from dlassets.errors import DlassetsError
 from dlassets.settings import Settings, UiSettings
+from dlassets_tests.servers import fetch, free_port, serving, taken_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-DEFINITIONS = """
-from dagster import Definitions, asset
-
-@asset
-def a_stand_in():
-    pass
-
-defs = Definitions([a_stand_in])
-"""
-
-SERVE = """
-import sys
-from dlassets.cli.servers import serve
-from dlassets.settings import load_settings
-
-dagster_port, mlflow_port = map(int, sys.argv[1:])
-sys.exit(serve(load_settings(), module="stand_in", dagster_port=dagster_port, mlflow_port=mlflow_port))
-"""
 
 # A server's child that does not listen when told to end.
 STUBBORN = """
@@ -50,25 +30,17 @@ print("ready", flush=True)
 time.sleep(600)
 """
 
-
-@contextmanager
-def taken_port():
-    with socket.socket() as holder:
-        holder.bind((HOST, 0))
-        holder.listen()
-        yield holder.getsockname()[1]
-
-
-def free_port() -> int:
-    with taken_port() as port:
-        return port
-
-
-def fetch(address: str, body: object = None) -> str:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        return reply.read().decode()
+# It starts that server, and waits for it and for ever.
+PARENT = """
+import os, pathlib, time
+from dlassets.cli import servers
+with servers._running("Stubborn", ["stubborn"], 0, "/", pathlib.Path("log"), os.environ):
+    while not pathlib.Path("log").read_text():
+        time.sleep(0.05)
+    print("up", flush=True)
+    time.sleep(600)
+"""
+PATH = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def quick_server(log, port=None):
@@ -79,40 +51,45 @@ def quick_server(log, port=None):
 
 @pytest.mark.slow
 def test_both_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_path):
-    (tmp_path / "stand_in.py").write_text(DEFINITIONS)
-    environment = os.environ | {"DLASSETS_ROOT": str(tmp_path / "lake"), "PYTHONPATH": str(tmp_path)}
-    with taken_port() as taken:
-        command = [sys.executable, "-c", SERVE, str(free_port()), str(taken)]
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        said = []
-        try:
-            for line in process.stdout:
-                said.append(line)
-                if "Ctrl-C" in line:
-                    break
-            assert process.poll() is None, "".join(said)
-            addresses = dict(line.split() for line in said if len(line.split()) == 2)
-            assert not addresses["MLflow"].endswith(f":{taken}")
+    with taken_port() as taken, serving(tmp_path, taken) as (process, addresses):
+        assert not addresses["MLflow"].endswith(f":{taken}")
 
-            query = {"query": "{ assetNodes { assetKey { path } repository { location { name } } } }"}
-            assets = json.loads(fetch(addresses["Dagster"] + "/graphql", query))
-            (asset,) = assets["data"]["assetNodes"]
-            assert asset["assetKey"]["path"] == ["a_stand_in"]
-            assert asset["repository"]["location"]["name"] == location_name()
-            assert "<html" in fetch(addresses["Dagster"])
-            assert "<html" in fetch(addresses["MLflow"])
-            assert_artifacts_lie_in_the_lake(addresses["MLflow"], tmp_path / "lake")
+        query = {"query": "{ assetNodes { assetKey { path } repository { location { name } } } }"}
+        assets = json.loads(fetch(addresses["Dagster"] + "/graphql", query))
+        (asset,) = assets["data"]["assetNodes"]
+        assert asset["assetKey"]["path"] == ["a_stand_in"]
+        assert asset["repository"]["location"]["name"] == location_name()
+        assert "<html" in fetch(addresses["Dagster"])
+        assert "<html" in fetch(addresses["MLflow"])
+        assert_artifacts_lie_in_the_lake(addresses["MLflow"], tmp_path / "lake")
 
-            children = psutil.Process(process.pid).children(recursive=True)
-            assert len(children) >= 5
-        finally:
-            process.send_signal(signal.SIGTERM)
-            rest = process.communicate(timeout=90)[0]
-    assert process.returncode == 0, rest
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 7
+    assert process.returncode == 0
     assert psutil.wait_procs(children, timeout=10)[1] == []
     assert (tmp_path / "lake" / "dagster" / "server_logs" / "dagster.log").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_killed_without_a_word_both_servers_end_with_all_their_children(tmp_path):
+    with serving(tmp_path) as (process, _):
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 7
+        process.kill()
+        assert psutil.wait_procs(children, timeout=30)[1] == []
+
+
+def test_a_server_and_what_it_started_end_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=tmp_path, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": PATH}
+    )
+    assert parent.stdout.readline() == b"up\n"
+    started = psutil.Process(parent.pid).children(recursive=True)
+    assert len(started) == 3  # the server, its child that is deaf, and the leash
+    parent.kill()
+    parent.communicate()
+    assert psutil.wait_procs(started, timeout=10)[1] == []
 
 
 def location_name() -> str:
@@ -182,6 +159,31 @@ def test_a_server_that_never_answers_is_given_up(tmp_path):
         elsewhere = servers.Server("Dagster", f"http://{HOST}:{free_port()}", "/", server.process, server.log)
         with pytest.raises(ServerError, match="No answer from Dagster"):
             servers._await([elsewhere], threading.Event(), timeout=0.1)
+
+
+# What may be made of SIGTERM: nothing at all; nothing by Dagster, between two steps; and an end in good order.
+DEAF = "signal.signal(signal.SIGTERM, lambda *_: None); say_and_wait()"
+CAPTURED = "from dagster._utils.interrupts import capture_interrupts\n    with capture_interrupts(): say_and_wait()"
+ORDERLY = "signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT)); say_and_wait()"
+
+
+@pytest.mark.parametrize("handled", [DEAF, CAPTURED, ORDERLY], ids=["deaf", "captured", "orderly"])
+def test_sigterm_ends_a_command_whatever_handlers_it_finds(handled):
+    program = f"""
+import signal, time
+from dlassets.cli import group
+group._SIGTERM_SECONDS = {30 if handled == ORDERLY else 0.1}
+def say_and_wait():
+    print("up", flush=True)
+    time.sleep(600)
+with group.ended_by_sigterm():
+    {handled}
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"up\n"
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 143
 
 
 def test_nothing_a_server_started_outlives_it(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from dlassets.engines.base import Commit, Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.intake.ingest import ingest
+from dlassets.lakehouse import history as history_module
 from dlassets.lakehouse.history import history, restore, restore_to, table_of, version_at, whole_version
 from dlassets.lakehouse.maintenance import maintain
 from dlassets.lakehouse.snapshots import commits, evolve, pin, provenance_of, row_count, time_of, transaction_version
@@ -17,6 +18,7 @@ from dlassets.lakehouse.tables import IMAGE_PROFILES, raw_images_with
 from dlassets.settings import MaintenanceSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.images.corpus import encoded, flat
+from dlassets_tests.killing import killed_at
 from dlassets_tests.tables import NOON, get, image_id, put
 
 
@@ -136,8 +138,34 @@ def test_a_version_is_written_elsewhere_and_the_live_table_left_alone(engine, la
     delta = DeltaTable(done.uri)
     assert delta.metadata().partition_columns == ["load_date"]
     assert delta.schema() == DeltaTable(now.uri).schema()
+    assert not restore_to(whole_version(now, 1, 168), done.uri).changed
     with pytest.raises(DlassetsError, match="exists already"):
-        restore_to(whole_version(now, 1, 168), done.uri)
+        restore_to(whole_version(now, 2, 168), done.uri)
+    (tmp_path / "one's own").mkdir()
+    (tmp_path / "one's own" / "part-0.parquet").write_bytes(b"rows")
+    with pytest.raises(DlassetsError, match="exists already"):
+        restore_to(whole_version(now, 1, 168), str(tmp_path / "one's own"))
+
+
+@pytest.mark.parametrize("moment", ["_copy", "_tidy", "row_count"])
+def test_a_restore_that_was_killed_can_be_run_again(lake, tmp_path, moment) -> None:
+    put(lake, "raw_images", *({"path": f"z/{n}.jpg", "content": bytes([n])} for n in range(9)))
+    target, folder = table_of(lake, "raw_images"), tmp_path / "as it was"
+    with killed_at(history_module, moment):
+        restore_to(target, str(folder))
+    part = folder / "load_date=2026-01-01" / "part-written-before-the-kill.parquet"
+    if moment == "_copy":
+        part.parent.mkdir(parents=True)
+        part.write_bytes(b"half of it")
+
+    done = restore_to(target, str(folder))
+
+    assert done.rows == 9
+    rows = LocalEngine().sql("SELECT path FROM t", {"t": type(target)("raw_images", done.uri, done.version)}).arrow()
+    assert sorted(rows["path"].to_pylist()) == [f"z/{n}.jpg" for n in range(9)]
+    assert not part.exists()
+    assert not list(folder.glob("_restore*"))
+    assert not restore_to(target, str(folder)).changed
 
 
 def test_a_restored_raw_images_takes_its_missing_photos_in_again_and_counts_on(local_engine, lake, settings) -> None:

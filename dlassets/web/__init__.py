@@ -1,0 +1,1 @@
+"""What browsers reach: the user interfaces of Dagster and MLflow, and who may ask them."""

@@ -1,0 +1,83 @@
+"""Dagster's and MLflow's user interfaces as `dlassets dev` starts them, on a stand-in's definitions."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dlassets.cli.servers import HOST
+
+DEFINITIONS = """
+from dagster import Definitions, asset, define_asset_job
+
+@asset
+def a_stand_in():
+    pass
+
+defs = Definitions([a_stand_in], jobs=[define_asset_job("a_job")])
+"""
+
+SERVE = """
+import sys
+from dlassets.cli.servers import serve
+from dlassets.settings import load_settings
+
+dagster_port, mlflow_port = map(int, sys.argv[1:])
+sys.exit(serve(load_settings(), module="stand_in", dagster_port=dagster_port, mlflow_port=mlflow_port))
+"""
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.socket() as holder:
+        holder.bind((HOST, 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+def free_port() -> int:
+    with taken_port() as port:
+        return port
+
+
+@contextmanager
+def serving(
+    folder: Path, mlflow_port: int | None = None, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Both servers on `<folder>/lake`: the process that started them, and the addresses that it prints.
+
+    It is sent SIGTERM at the end, where it still runs.
+    """
+    (folder / "stand_in.py").write_text(DEFINITIONS)
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(free_port()), str(mlflow_port or free_port())],
+        env=os.environ | {"DLASSETS_ROOT": str(folder / "lake"), "PYTHONPATH": path} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = []
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if "Ctrl-C" in line:
+                break
+        assert process.poll() is None, "".join(said)
+        yield process, dict(line.split() for line in said if len(line.split()) == 2)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=90)
+
+
+def fetch(address: str, body: object = None) -> str:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return reply.read().decode()
