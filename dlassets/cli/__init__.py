@@ -4,11 +4,11 @@ from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.quarantine import quarantine
 from dlassets.cli.reproduce import reproduce
-from dlassets.cli.tables import history, restore
+from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
 from dlassets.cli.watch import stream, watch
 
-for command in (demo, samples, dev, watch, stream, history, restore, quarantine, reproduce, automl):
+for command in (demo, samples, dev, watch, stream, history, restore, forget, quarantine, reproduce, automl):
     main.add_command(command)
 
 __all__ = ["main"]

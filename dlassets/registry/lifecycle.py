@@ -17,6 +17,7 @@ from dlassets.registry.package import ModelPackage
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
@@ -90,7 +91,18 @@ def version_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> 
 
 def versions_of(client: MlflowClient, model_name: str) -> list[int]:
     """Return every registered version, oldest first."""
-    return sorted(int(version.version) for version in client.search_model_versions(f"name = '{model_name}'"))
+    return sorted(int(version.version) for version in registered_versions(client, model_name))
+
+
+def registered_versions(client: MlflowClient, model_name: str | None = None) -> list[ModelVersion]:
+    """Return every version that is registered, of one model or of all there are."""
+    condition = None if model_name is None else f"name = '{model_name}'"
+    found, token = [], None
+    while True:
+        page = client.search_model_versions(condition, page_token=token)
+        found += page
+        if not (token := page.token):
+            return found
 
 
 def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPackage:

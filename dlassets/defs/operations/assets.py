@@ -33,7 +33,7 @@ def care_of(table: Table) -> dg.AssetsDefinition:
         from dlassets.registry.lineage import needed_versions
 
         settings = session.settings
-        needed = needed_versions(session.lake, session.mlflow.client, session.model_name)
+        needed = needed_versions(session.engine, session.lake, session.mlflow.client)
         done = maintain(session.engine, session.lake, table, settings.maintenance, needed.get(table.name, ()))
         now = session.pin(table)
         files = done.files
