@@ -173,3 +173,12 @@ def test_models_of_other_features_are_compared_on_theirs(registry) -> None:
 
     assert (verdict.challenger.accuracy, verdict.champion.accuracy) == (1.0, 1.0)
     assert version_of(registry.client, MODEL) == version
+
+
+@pytest.mark.parametrize("name", ["photos of v1.2-rc", "gebäude_模型"])
+def test_a_name_that_settings_take_is_one_that_mlflow_finds(registry, name) -> None:
+    run = registry.run(GOOD)
+
+    assert [register(registry.client, name, run) for _ in range(2)] == [1, 1]
+    assert (versions_of(registry.client, name), version_of(registry.client, name, CHALLENGER)) == ([1], 1)
+    assert load_version(registry.client, name, 1).feature_version == GOOD.feature_version
