@@ -11,7 +11,8 @@ import difflib
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,14 +30,51 @@ DEFAULT_PROFILE = "local"
 LABEL_RULE = r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$"
 
 
+# More of anything is a slip of the hand, which would otherwise end as an overflow far from here.
+_MOST, _CENTURY_HOURS = 2**53, 876_600
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+Minutes = Annotated[float, Field(gt=0, le=_CENTURY_HOURS * 60)]
+Seconds = Annotated[float, Field(gt=0, le=_CENTURY_HOURS * 3600)]
+Text = Annotated[str, Field(min_length=1)]
+_HOSTS = re.compile(r"(?:k8s://)?([a-z][a-z0-9+.-]*)://(?:[^/]*@)?([^/?#;]*)")
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be(cls, value: Any) -> Any:
+        """Refuse what no setting can be: characters that no name has, ports and sizes that there are not."""
+        if isinstance(value, str):
+            if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+                raise ValueError("it holds a control character, such as a line break")
+            for port in _ports(value):
+                if not port.isdecimal() or not 0 < int(port) <= 65_535:  # noqa: PLR2004 - sixteen bits
+                    raise ValueError(f"{port!r} is no port: one is a number from 1 to 65535")
+        elif isinstance(value, (int, float)) and abs(value) > _MOST:
+            raise ValueError(f"it may be at most {_MOST}")
+        return value
+
+
+def _ports(uri: str) -> list[str]:
+    """Return the ports of a URI's hosts; a URI that Databricks reads has names there."""
+    if not (match := _HOSTS.match(uri)) or match[1] == "databricks":
+        return []
+    return [host.rpartition(":")[2] for host in match[2].split(",") if ":" in re.sub(r"\[.*\]", "", host)]
+
+
+def _plain_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that could be anything but a table's or a column's."""
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            raise ValueError(f"{name!r} is no name of a table or column: use letters, digits and _ alone")
 
 
 class LandingZone(_Section):
     """A place where photos arrive."""
 
-    uri: str = Field(description="Where the photos lie; relative to <root>/landing unless it is absolute or a URI.")
+    uri: Text = Field(description="Where the photos lie; relative to <root>/landing unless it is absolute or a URI.")
     labelled: bool = Field(description="Whether the parent folder says the label.")
     pattern: str = Field(
         "", description="Regular expression a file's path must contain to be taken in; any file, where it is empty."
@@ -75,18 +113,18 @@ Capture = Literal["taken_at", "camera", "latitude", "longitude"]
 
 
 class IngestSettings(_Section):
-    files_per_batch: int = Field(10_000, gt=0, description="A micro-batch ends at this many files,")
+    files_per_batch: Count = Field(10_000, description="A micro-batch ends at this many files,")
     bytes_per_batch: int = Field(
         128 * 2**20, gt=0, lt=2**31, description="or at this many bytes, whichever comes first."
     )
     max_file_bytes: int = Field(100 * 2**20, gt=0, lt=2**31, description="A larger file is quarantined as too_large.")
-    max_pixels: int = Field(100_000_000, gt=0, description="A larger picture is quarantined before it is decoded.")
+    max_pixels: Count = Field(100_000_000, description="A larger picture is quarantined before it is decoded.")
     storage: Literal["table", "files", "landing"] = Field(
         "table", description="Where photos' bytes are kept: in raw_images, as files of the lake, or where they arrived."
     )
     capture: tuple[Capture, ...] = Field((), description="What cameras wrote down that raw_images has a column for.")
-    reconcile_minutes: float = Field(
-        60, gt=0, description="With events, all files are listed as well when that was so long ago."
+    reconcile_minutes: Minutes = Field(
+        60, description="With events, all files are listed as well when that was so long ago."
     )
 
 
@@ -112,16 +150,17 @@ class SplitSettings(_Section):
 class SparkSettings(_Section):
     master: str = Field("local[*]", description="local[*], spark://… or k8s://…")
     remote: str | None = Field(None, description="A Spark Connect server, sc://host:port; wins over master.")
-    driver_memory: str = "4g"
+    driver_memory: str = Field("4g", pattern=r"^[1-9]\d*[kmgtKMGT]?[bB]?$")
     conf: dict[str, str] = Field(default_factory=dict, description="Any further Spark setting.")
 
 
 class FeatureSettings(_Section):
     backbone: str = Field(
         "efficientnet_lite0",
+        pattern=r"^[\w.:@/+-]+$",
         description="What turns a photo into numbers: efficientnet_lite0 to _lite2, timm/… or torchvision/….",
     )
-    weights: str = Field(
+    weights: Text = Field(
         "package",
         description="Its weights: those of its installed package, none (random ones), a file or URI "
         "(.safetensors, .pth), or a registered model's (models:/<name>/<version>).",
@@ -142,8 +181,8 @@ class FeatureSettings(_Section):
 class PixelSettings(_Section):
     """Training on pixels: what `training.trainable` other than head takes."""
 
-    epochs: int = Field(12, gt=0, description="At most; the learning rate falls to nothing over so many.")
-    batch_size: int = Field(32, gt=0, description="Photos a step, of all processes together.")
+    epochs: Count = Field(12, description="At most; the learning rate falls to nothing over so many.")
+    batch_size: Count = Field(32, description="Photos a step, of all processes together.")
     learning_rate: float = Field(1e-4, gt=0, description="Of the backbone's blocks, after the warm-up.")
     head_learning_rate: float = Field(3e-4, gt=0, description="Of the head.")
     weight_decay: float = Field(0.05, ge=0)
@@ -153,17 +192,17 @@ class PixelSettings(_Section):
     )
     mixed_precision: bool = Field(True, description="bfloat16 where the device computes it faster.")
     clip_norm: float = Field(1.0, gt=0, description="The gradient's norm is cut to this.")
-    checkpoint_steps: int = Field(50, gt=0, description="A killed training goes on from at most so many steps before.")
-    workers: int | None = Field(None, gt=0, description="Threads that decode, a process; unset: one a core.")
+    checkpoint_steps: Count = Field(50, description="A killed training goes on from at most so many steps before.")
+    workers: Count | None = Field(None, description="Threads that decode, a process; unset: one a core.")
 
 
 class ComputeSettings(_Section):
     """Where a model is trained. It changes how long that takes, and not what is learned."""
 
-    processes: int = Field(1, gt=0, description="On Spark, its TorchDistributor starts them; else this machine does.")
+    processes: Count = Field(1, description="On Spark, its TorchDistributor starts them; else this machine does.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
-    attempts: int = Field(
-        3, gt=0, description="How often a training is started, the first time included, whose processes are killed."
+    attempts: Count = Field(
+        3, description="How often a training is started, the first time included, whose processes are killed."
     )
 
 
@@ -171,16 +210,16 @@ class TrainingSettings(_Section):
     trainable: Literal["head", "last_n", "all"] = Field(
         "head", description="head: a linear one, on cached features. last_n, all: so many blocks as well, on pixels."
     )
-    last_n: int = Field(1, gt=0, description="Blocks of the backbone, counted from its end, that last_n trains.")
-    epochs: int = Field(50, gt=0, description="Of a head, at most; training stops when validation stops improving.")
-    patience: int = Field(5, gt=0, description="Epochs without a better validation loss before it stops.")
+    last_n: Count = Field(1, description="Blocks of the backbone, counted from its end, that last_n trains.")
+    epochs: Count = Field(50, description="Of a head, at most; training stops when validation stops improving.")
+    patience: Count = Field(5, description="Epochs without a better validation loss before it stops.")
     min_improvement: float = Field(1e-4, ge=0, description="What counts as a better validation loss.")
     l2: float = Field(0.05, ge=0, description="Penalty on the squares of the head's weights.")
     balance: Literal["none", "weights", "sampling"] = Field(
         "none", description="How rare classes come to count as much: by the loss, or by being drawn more often."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="The share of a label that all classes are given.")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
     pixels: PixelSettings = PixelSettings()
     compute: ComputeSettings = ComputeSettings()
 
@@ -211,9 +250,9 @@ _SPACE: dict[str, Span | tuple[bool | int | float | str, ...]] = {
 
 
 class TuningSettings(_Section):
-    trials: int = Field(30, gt=0, description="Trials a study has in all; one that was cut short goes on.")
-    minutes: float = Field(30.0, gt=0, description="No trial starts after so long.")
-    processes: int = Field(2, gt=0, description="Trials at once.")
+    trials: Count = Field(30, description="Trials a study has in all; one that was cut short goes on.")
+    minutes: Minutes = Field(30.0, description="No trial starts after so long.")
+    processes: Count = Field(2, description="Trials at once.")
     pruning: bool = Field(True, description="Whether a trial that does worse than most at the same epoch is ended.")
     space: dict[str, Span | Choices] = Field(
         _SPACE, description="What is tried, by setting of `training` (pixels.learning_rate, say): a span, or a list."
@@ -222,27 +261,35 @@ class TuningSettings(_Section):
 
 
 class RegistrySettings(_Section):
-    model_name: str = "image_classifier"
+    model_name: str = Field("image_classifier", max_length=200)
     tolerance: float = Field(0.0, ge=0, lt=1, description="How far below the champion's accuracy a challenger may be.")
+
+    @field_validator("model_name")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        # It stands in MLflow's filters and URIs, in SQL and in the names of files.
+        if not re.fullmatch(r"\w([\w .-]*\w)?", value):
+            raise ValueError("use letters, digits, _, and between them spaces, . and - alone")
+        return value
 
 
 class ScoringSettings(_Section):
-    top_k: int = Field(5, gt=0)
+    top_k: Count = 5
 
 
 class LabelingSettings(_Section):
     service: Literal["folder"] = "folder"
     threshold: float = Field(0.95, ge=0, le=1, description="Predictions less confident than this go to people.")
     share: float = Field(1.0, gt=0, le=1, description="The share of those that is sent.")
-    batch_limit: int | None = Field(None, gt=0, description="At most this many in one batch, least confident first.")
+    batch_limit: Count | None = Field(None, description="At most this many in one batch, least confident first.")
     relabel_limit: int = Field(
-        0, ge=0, description="At most this many of them have a label that looks wrong, the worst first."
+        0, ge=0, lt=2**31, description="At most this many of them have a label that looks wrong, the worst first."
     )
 
 
 class MlflowSettings(_Section):
     tracking_uri: str | None = Field(None, description="Unset: a sqlite store under <root>/mlflow.")
-    experiment: str = "dlassets"
+    experiment: Text = "dlassets"
 
 
 _Z_ORDER: dict[str, tuple[str, ...]] = {
@@ -255,25 +302,36 @@ _Z_ORDER: dict[str, tuple[str, ...]] = {
 class MaintenanceSettings(_Section):
     target_file_bytes: int = Field(256 * 2**20, gt=0, description="Small files of a table are put together up to this.")
     retention_hours: int = Field(
-        168, ge=24, description="How long files that no current version needs are kept, for time travel and readers."
+        168,
+        ge=24,
+        le=_CENTURY_HOURS,
+        description="How long files that no current version needs are kept, for time travel and readers.",
     )
     z_order: dict[str, tuple[str, ...]] = Field(
         _Z_ORDER, description="Tables whose rows are laid out by columns that are queried."
     )
 
+    @field_validator("z_order")
+    @classmethod
+    def _names_are_plain(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        _plain_names(value)
+        for columns in value.values():
+            _plain_names(columns)
+        return value
+
 
 class StreamSettings(_Section):
     """Continuous mode: `dlassets watch` and `dlassets stream`."""
 
-    batch_seconds: float = Field(0.2, gt=0, description="How long events are collected before they are taken in.")
-    listing_seconds: float = Field(10, gt=0, description="How often a zone that cannot be watched is listed.")
+    batch_seconds: Seconds = Field(0.2, description="How long events are collected before they are taken in.")
+    listing_seconds: Seconds = Field(10, description="How often a zone that cannot be watched is listed.")
 
 
 class UiSettings(_Section):
     """Where people reach the two UIs: links between Dagster's and MLflow's runs point there."""
 
-    dagster: str = "http://127.0.0.1:3000"
-    mlflow: str = "http://127.0.0.1:5000"
+    dagster: Text = "http://127.0.0.1:3000"
+    mlflow: Text = "http://127.0.0.1:5000"
     origins: tuple[str, ...] = Field(
         (),
         description="Further addresses at which browsers reach the two; in the variable, with commas between them. "
@@ -307,7 +365,7 @@ class UiSettings(_Section):
 class AutomationSettings(_Section):
     sensors: bool = Field(False, description="Whether sensors start by themselves.")
     schedules: bool = Field(False, description="Whether schedules start by themselves.")
-    sensor_seconds: int = Field(30, gt=0)
+    sensor_seconds: Count = 30
     scoring_cron: str = "0 2 * * *"
     training_cron: str = "0 4 * * 0"
     maintenance_cron: str = "0 3 * * *"
@@ -319,7 +377,7 @@ class AutomationSettings(_Section):
 class Settings(_Section):
     """Everything that may differ between two deployments."""
 
-    root: str = Field("lake", description="The lake's root: a folder or a URI, such as s3a://bucket/folder.")
+    root: Text = Field("lake", description="The lake's root: a folder or a URI, such as s3a://bucket/folder.")
     engine: Literal["local", "spark"] = "local"
     landing: dict[str, LandingZone] = Field(
         default_factory=lambda: {
@@ -423,7 +481,8 @@ def _messages(error: ErrorDetails, sources: dict[str, dict[str, Any]]) -> Iterat
     path, section = (".".join(map(str, names)) for names in (error["loc"], error["loc"][:-1]))
     known = list(_known_names())
     if error["type"] not in {"extra_forbidden", "invalid_key"} or section not in {"", *known}:
-        yield f"{path}: {error['msg']} (given: {error['input']!r})"
+        given = re.sub(r"://[^/\s]*@", "://…@", repr(error["input"]))  # users and passwords are nobody's to read
+        yield f"{path}: {error['msg']} (given: {given})"
         return
     for name in _paths({path: error["input"]}):
         source = next(source for source, tree in reversed(sources.items()) if name in _paths(tree))

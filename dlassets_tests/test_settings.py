@@ -173,3 +173,76 @@ def test_every_impossible_value_and_unknown_setting_is_named_at_once(tmp_path) -
     assert "Unknown setting 'seeds' in the environment." in str(caught.value)
     assert "Unknown setting 'training.seeds' in the environment. Did you mean training.seed " in str(caught.value)
     assert "Unknown setting 'training.epoch' in the profile. Did you mean training.epochs " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["image_classifier", "photos of 2026", "v1.2-rc", "gebäude", "模型"])
+def test_a_model_s_name_may_be_of_any_script(name) -> None:
+    assert load_settings({"DLASSETS_REGISTRY__MODEL_NAME": name}).registry.model_name == name
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *(
+            ("registry.model_name", name)
+            for name in ("it's", '"', "100%", "a\nb", "a/b", "a:b", " ", "", "..", "n" * 201)
+        ),
+        *(("mlflow.experiment", name) for name in ("", "a\0b")),
+        *(("root", place) for place in ("", "a\rb")),
+        *(("ui.dagster", f"http://127.0.0.1:{port}") for port in (0, 70000, -1, "x")),
+        ("ui.mlflow", "http://[::1]:65536"),
+        ("spark.master", "spark://one:7077,two:77077"),
+        ("spark.master", "k8s://https://example.com:99999"),
+        ("spark.remote", "sc://localhost:0"),
+        ("spark.driver_memory", "-4g"),
+        ("features.backbone", "x' OR '1'='1"),
+        ("landing.labeled.uri", ""),
+        *(("training.l2", number) for number in ("nan", "inf", "-1", "1e300")),
+        *(("training.epochs", number) for number in ("-1", "0", "nan", str(10**30), str(2**31))),
+        ("training.seed", "-1"),
+        ("tuning.minutes", "inf"),
+        ("ingest.max_pixels", "-3"),
+        ("maintenance.retention_hours", str(10**12)),
+        ("maintenance.target_file_bytes", str(10**30)),
+        ("maintenance.z_order", {"predictions": ["path`) --"]}),
+        ("stream.batch_seconds", "1e20"),
+        ("split.train", "nan"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(path, value) -> None:
+    changes: dict[str, object] = {}
+    branch = changes
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        branch[parent] = branch = {}
+    branch[leaf] = value
+
+    with pytest.raises(SettingsError, match=rf"These settings cannot be:\n  {path}\b"):
+        load_settings({}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("DLASSETS_UI__DAGSTER", "https://dagster.example.com:443/prefix"),
+        ("DLASSETS_UI__DAGSTER", "http://[::1]:3000"),
+        ("DLASSETS_SPARK__MASTER", "spark://one:7077,two:7077"),
+        ("DLASSETS_SPARK__MASTER", "k8s://https://example.com:6443"),
+        ("DLASSETS_MLFLOW__TRACKING_URI", "postgresql://user:p@ss:word@db.example.com:5432/mlflow"),
+        ("DLASSETS_MLFLOW__TRACKING_URI", "databricks://scope:prefix"),
+        ("DLASSETS_MLFLOW__TRACKING_URI", "sqlite:////lake/mlflow.db"),
+        ("DLASSETS_ROOT", "abfss://container@account.dfs.core.windows.net/lake"),
+    ],
+)
+def test_ports_and_hosts_that_can_be_are_taken(path, value) -> None:
+    section, _, name = path.removeprefix("DLASSETS_").lower().rpartition("__")
+    settings = load_settings({path: value})
+
+    assert getattr(getattr(settings, section) if section else settings, name) == value
+
+
+def test_a_refused_uri_is_shown_without_its_password() -> None:
+    with pytest.raises(SettingsError, match=r"'70000' is no port.*://…@db") as caught:
+        load_settings({"DLASSETS_MLFLOW__TRACKING_URI": "postgresql://me:secret@db:70000/mlflow"})
+
+    assert "secret" not in str(caught.value)

@@ -4,12 +4,14 @@ from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.quarantine import quarantine
 from dlassets.cli.reproduce import reproduce
-from dlassets.cli.tables import history, restore
+from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
 
-for command in (demo, samples, dev, watch, stream, history, restore, quarantine, verify, reproduce, automl):
+_COMMANDS = (demo, samples, dev, watch, stream, history, restore, forget, quarantine, verify, reproduce, automl)
+
+for command in _COMMANDS:
     main.add_command(command)
 
 __all__ = ["main"]

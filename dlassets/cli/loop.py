@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--images", metavar="SOURCE", help="Photos in NNN.class/ folders: a folder, zip, tar or URL.")
-@click.option("--classes", default=10, show_default=True, help="Classes to generate where no --images are given.")
-@click.option("--per-class", default=60, show_default=True, help="Photos a class to generate.")
+@click.option(
+    "--classes",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Classes to generate where no --images are given.",
+)
+@click.option(
+    "--per-class", type=click.IntRange(min=1), default=60, show_default=True, help="Photos a class to generate."
+)
 def demo(images: str | None, classes: int, per_class: int) -> None:
     """Run the whole loop on photos: ingest, train, score, ask people, learn from their answers."""
     from dlassets.pipeline.session import Session
@@ -37,9 +45,13 @@ def demo(images: str | None, classes: int, per_class: int) -> None:
 @click.command()
 @click.argument("source", default="generated")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--classes", default=10, show_default=True, help="Classes to generate.")
-@click.option("--per-class", default=60, show_default=True, help="Photos a class to generate.")
-@click.option("--seed", default=0, show_default=True, help="Of the generator: the same seed makes the same photos.")
+@click.option("--classes", type=click.IntRange(min=1), default=10, show_default=True, help="Classes to generate.")
+@click.option(
+    "--per-class", type=click.IntRange(min=1), default=60, show_default=True, help="Photos a class to generate."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed makes the same photos."
+)
 @click.option("--checksum", metavar="ALGO:HEX", help="Of a URL's archive, such as sha256:…; a mismatch is refused.")
 def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, checksum: str | None) -> None:
     """Put a set of sample photos into FOLDER, as NNN.class/ folders.
@@ -56,8 +68,8 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
 
 
 @click.command()
-@click.option("--dagster-port", default=3000, show_default=True)
-@click.option("--mlflow-port", default=5000, show_default=True)
+@click.option("--dagster-port", type=click.IntRange(1, 65_535), default=3000, show_default=True)
+@click.option("--mlflow-port", type=click.IntRange(1, 65_535), default=5000, show_default=True)
 def dev(dagster_port: int, mlflow_port: int) -> None:
     """Start Dagster's and MLflow's UI on the lake, on this machine alone; Ctrl-C stops both."""
     from dlassets.cli.servers import serve

@@ -1,4 +1,4 @@
-"""`dlassets history` and `restore`: what a table was, what a model was trained from, and the way back."""
+"""`dlassets history`, `restore` and `forget`: what a table was, what a model was trained from, and the way back."""
 
 from __future__ import annotations
 
@@ -102,6 +102,25 @@ def restore(
         click.echo(f"{table} has the {done.rows:,} rows of version {target.version} again, as version {done.version}.")
     else:
         click.echo(f"{table} has the rows of version {target.version} already: nothing was written.")
+
+
+@click.command()
+@click.argument("model", metavar="NAME/VERSION")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget(model: str, *, yes: bool) -> None:
+    """Let go of what a registered model learned from that no MLflow store has any more.
+
+    Maintenance deletes nothing while the lake knows of a model that the store does not: it may be the wrong store.
+    """
+    from dlassets.pipeline.session import Session
+    from dlassets.registry.lineage import forget as forget_model
+
+    settings, lake = settings_and_lake()
+    session = Session(settings)
+    if not yes:
+        click.confirm(f"Need what {model} learned from not be kept any more?", abort=True)
+    forget_model(session.engine, lake, session.mlflow.client, model, {"command": "forget"})
+    click.echo(f"Maintenance need not keep what {model} learned from.")
 
 
 def _trained_from(settings: Settings, lake: Lake, model: str) -> tuple[int, dict[str, int]]:

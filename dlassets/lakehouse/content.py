@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -65,10 +67,16 @@ class Keeper:
 
     @staticmethod
     def _write(target: str, data: bytes) -> None:
-        """Write a file named by its bytes: one that is there has them. Asking a store for it costs as much."""
+        """Write a file named by its bytes: one that is there has them. Asking a store for it costs as much.
+
+        One that is there is given a new time, so that maintenance leaves it alone until it has its row.
+        """
         try:
-            if is_object_storage(target) or not local_path(target).exists():
-                write_whole(target, data)
+            if not is_object_storage(target):
+                with suppress(OSError):  # not there, or of another user: then it is written
+                    os.utime(local_path(target))
+                    return
+            write_whole(target, data)
         except OSError as error:
             raise DlassetsError(f"The photo {target} cannot be written: {advice(target, error)}") from error
 

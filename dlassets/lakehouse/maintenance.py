@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Engine, Maintained, Snapshot
-from dlassets.engines.delta_log import explained, maintained, open_table, z_ordered_by
+from dlassets.engines.delta_log import explained, maintained, open_table, read_table, z_ordered_by
 from dlassets.engines.schema import Table
-from dlassets.errors import ConflictError
+from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.snapshots import (
     COMMITS_PER_CHECKPOINT,
     PROPERTIES,
@@ -27,6 +27,7 @@ from dlassets.lakehouse.snapshots import (
     replanned,
     time_of,
 )
+from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.settings import MaintenanceSettings
 from dlassets.storage.lake import Lake
 from dlassets.storage.stores import filesystem_of
@@ -97,6 +98,58 @@ def maintain(
         kept=kept,
         lost=tuple(sorted(set(needed) - set(kept))),
     )
+
+
+def sweep_files(lake: Lake, hours: float) -> tuple[int, int]:
+    """Delete photos kept as files that no version of `raw_images` which can still be read names.
+
+    What killed writes left goes with them. A file of the last `hours` stays, since its row may be on its way, and so
+    does one that is older than the table: it was another's, that was moved away. Call it after `maintain`, when the
+    table's own files are those of the versions that somebody needs. Returns how many were deleted, and their bytes.
+    """
+    import pyarrow.fs as pafs
+
+    filesystem, folder = filesystem_of(lake.files)
+    made = read_table(pin(lake, RAW_IMAGES.name).uri).metadata().created_time or 0
+    cutoff = dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)
+
+    def old(infos: Sequence[pafs.FileInfo]) -> list[pafs.FileInfo]:
+        files = (info for info in infos if info.is_file)
+        return [info for info in files if info.mtime <= cutoff and info.mtime.timestamp() * 1000 >= made]
+
+    there = old(filesystem.get_file_info(pafs.FileSelector(folder, recursive=True, allow_not_found=True)))
+    if not there:
+        return 0, 0
+    named = {f"{folder}/{location.removeprefix('files/')}" for location in _locations(lake, cutoff)}
+    unnamed = [info.path for info in there if info.path not in named]
+    # Looked at again: a photo that comes back meanwhile is given a new time.
+    deleted = [info for path in unnamed for info in old([filesystem.get_file_info(path)])]
+    for info in deleted:
+        filesystem.delete_file(info.path)
+    return len(deleted), sum(info.size for info in deleted)
+
+
+def _locations(lake: Lake, cutoff: dt.datetime) -> Iterator[str]:
+    """Yield where each row's bytes are that any file of `raw_images` has, of its older versions too."""
+    import pyarrow as pa
+    import pyarrow.dataset as pads
+    import pyarrow.fs as pafs
+
+    filesystem, folder = filesystem_of(lake.table(RAW_IMAGES.name))
+    schema = pa.schema([RAW_IMAGES.schema.field("location")])
+    for info in filesystem.get_file_info(pafs.FileSelector(folder, recursive=True)):
+        if not info.is_file or not info.path.endswith(".parquet") or "/_delta_log/" in info.path:
+            continue
+        try:
+            found = pads.dataset(info.path, schema, "parquet", filesystem)
+            for batch in found.to_batches():
+                yield from batch["location"].drop_null().to_pylist()
+        except pa.ArrowInvalid as error:
+            if info.mtime <= cutoff:  # a younger one is being written, and so are its photos
+                raise DlassetsError(
+                    f"{info.path} is damaged, so which photos it names cannot be told, and none was deleted. Restore "
+                    "that file."
+                ) from error
 
 
 def z_order_is_due(table: Snapshot, columns: Sequence[str]) -> bool:

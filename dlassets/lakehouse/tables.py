@@ -223,6 +223,20 @@ LABEL_REQUESTS = Table(
     key=("request_id",),
 )
 
+# No asset: a line of it is written when a version is registered, whichever MLflow store is asked then.
+MODEL_VERSIONS = Table(
+    "model_versions",
+    "One registered model version, and what it was made of.",
+    (
+        Column("model_name", "string", "The registered model.", nullable=False),
+        Column("model_version", "bigint", "Its version.", nullable=False),
+        Column("run_id", "string", "MLflow's run of it; empty where predictions alone tell of it.", nullable=False),
+        Column("training_set_version", "bigint", "The version of training_set that it learned from."),
+        Column("forgotten_at", "timestamp", "When it was said that no MLflow store has it any more."),
+    ),
+    key=("model_name", "model_version", "run_id"),
+)
+
 TABLES = {
     table.name: table
     for table in (

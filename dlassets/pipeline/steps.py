@@ -177,11 +177,15 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
     """Register the trained model, and promote it where it is at least as good as the champion on the same rows."""
     from dlassets.learning.features import examples_for
     from dlassets.registry.lifecycle import compare, promote, register
+    from dlassets.registry.lineage import record_registered
 
     client, settings = session.mlflow.client, session.settings.registry
     inputs = training_inputs(session, read)
     run = session.mlflow.run_of(inputs.sha256)
     version = register(client, settings.model_name, run)
+    # Before it can be champion: no model scores that the lake does not know.
+    commit = read.provenance(ModelVersion(settings.model_name, version)).as_dict()
+    record_registered(session.engine, session.lake, client, settings.model_name, commit)
     embedder = session.embedder(read[RAW_IMAGES])
 
     def test_for(package: ModelPackage) -> Examples:

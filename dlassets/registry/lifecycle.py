@@ -18,6 +18,7 @@ from dlassets.registry.package import ModelPackage
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
@@ -49,9 +50,13 @@ class Verdict:
 
 
 def find_run(client: MlflowClient, experiment: str, inputs_sha256: str) -> Run | None:
-    """Return the finished run that learned from exactly these inputs, if there is one."""
+    """Return the run that learned from exactly these inputs, if one has finished.
+
+    Of several, as two trainings at once leave them, it is the first that finished: everybody's answer from then on.
+    """
     condition = f"tags.`{TAG_INPUTS}` = '{inputs_sha256}' AND attributes.status = 'FINISHED'"
-    return next(iter(runs_where(client, experiment, condition)), None)
+    found = runs_where(client, experiment, condition)
+    return min(found, key=lambda run: (run.info.end_time, run.info.run_id), default=None)
 
 
 def runs_where(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
@@ -75,19 +80,28 @@ def register(client: MlflowClient, model_name: str, run: Run) -> int:
     """Register the run's model as a version, as challenger; a run that is registered already keeps its version."""
     from mlflow.exceptions import MlflowException
 
+    if not _versions_of_run(client, model_name, run):
+        try:
+            client.create_registered_model(model_name, description="Photos to classes: a linear head on a backbone.")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = _model_of(run)
+        model_id = source.removeprefix("models:/")
+        made = client.create_model_version(model_name, source, run_id=run.info.run_id, model_id=model_id)
+        first = _versions_of_run(client, model_name, run)[0]
+        if int(made.version) != first:  # another process registered it at the same moment
+            client.delete_model_version(model_name, made.version)
+    version = _versions_of_run(client, model_name, run)[0]
+    # Also of one that a killed process registered, and could not name any more.
+    if version_of(client, model_name) != version and (version_of(client, model_name, CHALLENGER) or 0) < version:
+        client.set_registered_model_alias(model_name, CHALLENGER, str(version))
+    return version
+
+
+def _versions_of_run(client: MlflowClient, model_name: str, run: Run) -> list[int]:
     found = client.search_model_versions(f"name = '{model_name}' AND run_id = '{run.info.run_id}'")
-    if found:
-        return int(found[0].version)
-    try:
-        client.create_registered_model(model_name, description="Photos to classes: a linear head on a backbone.")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    source = _model_of(run)
-    model_id = source.removeprefix("models:/")
-    version = client.create_model_version(model_name, source, run_id=run.info.run_id, model_id=model_id)
-    client.set_registered_model_alias(model_name, CHALLENGER, version.version)
-    return int(version.version)
+    return sorted(int(version.version) for version in found)
 
 
 def version_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> int | None:
@@ -104,7 +118,18 @@ def version_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> 
 
 def versions_of(client: MlflowClient, model_name: str) -> list[int]:
     """Return every registered version, oldest first."""
-    return sorted(int(version.version) for version in client.search_model_versions(f"name = '{model_name}'"))
+    return sorted(int(version.version) for version in registered_versions(client, model_name))
+
+
+def registered_versions(client: MlflowClient, model_name: str | None = None) -> list[ModelVersion]:
+    """Return every version that is registered, of one model or of all there are."""
+    condition = None if model_name is None else f"name = '{model_name}'"
+    found, token = [], None
+    while True:
+        page = client.search_model_versions(condition, page_token=token)
+        found += page
+        if not (token := page.token):
+            return found
 
 
 def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPackage:
@@ -137,26 +162,26 @@ def compare(
 
 
 def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:
-    """Make a version the champion; write down when, over which, and why. Nothing changes for the champion itself."""
-    if version_of(client, model_name) == version:
-        return
-    if not verdict.passed:
-        raise DlassetsError(f"Version {version} may not be promoted: {verdict.explanation}.")
-    # Written down before it is done: a run killed in between promotes again, and no promotion lacks its entry.
-    history = json.loads(client.get_registered_model(model_name).tags.get(TAG_PROMOTIONS, "[]"))
-    history.append(
-        {
-            "version": version,
-            "over": verdict.champion_version,
-            "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            "why": verdict.explanation,
-            "run_id": run_id,
-        }
-    )
-    client.set_registered_model_tag(model_name, TAG_PROMOTIONS, json.dumps(history))
-    client.set_registered_model_alias(model_name, CHAMPION, version)
+    """Make a version the champion; write down when, over which, and why. What a killed promotion lacks is done."""
+    if version_of(client, model_name) != version:
+        if not verdict.passed:
+            raise DlassetsError(f"Version {version} may not be promoted: {verdict.explanation}.")
+        # Written down before it is done: no promotion lacks its entry.
+        _write_down(client, model_name, version, verdict, run_id)
+        client.set_registered_model_alias(model_name, CHAMPION, version)
     if version_of(client, model_name, CHALLENGER) == version:
         client.delete_registered_model_alias(model_name, CHALLENGER)
+
+
+def _write_down(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:
+    """Add a promotion to the model's history, unless it ends with this one: it was written down, and then cut short."""
+    history = json.loads(client.get_registered_model(model_name).tags.get(TAG_PROMOTIONS, "[]"))
+    over = verdict.champion_version
+    if history and (history[-1]["version"], history[-1]["over"]) == (version, over):
+        return
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    history.append({"version": version, "over": over, "at": now, "why": verdict.explanation, "run_id": run_id})
+    client.set_registered_model_tag(model_name, TAG_PROMOTIONS, json.dumps(history))
 
 
 def _load(client: MlflowClient, uri: str) -> ModelPackage:

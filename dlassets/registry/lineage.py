@@ -1,20 +1,28 @@
-"""Which versions of the lake's tables a registered model was trained from."""
+"""Which versions of the lake's tables registered models were trained from, and which models a store does not know."""
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from dlassets.engines.base import Engine
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.history import lineage
+from dlassets.lakehouse.model_versions import KnownModel, record_models, recorded_models, scoring_models
 from dlassets.lakehouse.tables import TRAINING_SET
-from dlassets.registry.lifecycle import CHAMPION, version_of, versions_of
+from dlassets.registry.lifecycle import CHAMPION, registered_versions, version_of, versions_of
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 TAG_TRAINING_SET = "dlassets.training_set_version"
+_SHOWN = 5
 
 
 def model_version(client: MlflowClient, model_name: str, version: str) -> int:
@@ -36,7 +44,8 @@ def trained_from(lake: Lake, client: MlflowClient, model_name: str, version: int
     Where one was read at two versions (features were made before the last photos were labelled), that is the newer.
     Raises DlassetsError where the model's run recorded none.
     """
-    learned_from = _training_set_of(client, model_name, version)
+    run = _run(client, client.get_model_version(model_name, str(version)).run_id)
+    learned_from = None if run is None else _training_set_of(run)
     if learned_from is None:
         raise DlassetsError(
             f"The run that trained version {version} of {model_name} is gone, or did not record which version of "
@@ -45,28 +54,112 @@ def trained_from(lake: Lake, client: MlflowClient, model_name: str, version: int
     return {name: max(versions) for name, versions in lineage(lake, learned_from).items()}
 
 
-def needed_versions(lake: Lake, client: MlflowClient, model_name: str) -> dict[str, set[int]]:
-    """Return the versions of each table that any registered version of the model was trained from."""
+def record_registered(
+    engine: Engine, lake: Lake, client: MlflowClient, model_name: str, provenance: Mapping[str, Any]
+) -> None:
+    """Write down in the lake what every registered version of the model learned from, where that is this lake.
+
+    A version that is written down already, say by the run that registered it, costs nothing.
+    """
+    recorded = {model.run_id for model in recorded_models(engine, lake)}
+    new = [
+        KnownModel(model_name, int(version.version), run.info.run_id, _training_set_of(run))
+        for version in registered_versions(client, model_name)
+        if version.run_id not in recorded and (run := _run(client, version.run_id)) and _learned_in(run, lake)
+    ]
+    record_models(engine, lake, new, provenance)
+
+
+def needed_versions(engine: Engine, lake: Lake, client: MlflowClient) -> dict[str, set[int]]:
+    """Return the versions of each table that a registered model, of whatever name, was trained from.
+
+    Raises DlassetsError where the store does not know every model that the lake knows of: it is another one, or made
+    anew, or an older copy, and what it does not say may be needed all the same.
+    """
+    if unknown := unknown_models(engine, lake, client):
+        names = [f"{model} (run {model.run_id})" if model.run_id else str(model) for model in unknown]
+        some = ", ".join(names[:_SHOWN] + ["…"] * (len(names) > _SHOWN))
+        raise DlassetsError(
+            f"MLflow's store does not know {len(names)} of the models that this lake's tables name: {some}. It may be "
+            "another store, made anew, or an older copy, so nothing was deleted. Restore the store, or set "
+            "DLASSETS_MLFLOW__TRACKING_URI to the one that has them. Where they are gone for good, let go of what they "
+            f"learned from: dlassets forget '{unknown[0]}' and so on."
+        )
+    recorded = {model.run_id: model.training_set_version for model in recorded_models(engine, lake)}
     needed: dict[str, set[int]] = defaultdict(set)
-    learned_from = {_training_set_of(client, model_name, version) for version in versions_of(client, model_name)}
-    for training_set in learned_from:
+    for training_set in {_learned_from(client, version.run_id, recorded) for version in registered_versions(client)}:
         for name, versions in (lineage(lake, training_set) if training_set is not None else {}).items():
             needed[name] |= versions
     return dict(needed)
 
 
-def _training_set_of(client: MlflowClient, model_name: str, version: int) -> int | None:
-    """Return the version of `training_set` that a registered version's run recorded, or None."""
+def unknown_models(engine: Engine, lake: Lake, client: MlflowClient) -> list[KnownModel]:
+    """Return the models that the lake knows of and the store does not, but for those that were forgotten.
+
+    A version that was deleted in the store is known there by its run.
+    """
+    registered, recorded = registered_versions(client), recorded_models(engine, lake)
+    runs = {version.run_id for version in registered}
+    named = {(version.name, int(version.version)) for version in registered}
+    named |= {(model.model_name, model.model_version) for model in recorded}
+    return [
+        *(
+            model
+            for model in recorded
+            if model.forgotten_at is None and model.run_id not in runs and not _run(client, model.run_id)
+        ),
+        *(model for model in scoring_models(engine, lake) if (model.model_name, model.model_version) not in named),
+    ]
+
+
+def forget(engine: Engine, lake: Lake, client: MlflowClient, name: str, provenance: Mapping[str, Any]) -> None:
+    """Note of a model (name/version) that no store has it any more: what it learned from need not be kept.
+
+    Raises DlassetsError where the lake does not know it, or the store does.
+    """
+    unknown = unknown_models(engine, lake, client)
+    chosen = [replace(model, forgotten_at=dt.datetime.now(dt.UTC)) for model in unknown if str(model) == name]
+    if not chosen:
+        others = f" It does not know {', '.join(sorted({str(model) for model in unknown}))}." if unknown else ""
+        raise DlassetsError(
+            f"{name} is no model that the lake names and MLflow's store does not know.{others} To let go of what a "
+            "registered version learned from, delete it in MLflow."
+        )
+    record_models(engine, lake, chosen, provenance)
+
+
+def _learned_from(client: MlflowClient, run_id: str, recorded: Mapping[str, int | None]) -> int | None:
+    """Return the version of `training_set` that a run learned from, by the lake's record or else by the run's own."""
+    if (version := recorded.get(run_id)) is not None:
+        return version
+    run = _run(client, run_id)
+    return None if run is None else _training_set_of(run)
+
+
+def _run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return a run, or None where the store has no such run; a version that came from no run has none either."""
     from mlflow.exceptions import MlflowException
 
+    if not run_id:
+        return None
     try:
-        run = client.get_run(client.get_model_version(model_name, str(version)).run_id)
+        return client.get_run(run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
+
+
+def _training_set_of(run: Run) -> int | None:
+    """Return the version of `training_set` that a run recorded, or None."""
     recorded_version = run.data.tags.get(TAG_TRAINING_SET)
     return None if recorded_version is None else int(recorded_version)
+
+
+def _learned_in(run: Run, lake: Lake) -> bool:
+    """Whether a run learned from this lake's training set."""
+    sources = [json.loads(read.dataset.source) for read in run.inputs.dataset_inputs] if run.inputs else []
+    return any(source.get("path") == lake.table(TRAINING_SET.name) for source in sources)
 
 
 def _listed(versions: list[int]) -> str:

@@ -11,12 +11,13 @@ from dlassets.engines import delta_log, local
 from dlassets.engines.base import Commit, Engine
 from dlassets.engines.delta_log import open_table
 from dlassets.engines.local import LocalEngine
-from dlassets.errors import ConflictError
+from dlassets.errors import ConflictError, DlassetsError
+from dlassets.intake.ingest import ingest
 from dlassets.lakehouse.history import missing_files
-from dlassets.lakehouse.maintenance import Care, maintain
+from dlassets.lakehouse.maintenance import Care, maintain, sweep_files
 from dlassets.lakehouse.snapshots import PROPERTIES, at_version, commits, pin, provenance_of, row_count, settled
 from dlassets.lakehouse.tables import IMAGE_PROFILES, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
-from dlassets.settings import MaintenanceSettings
+from dlassets.settings import IngestSettings, MaintenanceSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.tables import arrow, get, image_id, put
 
@@ -295,3 +296,82 @@ def test_neither_care_nor_writes_break_while_both_go_on(lake) -> None:
     found = {row["path"]: row["label"] for row in get(engine, lake, "labeled_images")}
     assert found == {"same": 19} | {f"z/{number}": number for number in range(20)}
     assert any(commit["operation"] == "OPTIMIZE" for commit in commits(pin(lake, "labeled_images")))
+
+
+LATER = 2**32
+
+
+def kept_photo(lake: Lake, name: str, written: int | None = None) -> dict[str, Any]:
+    """Write a photo as a file of the lake, at a time or now, and return its row."""
+    location = f"files/{image_id(name)[:2]}/{image_id(name)}"
+    file = Path(lake.under(location))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(name.encode())
+    if written is not None:
+        os.utime(file, (written, written))
+    return {"path": f"z/{name}.jpg", "image_id": image_id(name), "location": location}
+
+
+def photos_of(lake: Lake) -> set[str]:
+    return {file.name for file in Path(lake.files).glob("*/*")}
+
+
+def test_photos_kept_as_files_go_once_no_version_that_is_needed_names_them(local_engine, lake) -> None:
+    """Of photos that were replaced one after the other, the newest stays, and the one that a model needs."""
+    uri = pin(lake, "raw_images").uri
+    for name in ("first", "a model's", "newest"):
+        rows = local_engine.rows(arrow("raw_images", kept_photo(lake, name)))
+        version = local_engine.replace(rows, RAW_IMAGES, uri, Commit()).version
+    kept_photo(lake, "unnamed")
+    kept_photo(lake, "arriving", LATER)
+    unfinished = Path(lake.files, "ab", ".photo-0123")
+    unfinished.parent.mkdir(exist_ok=True)
+    unfinished.write_bytes(b"cut")
+    assert sweep_files(lake, 24) == (0, 0)
+    assert sweep_files(lake, 0) == (2, len("unnamed") + len("cut"))  # every version is there still
+
+    maintain(local_engine, lake, RAW_IMAGES, AT_ONCE, needed=[version - 1])
+
+    assert sweep_files(lake, 0) == (1, len("first"))
+    assert photos_of(lake) == {image_id(name) for name in ("a model's", "newest", "arriving")}
+    assert sweep_files(lake, 0) == (0, 0)
+
+
+def test_a_lake_that_keeps_no_photos_as_files_has_none_to_sweep(lake) -> None:
+    assert sweep_files(lake, 0) == (0, 0)
+
+
+def test_photos_outlive_their_table_that_was_moved_away(lake, tmp_path) -> None:
+    put(lake, "raw_images", kept_photo(lake, "one", 1))
+    Path(lake.table("raw_images")).rename(tmp_path / "away")
+    pin(lake, "raw_images")
+
+    assert sweep_files(lake, 0) == (0, 0)
+    assert photos_of(lake) == {image_id("one")}
+
+
+def test_a_damaged_file_of_the_table_stops_the_deletion_of_photos(lake) -> None:
+    pin(lake, "raw_images")
+    put(lake, "raw_images", kept_photo(lake, "one"))
+    (damaged,) = parquet_files(lake, "raw_images")
+    damaged.write_bytes(b"no parquet")
+
+    with pytest.raises(DlassetsError, match="is damaged, so which photos it names cannot be told"):
+        sweep_files(lake, 0)
+
+
+def test_a_photo_that_comes_again_is_not_swept_before_it_has_its_row(lake, photos) -> None:
+    pin(lake, "raw_images")
+    photo = next(photos.glob("*/*")).read_bytes()
+    ingested = Settings(root=lake.root, ingest=IngestSettings(storage="files"))
+    zone = Path(lake.zone("labeled"), "001.one")
+    zone.mkdir(parents=True)
+    Path(lake.zone("unlabeled")).mkdir()
+    (zone / "a.jpg").write_bytes(photo)
+    ingest(LocalEngine(), lake, ingested, {})
+    (kept,) = Path(lake.files).glob("*/*")
+    os.utime(kept, (0, 0))
+    (zone / "b.jpg").write_bytes(photo)
+    ingest(LocalEngine(), lake, ingested, {})
+
+    assert kept.stat().st_mtime > 0

@@ -55,15 +55,22 @@ class Registry:
 
 
 @contextmanager
-def store_of(settings: Settings) -> Iterator[MlflowStore]:
-    """Give a lake's own store, and put MLflow back to the one that it had."""
+def opened(settings: Settings) -> Iterator[MlflowStore]:
+    """Give the settings' store as it is, and put MLflow back to the one that it had."""
     import mlflow
 
-    give_store(settings)
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     yield MlflowStore(settings)
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
+
+
+@contextmanager
+def store_of(settings: Settings) -> Iterator[MlflowStore]:
+    """Give a lake's own store, made anew, and put MLflow back to the one that it had."""
+    give_store(settings)
+    with opened(settings) as store:
+        yield store
 
 
 @pytest.fixture

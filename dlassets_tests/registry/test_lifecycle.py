@@ -28,7 +28,7 @@ from dlassets.registry.lifecycle import (
     versions_of,
 )
 from dlassets.registry.package import ModelPackage
-from dlassets_tests.killing import killed_at
+from dlassets_tests.killing import killed_at, overtaken_at
 from dlassets_tests.registry.conftest import MODEL, Registry, head, points
 
 GOOD, EQUAL, BAD = (
@@ -178,15 +178,48 @@ def test_every_promotion_is_written_down_once(registry) -> None:
     assert entries[0]["at"] <= entries[1]["at"]
 
 
-def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next(registry) -> None:
-    version = register(registry.client, MODEL, registry.run(GOOD))
+@pytest.mark.parametrize("killed", ["set_registered_model_alias", "delete_registered_model_alias"])
+def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next_and_written_down_once(registry, killed) -> None:
+    enter(registry, GOOD)
+    version = register(registry.client, MODEL, registry.run(EQUAL, "two"))
     verdict = compare(registry.client, MODEL, version, rows_of, 0.0)
-    with killed_at(registry.client, "set_registered_model_alias"):
+    with killed_at(registry.client, killed):
         promote(registry.client, MODEL, version, verdict, "run-1")
-    promote(registry.client, MODEL, version, verdict, "run-2")
+    again = compare(registry.client, MODEL, version, rows_of, 0.0)
+    promote(registry.client, MODEL, version, again, "run-2")
 
     assert version_of(registry.client, MODEL) == version
-    assert history(registry)[-1]["version"] == version
+    assert version_of(registry.client, MODEL, CHALLENGER) is None
+    assert [(entry["version"], entry["over"]) for entry in history(registry)] == [(1, None), (2, 1)]
+
+
+def test_a_version_whose_registration_was_killed_becomes_challenger_with_the_next(registry) -> None:
+    run = registry.run(GOOD)
+    with killed_at(registry.client, "set_registered_model_alias"):
+        register(registry.client, MODEL, run)
+
+    assert register(registry.client, MODEL, run) == version_of(registry.client, MODEL, CHALLENGER) == 1
+
+
+def test_two_trainings_of_the_same_inputs_at_once_make_one_version(registry) -> None:
+    """The one that began last finished first, and each registers what it finds once it has finished."""
+    slow, fast = (registry.run(GOOD, "same", status="RUNNING") for _ in range(2))
+    versions = []
+    for place, run in enumerate((fast, slow)):
+        registry.client.set_terminated(run.info.run_id, "FINISHED", end_time=1_000 + place)
+        versions.append(register(registry.client, MODEL, registry.resource.run_of("same")))
+
+    assert versions == versions_of(registry.client, MODEL) * 2 == [1, 1]
+
+
+def test_a_run_that_two_processes_register_at_once_is_one_version(registry) -> None:
+    run = registry.run(GOOD)
+
+    with overtaken_at(registry.client, "create_model_version", lambda: register(registry.client, MODEL, run)):
+        version = register(registry.client, MODEL, run)
+
+    assert versions_of(registry.client, MODEL) == [version] == [1]
+    assert version_of(registry.client, MODEL, CHALLENGER) == 1
 
 
 def test_models_of_other_features_are_compared_on_theirs(registry) -> None:
@@ -195,3 +228,12 @@ def test_models_of_other_features_are_compared_on_theirs(registry) -> None:
 
     assert (verdict.challenger.accuracy, verdict.champion.accuracy) == (1.0, 1.0)
     assert version_of(registry.client, MODEL) == version
+
+
+@pytest.mark.parametrize("name", ["photos of v1.2-rc", "gebäude_模型"])
+def test_a_name_that_settings_take_is_one_that_mlflow_finds(registry, name) -> None:
+    run = registry.run(GOOD)
+
+    assert [register(registry.client, name, run) for _ in range(2)] == [1, 1]
+    assert (versions_of(registry.client, name), version_of(registry.client, name, CHALLENGER)) == ([1], 1)
+    assert load_version(registry.client, name, 1).feature_version == GOOD.feature_version

@@ -4,7 +4,7 @@ import dagster as dg
 
 from dlassets.defs.common import OWNERS
 from dlassets.engines.schema import Table
-from dlassets.lakehouse.tables import TABLES
+from dlassets.lakehouse.tables import RAW_IMAGES, TABLES
 from dlassets.pipeline.session import Session
 
 OPERATIONS = "operations"
@@ -29,12 +29,13 @@ def care_of(table: Table) -> dg.AssetsDefinition:
         code_version="1",
     )
     def care(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
-        from dlassets.lakehouse.maintenance import maintain
+        from dlassets.lakehouse.maintenance import maintain, sweep_files
         from dlassets.registry.lineage import needed_versions
 
         settings = session.settings
-        needed = needed_versions(session.lake, session.mlflow.client, session.model_name)
+        needed = needed_versions(session.engine, session.lake, session.mlflow.client)
         done = maintain(session.engine, session.lake, table, settings.maintenance, needed.get(table.name, ()))
+        swept = sweep_files(session.lake, settings.maintenance.retention_hours) if table is RAW_IMAGES else None
         now = session.pin(table)
         files = done.files
         return dg.MaterializeResult(
@@ -48,6 +49,7 @@ def care_of(table: Table) -> dg.AssetsDefinition:
                 "bytes_after": files.bytes_after,
                 "files_deleted": files.files_deleted,
                 "bytes_deleted": files.bytes_deleted,
+                **({"photo_files_deleted": swept[0], "photo_bytes_deleted": swept[1]} if swept else {}),
                 "log_files_deleted": done.log_files_deleted,
                 "checkpoint": "written" if done.checkpointed else "not due",
                 "z_order": "laid out" if done.z_ordered else "not due",
