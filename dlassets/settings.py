@@ -307,6 +307,9 @@ class MaintenanceSettings(_Section):
         le=_CENTURY_HOURS,
         description="How long files that no current version needs are kept, for time travel and readers.",
     )
+    run_days: int = Field(
+        90, ge=1, le=36_500, description="How long ended runs of Dagster are kept, with their events and logs."
+    )
     z_order: dict[str, tuple[str, ...]] = Field(
         _Z_ORDER, description="Tables whose rows are laid out by columns that are queried."
     )

@@ -60,7 +60,8 @@ def test_the_graph_is_the_design_s(defs: dg.Definitions) -> None:
         for spec in defs.resolve_all_asset_specs()
     }
 
-    assert actual == GRAPH | {f"maintenance/{name}": ("operations", {name}) for name in TABLES}
+    care = {f"maintenance/{name}": ("operations", {name}) for name in TABLES}
+    assert actual == GRAPH | care | {"maintenance/dagster_runs": ("operations", set())}
 
 
 def test_every_asset_says_who_owns_it_what_it_is_and_its_code_version(defs: dg.Definitions) -> None:

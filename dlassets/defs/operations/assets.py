@@ -65,4 +65,20 @@ def care_of(table: Table) -> dg.AssetsDefinition:
     return care
 
 
-MAINTENANCE_ASSETS = [care_of(table) for table in TABLES.values()]
+@dg.asset(
+    key=maintenance_key("dagster_runs"),
+    description="Runs of Dagster that ended long ago deleted, with their events and logs: its databases grow by each.",
+    group_name=OPERATIONS,
+    owners=OWNERS,
+    kinds={"sqlite"},
+    code_version="1",
+)
+def dagster_runs(context: dg.AssetExecutionContext, session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
+    from dlassets.resources.old_runs import delete_old_runs
+
+    days = session.settings.maintenance.run_days
+    deleted = delete_old_runs(context.instance, days)
+    return dg.MaterializeResult(metadata={"runs_deleted": deleted, "run_days": days})
+
+
+MAINTENANCE_ASSETS = [*(care_of(table) for table in TABLES.values()), dagster_runs]
