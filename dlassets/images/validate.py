@@ -62,9 +62,10 @@ def validate_files(
     """Hash and check files: a kernel. One bad file is one row that says so, never an error.
 
     `batch` has path (`<zone>/<path within it>`), modificationTime, length and content (null where the file could not
-    be read), and may have leads_to, of a link that may not be followed. The same columns come back with image_id (the hexadecimal SHA-256 of the bytes; null without bytes),
-    reason (a Reason, null for a usable image) and detail. With `label_rule`, the parent folder must match it and its
-    group `label` be a whole number. `max_pixels` above decode.MAX_PIXELS allows no more than that.
+    be read), and may have leads_to, of a link that may not be followed. The same columns come back with image_id (the
+    hexadecimal SHA-256 of the bytes; null without bytes), reason (a Reason, null for a usable image) and detail. With
+    `label_rule`, the parent folder must match it and its group `label` be a whole number. `max_pixels` above
+    decode.MAX_PIXELS allows no more than that.
     """
     import pyarrow as pa
 

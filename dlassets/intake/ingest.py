@@ -136,10 +136,7 @@ class Intake:
         """
         if self.zone.discovery == "listing":
             listing = self.handover(*self.tables()).take() if was_listed else None
-            if listing is None:
-                failure = self._take_in_all()
-            else:
-                failure = self._take_in_listed(listing)
+            failure = self._take_in_all() if listing is None else self._take_in_listed(listing)
         else:
             failure = self._take_in_events(Manifest.of(self.lake, self.name, self.zone))
         if failure is not None:

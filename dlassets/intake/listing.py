@@ -59,13 +59,13 @@ def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
             listing,
         )
     if failed:
-        raise PartlyListedError(_unreadable(name, failed, "listed"), listing)
+        raise PartlyListedError(_unreadable(name, failed, "folders", "listed"), listing)
     return listing
 
 
-def _unreadable(name: str, failed: Sequence[OSError], action: str) -> str:
+def _unreadable(name: str, failed: Sequence[OSError], what: str, action: str) -> str:
     return (
-        f"{len(failed)} folders of the landing zone {name!r} cannot be {action}, such as {failed[0].filename}: "
+        f"{len(failed)} {what} of the landing zone {name!r} cannot be {action}, such as {failed[0].filename}: "
         f"{failed[0].strerror}. Let this user read them, or hide them by a name that begins with a dot; all else is "
         "taken in."
     )
@@ -78,7 +78,7 @@ def _listed(name: str, zone: LandingZone, found: Iterator[Found]) -> pa.Table:
     while part := list(islice(found, _LISTED_AT_ONCE)):
         # A pattern is about files: of a folder that is left out, nobody knows what it holds.
         chosen = [file for file in part if zone.takes_in(file[0]) or (file[3] or "").endswith("/")]
-        parts.append(_listing([(f"{name}/{path}", *state) for path, *state in chosen]))
+        parts.append(_listing([(f"{name}/{path}", time, size, target) for path, time, size, target in chosen]))
     return pa.concat_tables(parts)
 
 
@@ -124,27 +124,26 @@ def stat_files(name: str, uri: str, paths: Sequence[str], links: Sequence[str] =
         if is_object_storage(uri):
             found = _stored_states(filesystem, folder, paths)
         else:
-            found = dict(zip(paths, _local_states(folder, paths, Links(folder, links), failed), strict=True))
+            found = _local_states(paths, Links(folder, links), failed)
     except OSError as error:
         raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be read: {advice(uri, error)}") from error
-    present = _listing([(f"{name}/{path}", *state) for path, state in found.items() if isinstance(state, tuple)])
+    present = _listing([(f"{name}/{path}", *state) for path, state in found.items() if state is not None])
     gone = [f"{name}/{path}" for path, state in found.items() if state is None]
     if failed:
-        raise PartlyListedError(_unreadable(name, failed, "looked into"), present, gone)
+        raise PartlyListedError(_unreadable(name, failed, "files", "looked at"), present, gone)
     return present, gone
 
 
-def _local_states(
-    folder: str, paths: Sequence[str], links: Links, failed: list[OSError]
-) -> Iterator[State | OSError | None]:
-    """Yield the state of each file, None where there is none, and the error where the system will not say of it."""
+def _local_states(paths: Sequence[str], links: Links, failed: list[OSError]) -> dict[str, State | None]:
+    """Return the state of each file, None where there is none; one that the system will not tell of is left out."""
+    states = {}
     for path in paths:
         try:
-            yield links.state(f"{folder}/{path}")
+            states[path] = links.state(f"{links.folder}/{path}")
         except OSError as error:
             links.check()  # the folder itself may be away
             failed.append(error)
-            yield error
+    return states
 
 
 def _stored_states(filesystem: pafs.FileSystem, folder: str, paths: Sequence[str]) -> dict[str, State | None]:

@@ -146,17 +146,21 @@ def _csv_entries(chunks: Iterable[bytes]) -> Iterator[_Entry]:
         place = f"line {lines.row[-1][0]}"
         if not any(field.strip() for field in row):
             continue
-        if not header:
-            header = [field.strip().lower() for field in row]
-            if missing := [name for name in REQUIRED if name not in header]:
-                yield place, f"the header lacks {' and '.join(missing)}"
-                return
-        elif len(row) > len(header):
-            yield place, f"has {len(row)} fields where the header has {len(header)}: quote text that holds a comma"
-        else:
-            yield place, dict(zip(header, row, strict=False))  # trailing empty fields may be left away
+        if header:
+            yield place, _csv_record(header, row)
+            continue
+        header = [field.strip().lower() for field in row]
+        if missing := [name for name in REQUIRED if name not in header]:
+            yield place, f"the header lacks {' and '.join(missing)}"
+            return
     if not header:
         yield "line 1", "the header lacks request_id and label"
+
+
+def _csv_record(header: Sequence[str], row: Sequence[str]) -> dict[str, Any] | str:
+    if len(row) > len(header):
+        return f"has {len(row)} fields where the header has {len(header)}: quote text that holds a comma"
+    return dict(zip(header, row, strict=False))  # trailing empty fields may be left away
 
 
 class _JsonText:
@@ -220,7 +224,7 @@ class _JsonText:
             if more := self._decode(chunk):
                 self._text += more
                 return True
-        self._decode(b"", True)  # noqa: FBT003 - as it is called: a sign that was cut off is an error
+        self._decode(b"", True)  # a sign that was cut off is an error
         return False
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from gzip import BadGzipFile
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_folder, class_of_folder
@@ -46,7 +46,7 @@ _DAMAGED = (
     ValueError,
     struct.error,
 )
-_COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+_COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
@@ -177,7 +177,7 @@ def _archive_members(
     for member in members:
         if _ARCHIVE_NAME.search(member.path.name) and not _is_hidden(member.path):
             # On disk, since reading an archive goes to and fro, and a stream that is packed begins anew each time.
-            inner = stack.enter_context(tempfile.TemporaryFile())
+            inner = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - it is one
             _write_to(inner, member)
             yield from _archive_members(inner, f"{name}, {member.path}", stack, budget, depth + 1)
 
@@ -215,13 +215,13 @@ def _directory(file: IO[bytes]) -> tuple[int, int]:
 
 
 class _TarFile(io.RawIOBase):
-    """What a tar is read from: it gives `left` bytes and no more, since one header can declare any number for itself."""
+    """What a tar is read from: it gives `left` bytes and no more, since a header may declare any number for itself."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.left: float = _HEADER_BYTES
 
-    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+    def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0 or size > self.left:
             raise tarfile.ReadError("a header that is larger than any name needs")
         self.left -= size
@@ -240,7 +240,7 @@ def _tar_members(file: IO[bytes], name: str, stack: ExitStack, count: Callable[.
     opened = next((made for start, made in _COMPRESSIONS.items() if beginning.startswith(start)), None)
     reader = _TarFile(stack.enter_context(opened(file)) if opened else file)
     try:
-        archive = tarfile.TarFile(fileobj=reader)  # noqa: SIM115 - what it reads is closed
+        archive = tarfile.TarFile(fileobj=reader)
     except tarfile.ReadError as error:
         raise DlassetsError(
             f"{name} is neither a folder nor a zip nor a tar, or it is damaged ({error}): fetch it again."

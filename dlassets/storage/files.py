@@ -140,7 +140,7 @@ def _opened(filesystem: pafs.FileSystem, path: str) -> Any:
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a file that is no link, and nothing else than a file. Raises OSError."""
-    return os.fdopen(_descriptor(os.fsencode(path), os.O_NOFOLLOW), "rb", buffering=0)  # type: ignore[return-value]
+    return os.fdopen(_descriptor(os.fsencode(path), os.O_NOFOLLOW), "rb", buffering=0)
 
 
 def _descriptor(path: str | bytes, flags: int = 0) -> int:

@@ -138,25 +138,33 @@ def list_local(folder: str, failures: list[OSError], allowed: Sequence[str] = ()
                 failures.append(error)
             continue
         with entries:
-            for entry in entries:
-                name = entry.name
-                status = None if name[0] in _HIDDEN else _status(entry, failures)
-                if status is None:
-                    continue
-                relative = current.relative + (name if name.isascii() else decode_path(os.fsencode(name)))
-                if entry.is_symlink():
-                    target = os.path.realpath(entry.path)
-                    if current.is_a_detour(status, target, links):
-                        continue
-                    if not current.may_follow(status, target, links):
-                        if (own := _own_status(entry)) is not None:
-                            yield relative, *state_of(own, target, status)
-                        continue
-                is_linked = current.is_linked or entry.is_symlink()
-                if S_ISREG(status.st_mode):
-                    yield relative, status.st_mtime_ns, status.st_size, None
-                elif S_ISDIR(status.st_mode) and not current.is_within(_identity(status)):
-                    waiting.append(_Folder(entry.path, relative + "/", _identity(status), current, is_linked))
+            yield from _look_through(entries, current, links, waiting, failures)
+
+
+def _look_through(
+    entries: Iterator[os.DirEntry[str]], current: _Folder, links: Links, waiting: list[_Folder], failures: list[OSError]
+) -> Iterator[Found]:
+    """Yield the files of one folder, and add the folders in it to those that are `waiting`."""
+    for entry in entries:
+        name = entry.name
+        status = None if name[0] in _HIDDEN else _status(entry, failures)
+        if status is None:
+            continue
+        relative = current.relative + (name if name.isascii() else decode_path(os.fsencode(name)))
+        is_link = entry.is_symlink()
+        if is_link:
+            target = os.path.realpath(entry.path)
+            if current.is_a_detour(status, target, links):
+                continue
+            if not current.may_follow(status, target, links):
+                if (own := _own_status(entry)) is not None:
+                    yield relative, *state_of(own, target, status)
+                continue
+        if S_ISREG(status.st_mode):
+            yield relative, status.st_mtime_ns, status.st_size, None
+        elif S_ISDIR(status.st_mode) and not current.is_within(_identity(status)):
+            is_linked = current.is_linked or is_link
+            waiting.append(_Folder(entry.path, relative + "/", _identity(status), current, is_linked))
 
 
 def _status(entry: os.DirEntry[str], failures: list[OSError]) -> os.stat_result | None:

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +146,15 @@ def test_a_bad_line_is_counted_and_named_and_stops_nothing(lake, text, why) -> N
 
 
 def test_a_line_without_end_is_read_once_and_costs_itself_alone(lake, manifest, monkeypatch) -> None:
-    read = []
+    read: list[int] = []
     chunks = Manifest._chunks
-    monkeypatch.setattr(
-        Manifest, "_chunks", lambda self, *args: (read.append(len(c)) or c for c in chunks(self, *args))
-    )
+
+    def counted(*args: Any) -> Iterator[bytes]:
+        for chunk in chunks(*args):
+            read.append(len(chunk))
+            yield chunk
+
+    monkeypatch.setattr(Manifest, "_chunks", counted)
     write(lake, line("a.jpg"))
     write(lake, "x" * 5 * 2**20)
     pending = manifest.pending()

@@ -20,6 +20,7 @@ from dlassets.intake.ingest import Ingested, ingest
 from dlassets.intake.waiting import waiting_files
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.settings import IngestSettings, Settings
+from dlassets.storage import local_files
 from dlassets.storage.lake import Lake
 from dlassets_tests.killing import killed_at, overtaken_at
 from dlassets_tests.storage.test_local_files import refuse
@@ -511,7 +512,7 @@ def test_an_event_of_a_file_that_cannot_be_looked_at_costs_itself_alone(lake, se
 
     monkeypatch.setattr(os, "lstat", refusing)
 
-    with pytest.raises(DlassetsError, match=r"cannot be looked into, such as .*shut/a\.jpg: Permission denied"):
+    with pytest.raises(DlassetsError, match=r"cannot be looked at, such as .*shut/a\.jpg: Permission denied"):
         ingest(ENGINE, lake, by_events, {})
 
     assert ("unlabeled/new.jpg",) in rows(ENGINE, lake, "raw_images", "path")
@@ -521,7 +522,7 @@ def test_an_event_of_a_file_that_cannot_be_looked_at_costs_itself_alone(lake, se
 def test_an_error_that_nobody_thought_of_in_one_zone_leaves_the_others_alone(
     lake, settings, landing, monkeypatch
 ) -> None:
-    whole = listing.list_local
+    whole = local_files.list_local
 
     def odd(folder, *args):
         if folder.endswith("/labeled"):
