@@ -109,7 +109,7 @@ def _read_into(view: memoryview, filesystem: pafs.FileSystem, path: str) -> int:
         with _opened(filesystem, path) as file:
             return _filled(view, file.readinto)
     # No file object: of a small file it is a quarter of the time, in which no other thread's Python runs.
-    descriptor = _descriptor(path)
+    descriptor = _descriptor(encode_path(path))
     try:
         return _filled(view, lambda rest: os.readv(descriptor, (rest,)))
     finally:
@@ -134,19 +134,18 @@ def _opened(filesystem: pafs.FileSystem, path: str) -> Any:
     import pyarrow.fs as pafs
 
     if isinstance(filesystem, pafs.LocalFileSystem):  # half the time that Arrow's way takes for a photo
-        return os.fdopen(_descriptor(path), "rb", buffering=0)  # the caller closes
+        return os.fdopen(_descriptor(encode_path(path)), "rb", buffering=0)  # the caller closes
     return filesystem.open_input_file(path)
 
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a file that is no link, and nothing else than a file. Raises OSError."""
-    return os.fdopen(_descriptor(os.fsencode(path), os.O_NOFOLLOW), "rb", buffering=0)
+    return os.fdopen(_descriptor(str(path), os.O_NOFOLLOW), "rb", buffering=0)
 
 
 def _descriptor(path: str | bytes, flags: int = 0) -> int:
     """Open a regular file of this machine. What has taken its place (a pipe, a device) might never begin or end."""
-    name = encode_path(path) if isinstance(path, str) else path
-    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
