@@ -87,6 +87,11 @@ class LandingZone(_Section):
         "listing",
         description="How new files are found: by listing all of them, or by the events in <root>/events/<name>.",
     )
+    links: tuple[str, ...] = Field(
+        (),
+        description="Folders outside of the zone that links in it may lead to; / allows any. Within it they may lead.",
+    )
+    max_files: int = Field(10_000_000, gt=0, description="No more files of the zone are looked at in one listing.")
 
     def takes_in(self, path: str) -> bool:
         """Whether `path`, within the zone, is one that its pattern takes in."""
@@ -126,6 +131,17 @@ class IngestSettings(_Section):
     reconcile_minutes: Minutes = Field(
         60, description="With events, all files are listed as well when that was so long ago."
     )
+
+
+class ArchiveSettings(_Section):
+    """How much a zip or tar of photos may unpack to, by what its headers declare; more of it is refused as a whole."""
+
+    max_members: int = Field(2_000_000, gt=0, description="Files and folders, with those of archives within it.")
+    max_bytes: int = Field(256 * 2**30, gt=0, description="Bytes unpacked, with those of archives within it.")
+    max_ratio: float = Field(
+        100, ge=1, description="Bytes unpacked for each of an archive's own, where they are more than 64 MiB."
+    )
+    max_depth: int = Field(3, ge=1, description="Archives in each other: 1 looks into none that lies in another.")
 
 
 class LabelSettings(_Section):
@@ -389,6 +405,7 @@ class Settings(_Section):
         }
     )
     ingest: IngestSettings = IngestSettings()
+    archives: ArchiveSettings = ArchiveSettings()
     labels: LabelSettings = LabelSettings()
     split: SplitSettings = SplitSettings()
     spark: SparkSettings = SparkSettings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from dlassets_tests.storage.s3 import S3, serve
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
+    from dlassets.storage.local_files import Found
     from dlassets_tests.pipelines import Pipelines
 
 pytest_plugins = ["dlassets_tests.lanes"]
@@ -93,9 +94,9 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     names: list[str] = []
 
-    def counted(folder: str, failures: list[OSError]) -> Iterator[tuple[str, int, int]]:
+    def counted(folder: str, failures: list[OSError], allowed: Sequence[str]) -> Iterator[Found]:
         names.append(Path(folder).name)
-        return list_local(folder, failures)
+        return list_local(folder, failures, allowed)
 
     monkeypatch.setattr(listing, "list_local", counted)
     return names

@@ -51,10 +51,11 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
     @_sensor("new_answers", LABELING_PIPELINE, settings, f"Starts {LABELING_PIPELINE.name} when people have answered.")
     def new_answers(context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]) -> dg.SensorResult:
         digest = session.labeling.answers_digest()
-        answers = session.labeling.answers() if digest != (context.cursor or "") else []
-        if not answers:
+        # The run reads them: here it matters alone that there is one.
+        is_new = digest != (context.cursor or "") and next(session.labeling.each_answer(), None) is not None
+        if not is_new:
             return dg.SensorResult(skip_reason="No new answer.", cursor=digest)
-        request = dg.RunRequest(run_key=f"answers:{digest}", tags={"dlassets/answers": str(len(answers))})
+        request = dg.RunRequest(run_key=f"answers:{digest}")
         return dg.SensorResult(run_requests=[request], cursor=digest)
 
     return new_answers

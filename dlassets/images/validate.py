@@ -38,7 +38,10 @@ _LONGEST_DETAIL = 500
 
 
 class Reason(StrEnum):
-    """Why a file is quarantined. TRUNCATED is a picture cut short or damaged: not all of it decodes."""
+    """Why a file is quarantined. TRUNCATED is a picture cut short or damaged: not all of it decodes.
+
+    LINK_OUTSIDE is a link that leads where the landing zone's settings do not allow: it is not followed.
+    """
 
     EMPTY = "empty"
     TRUNCATED = "truncated"
@@ -47,6 +50,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     UNREADABLE = "unreadable"
     BAD_LABEL_FOLDER = "bad_label_folder"
+    LINK_OUTSIDE = "link_outside"
 
 
 Finding = tuple[Reason, str] | None
@@ -58,18 +62,24 @@ def validate_files(
     """Hash and check files: a kernel. One bad file is one row that says so, never an error.
 
     `batch` has path (`<zone>/<path within it>`), modificationTime, length and content (null where the file could not
-    be read). The same columns come back with image_id (the hexadecimal SHA-256 of the bytes; null without bytes),
-    reason (a Reason, null for a usable image) and detail. With `label_rule`, the parent folder must match it and its
-    group `label` be a whole number. `max_pixels` above decode.MAX_PIXELS allows no more than that.
+    be read), and may have leads_to, of a link that may not be followed. The same columns come back with image_id (the
+    hexadecimal SHA-256 of the bytes; null without bytes), reason (a Reason, null for a usable image) and detail. With
+    `label_rule`, the parent folder must match it and its group `label` be a whole number. `max_pixels` above
+    decode.MAX_PIXELS allows no more than that.
     """
     import pyarrow as pa
 
     hashes: list[str | None] = []
     findings: list[Finding] = []
     paths, lengths = batch.column("path").to_pylist(), batch.column("length").to_pylist()
-    for path, length, content in zip(paths, lengths, batch.column("content"), strict=True):
+    has_links = "leads_to" in batch.schema.names
+    targets = batch.column("leads_to").to_pylist() if has_links else [None] * batch.num_rows
+    for path, length, content, target in zip(paths, lengths, batch.column("content"), targets, strict=True):
         data = content.as_py()  # a file at a time: all of a batch would be a second copy of it
         hashes.append(None if data is None else hashlib.sha256(data).hexdigest())
+        if target is not None:
+            findings.append((Reason.LINK_OUTSIDE, f"leads to {target}, which landing.<zone>.links does not allow"))
+            continue
         finding = _check_file(data, length, max_file_bytes, max_pixels)
         findings.append(finding or _check_folder(path, label_rule))
     added = {

@@ -10,6 +10,8 @@ notification, a producer) adds a line to a `*.jsonl` file below `<root>/events/<
 An event is a hint to look at a file, no more: the reader finds out itself whether it is new, changed or gone, so events
 may come twice, late and in any order. Where reading stopped is kept beside the zone's checkpoint; without it everything
 is read again, which costs time and changes no row.
+
+A line that is no event costs itself alone, however long it is; since it may have named any file, all are listed once.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from dlassets.errors import DlassetsError
 from dlassets.settings import LandingZone
 from dlassets.storage.files import is_hidden, read_whole, write_whole
 from dlassets.storage.lake import Lake, is_uri
+from dlassets.storage.lines import LONGEST_LINE, Line, bounded_lines
 from dlassets.storage.stores import filesystem_of
 
 if TYPE_CHECKING:
@@ -40,6 +43,10 @@ if TYPE_CHECKING:
 EVENTS = ("created", "deleted")
 READ_BYTES = 2**20
 TAIL_BYTES = 256
+# A look ends after so many lines, and the next one goes on from there.
+LINES_AT_ONCE = 100_000
+# Of S3; a folder's own limits are the system's to say.
+_LONGEST_KEY = 1024
 # In an events folder: when events were lost, so that only a listing can say what came and went before.
 MISSED = "missed"
 
@@ -62,7 +69,7 @@ class Pending:
     """What was written since the last `advance`; true where that is at least one line.
 
     `paths` are distinct, relative to the zone, in order of last mention. `position` goes to `advance` once they are
-    taken in.
+    taken in; where there is `more`, a look after that finds it.
     """
 
     paths: tuple[str, ...]
@@ -70,6 +77,7 @@ class Pending:
     lines: int = 0
     bad_lines: int = 0
     first_bad: str | None = None
+    more: bool = False
 
     def __bool__(self) -> bool:
         return self.lines > 0
@@ -90,29 +98,37 @@ class Manifest:
         return cls(name, zone, lake.zone(zone.uri), lake.events(name), state)
 
     def pending(self) -> Pending:
-        """Read what was added since the last `advance`, whole lines alone: a half-written last one waits."""
+        """Read what was added since the last `advance`, LINES_AT_ONCE of it: a half-written last line waits."""
         before, position = self._marks(), {}
         paths: dict[str, None] = {}
         lines = bad = 0
         first_bad = None
         for name, info in self._files():
             mark = start = self._start(before.get(name), info)
-            for offset, line in self._lines(info, start.consumed):
-                mark = Mark(offset + len(line) + 1, info.mtime_ns, len(line) + 1, zlib.crc32(line + b"\n"))
-                if not line.strip():
+            if lines >= LINES_AT_ONCE:  # as far as it was read before
+                position[name] = mark
+                continue
+            for line in self._lines(info, start.consumed):
+                if not line.ended and not line.is_cut:
+                    break
+                mark = self._after(line, info)
+                if not line.data.strip():
                     continue
                 lines += 1
                 try:
                     found = self._zone.paths(line)
                 except (ValueError, RecursionError) as error:
                     bad += 1
-                    first_bad = first_bad or f"{name}, byte {offset}: {error}: {line[:200].decode(errors='replace')}"
+                    shown = line.data[:200].decode(errors="replace")
+                    first_bad = first_bad or f"{name}, byte {line.start}: {error}: {shown}"
                     continue
                 for path in found:
                     paths.pop(path, None)
                     paths[path] = None
+                if lines >= LINES_AT_ONCE:
+                    break
             position[name] = mark._replace(mtime=info.mtime_ns)
-        return Pending(tuple(paths), position, lines, bad, first_bad)
+        return Pending(tuple(paths), position, lines, bad, first_bad, lines >= LINES_AT_ONCE)
 
     def end(self) -> Position:
         """Return where everything written so far ends: taken before a listing, which finds all that they tell of."""
@@ -202,25 +218,35 @@ class Manifest:
         return mark if zlib.crc32(tail) == mark.crc else Mark(0, 0, 0, 0)
 
     def _last_line_end(self, info: pafs.FileInfo) -> Mark:
-        end = info.size
-        while end > 0:
-            start = max(end - READ_BYTES, 0)
+        earliest, end = max(info.size - LONGEST_LINE, 0), info.size
+        while end > earliest:
+            start = max(end - READ_BYTES, earliest)
             block = b"".join(self._chunks(info.path, start, end))
             if (newline := block.rfind(b"\n")) >= 0:
-                consumed = start + newline + 1
-                tail = b"".join(self._chunks(info.path, max(consumed - TAIL_BYTES, 0), consumed))
-                return Mark(consumed, info.mtime_ns, len(tail), zlib.crc32(tail))
+                return self._mark(info, start + newline + 1)
             end = start
-        return Mark(0, info.mtime_ns, 0, 0)
+        return self._mark(info, info.size if earliest else 0)  # within a line too long to be an event
 
-    def _lines(self, info: pafs.FileInfo, start: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the whole lines from `start` on, each with the byte it begins at."""
-        rest = b""
-        for chunk in self._chunks(info.path, start, info.size):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield start, line
-                start += len(line) + 1
+    def _mark(self, info: pafs.FileInfo, consumed: int) -> Mark:
+        tail = b"".join(self._chunks(info.path, max(consumed - TAIL_BYTES, 0), consumed))
+        return Mark(consumed, info.mtime_ns, len(tail), zlib.crc32(tail))
+
+    def _after(self, line: Line, info: pafs.FileInfo) -> Mark:
+        if line.is_cut:
+            return self._mark(info, line.end)
+        return Mark(line.end, info.mtime_ns, len(line.data) + 1, zlib.crc32(line.data + b"\n"))
+
+    def _lines(self, info: pafs.FileInfo, start: int) -> Iterator[Line]:
+        """Yield the lines from `start` on. Where that is within a line that was left out, its rest comes first, empty.
+
+        The byte before tells: it ends a line, or it does not.
+        """
+        begin = max(start - 1, 0)
+        for line in bounded_lines(self._chunks(info.path, begin, info.size)):
+            if line.start or not start:
+                yield line._replace(start=begin + line.start)
+            elif line.length:
+                yield Line(start, b"", line.length - 1, line.ended)
 
     def _chunks(self, path: str, start: int, end: int) -> Iterator[bytes]:
         if start >= end:
@@ -268,12 +294,14 @@ class _ZonePaths:
         self._folders = {folder} if is_uri(folder) else {folder, os.path.realpath(folder)}
         self._takes_in = re.compile(pattern).search
 
-    def paths(self, line: bytes) -> list[str]:
+    def paths(self, line: Line) -> list[str]:
         """Return the paths within the zone that a line tells of and that are to be taken in.
 
         Raises ValueError, saying why, where the line is no event of this zone.
         """
-        event = json.loads(line)
+        if line.is_cut:
+            raise ValueError(f"longer than {LONGEST_LINE} bytes")
+        event = json.loads(line.data)
         if not isinstance(event, dict):
             raise ValueError("not a JSON object")  # noqa: TRY004 - what is wrong with a line is a ValueError
         found = [self._relative(location, may_lie_elsewhere="path" not in event) for location in _locations(event)]
@@ -293,6 +321,10 @@ class _ZonePaths:
                     return None
                 raise ValueError("not in this landing zone")
             location = whole[len(folder) + 1 :]
+            if is_uri(folder) and len(location.encode()) > _LONGEST_KEY:
+                raise ValueError(f"a path may have {_LONGEST_KEY} bytes in a store")
+        if "\0" in location:
+            raise ValueError("no file's path has a NUL in it")
         if location.endswith("/") or not location:
             return None
         if ".." in (parts := location.split("/")):

@@ -77,7 +77,7 @@ def ingest(
 
     `listed_zone` is the one whose sensor has started this run, as the run's ZONE_TAG says: it alone is taken in, by the
     listing that was handed over with it (see `handover`). Raises DlassetsError where a zone, or a part of one, cannot
-    be listed: all else is taken in first.
+    be listed, and what a zone failed for otherwise: all else is taken in first.
     """
     done, advance = Ingested(), counting(progress)
     chosen = [listed_zone] if listed_zone is not None else settings.landing if zones is None else zones
@@ -88,9 +88,14 @@ def ingest(
         before = done.images + done.replaced
         try:
             Intake(engine, lake, settings, name, provenance, done, advance).run(was_listed=name == listed_zone)
-        except DlassetsError as error:  # raised again below, once the other zones are in
+        except Exception as error:  # noqa: BLE001 - raised again below, once the other zones are in
             failures.append(error)
         done.zones[name] = done.images + done.replaced - before
+    if unexpected := [failure for failure in failures if not isinstance(failure, DlassetsError)]:
+        for failure in failures:
+            if failure is not unexpected[0]:
+                unexpected[0].add_note(f"Another landing zone failed as well: {failure}")
+        raise unexpected[0]
     if failures:
         kind = ConflictError if all(isinstance(failure, ConflictError) for failure in failures) else DlassetsError
         raise kind("\n".join(map(str, failures))) from failures[0]
@@ -126,46 +131,64 @@ class Intake:
     def run(self, *, was_listed: bool = False) -> None:
         """Take in what arrived, found by events where the zone has them, else by listing every file.
 
-        Where it `was_listed` by a sensor, by that listing, if it still holds.
+        Where it `was_listed` by a sensor, by that listing, if it still holds. Raises PartlyListedError once all else is
+        in; where there are events, what could not be looked at is looked at again by the next listing that is due.
         """
         if self.zone.discovery == "listing":
             listing = self.handover(*self.tables()).take() if was_listed else None
-            if listing is None:
-                self._take_in_all()
-            else:
-                self._take_in_listed(listing)
-            return
-        manifest = Manifest.of(self.lake, self.name, self.zone)
+            failure = self._take_in_all() if listing is None else self._take_in_listed(listing)
+        else:
+            failure = self._take_in_events(Manifest.of(self.lake, self.name, self.zone))
+        if failure is not None:
+            raise failure
+
+    def _take_in_events(self, manifest: Manifest) -> PartlyListedError | None:
+        failure = None
         pending = manifest.pending()
+        while pending and not pending.bad_lines and not listing_due(manifest, self.settings):
+            failure = self._take_in_named(pending.paths) or failure
+            manifest.advance(pending.position)
+            if not pending.more:
+                return failure
+            pending = manifest.pending()
         self.done.bad_events += pending.bad_lines
         self.done.first_bad = self.done.first_bad or pending.first_bad
         # A line that cannot be read may have named any file.
         if pending.bad_lines or listing_due(manifest, self.settings):
             # Taken before the listing, so that what happens during it is looked at again.
             position, started = manifest.end(), dt.datetime.now(dt.UTC)
-            self._take_in_all()
+            failure = self._take_in_all() or failure
             manifest.advance(position, listed_at=started)
             manifest.tidy()
-        elif pending:
-            present, gone = stat_files(self.name, self.uri, pending.paths)
-            self.take_in(present)
-            self._record_changes(present, gone)
-            manifest.advance(pending.position)
+        return failure
 
-    def _take_in_all(self) -> None:
+    def _take_in_all(self) -> PartlyListedError | None:
+        """Take in every file of the zone; return why some could not be listed."""
         try:
             listing = list_files(self.name, self.zone, self.uri)
         except PartlyListedError as error:  # what has gone cannot be told then
             self.take_in(error.listing)
-            raise
+            return error
         self.take_in(listing)
         self._record_changes(listing)
+        return None
 
-    def _take_in_listed(self, listing: pa.Table) -> None:
+    def _take_in_listed(self, listing: pa.Table) -> PartlyListedError | None:
         """Take in by a listing that is older than this run: what it says has gone, or is back, is looked at."""
         self.take_in(listing)
-        if changes := self._changes(pin(self.lake, DELETED_FILES.name), listing):
-            self._record_changes(*stat_files(self.name, self.uri, [self._within(path) for path in changes]))
+        changes = self._changes(pin(self.lake, DELETED_FILES.name), listing)
+        return self._take_in_named([self._within(path) for path in changes]) if changes else None
+
+    def _take_in_named(self, paths: Sequence[str]) -> PartlyListedError | None:
+        """Take in these files, or record that they are gone; return why some could not be looked at."""
+        failure = None
+        try:
+            present, gone = stat_files(self.name, self.uri, paths, self.zone.links)
+        except PartlyListedError as error:
+            present, gone, failure = error.listing, [*error.gone], error
+        self.take_in(present)
+        self._record_changes(present, gone)
+        return failure
 
     def take_in(self, listing: pa.Table) -> None:
         """Take in those of the listed files that are new or changed, in micro-batches."""
@@ -191,7 +214,8 @@ class Intake:
     def new_files(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
         """Return the files that neither table knows as they are now, and whether they take an older row's place."""
         query = """
-            SELECT listing.path, listing.modificationTime, listing.length, raw_images.path IS NOT NULL AS replaces
+            SELECT listing.path, listing.modificationTime, listing.length, listing.leads_to,
+                raw_images.path IS NOT NULL AS replaces
             FROM listing LEFT JOIN raw_images ON raw_images.path = listing.path
             LEFT JOIN refused ON refused.path = listing.path
                 AND refused.modificationTime = listing.modificationTime AND refused.length = listing.length
@@ -306,11 +330,12 @@ class Intake:
                 "gone": self._embedded.rows(text_column("path", gone or [])),
             },
         ).arrow()
-        # What a new pattern leaves out, so that no listing has it, has not gone.
+        # What a new pattern, or a link that is no longer followed, leaves out of a listing has not gone.
+        closed = tuple(f"{path}/" for path in present.filter(present["leads_to"].is_valid())["path"].to_pylist())
         return {
             path: deleted_at
             for path, deleted_at in zip(changes["path"].to_pylist(), changes["deleted_at"].to_pylist(), strict=True)
-            if deleted_at or self.zone.takes_in(self._within(path))
+            if deleted_at or (self.zone.takes_in(self._within(path)) and not path.startswith(closed))
         }
 
     def _within(self, path: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from dlassets.engines.schema import arrow_type
 from dlassets.errors import DlassetsError
 from dlassets.storage.files import is_hidden
-from dlassets.storage.local_files import list_local, local_state
+from dlassets.storage.local_files import Found, Links, State, list_local
 from dlassets.storage.stores import advice, filesystem_of, is_object_storage
 
 if TYPE_CHECKING:
@@ -18,42 +19,70 @@ if TYPE_CHECKING:
     from dlassets.settings import LandingZone
 
 
-class PartlyListedError(DlassetsError):
-    """Some folders of a landing zone could not be listed. `listing` is what could."""
+# So much of a listing is Python's at a time: the rest is Arrow's, in a third of the memory.
+_LISTED_AT_ONCE = 2**16
 
-    def __init__(self, message: str, listing: pa.Table) -> None:
+
+class PartlyListedError(DlassetsError):
+    """Some of a landing zone could not be listed or looked at. `listing` is what could, `gone` are paths of no file."""
+
+    def __init__(self, message: str, listing: pa.Table, gone: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.listing = listing
+        self.gone = gone
 
 
 def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
-    """Return path, modificationTime and length of every file of a zone that its pattern takes in.
+    """Return path, modificationTime, length and leads_to of every file of a zone that its pattern takes in.
 
-    Raises DlassetsError where the zone is not there or cannot be listed, PartlyListedError where that is so of some
-    folders in it. In object storage a folder that nothing lies in is not there, and that is no error.
+    `leads_to` is null but for a link that may not be followed: there it is where the link leads, with a / behind it
+    where that is a folder. Raises DlassetsError where the zone is not there or cannot be listed, PartlyListedError
+    where that is so of some folders in it, or it holds more than `zone.max_files`. In object storage a folder that
+    nothing lies in is not there, and that is no error.
     """
     filesystem, folder = filesystem_of(uri)
     failed: list[OSError] = []
-    found = _stored(filesystem, folder) if is_object_storage(uri) else list_local(folder, failed)
+    found = _stored(filesystem, folder) if is_object_storage(uri) else list_local(folder, failed, zone.links)
     try:
-        listing = _listing([(f"{name}/{path}", time, size) for path, time, size in found if zone.takes_in(path)])
+        listing = _listed(name, zone, islice(found, zone.max_files))
+        is_full = next(found, None) is not None
     except FileNotFoundError as error:
         raise DlassetsError(
             f"The landing zone {name!r} is not there: {uri}. Create the folder, or change landing.{name}.uri."
         ) from error
     except OSError as error:
         raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be listed: {advice(uri, error)}") from error
-    if failed:
+    if is_full:
         raise PartlyListedError(
-            f"{len(failed)} folders of the landing zone {name!r} cannot be listed, such as {failed[0].filename}: "
-            f"{failed[0].strerror}. Let this user read them, or hide them by a name that begins with a dot; all else "
-            "is taken in.",
+            f"The landing zone {name!r} at {uri} holds more than {zone.max_files:,} files, and no more are looked at: "
+            f"raise landing.{name}.max_files, or make several zones of it.",
             listing,
         )
+    if failed:
+        raise PartlyListedError(_unreadable(name, failed, "folders", "listed"), listing)
     return listing
 
 
-def _stored(filesystem: pafs.FileSystem, folder: str) -> Iterator[tuple[str, int, int]]:
+def _unreadable(name: str, failed: Sequence[OSError], what: str, action: str) -> str:
+    return (
+        f"{len(failed)} {what} of the landing zone {name!r} cannot be {action}, such as {failed[0].filename}: "
+        f"{failed[0].strerror}. Let this user read them, or hide them by a name that begins with a dot; all else is "
+        "taken in."
+    )
+
+
+def _listed(name: str, zone: LandingZone, found: Iterator[Found]) -> pa.Table:
+    import pyarrow as pa
+
+    parts = [_listing([])]
+    while part := list(islice(found, _LISTED_AT_ONCE)):
+        # A pattern is about files: of a folder that is left out, nobody knows what it holds.
+        chosen = [file for file in part if zone.takes_in(file[0]) or (file[3] or "").endswith("/")]
+        parts.append(_listing([(f"{name}/{path}", time, size, target) for path, time, size, target in chosen]))
+    return pa.concat_tables(parts)
+
+
+def _stored(filesystem: pafs.FileSystem, folder: str) -> Iterator[Found]:
     """Yield what `list_local` does, of object storage, where a folder that nothing lies in is not there."""
     import pyarrow.fs as pafs
 
@@ -64,13 +93,13 @@ def _stored(filesystem: pafs.FileSystem, folder: str) -> Iterator[tuple[str, int
     for info in infos:
         relative = info.path[len(folder) :].removeprefix("/")
         if info.type == pafs.FileType.File and not is_hidden(relative):
-            yield relative, info.mtime_ns, info.size
+            yield relative, info.mtime_ns, info.size, None
 
 
-def _listing(files: Sequence[tuple[str, int, int]]) -> pa.Table:
+def _listing(files: Sequence[Found]) -> pa.Table:
     import pyarrow as pa
 
-    paths, times, lengths = zip(*files, strict=True) if files else ((), (), ())
+    paths, times, lengths, targets = zip(*files, strict=True) if files else ((), (), (), ())
     # Whole milliseconds, since not every storage and engine tells more.
     microseconds = [time // 1_000_000 * 1_000 for time in times]
     return pa.table(
@@ -78,33 +107,57 @@ def _listing(files: Sequence[tuple[str, int, int]]) -> pa.Table:
             "path": pa.array(paths, pa.string()),
             "modificationTime": pa.array(microseconds, pa.int64()).cast(arrow_type("timestamp")),
             "length": pa.array(lengths, pa.int64()),
+            "leads_to": pa.array(targets, pa.string()),
         }
     )
 
 
-def stat_files(name: str, uri: str, paths: Sequence[str]) -> tuple[pa.Table, list[str]]:
+def stat_files(name: str, uri: str, paths: Sequence[str], links: Sequence[str] = ()) -> tuple[pa.Table, list[str]]:
     """Return what `list_files` would say of these paths within a zone, and those of them where no file is.
 
-    Raises DlassetsError where the zone cannot be reached.
+    `links` are the folders that links may lead to. Raises DlassetsError where the zone cannot be reached, and
+    PartlyListedError where some paths cannot be looked at: they are neither there nor gone.
     """
     filesystem, folder = filesystem_of(uri)
-    wholes = [f"{folder}/{path}" for path in paths]
+    failed: list[OSError] = []
     try:
-        found = _stored_states(filesystem, wholes) if is_object_storage(uri) else [*map(local_state, wholes)]
+        if is_object_storage(uri):
+            found = _stored_states(filesystem, folder, paths)
+        else:
+            found = _local_states(paths, Links(folder, links), failed)
     except OSError as error:
         raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be read: {advice(uri, error)}") from error
-    files = [(f"{name}/{path}", *state) for path, state in zip(paths, found, strict=True) if state is not None]
-    gone = [f"{name}/{path}" for path, state in zip(paths, found, strict=True) if state is None]
-    return _listing(files), gone
+    present = _listing([(f"{name}/{path}", *state) for path, state in found.items() if state is not None])
+    gone = [f"{name}/{path}" for path, state in found.items() if state is None]
+    if failed:
+        raise PartlyListedError(_unreadable(name, failed, "files", "looked at"), present, gone)
+    return present, gone
 
 
-def _stored_states(filesystem: pafs.FileSystem, paths: Sequence[str]) -> list[tuple[int, int] | None]:
-    """Return time of the last change (nanoseconds) and size of each file; None where there is none."""
+def _local_states(paths: Sequence[str], links: Links, failed: list[OSError]) -> dict[str, State | None]:
+    """Return the state of each file, None where there is none; one that the system will not tell of is left out."""
+    states = {}
+    for path in paths:
+        try:
+            states[path] = links.state(f"{links.folder}/{path}")
+        except OSError as error:
+            links.check()  # the folder itself may be away
+            failed.append(error)
+    return states
+
+
+def _stored_states(filesystem: pafs.FileSystem, folder: str, paths: Sequence[str]) -> dict[str, State | None]:
+    """Return the state of each file by its path within the folder; None where there is none."""
     import pyarrow.fs as pafs
 
     # A name with an empty part (a//b) is none that Arrow takes, but a listing has it.
-    infos = filesystem.get_file_info([path for path in paths if "//" not in path])
-    states = {info.path: (info.mtime_ns, info.size) for info in infos if info.type == pafs.FileType.File}
-    for folder in {path.partition("//")[0] for path in paths if "//" in path}:
-        states |= {f"{folder}/{path}": (time, size) for path, time, size in _stored(filesystem, folder)}
-    return [states.get(path) for path in paths]
+    infos = filesystem.get_file_info([f"{folder}/{path}" for path in paths if "//" not in path])
+    states: dict[str, State] = {
+        info.path[len(folder) + 1 :]: (info.mtime_ns, info.size, None)
+        for info in infos
+        if info.type == pafs.FileType.File
+    }
+    for below in {path.partition("//")[0] for path in paths if "//" in path}:
+        listed = _stored(filesystem, f"{folder}/{below}")
+        states |= {f"{below}/{path}": (time, size, target) for path, time, size, target in listed}
+    return {path: states.get(path) for path in paths}

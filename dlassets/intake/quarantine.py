@@ -224,7 +224,7 @@ def _delete(lake: Lake, name: str, zone: LandingZone, files: Sequence[Refused]) 
     """Delete files from a zone; return how many, and of those that were left, why. A file that has gone is neither."""
     uri = lake.zone(zone.uri)
     filesystem, folder = filesystem_of(uri)
-    listing, gone = stat_files(name, uri, [file.within for file in files])
+    listing, gone = stat_files(name, uri, [file.within for file in files], zone.links)
     now = {row["path"]: (row["modificationTime"], row["length"]) for row in listing.to_pylist()}
     deleted, kept = 0, {}
     for file in files:

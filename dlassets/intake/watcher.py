@@ -18,14 +18,16 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from dlassets.errors import DlassetsError
 from dlassets.intake.events import Manifest
+from dlassets.settings import LandingZone
 from dlassets.storage.files import is_hidden
 from dlassets.storage.lake import is_uri
-from dlassets.storage.local_files import decode_path
+from dlassets.storage.local_files import Links, decode_path
 
 # From inotify(7).
 _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
@@ -41,6 +43,8 @@ NEW_FOLDER_SECONDS = 0.5
 CREATED_SECONDS = 5.0
 IDLE_SECONDS = 0.25
 RETRY_SECONDS = 1.0
+# More than these are not kept while they cannot be recorded: a listing finds what they tell of.
+MOST_EVENTS = 1_000_000
 
 
 def can_be_watched(uri: str) -> bool:
@@ -60,7 +64,7 @@ class ZoneWatcher(threading.Thread):
         self,
         manifest: Manifest,
         folder: str,
-        takes_in: Callable[[str], bool],
+        zone: LandingZone,
         seconds: float,
         on_events: Callable[[float | None], None],
         log: Callable[[str], None],
@@ -69,7 +73,7 @@ class ZoneWatcher(threading.Thread):
         self.failed = False
         self._manifest = manifest
         self._folder = folder
-        self._takes_in = takes_in
+        self._zone = zone
         self._seconds = seconds
         self._on_events = on_events
         self._log = log
@@ -101,13 +105,16 @@ class ZoneWatcher(threading.Thread):
         except DlassetsError as error:
             self.failed = True
             self._log_once(str(error))
+        except Exception:  # noqa: BLE001 - the zone is listed from now on, which a thread that just ends would not cause
+            self.failed = True
+            self._log_once(f"Landing zone {self._manifest.name!r} is no longer watched: {traceback.format_exc()}")
         finally:
             if watch is not None:
                 watch.close()
 
     def _open(self, earlier: Changes | None) -> FolderWatch | None:
         try:
-            watch = FolderWatch(self._folder, self._takes_in, earlier)
+            watch = FolderWatch(self._folder, self._zone, earlier)
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EMFILE, errno.ENOSYS}:
                 raise DlassetsError(
@@ -154,14 +161,18 @@ class Changes:
 
 
 class FolderWatch:
-    """Everything below one folder, linked folders too. Raises OSError where it is not there or cannot be watched."""
+    """Everything below one folder, linked folders too, as `list_local` follows links.
 
-    def __init__(self, folder: str, takes_in: Callable[[str], bool], earlier: Changes | None = None) -> None:
+    Raises OSError where it is not there or cannot be watched.
+    """
+
+    def __init__(self, folder: str, zone: LandingZone, earlier: Changes | None = None) -> None:
         self.changes = earlier or Changes()
         self.changes.missed, self.changes.since = True, 0  # what is there already, no event tells of
         self.unreadable: list[str] = []
         self._folder = folder
-        self._takes_in = takes_in
+        self._takes_in = zone.takes_in
+        self._may_lead = Links(folder, zone.links)
         self._is_current = True
         self._folders: dict[int, list[str]] = {}  # watch → the folder within the zone, by all names that links give it
         self._links: set[str] = set()
@@ -260,7 +271,7 @@ class FolderWatch:
                         inner = f"{folder}/{entry.name}" if folder else entry.name
                         if is_hidden(entry.name):
                             continue
-                        if entry.is_dir():
+                        if entry.is_dir() and not (entry.is_symlink() and self._is_closed(inner)):
                             left.append(inner)
                             self._links |= {inner} if entry.is_symlink() else set()
                         elif settle_seconds is not None:
@@ -287,13 +298,19 @@ class FolderWatch:
         state = _state_of(os.path.join(self._folder, path))  # noqa: PTH118
         if state is None:
             return
-        if state.is_link_to_folder:
+        if state.is_link_to_folder and not self._is_closed(path):
             self._links.add(path)
             self._watch(path, 0)
         elif state.is_link or not seconds:
             self._add(path, "created")
         else:
             self._settling[path] = _Settling(time.monotonic() + seconds, seconds, state)
+
+    def _is_closed(self, link: str) -> bool:
+        """Whether a link to a folder is not followed: the one that takes its files in says why."""
+        if any(_is_within(link, outer) for outer in self._links if outer != link):
+            return True
+        return not self._may_lead.allow(os.path.realpath(os.path.join(self._folder, link)))  # noqa: PTH118
 
     def _check_settling(self) -> None:
         now = time.monotonic()
@@ -315,6 +332,9 @@ class FolderWatch:
             self._begin()
             self.changes.events.pop(name, None)
             self.changes.events[name] = event
+            if len(self.changes.events) > MOST_EVENTS:
+                self.changes.events.clear()
+                self.changes.missed = True
 
     def _begin(self) -> None:
         if not self.changes:

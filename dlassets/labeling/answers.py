@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
 from dlassets.engines.schema import schema_of
 from dlassets.images.folders import class_of_folder
+from dlassets.labeling.formats import MOST_PROBLEMS, problem
 from dlassets.labeling.services import Answer, LabelingService
 from dlassets.lakehouse.snapshots import transaction_version
 from dlassets.lakehouse.tables import HUMAN_LABELS
@@ -16,6 +18,8 @@ from dlassets.lakehouse.tables import HUMAN_LABELS
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Answers that are Python's at a time; of the others, Arrow has rows.
+_READ_AT_ONCE = 10_000
 _APP_ID = f"dlassets/{HUMAN_LABELS.name}"
 
 
@@ -35,12 +39,20 @@ def collect_answers(
     where another run wrote answers since `human_labels` was pinned: pin and collect again.
     """
     query = """
-        WITH resolved AS (
+        WITH placed AS (
+            SELECT *, ROW_NUMBER() OVER (PARTITION BY file, request_id, annotator, dated ORDER BY place DESC) AS nth
+            FROM given
+        ), counted AS (
+            SELECT *, ROW_NUMBER() OVER (
+                PARTITION BY request_id, answered_at, annotator, answer ORDER BY place DESC) AS again
+            FROM placed WHERE dated OR nth = 1
+        ), resolved AS (
             SELECT g.request_id, r.path, r.image_id, g.label, g.annotator, g.answered_at,
                 CASE WHEN g.reason IS NULL AND r.request_id IS NOT NULL THEN 'accepted' ELSE 'refused' END AS status,
                 CASE WHEN g.reason IS NULL AND r.request_id IS NULL THEN 'no such request' ELSE g.reason END AS reason,
                 g.answer, g.origin, g.dated
-            FROM given AS g LEFT JOIN label_requests AS r ON r.request_id = g.request_id
+            FROM counted AS g LEFT JOIN label_requests AS r ON r.request_id = g.request_id
+            WHERE g.again = 1
         ), newest AS (
             SELECT request_id, annotator, answer, status FROM (
                 SELECT request_id, annotator, answer, status, ROW_NUMBER() OVER (
@@ -61,7 +73,9 @@ def collect_answers(
             WHERE n.request_id = a.request_id AND n.annotator IS NOT DISTINCT FROM a.annotator
                 AND n.answer IS NOT DISTINCT FROM a.answer AND (n.status = a.status OR n.status = 'accepted')))
     """
-    given = engine.rows(_answer_rows(service.answers(), classes))
+    asked = engine.sql("SELECT request_id FROM label_requests", {"label_requests": label_requests}).arrow()
+    known = set(asked["request_id"].to_pylist())
+    given = engine.rows(_answer_rows(_of_requests(service.each_answer(), known), classes))
     new = engine.sql(query, {"given": given, "human_labels": human_labels, "label_requests": label_requests})
     transaction = Transaction(_APP_ID, transaction_version(human_labels, _APP_ID) + 1)
     return engine.append(new, HUMAN_LABELS, human_labels.uri, replace(commit, transaction=transaction))
@@ -85,15 +99,39 @@ def class_of(answer: str, classes: Mapping[int, str]) -> int | None:
     return None if others and meant.label not in others else meant.label
 
 
-def _answer_rows(answers: Sequence[Answer], classes: Mapping[int, str]) -> pa.Table:
-    """Return the answers as rows with label or reason; the same answer found at two places is one."""
+def _of_requests(answers: Iterator[Answer], known: Collection[str]) -> Iterator[Answer]:
+    """Yield the answers, but of those in one file that name no request, MOST_PROBLEMS and how many more there are."""
+    for file, together in groupby(answers, lambda answer: answer.file):
+        strange, last = 0, None
+        for answer in together:
+            strange += answer.problem is None and answer.request_id not in known
+            if strange <= MOST_PROBLEMS or answer.problem is not None or answer.request_id in known:
+                yield answer
+            else:
+                last = answer
+        if last is not None:
+            message = f"{strange - MOST_PROBLEMS:,} more answers name no request"
+            yield problem(f"{file}, further answers", message, last.answered_at)
+
+
+def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, str]) -> pa.Table:
+    """Return the answers as rows with label or reason, and the place that each has among them: a part at a time."""
     import pyarrow as pa
 
-    labels = {text: class_of(text, classes) for text in {a.label for a in answers if a.label is not None}}
-    rows = {(a.request_id, a.answered_at, a.annotator, a.label): _row(a, labels, classes) for a in answers}
     said = HUMAN_LABELS.columns_named("request_id", "label", "annotator", "answered_at", "reason", "answer", "origin")
-    schema = schema_of(said).append(pa.field("dated", pa.bool_()))
-    return pa.Table.from_pylist(list(rows.values()), schema=schema)
+    more = {"dated": pa.bool_(), "file": pa.string(), "place": pa.int64()}
+    schema = pa.schema([*schema_of(said), *(pa.field(name, kind) for name, kind in more.items())])
+    labels: dict[str, int | None] = {}
+    parts = []
+    place = 0
+    while part := list(islice(answers, _READ_AT_ONCE)):
+        # Of a hostile file, each answer is another text.
+        labels = labels if len(labels) < _READ_AT_ONCE else {}
+        labels |= {a.label: class_of(a.label, classes) for a in part if a.label is not None and a.label not in labels}
+        rows = [{**_row(answer, labels, classes), "place": place + nth} for nth, answer in enumerate(part)]
+        parts.append(pa.RecordBatch.from_pylist(rows, schema=schema))
+        place += len(part)
+    return pa.Table.from_batches(parts, schema=schema)
 
 
 def _row(answer: Answer, labels: Mapping[str, int | None], classes: Mapping[int, str]) -> dict[str, Any]:
@@ -111,4 +149,5 @@ def _row(answer: Answer, labels: Mapping[str, int | None], classes: Mapping[int,
         "answer": answer.label,
         "origin": answer.origin,
         "dated": answer.dated,
+        "file": answer.file,
     }

@@ -24,6 +24,7 @@ from dlassets.labeling.formats import (
     request_list,
 )
 from dlassets.labeling.services import Answer, Batch, LabelingService
+from dlassets.storage.files import open_regular
 
 _BEGINNINGS = {
     b"\xff\xd8\xff": ".jpg",
@@ -40,6 +41,7 @@ _PHOTO_SUFFIXES = {*_BEGINNINGS.values(), _OTHER_PHOTO, ".jpeg", ".tiff"}
 # What file managers and editors leave behind, files still being copied, and what a batch brings with it.
 _LEFT_ALONE = re.compile(r"(?i)[._~].*|thumbs\.db|desktop\.ini|readme\.txt|index\.html")
 
+READ_BYTES = 2**20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -74,8 +76,9 @@ class FolderService(LabelingService):
             shutil.rmtree(unfinished, ignore_errors=True)
         return {request.request_id: f"{batch.id}/{request.request_id}" for request in batch.requests}
 
-    def answers(self) -> list[Answer]:
-        return [answer for path in self._files() for answer in self._read(path)]
+    def each_answer(self) -> Iterator[Answer]:
+        for path in self._files():
+            yield from self._read(path)
 
     def answers_digest(self) -> str:
         states = [(os.fsencode(path), _state(path)) for path in self._files()]
@@ -119,20 +122,23 @@ class FolderService(LabelingService):
             subfolders[:] = sorted(name for name in subfolders if not _LEFT_ALONE.fullmatch(name))
             yield from (Path(folder, name) for name in sorted(names + links) if not _LEFT_ALONE.fullmatch(name))
 
-    def _read(self, path: Path) -> list[Answer]:
+    def _read(self, path: Path) -> Iterator[Answer]:
         origin = as_text(path.relative_to(self._answers))
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode):
                 message = "is no plain file, and links are not followed: put the file itself there"
-                return [problem(origin, message, _time(status.st_mtime_ns))]
-            if path.suffix.lower() in READERS:
-                return read_answers(path.read_bytes(), path.suffix.lower(), origin, _time(status.st_mtime_ns))
+                yield problem(origin, message, _time(status.st_mtime_ns))
+            elif path.suffix.lower() in READERS:
+                with open_regular(path) as file:
+                    chunks = iter(lambda: file.read(READ_BYTES), b"")
+                    yield from read_answers(chunks, path.suffix.lower(), origin, _time(status.st_mtime_ns))
+            else:
+                yield self._moved_photo(path, origin, status)
         except FileNotFoundError:  # moved on while we looked: the next look finds it
-            return []
+            return
         except OSError as error:
-            return [problem(origin, f"cannot be read: {error.strerror}", _EPOCH)]
-        return [self._moved_photo(path, origin, status)]
+            yield problem(origin, f"cannot be read: {error.strerror}", _EPOCH)
 
     def _moved_photo(self, path: Path, origin: str, status: os.stat_result) -> Answer:
         # Moving a photo leaves its modification time (when it was sent) as it is: the move itself is the change time.
@@ -141,7 +147,7 @@ class FolderService(LabelingService):
             return problem(origin, "is neither a photo nor a CSV, JSON or JSONL file", moved_at)
         if path.parent == self._answers:
             return problem(origin, "lies in no class folder: move it into one", moved_at)
-        return Answer(as_text(path.stem), as_text(path.parent.name), None, moved_at, origin, dated=False)
+        return Answer(as_text(path.stem), as_text(path.parent.name), None, moved_at, origin, dated=False, file=origin)
 
 
 def _suffix(photo: bytes) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
@@ -13,8 +15,14 @@ from urllib.parse import quote
 
 from dlassets.images.folders import class_folder
 from dlassets.labeling.services import Answer, Request
+from dlassets.storage.lines import LONGEST_LINE, Line, bounded_lines
 
 REQUIRED = ("request_id", "label")
+# Of one file so many are told one by one.
+MOST_PROBLEMS = 1000
+_ROW_LINES = 10_000
+_NOT_UTF8 = "is not UTF-8 text: save it as UTF-8 (CSV UTF-8)"
+_JSON = json.JSONDecoder()
 
 # What stands at one place of a file: the place ("line 3"), and a record or what is wrong with it.
 _Entry = tuple[str, dict[str, Any] | str]
@@ -22,25 +30,29 @@ _Entry = tuple[str, dict[str, Any] | str]
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def read_answers(data: bytes, suffix: str, origin: str, written_at: datetime) -> list[Answer]:
-    """Return the answers in a file's bytes; each entry that is none becomes an answer with a problem.
+def read_answers(chunks: Iterable[bytes], suffix: str, origin: str, written_at: datetime) -> Iterator[Answer]:
+    """Yield the answers in a file, which comes in chunks, as they stand there: one that is none has a problem.
 
     `suffix` is a key of READERS. Entries with an empty label are not answered yet and are left out. `origin` names the
-    file, `written_at` dates the answers that say no time themselves.
+    file, `written_at` dates the answers that say no time themselves. An entry that cannot be read costs itself alone;
+    of more than MOST_PROBLEMS, the number is said. Memory is of a few entries, none longer than LONGEST_LINE.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        return [problem(f"{origin}, line {line}", "is not UTF-8 text: save it as UTF-8 (CSV UTF-8)", written_at)]
-    answers = [_answer(entry, f"{origin}, {place}", written_at) for place, entry in READERS[suffix](text)]
-    return _last_answers([answer for answer in answers if answer is not None])
+    problems = 0
+    for place, entry in READERS[suffix](chunks):
+        answer = _answer(entry, f"{origin}, {place}", written_at, origin)
+        if answer is None:
+            continue
+        problems += answer.problem is not None
+        if answer.problem is None or problems <= MOST_PROBLEMS:
+            yield answer
+    if problems > MOST_PROBLEMS:
+        yield problem(f"{origin}, further entries", f"{problems - MOST_PROBLEMS:,} more cannot be read", written_at)
 
 
 def problem(origin: str, message: str, written_at: datetime) -> Answer:
     """Return what stands for an answer that cannot be read."""
     place = as_text(origin)
-    return Answer(place, None, None, written_at, place, dated=False, problem=f"{place}: {message}")
+    return Answer(place, None, None, written_at, place, dated=False, problem=f"{place}: {message}", file=place)
 
 
 def as_text(value: object) -> str:
@@ -48,7 +60,7 @@ def as_text(value: object) -> str:
     return "" if value is None else str(value).strip().encode("utf-8", "replace").decode()
 
 
-def _answer(entry: dict[str, Any] | str, origin: str, written_at: datetime) -> Answer | None:
+def _answer(entry: dict[str, Any] | str, origin: str, written_at: datetime, file: str) -> Answer | None:
     if isinstance(entry, str):
         return problem(origin, entry, written_at)
     if missing := [name for name in REQUIRED if name not in entry]:
@@ -62,13 +74,7 @@ def _answer(entry: dict[str, Any] | str, origin: str, written_at: datetime) -> A
         answered_at = _utc(time) if time else written_at
     except (ValueError, OverflowError):
         return problem(origin, f"answered_at {time[:60]!r} is no time such as 2026-01-31T14:05:00Z", written_at)
-    return Answer(request_id, label, annotator or None, answered_at, as_text(origin), dated=bool(time))
-
-
-def _last_answers(answers: Sequence[Answer]) -> list[Answer]:
-    """Keep, of the answers of one person to one request in one file without a time, the last."""
-    last = {(answer.request_id, answer.annotator): answer for answer in answers if not answer.dated}
-    return [a for a in answers if a.dated or a is last[a.request_id, a.annotator]]
+    return Answer(request_id, label, annotator or None, answered_at, as_text(origin), dated=bool(time), file=file)
 
 
 def _utc(text: str) -> datetime:
@@ -77,61 +83,209 @@ def _utc(text: str) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _csv_entries(text: str) -> Iterator[_Entry]:
-    first = text.lstrip().split("\n", 1)[0]
-    delimiter = ";" if first.count(";") > first.count(",") else ","
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    try:
-        for row in rows:
-            place = f"line {rows.line_num}"
-            if not any(field.strip() for field in row):
+class _CsvLines:
+    """The lines of a CSV as text, for its reader. Lines that are none stand in `wrong`, and can be come back to."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._numbered = enumerate(bounded_lines(chunks), 1)
+        self._again: deque[tuple[int, str]] = deque()
+        self.row: list[tuple[int, str]] = []  # of the row that is being read
+        self.wrong: list[_Entry] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        while True:
+            number, text = self._again.popleft() if self._again else self._next()
+            if text is None:
                 continue
-            if not header:
-                header = [field.strip().lower() for field in row]
-                if missing := [name for name in REQUIRED if name not in header]:
-                    yield place, f"the header lacks {' and '.join(missing)}"
-                    return
-            elif len(row) > len(header):
-                yield place, f"has {len(row)} fields where the header has {len(header)}: quote text that holds a comma"
-            else:
-                yield place, dict(zip(header, row, strict=False))  # trailing empty fields may be left away
-    except csv.Error as error:
-        yield f"line {rows.line_num}", f"is not CSV: {error}"
+            self.row.append((number, text))
+            if sum(len(line) for _, line in self.row[-2:]) > LONGEST_LINE or len(self.row) > _ROW_LINES:
+                raise csv.Error("a row that is too long")
+            return text
+
+    def _next(self) -> tuple[int, str | None]:
+        number, line = next(self._numbered)
+        text, wrong = _text(line)
+        if wrong is not None:
+            self.wrong.append((f"line {number}", wrong))
+            return number, None
+        return number, text.removeprefix("\ufeff") if number == 1 else text
+
+    def put_back(self, first: int) -> None:
+        """Have the row's lines from `first` on read again."""
+        self._again.extendleft(reversed(self.row[first:]))
+
+
+def _csv_entries(chunks: Iterable[bytes]) -> Iterator[_Entry]:
+    lines = _CsvLines(chunks)
+    begun = next((text for text in lines if text.strip()), "")
+    if lines.wrong:
+        yield lines.wrong[0]
+        return
+    lines.put_back(0)
+    rows = csv.reader(lines, delimiter=";" if begun.count(";") > begun.count(",") else ",", strict=True)
+    header: list[str] = []
+    errors = 0
+    while True:
+        lines.row.clear()
+        try:
+            row = next(rows)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            errors += 1
+            yield f"line {lines.row[0][0]}", f"is not CSV: {error}"
+            if errors <= MOST_PROBLEMS:  # a quote that nothing ends has taken them for its own
+                lines.put_back(1)
+            continue
+        finally:
+            yield from lines.wrong
+            lines.wrong.clear()
+        place = f"line {lines.row[-1][0]}"
+        if not any(field.strip() for field in row):
+            continue
+        if header:
+            yield place, _csv_record(header, row)
+            continue
+        header = [field.strip().lower() for field in row]
+        if missing := [name for name in REQUIRED if name not in header]:
+            yield place, f"the header lacks {' and '.join(missing)}"
+            return
     if not header:
         yield "line 1", "the header lacks request_id and label"
 
 
-def _json_entries(text: str) -> Iterator[_Entry]:
-    content, wrong = _parse_json(text)
-    if wrong is not None:
-        yield wrong
-        return
-    for number, item in enumerate(content if isinstance(content, list) else [content], 1):
-        yield f"item {number}", _record(item)
+def _csv_record(header: Sequence[str], row: Sequence[str]) -> dict[str, Any] | str:
+    if len(row) > len(header):
+        return f"has {len(row)} fields where the header has {len(header)}: quote text that holds a comma"
+    return dict(zip(header, row, strict=False))  # trailing empty fields may be left away
 
 
-def _jsonl_entries(text: str) -> Iterator[_Entry]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            content, wrong = _parse_json(line)
-            yield f"line {number}", _record(content) if wrong is None else wrong[1]
+class _JsonText:
+    """The text of a JSON file, of which no more is held than one value takes."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+        self._text, self._at = "", 0
+        self._line, self._column = 1, 0  # of the text's beginning, in the file
+
+    def next_sign(self) -> str:
+        """Go to the next sign that is no space, and return it; empty text at the end."""
+        while True:
+            while self._at < len(self._text):
+                if not (sign := self._text[self._at]).isspace():
+                    return sign
+                self._at += 1
+            if not self._grow():
+                return ""
+
+    def skip(self) -> None:
+        self._at += 1
+
+    def value(self) -> Any:
+        """Return the next value. Raises ValueError where there is none, or it is longer than LONGEST_LINE."""
+        while True:
+            try:
+                value, end = _JSON.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                within = error.pos - self._at
+                if len(self._text) - self._at > LONGEST_LINE or not self._grow():
+                    raise json.JSONDecodeError(error.msg, self._text, self._at + within) from error
+                continue
+            if end < len(self._text) or not self._grow():  # a number may go on
+                self._at = end
+                return value
+
+    def place(self, error: Exception) -> _Entry:
+        """Return where an error is, and what it is."""
+        if isinstance(error, json.JSONDecodeError):
+            column = error.colno + (self._column if error.lineno == 1 else 0)
+            return f"line {self._line + error.lineno - 1}", f"is not JSON: {error.msg} at column {column}"
+        line = f"line {self._line + self._text.count(chr(10), 0, self._at)}"
+        if isinstance(error, UnicodeDecodeError):
+            return line, _NOT_UTF8
+        return (
+            line,
+            f"is not JSON that can be read: {error}",
+        )  # a number of thousands of digits, brackets nested as deep
+
+    def error(self, message: str) -> _Entry:
+        return self.place(json.JSONDecodeError(message, self._text, self._at))
+
+    def _grow(self) -> bool:
+        self._line += self._text.count("\n", 0, self._at)
+        newline = self._text.rfind("\n", 0, self._at)
+        self._column = self._at - newline - 1 if newline >= 0 else self._column + self._at
+        self._text, self._at = self._text[self._at :], 0
+        for chunk in self._chunks:
+            if more := self._decode(chunk):
+                self._text += more
+                return True
+        self._decode(b"", True)  # a sign that was cut off is an error
+        return False
 
 
-def _parse_json(text: str) -> tuple[Any, _Entry | None]:
+def _json_entries(chunks: Iterable[bytes]) -> Iterator[_Entry]:
+    text, number = _JsonText(chunks), 0
     try:
-        return json.loads(text), None
+        is_list = text.next_sign() == "["
+        if is_list:
+            text.skip()
+        while (sign := text.next_sign()) != "]" or not is_list:
+            if number and (not is_list or sign != ","):
+                break
+            if number:
+                text.skip()
+                text.next_sign()
+            number += 1
+            yield f"item {number}", _record(text.value())
+        if is_list and sign == "]":
+            text.skip()
+        elif is_list:
+            yield text.error("Expecting ',' delimiter")
+            return
+        if text.next_sign():
+            yield text.error("Extra data")
+    except (ValueError, RecursionError) as error:
+        yield text.place(error)
+
+
+def _jsonl_entries(chunks: Iterable[bytes]) -> Iterator[_Entry]:
+    for number, line in enumerate(bounded_lines(chunks), 1):
+        text, wrong = _text(line)
+        if wrong is not None:
+            yield f"line {number}", wrong
+        elif text.strip().removeprefix("\ufeff"):
+            yield f"line {number}", _parse_json(text.removeprefix("\ufeff") if number == 1 else text)
+
+
+def _text(line: Line) -> tuple[str, str | None]:
+    """Return a line as text, and what is wrong with it."""
+    if line.is_cut:
+        return "", f"is longer than {LONGEST_LINE} bytes"
+    try:
+        return line.data.decode() + "\n" * line.ended, None
+    except UnicodeDecodeError:
+        return "", _NOT_UTF8
+
+
+def _parse_json(text: str) -> dict[str, Any] | str:
+    try:
+        return _record(json.loads(text))
     except json.JSONDecodeError as error:
-        return None, (f"line {error.lineno}", f"is not JSON: {error.msg} at column {error.colno}")
+        return f"is not JSON: {error.msg} at column {error.colno}"
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested as deep
-        return None, ("line 1", f"is not JSON that can be read: {error}")
+        return f"is not JSON that can be read: {error}"
 
 
 def _record(item: object) -> dict[str, Any] | str:
     return item if isinstance(item, dict) else "is no object with request_id and label"
 
 
-READERS: Mapping[str, Callable[[str], Iterator[_Entry]]] = {
+READERS: Mapping[str, Callable[[Iterable[bytes]], Iterator[_Entry]]] = {
     ".csv": _csv_entries,
     ".json": _json_entries,
     ".jsonl": _jsonl_entries,

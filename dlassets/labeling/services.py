@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 
@@ -29,13 +29,14 @@ class Batch:
     classes: Mapping[int, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a person answered to one request, as it was given: nothing is checked yet.
 
     `answered_at` is in UTC. Where nobody wrote it down (`dated` is False) it is the time of the file, which moves when
     the file is saved again. `origin` names the place it was read, for a person to find. What could not be read is an
-    answer too: `problem` says why, `label` is None and `request_id` is the place.
+    answer too: `problem` says why, `label` is None and `request_id` is the place. `file` is where it stands, with
+    others: of the answers of one person to one request there that say no time, the last counts.
     """
 
     request_id: str
@@ -45,6 +46,7 @@ class Answer:
     origin: str
     dated: bool = True
     problem: str | None = None
+    file: str = field(default="", compare=False)
 
 
 class LabelingService(ABC):
@@ -66,8 +68,17 @@ class LabelingService(ABC):
         """Return the request ids whose photo people have: where it was laid out, or where they moved it."""
 
     @abstractmethod
+    def each_answer(self) -> Iterator[Answer]:
+        """Yield every answer given so far, in a stable order, as they are read: memory is not of all of them.
+
+        What cannot be read is among them, with its problem, and so is what a later one in its `file` has replaced.
+        """
+
     def answers(self) -> list[Answer]:
-        """Return every answer given so far, in a stable order. What cannot be read is among them, with its problem."""
+        """Return the answers that count of all given so far: to look at, since there may be millions."""
+        answers = list(self.each_answer())
+        last = {(answer.file, answer.request_id, answer.annotator): answer for answer in answers if not answer.dated}
+        return [a for a in answers if a.dated or a is last[a.file, a.request_id, a.annotator]]
 
     @abstractmethod
     def answers_digest(self) -> str:

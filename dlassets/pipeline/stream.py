@@ -92,8 +92,8 @@ def stream(
     """Take files of the landing zones (of all, by default) in as they come until `stop` is set; yield what was done.
 
     None is yielded in between, so that the caller has its turn several times a second where nothing happens.
-    `then` follows each batch. A batch that fails for a reason outside of the code (a full disk, another writer, a zone
-    that is away) is logged and tried again, later and later: nothing is lost, since what was not written is still new.
+    `then` follows each batch. A batch that fails (a full disk, another writer, a zone that is away, a file that nobody
+    thought of) is logged and tried again, later and later: nothing is lost, since what was not written is still new.
     `log` gets such messages. Raises SettingsError for a zone that is not declared.
     """
     _ = session.engine  # what it lacks ends the stream: a batch that failed for it would be tried again for ever
@@ -145,7 +145,7 @@ class _Loop:
         started, since = time.monotonic(), zone.begin()
         try:
             made = [self._take_in(zone)]
-        except (DlassetsError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - what one zone holds must not end the others
             zone.failed(error)
             zone.note_events(since)
             return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dlassets.errors import SettingsError
+from dlassets.errors import DlassetsError, SettingsError
 from dlassets.intake.events import Manifest
 from dlassets.intake.watcher import ZoneWatcher, can_be_watched
 from dlassets.settings import LandingZone, Settings
@@ -31,7 +32,7 @@ def watcher_of(
     zone = settings.landing[name]
     manifest = Manifest.of(lake, name, zone)
     folder = str(local_path(lake.zone(zone.uri)))
-    return ZoneWatcher(manifest, folder, zone.takes_in, settings.stream.batch_seconds, on_events, log)
+    return ZoneWatcher(manifest, folder, zone, settings.stream.batch_seconds, on_events, log)
 
 
 @dataclass
@@ -88,7 +89,9 @@ class StreamedZone:
         """Put the zone off, for longer each time; what is wrong is logged once."""
         self._failures += 1
         self.due = time.monotonic() + min(FIRST_WAIT_SECONDS * 2.0 ** (self._failures - 1), LONGEST_WAIT_SECONDS)
-        if (message := str(error)) != self._last_message:
+        known = isinstance(error, DlassetsError | OSError)
+        message = str(error) if known else "".join(traceback.format_exception(error))
+        if message != self._last_message:
             self._last_message = message
             self.log(f"{self.name}: {message}")
 

@@ -17,6 +17,7 @@ from dlassets.errors import DlassetsError
 from dlassets.samples.fetch import fetch
 from dlassets.samples.generated import generate
 from dlassets.samples.unpack import unpack
+from dlassets.settings import load_settings
 from dlassets.storage.cache import cache_path
 
 if TYPE_CHECKING:
@@ -85,10 +86,10 @@ def samples(
         name, checksum = ARCHIVES[name].url, checksum or ARCHIVES[name].checksum
     if "://" in name:
         archive = fetch(name, cache_path(), checksum=checksum, progress=progress_of("download"))
-        return unpack(archive, folder, progress_of("unpack"))
+        return unpack(archive, folder, progress_of("unpack"), load_settings().archives)
     if not Path(name).exists():
         known = [GENERATED, *ARCHIVES]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise DlassetsError(f"{name} is neither a path that exists, nor a URL, nor one of {', '.join(known)}.{hint}")
-    return unpack(Path(name), folder, progress_of("unpack"))
+    return unpack(Path(name), folder, progress_of("unpack"), load_settings().archives)

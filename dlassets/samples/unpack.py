@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import lzma
 import os
 import re
-import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -15,14 +17,15 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from gzip import BadGzipFile
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_folder, class_of_folder
+from dlassets.settings import ArchiveSettings
 
 if TYPE_CHECKING:
     from dlassets.engines.base import Progress
@@ -37,7 +40,24 @@ _DAMAGED = (
     BadGzipFile,
     EOFError,
     NotImplementedError,
+    # What the readers of archives let through of headers that make no sense.
+    RecursionError,
+    OverflowError,
+    ValueError,
+    struct.error,
 )
+_COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
+# Whatever they pack, archives may unpack to so much: a ratio says nothing of less.
+_SMALL_BYTES = 64 * 2**20
+# All headers of one member of a tar, and an entry of a zip's directory, on average: names are a few hundred at most.
+_HEADER_BYTES, _ENTRY_BYTES = 2**20, 256
+_COPY_BYTES = 2**16
+# A step through what zip's other methods pack is decompressed as a whole, to thousands of times its size.
+_SMALL_COPY_BYTES = 2**12
 
 
 @dataclass(frozen=True)
@@ -47,18 +67,54 @@ class _Member:
     path: PurePosixPath  # within the source
     size: int
     open: Callable[[], IO[bytes]]
+    step: int = _COPY_BYTES
 
 
-def unpack(source: Path, folder: Path, progress: Progress | None = None) -> int:
+@dataclass
+class _Budget:
+    """What a source's archives declare, of all that they may unpack to: nothing is unpacked before all is counted."""
+
+    limits: ArchiveSettings
+    members: int = 0
+    unpacked: int = 0
+    _by_archive: Counter[str] = field(default_factory=Counter)
+
+    def count(self, archive: str, packed: int, size: int, members: int = 1) -> None:
+        """Count a member of an archive that has so many bytes itself. Raises DlassetsError where it is too much."""
+        if size < 0:
+            raise tarfile.ReadError("a member of negative size")
+        self.members += members
+        self.unpacked += size
+        self._by_archive[archive] += size
+        self._check("max_members", self.members, f"{archive}: more than {self.limits.max_members:,} members")
+        self._check("max_bytes", self.unpacked, f"{archive} would unpack to more than {self.limits.max_bytes:,} bytes")
+        here = self._by_archive[archive]
+        if here > _SMALL_BYTES:
+            message = f"{archive} would unpack to {here:,} bytes and more, from {packed:,}"
+            self._check("max_ratio", here / max(packed, 1), message)
+
+    def check_depth(self, depth: int, archive: str) -> None:
+        self._check("max_depth", depth, f"{archive} lies in more than {self.limits.max_depth} archives")
+
+    def _check(self, setting: str, value: float, message: str) -> None:
+        if value > getattr(self.limits, setting):
+            raise DlassetsError(
+                f"{message}, so nothing of it was unpacked. If you trust it, raise archives.{setting}, or unpack it "
+                "yourself and give the folder."
+            )
+
+
+def unpack(source: Path, folder: Path, progress: Progress | None = None, limits: ArchiveSettings | None = None) -> int:
     """Copy the photos of a folder, zip or tar (.gz, .bz2, .xz) to `folder/NNN.class/` and return how many it holds.
 
-    Class folders may lie anywhere in the source, also in an archive within it. Those whose names begin with a number
+    Class folders may lie anywhere in the source, also in archives within it. Those whose names begin with a number
     keep their names; where none does, the folders that hold photos are numbered from 001 in the order of their names,
     those of one name (`train/dress`, `test/dress`) being one class. Files that are no photos by their names, hidden
     files (`.` or `_` first) and photos outside a class folder are left out; photos that cannot be decoded come along,
     for ingest to quarantine. A class appears in `folder` when it is complete; photos already there are left as they
     are, so a run that was stopped goes on. `progress` is told the photos done and the photos in all.
-    Raises DlassetsError for a source that is missing, damaged, has no class folders, or has members that point outside.
+    Raises DlassetsError for a source that is missing, damaged, has no class folders, has members that point outside, or
+    by what its headers declare goes beyond the `limits`, those of the settings' defaults if none are given.
     """
     if not source.exists():
         raise DlassetsError(f"{source} does not exist. Give a folder, a zip or a tar of photos in class folders.")
@@ -66,7 +122,7 @@ def unpack(source: Path, folder: Path, progress: Progress | None = None) -> int:
         raise DlassetsError(f"{folder} lies in {source} itself: photos of a folder must go to another place.")
     try:
         with ExitStack() as stack:
-            plan = _plan(list(_members(source, stack)), source)
+            plan = _plan(list(_members(source, stack, _Budget(limits or ArchiveSettings()))), source)
             check_classes(folder, {place.parent.name for place in plan})
             _copy(plan, folder, progress)
     except _DAMAGED as error:
@@ -92,9 +148,9 @@ def check_classes(folder: Path, names: Iterable[str]) -> None:
             )
 
 
-def _members(source: Path, stack: ExitStack) -> Iterator[_Member]:
+def _members(source: Path, stack: ExitStack, budget: _Budget) -> Iterator[_Member]:
     if not source.is_dir():
-        yield from _archive_members(stack.enter_context(source.open("rb")), str(source), stack)
+        yield from _archive_members(stack.enter_context(source.open("rb")), str(source), stack, budget)
         return
 
     def unreadable(error: OSError) -> None:
@@ -108,25 +164,30 @@ def _members(source: Path, stack: ExitStack) -> Iterator[_Member]:
                 yield _Member(relative, path.stat().st_size, partial(io.FileIO, path))
 
 
-def _archive_members(file: IO[bytes], name: str, stack: ExitStack, *, nested: bool = False) -> Iterator[_Member]:
-    """The files of an archive in the order they lie in it, those of archives within it (one level deep) last."""
-    if zipfile.is_zipfile(file):
-        members = list(_zip_members(stack.enter_context(zipfile.ZipFile(file)), name))
-    else:
-        file.seek(0)
-        if not tarfile.is_tarfile(file):
-            raise DlassetsError(f"{name} is neither a folder nor a zip nor a tar, or it is damaged: fetch it again.")
-        file.seek(0)
-        archive = stack.enter_context(tarfile.open(fileobj=file))  # noqa: SIM115 (the stack closes it)
-        members = list(_tar_members(archive, name))
+def _archive_members(
+    file: IO[bytes], name: str, stack: ExitStack, budget: _Budget, depth: int = 1
+) -> Iterator[_Member]:
+    """The files of an archive in the order they lie in it, those of archives within it last."""
+    budget.check_depth(depth, name)
+    packed = file.seek(0, os.SEEK_END)
+    found = _zip_members if zipfile.is_zipfile(file) else _tar_members
+    file.seek(0)
+    members = list(found(file, name, stack, partial(budget.count, name, packed)))
     yield from members
     for member in members:
-        if _ARCHIVE_NAME.search(member.path.name) and not _is_hidden(member.path) and not nested:
-            inner = stack.enter_context(member.open())
-            yield from _archive_members(inner, f"{name}, {member.path}", stack, nested=True)
+        if _ARCHIVE_NAME.search(member.path.name) and not _is_hidden(member.path):
+            # On disk, since reading an archive goes to and fro, and a stream that is packed begins anew each time.
+            inner = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - it is one
+            _write_to(inner, member)
+            yield from _archive_members(inner, f"{name}, {member.path}", stack, budget, depth + 1)
 
 
-def _zip_members(archive: zipfile.ZipFile, name: str) -> Iterator[_Member]:
+def _zip_members(file: IO[bytes], name: str, stack: ExitStack, count: Callable[..., None]) -> Iterator[_Member]:
+    entries, size = _directory(file)
+    declared = max(entries, size // _ENTRY_BYTES)
+    count(0, declared)  # before a list is made of them
+    archive = stack.enter_context(zipfile.ZipFile(file))
+    count(0, len(archive.infolist()) - declared)
     for info in archive.infolist():
         mode = info.external_attr >> 16
         if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
@@ -134,27 +195,91 @@ def _zip_members(archive: zipfile.ZipFile, name: str) -> Iterator[_Member]:
         if info.flag_bits & 1:
             raise DlassetsError(f"{name} is locked with a password. Unpack it yourself and give the folder.")
         path = _inside(name, info.filename)
+        count(info.file_size, 0)
         if not info.is_dir():
-            yield _Member(path, info.file_size, partial(archive.open, info))
+            is_bounded = info.compress_type in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+            step = _COPY_BYTES if is_bounded else _SMALL_COPY_BYTES
+            yield _Member(path, info.file_size, partial(archive.open, info), step)
 
 
-def _tar_members(archive: tarfile.TarFile, name: str) -> Iterator[_Member]:
-    def opened(info: tarfile.TarInfo) -> IO[bytes]:
-        file = archive.extractfile(info)
-        if file is None:
+def _directory(file: IO[bytes]) -> tuple[int, int]:
+    """Return how many entries a zip declares, and how many bytes of them, as it says at its end."""
+    start = max(file.seek(0, os.SEEK_END) - 2**16 - 128, 0)
+    file.seek(start)
+    end = file.read()
+    entries, size = struct.unpack_from("<HI", end, end.rindex(b"PK\5\6") + 10)
+    if (large := end.rfind(b"PK\6\6")) >= 0:
+        more, larger = struct.unpack_from("<QQ", end, large + 32)
+        entries, size = max(entries, more), larger if size == 2**32 - 1 else size
+    return entries, size
+
+
+class _TarFile(io.RawIOBase):
+    """What a tar is read from: it gives `left` bytes and no more, since a header may declare any number for itself."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.left: float = _HEADER_BYTES
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0 or size > self.left:
+            raise tarfile.ReadError("a header that is larger than any name needs")
+        self.left -= size
+        return self._file.read(size)
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(position, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _tar_members(file: IO[bytes], name: str, stack: ExitStack, count: Callable[..., None]) -> Iterator[_Member]:
+    beginning = file.read(8)
+    file.seek(0)
+    opened = next((made for start, made in _COMPRESSIONS.items() if beginning.startswith(start)), None)
+    reader = _TarFile(stack.enter_context(opened(file)) if opened else file)
+    try:
+        archive = tarfile.TarFile(fileobj=reader)
+    except tarfile.ReadError as error:
+        raise DlassetsError(
+            f"{name} is neither a folder nor a zip nor a tar, or it is damaged ({error}): fetch it again."
+        ) from error
+
+    def content(info: tarfile.TarInfo) -> IO[bytes]:
+        found = archive.extractfile(info)
+        if found is None:
             raise tarfile.ReadError(f"{info.name} has no content")
-        return file
+        return found
 
-    for info in archive.getmembers():
+    while (info := archive.next()) is not None:
+        count(info.size)  # before the next one, to which all of this one's bytes must be gone through
         if not (info.isreg() or info.isdir()):
             raise _refused(name, info.name, "is a link or a device")
         path = _inside(name, info.name)
         if info.isreg():
-            yield _Member(path, info.size, partial(opened, info))
+            yield _Member(path, info.size, partial(content, info))
+        reader.left = _HEADER_BYTES
+    reader.left = float("inf")
+
+
+def _write_to(writer: IO[bytes], member: _Member) -> None:
+    """Copy a member. Raises EOFError where it has not as many bytes as its header says."""
+    left = member.size
+    with member.open() as reader:
+        while data := reader.read(member.step):
+            left -= len(data)
+            if left < 0:
+                raise EOFError(f"{member.path} is longer than its header says")
+            writer.write(data)
+    if left:
+        raise EOFError(f"{member.path} ends early")
 
 
 def _inside(archive: str, name: str) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
+    if "\0" in name:
+        raise _refused(archive, name, "has a NUL in it")
     if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
         raise _refused(archive, name, "points outside the archive")
     return path
@@ -213,10 +338,8 @@ def _copy(plan: dict[PurePosixPath, _Member], folder: Path, progress: Progress |
         for place, member in missing.items():
             staged = Path(staging, place)
             staged.parent.mkdir(exist_ok=True)
-            with member.open() as reader, staged.open("wb") as writer:
-                shutil.copyfileobj(reader, writer)
-            if staged.stat().st_size != member.size:
-                raise EOFError(f"{member.path} ends early")
+            with staged.open("wb") as writer:
+                _write_to(writer, member)
             left[place.parent] -= 1
             if not left[place.parent]:
                 _publish(staged.parent, folder / place.parent)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dlassets.errors import DlassetsError
 from dlassets.storage.local_files import encode_path
@@ -63,20 +65,25 @@ def read_files(
 ) -> pa.RecordBatch:
     """Add `content` to a listing whose paths, less `skip` characters, lie in `folder`.
 
-    It is null where a file cannot be read or is larger than `most_bytes`; one that has gone has no row. Of a file that
+    It is null where a file cannot be read, is larger than `most_bytes`, or is a link that may not be followed (its
+    `leads_to`, where the listing has that column, is not null); one that has gone has no row. Of a file that
     has grown, as much comes as was listed. Raises DlassetsError where the storage, and not a file of it, is what fails.
     """
     import pyarrow as pa
 
     paths, lengths = files["path"].to_pylist(), files["length"].to_pylist()
+    if "leads_to" in files.schema.names and files["leads_to"].null_count < files.num_rows:
+        links = files["leads_to"].is_valid().to_pylist()
+    else:
+        links = [False] * len(paths)
     # Read to where Arrow keeps them, so that no byte is copied.
     room = pa.allocate_buffer(sum(length for length in lengths if length <= most_bytes))
     view = memoryview(room).cast("B")
     ends, readable, kept = [0], [], []
-    for path, length in zip(paths, lengths, strict=True):
+    for path, length, is_link in zip(paths, lengths, links, strict=True):
         start, size = ends[-1], None
         try:
-            if length <= most_bytes:
+            if length <= most_bytes and not is_link:
                 size = _read_into(view[start : start + length], filesystem, f"{folder}/{path[skip:]}")
             kept.append(True)
         except FileNotFoundError:
@@ -102,7 +109,7 @@ def _read_into(view: memoryview, filesystem: pafs.FileSystem, path: str) -> int:
         with _opened(filesystem, path) as file:
             return _filled(view, file.readinto)
     # No file object: of a small file it is a quarter of the time, in which no other thread's Python runs.
-    descriptor = os.open(encode_path(path), os.O_RDONLY)
+    descriptor = _descriptor(encode_path(path))
     try:
         return _filled(view, lambda rest: os.readv(descriptor, (rest,)))
     finally:
@@ -127,8 +134,24 @@ def _opened(filesystem: pafs.FileSystem, path: str) -> Any:
     import pyarrow.fs as pafs
 
     if isinstance(filesystem, pafs.LocalFileSystem):  # half the time that Arrow's way takes for a photo
-        return open(encode_path(path), "rb", buffering=0)  # noqa: PTH123 - a Path knows no bytes; the caller closes
+        return os.fdopen(_descriptor(encode_path(path)), "rb", buffering=0)  # the caller closes
     return filesystem.open_input_file(path)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file that is no link, and nothing else than a file. Raises OSError."""
+    return os.fdopen(_descriptor(str(path), os.O_NOFOLLOW), "rb", buffering=0)
+
+
+def _descriptor(path: str | bytes, flags: int = 0) -> int:
+    """Open a regular file of this machine. What has taken its place (a pipe, a device) might never begin or end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(number, "no regular file", path)
 
 
 def micro_batches(listing: pa.Table, most_files: int, most_bytes: int) -> Iterator[pa.Table]:

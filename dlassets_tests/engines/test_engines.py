@@ -448,7 +448,7 @@ class TestFiles:
         landed.land("001.dress/a.jpg", content=b"\xff\xd8 bytes")
         os.utime(landed.zone / "001.dress/a.jpg", ns=(0, NOON.timestamp().__int__() * 10**9 + 123_456_789))
 
-        stat = {"modificationTime": NOON.replace(microsecond=123_000), "length": 8}
+        stat = {"modificationTime": NOON.replace(microsecond=123_000), "length": 8, "leads_to": None}
         assert landed.read() == [{"path": "in/001.dress/a.jpg", **stat, "content": b"\xff\xd8 bytes"}]
         assert sum(landed.progress) == 1
 

@@ -3,12 +3,14 @@
 import datetime as dt
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dlassets.errors import DlassetsError
+from dlassets.intake import events
 from dlassets.intake.events import Manifest
 from dlassets.settings import LandingZone
 from dlassets.storage.lake import Lake
@@ -123,6 +125,11 @@ def test_every_form_tells_of_an_object(lake, text) -> None:
         ('{"path": "/etc/passwd"}', "not in this landing zone"),
         ('{"path": "s3://photos/in/newer/a.jpg"}', "not in this landing zone"),
         ('{"path": "\\ud800.jpg"}', "surrogates"),
+        ('{"path": "a\\u0000b.jpg"}', "has a NUL in it"),
+        (s3("photos", "in/new/a%00b.jpg"), "has a NUL in it"),
+        (s3("photos", f"in/new/{'x' * 1025}"), "may have 1024 bytes"),
+        ('{"path": "' + "x" * 2**20 + '"}', "longer than 1048576 bytes"),
+        ("\x01\x1b[31m", "Expecting value"),
         ('{"Records": [{}]}', "neither an event of ours"),
         ('{"Records": 3}', "neither an event of ours"),
         (s3("photos", "in/new/../a.jpg"), "may not go up"),
@@ -136,6 +143,51 @@ def test_a_bad_line_is_counted_and_named_and_stops_nothing(lake, text, why) -> N
     assert pending.first_bad is not None
     assert pending.first_bad.startswith(f"a.jsonl, byte {len(line('a.jpg'))}: ")
     assert why in pending.first_bad
+
+
+def test_a_line_without_end_is_read_once_and_costs_itself_alone(lake, manifest, monkeypatch) -> None:
+    read: list[int] = []
+    chunks = Manifest._chunks
+
+    def counted(*args: Any) -> Iterator[bytes]:
+        for chunk in chunks(*args):
+            read.append(len(chunk))
+            yield chunk
+
+    monkeypatch.setattr(Manifest, "_chunks", counted)
+    write(lake, line("a.jpg"))
+    write(lake, "x" * 5 * 2**20)
+    pending = manifest.pending()
+    assert (pending.paths, pending.lines, pending.bad_lines) == (("a.jpg",), 2, 1)
+    manifest.advance(pending.position)
+    write(lake, "x" * 100)
+    read.clear()
+    going_on = manifest.pending()
+    assert (going_on.paths, going_on.lines) == ((), 0)
+    assert sum(read) < 1000
+    manifest.advance(going_on.position)
+    write(lake, "\n" + line("b.jpg"))
+    pending = manifest.pending()
+    assert (pending.paths, pending.lines, pending.bad_lines) == (("b.jpg",), 1, 0)
+
+
+def test_a_listing_passes_over_a_line_without_end_as_well(lake, manifest) -> None:
+    write(lake, line("a.jpg") + "x" * 3 * 2**20)
+    manifest.advance(manifest.end(), dt.datetime.now(dt.UTC))
+    write(lake, "x\n" + line("b.jpg"))
+    pending = manifest.pending()
+    assert (pending.paths, pending.bad_lines) == (("b.jpg",), 0)
+
+
+def test_a_look_ends_after_so_many_lines_and_the_next_goes_on(lake, manifest, monkeypatch) -> None:
+    monkeypatch.setattr(events, "LINES_AT_ONCE", 2)
+    write(lake, line("a.jpg") + line("b.jpg") + line("c.jpg"), "1.jsonl")
+    write(lake, line("d.jpg"), "2.jsonl")
+    looks = []
+    while pending := manifest.pending():
+        looks.append((pending.paths, pending.more))
+        manifest.advance(pending.position)
+    assert looks == [(("a.jpg", "b.jpg"), True), (("c.jpg", "d.jpg"), True)]
 
 
 def test_what_is_hidden_a_folder_or_not_in_the_pattern_is_left_out_silently(lake) -> None:

@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import io
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from dlassets.engines import columns, delta_log
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
+from dlassets.intake import listing
 from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import Ingested, ingest
 from dlassets.intake.waiting import waiting_files
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.settings import IngestSettings, Settings
+from dlassets.storage import local_files
 from dlassets.storage.lake import Lake
 from dlassets_tests.killing import killed_at, overtaken_at
 from dlassets_tests.storage.test_local_files import refuse
@@ -438,3 +441,97 @@ def test_an_ingest_reads_no_more_of_an_old_lake_than_of_a_young_one(lake, settin
     assert len(read) > 8
     assert opens_of_next(14) == young
     assert ingest(ENGINE, lake, settings, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
+
+
+def test_a_link_out_of_the_zone_is_quarantined_once_and_what_came_by_it_before_has_not_gone(
+    lake, settings, landing, tmp_path
+) -> None:
+    put(tmp_path / "archive/e.jpg", photo(50))
+    zone = landing / "unlabeled"
+    (zone / "all").symlink_to(tmp_path / "archive")
+    (zone / "one.jpg").symlink_to(tmp_path / "archive/e.jpg")
+    (zone / "self").symlink_to("/proc/self")
+    allowed = {"unlabeled": settings.landing["unlabeled"].model_copy(update={"links": (str(tmp_path / "archive"),)})}
+    followed = ingest(ENGINE, lake, settings.model_copy(update={"landing": allowed}), {})
+    assert (followed.images, followed.quarantined) == (3, 1)
+
+    done = ingest(ENGINE, lake, settings, {})
+
+    assert (done.images, done.replaced, done.quarantined, done.deleted) == (3, 0, 2, 0)
+    real = (tmp_path / "archive").resolve()
+    found = {(path, detail.split(",")[0]) for path, detail in rows(ENGINE, lake, "quarantined_files", "path, detail")}
+    assert {each for each in found if "self" not in each[0]} == {
+        ("unlabeled/all", f"leads to {real}/"),
+        ("unlabeled/one.jpg", f"leads to {real}/e.jpg"),
+    }
+    assert {reason for (reason,) in rows(ENGINE, lake, "quarantined_files", "reason")} == {"link_outside"}
+    assert ingest(ENGINE, lake, settings, {}).batches == 0
+
+
+def test_a_zone_with_more_files_than_it_may_have_says_so_and_takes_those_in(lake, settings, landing) -> None:
+    few = {"labeled": settings.landing["labeled"].model_copy(update={"max_files": 2})}
+
+    with pytest.raises(DlassetsError, match=r"holds more than 2 files.*raise landing\.labeled\.max_files"):
+        ingest(ENGINE, lake, settings.model_copy(update={"landing": few}), {})
+
+    assert len(rows(ENGINE, lake, "raw_images", "path")) == 2
+
+
+def with_events(settings: Settings) -> Settings:
+    zones = {name: zone.model_copy(update={"discovery": "events"}) for name, zone in settings.landing.items()}
+    return settings.model_copy(update={"landing": zones})
+
+
+def test_an_event_with_a_nul_costs_itself_alone(lake, settings, landing) -> None:
+    by_events = with_events(settings)
+    ingest(ENGINE, lake, by_events, {})
+    put(landing / "unlabeled/new.jpg", photo(60))
+    put(landing / "labeled/001.cat/new.jpg", photo(70))
+    for name, path in {"labeled": "001.cat/new.jpg", "unlabeled": "new.jpg"}.items():
+        Manifest.of(lake, name, by_events.landing[name]).record([("a\0.jpg", "created"), (path, "created")])
+
+    done = ingest(ENGINE, lake, by_events, {})
+
+    assert (done.images, done.bad_events) == (2, 2)
+    assert "has a NUL in it" in str(done.first_bad)
+    assert ingest(ENGINE, lake, by_events, {}) == Ingested(zones={"labeled": 0, "unlabeled": 0})
+
+
+def test_an_event_of_a_file_that_cannot_be_looked_at_costs_itself_alone(lake, settings, landing, monkeypatch) -> None:
+    by_events = with_events(settings)
+    ingest(ENGINE, lake, by_events, {})
+    put(landing / "unlabeled/new.jpg", photo(60))
+    manifest = Manifest.of(lake, "unlabeled", by_events.landing["unlabeled"])
+    manifest.record([("shut/a.jpg", "created"), ("new.jpg", "created")])
+    lstat = os.lstat
+
+    def refusing(path: str) -> os.stat_result:
+        if str(path).endswith("shut/a.jpg"):
+            raise PermissionError(13, "Permission denied", path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", refusing)
+
+    with pytest.raises(DlassetsError, match=r"cannot be looked at, such as .*shut/a\.jpg: Permission denied"):
+        ingest(ENGINE, lake, by_events, {})
+
+    assert ("unlabeled/new.jpg",) in rows(ENGINE, lake, "raw_images", "path")
+    assert not manifest.pending()
+
+
+def test_an_error_that_nobody_thought_of_in_one_zone_leaves_the_others_alone(
+    lake, settings, landing, monkeypatch
+) -> None:
+    whole = local_files.list_local
+
+    def odd(folder, *args):
+        if folder.endswith("/labeled"):
+            raise ValueError("odd")
+        return whole(folder, *args)
+
+    monkeypatch.setattr(listing, "list_local", odd)
+
+    with pytest.raises(ValueError, match="odd"):
+        ingest(ENGINE, lake, settings, {})
+
+    assert rows(ENGINE, lake, "raw_images", "path") == [("unlabeled/2026/01/d.jpg",)]

@@ -1,5 +1,6 @@
 """What is quarantined now, looking at it again, and dropping it, on real files of a landing zone."""
 
+import datetime as dt
 import os
 from pathlib import Path
 from typing import Any
@@ -270,11 +271,16 @@ def refused(file: Path, name: str) -> dict[str, Any]:
 
     info = pafs.LocalFileSystem().get_file_info(str(file))
     seen = info.mtime.replace(microsecond=info.mtime.microsecond // 1000 * 1000)
+    length = info.size
+    if file.is_symlink():  # refused for where it leads
+        own = file.lstat()
+        seen = dt.datetime.fromtimestamp(own.st_mtime_ns // 1_000_000 / 1000, dt.UTC)
+        length = own.st_size
     return {
         "path": f"unlabeled/{name}",
         "landing": "unlabeled",
         "modificationTime": seen,
-        "length": info.size,
+        "length": length,
         "reason": "empty",
         "load_date": NOON.date(),
     }

@@ -16,7 +16,7 @@ from dlassets.intake.watcher import FolderWatch, ZoneWatcher, can_be_watched
 from dlassets.settings import LandingZone
 from dlassets.storage.lake import Lake
 
-ZONE = LandingZone(uri="new", labelled=False, pattern=r"\.jpg$")
+ZONE = LandingZone(uri="new", labelled=False, pattern=r"\.jpg$", links=("/",))
 pytestmark = pytest.mark.skipif(not can_be_watched("/"), reason="inotify is Linux's")
 
 
@@ -28,9 +28,7 @@ class Watched:
         self.manifest = Manifest.of(lake, "new", ZONE)
         self.times: list[float | None] = []
         self.messages: list[str] = []
-        self.watcher = ZoneWatcher(
-            self.manifest, str(self.folder), ZONE.takes_in, 0.02, self.times.append, self.messages.append
-        )
+        self.watcher = ZoneWatcher(self.manifest, str(self.folder), ZONE, 0.02, self.times.append, self.messages.append)
 
     def start(self) -> None:
         self.watcher.start()
@@ -180,6 +178,27 @@ def test_linked_folders_are_watched_and_loops_are_not(watched, tmp_path) -> None
     watched.wait_for("after/0.jpg", "after/1.jpg", "before/1.jpg", "old/1.jpg", "before/2.jpg")
 
 
+def test_a_link_that_may_not_be_followed_is_not_watched(lake, tmp_path) -> None:
+    folder = Path(lake.zone(ZONE.uri))
+    for path in (tmp_path / "out", folder):
+        path.mkdir(parents=True)
+    (folder / "before").symlink_to(tmp_path / "out")
+    (folder / "processes").symlink_to("/proc/self")
+    watch = FolderWatch(str(folder), ZONE.model_copy(update={"links": ()}))
+    (folder / "after").symlink_to("/proc")
+    (folder / "1.jpg").write_bytes(b"1")
+    (tmp_path / "out" / "2.jpg").write_bytes(b"2")
+
+    def seen() -> bool:
+        watch.read(0.01)
+        return bool(watch.changes.events)
+
+    until(seen)
+    assert watch.changes.events == {"1.jpg": "created"}
+    assert len(watch._folders) == 1
+    watch.close()
+
+
 def test_a_name_that_is_no_text_is_noted_as_a_listing_has_it(running) -> None:
     Path(os.fsdecode(os.fsencode(running.folder) + b"/\xff.jpg")).write_bytes(b"x")
     running.wait_for("‰FF.jpg")
@@ -229,7 +248,7 @@ def test_what_has_happened_is_noted_when_the_watcher_stops(lake, monkeypatch) ->
     monkeypatch.setattr(FolderWatch, "read", lambda self, seconds: time.sleep(0.01) if seconds else read(self, 0))
     watched = Watched(lake)
     watched.folder.mkdir(parents=True)
-    watched.watcher = ZoneWatcher(watched.manifest, str(watched.folder), ZONE.takes_in, 60, print, print)
+    watched.watcher = ZoneWatcher(watched.manifest, str(watched.folder), ZONE, 60, print, print)
     watched.watcher.start()
     until(lambda: watched.manifest._events.get_file_info(f"{watched.manifest._folder}/missed").is_file)
     (watched.folder / "1.jpg").write_bytes(b"1")

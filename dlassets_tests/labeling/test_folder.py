@@ -1,5 +1,8 @@
 import csv
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dlassets.errors import DlassetsError
+from dlassets.labeling import folder, formats
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.services import Answer, Batch, Request
 from dlassets_tests.tables import NOON
@@ -254,3 +258,81 @@ def test_names_that_are_no_unicode_are_answers_like_others(service, tmp_path) ->
     (Path(os.fsdecode(os.fsencode(tmp_path / "answers" / "002.hat") + b"/\xff.jpg"))).write_bytes(photo("a"))
     put(tmp_path, "a.json", '{"request_id": "\\ud800", "label": 2}')
     assert set(answered(service)) == {("?", "002.hat"), ("?", "2")}
+
+
+def of_many(good: dict[int, str], bad: bytes, count: int) -> bytes:
+    """Answers among `count` lines, at these places; the other lines are bad."""
+    lines = [b"request_id,label", *([bad] * count)]
+    for place, request_id in good.items():
+        lines[place] = f"{request_id},2".encode()
+    return b"\n".join(lines) + b"\n"
+
+
+@pytest.mark.parametrize("bad", [b"x,y,z", b"aa11,\xe9", b'"a,2', b"a,\x00,\x1b,1", b'a,"b"c', b"y" * (2**20 + 1)])
+def test_a_bad_line_of_a_csv_costs_itself_alone(service, tmp_path, bad) -> None:
+    put(tmp_path, "a.csv", of_many({1: "aa11", 3: "bb22", 4: "cc33"}, bad, 4))
+    assert [pair for pair in answered(service) if pair[1]] == [("aa11", "2"), ("bb22", "2"), ("cc33", "2")]
+    (problem,) = problems(service)
+    assert problem.startswith("a.csv, line 3: ")
+
+
+def test_of_many_bad_lines_some_are_named_and_the_others_counted(service, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(formats, "MOST_PROBLEMS", 2)
+    put(tmp_path, "a.csv", of_many({5: "aa11"}, b"x,y,z", 5))
+    assert problems(service)[-1] == "a.csv, further entries: 2 more cannot be read"
+    assert len(problems(service)) == 3
+    assert ("aa11", "2") in answered(service)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "each", "between", "after"),
+    [
+        ("a.jsonl", "", '{{"request_id": "{}", "label": "hat"}}', "\n", "\n"),
+        ("a.json", "[", '{{"request_id": "{}", "label": "hat"}}', ", ", "]"),
+        ("a.json", "[", '{{"request_id": "{}", "label": "hat"}}', ",\n", "]"),
+        ("a.csv", "request_id,label\n", "{},hat", "\n", ""),
+    ],
+)
+def test_answers_are_the_same_wherever_a_file_is_cut_for_reading(
+    service, tmp_path, monkeypatch, name, before, each, between, after
+) -> None:
+    ids = [f"é{number}" for number in range(9)]
+    put(tmp_path, name, before + between.join(each.format(request_id) for request_id in ids) + after)
+    for size in (1, 2, 3, 7, 64):
+        monkeypatch.setattr(folder, "READ_BYTES", size)
+        assert answered(service) == [(request_id, "hat") for request_id in ids]
+
+
+def test_json_that_breaks_off_says_where_and_what_came_before_counts(service, tmp_path, monkeypatch) -> None:
+    put(tmp_path, "a.json", '[{"request_id": "aa11", "label": 2},\n{"request_id": "bb22", "label": 6},\n  {"request_id')
+    for size in (5, 2**20):
+        monkeypatch.setattr(folder, "READ_BYTES", size)
+        assert [pair for pair in answered(service) if pair[1]] == [("aa11", "2"), ("bb22", "6")]
+        assert problems(service) == ["a.json, line 3: is not JSON: Unterminated string starting at at column 4"]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
+def test_a_large_file_is_read_once_in_the_memory_of_a_few_entries(service, tmp_path, suffix) -> None:
+    """A process of its own, whose peak is its own."""
+    mebibytes = 32
+    with put(tmp_path, f"a{suffix}").open("w") as file:
+        file.write({".json": "[", ".jsonl": "", ".csv": "request_id,label,note\n"}[suffix])
+        row = '{"request_id": "aa11", "label": "2", "note": "' + "x" * 8000 + '"}'
+        between = ",\n" if suffix == ".json" else "\n"
+        file.write(between.join(["aa11,2," + "x" * 8000 if suffix == ".csv" else row] * (mebibytes * 128)))
+        file.write("]" if suffix == ".json" else "")
+    code = f"""
+import json, resource
+from pathlib import Path
+from dlassets.labeling.folder import FolderService
+service = FolderService(Path({str(tmp_path)!r}, "requests"), Path({str(tmp_path)!r}, "answers"))
+def read(): return int(Path("/proc/self/io").read_text().split()[1])
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak(), read()
+answers = sum(answer.label == "2" for answer in service.each_answer())
+print(json.dumps([answers, (peak() - before[0]) / 1024, (read() - before[1]) / 2**20]))
+"""
+    answers, grown, read = json.loads(subprocess.check_output([sys.executable, "-c", code]))
+    assert answers == mebibytes * 128
+    assert grown < mebibytes / 2
+    assert read < mebibytes * 1.1

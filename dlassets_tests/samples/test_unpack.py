@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import io
 import tarfile
 import zipfile
@@ -14,6 +15,7 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.samples.unpack import unpack
+from dlassets.settings import ArchiveSettings
 
 TarMode = Literal["w", "w:gz"]
 
@@ -249,3 +251,95 @@ def test_a_place_that_cannot_be_written_is_one_clear_error_and_the_folder_itself
         unpack(source, tmp_path / "file" / "below")
     with pytest.raises(DlassetsError, match="lies in"):
         unpack(source, source / "out")
+
+
+SMALL = ArchiveSettings(max_members=20, max_bytes=10_000_000)
+
+
+def refuse_by(setting: str, source: Path, out: Path, limits: ArchiveSettings = SMALL) -> None:
+    with pytest.raises(DlassetsError, match=f"nothing of it was unpacked. .*archives.{setting}"):
+        unpack(source, out, limits=limits)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_more_members_or_bytes_than_allowed_are_refused_by_what_headers_declare(tmp_path, kind):
+    many = MAKERS[kind](tmp_path / f"many.{kind}", {f"001.a/{number}.jpg": b"" for number in range(21)})
+    large = MAKERS[kind](tmp_path / f"large.{kind}", {"001.a/1.jpg": bytes(6_000_000), "001.a/2.jpg": bytes(6_000_000)})
+
+    refuse_by("max_members", many, tmp_path / "out")
+    refuse_by("max_bytes", large, tmp_path / "out")
+
+
+def test_a_zip_of_more_entries_than_it_says_or_than_allowed_makes_no_list_of_them(tmp_path, monkeypatch):
+    source = make_zip(tmp_path / "many.zip", {f"001.a/{number}.jpg": b"" for number in range(2000)})
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    refuse_by("max_members", source, tmp_path / "out")
+    content = source.read_bytes()
+    end = content.rindex(b"PK\5\6")
+    source.write_bytes(content[: end + 8] + b"\1\0\1\0" + content[end + 12 :])
+    refuse_by("max_members", source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_ratio_that_no_photo_has_is_refused(tmp_path, kind):
+    source = tmp_path / f"bomb.{kind}"
+    zeros = bytes(70 * 2**20)
+    if kind == "zip":
+        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("001.a/1.jpg", zeros)
+    else:
+        make_tar(source, {"001.a/1.jpg": zeros}, "w:gz")
+
+    refuse_by("max_ratio", source, tmp_path / "out", ArchiveSettings())
+
+
+def test_archives_in_archives_end_at_the_depth_allowed(tmp_path):
+    inner = make_zip(tmp_path / "0.zip", {"001.a/1.jpg": b"1"})
+    for depth in range(1, 4):
+        inner = make_zip(tmp_path / f"{depth}.zip", {f"{depth - 1}.zip": inner.read_bytes()})
+
+    assert unpack(tmp_path / "2.zip", tmp_path / "fine") == 1
+    refuse_by("max_depth", tmp_path / "3.zip", tmp_path / "out")
+
+
+def test_a_member_that_is_longer_than_its_header_says_is_refused_before_its_class_appears(tmp_path):
+    with zipfile.ZipFile(tmp_path / "liar.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("001.a/1.jpg", bytes(50_000_000))
+    content = (tmp_path / "liar.zip").read_bytes()
+    (tmp_path / "liar.zip").write_bytes(
+        content.replace((50_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    )
+
+    with pytest.raises(DlassetsError, match="cannot be read"):
+        unpack(tmp_path / "liar.zip", tmp_path / "out")
+
+    assert contents(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_header_of_a_tar_that_is_itself_a_bomb_is_not_read(tmp_path, kind):
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, 2**33
+    with gzip.open(tmp_path / "bomb.tar.gz", "wb") as file:
+        file.write(tar_bytes({"001.a/1.jpg": b"1"}, "w")[:1024])
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        file.write(bytes(2**22))
+
+    with pytest.raises(DlassetsError, match="a header that is larger than any name needs"):
+        unpack(tmp_path / "bomb.tar.gz", tmp_path / "out")
+
+
+def test_names_with_a_nul_and_headers_nested_without_end_are_our_errors(tmp_path):
+    with tarfile.open(tmp_path / "nul.tar", "w") as archive:
+        member = tarfile.TarInfo("001.a/1.jpg")
+        member.pax_headers = {"path": "001.a/1\0.jpg"}
+        archive.addfile(member)
+    with pytest.raises(DlassetsError, match="has a NUL in it"):
+        unpack(tmp_path / "nul.tar", tmp_path / "out")
+
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2
+    (tmp_path / "deep.tar").write_bytes((header.tobuf(tarfile.GNU_FORMAT) + b"a".ljust(512, b"\0")) * 3000)
+    with pytest.raises(DlassetsError, match=r"deep\.tar"):
+        unpack(tmp_path / "deep.tar", tmp_path / "out")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlassets.storage.local_files import decode_path, encode_path, list_local
+from dlassets.storage.local_files import Links, decode_path, encode_path, list_local
 
 NAMES = [
     name.encode() if isinstance(name, str) else name
@@ -52,15 +52,15 @@ def tree(folder: Path, *names: str) -> Path:
     return folder
 
 
-def names(folder: Path | str, failed: list[OSError] | None = None) -> list[str]:
-    return sorted(path for path, _, _ in list_local(str(folder), [] if failed is None else failed))
+def names(folder: Path | str, failed: list[OSError] | None = None, allowed: tuple[str, ...] = ()) -> list[str]:
+    return sorted(path for path, *_ in list_local(str(folder), [] if failed is None else failed, allowed))
 
 
 def test_a_file_has_its_path_its_time_to_the_nanosecond_and_its_size(tmp_path):
     tree(tmp_path, "top.jpg", "001.a/one.jpg", "001.a/deep/two.jpg")
     os.utime(tmp_path / "top.jpg", ns=(1, 1_700_000_000_123_456_789))
 
-    found = {path: (time, size) for path, time, size in list_local(str(tmp_path), [])}
+    found = {path: (time, size) for path, time, size, _ in list_local(str(tmp_path), [])}
 
     assert found.keys() == {"top.jpg", "001.a/one.jpg", "001.a/deep/two.jpg"}
     assert found["top.jpg"] == (1_700_000_000_123_456_789, 7)
@@ -72,7 +72,9 @@ def test_it_finds_what_arrow_finds(photos):
     import pyarrow.fs as pafs
 
     infos = pafs.LocalFileSystem().get_file_info(pafs.FileSelector(str(photos), recursive=True))
-    expected = [(os.path.relpath(i.path, photos), i.mtime_ns, i.size) for i in infos if i.type == pafs.FileType.File]
+    expected = [
+        (os.path.relpath(i.path, photos), i.mtime_ns, i.size, None) for i in infos if i.type == pafs.FileType.File
+    ]
 
     assert sorted(list_local(str(photos), [])) == sorted(expected)
 
@@ -88,7 +90,7 @@ def test_odd_names_of_files_and_folders_come_as_text_and_lead_back_to_the_file(t
             file.write_bytes(path)
             expected.add(path)
 
-    listed = [path for path, _, _ in list_local(str(tmp_path), [])]
+    listed = [path for path, *_ in list_local(str(tmp_path), [])]
 
     assert pa.array(listed, pa.string()).to_pylist() == listed
     assert {encode_path(path) for path in listed} == expected
@@ -145,8 +147,58 @@ def test_links_to_files_and_folders_are_followed(tmp_path):
     (tmp_path / "door").symlink_to("zone")
 
     expected = ["001.cats/1.jpg", "again/1.jpg", "one.jpg", "own/2.jpg"]
-    assert names(tmp_path / "zone") == expected
-    assert names(tmp_path / "door") == expected
+    allowed = (str(tmp_path / "archive"),)
+    assert names(tmp_path / "zone", allowed=allowed) == expected
+    assert names(tmp_path / "door", allowed=allowed) == expected
+
+
+def test_links_that_lead_where_they_may_not_are_named_and_not_followed(tmp_path):
+    tree(tmp_path, "archive/1.jpg", "zone/own/2.jpg", "zones/3.jpg")
+    zone = tmp_path / "zone"
+    (zone / "one.jpg").symlink_to("../archive/1.jpg")
+    (zone / "all").symlink_to(tmp_path / "archive")
+    (zone / "near").symlink_to(tmp_path / "zones")
+    (zone / "own/again.jpg").symlink_to("2.jpg")
+    archive = tmp_path / "archive"
+
+    found = {path: leads_to for path, _, _, leads_to in list_local(str(zone), [])}
+
+    assert found == {
+        "own/2.jpg": None,
+        "own/again.jpg": None,
+        "one.jpg": f"{archive}/1.jpg",
+        "all": f"{archive}/",
+        "near": f"{tmp_path}/zones/",
+    }
+    links = Links(str(zone))
+    listed = {path: (time, size, leads_to) for path, time, size, leads_to in list_local(str(zone), [])}
+    assert {path: links.state(f"{zone}/{path}") for path in ("one.jpg", "own/2.jpg", "own/again.jpg")} == {
+        path: listed[path] for path in ("one.jpg", "own/2.jpg", "own/again.jpg")
+    }
+    assert links.state(f"{zone}/all") == listed["all"]
+    beyond = links.state(f"{zone}/all/1.jpg")
+    assert beyond is not None
+    assert beyond[2] == f"{archive}/1.jpg"
+    assert links.state(f"{zone}/a\0b.jpg") is None
+
+
+def test_a_link_to_the_processes_of_the_machine_ends_at_once(tmp_path):
+    tree(tmp_path, "zone/1.jpg")
+    (tmp_path / "zone/self").symlink_to("/proc/self")
+    (tmp_path / "zone/root").symlink_to("/proc/self/root")
+    (tmp_path / "zone/zero").symlink_to("/dev/zero")
+
+    assert names(tmp_path / "zone") == ["1.jpg", "root", "self"]
+
+
+def test_folders_that_all_link_to_each_other_are_listed_once_a_link(tmp_path):
+    folders = [f"{number:02}" for number in range(12)]
+    for folder in folders:
+        tree(tmp_path, f"{folder}/1.jpg")
+        for other in folders:
+            (tmp_path / folder / f"to {other}").symlink_to(f"../{other}")
+
+    assert len(names(tmp_path)) == 12 + 12 * 11
 
 
 def test_links_never_lead_in_circles(tmp_path):
@@ -161,7 +213,8 @@ def test_links_never_lead_in_circles(tmp_path):
     (tmp_path / "outside/in").symlink_to(zone)
     (tmp_path / "outside/around").symlink_to(tmp_path / "outside")
 
-    assert names(zone) == ["a/1.jpg", "a/b/2.jpg", "b/2.jpg", "b/a/1.jpg", "out/3.jpg"]
+    allowed = (str(tmp_path / "outside"),)
+    assert names(zone, allowed=allowed) == ["a/1.jpg", "a/b/2.jpg", "b/2.jpg", "b/a/1.jpg", "out/3.jpg"]
 
 
 def test_links_that_lead_nowhere_and_what_is_no_file_are_left_out(tmp_path):
@@ -206,7 +259,7 @@ def test_a_folder_that_becomes_a_file_meanwhile_is_left_out(tmp_path):
     shutil.rmtree(tmp_path / "sub")
     (tmp_path / "sub").touch()
 
-    assert [path for path, _, _ in found if path != "sub"] == []
+    assert [path for path, *_ in found if path != "sub"] == []
 
 
 def test_a_folder_that_cannot_be_listed_is_told_and_the_others_are_listed(tmp_path, monkeypatch):
