@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak check house dev bench bench-ingest bench-training setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak soak-stores check house dev bench bench-ingest bench-training setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -39,6 +39,9 @@ wheel: $(READY) ## build dist/*.whl and try it in empty environments; PYTHONS='3
 
 soak: $(READY) ## take in files under random operations and faults; SECONDS=600, ARGS='--seed N' or --spark
 	$(BIN)/python -m dlassets_tests.soak --seconds $(or $(SECONDS),600) $(ARGS)
+
+soak-stores: $(READY) ## kill and race the making of a lake's stores; ARGS='--kills 300 --openers 100'
+	$(BIN)/python -m dlassets_tests.soak.first_opening $(ARGS)
 
 check: $(READY) ## formatting, lint, types, layers and dependencies
 	$(BIN)/ruff format --check .
