@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
 from dlassets.learning.examples import Examples
-from dlassets.registry.package import ModelPackage
+from dlassets.registry.package import ModelPackage, digest_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
 TAG_PROMOTIONS = "dlassets.promotions"
+TAG_PACKAGE = "dlassets.package_sha256"
 # The process whose run it is: see `end_dead_runs`.
 TAG_PROCESS = "dlassets.process"
 
@@ -88,7 +89,8 @@ def register(client: MlflowClient, model_name: str, run: Run) -> int:
                 raise
         source = _model_of(run)
         model_id = source.removeprefix("models:/")
-        made = client.create_model_version(model_name, source, run_id=run.info.run_id, model_id=model_id)
+        tags = {name: run.data.tags[name] for name in (TAG_PACKAGE,) if name in run.data.tags}
+        made = client.create_model_version(model_name, source, run.info.run_id, tags, model_id=model_id)
         first = _versions_of_run(client, model_name, run)[0]
         if int(made.version) != first:  # another process registered it at the same moment
             client.delete_model_version(model_name, made.version)
@@ -133,13 +135,34 @@ def registered_versions(client: MlflowClient, model_name: str | None = None) -> 
 
 
 def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPackage:
-    """Download the package of a registered version. Raises DlassetsError where its files are gone or broken."""
-    return _load(client, f"models:/{model_name}/{version}")
+    """Download the package of a registered version.
+
+    Raises DlassetsError where its files are gone or broken, or are not those that the version and its run were told of.
+    """
+    registered = client.get_model_version(model_name, str(version))
+    told = [registered.tags.get(TAG_PACKAGE)]
+    if (run := run_or_none(client, registered.run_id)) is not None:
+        told.append(run.data.tags.get(TAG_PACKAGE))
+    return _load(client, f"models:/{model_name}/{version}", told)
 
 
 def load_run(client: MlflowClient, run: Run) -> ModelPackage:
     """Download the package that a run logged, registered or not. Raises DlassetsError as `load_version` does."""
-    return _load(client, _model_of(run))
+    return _load(client, _model_of(run), [run.data.tags.get(TAG_PACKAGE)])
+
+
+def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
+    """Return a run, or None where the store has no such run; a version that came from no run has none either."""
+    from mlflow.exceptions import MlflowException
+
+    if not run_id:
+        return None
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def compare(
@@ -184,7 +207,7 @@ def _write_down(client: MlflowClient, model_name: str, version: int, verdict: Ve
     client.set_registered_model_tag(model_name, TAG_PROMOTIONS, json.dumps(history))
 
 
-def _load(client: MlflowClient, uri: str) -> ModelPackage:
+def _load(client: MlflowClient, uri: str, told: Sequence[str | None]) -> ModelPackage:
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -194,7 +217,14 @@ def _load(client: MlflowClient, uri: str) -> ModelPackage:
         raise DlassetsError(
             f"The files of {uri} cannot be read: {error} Restore MLflow's artifacts, or see that they can be reached."
         ) from error
-    return ModelPackage.load(Path(folder) / "artifacts" / "package")
+    package = Path(folder) / "artifacts" / "package"
+    loaded = ModelPackage.load(package)
+    if any(digest is not None and digest != digest_of(package) for digest in told):
+        raise DlassetsError(
+            f"The package of {uri} is not the one that was logged (its digest is not the {TAG_PACKAGE} of its version "
+            "or run). Restore its files from a copy, or train again."
+        )
+    return loaded
 
 
 def _model_of(run: Run) -> str:

