@@ -20,6 +20,7 @@ from dlassets.monitoring.quality import RULES, check, values_of
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Step
+from dlassets.registry.lineage import unknown_models
 from dlassets_tests.tables import get
 
 # A study of settings has tests of its own, and is the same whoever wrote the rows.
@@ -80,6 +81,7 @@ class Whole:
         return {
             "broken": {f"{r.table} {r.name}": check(session.engine, r, tables, **values).broken for r in RULES},
             "gallery": (gallery.images, gallery.files, gallery.defects, gallery.near_duplicate_groups, gallery.refused),
+            "unknown models": unknown_models(session.engine, session.lake, session.mlflow.client),
             "damaged": damaged(photos := photos_of(session.engine, session.lake), all_paths(photos)),
             "refused": [(f.path, f.state) for f in refused_files(session.engine, session.lake, everything=True)],
             "without photo": without_photo(session.engine, session.labeling, tables["label_requests"]),

@@ -96,7 +96,7 @@ def test_a_folder_without_photos_says_how_to_lay_them_out(tmp_path) -> None:
 def test_a_root_that_is_a_file_is_said(tmp_path, photos) -> None:
     (tmp_path / "file").touch()
 
-    assert f"{tmp_path}/file/dagster cannot be written" in failed(photos, tmp_path / "file")
+    assert f"{tmp_path}/file/dagster cannot be used" in failed(photos, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == b""
 
 
