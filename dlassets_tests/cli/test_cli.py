@@ -104,7 +104,7 @@ def test_a_root_that_is_a_file_is_said(tmp_path, photos) -> None:
 def test_a_root_that_cannot_be_written_is_said(tmp_path, photos) -> None:
     (tmp_path / "locked").mkdir(mode=0o555)
 
-    assert "cannot be written" in failed(photos, tmp_path / "locked" / "lake")
+    assert "cannot be used" in failed(photos, tmp_path / "locked" / "lake")
 
 
 def test_a_full_disk_is_said_and_what_was_committed_stands(tmp_path, photos) -> None:
