@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypedDict
 
+_CREDENTIALS = re.compile(r"://[^/\s'\"]*@")
 _ENCODED = re.compile(r"dlassets-error:([\w=-]+);", re.ASCII)
+
+
+def masked(text: str) -> str:
+    """Return a text without the users and passwords of the URIs in it, which are nobody's to read."""
+    return _CREDENTIALS.sub("://…@", text)
 
 
 class Record(TypedDict):
@@ -26,7 +32,10 @@ class Record(TypedDict):
 
 
 class DlassetsError(Exception):
-    """Something the user can put right; the message says how."""
+    """Something the user can put right; the message says how, and no user or password of a URI."""
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
     def __reduce__(self) -> tuple[Callable[[Record], Exception], tuple[Record]]:
         """Pickle it as its record: a kind that takes more than a message could not be made again by its arguments."""

@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from dlassets.errors import SettingsError
+from dlassets.errors import SettingsError, masked
 
 PREFIX = "DLASSETS_"
 PROFILE_VARIABLE = PREFIX + "PROFILE"
@@ -501,7 +501,7 @@ def _messages(error: ErrorDetails, sources: dict[str, dict[str, Any]]) -> Iterat
     path, section = (".".join(map(str, names)) for names in (error["loc"], error["loc"][:-1]))
     known = list(_known_names())
     if error["type"] not in {"extra_forbidden", "invalid_key"} or section not in {"", *known}:
-        given = re.sub(r"://[^/\s]*@", "://…@", repr(error["input"]))  # users and passwords are nobody's to read
+        given = masked(repr(error["input"]))
         yield f"{path}: {error['msg']} (given: {given})"
         return
     for name in _paths({path: error["input"]}):

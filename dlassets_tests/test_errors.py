@@ -59,3 +59,19 @@ def test_a_text_in_which_an_error_was_cut_short_has_none() -> None:
         raise ERRORS[1]
 
     assert decoded_error(str(raised.value)[:-1]) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("postgresql://me:hunter2@db.example.com/mlflow is down", "postgresql://…@db.example.com/mlflow is down"),
+        ("s3://key:a%2Fb@bucket/zone, and s3://key:c@other", "s3://…@bucket/zone, and s3://…@other"),
+        (
+            "https://db.example.com/a@b and file:///home/me@work/x",
+            "https://db.example.com/a@b and file:///home/me@work/x",
+        ),
+    ],
+)
+def test_an_error_tells_nobody_the_user_and_password_of_a_uri(said, shown) -> None:
+    assert str(DlassetsError(said)) == shown
+    assert str(error_from(record_of(DlassetsError(said)))) == shown

@@ -1,5 +1,6 @@
 """The `dlassets` command: what Dagster has no word for. Exit code 0: done; 1: a step failed; 2: used wrongly."""
 
+from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.quarantine import quarantine
@@ -9,9 +10,9 @@ from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
 
-_COMMANDS = (demo, samples, dev, watch, stream, history, restore, forget, quarantine, verify, reproduce, automl)
+ON_LAKES = (demo, samples, dev, watch, stream, history, restore, forget, verify, doctor, quarantine, reproduce, automl)
 
-for command in _COMMANDS:
+for command in ON_LAKES:
     main.add_command(command)
 
 __all__ = ["main"]

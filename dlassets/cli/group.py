@@ -17,6 +17,7 @@ from dlassets import __version__
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.pipeline.report import Report
 from dlassets.settings import Settings, load_settings
+from dlassets.storage.databases import explained_databases
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class _Commands(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with explained_databases():
+                return super().invoke(context)
         except DlassetsError as error:
             click.secho(f"error: {error}", fg="red", err=True)
             sys.exit(2 if isinstance(error, SettingsError) else 1)

@@ -189,11 +189,13 @@ def _dagster(module: str, port: int, logs: Path, environment: Mapping[str, str])
 @contextmanager
 def _mlflow(store: str, artifacts: str, port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
     command = ["mlflow", "server", "--app-name", "dlassets"]
-    command += ["--backend-store-uri", store, "--default-artifact-root", artifacts, "--no-serve-artifacts"]
+    command += ["--default-artifact-root", artifacts, "--no-serve-artifacts"]
     command += ["--workers", "1", "--host", HOST, "--port", str(port)]
     # Its job runner would be two more processes for features that nothing here uses.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with _running("MLflow", command, port, "/health", logs / "mlflow.log", {**environment, **quiet}) as server:
+    # Its command line is anybody's on this machine to read, and the store's address may hold a password.
+    own = {**environment, **quiet, "MLFLOW_BACKEND_STORE_URI": store}
+    with _running("MLflow", command, port, "/health", logs / "mlflow.log", own) as server:
         yield server
 
 

@@ -12,7 +12,7 @@ from dlassets.defs.jobs import (
     SCORING_PIPELINE,
     TRAINING_PIPELINE,
 )
-from dlassets.errors import SettingsError
+from dlassets.errors import SettingsError, masked
 from dlassets.pipeline.session import Session
 from dlassets.resources.dead_runs import end_dead_runs
 from dlassets.settings import LandingZone, Settings
@@ -33,7 +33,7 @@ def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.Senso
 
         waiting = waiting_files(session.lake, settings, name)
         if waiting.files == 0:
-            return dg.SensorResult(skip_reason=f"No new file in {waiting.uri}.")
+            return dg.SensorResult(skip_reason=f"No new file in {masked(waiting.uri)}.")
         tags = {"dlassets/waiting_files": "all are to be listed" if waiting.files is None else str(waiting.files)}
         if waiting.handover is not None:
             tags[ZONE_TAG] = name

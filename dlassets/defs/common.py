@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from dlassets.engines.schema import Table
+from dlassets.errors import masked
 from dlassets.lakehouse.provenance import Provenance
 from dlassets.lakehouse.tables import TABLES
 from dlassets.pipeline.session import Session
@@ -121,7 +122,7 @@ def table_result(session: Session, table: Table, made: Made, more: Metadata) -> 
         data_version=dg.DataVersion(str(now.version)),
         metadata={
             "dagster/row_count": rows,
-            "dagster/uri": now.uri,
+            "dagster/uri": masked(now.uri),
             "delta_version": now.version,
             "rows_inserted": written.inserted,
             "rows_updated": written.updated,

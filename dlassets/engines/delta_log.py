@@ -36,6 +36,9 @@ _VERSIONS_A_TABLE, _VERSIONS_IN_ALL = 2, 32
 # imported, to give it back within one.
 os.environ.setdefault("_RJEM_MALLOC_CONF", "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0")
 
+# Of what a library says, which may go on for pages.
+_SHOWN = 200
+
 Result = TypeVar("Result")
 Value = TypeVar("Value")
 
@@ -43,12 +46,22 @@ Value = TypeVar("Value")
 def open_table(uri: str, version: int | None = None, tries: int = 3) -> DeltaTable:
     """Return the table, at its newest version by default.
 
-    Raises deltalake's TableNotFoundError where there is none, DlassetsError where its storage cannot be read.
+    Raises deltalake's TableNotFoundError where there is none, DlassetsError where its storage cannot be read, or its
+    log is damaged.
     """
     from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
 
     try:
         return DeltaTable(uri, version=version)
+    except TableNotFoundError:
+        raise
+    except DeltaError as error:
+        first = str(error).splitlines()[0][:_SHOWN]
+        raise DlassetsError(
+            f"The log of the table at {uri} cannot be read: {first}. A commit in its _delta_log is gone, cut short or "
+            "another's: restore that folder from a copy. The data files beside it are as they were."
+        ) from error
     except OSError as error:
         # delta-rs repeats a request that a store refuses, and not one whose answer breaks off.
         if tries > 1 and "reading a body" in str(error):

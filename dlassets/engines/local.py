@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from dlassets.engines.delta_log import (
 )
 from dlassets.engines.processors import processors
 from dlassets.engines.schema import Column, Table, schema_of
+from dlassets.errors import DlassetsError
 from dlassets.storage.files import micro_batches, read_files
 from dlassets.storage.stores import filesystem_of, is_object_storage
 
@@ -72,6 +74,10 @@ class LocalRows(Rows):
         return cls(table.schema, table.to_batches(max_chunksize=BATCH_ROWS), _same)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
+        with explained_files():
+            yield from self._computed()
+
+    def _computed(self) -> Iterator[pa.RecordBatch]:
         if self._compute is _same:
             yield from self._parts
             return
@@ -140,7 +146,8 @@ class LocalEngine(DeltaEngine):
         connection = _duckdb().cursor()  # with names of its own
         for name, source in tables.items():
             connection.register(name, columns_of(source) if isinstance(source, Snapshot) else source.arrow())
-        reader = connection.sql(query).to_arrow_reader(SQL_BATCH_ROWS)
+        with explained_files():
+            reader = connection.sql(query).to_arrow_reader(SQL_BATCH_ROWS)
         return LocalRows(reader.schema, reader, _same)
 
     def look_up(self, snapshot: Snapshot, columns: Sequence[str], key: str, wanted: pa.ChunkedArray) -> LocalRows:
@@ -158,7 +165,8 @@ class LocalEngine(DeltaEngine):
             return LocalRows.of(pa.schema([dataset.schema.field(name) for name in columns]).empty_table())
         # Cast: what delta-rs's MERGE wrote is string_view, and to its least and greatest values Arrow compares no text.
         among = pads.field(key).cast(kind).isin(few)
-        return LocalRows.of(dataset.scanner(columns, filter=among).to_table())
+        with explained_files():
+            return LocalRows.of(dataset.scanner(columns, filter=among).to_table())
 
     def join(self, rows: Rows, snapshot: Snapshot, on: Sequence[str], columns: Sequence[str]) -> LocalRows:
         """As Engine.join: DuckDB, which knows nothing of a snapshot's size, would hold that in memory."""
@@ -278,6 +286,25 @@ def _duckdb() -> DuckDBPyConnection:
     connection.execute("SET GLOBAL disabled_optimizers = 'filter_pushdown'")
     atexit.register(_duckdb.cache_clear)  # or its binding complains, at length, of what is left at the end
     return connection
+
+
+@contextmanager
+def explained_files() -> Iterator[None]:
+    """Say in this project's error what Arrow and DuckDB say of a table's data file that is gone or damaged."""
+    import duckdb
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid, duckdb.Error) as error:
+        said = str(error)
+        if isinstance(error, DlassetsError) or not re.search(r"parquet|Invalid base64", said, re.IGNORECASE):
+            raise
+        raise DlassetsError(
+            f"A data file of a table is gone or damaged: {said.splitlines()[0]} Restore the file from a copy, or the "
+            "table to a version without it (`dlassets history TABLE`, then `dlassets restore TABLE --version N`): what "
+            "is lacking then is made anew."
+        ) from error
 
 
 def _same(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -150,14 +150,12 @@ def _stored_states(filesystem: pafs.FileSystem, folder: str, paths: Sequence[str
     """Return the state of each file by its path within the folder; None where there is none."""
     import pyarrow.fs as pafs
 
+    wholes = {path: f"{folder}/{path}" for path in paths}
     # A name with an empty part (a//b) is none that Arrow takes, but a listing has it.
-    infos = filesystem.get_file_info([f"{folder}/{path}" for path in paths if "//" not in path])
+    infos = filesystem.get_file_info([whole for whole in wholes.values() if "//" not in whole])
     states: dict[str, State] = {
-        info.path[len(folder) + 1 :]: (info.mtime_ns, info.size, None)
-        for info in infos
-        if info.type == pafs.FileType.File
+        info.path: (info.mtime_ns, info.size, None) for info in infos if info.type == pafs.FileType.File
     }
-    for below in {path.partition("//")[0] for path in paths if "//" in path}:
-        listed = _stored(filesystem, f"{folder}/{below}")
-        states |= {f"{below}/{path}": (time, size, target) for path, time, size, target in listed}
-    return {path: states.get(path) for path in paths}
+    for below in {whole.partition("//")[0] for whole in wholes.values() if "//" in whole}:
+        states |= {f"{below}/{path}": (time, size, target) for path, time, size, target in _stored(filesystem, below)}
+    return {path: states.get(whole) for path, whole in wholes.items()}

@@ -16,6 +16,7 @@ from dlassets.lakehouse.provenance import Provenance
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.registry.models import REGISTERED_VERSION, Model, ModelVersion
+from dlassets.storage.databases import explained_databases
 
 if TYPE_CHECKING:
     Work = Callable[[Session, "Reads", Report], "Made"]
@@ -71,7 +72,8 @@ class Step:
         return Reads(self, session, {table.name: session.pin(table) for table in tables}, champion)
 
     def run(self, session: Session, report: Report | None = None) -> Made:
-        return self.work(session, self.hand_out(session), report or Report())
+        with explained_databases():
+            return self.work(session, self.hand_out(session), report or Report())
 
 
 def step(

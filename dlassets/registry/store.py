@@ -17,8 +17,8 @@ from dlassets.learning.backbones import BackboneRef, backbone_of, published
 from dlassets.learning.weights import MODEL
 from dlassets.registry.lifecycle import TAG_PROCESS, end_dead_runs, find_run, version_of
 from dlassets.settings import Settings
+from dlassets.storage.databases import make_once, rows_of
 from dlassets.storage.lake import Lake, local_path
-from dlassets.storage.made_once import make_once, rows_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

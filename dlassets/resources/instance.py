@@ -9,9 +9,9 @@ from pathlib import Path
 import yaml
 
 from dlassets.errors import DlassetsError, SettingsError
+from dlassets.storage.databases import make_once, rows_of
 from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake, local_path
-from dlassets.storage.made_once import make_once, rows_of
 
 HOME_VARIABLE = "DAGSTER_HOME"
 DEFAULT = Path(__file__).with_name("dagster.yaml")

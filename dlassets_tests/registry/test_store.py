@@ -71,10 +71,13 @@ def test_a_server_that_does_not_answer_is_given_up_on_with_the_remedy(tmp_path, 
     for name in ("MAX_RETRIES", "BACKOFF_FACTOR", "TIMEOUT"):
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "")  # so that what is set below is taken back
         monkeypatch.delenv(f"MLFLOW_HTTP_REQUEST_{name}")
-    settings = Settings.model_validate({"root": str(tmp_path), "mlflow": {"tracking_uri": "http://127.0.0.1:9"}})
-    said = r"(?s)http://127.0.0.1:9 cannot be reached: .*Start the server, or set.*DLASSETS_MLFLOW__TRACKING_URI"
-    with pytest.raises(DlassetsError, match=said):
+    settings = Settings.model_validate(
+        {"root": str(tmp_path), "mlflow": {"tracking_uri": "http://me:hunter2@127.0.0.1:9"}}
+    )
+    said = r"(?s)http://…@127.0.0.1:9 cannot be reached: .*Start the server, or set.*DLASSETS_MLFLOW__TRACKING_URI"
+    with pytest.raises(DlassetsError, match=said) as raised:
         MlflowStore(settings).client  # noqa: B018 - looking is asking
+    assert "hunter2" not in str(raised.value)
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"
 
 

@@ -10,8 +10,8 @@ import pytest
 from dlassets.errors import DlassetsError
 from dlassets.resources import instance
 from dlassets.resources.instance import DATABASES, DEFAULT, dagster_home
+from dlassets.storage.databases import rows_of
 from dlassets.storage.lake import Lake
-from dlassets.storage.made_once import rows_of
 from dlassets_tests.disk import disk_full_after
 
 _make = instance._make

@@ -4,6 +4,7 @@ import dagster as dg
 
 from dlassets.defs.common import OWNERS
 from dlassets.engines.schema import Table
+from dlassets.errors import masked
 from dlassets.lakehouse.tables import RAW_IMAGES, TABLES
 from dlassets.pipeline.session import Session
 
@@ -41,7 +42,7 @@ def care_of(table: Table) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             data_version=dg.DataVersion(str(now.version)),
             metadata={
-                "dagster/uri": now.uri,
+                "dagster/uri": masked(now.uri),
                 "delta_version": now.version,
                 "files_before": files.files_before,
                 "files_after": files.files_after,

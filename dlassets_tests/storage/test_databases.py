@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dlassets.storage.made_once import make_once, rows_of
+from dlassets.storage.databases import make_once, rows_of
 
 NAMES = ("one.db", "below/two.db")
 
@@ -66,7 +66,7 @@ def test_one_of_many_at_once_makes_it(tmp_path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dlassets.storage.made_once import make_once
+from dlassets.storage.databases import make_once
 
 def make(folder):
     (folder / "one.db").write_bytes(b"half")

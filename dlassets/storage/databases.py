@@ -1,21 +1,34 @@
-"""Databases of sqlite that a lake has beside its tables: made by one process, and there when they are whole."""
+"""Databases of sqlite that a lake has beside its tables, MLflow's and Dagster's: made whole, by one process of many."""
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Collection
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+
+from dlassets.errors import DlassetsError
 
 # Beside a database of sqlite while it is written to: left by a killed process, they would be played into a new one.
 _JOURNALS = ("-journal", "-wal", "-shm")
 # Another process may be writing.
 _PATIENCE_SECONDS = 30
 _NEW, _LOCK = ".new-", ".being-made.lock"
+
+# What sqlite says, and what to do then.
+_REMEDIES = {
+    "database is locked": "Another process is writing to it, of MLflow or of Dagster. Run again when it has ended.",
+    "attempt to write a readonly database": "Look at whose the databases under <root>/mlflow and <root>/dagster are.",
+    "unable to open database file": "Look at whose the folders <root>/mlflow and <root>/dagster are, and that they are "
+    "there.",
+    "file is not a database": "It is damaged: restore it, in <root>/mlflow or <root>/dagster, from a copy.",
+    "database disk image is malformed": "It is damaged: restore it, in <root>/mlflow or <root>/dagster, from a copy.",
+    "database or disk is full": "Make room where <root>/mlflow and <root>/dagster lie, and run again.",
+}
 
 
 def make_once(
@@ -60,6 +73,28 @@ def rows_of(database: Path, table: str) -> int:
             return 0
         (count,) = connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()  # noqa: S608 - a name of this code
         return int(count)
+
+
+@contextmanager
+def explained_databases() -> Iterator[None]:
+    """Say in this project's error what sqlite says of a database, through MLflow, Dagster or SQLAlchemy."""
+    try:
+        yield
+    except DlassetsError:
+        raise
+    except Exception as error:
+        if (said := _in_our_words(error)) is None:
+            raise
+        raise DlassetsError(said) from error
+
+
+def _in_our_words(error: BaseException | None) -> str | None:
+    while error is not None:
+        for sign, remedy in _REMEDIES.items():
+            if sign in str(error):
+                return f"A database beside the lake's tables cannot be used: {sign}. {remedy}"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _put(made: Path, place: Path) -> None:

@@ -1,0 +1,175 @@
+"""`dlassets doctor`: what is wrong with a lake and what stands beside it, each with what to do. It mends nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote
+
+import click
+
+from dlassets.cli.group import settings_and_lake
+from dlassets.errors import DlassetsError, SettingsError
+from dlassets.resources.instance import DATABASES, HOME_VARIABLE
+from dlassets.settings import Settings
+from dlassets.storage.databases import explained_databases
+from dlassets.storage.lake import Lake, local_path
+
+# With less, a write, or the unpacking of an archive, may end midway.
+_ROOM_BYTES = 10**9
+_SHOWN = 3
+
+Finding = str
+Check = Callable[[Settings, Lake], Iterator[Finding]]
+
+
+@click.command()
+def doctor() -> None:
+    """Look at everything that a lake needs, and say what is wrong and what to do. Exit code 1 where anything is.
+
+    The photos' own bytes are compared by `dlassets verify`.
+    """
+    settings, lake = settings_and_lake()
+    wrong = 0
+    for name, look in _CHECKS.items():
+        findings = list(_found(look, settings, lake))
+        wrong += len(findings)
+        click.echo(f"{name}: {'well' if not findings else f'{len(findings)} found'}")
+        for finding in findings:
+            click.secho(f"  {finding}", fg="red", err=True)
+    if wrong:
+        sys.exit(1)
+
+
+def _found(look: Check, settings: Settings, lake: Lake) -> Iterator[Finding]:
+    try:
+        with explained_databases():
+            yield from look(settings, lake)
+    except DlassetsError as error:
+        yield str(error)
+
+
+def _places(_: Settings, lake: Lake) -> Iterator[Finding]:
+    folders = [Path(tempfile.gettempdir())]
+    with suppress(SettingsError):  # of a root in object storage, whose tables are looked at below
+        folders.append(local_path(lake.root))
+    for folder in folders:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        if not os.access(there, os.W_OK):
+            yield f"{folder} cannot be written: see whose {there} is, or set DLASSETS_ROOT (TMPDIR) to another folder."
+        elif (room := shutil.disk_usage(there).free) < _ROOM_BYTES:
+            yield f"{folder} has room for {room / 1e6:.0f} MB alone: delete something there, or let maintenance do so."
+
+
+def _tables(_: Settings, lake: Lake) -> Iterator[Finding]:
+    import pyarrow.fs as pafs
+    from deltalake.exceptions import TableNotFoundError
+
+    from dlassets.engines.delta_log import open_table, sizes_of
+    from dlassets.lakehouse.tables import TABLES
+    from dlassets.storage.stores import filesystem_of
+
+    for name in TABLES:
+        uri = lake.table(name)
+        try:
+            expected = sizes_of(open_table(uri))
+        except TableNotFoundError:  # nothing has been written to it yet
+            continue
+        except DlassetsError as error:
+            yield str(error)
+            continue
+        filesystem, folder = filesystem_of(uri)
+        infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
+        there = {info.path.removeprefix(f"{folder}/"): info.size for info in infos if info.is_file}
+        broken = [file for path, size in expected.items() if there.get(file := unquote(path)) != size]
+        if broken:
+            some = ", ".join(broken[:_SHOWN]) + (", …" if len(broken) > _SHOWN else "")
+            yield (
+                f"{name} lacks {len(broken)} of its {len(expected)} data files, or they have another size: {some}. "
+                f"Restore them from a copy, or the table to a version without them: `dlassets history {name}`, then "
+                f"`dlassets restore {name} --version N`."
+            )
+
+
+def _landing_zones(settings: Settings, lake: Lake) -> Iterator[Finding]:
+    import pyarrow.fs as pafs
+
+    from dlassets.storage.stores import advice, filesystem_of
+
+    for name, zone in settings.landing.items():
+        uri = lake.zone(zone.uri)
+        try:
+            filesystem, folder = filesystem_of(uri)
+            if filesystem.get_file_info(folder).type != pafs.FileType.Directory:
+                yield f"The landing zone {name} is not there: make {uri}, or change landing.{name}.uri."
+        except OSError as error:
+            yield f"The landing zone {name} at {uri} cannot be reached: {advice(uri, error)}"
+
+
+def _mlflow(settings: Settings, lake: Lake) -> Iterator[Finding]:
+    from sqlalchemy.engine import make_url
+
+    from dlassets.registry.store import MlflowStore
+
+    uri = settings.mlflow.tracking_uri
+    if uri is not None and not uri.startswith("sqlite:"):
+        MlflowStore(settings).client.search_experiments(max_results=1)
+        return
+    file = Path(str(local_path(f"{lake.mlflow}/mlflow.db") if uri is None else make_url(uri).database))
+    if file.exists():  # else the first run makes it
+        yield from _damage_of(file)
+
+
+def _dagster(_: Settings, lake: Lake) -> Iterator[Finding]:
+    home = Path(os.environ.get(HOME_VARIABLE) or local_path(lake.dagster_home))
+    for name in DATABASES:
+        if (home / name).exists():
+            yield from _damage_of(home / name)
+
+
+def _damage_of(database: Path) -> Iterator[Finding]:
+    import sqlite3
+    from contextlib import closing
+
+    if not os.access(database, os.W_OK) or not os.access(database.parent, os.W_OK):
+        yield f"{database} cannot be written: see whose it and its folder are."
+        return
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        said = str(error)
+    if said != "ok":
+        yield f"{database} is damaged ({said}): restore it from a copy."
+
+
+def _models(settings: Settings, lake: Lake) -> Iterator[Finding]:
+    from deltalake.exceptions import TableNotFoundError
+
+    from dlassets.engines.delta_log import open_table
+    from dlassets.lakehouse.tables import TRAINING_SET
+    from dlassets.pipeline.session import Session
+    from dlassets.registry.lineage import needed_versions
+
+    try:
+        open_table(lake.table(TRAINING_SET.name))
+    except TableNotFoundError:  # and so there is no model
+        return
+    session = Session(settings)
+    needed_versions(session.engine, lake, session.mlflow.client)
+    yield from ()
+
+
+_CHECKS: dict[str, Check] = {
+    "room and rights": _places,
+    "landing zones": _landing_zones,
+    "tables": _tables,
+    "MLflow's store": _mlflow,
+    "Dagster's databases": _dagster,
+    "models that the tables name": _models,
+}

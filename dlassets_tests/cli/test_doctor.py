@@ -1,0 +1,78 @@
+"""`dlassets doctor` finds what is wrong with a lake, says what to do, and says of a sound one that it is well."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dlassets.resources.instance import DATABASES
+from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
+from dlassets_tests.programs import invoke
+from dlassets_tests.stores import give_store
+from dlassets_tests.tables import image_id, put
+
+
+@pytest.fixture
+def sound(lake: Lake) -> Lake:
+    for zone in ("labeled", "unlabeled"):
+        Path(lake.zone(zone)).mkdir(parents=True)
+    for number in range(3):
+        put(lake, "raw_images", {"path": f"z/{number}.jpg", "image_id": image_id(str(number)), "content": b"1"})
+    give_store(Settings(root=lake.root))
+    for name in DATABASES:
+        database = Path(lake.dagster_home, name)
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("CREATE TABLE filled (value TEXT)")
+            connection.executemany("INSERT INTO filled VALUES (?)", [["x" * 3000] for _ in range(9)])
+    return lake
+
+
+def asked(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    result = invoke("doctor", DLASSETS_ROOT=lake.root)
+    return result.exit_code, result.output
+
+
+def test_an_empty_lake_lacks_its_landing_zones_alone(lake, monkeypatch) -> None:
+    code, said = asked(lake, monkeypatch)
+
+    assert code == 1
+    assert "landing zones: 2 found" in said
+    assert said.count(": well") == 5
+    assert not Path(lake.root).exists(), "looking makes nothing"
+
+
+def test_a_sound_lake_is_well(sound, monkeypatch) -> None:
+    code, said = asked(sound, monkeypatch)
+
+    assert (code, said.count(": well")) == (0, 6), said
+
+
+def damage(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:4096] + b"\xff" * 4096 + content[8192:])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fault", "said"),
+    [
+        ("tables/raw_images/*/*.parquet", Path.unlink, "raw_images lacks 1 of its 3 data files"),
+        ("tables/raw_images/*/*.parquet", lambda file: file.write_bytes(b""), "dlassets restore raw_images --version"),
+        ("tables/raw_images/_delta_log/*1.json", Path.unlink, "The log of the table at"),
+        ("mlflow/mlflow.db", damage, "mlflow.db is damaged"),
+        ("mlflow/mlflow.db", lambda file: file.write_bytes(b"no database" * 99), "file is not a database"),
+        ("dagster/history/runs/index.db", damage, "index.db is damaged"),
+        ("landing/labeled", Path.rmdir, "The landing zone labeled is not there"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_to_do(sound, monkeypatch, pattern, fault, said) -> None:
+    fault(min(Path(sound.root).glob(pattern)))
+
+    code, output = asked(sound, monkeypatch)
+
+    assert code == 1
+    assert said in output
+    assert output.count(": well") == 5
