@@ -21,10 +21,9 @@ from dlassets.engines.local import LocalEngine
 from dlassets.labeling.selection import select_requests
 from dlassets.lakehouse.tables import TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
-from dlassets.monitoring.quality import RULES, check, values_of
+from dlassets.monitoring.quality import RULES, check
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
-from dlassets.registry.models import ModelVersion
 from dlassets.scoring.batch import Scorer, score_new
 from dlassets.settings import LabelingSettings, LabelSettings, Settings
 from dlassets_tests.registry.conftest import store_of
@@ -116,13 +115,13 @@ def ask_everything(whole: Whole) -> None:
     """Have every text made that settings decide, and those of what is asked of a lake beside its pipeline."""
     whole.look()
     session = whole.session
-    engine, tables, version = session.engine, pins(session.lake, *TABLES), session.required_champion()
-    model, package = ModelVersion(session.model_name, version), session.package(version)
+    engine, tables, model = session.engine, pins(session.lake, *TABLES), session.required_champion()
+    package = session.package(model)
     embedder = session.embedder(tables["raw_images"])
     for conflicts in get_args(Conflicts):
         labels = LabelSettings(conflicts=conflicts)
         for rule in RULES:
-            check(engine, rule, tables, **values_of(labels), model_version=version)
+            check(engine, rule, tables, labels, model)
         for made_of in (session.feature_version, PIXELS):
             choose(engine, {table.name: tables[table.name] for table in chosen_from(made_of)}, made_of, labels)
         for asking in ({}, {"relabel_limit": 2}, {"relabel_limit": 2, "batch_limit": 3, "share": 0.5}):

@@ -25,7 +25,7 @@ from dlassets.lakehouse.tables import IMAGE_FEATURES, IMAGE_PROFILES, TABLES
 from dlassets.lakehouse.training_set import build_training_set, choose
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.head import Head
-from dlassets.monitoring.quality import RULES, check, values_of
+from dlassets.monitoring.quality import RULES, check
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import Scorer, score_new
@@ -57,6 +57,9 @@ def package() -> ModelPackage:
     return ModelPackage(
         Head((1, 12), ("cat", "dog"), np.zeros((2, 1), np.float32), bias, one, one), BackboneRef("any"), VERSION
     )
+
+
+MODEL = ModelVersion("m", 1)
 
 
 @dataclass
@@ -109,14 +112,13 @@ class Loop:
 
     def score(self, version: int = 1) -> Written:
         tables = pins(self.lake, "raw_images", "labeled_images", "image_features")
-        scorer = Scorer(ModelVersion("m", version), package(), top_k=2)
+        scorer = Scorer(MODEL._replace(version=version), package(), top_k=2)
         return score_new(self.engine, tables, pin(self.lake, "predictions"), scorer, self.settings.labels, {})
 
     def ask(self) -> Written:
         snapshots = pins(self.lake, "raw_images", "deleted_files", "predictions", "labeled_images")
         settings = self.settings.model_copy(update={"labeling": LabelingSettings(threshold=0.5)})
-        model = ModelVersion("m", 1)
-        return send_requests(self.engine, self.lake, self.service, snapshots, model, settings, Commit())
+        return send_requests(self.engine, self.lake, self.service, snapshots, MODEL, settings, Commit())
 
     def answer(self, folder: str) -> None:
         """A person moves every photo that is asked about into a class folder, and the answers are collected."""
@@ -136,9 +138,8 @@ class Loop:
 
     def broken(self) -> dict[str, str]:
         """The rules that are broken, with what is said of them."""
-        values = {**values_of(self.settings.labels), "model_version": 1}
         snapshots = {name: pin(self.lake, name) for name in TABLES}
-        found = (check(EMBEDDED, rule, snapshots, **values) for rule in RULES)
+        found = (check(EMBEDDED, rule, snapshots, self.settings.labels, MODEL) for rule in RULES)
         return {finding.rule.name: finding.remedy for finding in found if not finding.passed}
 
 

@@ -186,11 +186,13 @@ def _follow(session: Session) -> None:
 
 def _check(session: Session) -> None:
     """Run the rules that Dagster checks after a tick."""
-    from dlassets.monitoring.quality import RULES, check, values_of
+    from dlassets.monitoring.quality import RULES, check
+    from dlassets.registry.models import ModelVersion
 
-    values = {**values_of(session.settings.labels), "model_version": 1}
+    champion = ModelVersion("image_classifier", 1)
     for rule in RULES:
-        check(session.engine, rule, {name: session.pin(TABLES[name]) for name in rule.reads}, **values)
+        tables = {name: session.pin(TABLES[name]) for name in rule.reads}
+        check(session.engine, rule, tables, session.settings.labels, champion)
 
 
 def _dimensions(session: Session) -> int:

@@ -2,12 +2,11 @@
 
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 
 from dlassets.lakehouse.tables import LABEL_REQUESTS, RAW_IMAGES, TABLES
-from dlassets.monitoring.quality import Finding, Rule, check, rules_of, values_of
+from dlassets.monitoring.quality import Finding, Rule, check, rules_of
 from dlassets.pipeline.session import Session
 
 # Photos that a check compares with their digests: some ten MB.
@@ -17,7 +16,6 @@ SAMPLE = 200
 def table_checks(table: str) -> dg.AssetChecksDefinition:
     """Return the checks of a table, each a rule, in one op."""
     rules = rules_of(table)
-    needs_champion = any("{model_version}" in rule.broken for rule in rules)
 
     @dg.multi_asset_check(
         name=f"{table}_checks",
@@ -27,14 +25,12 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
     )
     def run_rules(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         session: Session = context.resources.session
-        values: dict[str, Any] = dict(values_of(session.settings.labels))
-        if needs_champion:
-            values["model_version"] = session.required_champion()
         wanted = {key.name for key in context.selected_asset_check_keys}
         selected = [rule for rule in rules if rule.name in wanted]
         snapshots = {name: session.pin(TABLES[name]) for rule in selected for name in rule.reads}
+        champion = session.required_champion() if any(rule.is_about_champion for rule in selected) else None
         for rule in selected:
-            yield _result(check(session.engine, rule, snapshots, **values))
+            yield _result(check(session.engine, rule, snapshots, session.settings.labels, champion))
 
     return run_rules
 

@@ -143,12 +143,14 @@ class Loop:
         from dlassets.learning.evaluation.evaluate import evaluate
         from dlassets.learning.examples import read_split
         from dlassets.registry.lifecycle import versions_of
+        from dlassets.registry.models import ModelVersion
 
         session = self.session
         snapshots = {name: session.pin(table) for name, table in TABLES.items()}
         versions = versions_of(session.mlflow.client, session.model_name)
         test = read_split(snapshots[TRAINING_SET.name], TEST)
-        before, after = ((each, evaluate(session.package(each).head, test)) for each in (versions[0], versions[-1]))
+        oldest, newest = (ModelVersion(session.model_name, version) for version in (versions[0], versions[-1]))
+        before, after = ((each.version, evaluate(session.package(each).head, test)) for each in (oldest, newest))
         query = "SELECT COUNT(*) AS sent, COUNT(CASE WHEN status = 'answered' THEN 1 END) AS answered FROM requests"
         by_status = session.engine.sql(query, {"requests": snapshots["label_requests"]}).arrow()
         return Summary(
@@ -160,7 +162,7 @@ class Loop:
             requests_answered=by_status["answered"][0].as_py(),
             table_versions={name: snapshot.version for name, snapshot in snapshots.items()},
             model_versions=versions,
-            champion=session.required_champion(),
+            champion=session.required_champion().version,
             elapsed=self.display.elapsed,
             refusal=self.refusal,
         )

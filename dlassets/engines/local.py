@@ -440,7 +440,7 @@ def _merge(rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
         metrics = (
             delta.merge(
                 source,
-                predicate=" AND ".join(f"target.{name} = source.{name}" for name in table.key),
+                predicate=table.matched,
                 source_alias="source",
                 target_alias="target",
                 writer_properties=writer_properties(table),  # else files of a table differ by what last wrote them

@@ -49,6 +49,14 @@ class Table:
         return pa.schema([pa.field(c.name, arrow_type(c.type), nullable=c.nullable) for c in self.columns])
 
     @property
+    def matched(self) -> str:
+        """SQL for whether the rows `target` and `source` have the same key; null is the same as null."""
+        return " AND ".join(
+            f"target.{column.name} {'IS NOT DISTINCT FROM' if column.nullable else '='} source.{column.name}"
+            for column in self.columns_named(*self.key)
+        )
+
+    @property
     def has_vectors(self) -> bool:
         """Whether a row holds an embedding: far larger than the rest of it, and of numbers that hardly repeat."""
         return any(column.type == "array<float>" for column in self.columns)

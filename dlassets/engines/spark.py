@@ -193,7 +193,7 @@ class SparkEngine(DeltaEngine):
         with self._committing(table, uri, commit):
             counts = self.session.sql(
                 f"MERGE INTO {_identifier(uri)} AS target USING {{source}} AS source "  # noqa: S608 - names alone
-                f"ON {' AND '.join(f'target.`{name}` = source.`{name}`' for name in table.key)} "
+                f"ON {table.matched} "
                 f"WHEN MATCHED THEN UPDATE SET {', '.join(f'target.{name} = source.{name}' for name in names)} "
                 f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) "
                 f"VALUES ({', '.join(f'source.{name}' for name in names)})",

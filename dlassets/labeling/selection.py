@@ -9,7 +9,7 @@ from dlassets.engines.base import Engine, Snapshot
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.hashing import below_share
 from dlassets.lakehouse.labels import labels_in_force, undecided
-from dlassets.registry.models import ModelVersion
+from dlassets.registry.models import PREDICTED, ModelVersion
 from dlassets.settings import LabelingSettings, LabelSettings
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ def select_requests(
     """
     import pyarrow as pa
 
-    asking = pa.table(
-        {"model_name": [model.name], "model_version": [model.version], "threshold": [float(settings.threshold)]}
-    )
+    asking = model.row.append_column("threshold", pa.array([float(settings.threshold)]))
     names = ["raw_images", "deleted_files", "predictions", "labeled_images", "label_requests"]
     candidates = _by_prediction(settings, labels)
     if settings.relabel_limit:
@@ -66,8 +64,7 @@ def _by_prediction(settings: LabelingSettings, labels: LabelSettings) -> str:
             SELECT p.path, p.image_id, p.predicted_label, p.predicted_name, p.confidence,
                 CASE WHEN undecided.image_id IS NULL THEN '{LEAST_CONFIDENCE}' ELSE '{LABEL_CONFLICT}' END AS strategy,
                 p.confidence AS belief, ROW_NUMBER() OVER (PARTITION BY p.image_id ORDER BY p.path) AS place
-            FROM predictions AS p
-            JOIN model ON p.model_name = model.model_name AND p.model_version = model.model_version
+            FROM ({PREDICTED}) AS p CROSS JOIN model
             JOIN ({REACHABLE}) AS images ON images.path = p.path AND images.image_id = p.image_id
             LEFT JOIN ({undecided(labels)}) AS undecided ON undecided.image_id = p.image_id
             LEFT JOIN (SELECT DISTINCT image_id FROM labeled_images) AS labelled ON labelled.image_id = p.image_id

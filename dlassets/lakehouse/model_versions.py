@@ -16,13 +16,14 @@ from dlassets.lakehouse.tables import MODEL_VERSIONS, PREDICTIONS
 from dlassets.storage.lake import Lake
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class KnownModel:
     """A row of `model_versions`: see there."""
 
     model_name: str
     model_version: int
     run_id: str = ""
+    package: str | None = None
     training_set_version: int | None = None
     forgotten_at: dt.datetime | None = None
 
@@ -34,14 +35,14 @@ def recorded_models(engine: Engine, lake: Lake) -> list[KnownModel]:
     """Return every model version that was ever registered from this lake, as far as it was recorded."""
     query = f"SELECT {', '.join(MODEL_VERSIONS.names)} FROM model_versions"  # noqa: S608 - the table's own columns
     rows = engine.sql(query, {MODEL_VERSIONS.name: evolve(lake, MODEL_VERSIONS)}).arrow().to_pylist()
-    return sorted(KnownModel(**row) for row in rows)
+    return _sorted(rows)
 
 
 def scoring_models(engine: Engine, lake: Lake) -> list[KnownModel]:
     """Return every model version that has predictions."""
-    query = "SELECT DISTINCT model_name, model_version FROM predictions"
+    query = "SELECT DISTINCT model_name, model_version, package FROM predictions"
     rows = engine.sql(query, {PREDICTIONS.name: pin(lake, PREDICTIONS.name)}).arrow().to_pylist()
-    return sorted(KnownModel(**row) for row in rows)
+    return _sorted(rows)
 
 
 def record_models(engine: Engine, lake: Lake, models: Sequence[KnownModel], provenance: Mapping[str, Any]) -> None:
@@ -53,3 +54,8 @@ def record_models(engine: Engine, lake: Lake, models: Sequence[KnownModel], prov
     rows = pa.Table.from_pylist([asdict(model) for model in models], schema=MODEL_VERSIONS.schema)
     uri = evolve(lake, MODEL_VERSIONS).uri
     replanned(lambda: engine.merge(engine.rows(rows), MODEL_VERSIONS, uri, Commit(provenance)))
+
+
+def _sorted(rows: Sequence[Mapping[str, Any]]) -> list[KnownModel]:
+    models = [KnownModel(**row) for row in rows]
+    return sorted(models, key=lambda model: (model.model_name, model.model_version, model.run_id, model.package or ""))

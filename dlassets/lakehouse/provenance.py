@@ -34,7 +34,8 @@ def code_version() -> str:
 class Provenance:
     """`inputs` are the Delta versions that were read, `parameters` whatever else decided the rows.
 
-    `elsewhere` has the URI of those inputs that lie in another lake.
+    `model` is a registered version's name and number, `package` the digest of its package. `elsewhere` has the URI of
+    those inputs that lie in another lake.
     """
 
     asset: str
@@ -42,6 +43,7 @@ class Provenance:
     code_version: str = field(default_factory=code_version)
     run_id: str = ""
     model: str | None = None
+    package: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 

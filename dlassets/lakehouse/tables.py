@@ -15,6 +15,7 @@ PATH = Column(
     "path", "string", "Landing zone and path within it: the same on every engine and machine.", nullable=False
 )
 IMAGE_ID = Column("image_id", "string", "SHA-256 of the file's bytes, in hexadecimal.", nullable=False)
+PACKAGE = Column("package", "string", "SHA-256 of the model's package; null of one that was made before it had one.")
 
 RAW_IMAGES = Table(
     "raw_images",
@@ -193,6 +194,7 @@ PREDICTIONS = Table(
         IMAGE_ID,
         Column("model_name", "string", "The registered model.", nullable=False),
         Column("model_version", "bigint", "Its version.", nullable=False),
+        PACKAGE,
         Column("predicted_label", "bigint", "The likeliest class.", nullable=False),
         Column("predicted_name", "string", "Its name."),
         Column("confidence", "double", "Probability of the likeliest class.", nullable=False),
@@ -200,7 +202,7 @@ PREDICTIONS = Table(
         Column("top_k", TOP_K, "The likeliest classes, best first."),
         Column("scored_at", "timestamp", "When.", nullable=False),
     ),
-    key=("path", "model_version"),
+    key=("path", "model_name", "model_version", "package"),
 )
 
 LABEL_REQUESTS = Table(
@@ -231,10 +233,11 @@ MODEL_VERSIONS = Table(
         Column("model_name", "string", "The registered model.", nullable=False),
         Column("model_version", "bigint", "Its version.", nullable=False),
         Column("run_id", "string", "MLflow's run of it; empty where predictions alone tell of it.", nullable=False),
+        PACKAGE,
         Column("training_set_version", "bigint", "The version of training_set that it learned from."),
         Column("forgotten_at", "timestamp", "When it was said that no MLflow store has it any more."),
     ),
-    key=("model_name", "model_version", "run_id"),
+    key=("model_name", "model_version", "run_id", "package"),
 )
 
 TABLES = {

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dlassets.engines.base import Engine, Snapshot
+from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, CONFLICTS, labels_in_force, undecided
 from dlassets.lakehouse.refusals import QUARANTINED
 from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION
+from dlassets.registry.models import PREDICTED, ModelVersion
 from dlassets.settings import LabelSettings
 
 SHOWN = 5
@@ -23,7 +24,7 @@ class Rule:
     """`broken` is SQL for the rows that break the rule.
 
     A `blocking` rule protects people downstream: what depends on the table does not run where it is broken. Names in
-    braces (`{model_version}`) are filled in by the one who runs the rule. `remedy` says what to do, or what becomes of
+    braces (`{undecided}`) are filled in by the one who runs the rule. `remedy` says what to do, or what becomes of
     the rows meanwhile.
     """
 
@@ -38,6 +39,10 @@ class Rule:
     def reads(self) -> tuple[str, ...]:
         """The tables that `broken` names."""
         return tuple(name for name in TABLES if re.search(rf"\b{name}\b", self.broken))
+
+    @property
+    def is_about_champion(self) -> bool:
+        return PREDICTED in self.broken
 
 
 @dataclass(frozen=True)
@@ -54,17 +59,26 @@ class Finding:
         return self.broken == 0
 
 
-def check(engine: Engine, rule: Rule, snapshots: Mapping[str, Snapshot], **values: Any) -> Finding:
-    """Count the rows that break the rule. `values` fill the names in braces."""
+def check(
+    engine: Engine,
+    rule: Rule,
+    snapshots: Mapping[str, Snapshot],
+    settings: LabelSettings,
+    champion: ModelVersion | None = None,
+) -> Finding:
+    """Count the rows that break the rule; one that is about the champion needs it."""
+    values = _values_of(settings)
     found = f"({rule.broken.format(**values)}) AS found"
-    tables = {name: snapshots[name] for name in rule.reads}
+    tables: dict[str, Snapshot | Rows] = {name: snapshots[name] for name in rule.reads}
+    if rule.is_about_champion and champion is not None:
+        tables["model"] = engine.rows(champion.row)
     count = engine.sql(f"SELECT COUNT(*) AS broken FROM {found}", tables).arrow()["broken"][0].as_py()  # noqa: S608 - a rule of this module
     examples = engine.sql(f"SELECT * FROM {found} LIMIT {SHOWN}", tables).arrow().to_pylist() if count else []  # noqa: S608 - as above
     return Finding(rule, count, examples, rule.remedy.format(**values) if count else "")
 
 
-def values_of(settings: LabelSettings) -> dict[str, str]:
-    """Return what fills the names in braces that follow from the settings: all but `{model_version}`."""
+def _values_of(settings: LabelSettings) -> dict[str, str]:
+    """Return what fills the names in braces."""
     return {
         "labels_in_force": labels_in_force(settings),
         "undecided": undecided(settings),
@@ -187,16 +201,16 @@ RULES = (
         f"SELECT r.path FROM ({REACHABLE}) AS r "  # noqa: S608 - constants
         "LEFT JOIN (SELECT path, image_id FROM labeled_images WHERE image_id NOT IN ({undecided})) AS l "
         "ON l.path = r.path AND l.image_id = r.image_id "
-        "LEFT JOIN predictions AS p ON p.path = r.path AND p.image_id = r.image_id "
-        "AND p.model_version = {model_version} WHERE l.path IS NULL AND p.path IS NULL",
+        f"LEFT JOIN ({PREDICTED}) AS p ON p.path = r.path AND p.image_id = r.image_id "
+        "WHERE l.path IS NULL AND p.path IS NULL",
         blocking=True,
     ),
     Rule(
         "predictions_are_of_current_bytes",
         "predictions",
         "What the champion says of a path is about the bytes that are there.",
-        "SELECT p.path FROM predictions AS p JOIN raw_images AS r ON r.path = p.path "
-        "WHERE p.model_version = {model_version} AND p.image_id <> r.image_id",
+        f"SELECT p.path FROM ({PREDICTED}) AS p JOIN raw_images AS r ON r.path = p.path "  # noqa: S608 - constant
+        "WHERE p.image_id <> r.image_id",
         remedy="Materialize `predictions`.",
     ),
     Rule(

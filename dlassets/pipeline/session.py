@@ -19,6 +19,7 @@ from dlassets.engines.schema import Table
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import ready_table, rows_in
 from dlassets.lakehouse.tables import RAW_IMAGES
+from dlassets.registry.models import ModelVersion
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake, local_path
 
@@ -50,8 +51,8 @@ class Session:
     own: Collection[str] = ()
     embeds_with: BackboneRef | None = None
     champion_seconds: float = 0.0
-    _champion: tuple[float, int | None] = field(default=(float("-inf"), None), init=False)
-    _package: tuple[int, ModelPackage] | None = field(default=None, init=False)
+    _champion: tuple[float, ModelVersion | None] = field(default=(float("-inf"), None), init=False)
+    _package: tuple[ModelVersion, ModelPackage] | None = field(default=None, init=False)
 
     @property
     def lake(self) -> Lake:
@@ -135,26 +136,26 @@ class Session:
     def model_name(self) -> str:
         return self.settings.registry.model_name
 
-    def champion(self) -> int | None:
+    def champion(self) -> ModelVersion | None:
         """Return the version of the registered model that is in use, if any is."""
-        asked_at, version = self._champion
+        asked_at, model = self._champion
         if time.monotonic() - asked_at >= self.champion_seconds:
-            version = self.mlflow.champion()
-            self._champion = time.monotonic(), version
-        return version
+            model = self.mlflow.champion()
+            self._champion = time.monotonic(), model
+        return model
 
-    def required_champion(self) -> int:
-        """Return the champion's version. Raises DlassetsError where there is none."""
-        if (version := self.champion()) is None:
+    def required_champion(self) -> ModelVersion:
+        """Return the champion. Raises DlassetsError where there is none."""
+        if (model := self.champion()) is None:
             raise DlassetsError(f"No version of {self.model_name} is champion yet. Run training_pipeline first.")
-        return version
+        return model
 
-    def package(self, version: int) -> ModelPackage:
+    def package(self, model: ModelVersion) -> ModelPackage:
         """Return the files of a registered version, which are kept while it is asked for."""
         from dlassets.registry.lifecycle import load_version
 
-        if self._package is None or self._package[0] != version:
-            self._package = version, load_version(self.mlflow.client, self.model_name, version)
+        if self._package is None or self._package[0] != model:
+            self._package = model, load_version(self.mlflow.client, model.name, model.version)
         return self._package[1]
 
     def _ready(self, table: Table) -> DeltaTable:

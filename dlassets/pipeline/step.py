@@ -86,7 +86,9 @@ def step(
 class Reads:
     """The snapshots that a step was handed, and which of them it has looked at."""
 
-    def __init__(self, owner: Step, session: Session, pinned: Mapping[str, Snapshot], champion: int | None) -> None:
+    def __init__(
+        self, owner: Step, session: Session, pinned: Mapping[str, Snapshot], champion: ModelVersion | None
+    ) -> None:
         self._step = owner
         self._session = session
         self._pinned = pinned
@@ -114,7 +116,7 @@ class Reads:
         return self._session.pin(table)
 
     @property
-    def champion(self) -> int | None:
+    def champion(self) -> ModelVersion | None:
         """The version of the registered model that was in use when the step began, if any was."""
         self.declared(REGISTERED_VERSION)
         return self._champion
@@ -133,6 +135,7 @@ class Reads:
             elsewhere={n: s.uri for n, s in self._used.items() if s.uri != lake.table(n)},
             run_id=self._session.run_id,
             model=str(model) if model else None,
+            package=model.package if model else None,
             parameters=parameters,
         )
 

@@ -206,9 +206,8 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
     """Have the champion score every image without a label, or that people are to decide."""
     from dlassets.scoring.batch import Scorer, score_new
 
-    version, labels = read.champion or session.required_champion(), session.settings.labels
-    model = ModelVersion(session.model_name, version)
-    package = session.package(model.version)
+    model, labels = read.champion or session.required_champion(), session.settings.labels
+    package = session.package(model)
     has_features = session.feature_version == package.feature_version
     embedder = None if has_features else session.embedder(read[RAW_IMAGES])
     scorer = Scorer(model, package, session.settings.scoring.top_k, embedder)
@@ -227,9 +226,8 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     """Close the requests that were answered, and send people what the champion is unsure of."""
     from dlassets.labeling.requests import close_answered, send_requests
 
-    settings, version = session.settings, read.champion
+    settings, model = session.settings, read.champion
     snapshots = read.named(RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
-    model = None if version is None else ModelVersion(session.model_name, version)
     provenance = read.provenance(model, **settings.labeling.model_dump(), **settings.labels.model_dump())
     commit = commit_of(provenance)
     if model is None:

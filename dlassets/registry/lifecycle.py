@@ -13,12 +13,13 @@ from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
 from dlassets.learning.examples import Examples
+from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage, digest_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
@@ -108,14 +109,25 @@ def _versions_of_run(client: MlflowClient, model_name: str, run: Run) -> list[in
 
 def version_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> int | None:
     """Return the version behind an alias, or None."""
+    model = model_of(client, model_name, alias)
+    return None if model is None else model.version
+
+
+def model_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> ModelVersion | None:
+    """Return the model behind an alias, or None."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return int(client.get_model_version_by_alias(model_name, alias).version)
+        return identified(client.get_model_version_by_alias(model_name, alias))
     except MlflowException as error:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             return None
         raise
+
+
+def identified(registered: RegisteredVersion) -> ModelVersion:
+    """Return a registered version as what tells it from every other."""
+    return ModelVersion(registered.name, int(registered.version), registered.tags.get(TAG_PACKAGE))
 
 
 def versions_of(client: MlflowClient, model_name: str) -> list[int]:
@@ -123,7 +135,7 @@ def versions_of(client: MlflowClient, model_name: str) -> list[int]:
     return sorted(int(version.version) for version in registered_versions(client, model_name))
 
 
-def registered_versions(client: MlflowClient, model_name: str | None = None) -> list[ModelVersion]:
+def registered_versions(client: MlflowClient, model_name: str | None = None) -> list[RegisteredVersion]:
     """Return every version that is registered, of one model or of all there are."""
     condition = None if model_name is None else f"name = '{model_name}'"
     found, token = [], None

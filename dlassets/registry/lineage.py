@@ -14,7 +14,15 @@ from dlassets.errors import DlassetsError
 from dlassets.lakehouse.history import lineage
 from dlassets.lakehouse.model_versions import KnownModel, record_models, recorded_models, scoring_models
 from dlassets.lakehouse.tables import TRAINING_SET
-from dlassets.registry.lifecycle import CHAMPION, registered_versions, run_or_none, version_of, versions_of
+from dlassets.registry.lifecycle import (
+    CHAMPION,
+    identified,
+    registered_versions,
+    run_or_none,
+    version_of,
+    versions_of,
+)
+from dlassets.registry.models import ModelVersion
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -63,7 +71,7 @@ def record_registered(
     """
     recorded = {model.run_id for model in recorded_models(engine, lake)}
     new = [
-        KnownModel(model_name, int(version.version), run.info.run_id, _training_set_of(run))
+        _known(identified(version), run)
         for version in registered_versions(client, model_name)
         if version.run_id not in recorded and (run := run_or_none(client, version.run_id)) and _learned_in(run, lake)
     ]
@@ -96,20 +104,31 @@ def needed_versions(engine: Engine, lake: Lake, client: MlflowClient) -> dict[st
 def unknown_models(engine: Engine, lake: Lake, client: MlflowClient) -> list[KnownModel]:
     """Return the models that the lake knows of and the store does not, but for those that were forgotten.
 
-    A version that was deleted in the store is known there by its run.
+    A version that was deleted in the store is known there by its run; of one that names no package, any is its own.
     """
     registered, recorded = registered_versions(client), recorded_models(engine, lake)
     runs = {version.run_id for version in registered}
-    named = {(version.name, int(version.version)) for version in registered}
-    named |= {(model.model_name, model.model_version) for model in recorded}
+    named = {*map(identified, registered), *map(_identity, recorded)}
     return [
         *(
             model
             for model in recorded
             if model.forgotten_at is None and model.run_id not in runs and not run_or_none(client, model.run_id)
         ),
-        *(model for model in scoring_models(engine, lake) if (model.model_name, model.model_version) not in named),
+        *(
+            model
+            for model in scoring_models(engine, lake)
+            if not {_identity(model), _identity(model)._replace(package=None)} & named
+        ),
     ]
+
+
+def _known(model: ModelVersion, run: Run) -> KnownModel:
+    return KnownModel(model.name, model.version, run.info.run_id, model.package, _training_set_of(run))
+
+
+def _identity(model: KnownModel) -> ModelVersion:
+    return ModelVersion(model.model_name, model.model_version, model.package)
 
 
 def forget(engine: Engine, lake: Lake, client: MlflowClient, name: str, provenance: Mapping[str, Any]) -> None:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Those predictions that the one model of the table `model` made: see `ModelVersion.row`.
+PREDICTED = """
+    SELECT p.* FROM predictions AS p
+    JOIN model ON p.model_name = model.model_name AND p.model_version = model.model_version
+        AND p.package IS NOT DISTINCT FROM model.package
+"""
 
 
 @dataclass(frozen=True)
@@ -13,10 +23,23 @@ class Model:
 
 
 class ModelVersion(NamedTuple):
-    """A registered model's name and version."""
+    """A registered model's name and version, and the SHA-256 of its package.
+
+    Names and versions may be given again, where MLflow's store was lost: the digest tells two models apart. It is None
+    for a version that was registered before packages had one.
+    """
 
     name: str
     version: int
+    package: str | None = None
+
+    @property
+    def row(self) -> pa.Table:
+        """The one row of the table `model`, for queries: what MLflow says is no part of their text."""
+        import pyarrow as pa
+
+        columns = {"model_name": pa.string(), "model_version": pa.int64(), "package": pa.string()}
+        return pa.table({name: pa.array([value], columns[name]) for name, value in zip(columns, self, strict=True)})
 
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"

@@ -15,7 +15,8 @@ from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.learning.backbones import BackboneRef, backbone_of, published
 from dlassets.learning.weights import MODEL
-from dlassets.registry.lifecycle import TAG_PROCESS, end_dead_runs, find_run, version_of
+from dlassets.registry.lifecycle import TAG_PROCESS, end_dead_runs, find_run, model_of
+from dlassets.registry.models import ModelVersion
 from dlassets.settings import Settings
 from dlassets.storage.databases import make_once, rows_of
 from dlassets.storage.lake import Lake, local_path
@@ -94,7 +95,7 @@ class MlflowStore:
             )
         return run
 
-    def champion(self) -> int | None:
+    def champion(self) -> ModelVersion | None:
         """Return the version of the registered model that is in use, if any is.
 
         Raises DlassetsError where MLflow cannot say.
@@ -103,7 +104,7 @@ class MlflowStore:
 
         name = self.settings.registry.model_name
         try:
-            return version_of(self.client, name)
+            return model_of(self.client, name)
         except MlflowException as error:
             raise DlassetsError(f"MLflow cannot say which version of {name} is champion: {error}") from error
 

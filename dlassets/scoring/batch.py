@@ -16,7 +16,7 @@ from dlassets.lakehouse.labels import undecided
 from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
 from dlassets.learning.features import Embedder
 from dlassets.learning.head import Head
-from dlassets.registry.models import ModelVersion
+from dlassets.registry.models import PREDICTED, ModelVersion
 from dlassets.registry.package import ModelPackage, ranked
 from dlassets.settings import LabelSettings
 
@@ -73,11 +73,10 @@ def score_new(
         LEFT JOIN (
             SELECT path, image_id FROM labeled_images WHERE image_id NOT IN ({undecided(labels)})
         ) AS labelled ON labelled.path = images.path AND labelled.image_id = images.image_id
-        LEFT JOIN predictions AS done ON done.path = images.path AND done.model_name = '{scorer.model.name}'
-            AND done.model_version = {scorer.model.version}
+        LEFT JOIN ({PREDICTED}) AS done ON done.path = images.path
         WHERE (done.path IS NULL AND labelled.path IS NULL) OR done.image_id <> images.image_id
-        """,  # noqa: S608 - the model's name is a setting, its version a number
-        {**chosen_from, "predictions": predictions},
+        """,  # noqa: S608 - constants and a setting
+        {**chosen_from, "predictions": predictions, "model": engine.rows(scorer.model.row)},
     ).arrow()
     if not todo.num_rows:
         return Written(predictions.version, changed=False)
@@ -107,11 +106,7 @@ def _stamped(todo: pa.Table, scorer: Scorer) -> pa.Table:
     import pyarrow as pa
 
     now = dt.datetime.now(dt.UTC)
-    for column, value in (
-        ("model_name", scorer.model.name),
-        ("model_version", scorer.model.version),
-        ("scored_at", now),
-    ):
+    for column, value in {**scorer.model.row.to_pylist()[0], "scored_at": now}.items():
         scalar = pa.scalar(value, PREDICTIONS.schema.field(column).type)
         todo = todo.append_column(column, pa.repeat(scalar, todo.num_rows))
     return todo

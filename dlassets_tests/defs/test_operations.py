@@ -122,7 +122,7 @@ def test_history_of_a_model_says_what_it_was_trained_from_and_that_it_is_there(t
     assert one == [told["raw_images"]]
     assert shown.exit_code == 0
     champion = MlflowStore(pipelines.settings).champion()
-    rows = {1: "56", 2: "80"}[champion]
+    rows = {1: "56", 2: "80"}[champion.version]
     assert next(line.split() for line in shown.output.splitlines() if "training_set" in line)[-2:] == [rows, "yes"]
 
 

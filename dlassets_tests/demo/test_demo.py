@@ -78,7 +78,7 @@ def contents(root: Path):
     tables = {name: get(LocalEngine(), lake, name, columns) for name, columns in COMPARED.items()}
     for row in tables["predictions"] + tables["label_requests"]:
         row["confidence"] = round(row["confidence"], 9)
-    return tables | {"registry": [versions_of(mlflow.client, "image_classifier"), mlflow.champion()]}
+    return tables | {"registry": [versions_of(mlflow.client, "image_classifier"), mlflow.champion().version]}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 from dlassets.engines.base import Engine
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.monitoring.quality import RULES, Rule, check, rules_of, values_of
+from dlassets.monitoring.quality import RULES, Rule, check, rules_of
+from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, image_id, put
@@ -21,7 +22,14 @@ IMAGE = {"path": "labeled/a.jpg", "image_id": A, "length": 9, "batch_id": "label
 LABEL = {"path": "labeled/a.jpg", "image_id": A, "label": 3, "split": "train"}
 COPY = {**LABEL, "path": "labeled/copy.jpg"}
 ANSWER = {"request_id": "r", "image_id": B, "label": 3, "annotator": "me", "answer": "3", "status": "accepted"}
-PREDICTION = {"path": "unlabeled/b.jpg", "image_id": B, "model_version": 2, "confidence": 0.9, "margin": 0.8}
+CHAMPION = ModelVersion("m", 2, "p" * 64)
+PREDICTION = {
+    **CHAMPION.row.to_pylist()[0],
+    "path": "unlabeled/b.jpg",
+    "image_id": B,
+    "confidence": 0.9,
+    "margin": 0.8,
+}
 ERROR = {"image_id": A, "label": 3, "suggested_label": 40, "quality": 0.1, "confidence": 0.8}
 REQUEST = {"request_id": "r", "image_id": B, "status": "open"}
 STATUSES = ("planned", "open", "answered")
@@ -41,7 +49,7 @@ CLEAN: dict[str, list[Row]] = {
     "image_features": [{"image_id": A, "feature_version": "1"}, {"image_id": B, "feature_version": "1"}],
     "training_set": [{**LABEL, "feature_version": "1"}],
     "label_errors": [ERROR],
-    "predictions": [PREDICTION, {**PREDICTION, "model_version": 1}],
+    "predictions": [PREDICTION, {**PREDICTION, "model_version": 1}, {**PREDICTION, "package": "q" * 64}],
     "label_requests": [REQUEST, {**REQUEST, "request_id": "s", "status": "answered"}],
 }
 
@@ -108,8 +116,8 @@ def broken(engine: Engine, lake: Lake, rule: Rule, tables: dict[str, list[Row]],
     for name in rule.reads:
         if tables.get(name):
             put(lake, name, *tables[name])
-    values = values_of(LabelSettings(conflicts=conflicts))
-    return check(engine, rule, {name: pin(lake, name) for name in rule.reads}, **values, model_version=2)
+    snapshots = {name: pin(lake, name) for name in rule.reads}
+    return check(engine, rule, snapshots, LabelSettings(conflicts=conflicts), CHAMPION)
 
 
 @pytest.mark.parametrize(

@@ -77,4 +77,4 @@ def test_a_photo_that_comes_is_built_on_what_is_there(earlier: Pipelines) -> Non
     assert provenance_of(pin(earlier.lake, "image_features"))["inputs"].keys() == {"raw_images", "deleted_files"}
     scored = get(LocalEngine(), earlier.lake, "predictions", "path, model_version")
     champion = MlflowStore(earlier.settings).champion()
-    assert {"path": "unlabeled/new.jpg", "model_version": champion} in scored
+    assert {"path": "unlabeled/new.jpg", "model_version": champion.version} in scored

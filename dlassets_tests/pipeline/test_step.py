@@ -58,7 +58,7 @@ def test_what_was_looked_at_is_recorded_and_nothing_else(settings: Settings, lak
     read = handed(Session(settings, run_id="run"), RAW_IMAGES, LABELED_IMAGES)
     assert read[RAW_IMAGES].version == 1
 
-    recorded = read.provenance(ModelVersion("model", 1), share=0.5).as_dict()
+    recorded = read.provenance(ModelVersion("model", 1, "digest"), share=0.5).as_dict()
 
     assert recorded.pop("code_version")
     assert recorded == {
@@ -66,6 +66,7 @@ def test_what_was_looked_at_is_recorded_and_nothing_else(settings: Settings, lak
         "inputs": {"raw_images": 1},
         "run_id": "run",
         "model": "model/1",
+        "package": "digest",
         "parameters": {"share": 0.5},
     }
 

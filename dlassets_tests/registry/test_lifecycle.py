@@ -145,7 +145,7 @@ def test_the_first_version_becomes_champion(registry) -> None:
     version, verdict = enter(registry, BAD)
 
     assert (version, verdict.passed, verdict.champion) == (1, True, None)
-    assert registry.resource.champion() == 1
+    assert registry.resource.champion().version == 1
     assert verdict.explanation == "accuracy 0.0000 on 4 test rows; there was no champion"
 
 

@@ -22,6 +22,7 @@ from dlassets.lakehouse.snapshots import at_version, pin
 from dlassets.lakehouse.tables import LABELED_IMAGES, TRAINING_SET
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
+from dlassets.registry.lifecycle import TAG_PACKAGE
 from dlassets.registry.lineage import TAG_TRAINING_SET, forget, needed_versions, record_registered
 from dlassets.settings import MaintenanceSettings, Settings
 from dlassets.storage.lake import Lake
@@ -37,7 +38,7 @@ AT_ONCE = MaintenanceSettings().model_copy(update={"retention_hours": 0})
 MODELS = 5
 
 
-def learn(registry: Registry, lake: Lake, name: str = MODEL) -> int:
+def learn(registry: Registry, lake: Lake, name: str = MODEL, package: str | None = None) -> int:
     """Register a version that learned from the training set as it stands now."""
     from mlflow.entities import Dataset, DatasetInput
 
@@ -50,7 +51,8 @@ def learn(registry: Registry, lake: Lake, name: str = MODEL) -> int:
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     artifacts = client.get_run(run_id).info.artifact_uri
-    version = int(client.create_model_version(name, f"{artifacts}/model", run_id).version)
+    tags = {} if package is None else {TAG_PACKAGE: package}
+    version = int(client.create_model_version(name, f"{artifacts}/model", run_id, tags).version)
     record_registered(ENGINE, lake, client, name, {"asset": "registered_version"})
     return version
 
@@ -209,6 +211,21 @@ def test_a_model_that_only_predictions_tell_of_stops_every_deletion(registry) ->
     forget(ENGINE, lake, registry.client, f"{MODEL}/7", {"command": "forget"})
 
     assert needed_versions(ENGINE, lake, registry.client) == {}
+
+
+def test_predictions_of_another_package_than_the_registered_version_s_stop_every_deletion(registry) -> None:
+    """As where the next model after a loss of MLflow's store is version 1 again."""
+    client, lake = registry.client, Lake.at(registry.resource.settings.root)
+    replace_training_set(lake, 0)
+    version = learn(registry, lake, package="its own")
+    of_model = {"image_id": image_id("a"), "model_name": MODEL, "model_version": version}
+    put(lake, "predictions", {**of_model, "path": "z/a.jpg", "package": "its own"})
+    assert needed_versions(ENGINE, lake, client)[TRAINING_SET.name]
+
+    put(lake, "predictions", {**of_model, "path": "z/b.jpg", "package": "another"})
+
+    with pytest.raises(DlassetsError, match=rf"1 of the models that this lake's tables name: {MODEL}/1\. It"):
+        needed_versions(ENGINE, lake, client)
 
 
 def test_a_lake_without_models_is_cared_for_by_any_store(registry) -> None:

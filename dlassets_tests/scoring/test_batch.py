@@ -53,8 +53,9 @@ def score(
     model: ModelPackage | None = None,
     top_k: int = 5,
     conflicts: Literal["drop", "first", "ask"] = "drop",
+    digest: str | None = None,
 ) -> Written:
-    scorer = Scorer(ModelVersion("m", version), model or package(3, 40), top_k)
+    scorer = Scorer(ModelVersion("m", version, digest), model or package(3, 40), top_k)
     labels, predictions = LabelSettings(conflicts=conflicts), pin(lake, "predictions")
     return score_new(engine, pins(lake, *INPUTS), predictions, scorer, labels, {"asset": "predictions"})
 
@@ -137,6 +138,19 @@ def test_another_version_scores_again_beside_the_first(local_engine, lake) -> No
     score(local_engine, lake, version=2, model=package(40, 3))
 
     assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/a.jpg", 2): 40}
+
+
+def test_another_package_of_the_same_name_and_version_scores_for_itself(engine, lake) -> None:
+    """As after a loss of MLflow's store, whose next model is version 1 again."""
+    arrive(lake, "a")
+    score(engine, lake, digest="first")
+
+    written = score(engine, lake, digest="second", model=package(40, 3))
+    again = score(engine, lake, digest="second", model=package(40, 3))
+
+    assert (written.inserted, written.updated, again.changed) == (1, 0, False)
+    said = {row["package"]: row["predicted_label"] for row in get(ENGINE, lake, "predictions")}
+    assert said == {"first": 3, "second": 40}
 
 
 def test_a_path_whose_bytes_changed_is_scored_again(engine, lake) -> None:
