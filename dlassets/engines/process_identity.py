@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
 from typing import Self
@@ -30,6 +31,13 @@ class ProcessIdentity:
             return None
 
     @classmethod
+    def this(cls) -> Self:
+        """Return the identity of this very process."""
+        identity = cls.of(os.getpid())
+        assert identity is not None
+        return identity
+
+    @classmethod
     def parse(cls, text: str) -> Self | None:
         """Return the identity that `str` made such a text of; None for any other text."""
         try:
@@ -55,4 +63,4 @@ class ProcessIdentity:
     @property
     def is_alive(self) -> bool:
         """Whether it runs on this machine. One of another cannot be seen from here, and counts as dead."""
-        return self == self.of(self.pid)
+        return self.host == socket.gethostname() and not self.is_gone

@@ -80,7 +80,7 @@ class MlflowStore:
         """Return the tags of a run that this process is about to begin, having ended those whose process is gone."""
         if ended := end_dead_runs(self.client, self.experiment):
             _log.warning("The processes of these MLflow runs were killed, so they are ended: %s", ", ".join(ended))
-        return {TAG_PROCESS: str(ProcessIdentity.of(os.getpid()))}
+        return {TAG_PROCESS: str(ProcessIdentity.this())}
 
     def find_run(self, inputs_sha256: str) -> Run | None:
         """Return the finished run that learned from exactly these inputs, if there is one."""

@@ -5,8 +5,6 @@ Each run says which process it is of; whoever comes next on that machine ends th
 
 from __future__ import annotations
 
-import os
-
 import dagster as dg
 
 from dlassets.engines.process_identity import ProcessIdentity
@@ -17,7 +15,7 @@ _GOING_ON = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagst
 
 def claim(instance: dg.DagsterInstance, run_id: str) -> None:
     """Write down that a run is this process's, before anything of it is done."""
-    instance.add_run_tags(run_id, {PROCESS_TAG: str(ProcessIdentity.of(os.getpid()))})
+    instance.add_run_tags(run_id, {PROCESS_TAG: str(ProcessIdentity.this())})
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:

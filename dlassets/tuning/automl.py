@@ -8,7 +8,6 @@ looked at once, for the winner.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -121,7 +120,7 @@ def search(
     tried in the time, saying how long the shortest would need.
     """
     experiment_id = client.get_experiment_by_name(experiment).experiment_id
-    process = {TAG_PROCESS: str(ProcessIdentity.of(os.getpid()))}
+    process = {TAG_PROCESS: str(ProcessIdentity.this())}
     run_id = client.create_run(experiment_id, run_name="automl", tags=process).info.run_id
     try:
         hunt = _Search(photos, training, until, client, experiment, run_id, board)

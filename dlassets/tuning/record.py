@@ -78,7 +78,7 @@ class StudyRecord:
         }
         for name, value in parameters.items():
             self.client.log_param(self.run_id, name, value)
-        self._tag({TAG_DIGEST: self.question.sha256, TAG_PROCESS: str(ProcessIdentity.of(os.getpid()))})
+        self._tag({TAG_DIGEST: self.question.sha256, TAG_PROCESS: str(ProcessIdentity.this())})
         try:
             yield
         except BaseException:

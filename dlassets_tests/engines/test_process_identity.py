@@ -27,9 +27,8 @@ def test_a_process_is_alive_until_it_has_ended_and_its_text_says_which_it_was():
 
 @pytest.mark.parametrize("other", [{"started": 1.5}, {"host": "elsewhere"}])
 def test_another_process_of_the_same_id_is_another(other):
-    identity = ProcessIdentity.of(os.getpid())
+    identity = ProcessIdentity.this()
 
-    assert identity is not None
     assert identity.is_alive
     assert not dataclasses.replace(identity, **other).is_alive
 
@@ -44,14 +43,13 @@ def test_another_text_is_no_process(text):
     [({}, False), ({"started": 1.5}, True), ({"host": "elsewhere", "started": 1.5}, False), ({"pid": 2**22 + 1}, True)],
 )
 def test_what_ran_on_this_machine_and_no_more_is_gone(other, gone):
-    identity = ProcessIdentity.of(os.getpid())
+    identity = ProcessIdentity.this()
 
-    assert identity is not None
     assert dataclasses.replace(identity, **other).is_gone is gone
 
 
 def test_a_clock_that_was_set_meanwhile_makes_no_other_process_of_it():
-    identity = ProcessIdentity.of(os.getpid())
+    identity = ProcessIdentity.this()
 
-    assert identity is not None
-    assert not dataclasses.replace(identity, started=identity.started + 5).is_gone
+    before = dataclasses.replace(identity, started=identity.started + 5)
+    assert (before.is_gone, before.is_alive) == (False, True)
