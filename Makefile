@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak soak-stores check house dev bench bench-ingest bench-training setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak check house dev bench bench-ingest bench-training setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -37,11 +37,9 @@ coverage: $(READY) ## run the fast lane, and say which lines and branches it doe
 wheel: $(READY) ## build dist/*.whl and try it in empty environments; PYTHONS='3.11 3.12 3.13' must then be there
 	@scripts/wheel.sh $(PYTHONS)
 
-soak: $(READY) ## take in files under random operations and faults; SECONDS=600, ARGS='--seed N' or --spark
-	$(BIN)/python -m dlassets_tests.soak --seconds $(or $(SECONDS),600) $(ARGS)
-
-soak-stores: $(READY) ## kill and race the making of a lake's stores; ARGS='--kills 300 --openers 100'
-	$(BIN)/python -m dlassets_tests.soak.first_opening $(ARGS)
+# files: ingest, ARGS='--seed N' or --spark. lakes: whole lakes, ARGS='--seed N'. stores: their making, ARGS='--kills 300 --openers 100'.
+soak: $(READY) ## random operations, faults and kills for SECONDS=600; MODE=files (what is taken in), lakes (all of it) or stores
+	$(BIN)/python -m dlassets_tests.soak.$(or $(MODE),files) $(if $(filter-out stores,$(or $(MODE),files)),--seconds $(or $(SECONDS),600)) $(ARGS)
 
 check: $(READY) ## formatting, lint, types, layers and dependencies
 	$(BIN)/ruff format --check .

@@ -59,9 +59,9 @@ class Whole:
         engine, lake, settings = self.session.engine, self.session.lake, self.session.settings
         self._photos_arrive(photos)
         self._run(*EVERY_STEP)
-        self._people_answer()
+        self.people_answer()
         self._run(steps.human_labels, steps.labeled_images, steps.label_requests)
-        self._photos_change()
+        self.photos_change()
         unwanted, _, mended = sorted(refused_files(engine, lake), key=lambda file: file.path, reverse=True)
         drop(engine, lake, settings, [unwanted], {})
         retry(engine, lake, settings, [mended], {})
@@ -108,7 +108,7 @@ class Whole:
         self.put("unlabeled/empty.jpg", b"")
         self.put("unlabeled/text.jpg", b"no photo")
 
-    def _people_answer(self) -> None:
+    def people_answer(self) -> None:
         """Every photo that was sent is moved into the class that its path names."""
         classes = {folder.name[:3]: folder.name for folder in self.zone("labeled").iterdir()}
         for row in get(LocalEngine(), self.session.lake, "label_requests", "request_id, batch_id, path"):
@@ -117,7 +117,7 @@ class Whole:
             target.parent.mkdir(parents=True, exist_ok=True)
             photo.rename(target)
 
-    def _photos_change(self) -> None:
+    def photos_change(self) -> None:
         """One has other bytes, one is gone, and a file that was refused is a photo."""
         folder = min(self.zone("labeled").iterdir())
         changed, gone = sorted(folder.glob("*.jpg"))[2:4]

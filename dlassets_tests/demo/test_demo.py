@@ -3,7 +3,6 @@
 import itertools
 import signal
 import sys
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -11,31 +10,14 @@ import pytest
 from dlassets.demo.annotator import OpenRequest, answer
 from dlassets.demo.loop import _failure
 from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, photos_in, read_truth
-from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.registry.lifecycle import versions_of
-from dlassets.registry.store import MlflowStore
-from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.contents import contents
 from dlassets_tests.disk import disk_full_after
 from dlassets_tests.errors import ERRORS
 from dlassets_tests.programs import dlassets, invoke
-from dlassets_tests.tables import get
-
-# What must be the same however often the demo was killed: no times, no versions of tables, no ids of runs.
-COMPARED = {
-    "raw_images": "path, image_id, length",
-    "quarantined_files": "path, reason",
-    "image_profiles": "image_id",
-    "human_labels": "request_id, path, label, annotator, status",
-    "labeled_images": "path, image_id, label, label_name, source, annotator, split",
-    "image_features": "image_id, feature_version",
-    "training_set": "path, image_id, label, split",
-    "predictions": "path, image_id, model_name, model_version, predicted_label, confidence",
-    "label_requests": "request_id, batch_id, path, predicted_label, confidence, status",
-}
 
 # The functions before or after which the power goes, in the order in which a run gets to them.
 KILLS = [
@@ -67,18 +49,6 @@ setattr(owner, name, killed)
 from dlassets.cli import main
 main()
 """
-
-
-def contents(root: Path):
-    """Return the rows of every table that must not depend on interruptions, the versions and the champion.
-
-    Confidences to nine digits: the last of a float64's depend on how many rows were scored together.
-    """
-    lake, mlflow = Lake.at(str(root)), MlflowStore(Settings(root=str(root)))
-    tables = {name: get(LocalEngine(), lake, name, columns) for name, columns in COMPARED.items()}
-    for row in tables["predictions"] + tables["label_requests"]:
-        row["confidence"] = round(row["confidence"], 9)
-    return tables | {"registry": [versions_of(mlflow.client, "image_classifier"), mlflow.champion().version]}
 
 
 @pytest.fixture(scope="module")

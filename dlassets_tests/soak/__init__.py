@@ -1,4 +1,5 @@
-"""Ingestion under random file operations and faults, compared with a plain model of what the tables must hold.
+"""Random operations and faults, and what must come of them: `make soak` runs as much as is asked for, tests a little.
 
-`test_soak.py` runs a little of it each time, and `make soak` (`python -m dlassets_tests.soak`) as much as is asked for.
+`files` takes files in and compares the tables with a plain model; `lakes` harms whole lakes and compares them with a
+sound one; `stores` kills and races the making of Dagster's and MLflow's stores.
 """

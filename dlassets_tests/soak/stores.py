@@ -1,4 +1,4 @@
-"""`python -m dlassets_tests.soak.first_opening`: a lake's stores are killed while they are made, or made by several.
+"""`python -m dlassets_tests.soak.stores`: a lake's stores are killed while they are made, or made by several.
 
 Every round is a lake of its own, whose stores (Dagster's and MLflow's) must be of use to whoever comes next.
 """
@@ -6,20 +6,19 @@ Every round is a lake of its own, whose stores (Dagster's and MLflow's) must be 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 from dlassets.resources.instance import dagster_home
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.soak.forked import Forked, done
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT)
 
@@ -60,54 +59,32 @@ def _import() -> None:
     from mlflow.store.tracking import sqlalchemy_store  # noqa: F401
 
 
-def begun(work: Callable[[Path], None], root: Path) -> int:
-    """Begin this in a process of its own; return its id."""
-    if pid := os.fork():
-        return pid
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    code = 1
-    try:
-        work(root)
-        code = 0
-    except KeyboardInterrupt:
-        code = 130
-    except BaseException:  # noqa: BLE001 - the parent must not go on in two processes
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def ended(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def survives_a_kill(root: Path, seconds: float, number: signal.Signals) -> bool:
-    pid = begun(opened, root)
+    process = Forked(opened, root)
     time.sleep(seconds)  # where it is then is what the round is about
-    os.kill(pid, number)
-    ended(pid)
-    return ended(begun(used, root)) == 0
+    process.send(number)
+    process.end()
+    return done(used, root).is_well
 
 
 def survives_openers(root: Path, openers: int) -> bool:
-    pids = [begun(opened, root) for _ in range(openers)]
-    codes = [ended(pid) for pid in pids]  # all of them, before another comes
-    return not any(codes) and ended(begun(used, root)) == 0
+    processes = [Forked(opened, root) for _ in range(openers)]
+    ended = [process.end() for process in processes]  # all of them, before another comes
+    return all(each.is_well for each in ended) and done(used, root).is_well
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dlassets_tests.soak.first_opening", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dlassets_tests.soak.stores", description=__doc__)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--openers", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     chance, folder = Random(options.seed), Path(tempfile.mkdtemp(prefix="dlassets-first-"))
     try:
-        assert ended(begun(used, folder / "first")) == 0
+        assert done(used, folder / "first").is_well
         _import()
         began = time.monotonic()
-        assert ended(begun(opened, folder / "timed")) == 0
+        assert done(opened, folder / "timed").is_well
         whole = time.monotonic() - began
         broken_kills = broken_openings = 0
         for turn in range(options.kills):

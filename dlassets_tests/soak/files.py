@@ -1,4 +1,4 @@
-"""`python -m dlassets_tests.soak`: random operations and faults for a given time, then a table of what was tried.
+"""`python -m dlassets_tests.soak.files`: random operations and faults for a given time, then a table of what was tried.
 
 It ends at the first mismatch, with the seed and the fewest operations that still lead there.
 """
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m dlassets_tests.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dlassets_tests.soak.files", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, help="of the first lake; the next ones count on from it")
     parser.add_argument("--operations", type=int, default=OPERATIONS, help="for each lake")
@@ -61,7 +61,7 @@ def _explain(setting: Setting, seed: int, places: Places) -> None:
         _say(f"It did not happen again: it takes a kill at just that moment. Seed {seed}.")
         return
     _say("".join(traceback.format_exception(error)))
-    _say(f"Again: python -m dlassets_tests.soak --seed {seed} --only {' '.join(map(str, fewest))}")
+    _say(f"Again: python -m dlassets_tests.soak.files --seed {seed} --only {' '.join(map(str, fewest))}")
 
 
 @contextmanager

@@ -1,0 +1,37 @@
+"""What a lake holds that must be the same whatever happened on the way: no times, versions of tables, ids of runs."""
+
+from pathlib import Path
+from typing import Any
+
+from dlassets.engines.local import LocalEngine
+from dlassets.registry.lifecycle import versions_of
+from dlassets.registry.store import MlflowStore
+from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
+from dlassets_tests.tables import get
+
+_COMPARED = {
+    "raw_images": "path, image_id, length",
+    "quarantined_files": "path, reason",
+    "deleted_files": "path",
+    "image_profiles": "image_id",
+    "human_labels": "request_id, path, label, annotator, status",
+    "labeled_images": "path, image_id, label, label_name, source, annotator, split",
+    "image_features": "image_id, feature_version",
+    "training_set": "path, image_id, label, split",
+    "predictions": "path, image_id, model_name, model_version, predicted_label, confidence",
+    "label_requests": "request_id, batch_id, path, predicted_label, confidence, status",
+}
+
+
+def contents(root: Path) -> dict[str, Any]:
+    """Return the compared rows of every table, the registered versions and the champion.
+
+    Confidences to nine digits: the last of a float64's depend on how many rows were scored together.
+    """
+    lake, mlflow = Lake.at(str(root)), MlflowStore(Settings(root=str(root)))
+    tables = {name: get(LocalEngine(), lake, name, columns) for name, columns in _COMPARED.items()}
+    for row in tables["predictions"] + tables["label_requests"]:
+        row["confidence"] = round(row["confidence"], 9)
+    champion = mlflow.champion()
+    return tables | {"registry": [versions_of(mlflow.client, "image_classifier"), champion and champion.version]}
