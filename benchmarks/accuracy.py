@@ -165,10 +165,9 @@ def rows_of(photos: Sequence[Photo]) -> Examples:
 
 def _label(folder: str) -> tuple[int, str]:
     found = class_of_folder(folder)
-    if found is None:
+    if found is None or found.label is None:
         raise DlassetsError(f"Folder {folder!r} does not begin with a number: name it like 012.name, or take it out.")
-    label, name = found
-    return label, name or str(label)
+    return found.label, found.name or str(found.label)
 
 
 def _registered(session: Session) -> list[tuple[str, str, ModelPackage, Snapshot]]:

@@ -27,7 +27,7 @@ PROFILE_VARIABLE = PREFIX + "PROFILE"
 PROFILES = Path(__file__).resolve().parent / "profiles"
 DEFAULT_PROFILE = "local"
 # How a folder's name says its class: 012.name, 12_name or 12.
-LABEL_RULE = r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$"
+LABEL_RULE = r"^(?:(?P<label>\d+)(?=[._ -]|$)[._ -]*)?(?P<name>.*)$"
 
 
 # More of anything is a slip of the hand, which would otherwise end as an overflow far from here.
@@ -81,7 +81,7 @@ class LandingZone(_Section):
     )
     label_rule: str = Field(
         LABEL_RULE,
-        description="Regular expression with groups `label` (a number) and `name` that the parent folder must match.",
+        description="Regular expression that the parent folder must match, with groups `label` (a number) and `name`.",
     )
     discovery: Literal["listing", "events"] = Field(
         "listing",
@@ -109,8 +109,8 @@ class LandingZone(_Section):
 
     @model_validator(mode="after")
     def _has_label_group(self) -> LandingZone:
-        if "label" not in re.compile(self.label_rule).groupindex:
-            raise ValueError("label_rule needs a group named `label`, such as (?P<label>\\d+)")
+        if not {"label", "name"} & re.compile(self.label_rule).groupindex.keys():
+            raise ValueError("label_rule needs a group named `label`, such as (?P<label>\\d+), or `name`")
         return self
 
 
@@ -148,6 +148,7 @@ class LabelSettings(_Section):
     conflicts: Literal["drop", "first", "ask"] = Field(
         "drop", description="Equal bytes with different labels: learn from none, take the oldest label, or ask people."
     )
+    ignore_case: bool = Field(False, description="Whether classes whose names differ in case alone are one.")
 
 
 class SplitSettings(_Section):

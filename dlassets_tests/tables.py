@@ -8,8 +8,11 @@ import pytest
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.engines.local import LocalEngine
+from dlassets.lakehouse.classes import update_classes
+from dlassets.lakehouse.labels import update_labels
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
+from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -54,6 +57,14 @@ def put(
 def pins(lake: Lake, *names: str) -> dict[str, Snapshot]:
     """Return the newest version of each table, by its name."""
     return {name: pin(lake, name) for name in names}
+
+
+def take_labels(engine: Engine, lake: Lake, settings: Settings) -> Written:
+    """Bring the classes, and then the label in force of each image, up to what folders and people say."""
+    classes = pins(lake, "raw_images", "deleted_files", "classes")
+    update_classes(engine, classes, settings, Commit())
+    tables = pins(lake, "raw_images", "deleted_files", "classes", "human_labels", "labeled_images")
+    return update_labels(engine, tables, settings, Commit())
 
 
 def get(engine: Engine, lake: Lake, table: str, columns: str = "*") -> list[dict[str, Any]]:

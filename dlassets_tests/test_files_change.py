@@ -17,8 +17,8 @@ from dlassets.intake.ingest import ingest
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import close_answered, send_requests
+from dlassets.lakehouse.classes import known_classes
 from dlassets.lakehouse.derived import Derivation
-from dlassets.lakehouse.labels import known_classes, update_labels
 from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import IMAGE_FEATURES, IMAGE_PROFILES, TABLES
@@ -32,7 +32,7 @@ from dlassets.scoring.batch import Scorer, score_new
 from dlassets.settings import LabelingSettings, LabelSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.lakehouse.test_derived import derived_from, lengths
-from dlassets_tests.tables import get, pins
+from dlassets_tests.tables import get, pins, take_labels
 
 VERSION = "bytes-1"
 EMBEDDED = LocalEngine()
@@ -100,8 +100,7 @@ class Loop:
         self.label()
 
     def label(self) -> None:
-        tables = pins(self.lake, "raw_images", "deleted_files", "human_labels", "labeled_images")
-        update_labels(self.engine, tables, self.settings.landing, self.settings.split, Commit())
+        take_labels(self.engine, self.lake, self.settings)
 
     def learn(self) -> dict[str, int]:
         """The training set: label by path."""
@@ -116,7 +115,7 @@ class Loop:
         return score_new(self.engine, tables, pin(self.lake, "predictions"), scorer, self.settings.labels, {})
 
     def ask(self) -> Written:
-        snapshots = pins(self.lake, "raw_images", "deleted_files", "predictions", "labeled_images")
+        snapshots = pins(self.lake, "raw_images", "deleted_files", "classes", "predictions", "labeled_images")
         settings = self.settings.model_copy(update={"labeling": LabelingSettings(threshold=0.5)})
         return send_requests(self.engine, self.lake, self.service, snapshots, MODEL, settings, Commit())
 
@@ -124,7 +123,7 @@ class Loop:
         """A person moves every photo that is asked about into a class folder, and the answers are collected."""
         for asked in Path(self.lake.requests).rglob("*.png"):
             shutil.move(asked, Path(self.lake.answers) / folder / asked.name)
-        classes = known_classes(EMBEDDED, pin(self.lake, "labeled_images"))
+        classes = known_classes(EMBEDDED, pin(self.lake, "classes"))
         answers, requests = pin(self.lake, "human_labels"), pin(self.lake, "label_requests")
         collect_answers(EMBEDDED, self.service, answers, requests, classes, Commit())
         close_answered(EMBEDDED, self.lake, pin(self.lake, "human_labels"), Commit())

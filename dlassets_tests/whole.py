@@ -13,6 +13,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.intake.damage import all_paths, damaged, photos_of
 from dlassets.intake.quarantine import drop, refused_files, retry
 from dlassets.labeling.requests import without_photo
+from dlassets.lakehouse.classes import problems_of_folders
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.monitoring.gallery import write_gallery
@@ -38,6 +39,7 @@ _TIMES = {
     "returned_at",
     "dropped_at",
     "load_date",
+    "since",
 }
 
 
@@ -72,17 +74,11 @@ class Whole:
         session = self.session
         tables = {name: pin(session.lake, name) for name in TABLES}
         labels, champion = session.settings.labels, session.champion()
-        gallery = write_gallery(
-            session.engine,
-            session.lake,
-            tables["raw_images"],
-            tables["image_profiles"],
-            tables["quarantined_files"],
-            session.settings.landing,
-        )
+        gallery = write_gallery(session.engine, session.lake, tables, session.settings)
         return {
             "broken": {f"{r.table} {r.name}": check(session.engine, r, tables, labels, champion).broken for r in RULES},
             "gallery": (gallery.images, gallery.files, gallery.defects, gallery.near_duplicate_groups, gallery.refused),
+            "no class": problems_of_folders(session.engine, tables, session.settings),
             "unknown models": unknown_models(session.engine, session.lake, session.mlflow.client),
             "damaged": damaged(photos := photos_of(session.engine, session.lake), all_paths(photos)),
             "refused": [(f.path, f.state) for f in refused_files(session.engine, session.lake, everything=True)],

@@ -173,7 +173,7 @@ def _follow(session: Session) -> None:
     from dlassets.registry.models import ModelVersion
     from dlassets.scoring.batch import Scorer, score_new
 
-    for step in (steps.image_profiles, steps.human_labels, steps.labeled_images, steps.image_features):
+    for step in (steps.image_profiles, steps.classes, steps.human_labels, steps.labeled_images, steps.image_features):
         step.run(session)
     steps.training_set.run(session)
     names = (RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES)

@@ -1,5 +1,6 @@
 """The `dlassets` command: what Dagster has no word for. Exit code 0: done; 1: a step failed; 2: used wrongly."""
 
+from dlassets.cli.classes import classes
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
@@ -10,9 +11,24 @@ from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
 
-ON_LAKES = (demo, samples, dev, watch, stream, history, restore, forget, verify, doctor, quarantine, reproduce, automl)
+COMMANDS = (
+    demo,
+    samples,
+    dev,
+    watch,
+    stream,
+    classes,
+    history,
+    restore,
+    forget,
+    verify,
+    doctor,
+    quarantine,
+    reproduce,
+    automl,
+)
 
-for command in ON_LAKES:
+for command in COMMANDS:
     main.add_command(command)
 
 __all__ = ["main"]

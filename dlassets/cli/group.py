@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,19 @@ def console() -> Console:
 
     # A log file or CI is no terminal, and has no width: lines must not be broken at 80.
     return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+
+
+def show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: numbers to the right, and no line broken but of what a version was made from."""
+    from rich.table import Table
+
+    shown = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    for column in shown.columns:
+        column.justify = "right" if column.header in {"version", "rows", "written", "label"} else "left"
+        column.no_wrap = column.header != "from"
+    for row in rows:
+        shown.add_row(*row)
+    console().print(shown)
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlassets.cli.group import console, settings_and_lake
+from dlassets.cli.group import settings_and_lake, show
 from dlassets.errors import DlassetsError
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.history import Version
@@ -63,7 +63,7 @@ def history(table: str | None, model: str | None, limit: int, *, as_json: bool) 
     if as_json:
         click.echo(json.dumps([asdict(each) | {"at": each.at.isoformat()} for each in versions], indent=2))
     else:
-        _show(("version", "time", "operation", "rows", "written", "from"), [_row(version) for version in versions])
+        show(("version", "time", "operation", "rows", "written", "from"), [_row(version) for version in versions])
 
 
 @click.command()
@@ -178,19 +178,7 @@ def _history_of_model(settings: Settings, lake: Lake, model: str, table: str | N
         time = "" if row["time"] is None else f"{dt.datetime.fromisoformat(row['time']):{_TIME_FORMAT}}"
         readable = "yes" if row["readable"] else "no, vacuumed"
         rows.append((row["table"], str(row["version"]), time, _number(row["rows"]), readable))
-    _show(("table", "version", "time", "rows", "readable"), rows)
-
-
-def _show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    shown = Table(*titles, box=None, pad_edge=False, header_style="bold")
-    for column in shown.columns:
-        column.justify = "right" if column.header in {"version", "rows", "written"} else "left"
-        column.no_wrap = column.header != "from"
-    for row in rows:
-        shown.add_row(*row)
-    console().print(shown)
+    show(("table", "version", "time", "rows", "readable"), rows)
 
 
 def _row(version: Version) -> tuple[str, ...]:

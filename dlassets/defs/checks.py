@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from dlassets.lakehouse.tables import LABEL_REQUESTS, RAW_IMAGES, TABLES
+from dlassets.lakehouse.tables import CLASSES, DELETED_FILES, LABEL_REQUESTS, RAW_IMAGES, TABLES
 from dlassets.monitoring.quality import Finding, Rule, check, rules_of
 from dlassets.pipeline.session import Session
 
@@ -93,4 +93,25 @@ def bytes_are_whole(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
     )
 
 
-CHECKS = [*(table_checks(table) for table in TABLES), photos_written, bytes_are_whole]
+@dg.asset_check(
+    asset=CLASSES.name,
+    name="folders_are_classes",
+    description="No folder contradicts a class: a number has one name, and a name one number.",
+)
+def folders_are_classes(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
+    from dlassets.lakehouse.classes import problems_of_folders
+
+    tables = {table.name: session.pin(table) for table in (RAW_IMAGES, DELETED_FILES, CLASSES)}
+    problems = problems_of_folders(session.engine, tables, session.settings)
+    return dg.AssetCheckResult(
+        passed=not problems,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"folders": len(problems), "examples": problems[:5]},
+        description=f"The photos of {len(problems)} folders have no label, such as {problems[0]}. Rename the folder, "
+        "or the class by `dlassets classes rename`."
+        if problems
+        else None,
+    )
+
+
+CHECKS = [*(table_checks(table) for table in TABLES), photos_written, bytes_are_whole, folders_are_classes]

@@ -7,7 +7,7 @@ import dagster as dg
 from dlassets.defs.common import PIPELINE_TAG
 from dlassets.defs.operations.assets import MAINTENANCE_ASSETS
 
-_INGESTED = ("raw_images", "quarantined_files", "deleted_files", "image_profiles", "labeled_images")
+_INGESTED = ("raw_images", "quarantined_files", "deleted_files", "image_profiles", "classes", "labeled_images")
 
 
 def _pipeline(name: str, description: str, *assets: str | dg.AssetsDefinition) -> Any:
@@ -52,6 +52,7 @@ SCORING_PIPELINE = _pipeline(
 LABELING_PIPELINE = _pipeline(
     "labeling_pipeline",
     "Collect people's answers, merge them into the labels, close their requests, and ask about what is unsure next.",
+    "classes",
     "human_labels",
     "labeled_images",
     "label_requests",

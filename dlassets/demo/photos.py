@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlassets.errors import DlassetsError
-from dlassets.images.folders import class_of_folder
+from dlassets.images.folders import is_numbered
 from dlassets.storage.files import write_whole
 
 HELD_BACK = 0.3
@@ -67,7 +67,7 @@ def read_truth(kept_aside: Path) -> dict[str, str]:
 
 def has_class_folders(images: Path) -> bool:
     """Whether the folder holds `NNN.class` folders, and can be used as it stands."""
-    return any(path.is_dir() and class_of_folder(path.name) for path in images.iterdir())
+    return any(path.is_dir() and is_numbered(path.name) for path in images.iterdir())
 
 
 def _copy(source: Path, target: Path) -> bool:

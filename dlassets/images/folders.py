@@ -1,20 +1,26 @@
-"""What a folder's name means: the label and the name of a class."""
+"""What a folder's name means: a class, by its number, its name or both."""
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import re
+import unicodedata
 from typing import NamedTuple
 
 from dlassets.settings import LABEL_RULE
 
 _BIGINT = range(-(2**63), 2**63)
+_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "holdout"}
+_RANGE = re.compile(r"\d+(?:[._ -]+\d+)+")
+_YEAR, _PART_OF_A_YEAR = re.compile(r"(?:19|20|21)\d\d"), re.compile(r"\d{1,2}")
+_DATES = ("%Y%m%d", "%Y-%m-%d", "%Y-%m", "%d-%m-%Y")
 
 
 class FolderClass(NamedTuple):
-    """The class that a folder's name says."""
+    """The class that a folder's name says: its number, its name, or both."""
 
-    label: int
+    label: int | None
     name: str | None
 
 
@@ -25,15 +31,61 @@ def folder_of(path: str) -> str:
 
 @functools.lru_cache(maxsize=1024)  # each file of a folder asks
 def class_of_folder(folder: str, rule: str = LABEL_RULE) -> FolderClass | None:
-    """Return the class in a folder's name by `rule`, a pattern with a group `label`; None where no bigint is in it."""
+    """Return the class in a folder's name by `rule`, a pattern with a group `label`, `name` or both; None without one.
+
+    By the rule that there is by default, dates, ranges of numbers and the sides of a split are no classes.
+    """
     match = re.match(rule, folder)
-    if match is None:
+    if match is None or (rule == LABEL_RULE and why_no_class(folder) is not None):
         return None
+    said = match.groupdict()
+    name = clean(said["name"]) if said.get("name") else None
     try:
-        label = int(match["label"])
-    except (TypeError, ValueError):  # the group took no part, or is no whole number
+        label = None if said.get("label") is None else int(said["label"])
+    except ValueError:  # the group holds no whole number
         return None
-    return FolderClass(label, match.groupdict().get("name")) if label in _BIGINT else None
+    if label is None:
+        return FolderClass(None, name) if name else None
+    return FolderClass(label, name) if label in _BIGINT else None
+
+
+def is_numbered(folder: str) -> bool:
+    """Whether a folder's name says the number of a class."""
+    said = class_of_folder(folder)
+    return said is not None and said.label is not None
+
+
+def why_no_class(folder: str, above: str = "") -> str | None:
+    """Return why a folder, in one that is called `above`, is none of a class by its name; None where it may be."""
+    if folder.casefold() in _SPLITS:
+        return "is a side of a split, not a class"
+    if _is_date(folder) or (_YEAR.fullmatch(above) and _PART_OF_A_YEAR.fullmatch(folder)):
+        return "is a date, not a class"
+    if _RANGE.fullmatch(folder):
+        return "is a range of numbers, not a class"
+    return None
+
+
+def _is_date(folder: str) -> bool:
+    plain = re.sub(r"[._ ]", "-", folder)
+    for form in _DATES:
+        try:
+            year = dt.datetime.strptime(plain, form).replace(tzinfo=dt.UTC).year
+        except ValueError:
+            continue
+        return 1900 <= year < 2200  # noqa: PLR2004 - of photos
+    return False
+
+
+def clean(name: str) -> str:
+    """Return a class's name as it is kept: one Unicode form, no blanks around it, one at a time within."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def comparable(name: str, *, ignore_case: bool = False) -> str:
+    """Return what two names have in common that are one: full and half width are, and case where it is ignored."""
+    same = clean(unicodedata.normalize("NFKC", name))
+    return clean(unicodedata.normalize("NFKC", same.casefold())) if ignore_case else same
 
 
 def class_folder(label: int, name: str | None) -> str:

@@ -12,8 +12,9 @@ from PIL import Image, UnidentifiedImageError
 
 from dlassets.images.decode import FORMATS, BombError, load_with_pillow, pixels_of, refuse_more_pixels, refuse_scans
 from dlassets.images.exif import TIFF_BEGINNINGS
-from dlassets.images.folders import class_of_folder, folder_of
+from dlassets.images.folders import class_of_folder, why_no_class
 from dlassets.images.jpeg import Header, read_header
+from dlassets.settings import LABEL_RULE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,8 +65,8 @@ def validate_files(
     `batch` has path (`<zone>/<path within it>`), modificationTime, length and content (null where the file could not
     be read), and may have leads_to, of a link that may not be followed. The same columns come back with image_id (the
     hexadecimal SHA-256 of the bytes; null without bytes), reason (a Reason, null for a usable image) and detail. With
-    `label_rule`, the parent folder must match it and its group `label` be a whole number. `max_pixels` above
-    decode.MAX_PIXELS allows no more than that.
+    `label_rule`, the parent folder must say a class by it. `max_pixels` above decode.MAX_PIXELS allows no more than
+    that.
     """
     import pyarrow as pa
 
@@ -116,9 +117,13 @@ def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max
 
 
 def _check_folder(path: str, label_rule: str | None) -> Finding:
-    if label_rule is None or class_of_folder(folder_of(path), label_rule):
+    if label_rule is None:
         return None
-    return Reason.BAD_LABEL_FOLDER, f"folder {folder_of(path)!r} gives no label by the rule {label_rule}"
+    *_, above, folder, _ = ("", "", *path.split("/")[1:])
+    why = why_no_class(folder, above) if label_rule == LABEL_RULE else None
+    if why is None and class_of_folder(folder, label_rule):
+        return None
+    return Reason.BAD_LABEL_FOLDER, f"folder {folder!r} {why or f'gives no label by the rule {label_rule}'}"
 
 
 def _check_jpeg(data: bytes, header: Header, max_pixels: int) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby, islice
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
 from dlassets.engines.schema import schema_of
-from dlassets.images.folders import class_of_folder
+from dlassets.images.folders import class_of_folder, comparable
 from dlassets.labeling.formats import MOST_PROBLEMS, problem
 from dlassets.labeling.services import Answer, LabelingService
 from dlassets.lakehouse.snapshots import transaction_version
@@ -86,17 +87,23 @@ def class_of(answer: str, classes: Mapping[int, str]) -> int | None:
 
     None where it means none, or contradicts itself: the number of one class with the name of another.
     """
-    by_name: dict[str, list[int]] = {}
-    for label, name in classes.items():
-        by_name.setdefault(name.casefold(), []).append(label)
-    named = by_name.get(answer.casefold(), [])
+    named = _named(answer, classes)
     if len(named) == 1 and not answer.isdigit():
         return named[0]
     meant = class_of_folder(answer)
     if meant is None or meant.label not in classes:
         return None
-    others = by_name.get((meant.name or "").casefold())
+    others = _named(meant.name or "", classes)
     return None if others and meant.label not in others else meant.label
+
+
+def _named(name: str, classes: Mapping[int, str]) -> list[int]:
+    """Return the classes of that name: as it is written, else whatever the case of its letters."""
+    for ignore_case in (False, True):
+        same = functools.partial(comparable, ignore_case=ignore_case)
+        if found := [label for label, other in classes.items() if same(other) == same(name)]:
+            return found
+    return []
 
 
 def _of_requests(answers: Iterator[Answer], known: Collection[str]) -> Iterator[Answer]:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
 from dlassets.labeling.selection import select_requests
 from dlassets.labeling.services import Batch, LabelingService, Request
+from dlassets.lakehouse.classes import known_classes
 from dlassets.lakehouse.content import REACHABLE
-from dlassets.lakehouse.labels import known_classes
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import LABEL_REQUESTS
@@ -61,9 +61,9 @@ def send_requests(
 ) -> Written:
     """Choose images, send them to people and write them into `label_requests`; finish what a killed run had planned.
 
-    Without a model none are chosen. `snapshots` holds raw_images, deleted_files, predictions, labeled_images and, where
-    `labeling.relabel_limit` is not 0, label_errors. `inserted` counts the requests that are new, `updated` those of an
-    earlier run that were sent now. Nothing to send, no new version.
+    Without a model none are chosen. `snapshots` holds raw_images, deleted_files, classes, predictions, labeled_images
+    and, where `labeling.relabel_limit` is not 0, label_errors. `inserted` counts the requests that are new, `updated`
+    those of an earlier run that were sent now. Nothing to send, no new version.
     """
 
     def plan() -> Written:
@@ -80,7 +80,7 @@ def send_requests(
     planned = written = replanned(plan)
     requests, images = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version), snapshots["raw_images"]
     batches = _unsent(engine, images, snapshots["deleted_files"], requests)
-    classes = known_classes(engine, snapshots["labeled_images"]) if batches else {}
+    classes = known_classes(engine, snapshots["classes"]) if batches else {}
     for batch in batches:
         opened = engine.rows(_send(Photos(engine, lake, images), service, batch, classes))
         written = replanned(functools.partial(engine.merge, opened, LABEL_REQUESTS, requests.uri, commit))

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Rows, Snapshot, Written
-from dlassets.images.folders import class_of_folder
+from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Written
+from dlassets.lakehouse.classes import labels_of_folders
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import LABELED_IMAGES
-from dlassets.settings import LabelSettings, LandingZone, SplitSettings
+from dlassets.settings import LabelSettings, Settings
 
 # SQL over `labeled_images`: the images that carry different labels under different paths.
 CONFLICTS = "SELECT image_id FROM labeled_images GROUP BY image_id HAVING MIN(label) <> MAX(label)"
@@ -62,33 +62,31 @@ def undecided(settings: LabelSettings) -> str:
 def update_labels(
     engine: Engine,
     tables: Mapping[str, Snapshot],
-    zones: Mapping[str, LandingZone],
-    split: SplitSettings,
+    settings: Settings,
     commit: Commit,
 ) -> Written:
     """Merge the labels that are new or have changed into `labeled_images`, and remove those that nothing says any more.
 
-    `tables` are raw_images, deleted_files, human_labels and labeled_images.
+    `tables` are raw_images, deleted_files, classes, human_labels and labeled_images.
 
     An answer is about an image, so it holds for every path with the same bytes; of several, the newest counts. A path
     whose file is gone takes the label of the same bytes that are there under another: a photo moved to another folder
     is no conflict. A label goes when its path has other bytes now, of which nothing is said; what a zone's folders said
     stays when the zone is taken out of the settings.
     """
-    declared = ", ".join(f"'{name}'" for name in zones) or "NULL"
+    declared = ", ".join(f"'{name}'" for name in settings.landing) or "NULL"
     found = engine.sql(
         f"""
         WITH answers AS (
             SELECT image_id, label, annotator, answered_at, ROW_NUMBER() OVER (
                 PARTITION BY image_id ORDER BY answered_at DESC, request_id DESC, annotator DESC, label) AS place
             FROM human_labels WHERE status = 'accepted'
-        ), names AS (
-            SELECT label, MIN(label_name) AS label_name FROM classes GROUP BY label
         ), folders AS (
-            SELECT images.path, images.image_id, classes.label, images.modificationTime AS labeled_at,
+            SELECT images.path, images.image_id, class_folders.label, images.modificationTime AS labeled_at,
                 gone.deleted_at AS gone_at
             FROM raw_images AS images
-            LEFT JOIN classes ON classes.landing = images.landing AND classes.folder = images.folder
+            LEFT JOIN class_folders
+                ON class_folders.landing = images.landing AND class_folders.folder = images.folder
             LEFT JOIN deleted_files AS gone ON gone.path = images.path AND gone.returned_at IS NULL
         ), present AS (
             SELECT image_id, label, ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY labeled_at, path) AS place
@@ -105,8 +103,8 @@ def update_labels(
             LEFT JOIN present ON folders.gone_at IS NOT NULL AND present.image_id = folders.image_id
                 AND present.place = 1
         ), named AS (
-            SELECT said.*, names.label_name, {split_of("said.image_id", split)} AS split
-            FROM said LEFT JOIN names ON names.label = said.label WHERE said.label IS NOT NULL
+            SELECT said.*, classes.name AS label_name, {split_of("said.image_id", settings.split)} AS split
+            FROM said LEFT JOIN classes ON classes.label = said.label WHERE said.label IS NOT NULL
         )
         SELECT COALESCE(named.path, old.path) AS path, named.image_id, named.label, named.label_name, named.source,
             named.annotator, named.labeled_at, named.split
@@ -118,7 +116,7 @@ def update_labels(
                 OR old.labeled_at <> named.labeled_at OR old.split <> named.split
                 OR old.label_name IS DISTINCT FROM named.label_name OR old.annotator IS DISTINCT FROM named.annotator))
         """,  # noqa: S608 - made of constants, a share and checked names
-        {**tables, "classes": classes_of_folders(engine, tables["raw_images"], zones)},
+        {**tables, "class_folders": labels_of_folders(engine, tables, settings)},
     )
     unsaid, changed = found.split_by_null("label")
     uri = tables["labeled_images"].uri
@@ -130,25 +128,3 @@ def update_labels(
         removed = engine.replace(nothing, LABELED_IMAGES, uri, commit, where)
         written = replace(written, version=removed.version, changed=True)
     return written
-
-
-def classes_of_folders(engine: Engine, raw_images: Snapshot, zones: Mapping[str, LandingZone]) -> Rows:
-    """Return landing, folder, label and label_name of every folder that says a label, by its zone's rule."""
-    import pyarrow as pa
-
-    folders = engine.sql("SELECT DISTINCT landing, folder FROM raw_images", {"raw_images": raw_images}).arrow()
-    rows = []
-    for landing, folder in zip(*(folders[name].to_pylist() for name in ("landing", "folder")), strict=True):
-        zone = zones.get(landing)
-        if zone is not None and zone.labelled and (found := class_of_folder(folder, zone.label_rule)):
-            label, class_name = found
-            rows.append((landing, folder, label, class_name or str(label)))
-    types = {"landing": pa.string(), "folder": pa.string(), "label": pa.int64(), "label_name": pa.string()}
-    return engine.rows(pa.Table.from_pylist([dict(zip(types, row, strict=True)) for row in rows], pa.schema(types)))
-
-
-def known_classes(engine: Engine, labeled_images: Snapshot) -> dict[int, str]:
-    """Return the name of every class that has a labelled image, by its label."""
-    query = "SELECT label, MIN(label_name) AS label_name FROM labeled_images GROUP BY label ORDER BY label"
-    classes = engine.sql(query, {"labeled_images": labeled_images}).arrow()
-    return dict(zip(classes["label"].to_pylist(), classes["label_name"].to_pylist(), strict=True))

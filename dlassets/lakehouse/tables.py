@@ -124,13 +124,26 @@ HUMAN_LABELS = Table(
     key=("request_id", "answered_at", "annotator", "answer", "status"),
 )
 
+CLASSES = Table(
+    "classes",
+    "One class: its number and its name, each given once.",
+    (
+        Column("label", "bigint", "Its number, which never changes.", nullable=False),
+        Column("name", "string", "Its name; its number again where nobody has named it.", nullable=False),
+        Column("aliases", "array<string>", "Names that it had before."),
+        Column("since", "timestamp", "When it was named: of a folder, its oldest file's time.", nullable=False),
+        Column("said_by", "string", "Who named it: a folder, or a person.", nullable=False),
+    ),
+    key=("label",),
+)
+
 LABELED_IMAGES = Table(
     "labeled_images",
     "The label in force of one image.",
     (
         PATH,
         IMAGE_ID,
-        Column("label", "bigint", "The class, as the folders number it.", nullable=False),
+        Column("label", "bigint", "The class: see `classes`.", nullable=False),
         Column("label_name", "string", "The class's name."),
         Column("source", "string", "folder or human.", nullable=False),
         Column("annotator", "string", "Who answered, for a human label."),
@@ -158,7 +171,7 @@ TRAINING_SET = Table(
     (
         PATH,
         IMAGE_ID,
-        Column("label", "bigint", "The class, as the folders number it.", nullable=False),
+        Column("label", "bigint", "The class: see `classes`.", nullable=False),
         Column("label_name", "string", "The class's name."),
         Column("feature_version", "string", "What made the features.", nullable=False),
         Column("features", "array<float>", "The embedding; null where a model learns from pixels."),
@@ -247,6 +260,7 @@ TABLES = {
         QUARANTINED_FILES,
         DELETED_FILES,
         IMAGE_PROFILES,
+        CLASSES,
         HUMAN_LABELS,
         LABELED_IMAGES,
         IMAGE_FEATURES,

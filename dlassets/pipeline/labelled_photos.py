@@ -124,6 +124,7 @@ def photos_of_folder(folder: Path, settings: Settings, report: Report | None = N
     )
     session = Session(own)
     steps.ingested_files.run(session, report)
+    steps.classes.run(session)
     steps.labeled_images.run(session)
     if not session.measure(LABELED_IMAGES)[1]:
         raise DlassetsError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Written
 from dlassets.lakehouse.tables import (
+    CLASSES,
     DELETED_FILES,
     HUMAN_LABELS,
     IMAGE_FEATURES,
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from dlassets.registry.package import ModelPackage
     from dlassets.registry.tracking import TrainingInputs
 
+# Of warnings that are alike.
+MOST_SAID = 5
+
 # ---- ingest
 
 
@@ -68,8 +72,27 @@ def ingested_files(session: Session, read: Reads, report: Report) -> Made:
     return Made(provenance, written, {"ingested": done})
 
 
-# The gallery, which Dagster shows beside it, is of what was refused as well.
-@step(IMAGE_PROFILES, reads=[RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES])
+@step(CLASSES, reads=[RAW_IMAGES, DELETED_FILES])
+def classes(session: Session, read: Reads, report: Report) -> Made:
+    """Give each class that folders say its number and its name, once; say which folders contradict those."""
+    from dlassets.lakehouse.classes import update_classes
+    from dlassets.lakehouse.snapshots import replanned
+
+    settings, tables = session.settings, read.named(RAW_IMAGES, DELETED_FILES)
+    provenance = read.provenance()
+
+    def update() -> tuple[Written, list[str]]:
+        now = {**tables, CLASSES.name: read.own(CLASSES)}
+        return update_classes(session.engine, now, settings, commit_of(provenance))
+
+    written, problems = replanned(update)
+    for problem in problems[:MOST_SAID]:
+        report.warning(f"Photos of this folder have no label. {problem}. Rename the folder.")
+    return Made(provenance, {CLASSES.name: written}, {"problems": problems})
+
+
+# The gallery, which Dagster shows beside it, is by class, and of what was refused as well.
+@step(IMAGE_PROFILES, reads=[RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES, CLASSES])
 def image_profiles(session: Session, read: Reads, report: Report) -> Made:
     """Look at every new image: its size, brightness, sharpness, a thumbnail."""
     from dlassets.lakehouse.derived import Derivation
@@ -78,16 +101,16 @@ def image_profiles(session: Session, read: Reads, report: Report) -> Made:
     return _derived(session, read, Derivation(IMAGE_PROFILES, profile_images), report.progress("images profiled"))
 
 
-@step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, HUMAN_LABELS])
+@step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, CLASSES, HUMAN_LABELS])
 def labeled_images(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001 - as every step
     """Bring the label in force of each image up to what folders and people say."""
     from dlassets.lakehouse.labels import update_labels
 
     settings = session.settings
-    tables = read.named(RAW_IMAGES, DELETED_FILES, HUMAN_LABELS)
+    tables = read.named(RAW_IMAGES, DELETED_FILES, CLASSES, HUMAN_LABELS)
     provenance = read.provenance(**settings.split.model_dump())
     tables[LABELED_IMAGES.name] = read.own(LABELED_IMAGES)
-    written = update_labels(session.engine, tables, settings.landing, settings.split, commit_of(provenance))
+    written = update_labels(session.engine, tables, settings, commit_of(provenance))
     return Made(provenance, {LABELED_IMAGES.name: written})
 
 
@@ -220,14 +243,23 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
 
 @step(
     LABEL_REQUESTS,
-    reads=[RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, HUMAN_LABELS, LABEL_ERRORS, REGISTERED_VERSION],
+    reads=[
+        RAW_IMAGES,
+        DELETED_FILES,
+        CLASSES,
+        PREDICTIONS,
+        LABELED_IMAGES,
+        HUMAN_LABELS,
+        LABEL_ERRORS,
+        REGISTERED_VERSION,
+    ],
 )
 def label_requests(session: Session, read: Reads, report: Report) -> Made:
     """Close the requests that were answered, and send people what the champion is unsure of."""
     from dlassets.labeling.requests import close_answered, send_requests
 
     settings, model = session.settings, read.champion
-    snapshots = read.named(RAW_IMAGES, DELETED_FILES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
+    snapshots = read.named(RAW_IMAGES, DELETED_FILES, CLASSES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
     provenance = read.provenance(model, **settings.labeling.model_dump(), **settings.labels.model_dump())
     commit = commit_of(provenance)
     if model is None:
@@ -241,14 +273,14 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     )
 
 
-@step(HUMAN_LABELS, looks_back=[LABEL_REQUESTS, LABELED_IMAGES])
+@step(HUMAN_LABELS, reads=[CLASSES], looks_back=[LABEL_REQUESTS])
 def human_labels(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
     """Write down what people have answered since, accepted or refused with a reason."""
     from dlassets.labeling.answers import collect_answers
-    from dlassets.lakehouse.labels import known_classes
+    from dlassets.lakehouse.classes import known_classes
     from dlassets.lakehouse.snapshots import replanned
 
-    requests, classes = read[LABEL_REQUESTS], known_classes(session.engine, read[LABELED_IMAGES])
+    requests, classes = read[LABEL_REQUESTS], known_classes(session.engine, read[CLASSES])
     provenance = read.provenance()
     commit = commit_of(provenance)
     written = replanned(
@@ -259,6 +291,7 @@ def human_labels(session: Session, read: Reads, report: Report) -> Made:  # noqa
 
 STEPS = (
     ingested_files,
+    classes,
     image_profiles,
     human_labels,
     labeled_images,

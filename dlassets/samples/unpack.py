@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
-from dlassets.images.folders import class_folder, class_of_folder
+from dlassets.images.folders import class_folder, class_of_folder, is_numbered
 from dlassets.settings import ArchiveSettings
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def check_classes(folder: Path, names: Iterable[str]) -> None:
     by_number: dict[int, str] = {}
     for name in sorted(there.union(names)):
         meant = class_of_folder(name)
-        other = by_number.setdefault(meant.label, name) if meant else name
+        other = name if meant is None or meant.label is None else by_number.setdefault(meant.label, name)
         if other != name:
             raise DlassetsError(
                 f"{folder} would hold two classes of one number, {other} and {name}: they would become one label. "
@@ -311,7 +311,7 @@ def _plan(members: list[_Member], source: Path) -> dict[PurePosixPath, _Member]:
 
 def _class_names(parents: set[PurePosixPath]) -> dict[PurePosixPath, str]:
     """The class folders among those that hold photos, and what they will be called."""
-    numbered = {path for path in parents if class_of_folder(path.name)}
+    numbered = {path for path in parents if is_numbered(path.name)}
     if numbered:
         beside = {path.parent for path in numbered}
         if strays := sorted(path.name for path in parents - numbered if path.parent in beside):

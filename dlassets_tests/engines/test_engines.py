@@ -141,6 +141,14 @@ class TestWriting:
         engine.replace(predictions(engine, prediction("b")), PREDICTIONS, uri, Commit(said | {"step": 3}))
         assert provenance_of(pin(lake, "predictions")) == said | {"step": 3}
 
+    def test_a_merge_of_a_transaction_that_was_overtaken_is_refused(self, engine: Engine, lake: Lake) -> None:
+        merge(engine, lake, prediction("a"), transaction=Transaction("t", 1))
+
+        with pytest.raises(ConflictError, match="Another run wrote batch 1"):
+            merge(engine, lake, prediction("b"), transaction=Transaction("t", 1))
+
+        assert get(engine, lake, "predictions") == [prediction("a")]
+
     def test_a_transaction_commits_once(self, engine: Engine, lake: Lake) -> None:
         append(engine, lake, prediction("a"), transaction=Transaction("ingest", 4))
 

@@ -74,7 +74,7 @@ class Bench:
         self.add("predictions", [prediction(name, c, version, model) for name, c in confidences.items()])
 
     def send(self, version: int | None = 3, conflicts: Conflicts = "drop", **settings: Any) -> Written:
-        names = ("raw_images", "deleted_files", "predictions", "labeled_images", "label_errors")
+        names = ("raw_images", "deleted_files", "classes", "predictions", "labeled_images", "label_errors")
         return send_requests(
             self.engine,
             self.lake,
@@ -139,4 +139,5 @@ def bench(tmp_path: Path) -> Bench:
     bench = Bench(tmp_path)
     known = [labelled(name, label, f"labeled/{class_folder(label, name)}/known.jpg") for label, name in CLASSES.items()]
     bench.add("labeled_images", known)
+    bench.add("classes", [{"label": label, "name": name} for label, name in CLASSES.items()])
     return bench

@@ -4,15 +4,14 @@ from typing import Any
 
 import pytest
 
-from dlassets.engines.base import Commit
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.labeling import requests as module
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import batch_id, request_id
-from dlassets.lakehouse.labels import update_labels
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import Settings
+from dlassets_tests import tables
 from dlassets_tests.killing import killed_at, overtaken_at
 
 from .conftest import MODEL, Bench, doubted, image_id, photo, raw_image
@@ -202,10 +201,7 @@ def test_requests_close_when_an_accepted_answer_is_there_and_only_once(scored: B
 
 def take_labels(bench: Bench) -> dict[str, tuple[int, str, str]]:
     """Bring the labels in force up to date, and return them."""
-    settings = Settings()
-    names = ("raw_images", "deleted_files", "human_labels", "labeled_images")
-    tables = {name: bench.pin(name) for name in names}
-    update_labels(bench.engine, tables, settings.landing, settings.split, Commit())
+    tables.take_labels(bench.engine, bench.lake, Settings())
     return {row["path"]: (row["label"], row["label_name"], row["source"]) for row in bench.rows("labeled_images")}
 
 

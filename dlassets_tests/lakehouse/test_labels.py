@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from dlassets.engines.base import Commit, Engine, Written
-from dlassets.lakehouse.labels import known_classes, update_labels
+from dlassets.lakehouse.classes import known_classes
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.settings import Settings, SplitSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, arrow, get, image_id, pins, put
+from dlassets_tests.tables import NOON, arrow, get, image_id, put, take_labels
 
 BY_FOLDER = {"labeled/001.cat/a.jpg": (1, "cat", "folder"), "labeled/012.dog/b.jpg": (12, "dog", "folder")}
 LATER = NOON + dt.timedelta(hours=1)
@@ -58,8 +58,7 @@ def photos(lake: Lake) -> None:
 
 
 def update(engine: Engine, lake: Lake, settings: Settings) -> Written:
-    tables = pins(lake, "raw_images", "deleted_files", "human_labels", "labeled_images")
-    return update_labels(engine, tables, settings.landing, settings.split, Commit())
+    return take_labels(engine, lake, settings)
 
 
 def labels(engine: Engine, lake: Lake) -> dict[str, tuple[int, str, str]]:
@@ -71,7 +70,7 @@ def test_a_folder_s_number_is_the_label_and_the_rest_its_name(engine, lake, sett
     update(engine, lake, settings)
 
     assert labels(engine, lake) == BY_FOLDER
-    assert known_classes(engine, pin(lake, "labeled_images")) == {1: "cat", 12: "dog"}
+    assert known_classes(engine, pin(lake, "classes")) == {1: "cat", 12: "dog"}
 
 
 def test_a_person_s_newest_accepted_answer_wins(engine, lake, settings) -> None:

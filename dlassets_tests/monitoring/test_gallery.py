@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dlassets.engines.base import Engine
+from dlassets.engines.base import Commit, Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import folder_of
-from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.classes import update_classes
 from dlassets.monitoring.gallery import Gallery, queries, write_gallery
 from dlassets.monitoring.gallery.page import in_bytes
-from dlassets.settings import LandingZone
+from dlassets.settings import LandingZone, Settings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import NOON, image_id, put
+from dlassets_tests.tables import NOON, image_id, pins, put
 
 ZONES = {name: LandingZone(uri=name, labelled=name == "labeled") for name in ("labeled", "unlabeled")}
 
@@ -44,8 +44,10 @@ def fill(lake: Lake, *images: tuple[dict, dict]) -> None:
 
 
 def write(engine: Engine, lake: Lake, zones: dict[str, LandingZone] = ZONES) -> Gallery:
-    images, profiles, refused = (pin(lake, name) for name in ("raw_images", "image_profiles", "quarantined_files"))
-    return write_gallery(engine, lake, images, profiles, refused, zones)
+    settings = Settings(landing=zones)
+    update_classes(LocalEngine(), pins(lake, "raw_images", "deleted_files", "classes"), settings, Commit())
+    names = ("raw_images", "deleted_files", "classes", "image_profiles", "quarantined_files")
+    return write_gallery(engine, lake, pins(lake, *names), settings)
 
 
 class Page(HTMLParser):

@@ -44,6 +44,7 @@ CLEAN: dict[str, list[Row]] = {
     ],
     "deleted_files": [{"path": "labeled/gone.jpg"}],
     "image_profiles": [{"image_id": A}, {"image_id": B}],
+    "classes": [{"label": 3}, {"label": 40}],
     "human_labels": [ANSWER],
     "labeled_images": [LABEL, COPY],
     "image_features": [{"image_id": A, "feature_version": "1"}, {"image_id": B, "feature_version": "1"}],

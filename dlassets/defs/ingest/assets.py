@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from dlassets.defs.common import INGEST, table_asset
-from dlassets.lakehouse.tables import IMAGE_PROFILES, LABELED_IMAGES, QUARANTINED_FILES, RAW_IMAGES
+from dlassets.lakehouse.tables import CLASSES, DELETED_FILES, IMAGE_PROFILES, QUARANTINED_FILES, RAW_IMAGES
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads
@@ -21,8 +21,9 @@ def _gallery(session: Session, read: Reads, _: Made) -> dict[str, Any]:
     from dlassets.images.data_uri import data_uri
     from dlassets.monitoring.gallery import write_gallery
 
-    raw, profiles, refused = read[RAW_IMAGES], read.own(IMAGE_PROFILES), read[QUARANTINED_FILES]
-    gallery = write_gallery(session.engine, session.lake, raw, profiles, refused, session.settings.landing)
+    tables = read.named(RAW_IMAGES, DELETED_FILES, CLASSES, QUARANTINED_FILES)
+    tables[IMAGE_PROFILES.name] = read.own(IMAGE_PROFILES)
+    gallery = write_gallery(session.engine, session.lake, tables, session.settings)
     metadata: dict[str, Any] = {
         "gallery": dg.MetadataValue.url(gallery.url),
         "gallery_path": dg.MetadataValue.path(gallery.page),
@@ -35,13 +36,14 @@ def _gallery(session: Session, read: Reads, _: Made) -> dict[str, Any]:
     return metadata
 
 
-def _classes(session: Session, read: Reads, _: Made) -> dict[str, Any]:
-    from dlassets.lakehouse.labels import known_classes
+def _classes(session: Session, read: Reads, made: Made) -> dict[str, Any]:
+    from dlassets.lakehouse.classes import known_classes
 
-    classes = known_classes(session.engine, read.own(LABELED_IMAGES))
-    return {"classes": {str(label): name for label, name in classes.items()}}
+    named = known_classes(session.engine, read.own(CLASSES))
+    return {"classes": {str(label): name for label, name in named.items()}, "no_class": made.details["problems"]}
 
 
 ingested_files = table_asset(steps.ingested_files, INGEST, _files_of_zones)
 image_profiles = table_asset(steps.image_profiles, INGEST, _gallery)
-labeled_images = table_asset(steps.labeled_images, INGEST, _classes)
+classes = table_asset(steps.classes, INGEST, _classes)
+labeled_images = table_asset(steps.labeled_images, INGEST)

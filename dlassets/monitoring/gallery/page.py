@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from dlassets.images.near_duplicates import DISTANCE
 from dlassets.monitoring.gallery import queries
 from dlassets.monitoring.gallery.duplicates import near_duplicates
 from dlassets.monitoring.gallery.thumbnails import contact_sheet, thumbnails_of
-from dlassets.settings import LandingZone
+from dlassets.settings import Settings
 from dlassets.storage.files import read_bytes, write_whole
 from dlassets.storage.lake import Lake, is_uri
 from dlassets.storage.stores import filesystem_of
@@ -54,25 +54,24 @@ class Gallery:
 def write_gallery(
     engine: Engine,
     lake: Lake,
-    raw_images: Snapshot,
-    image_profiles: Snapshot,
-    quarantined_files: Snapshot,
-    zones: Mapping[str, LandingZone],
+    tables: Mapping[str, Snapshot],
+    settings: Settings,
 ) -> Gallery:
     """Write `<root>/reports/image_gallery/index.html`, unless the one there was made of the same versions.
 
-    Raises DlassetsError where the place cannot be written.
+    `tables` are raw_images, deleted_files, classes, image_profiles and quarantined_files. Raises DlassetsError where
+    the place cannot be written.
     """
     folder = lake.under("reports", "image_gallery")
-    digest = _digest((raw_images, image_profiles, quarantined_files), zones)
+    digest = _digest(tables, settings)
     if existing := _existing_gallery(folder, digest):
         return existing
-    images = queries.profiled_files(engine, raw_images, image_profiles, zones)
+    images = queries.profiled_files(engine, tables, settings)
     classes, defects = queries.by_class(engine, images), queries.by_defect(engine, images)
-    duplicates, refused = near_duplicates(engine, images), queries.by_reason(engine, quarantined_files)
+    duplicates, refused = near_duplicates(engine, images), queries.by_reason(engine, tables["quarantined_files"])
     modes, sizes = queries.modes(engine, images), queries.sizes(engine, images)
     shown = {row["image_id"] for section in (*classes, *defects, *duplicates.shown) for row in section["rows"]}
-    thumbnails = thumbnails_of(engine, image_profiles, shown)
+    thumbnails = thumbnails_of(engine, tables["image_profiles"], shown)
     gallery = Gallery(
         page=f"{folder}/{_PAGE}",
         images=sum(mode["images"] for mode in modes),
@@ -111,12 +110,13 @@ def in_bytes(number: float) -> str:
     return f"{number:,.1f} TB"
 
 
-def _digest(snapshots: Sequence[Snapshot], zones: Mapping[str, LandingZone]) -> str:
+def _digest(tables: Mapping[str, Snapshot], settings: Settings) -> str:
     """Return a name for what decides the page's bytes: versions, label rules, and the code and template beside this."""
     code = sorted(file for file in _HERE.iterdir() if file.suffix in {".py", ".html"})
     decides = [
-        [[snapshot.name, snapshot.version] for snapshot in snapshots],
-        {name: zone.model_dump() for name, zone in zones.items()},
+        {name: snapshot.version for name, snapshot in tables.items()},
+        {name: zone.model_dump() for name, zone in settings.landing.items()},
+        settings.labels.model_dump(),
         [file.read_text(encoding="utf-8") for file in code],
     ]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

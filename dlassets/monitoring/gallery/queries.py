@@ -8,8 +8,8 @@ from typing import Any
 
 from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.images.decode import SIDE
-from dlassets.lakehouse.labels import classes_of_folders
-from dlassets.settings import LandingZone
+from dlassets.lakehouse.classes import labels_of_folders
+from dlassets.settings import Settings
 
 # What bounds the page. A thumbnail is some 4 kB in it, rarely 8.
 CLASS_THUMBNAILS, CLASS_THUMBNAILS_AT_MOST = 360, 12
@@ -53,9 +53,7 @@ DEFECTS = (
 )
 
 
-def profiled_files(
-    engine: Engine, raw_images: Snapshot, image_profiles: Snapshot, zones: Mapping[str, LandingZone]
-) -> Rows:
+def profiled_files(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> Rows:
     """Return a row for every file that has a profile, computed once: some 200 bytes each."""
     query = """
         SELECT raw_images.path, raw_images.image_id, raw_images.length, raw_images.landing, classes.label,
@@ -64,8 +62,8 @@ def profiled_files(
         FROM raw_images JOIN image_profiles AS profiles ON profiles.image_id = raw_images.image_id
         LEFT JOIN classes ON classes.landing = raw_images.landing AND classes.folder = raw_images.folder
     """
-    classes = classes_of_folders(engine, raw_images, zones)
-    images = engine.sql(query, {"raw_images": raw_images, "image_profiles": image_profiles, "classes": classes})
+    classes = labels_of_folders(engine, tables, settings)
+    images = engine.sql(query, {name: tables[name] for name in ("raw_images", "image_profiles")} | {"classes": classes})
     images.count()
     return images
 
