@@ -63,7 +63,7 @@ def restore_first(root: Path, copy: Path) -> bool:
     then = at_version(pin(Lake.at(str(root)), "raw_images"), 1)
     assert then is not None
     restore_to(then, str(copy))
-    there = at_version(pin(Lake.at(str(copy.parent)), "raw_images"), 0)
+    there = at_version(pin(Lake.at(str(copy.parent.parent)), "raw_images"), 0)
     query = "SELECT path, image_id, length FROM raw_images ORDER BY path"
     tables = [ENGINE.sql(query, {"raw_images": each}).arrow() for each in (then, there) if each is not None]
     return len(tables) > 1 and tables[0].equals(tables[1])
