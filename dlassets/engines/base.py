@@ -175,7 +175,10 @@ class Engine(ABC):
 
     @abstractmethod
     def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
-        """Insert or update by the table's key; no rows, no new version. Narrow tables alone."""
+        """Insert or update by the table's key; no rows, no new version. Narrow tables alone.
+
+        Raises ConflictError as `append` does.
+        """
 
     @abstractmethod
     def replace(

@@ -433,6 +433,7 @@ def _as_raised(raised: Sequence[BaseException]) -> Iterator[None]:
 
 def _merge(rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
     delta = open_table(uri)
+    refuse_overtaken(delta, commit)
     source = rows.arrow().select(table.names).cast(table.schema)
     if not source.num_rows:
         return Written(delta.version(), changed=False)
