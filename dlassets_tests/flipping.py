@@ -6,6 +6,20 @@ from dlassets.images.digest import image_id_of
 from dlassets.storage.lake import Lake
 
 
+def flip_a_bit(lake: Lake, content: bytes, place: int = 30) -> int:
+    """Flip one bit of these bytes in every file of the lake that holds them; return how many do."""
+    files = [path for folder in ("tables/raw_images", "files") for path in Path(lake.under(folder)).rglob("*")]
+    found = 0
+    for file in filter(Path.is_file, files):
+        data = bytearray(file.read_bytes())
+        if (start := data.find(content)) >= 0:
+            data[start + place] ^= 1
+            file.write_bytes(data)
+            file.with_name(f".{file.name}.crc").unlink(missing_ok=True)  # by which Spark would read nothing of the file
+            found += 1
+    return found
+
+
 def flip_in_training_set(lake: Lake, split: str) -> list[str]:
     """Flip a bit of a split that lies in one file; return the paths of the photos that are others for it.
 

@@ -18,7 +18,7 @@ from dlassets.pipeline.reproduce import is_rebuilt
 from dlassets.pipeline.session import Session
 from dlassets.settings import IngestSettings, MaintenanceSettings, Settings, TrainingSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.flipping import flip_in_training_set
+from dlassets_tests.flipping import flip_a_bit, flip_in_training_set
 from dlassets_tests.intake.test_ingest import photo, put
 from dlassets_tests.programs import invoke
 from dlassets_tests.tables import get
@@ -34,20 +34,6 @@ def settings(request: pytest.FixtureRequest, lake: Lake) -> Settings:
     for path, content in ARRIVED.items():
         put(Path(lake.zone(path)), content)
     return Settings(root=lake.root, ingest=IngestSettings(storage=request.param))
-
-
-def flip_a_bit(lake: Lake, content: bytes, place: int = 30) -> int:
-    """Flip one bit of these bytes in every file of the lake that holds them; return how many do."""
-    files = [path for folder in ("tables/raw_images", "files") for path in Path(lake.under(folder)).rglob("*")]
-    found = 0
-    for file in filter(Path.is_file, files):
-        data = bytearray(file.read_bytes())
-        if (start := data.find(content)) >= 0:
-            data[start + place] ^= 1
-            file.write_bytes(data)
-            file.with_name(f".{file.name}.crc").unlink(missing_ok=True)  # by which Spark would read nothing of the file
-            found += 1
-    return found
 
 
 def photos_of(engine: Engine, lake: Lake) -> Photos:
