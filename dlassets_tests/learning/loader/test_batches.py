@@ -332,7 +332,12 @@ def test_a_damaged_photo_is_left_out_of_its_batch_and_the_batches_stay_as_many(t
 
 def test_a_photo_is_compared_once_and_not_in_every_epoch(tmp_path, rows, monkeypatch):
     compared = []
-    monkeypatch.setattr(decoding, "image_id_of", lambda content: compared.append(content) or image_id_of(content))
+
+    def counted(content):
+        compared.append(content)
+        return image_id_of(content)
+
+    monkeypatch.setattr(decoding, "image_id_of", counted)
     loader = load(damaged_copy(tmp_path, rows, {3}), ["content"], version=0, compare_with="image_id")
 
     assert [sum(len(batch["content"]) for batch in loader) for _ in range(3)] == [ROWS - 1] * 3
