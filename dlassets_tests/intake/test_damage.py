@@ -43,6 +43,7 @@ def photos_of(engine: Engine, lake: Lake) -> Photos:
 def damage_of(engine: Engine, lake: Lake) -> list[str]:
     photos = photos_of(engine, lake)
     assert paths_of(photos) == list(ARRIVED)
+    assert len({*paths_of(photos, some=2)} & {*ARRIVED}) == 2
     return damaged(photos, paths_of(photos))
 
 
