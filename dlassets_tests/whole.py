@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlassets.engines.local import LocalEngine
-from dlassets.intake.damage import all_paths, damaged, photos_of
+from dlassets.intake.damage import HOLDERS
 from dlassets.intake.quarantine import drop, refused_files, retry
 from dlassets.labeling.requests import without_photo
 from dlassets.lakehouse.snapshots import pin
@@ -80,11 +80,12 @@ class Whole:
             tables["quarantined_files"],
             session.settings.landing,
         )
+        photos = session.photos(tables["raw_images"])
         return {
             "broken": {f"{r.table} {r.name}": check(session.engine, r, tables, labels, champion).broken for r in RULES},
             "gallery": (gallery.images, gallery.files, gallery.defects, gallery.near_duplicate_groups, gallery.refused),
             "unknown models": unknown_models(session.engine, session.lake, session.mlflow.client),
-            "damaged": damaged(photos := photos_of(session.engine, session.lake), all_paths(photos)),
+            "damaged": [holder.damaged(photos, holder.paths(photos), None) for holder in HOLDERS],
             "refused": [(f.path, f.state) for f in refused_files(session.engine, session.lake, everything=True)],
             "without photo": without_photo(session.engine, session.labeling, tables["label_requests"]),
         }

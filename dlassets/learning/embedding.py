@@ -31,7 +31,7 @@ from dlassets.images.decode import (
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, network, slug, warn_of_random_weights
 from dlassets.learning.weights import NONE
-from dlassets.storage.cache import cache_path, keep_folder
+from dlassets.storage.cache import cache_path, is_whole, keep_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -211,7 +211,7 @@ def _openvino_model(ref: BackboneRef, core: Any) -> Any:
     releases = "-".join(f"{package}{importlib.metadata.version(package)}" for package in packages)
     # Another weight, release or layout is another folder.
     folder = cache_path("backbones", f"{slug(ref)}-{ref.side}-{releases}")
-    if (folder / "model.xml").is_file():
+    if is_whole(folder):
         return core.read_model(folder / "model.xml")
     model = _converted(ref)
     try:

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import pickle
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -162,7 +163,25 @@ def test_two_processes_that_convert_at_once_leave_one_whole_model(openvino, cach
         embedding._keep(model, tmp_path / "backbones" / "it")
 
     assert [path.name for path in (tmp_path / "backbones").iterdir()] == ["it"]
-    assert sorted(path.name for path in (tmp_path / "backbones" / "it").iterdir()) == ["model.bin", "model.xml"]
+    assert sorted(path.name for path in (tmp_path / "backbones" / "it").glob("[!.]*")) == ["model.bin", "model.xml"]
+
+
+def test_a_converted_model_with_a_flipped_bit_is_converted_anew(openvino, cache, tmp_path, monkeypatch):
+    import openvino as runtime
+
+    (kept,) = (cache / "dlassets" / "backbones").glob(f"{REF.name}-*")
+    own = tmp_path / "dlassets" / "backbones" / kept.name
+    shutil.copytree(kept, own)
+    data = bytearray((own / "model.bin").read_bytes())
+    data[len(data) // 2] ^= 64
+    (own / "model.bin").write_bytes(data)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(embedding, "_converted", lambda _: runtime.Core().read_model(kept / "model.xml"))
+
+    again = embedding._openvino(REF)
+
+    assert np.array_equal(again.embed_bytes(FILES[:2]), openvino.embed_bytes(FILES[:2]))
+    assert (own / "model.bin").read_bytes() == (kept / "model.bin").read_bytes()
 
 
 def test_an_unknown_runtime_is_said():
