@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import decode_rgb, resize_center_crop, resize_center_crop_with_torch
+from dlassets.images.decode import decode_rgb, resize_center_crop
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning import backbones, embedding
 from dlassets.learning.backbones import BackboneRef, dimensions_of, feature_version, network, published
@@ -210,16 +210,6 @@ def test_random_weights_are_warned_of_though_the_converted_network_is_at_hand(ca
     load_backbone(SMALL, "openvino")
 
     assert "has random weights" in caplog.text
-
-
-def test_after_many_photos_torch_resizes_and_the_features_stay_the_same_within_a_rounding(openvino, monkeypatch):
-    monkeypatch.setattr(embedding, "PILLOWS", 1 + len(FILES))
-    monkeypatch.setattr(embedding, "_resize", embedding._Resizer())
-
-    before, after = openvino.embed_bytes(FILES), openvino.embed_bytes(FILES)
-
-    assert embedding._resize._resize is resize_center_crop_with_torch
-    assert cosines(before, after).min() > 0.999
 
 
 @pytest.mark.spark

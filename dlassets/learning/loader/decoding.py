@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import SIDE, ImageError, View, decode_rgb, resize_center_crop_with_torch
+from dlassets.images.decode import SIDE, ImageError, View, decode_rgb, resize_center_crop
 from dlassets.images.digest import image_id_of
 from dlassets.learning.loader.epochs import Rows, row_random
 from dlassets.learning.loader.parquet import RowGroup, RowGroups
@@ -302,7 +302,7 @@ def _middle(content: bytes, size: int) -> torch.Tensor:
     import torch
 
     view = View(size)
-    middle = resize_center_crop_with_torch(decode_rgb(content, view.at_least), view)
+    middle = resize_center_crop(decode_rgb(content, view.at_least), view)
     return torch.from_numpy(middle).permute(2, 0, 1)
 
 
