@@ -37,8 +37,8 @@ def make_once(
     """Have these files of a folder be there whole; return whether any had to be made.
 
     Those that `is_whole` denies are replaced by what `make` makes in an empty folder that it is given, by the same
-    names: other processes wait meanwhile, and what one leaves that is killed the next one deletes. Raises OSError where the
-    folder cannot be written, and what `make` raises.
+    names: other processes wait meanwhile, and what one leaves that is killed the next one deletes. Raises OSError where
+    the folder cannot be written, and what `make` raises.
     """
 
     def lacking() -> list[str]:
