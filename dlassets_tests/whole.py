@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlassets.engines.local import LocalEngine
-from dlassets.intake.damage import all_paths, damaged, photos_of
+from dlassets.intake.damage import HOLDERS
 from dlassets.intake.quarantine import drop, refused_files, retry
 from dlassets.labeling.requests import without_photo
 from dlassets.lakehouse.classes import problems_of_folders
@@ -75,12 +75,13 @@ class Whole:
         tables = {name: pin(session.lake, name) for name in TABLES}
         labels, champion = session.settings.labels, session.champion()
         gallery = write_gallery(session.engine, session.lake, tables, session.settings)
+        photos = session.photos(tables["raw_images"])
         return {
             "broken": {f"{r.table} {r.name}": check(session.engine, r, tables, labels, champion).broken for r in RULES},
             "gallery": (gallery.images, gallery.files, gallery.defects, gallery.near_duplicate_groups, gallery.refused),
             "no class": problems_of_folders(session.engine, tables, session.settings),
             "unknown models": unknown_models(session.engine, session.lake, session.mlflow.client),
-            "damaged": damaged(photos := photos_of(session.engine, session.lake), all_paths(photos)),
+            "damaged": [holder.damaged(photos, holder.paths(photos), None) for holder in HOLDERS],
             "refused": [(f.path, f.state) for f in refused_files(session.engine, session.lake, everything=True)],
             "without photo": without_photo(session.engine, session.labeling, tables["label_requests"]),
         }

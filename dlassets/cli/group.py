@@ -134,3 +134,6 @@ class _Bars(Report):
 
     def event(self, event: Event) -> None:
         self.count(f"{event.kind}s", event.number, event.of)
+
+    def warning(self, message: str) -> None:
+        self._shown.console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)

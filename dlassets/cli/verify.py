@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from dlassets.cli.group import bars, settings_and_lake
+from dlassets.cli.group import bars
 from dlassets.engines.base import counting
+from dlassets.settings import load_settings
+
+if TYPE_CHECKING:
+    from dlassets.intake.damage import Holder
+    from dlassets.pipeline.session import Session
 
 _SHOWN = 20
 
@@ -17,26 +23,15 @@ _SHOWN = 20
 def verify(*, restore: bool) -> None:
     """Compare every photo's bytes with its image_id, the digest of what was taken in.
 
-    Exit code 1 where a photo is damaged, and not put back.
+    So are those that a training set of pixels holds. Exit code 1 where a photo is damaged, and not put back.
     """
-    from dlassets.engines.local import LocalEngine
-    from dlassets.intake.damage import all_paths, damaged, photos_of, put_back
+    from dlassets.intake.damage import HOLDERS
+    from dlassets.pipeline.session import Session
 
-    settings, lake = settings_and_lake()
     # The embedded engine whichever writes the tables: of a damaged file that Spark wrote on this machine, Spark, which
     # has a checksum beside it, reads nothing at all.
-    photos = photos_of(LocalEngine(), lake)
-    paths = all_paths(photos)
-    with bars() as report:
-        found = damaged(photos, paths, counting(report.progress("photos compared"), len(paths)))
-    click.echo(f"{len(paths):,} photos compared, {len(found):,} damaged.")
-    lost = found
-    if found and restore:
-        done = put_back(photos, settings, found, {"command": "verify --restore"})
-        click.echo(f"{len(done.restored):,} put back.")
-        lost = done.lost
-    for path in lost[:_SHOWN]:
-        click.secho(f"damaged: {path}", fg="red", err=True)
+    session = Session(load_settings().model_copy(update={"engine": "local"}))
+    lost = [path for holder in HOLDERS for path in _lost(session, holder, restore=restore)]
     if lost:
         remedy = (
             "They are nowhere as they were: put the files into their landing zones again, or restore the table from a "
@@ -46,3 +41,21 @@ def verify(*, restore: bool) -> None:
         )
         click.secho(remedy, err=True)
         sys.exit(1)
+
+
+def _lost(session: Session, holder: Holder, *, restore: bool) -> list[str]:
+    """Compare, and put back where that is asked for; say and return what is damaged still."""
+    from dlassets.lakehouse.tables import RAW_IMAGES
+
+    photos = session.photos(session.pin(RAW_IMAGES))
+    paths = holder.paths(photos)
+    with bars() as report:
+        lost = holder.damaged(photos, paths, counting(report.progress(f"{holder.name} compared"), len(paths)))
+    click.echo(f"{len(paths):,} {holder.name} compared, {len(lost):,} damaged.")
+    if lost and restore:
+        done = holder.put_back(photos, session.settings, lost, {"command": "verify --restore"})
+        click.echo(f"{len(done.restored):,} put back.")
+        lost = done.lost
+    for path in lost[:_SHOWN]:
+        click.secho(f"damaged: {path}", fg="red", err=True)
+    return lost

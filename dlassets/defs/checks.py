@@ -1,6 +1,5 @@
 """Asset checks: one op a table, that runs every rule of `monitoring.quality` on it, and one for files on disk."""
 
-import random
 from collections.abc import Iterator
 
 import dagster as dg
@@ -77,11 +76,10 @@ def photos_written(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
     description=f"{SAMPLE} photos of all, others each time, have the bytes that were taken in.",
 )
 def bytes_are_whole(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
-    from dlassets.intake.damage import all_paths, damaged, photos_of
+    from dlassets.intake.damage import damaged, paths_of
 
-    photos = photos_of(session.engine, session.lake)
-    paths = all_paths(photos)
-    sample = random.sample(paths, min(SAMPLE, len(paths)))
+    photos = session.photos(session.pin(RAW_IMAGES))
+    sample = paths_of(photos, some=SAMPLE)
     found = damaged(photos, sample)
     return dg.AssetCheckResult(
         passed=not found,

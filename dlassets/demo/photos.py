@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlassets.errors import DlassetsError
+from dlassets.images.digest import image_id_of
 from dlassets.images.folders import is_numbered
 from dlassets.storage.files import write_whole
 
@@ -33,7 +33,7 @@ def photos_in(images: Path) -> Iterator[Photo]:
     """Yield every file of a folder of `NNN.class/` folders, in a stable order."""
     for path in sorted(images.glob("*/*")):
         if path.is_file() and not path.name.startswith((".", "_")):
-            yield Photo(path, path.parent.name, hashlib.sha256(path.read_bytes()).hexdigest())
+            yield Photo(path, path.parent.name, image_id_of(path.read_bytes()))
 
 
 def arrive_labelled(images: Path, landing: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from enum import StrEnum
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, UnidentifiedImageError
 
 from dlassets.images.decode import FORMATS, BombError, load_with_pillow, pixels_of, refuse_more_pixels, refuse_scans
+from dlassets.images.digest import image_id_of
 from dlassets.images.exif import TIFF_BEGINNINGS
 from dlassets.images.folders import class_of_folder, why_no_class
 from dlassets.images.jpeg import Header, read_header
@@ -77,7 +77,7 @@ def validate_files(
     targets = batch.column("leads_to").to_pylist() if has_links else [None] * batch.num_rows
     for path, length, content, target in zip(paths, lengths, batch.column("content"), targets, strict=True):
         data = content.as_py()  # a file at a time: all of a batch would be a second copy of it
-        hashes.append(None if data is None else hashlib.sha256(data).hexdigest())
+        hashes.append(None if data is None else image_id_of(data))
         if target is not None:
             findings.append((Reason.LINK_OUTSIDE, f"leads to {target}, which landing.<zone>.links does not allow"))
             continue

@@ -63,7 +63,8 @@ def send_requests(
 
     Without a model none are chosen. `snapshots` holds raw_images, deleted_files, classes, predictions, labeled_images
     and, where `labeling.relabel_limit` is not 0, label_errors. `inserted` counts the requests that are new, `updated`
-    those of an earlier run that were sent now. Nothing to send, no new version.
+    those of an earlier run that were sent now. `left_out` wait for their photos, which are gone or damaged. Nothing to
+    send, no new version.
     """
 
     def plan() -> Written:
@@ -79,13 +80,16 @@ def send_requests(
 
     planned = written = replanned(plan)
     requests, images = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version), snapshots["raw_images"]
-    batches = _unsent(engine, images, snapshots["deleted_files"], requests)
+    photos = Photos(engine, lake, images)
+    planned_batches = _unsent(engine, images, snapshots["deleted_files"], requests)
+    batches = list(filter(None, (_with_photos(photos, batch) for batch in planned_batches)))
     classes = known_classes(engine, snapshots["classes"]) if batches else {}
     for batch in batches:
-        opened = engine.rows(_send(Photos(engine, lake, images), service, batch, classes))
+        opened = engine.rows(_send(photos, service, batch, classes))
         written = replanned(functools.partial(engine.merge, opened, LABEL_REQUESTS, requests.uri, commit))
-    sent = sum(map(len, batches))
-    return replace(written, inserted=planned.inserted, updated=max(0, sent - planned.inserted))
+    sent, unsent = (sum(map(len, each)) for each in (batches, planned_batches))
+    updated = max(0, sent - planned.inserted)
+    return replace(written, inserted=planned.inserted, updated=updated, left_out=unsent - sent)
 
 
 def close_answered(engine: Engine, lake: Lake, human_labels: Snapshot, commit: Commit) -> Written:
@@ -143,6 +147,14 @@ def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snaps
     rows = engine.sql(query, {"label_requests": requests, "raw_images": images, "deleted_files": deleted}).arrow()
     rows = rows.drop_columns("path").rename_columns({"now_at": "path"})
     return [list(batch) for _, batch in groupby(rows.to_pylist(), key=lambda row: row["batch_id"])]
+
+
+def _with_photos(photos: Photos, planned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the requests whose photo is whole, as a batch: its name is of what it holds, so that others come later."""
+    whole = photos.readable([row["path"] for row in planned])
+    rows = [row for row in planned if row["path"] in whole]
+    version = int(planned[0]["batch_id"].removeprefix("v").partition("-")[0])
+    return [{**row, "batch_id": batch_id(version, (row["request_id"] for row in rows))} for row in rows]
 
 
 def _send(

@@ -7,7 +7,6 @@ they stand in `content`, else a path within the lake's root, or a URI.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from dlassets.engines.base import Advance, Engine, Kernel, Rows, Snapshot
 from dlassets.engines.schema import Column
 from dlassets.errors import DlassetsError
+from dlassets.images.digest import image_id_of
 from dlassets.storage.files import read_whole, write_whole
 from dlassets.storage.lake import Lake, is_uri, local_path
 from dlassets.storage.stores import advice, is_object_storage
@@ -108,7 +108,7 @@ def _filled(lake: Lake, kernel: Kernel, batch: pa.RecordBatch) -> pa.RecordBatch
         for content, location in zip(batch["content"], batch["location"], strict=True)
     ]
     is_whole = [
-        content is not None and hashlib.sha256(content).hexdigest() == image_id
+        content is not None and image_id_of(content) == image_id
         for content, image_id in zip(contents, batch["image_id"].to_pylist(), strict=True)
     ]
     if batch["location"].null_count < batch.num_rows:

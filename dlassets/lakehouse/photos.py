@@ -37,9 +37,19 @@ class Photos:
         found = self.map(self.keys(paths), path_and_content, columns).arrow()
         return dict(zip(found["path"].to_pylist(), found["content"].to_pylist(), strict=True))
 
+    def readable(self, paths: Sequence[str], advance: Advance | None = None) -> set[str]:
+        """Return those of the paths whose bytes are to be had, as they were taken in."""
+        found = self.map(self.keys(paths), _path_alone, RAW_IMAGES.columns_named("path"), advance)
+        return {*found.arrow()["path"].to_pylist()}
+
     def keys(self, paths: Sequence[str]) -> Rows:
         """Return paths as rows of the engine, to be mapped."""
         return self.engine.rows(text_column("path", paths))
+
+
+def _path_alone(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Kernel."""
+    return batch.select(["path"])
 
 
 def path_and_content(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -73,14 +73,16 @@ def build_training_set(
     """Replace `training_set` by what was chosen, with its features from `image_features` or the photos' own bytes.
 
     Left untouched where its rows already are what they would be, whatever versions have moved. An image whose bytes are
-    no longer to be had has no row.
+    no longer to be had has no row: it is left out, until they are.
     """
     unchanged = Written(training_set.version, changed=False)
     if not choice.rows.num_rows and not row_count(training_set):  # Delta on Spark writes no commit for that
         return unchanged
     fingerprint = choice.fingerprint
     if provenance_of(training_set).get(FINGERPRINT) == fingerprint:
-        return unchanged
+        left_out = choice.rows.num_rows - row_count(training_set)
+        if not (left_out and isinstance(source, Photos) and _have_come_back(choice, source, training_set)):
+            return replace(unchanged, left_out=left_out)
     rows_in_all = max(1, choice.rows.num_rows)
     rows_per_commit = PHOTOS_PER_COMMIT if isinstance(source, Photos) else rows_in_all
     written, inserted = unchanged, 0
@@ -91,7 +93,13 @@ def build_training_set(
         write = engine.append if start else engine.replace
         written = write(rows, TRAINING_SET, training_set.uri, Commit({**provenance, **last}))
         inserted += written.inserted
-    return replace(written, inserted=inserted)
+    return replace(written, inserted=inserted, left_out=choice.rows.num_rows - inserted)
+
+
+def _have_come_back(choice: Choice, photos: Photos, training_set: Snapshot) -> bool:
+    """Whether a chosen photo that was left out of the training set is to be had by now."""
+    held = photos.engine.sql("SELECT path FROM training_set", {TRAINING_SET.name: training_set}).arrow()
+    return bool(photos.readable(sorted({*choice.rows["path"].to_pylist()} - {*held["path"].to_pylist()})))
 
 
 def _rows_of(engine: Engine, chosen: pa.Table, made_of: str, source: Snapshot | Photos) -> Rows:

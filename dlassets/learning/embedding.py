@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import itertools
 import logging
 import queue
 import threading
@@ -23,15 +22,13 @@ from dlassets.errors import DlassetsError
 from dlassets.images.decode import (
     ImageError,
     Pixels,
-    View,
     decode_rgb,
     resize_center_crop,
-    resize_center_crop_with_torch,
 )
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, network, slug, warn_of_random_weights
 from dlassets.learning.weights import NONE
-from dlassets.storage.cache import cache_path, keep_folder
+from dlassets.storage.cache import cache_path, is_whole, keep_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,9 +38,6 @@ Features = npt.NDArray[np.float32]
 # Every inference has this many images, the last ones padded: the compiled shape is one, and an image's features do
 # not depend on what it was batched with.
 BATCH = 8
-
-# What importing torch costs is what its faster resize saves on so many photos.
-PILLOWS = 1000
 
 _log = logging.getLogger(__name__)
 _build_lock = threading.Lock()
@@ -75,25 +69,9 @@ class Backbone:
         for start in range(0, len(files), BATCH):
             chunk = files[start : start + BATCH]
             for place, data in enumerate(chunk):
-                images[place] = _resize(decode_rgb(data, self.view.at_least), self.view)
+                images[place] = resize_center_crop(decode_rgb(data, self.view.at_least), self.view)
             features[start : start + BATCH] = self._infer(images)[: len(chunk)]
         return features
-
-
-class _Resizer:
-    """Pillow's resize for a process's first photos and torch's from then on: by then its import pays for itself."""
-
-    def __init__(self) -> None:
-        self._seen = itertools.count(1)
-        self._resize = resize_center_crop
-
-    def __call__(self, pixels: Pixels, view: View) -> Pixels:
-        if next(self._seen) == PILLOWS:
-            self._resize = resize_center_crop_with_torch
-        return self._resize(pixels, view)
-
-
-_resize = _Resizer()
 
 
 def load_backbone(ref: BackboneRef, runtime: Runtime = "auto") -> Backbone:
@@ -211,7 +189,7 @@ def _openvino_model(ref: BackboneRef, core: Any) -> Any:
     releases = "-".join(f"{package}{importlib.metadata.version(package)}" for package in packages)
     # Another weight, release or layout is another folder.
     folder = cache_path("backbones", f"{slug(ref)}-{ref.side}-{releases}")
-    if (folder / "model.xml").is_file():
+    if is_whole(folder):
         return core.read_model(folder / "model.xml")
     model = _converted(ref)
     try:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from dlassets.labeling.services import LabelingService
+    from dlassets.lakehouse.photos import Photos
     from dlassets.learning.backbones import BackboneRef
     from dlassets.learning.features import Embedder
     from dlassets.registry.package import ModelPackage
@@ -124,13 +125,17 @@ class Session:
     def lake_of(self, table: Table) -> Lake:
         return self.lake if self.makes(table) else self.source.lake_of(table)  # type: ignore[union-attr]
 
+    def photos(self, raw_images: Snapshot) -> Photos:
+        """Return the photos of this version of `raw_images`."""
+        from dlassets.lakehouse.photos import Photos
+
+        return Photos(self.engine, self.lake_of(RAW_IMAGES), raw_images)
+
     def embedder(self, raw_images: Snapshot) -> Embedder:
         """Return what embeds the photos of this version of `raw_images`."""
-        from dlassets.lakehouse.photos import Photos
         from dlassets.learning.features import Embedder
 
-        photos = Photos(self.engine, self.lake_of(RAW_IMAGES), raw_images)
-        return Embedder(photos, self.settings.features.runtime)
+        return Embedder(self.photos(raw_images), self.settings.features.runtime)
 
     @property
     def model_name(self) -> str:

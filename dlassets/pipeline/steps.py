@@ -135,7 +135,7 @@ def training_set(session: Session, read: Reads, report: Report) -> Made:  # noqa
 
     made_of = session.feature_version if session.settings.training.trainable == "head" else PIXELS
     choice = chosen_rows(session, read, made_of)
-    source = session.embedder(read[RAW_IMAGES]).photos if made_of == PIXELS else read[IMAGE_FEATURES]
+    source = session.photos(read[RAW_IMAGES]) if made_of == PIXELS else read[IMAGE_FEATURES]
     provenance = read.provenance(feature_version=made_of, **session.settings.labels.model_dump())
     current = read.own(TRAINING_SET)
     written = build_training_set(session.engine, choice, source, current, provenance.as_dict())
@@ -340,7 +340,7 @@ def _derived(session: Session, read: Reads, derivation: Derivation, progress: Pr
     """Fill a table that a kernel makes of images."""
     from dlassets.lakehouse.derived import derive
 
-    inputs, photos = _images(read), session.embedder(read[RAW_IMAGES]).photos
+    inputs, photos = _images(read), session.photos(read[RAW_IMAGES])
     provenance = read.provenance(**parameters)
     written = derive(photos, session.lake, derivation, inputs, provenance.as_dict(), progress)
     return Made(provenance, {derivation.table.name: written}, parameters)
@@ -389,7 +389,8 @@ def train(
     attributes = attributes_of(session.engine, inputs.job.training_set, read[IMAGE_PROFILES], read[LABELED_IMAGES])
     embedder = session.embedder(read[RAW_IMAGES])
     with run as mlflow:
-        train_and_log(mlflow, inputs, fit, embedder, attributes, tags, report.event)
+        for remark in train_and_log(mlflow, inputs, fit, embedder, attributes, tags, report.event):
+            report.warning(remark)
         return str(mlflow.active_run().info.run_id)
 
 

@@ -50,8 +50,7 @@ class MlflowStore:
         mlflow.set_registry_uri(uri)
         client = mlflow.MlflowClient(uri, uri)
         try:
-            if client.get_experiment_by_name(self.experiment) is None:
-                client.create_experiment(self.experiment, artifact_location(self.settings, self._lake))
+            _have_experiment(client, self.experiment, artifact_location(self.settings, self._lake))
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise DlassetsError(
                 f"MLflow's store at {uri} cannot be reached: {error}. Start the server, or set "
@@ -111,6 +110,18 @@ class MlflowStore:
     def run_url(self, run: Run) -> str:
         """Return the address of a run in MLflow's UI."""
         return f"{self.settings.ui.mlflow}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def _have_experiment(client: MlflowClient, name: str, location: str | None) -> None:
+    from mlflow.exceptions import MlflowException
+
+    if client.get_experiment_by_name(name) is not None:
+        return
+    try:
+        client.create_experiment(name, location)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process made it at the same moment
+            raise
 
 
 def tracking_uri(settings: Settings, lake: Lake) -> str:

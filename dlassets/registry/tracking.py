@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +43,7 @@ Fit = Callable[[Job, OnEvent, Splits], Trained]
 # Raise it when the way of training changes what is learned: runs of the older way are then not taken for the same.
 TRAINING_VERSION = 2
 JOB, ENVIRONMENT, PACKAGES = "job.json", "environment.json", "environment.txt"
-TAG_INPUT = "dlassets.input."
+TAG_INPUT, TAG_REMARKS = "dlassets.input.", "dlassets.remarks"
 # What of the settings changes how long a training takes, and not what is learned; and what only pixels take.
 _OF_NO_MATTER = {"compute": True, "pixels": {"checkpoint_steps", "workers"}}
 _OF_PIXELS = {"compute", "pixels", "last_n"}
@@ -106,8 +106,8 @@ def train_and_log(
     attributes: pa.Table | None,
     tags: Mapping[str, str],
     report: OnEvent,
-) -> None:
-    """Train, and write everything down in the active run while it goes on.
+) -> list[str]:
+    """Train, and write everything down in the active run while it goes on; return what a person should know of it.
 
     `attributes` says of images what an evaluation is sliced by (see `learning.evaluation.slices`); `report` is told of
     each step and epoch.
@@ -123,6 +123,9 @@ def train_and_log(
                 validation, test = (
                     rows.with_features(embedder.features(rows.paths, backbone)) for rows in (validation, test)
                 )
+            remarks = [*trained.remarks, *_not_evaluated(mlflow, splits, [*validation.paths, *test.paths])]
+            if remarks:
+                mlflow.set_tag(TAG_REMARKS, " ".join(remarks))
             head = calibrated(trained.head, validation)
             package = ModelPackage(head, backbone, feature_version(backbone))
             judged = Judged(
@@ -134,6 +137,7 @@ def train_and_log(
                 validation_after=evaluate(head, validation),
             )
             log_model(mlflow, package, example=log_report(mlflow, trained, judged, embedder.photos, attributes))
+    return remarks
 
 
 def picture_of(client: MlflowClient, run_id: str, name: str) -> bytes:
@@ -186,9 +190,17 @@ def _trained(mlflow: Any, job: Job, splits: Splits, fit: Fit, report: OnEvent) -
         filesystem, path = filesystem_of(job.folder)
         filesystem.create_dir(path, recursive=True)  # there may have been nothing to keep
         filesystem.delete_dir(path)
-    if trained.remarks:
-        mlflow.set_tag("dlassets.remarks", " ".join(trained.remarks))
     return trained
+
+
+def _not_evaluated(mlflow: Any, splits: Splits, evaluated: Sequence[str]) -> list[str]:
+    """Say, and log, how many photos of validation and test could not be had to be evaluated on."""
+    missing = sorted({*splits[VALIDATION].paths, *splits[TEST].paths} - {*evaluated})
+    if not missing:
+        return []
+    mlflow.log_metric("photos_not_evaluated", len(missing))
+    said = f"Gone from raw_images or damaged, and not evaluated on, {len(missing)} in all, such as {missing[0]}."
+    return [f"{said} `dlassets verify --restore` puts damaged ones back; then train again."]
 
 
 @contextmanager

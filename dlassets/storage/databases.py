@@ -37,21 +37,21 @@ def make_once(
     """Have these files of a folder be there whole; return whether any had to be made.
 
     Those that `is_whole` denies are replaced by what `make` makes in an empty folder that it is given, by the same
-    names: other processes wait meanwhile, and one that is killed leaves nothing that counts. Raises OSError where the
-    folder cannot be written, and what `make` raises.
+    names: other processes wait meanwhile, and what one leaves that is killed the next one deletes. Raises OSError where
+    the folder cannot be written, and what `make` raises.
     """
 
     def lacking() -> list[str]:
         return [name for name in names if not is_whole(folder / name)]
 
-    if not lacking():
+    if not lacking() and not any(folder.glob(f"{_NEW}*")):
         return False
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / _LOCK):
-        if not (wanted := lacking()):
-            return False
         for left in folder.glob(f"{_NEW}*"):
             shutil.rmtree(left)
+        if not (wanted := lacking()):
+            return False
         with tempfile.TemporaryDirectory(prefix=_NEW, dir=folder) as new:
             make(Path(new))
             for name in wanted:

@@ -29,7 +29,7 @@ ZONE = LandingZone(uri="zone", labelled=False)
 
 def prediction(name: str, confidence: float = 0.5) -> dict[str, Any]:
     image = {"path": f"zone/{name}.jpg", "image_id": image_id(name)}
-    model = {"model_name": "m", "model_version": 1, "scored_at": NOON.replace(microsecond=678_901)}
+    model = {"model_name": "m", "model_version": 1, "package": "p", "scored_at": NOON.replace(microsecond=678_901)}
     top_k = [{"label": 3, "name": "pants", "confidence": confidence}]
     predicted = {"predicted_label": 3, "predicted_name": None, "confidence": confidence, "margin": 0.25}
     return image | model | predicted | {"top_k": top_k}
@@ -101,8 +101,8 @@ class TestWriting:
     def test_columns_are_found_by_name_and_take_the_tables_types(self, engine: Engine, lake: Lake) -> None:
         append(engine, lake, prediction("a"))
         again = engine.sql(
-            "SELECT 2 AS model_version, image_id, path, model_name, predicted_label, predicted_name, confidence, "
-            "margin, top_k, scored_at, 'more' AS more FROM predictions",
+            "SELECT 2 AS model_version, package, image_id, path, model_name, predicted_label, predicted_name, "
+            "confidence, margin, top_k, scored_at, 'more' AS more FROM predictions",
             {"predictions": pin(lake, "predictions")},
         )
 
@@ -141,7 +141,7 @@ class TestWriting:
         engine.replace(predictions(engine, prediction("b")), PREDICTIONS, uri, Commit(said | {"step": 3}))
         assert provenance_of(pin(lake, "predictions")) == said | {"step": 3}
 
-    def test_a_merge_of_a_transaction_that_was_overtaken_is_refused(self, engine: Engine, lake: Lake) -> None:
+    def test_a_merge_whose_transaction_was_overtaken_is_refused(self, engine: Engine, lake: Lake) -> None:
         merge(engine, lake, prediction("a"), transaction=Transaction("t", 1))
 
         with pytest.raises(ConflictError, match="Another run wrote batch 1"):

@@ -6,14 +6,22 @@ import pytest
 
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
-from dlassets.intake.damage import PutBack, all_paths, damaged, photos_of, put_back
+from dlassets.intake import damage
+from dlassets.intake.damage import PutBack, damaged, paths_of, put_back
 from dlassets.intake.ingest import ingest
 from dlassets.lakehouse.maintenance import maintain
+from dlassets.lakehouse.photos import Photos
+from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import RAW_IMAGES
-from dlassets.settings import IngestSettings, MaintenanceSettings, Settings
+from dlassets.pipeline import steps
+from dlassets.pipeline.reproduce import is_rebuilt
+from dlassets.pipeline.session import Session
+from dlassets.settings import IngestSettings, MaintenanceSettings, Settings, TrainingSettings
 from dlassets.storage.lake import Lake
+from dlassets_tests.flipping import flip_a_bit, flip_in_training_set
 from dlassets_tests.intake.test_ingest import photo, put
 from dlassets_tests.programs import invoke
+from dlassets_tests.tables import get
 
 ENGINE = LocalEngine()
 ARRIVED = {f"labeled/001.cat/{number}.jpg": photo(10 * number) for number in range(4)}
@@ -28,24 +36,15 @@ def settings(request: pytest.FixtureRequest, lake: Lake) -> Settings:
     return Settings(root=lake.root, ingest=IngestSettings(storage=request.param))
 
 
-def flip_a_bit(lake: Lake, content: bytes, place: int = 30) -> int:
-    """Flip one bit of these bytes in every file of the lake that holds them; return how many do."""
-    files = [path for folder in ("tables/raw_images", "files") for path in Path(lake.under(folder)).rglob("*")]
-    found = 0
-    for file in filter(Path.is_file, files):
-        data = bytearray(file.read_bytes())
-        if (start := data.find(content)) >= 0:
-            data[start + place] ^= 1
-            file.write_bytes(data)
-            file.with_name(f".{file.name}.crc").unlink(missing_ok=True)  # by which Spark would read nothing of the file
-            found += 1
-    return found
+def photos_of(engine: Engine, lake: Lake) -> Photos:
+    return Photos(engine, lake, pin(lake, "raw_images"))
 
 
 def damage_of(engine: Engine, lake: Lake) -> list[str]:
     photos = photos_of(engine, lake)
-    assert all_paths(photos) == list(ARRIVED)
-    return damaged(photos, all_paths(photos))
+    assert paths_of(photos) == list(ARRIVED)
+    assert len({*paths_of(photos, some=2)} & {*ARRIVED}) == 2
+    return damaged(photos, paths_of(photos))
 
 
 def put_back_all(lake: Lake, settings: Settings) -> PutBack:
@@ -106,10 +105,82 @@ def test_verify_names_what_is_damaged_and_puts_it_back(lake, settings) -> None:
     whole = invoke("verify", DLASSETS_ROOT=lake.root)
     flip_a_bit(lake, ARRIVED[FLIPPED])
 
-    damage = invoke("verify", DLASSETS_ROOT=lake.root)
+    seen = invoke("verify", DLASSETS_ROOT=lake.root)
     mended = invoke("verify", "--restore", DLASSETS_ROOT=lake.root)
 
-    assert (whole.exit_code, damage.exit_code, mended.exit_code) == (0, 1, 0)
-    assert "4 photos compared, 1 damaged." in damage.output
-    assert f"damaged: {FLIPPED}" in damage.output
+    assert (whole.exit_code, seen.exit_code, mended.exit_code) == (0, 1, 0)
+    assert "4 photos compared, 1 damaged." in seen.output
+    assert f"damaged: {FLIPPED}" in seen.output
     assert "1 put back." in mended.output
+
+
+# ---- a training set of pixels, which has bytes of its own
+
+
+@pytest.fixture
+def session(lake, settings) -> Session:
+    """Photos that were taken in and have labels, to be learned from as pixels."""
+    ingest(ENGINE, lake, settings, {})
+    session = Session(settings.model_copy(update={"training": TrainingSettings(trainable="all")}))
+    steps.labeled_images.run(session)
+    return session
+
+
+def learned_from(lake: Lake) -> dict[str, bytes]:
+    return {row["path"]: row["content"] for row in get(ENGINE, lake, "training_set", "path, content")}
+
+
+@pytest.mark.parametrize("settings", ["table"], indirect=True)
+def test_what_a_training_set_holds_is_verified_and_put_back(lake, session) -> None:
+    steps.training_set.run(session)
+    split = get(ENGINE, lake, "training_set", "split")[0]["split"]
+    flipped = flip_in_training_set(lake, split)
+    assert learned_from(lake) != ARRIVED
+
+    seen = invoke("verify", DLASSETS_ROOT=lake.root)
+    mended = invoke("verify", "--restore", DLASSETS_ROOT=lake.root)
+
+    assert (seen.exit_code, mended.exit_code) == (1, 0)
+    assert "4 photos compared, 0 damaged." in seen.output
+    assert f"4 photos of training_set compared, {len(flipped)} damaged." in seen.output
+    assert f"damaged: {flipped[0]}" in seen.output
+    assert f"{len(flipped)} put back." in mended.output
+    assert learned_from(lake) == ARRIVED
+    assert not steps.training_set.run(session).changed, "it is made of what it was made of"
+    assert is_rebuilt(session, pin(lake, "training_set"))
+
+
+@pytest.mark.parametrize("settings", ["table"], indirect=True)
+def test_a_photo_that_a_training_set_lacks_for_its_damage_comes_into_it_once_it_is_whole(lake, session) -> None:
+    flip_a_bit(lake, ARRIVED[FLIPPED])
+    without = steps.training_set.run(session).written["training_set"]
+    again = steps.training_set.run(session).written["training_set"]
+    assert (without.inserted, without.left_out) == (3, 1)
+    assert (again.changed, again.left_out) == (False, 1)
+
+    invoke("verify", "--restore", DLASSETS_ROOT=lake.root)
+    whole = steps.training_set.run(session).written["training_set"]
+
+    assert (whole.inserted, whole.left_out) == (4, 0)
+    assert learned_from(lake) == ARRIVED
+
+
+@pytest.mark.parametrize("settings", ["table"], indirect=True)
+def test_bytes_are_not_put_under_a_path_that_has_another_photo_by_then(lake, settings, monkeypatch) -> None:
+    ingest(ENGINE, lake, settings, {})
+    flip_a_bit(lake, ARRIVED[FLIPPED])
+    found = damage_of(ENGINE, lake)
+    photos = photos_of(ENGINE, lake)
+    real = damage._found
+
+    def overtaken(*arguments):
+        whole = real(*arguments)
+        put(Path(lake.zone(FLIPPED)), photo(99))
+        ingest(ENGINE, lake, settings, {})
+        return whole
+
+    monkeypatch.setattr(damage, "_found", overtaken)
+    put_back(photos, settings, found, {})
+
+    assert damage_of(ENGINE, lake) == []
+    assert photos_of(ENGINE, lake).bytes_of([FLIPPED]) == {FLIPPED: photo(99)}

@@ -149,7 +149,7 @@ def test_photos_come_in_chunks_of_bounded_size(scored: Bench, monkeypatch: pytes
     monkeypatch.setattr(LocalEngine, "map", counting)
     monkeypatch.setattr(module, "CHUNK_BYTES", 2 * len(photo("a")))
     scored.send(threshold=1.0)
-    assert asked == [2, 1]
+    assert asked == [3, 2, 1], "compared, and then brought here"
     assert photos_laid_out(scored) == expected_photos("a", "b", "c")
 
 
@@ -229,3 +229,19 @@ def test_what_people_say_of_a_label_that_looked_wrong_is_in_force_and_not_asked_
 def test_the_lake_is_all_under_its_root(scored: Bench, tmp_path: Path) -> None:
     scored.send()
     assert [path.name for path in tmp_path.iterdir()] == ["lake"]
+
+
+def test_a_damaged_photo_is_not_sent_and_keeps_no_other_waiting(scored: Bench) -> None:
+    scored.replace_photo({**raw_image("a"), "content": photo("a flipped bit")})
+    first, again = scored.send(), scored.send()
+    assert (first.inserted, first.left_out) == (2, 1)
+    assert (again.changed, again.left_out) == (False, 1)
+    assert statuses(scored) == {"unlabeled/a.jpg": "planned", "unlabeled/b.jpg": "open"}
+    assert photos_laid_out(scored) == expected_photos("b")
+
+    scored.replace_photo(raw_image("a"))
+    mended = scored.send()
+
+    assert (mended.updated, mended.left_out) == (1, 0)
+    assert set(statuses(scored).values()) == {"open"}
+    assert photos_laid_out(scored) == expected_photos("a", "b")

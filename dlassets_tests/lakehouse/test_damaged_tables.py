@@ -9,7 +9,8 @@ import pytest
 from dlassets.engines import columns, delta_log
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
-from dlassets.intake.damage import damaged, photos_of
+from dlassets.intake.damage import damaged
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin
 from dlassets.storage.databases import explained_databases
 from dlassets.storage.lake import Lake
@@ -47,7 +48,7 @@ def read(lake: Lake) -> None:
 
 
 def read_bytes(lake: Lake) -> None:
-    damaged(photos_of(LocalEngine(), lake), [f"z/{number}.jpg" for number in range(4)])
+    damaged(Photos(LocalEngine(), lake, pin(lake, "raw_images")), [f"z/{number}.jpg" for number in range(4)])
 
 
 @pytest.mark.parametrize("reads", [read, read_bytes])

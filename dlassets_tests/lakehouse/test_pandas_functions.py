@@ -9,6 +9,7 @@ import pytest
 from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column
 from dlassets.errors import DlassetsError
+from dlassets.images.digest import image_id_of
 from dlassets.lakehouse import pandas_functions
 from dlassets.lakehouse.pandas_functions import apply_in_pandas
 from dlassets.lakehouse.snapshots import pin
@@ -76,9 +77,24 @@ def test_parts_are_bounded_and_every_row_is_in_one(engine, lake, monkeypatch) ->
     assert 1 <= max(rows["rows"].to_pylist()) <= 3 * 8
 
 
+def test_a_damaged_photo_is_shown_to_no_function(lake) -> None:
+    contents, taken_in = {"whole": b"a photo", "flipped": b"b photo", "elsewhere": None}, image_id_of(b"a photo")
+    put(lake, "raw_images", *({"path": p, "image_id": taken_in, "content": each} for p, each in contents.items()))
+
+    def lengths(part: "pd.DataFrame") -> "pd.DataFrame":
+        assert list(part.columns) == ["path", "content"]
+        return part.assign(width=part["content"].map(lambda content: len(content or b"")))[["path", "width"]]
+
+    returns = [Column("path", "string", ""), WIDTH]
+    rows = apply_in_pandas(LocalEngine(), pin(lake, "raw_images"), lengths, ["content"], returns, key="path").arrow()
+
+    assert dict(zip(rows["path"].to_pylist(), rows["width"].to_pylist(), strict=True)) == {"whole": 7, "elsewhere": 0}
+
+
 def test_parts_are_smaller_where_rows_are_large(lake, monkeypatch) -> None:
     monkeypatch.setattr(pandas_functions, "PART_BYTES", 100_000)
-    photos = [{"path": str(i), "image_id": image_id(str(i)), "content": bytes([i]) * 10_000} for i in range(50)]
+    contents = [bytes([i]) * 10_000 for i in range(50)]
+    photos = [{"path": str(i), "image_id": image_id_of(each), "content": each} for i, each in enumerate(contents)]
     put(lake, "raw_images", *photos)
     sizes: list[int] = []
 

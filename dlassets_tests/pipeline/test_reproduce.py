@@ -1,18 +1,23 @@
 """`dlassets reproduce`: the same data, settings and seed give the same model; what is not the same is said."""
 
 import json
+import re
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from click.testing import Result
 
+from dlassets.engines.local import LocalEngine
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin
 from dlassets.registry.lifecycle import find_run, versions_of
 from dlassets.registry.store import MlflowStore
 from dlassets.settings import PixelSettings, TrainingSettings
+from dlassets_tests.flipping import flip_a_bit, flip_in_training_set
 from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, new_lake, values
 from dlassets_tests.programs import invoke
+from dlassets_tests.tables import get
 
 MODEL = "image_classifier"
 ON_PIXELS = TrainingSettings(trainable="last_n", pixels=PixelSettings(epochs=2, batch_size=16))
@@ -146,3 +151,14 @@ def test_a_model_on_pixels_is_trained_registered_scores_and_is_reproduced(photos
     again = reproduce(pipelines, "1", "--tolerance", "1e-4")
     assert again.exit_code == 0, again.output
     assert "weights of the backbone" in again.output
+
+    tested = next(row["path"] for row in get(LocalEngine(), pipelines.lake, "training_set") if row["split"] == "test")
+    (photo,) = Photos(LocalEngine(), pipelines.lake, pin(pipelines.lake, "raw_images")).bytes_of([tested]).values()
+    flipped = flip_in_training_set(pipelines.lake, "train")
+    assert flip_a_bit(pipelines.lake, photo) == 1
+    differing = reproduce(pipelines, "1", "--tolerance", "1e9")
+    assert differing.exit_code == 1
+    assert f"Damaged and left out, {len(flipped)} in all of version" in differing.output
+    assert f"and not evaluated on, 1 in all, such as {tested}" in differing.output
+    assert re.search(r"photos_left_out +nan +1 ", differing.output)
+    assert re.search(r"photos_not_evaluated +nan +1 ", differing.output)

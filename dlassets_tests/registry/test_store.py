@@ -8,6 +8,8 @@ from dlassets.errors import DlassetsError
 from dlassets.registry.store import MlflowStore, artifact_location, fail_soon, ready_store, tracking_uri
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.killing import overtaken_at
+from dlassets_tests.stores import give_store
 
 
 def with_store(uri: str) -> Settings:
@@ -57,6 +59,21 @@ def test_a_store_that_was_half_made_is_made_anew_and_one_with_runs_is_left(tmp_p
     assert [run.info.run_name for run in lake.client.search_runs([experiment.experiment_id])] == ["first"]
     assert lake.client.get_experiment("0").artifact_location == f"file://{tmp_path}/mlflow/artifacts/0"
     assert store.stat().st_ino == inode
+
+
+def test_an_experiment_that_another_process_makes_at_the_same_moment_is_used(tmp_path):
+    from mlflow import MlflowClient
+
+    settings = Settings(root=str(tmp_path))
+    give_store(settings)
+    uri = tracking_uri(settings, Lake.at(settings.root))
+
+    def another() -> None:
+        MlflowClient(uri, uri).create_experiment(settings.mlflow.experiment)
+
+    with overtaken_at(MlflowClient, "create_experiment", another):
+        store = MlflowStore(settings)
+        assert store.client.get_experiment_by_name(store.experiment) is not None
 
 
 def test_a_store_that_is_no_database_is_named_with_the_remedy_and_left(tmp_path):

@@ -8,19 +8,20 @@ from pathlib import Path
 
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
-from dlassets.intake.damage import all_paths, damaged, photos_of, put_back
+from dlassets.intake.damage import damaged, paths_of, put_back
 from dlassets.lakehouse.history import missing_files, restore_to
 from dlassets.lakehouse.maintenance import maintain
 from dlassets.lakehouse.model_versions import recorded_models
+from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import at_version, files_of, pin
-from dlassets.lakehouse.tables import PREDICTIONS, TABLES, TRAINING_SET
+from dlassets.lakehouse.tables import PREDICTIONS, RAW_IMAGES, TABLES, TRAINING_SET
 from dlassets.monitoring.quality import check, rules_of
 from dlassets.pipeline.session import Session
 from dlassets.registry.lifecycle import load_version
 from dlassets.registry.lineage import needed_versions
 from dlassets.settings import MaintenanceSettings, Settings
 from dlassets.storage.lake import Lake
-from dlassets_tests.intake.test_damage import flip_a_bit
+from dlassets_tests.flipping import flip_a_bit
 from dlassets_tests.programs import invoke
 from dlassets_tests.soak.story import settings_of
 
@@ -42,8 +43,8 @@ def files_in_force(root: Path, table: str) -> list[str]:
 def flip(root: Path, seed: int) -> list[str]:
     """Flip a bit of one to three photos in the table; return their paths: of all that hold the same bytes."""
     chance, lake = random.Random(seed), Lake.at(str(root))
-    photos = photos_of(ENGINE, lake)
-    paths = all_paths(photos)
+    photos = _photos(root)
+    paths = paths_of(photos)
     for path in chance.sample(paths, min(len(paths), chance.randint(1, 3))):
         for content in photos.bytes_of([path]).values():
             flip_a_bit(lake, content, chance.randrange(len(content)))
@@ -52,10 +53,15 @@ def flip(root: Path, seed: int) -> list[str]:
 
 def put_all_back(root: Path) -> list[str]:
     """Put damaged photos back; return those that are damaged still."""
-    settings, photos = settings_of(root), photos_of(ENGINE, Lake.at(str(root)))
-    put_back(photos, settings, damaged(photos, all_paths(photos)), {"command": "verify --restore"})
-    photos = photos_of(ENGINE, Lake.at(str(root)))
-    return damaged(photos, all_paths(photos))
+    photos = _photos(root)
+    put_back(photos, settings_of(root), damaged(photos, paths_of(photos)), {"command": "verify --restore"})
+    photos = _photos(root)
+    return damaged(photos, paths_of(photos))
+
+
+def _photos(root: Path) -> Photos:
+    session = Session(settings_of(root))
+    return session.photos(session.pin(RAW_IMAGES))
 
 
 def restore_first(root: Path, copy: Path) -> bool:
@@ -63,7 +69,7 @@ def restore_first(root: Path, copy: Path) -> bool:
     then = at_version(pin(Lake.at(str(root)), "raw_images"), 1)
     assert then is not None
     restore_to(then, str(copy))
-    there = at_version(pin(Lake.at(str(copy.parent)), "raw_images"), 0)
+    there = at_version(pin(Lake.at(str(copy.parent.parent)), "raw_images"), 0)
     query = "SELECT path, image_id, length FROM raw_images ORDER BY path"
     tables = [ENGINE.sql(query, {"raw_images": each}).arrow() for each in (then, there) if each is not None]
     return len(tables) > 1 and tables[0].equals(tables[1])

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dlassets.storage.cache import cache_path, keep_folder
+from dlassets.storage.cache import cache_path, is_whole, keep_folder
 
 
 def test_the_cache_lies_where_the_user_s_caches_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,4 +32,30 @@ def test_a_folder_is_kept_whole_and_the_first_one_stays(tmp_path: Path) -> None:
     keep_folder(tmp_path / "kept", lambda folder: fill("first", folder))
     keep_folder(tmp_path / "kept", Path.mkdir)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-    assert {path.name: path.read_text() for path in (tmp_path / "kept").iterdir()} == {"one": "first", "two": "first"}
+    assert {path.name: path.read_text() for path in (tmp_path / "kept").glob("[!.]*")} == {
+        "one": "first",
+        "two": "first",
+    }
+
+
+@pytest.mark.parametrize("damage", ["other bytes", None, "a file more"])
+def test_a_folder_that_is_damaged_is_known_and_made_anew(tmp_path: Path, damage: str | None) -> None:
+    def fill(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "one").write_text("whole")
+
+    kept = tmp_path / "kept"
+    assert not is_whole(kept)
+    keep_folder(kept, fill)
+    assert is_whole(kept)
+    if damage is None:
+        (kept / "one").unlink()
+    else:
+        (kept / ("two" if "more" in damage else "one")).write_text(damage)
+
+    assert not is_whole(kept)
+    keep_folder(kept, fill)
+
+    assert is_whole(kept)
+    assert (kept / "one").read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [kept]

@@ -48,6 +48,15 @@ def test_what_is_there_whole_is_left_and_the_rest_is_made(tmp_path) -> None:
     assert (tmp_path / "one.db").stat().st_ino == before
 
 
+def test_what_one_left_that_was_killed_after_it_was_done_is_deleted(tmp_path) -> None:
+    assert made(tmp_path)
+    (tmp_path / ".new-left").mkdir()
+    write(tmp_path / ".new-left" / "one.db", 1)
+
+    assert not made(tmp_path)
+    assert names(tmp_path) == sorted(NAMES)
+
+
 def test_a_half_made_one_is_replaced_and_its_journal_is_not_played_into_the_new_one(tmp_path) -> None:
     write(tmp_path / "one.db", 1)
     journal = tmp_path / "one.db-wal"

@@ -51,6 +51,7 @@ def _tuned(session: Session, made: Made) -> dg.MaterializeResult:
 
 def _trained(session: Session, made: Made) -> dg.MaterializeResult:
     from dlassets.registry.report import CONFUSION_MATRIX, EVALUATION
+    from dlassets.registry.tracking import TAG_REMARKS
 
     run, training_set = made.details["run"], made.details["inputs"].job.training_set
     metrics = run.data.metrics
@@ -65,6 +66,7 @@ def _trained(session: Session, made: Made) -> dg.MaterializeResult:
             "test_accuracy": metrics["test_accuracy"],
             "calibration_error": metrics["test_calibration_error"],
             "worse_slices": run.data.tags.get("dlassets.worse_slices", "none"),
+            "remarks": run.data.tags.get(TAG_REMARKS, "none"),
             "test_accuracy_interval": f"{metrics['test_accuracy_low']:.3f} to {metrics['test_accuracy_high']:.3f}",
             "training_set_version": training_set.version,
             "confusion_matrix": _picture(

@@ -15,10 +15,11 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from dlassets.engines.processors import processors
 from dlassets.errors import DlassetsError
-from dlassets.learning.loader.decoding import Decoder, Transform, decode_to_tensor
+from dlassets.learning.loader.decoding import Decoder, Drawn, Transform, decode_to_tensor
 from dlassets.learning.loader.epochs import (
     USUAL_SAMPLING,
     Epoch,
@@ -64,18 +65,21 @@ def torch_loader(
     threads decode, one a processor by default, so what `transform` does should leave Python's lock alone for most of
     its time.
 
-    Raises DlassetsError for a table that cannot be read so, columns it lacks, no rows, fewer rows than processes, and a
-    batch that cannot be parted among them.
+    Raises DlassetsError for a table that cannot be read so, columns it lacks, no rows, fewer rows than processes, a
+    batch that cannot be parted among them, and more than one column of photos that are to be compared.
     """
     check_shard(sampling.shard)
     source = row_groups(table, version, None if split is None else [("split", "=", split)])
     which = f"{table} version {version}" + ("" if split is None else f", split {split},")
-    check_columns(source, columns if sampling.balance_by is None else [*columns, sampling.balance_by])
+    further = [name for name in (sampling.balance_by, sampling.compare_with) if name is not None]
+    check_columns(source, [*columns, *further])
     if not source.groups:
         raise DlassetsError(f"{which} has no rows.")
     if source.rows < sampling.shard[1]:
         raise DlassetsError(f"{which} has {source.rows} rows for {sampling.shard[1]} processes. Use fewer processes.")
     decoder = Decoder(source, transform or decode_to_tensor(), sampling.seed, workers or processors())
+    if sampling.compare_with is not None and len(photos := [*filter(decoder.is_photos, columns)]) > 1:
+        raise DlassetsError(f"{sampling.compare_with} is the digest of one column. Ask for one of {', '.join(photos)}.")
     return Loader(source, columns, decoder, sampling)
 
 
@@ -83,6 +87,7 @@ class Loader:
     """An iterable of batches, an epoch each time: dicts by column. Made by `torch_loader`.
 
     Iterating begins the epoch at its first batch, or where `load_state_dict` says; at its end the next epoch is due.
+    A batch comes with fewer rows, perhaps none, where some are damaged: every process has as many batches all the same.
     """
 
     def __init__(self, source: RowGroups, columns: Sequence[str], decoder: Decoder, sampling: Sampling) -> None:
@@ -106,6 +111,11 @@ class Loader:
     def rows(self) -> int:
         """The rows of an epoch, of all processes together."""
         return self._steps.rows
+
+    @property
+    def damaged(self) -> list[str]:
+        """What this process has left out so far since its bytes are not those that `compare_with` says: paths."""
+        return self._decoder.damaged
 
     def set_epoch(self, epoch: int) -> None:
         """Make this epoch the next to be iterated, from its start, unless it is the one that is to be gone on with."""
@@ -144,7 +154,7 @@ class Loader:
         windows = list(dict.fromkeys(window for step in schedule for window, _ in step))
         held: dict[Window, Columns] = {}
         due: deque[Callable[[], Batch]] = deque()
-        columns = sorted(self._columns)
+        columns = sorted({*self._columns, *filter(None, [self._sampling.compare_with])})
         places = [group for window in windows for group in window.groups]
         with (
             read_row_groups(self._source, places, columns, threads=_READERS) as groups,
@@ -178,14 +188,32 @@ class Loader:
         """Begin to decode a batch; return what waits for it."""
         numbers = np.concatenate([window.numbers[part] for window, part in step])
         places = np.concatenate([window.places[part] for window, part in step])
+
+        def values_of(column: str) -> Any:
+            return np.concatenate([held[window][column][window.local[part]] for window, part in step])
+
+        compare_with = self._sampling.compare_with
+        drawn = Drawn(numbers, places, epoch, None if compare_with is None else values_of(compare_with))
         results: dict[str, Callable[[], torch.Tensor | list[Any]]] = {}
         for column in self._columns:
-            values = np.concatenate([held[window][column][window.local[part]] for window, part in step])
             if self._decoder.is_photos(column):
-                results[column] = self._decoder.decode(pool, column, values, numbers, places, epoch)
+                results[column] = self._decoder.decode(pool, column, values_of(column), drawn)
             else:
-                results[column] = partial(self._decoder.convert, column, values)
-        return lambda: {column: result() for column, result in results.items()}
+                results[column] = partial(self._decoder.convert, column, values_of(column))
+
+        def decoded() -> Batch:
+            batch = {column: result() for column, result in results.items()}
+            damaged = self._decoder.are_damaged(numbers)
+            return {column: _taken(values, ~damaged) for column, values in batch.items()} if damaged.any() else batch
+
+        return decoded
+
+
+def _taken(values: torch.Tensor | list[Any], chosen: npt.NDArray[np.bool_]) -> torch.Tensor | list[Any]:
+    """Return the rows that are chosen."""
+    if isinstance(values, list):
+        return [value for value, is_chosen in zip(values, chosen, strict=True) if is_chosen]
+    return values[np.flatnonzero(chosen)]
 
 
 def _labels(source: RowGroups, column: str) -> Rows:

@@ -34,7 +34,8 @@ class Sampling:
 
     `batch_size` counts rows of all processes together; `shard` is this process's (rank, world size). With `shuffle` the
     order is another in each epoch, and repeats with `seed`. `balance_by` names a column of labels that are all to occur
-    equally often in an epoch, which keeps its length.
+    equally often in an epoch, which keeps its length. `compare_with` names a column of the SHA-256 of each photo's
+    bytes, `image_id` in the lake's tables: a row whose bytes are damaged is left out of its batch.
     """
 
     batch_size: int = 32
@@ -42,6 +43,7 @@ class Sampling:
     seed: int = 0
     shuffle: bool = True
     balance_by: str | None = None
+    compare_with: str | None = None
 
 
 # Every row once an epoch, shuffled, in one process.

@@ -16,9 +16,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,12 +27,13 @@ import numpy as np
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.learning.examples import Examples, Splits
+from dlassets.learning.training.augment import GREY
 from dlassets.learning.training.checkpoints import Checkpoint, Checkpoints, fingerprint
 from dlassets.learning.training.classifier import Classifier, multiplies_bfloat16, new_classifier
 from dlassets.learning.training.group import Group
 from dlassets.learning.training.head_training import train_head
 from dlassets.learning.training.job import Event, Job, Metrics, OnEvent, Trained
-from dlassets.learning.training.pixels import PhotoBatches, features_of
+from dlassets.learning.training.pixels import PhotoBatches, damage_of, features_of
 from dlassets.learning.weights import NONE
 from dlassets.settings import PixelSettings
 
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     import torch
 
     from dlassets.learning.training.classifier import Tensors
+
+# Of an epoch's metrics, the photos left out so far for being damaged, where there are any.
+LEFT_OUT = "photos_left_out"
 
 _NOW, _BEST, _OPTIMIZER = "now.", "best.", "optimizer."
 _SHORT_OF_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
@@ -54,8 +59,10 @@ def fit_pixels(job: Job, group: Group, report: OnEvent, splits: Splits | None = 
     processes, else in each by itself: there the number of processes has a say in the result. The same job twice gives
     the same weights to the last bit on a CPU, with as many processes and threads.
 
-    `splits` are the training set's, where they have been read already. Raises DlassetsError for photos too few or
-    undecodable, a loss that is no number, and too little memory for half a batch.
+    A photo whose bytes are damaged is left out, and told of in `remarks` and, as a number, in the epochs' metrics.
+
+    `splits` are the training set's, where they have been read already. Raises DlassetsError for photos too few, all
+    damaged or undecodable, a loss that is no number, and too little memory for half a batch.
     """
     with _reproducible(group.device):
         try:
@@ -85,6 +92,7 @@ class _Progress:
     weight: float = 0.0
     parts: int = 1  # in which a batch is computed, for want of memory
     remarks: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # paths of the photos that were left out so far
 
 
 class _Training:
@@ -109,7 +117,8 @@ class _Training:
             self._train_epoch()
         self._classifier.load_learned(self._best)
         progress, head, weights = self._progress, self._classifier.head(), self._classifier.weights()
-        return Trained(head, progress.history, progress.best_epoch, weights, tuple(progress.remarks))
+        remarks = [*progress.remarks, *([damage_of(self._job, progress.damaged)] if progress.damaged else [])]
+        return Trained(head, progress.history, progress.best_epoch, weights, tuple(remarks))
 
     @property
     def _epoch(self) -> int:
@@ -128,6 +137,8 @@ class _Training:
     def _fit_head(self) -> None:
         """Fit the head on the frozen network's features, as a training of the head alone does."""
         train, validation = (self._features(split) for split in (TRAIN, VALIDATION))
+        if len(np.unique(train.labels)) < len(self._photos.classes.labels):
+            raise DlassetsError(f"Of a class no photo is left. {damage_of(self._job, self._progress.damaged)}")
         fitted = train_head(train, validation, self._job.settings)
         self._classifier.set_head(fitted.head)
         self._end_epoch(fitted.history[fitted.best_epoch]["train_loss"], validation)
@@ -146,6 +157,9 @@ class _Training:
                 self._save_checkpoint()
         for statistic in self._classifier.statistics():
             statistic.copy_(self._group.sum(statistic) / self._group.size)
+        self._note_damage(self._photos.damaged)
+        if not progress.weight:
+            raise DlassetsError(f"No photo is left to learn from. {damage_of(self._job, progress.damaged)}")
         self._end_epoch(progress.loss / progress.weight, self._features(VALIDATION))
 
     def _end_epoch(self, train_loss: float, validation: Examples) -> None:
@@ -154,6 +168,8 @@ class _Training:
         if not math.isfinite(validation_loss):
             raise DlassetsError(self._no_number("validation loss", f"epoch {self._epoch + 1}"))
         metrics = {"train_loss": train_loss, "validation_loss": validation_loss, "validation_accuracy": accuracy}
+        if progress.damaged:
+            metrics[LEFT_OUT] = len(progress.damaged)
         progress.history.append(metrics)
         best = progress.history[progress.best_epoch]["validation_loss"]
         if not self._best or validation_loss < best - self._job.settings.min_improvement:
@@ -170,6 +186,9 @@ class _Training:
         logits = torch.from_numpy(self._classifier.head().logits(validation.features))
         classes = self._photos.classes.indices(torch.from_numpy(validation.labels))
         logits, classes = logits[classes >= 0], classes[classes >= 0]
+        if not len(classes):
+            damage = damage_of(self._job, self._progress.damaged)
+            raise DlassetsError(f"No validation photo of a class that is learned is left. {damage}")
         loss = torch.nn.functional.cross_entropy(logits, classes)
         right = (logits.argmax(dim=1) == classes).double().mean()
         loss, accuracy = self._group.broadcast(torch.stack([loss, right]).to(self._group.device)).tolist()
@@ -177,7 +196,14 @@ class _Training:
 
     def _features(self, split: str) -> Examples:
         rows, network = self._photos.splits[split], self._classifier.network
-        return features_of(self._job, split, network, rows=rows, group=self._group, bfloat16=self._bfloat16)
+        found = features_of(self._job, split, network, rows=rows, group=self._group, bfloat16=self._bfloat16)
+        self._note_damage({*rows.paths} - {*found.paths})
+        return found
+
+    def _note_damage(self, paths: Collection[str]) -> None:
+        """Write down what was left out; every process calls it, each with what it found."""
+        known, of_all = self._progress.damaged, self._group.gather(sorted(paths))
+        self._progress.damaged = sorted({*known, *chain.from_iterable(of_all)})
 
     # ---- steps
 
@@ -189,6 +215,8 @@ class _Training:
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate * parameters["initial_lr"]
         loss, weight, images = self._summed_gradients(pixels, classes)
+        if not images:  # the whole batch is damaged: nothing is learned from it
+            return {"learning_rate": rate * self._settings.learning_rate, "images": 0}
         self._share_gradients(weight)
         norm = torch.nn.utils.clip_grad_norm_(self._classifier.parameters(), self._settings.clip_norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -220,11 +248,15 @@ class _Training:
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
         self._optimizer.zero_grad()
         sums = torch.zeros(4, dtype=torch.float64, device=self._group.device)
+        share = min(len(pixels), 1)
+        if not share:  # all of it is damaged: a grey photo of no weight takes the part that every process has in a step
+            side = self._job.backbone.side
+            pixels, classes = torch.full((1, side, side, 3), GREY, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
         try:
             for some, theirs in zip(*(_parts(rows, self._progress.parts) for rows in (pixels, classes)), strict=True):
                 loss, weight = self._loss(some, theirs.to(self._group.device))
-                loss.backward()  # type: ignore[no-untyped-call]
-                sums += torch.stack([loss.detach(), weight, *torch.tensor([len(some), 0.0]).to(loss)])
+                (share * loss).backward()  # type: ignore[no-untyped-call]
+                sums += share * torch.stack([loss.detach(), weight, *torch.tensor([len(some), 0.0]).to(loss)])
         except (RuntimeError, MemoryError) as error:
             if not _is_short_of_memory(error):
                 raise

@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 EVALUATED_AT_ONCE = 32
 SECONDS_BETWEEN = 5.0  # lines in the log on how far it is
+_NAMED = 5  # of many photos that are damaged
 
 _log = logging.getLogger(__name__)
 
@@ -67,13 +68,22 @@ class PhotoBatches:
                 shard=(group.rank, group.size),
                 seed=job.settings.seed,
                 balance_by="label" if job.settings.balance == "sampling" else None,
+                compare_with="image_id",
             ),
             settings.workers,
         )
         self.steps = len(self._loader)
 
+    @property
+    def damaged(self) -> list[str]:
+        """The paths that this process has left out so far, since their bytes are not those that were taken in."""
+        return self._loader.damaged
+
     def batches(self, epoch: int, step: int) -> Iterator[Batch]:
-        """Yield this process's parts of an epoch's batches, from `step` on: (N, side, side, 3) pixels, (N,) classes."""
+        """Yield this process's parts of an epoch's batches, from `step` on: (N, side, side, 3) pixels, (N,) classes.
+
+        What is damaged is left out of its part, of which perhaps nothing is left: the steps stay as many.
+        """
         self._loader.load_state_dict({"epoch": epoch, "step": step})
         for batch in self._loader:
             tensors: dict[str, Any] = batch
@@ -83,29 +93,51 @@ class PhotoBatches:
 def features_of(
     job: Job, split: str, network: Any, *, rows: Examples | None = None, group: Group = ALONE, bfloat16: bool = False
 ) -> Examples:
-    """Return all rows of a split with the features that `network` (see `backbones.network`) gives of their photos.
+    """Return the rows of a split with the features that `network` (see `backbones.network`) gives of their photos.
 
-    Photos are seen as scoring sees them, in the view of the job's backbone. The network is left on the group's device,
-    in evaluation mode. Each process of a group embeds its part, and all are given the whole; the log tells, every few
-    seconds, how far its own part is. `rows` are the split's, where they have been read already. Raises DlassetsError,
-    naming it, for a photo that does not decode.
+    Photos are seen as scoring sees them, in the view of the job's backbone. Those whose bytes are not what was taken in
+    are left out, which the log tells of. The network is left on the group's device, in evaluation mode. Each process of
+    a group embeds its part, and all are given the whole; the log tells, every few seconds, how far its own part is.
+    `rows` are the split's, where they have been read already. Raises DlassetsError for a split of which all is damaged,
+    and, naming it, for a photo that does not decode.
     """
     import torch
 
     rows = read_split(job.training_set, split, features=False) if rows is None else rows
     places = {image_id: place for place, image_id in enumerate(rows.image_ids)}
     features = torch.zeros(len(rows), network.dimensions, device=group.device)
+    there = torch.zeros(len(rows), device=group.device)
     network = network.to(device=group.device, memory_format=torch.channels_last).eval()
     done, logged = 0, time.monotonic()
     with torch.no_grad():
         for batch in _in_order(job, split, len(rows), group):
-            found = embedded(network, batch["content"].to(group.device), bfloat16=bfloat16)
-            features[[places[image_id] for image_id in batch["image_id"]]] = found
-            done += len(found)
+            if not (numbers := [places[image_id] for image_id in batch["image_id"]]):
+                continue
+            features[numbers] = embedded(network, batch["content"].to(group.device), bfloat16=bfloat16)
+            there[numbers] = 1
+            done += len(numbers)
             if time.monotonic() - logged > SECONDS_BETWEEN:
                 logged = time.monotonic()
                 _log.info("%d of %d photos embedded", done, math.ceil(len(rows) / group.size))
-    return replace(rows, features=group.sum(features).cpu().numpy())
+    embedded_rows = replace(rows, features=group.sum(features).cpu().numpy())
+    is_whole = group.sum(there).cpu().numpy() > 0
+    if is_whole.all():
+        return embedded_rows
+    damaged = [rows.paths[place] for place in np.flatnonzero(~is_whole)]
+    if len(damaged) == len(rows):
+        raise DlassetsError(f"No photo of the {split} split is left. {damage_of(job, damaged)}")
+    if group.is_main:
+        _log.warning("Of the %s split: %s", split, damage_of(job, damaged))
+    return embedded_rows.taken(is_whole)
+
+
+def damage_of(job: Job, paths: Sequence[str]) -> str:
+    """Say which photos of the training set were left out for being damaged, and what to do."""
+    more = ", …" if len(paths) > _NAMED else ""
+    return (
+        f"Damaged and left out, {len(paths)} in all of version {job.training_set.version} of {job.training_set.name}: "
+        f"{', '.join(paths[:_NAMED])}{more}. `dlassets verify --restore` puts their bytes back; then train again."
+    )
 
 
 def _in_order(job: Job, split: str, count: int, group: Group) -> Iterable[dict[str, Any]]:
@@ -119,6 +151,6 @@ def _in_order(job: Job, split: str, count: int, group: Group) -> Iterable[dict[s
         split,
         ["content", "image_id"],
         lambda content, _: load(content, job.backbone.view),
-        Sampling(batch_size=EVALUATED_AT_ONCE * shard[1], shard=shard, shuffle=False),
+        Sampling(batch_size=EVALUATED_AT_ONCE * shard[1], shard=shard, shuffle=False, compare_with="image_id"),
         job.settings.pixels.workers,
     )

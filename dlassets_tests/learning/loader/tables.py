@@ -13,11 +13,13 @@ def write(uri: str, rows: list[dict[str, Any]]) -> None:
     schema = pa.schema(
         {
             "path": pa.string(),
+            "image_id": pa.string(),
             "label": pa.int64(),
             "label_name": pa.string(),
             "weight": pa.float64(),
             "features": pa.list_(pa.float32()),
             "content": pa.binary(),
+            "thumbnail": pa.binary(),
             "split": pa.string(),
         }
     )

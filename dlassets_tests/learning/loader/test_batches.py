@@ -10,7 +10,8 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import decode_rgb, resize_center_crop
-from dlassets.learning.loader import Cache, Sampling, Transform, decode_to_tensor, torch_loader
+from dlassets.images.digest import image_id_of
+from dlassets.learning.loader import Cache, Sampling, Transform, decode_to_tensor, decoding, torch_loader
 from dlassets_tests.images.corpus import encoded, flat
 from dlassets_tests.learning.loader.tables import write
 
@@ -292,12 +293,62 @@ def test_what_cannot_be_loaded_is_one_error_that_names_it(table, split, columns,
         ({"batch_size": 9, "shard": (0, 2)}, "9 rows cannot be parted evenly among 2"),
         ({"batch_size": 80, "shard": (0, 80)}, "71 rows for 80 processes"),
         ({"balance_by": "kind"}, "no column kind"),
+        ({"compare_with": "digest"}, "no column digest"),
         ({"balance_by": "label_name"}, "label_name of .* has no label for some rows"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_at_once(table, options, message):
     with pytest.raises(DlassetsError, match=message):
         load(table, ["content"], **options)
+
+
+def damaged_copy(tmp_path, rows, damaged):
+    """Return a table of these rows in which the photos at some places are not those that their digests say."""
+    uri = str(tmp_path / "damaged")
+    digests = [image_id_of(row["content"] + b"!" * (place in damaged)) for place, row in enumerate(rows)]
+    write(uri, [row | {"image_id": digest} for row, digest in zip(rows, digests, strict=True)])
+    return uri
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_damaged_photo_is_left_out_of_its_batch_and_the_batches_stay_as_many(table, tmp_path, rows, shuffle):
+    damaged = {*range(8), 20, 40}  # the whole first batch, unshuffled
+    uri, columns = damaged_copy(tmp_path, rows, damaged), ["path", "label", "content"]
+    how = {"transform": decode_to_tensor(32), "version": 0, "shuffle": shuffle, "batch_size": 16}
+    loaders = [load(uri, columns, **how, shard=(rank, 2), compare_with="image_id") for rank in range(2)]
+    uncompared = by_path(load(uri, columns, **how), "content")
+
+    epochs = [[list(loader) for loader in loaders] for _ in range(2)]
+
+    whole = {row["path"]: row["label"] for place, row in enumerate(rows) if place not in damaged}
+    for batches in epochs:
+        assert [len(each) for each in batches] == [5, 5]
+        everything = [batch for each in batches for batch in each]
+        assert by_path(everything, "label") == whole
+        assert by_path(everything, "content") == {path: uncompared[path] for path in whole}
+    found = sorted(path for loader in loaders for path in loader.damaged)
+    assert sorted({*found}) == sorted(rows[place]["path"] for place in damaged)
+
+
+def test_a_photo_is_compared_once_and_not_in_every_epoch(tmp_path, rows, monkeypatch):
+    compared = []
+
+    def counted(content):
+        compared.append(content)
+        return image_id_of(content)
+
+    monkeypatch.setattr(decoding, "image_id_of", counted)
+    loader = load(damaged_copy(tmp_path, rows, {3}), ["content"], version=0, compare_with="image_id")
+
+    assert [sum(len(batch["content"]) for batch in loader) for _ in range(3)] == [ROWS - 1] * 3
+
+    assert len(compared) == ROWS
+
+
+def test_one_column_alone_can_have_the_digest(table, tmp_path, rows):
+    write(str(tmp_path), [rows[0] | {"thumbnail": b"small"}])
+    with pytest.raises(DlassetsError, match=r"image_id is the digest of one column\. Ask for one of content, th"):
+        load(str(tmp_path), ["content", "thumbnail"], version=0, compare_with="image_id")
 
 
 def test_photos_of_two_shapes_in_a_batch_are_refused(table):

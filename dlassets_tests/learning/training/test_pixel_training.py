@@ -31,8 +31,9 @@ from dlassets.learning.training.pixel_training import fit_pixels, learning_rate
 from dlassets.learning.training.pixels import features_of
 from dlassets.settings import PixelSettings, TrainingSettings
 from dlassets.storage.lake import Lake
+from dlassets_tests.flipping import flip_in_training_set
 from dlassets_tests.learning.training.pixels import NETWORK, put_photos, weights_file
-from dlassets_tests.tables import put
+from dlassets_tests.tables import image_id, put
 
 STEPS = 3  # an epoch: 24 photos in batches of 8
 RANDOM = BackboneRef(NETWORK, "none")
@@ -413,6 +414,75 @@ def test_it_is_evaluated_with_the_weights_that_were_learned(job, whole) -> None:
     assert evaluate_trained(job, whole).log_loss != pytest.approx(evaluate(whole.head, before).log_loss)
 
 
+# ---- damaged photos
+
+
+SMALL = (2, 2)
+
+
+def test_a_flipped_bit_costs_its_photo_alone_wherever_it_is_read(job, photos, tmp_path) -> None:
+    lake = Lake.at(str(tmp_path))
+    # With random weights no head is fitted first: what is left out of the train split is left out of its batches.
+    damaged_job = replace(other(job, {"epochs": 1}), training_set=put_photos(lake, photos, SMALL), backbone=RANDOM)
+    flipped = {split: flip_in_training_set(lake, split)[0] for split in (TRAIN, VALIDATION, TEST)}
+
+    trained = fit(damaged_job)
+
+    assert [epoch["photos_left_out"] for epoch in trained.history] == [2]
+    (remark,) = trained.remarks
+    named = ", ".join(sorted([flipped[TRAIN], flipped[VALIDATION]]))
+    assert remark.startswith(f"Damaged and left out, 2 in all of version 1 of training_set: {named}. `dlassets verify")
+    for split, rows in {TRAIN: 4, VALIDATION: 8, TEST: 8}.items():
+        found = rows_of(damaged_job, trained, split)
+        assert len(found) == rows - 1
+        assert flipped[split] not in found.paths
+    assert evaluate_trained(damaged_job, trained).rows == 7
+
+
+def test_a_step_of_which_every_photo_is_damaged_teaches_nothing_and_counts(job, photos, tmp_path) -> None:
+    snapshot = put_photos(Lake.at(str(tmp_path)), photos, SMALL, lambda place, split: (place, split) == (1, TRAIN))
+    heard: list[Event] = []
+
+    of_one_each = replace(other(job, {"epochs": 1, "batch_size": 1}), training_set=snapshot, backbone=RANDOM)
+    trained = fit(of_one_each, heard.append)
+
+    steps = [event.metrics for event in heard if event.kind == "step"]
+    assert "train_loss" not in steps[0], "of what shape photos are is not known yet"
+    assert [len(steps), sum("train_loss" in metrics for metrics in steps)] == [4, 2]
+    assert math.isfinite(trained.history[0]["train_loss"])
+    assert trained.history[0]["photos_left_out"] == 2
+
+
+@pytest.mark.slow
+def test_processes_of_which_one_has_damaged_photos_alone_learn_what_one_process_does(job, photos, tmp_path) -> None:
+    snapshot = put_photos(Lake.at(str(tmp_path)), photos, SMALL, lambda place, split: (place, split) == (0, TRAIN))
+    of_one_each = replace(other(job, {"batch_size": 2}, balance="weights"), training_set=snapshot)
+
+    together, alone = launch(of_one_each, Place(2), lambda _: None), fit(of_one_each)
+
+    assert difference(together, alone) < 1e-4
+    assert together.remarks == alone.remarks
+    for epoch, same in zip(together.history, alone.history, strict=True):
+        assert epoch == pytest.approx(same, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        (lambda _, split: split == TRAIN, r"No photo of the train split is left\. Damaged and left out, 4 in all"),
+        (
+            lambda _, split: split == VALIDATION,
+            r"No photo of the validation split is left\. .* `dlassets verify",
+        ),
+    ],
+)
+def test_a_split_of_which_all_is_damaged_is_said(job, photos, tmp_path, damaged, said) -> None:
+    snapshot = put_photos(Lake.at(str(tmp_path)), photos, SMALL, damaged)
+
+    with pytest.raises(DlassetsError, match=said):
+        fit(replace(job, training_set=snapshot))
+
+
 # ---- what is refused
 
 
@@ -490,8 +560,8 @@ def test_validation_without_any_class_that_is_learned_is_refused(job, photos, tm
 def test_a_photo_that_does_not_decode_is_named(job, photos, tmp_path) -> None:
     lake = Lake.at(str(tmp_path))
     put_photos(lake, photos)
-    bad = {"path": "bad.jpg", "image_id": "bad", "label": 7, "label_name": "x", "split": TRAIN, "content": b"no photo"}
-    put(lake, "training_set", bad | {"feature_version": "pixels"})
+    bad = {"path": "bad.jpg", "image_id": image_id("no photo"), "label": 7, "label_name": "x", "split": TRAIN}
+    put(lake, "training_set", bad | {"content": b"no photo", "feature_version": "pixels"})
 
     with pytest.raises(DlassetsError, match=r"bad\.jpg"):
         fit(replace(job, training_set=pin(lake, "training_set")))
