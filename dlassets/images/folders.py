@@ -6,6 +6,7 @@ import datetime as dt
 import functools
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dlassets.settings import LABEL_RULE
@@ -55,11 +56,11 @@ def is_numbered(folder: str) -> bool:
     return said is not None and said.label is not None
 
 
-def why_no_class(folder: str, above: str = "") -> str | None:
-    """Return why a folder, in one that is called `above`, is none of a class by its name; None where it may be."""
+def why_no_class(folder: str, above: Sequence[str] = ()) -> str | None:
+    """Return why a folder, in those that are called `above`, is none of a class by its name; None where it may be."""
     if folder.casefold() in _SPLITS:
         return "is a side of a split, not a class"
-    if _is_date(folder) or (_YEAR.fullmatch(above) and _PART_OF_A_YEAR.fullmatch(folder)):
+    if _is_date(folder) or _is_part_of_a_date([*above, folder]):
         return "is a date, not a class"
     if _RANGE.fullmatch(folder):
         return "is a range of numbers, not a class"
@@ -75,6 +76,14 @@ def _is_date(folder: str) -> bool:
             continue
         return 1900 <= year < 2200  # noqa: PLR2004 - of photos
     return False
+
+
+def _is_part_of_a_date(folders: Sequence[str]) -> bool:
+    """Whether the last of these folders, one in the other, is a month or a day of a year's: 2026/11 or 2026/11/26."""
+    last = list(folders[-3:])
+    while last and _PART_OF_A_YEAR.fullmatch(last[-1]):
+        last.pop()
+    return len(last) < len(folders[-3:]) and bool(last) and _YEAR.fullmatch(last[-1]) is not None
 
 
 def clean(name: str) -> str:

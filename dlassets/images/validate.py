@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from dlassets.images.decode import FORMATS, BombError, load_with_pillow, pixels_of, refuse_more_pixels, refuse_scans
 from dlassets.images.digest import image_id_of
 from dlassets.images.exif import TIFF_BEGINNINGS
-from dlassets.images.folders import class_of_folder, why_no_class
+from dlassets.images.folders import class_of_folder, folder_of, why_no_class
 from dlassets.images.jpeg import Header, read_header
 from dlassets.settings import LABEL_RULE
 
@@ -119,7 +119,7 @@ def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max
 def _check_folder(path: str, label_rule: str | None) -> Finding:
     if label_rule is None:
         return None
-    *_, above, folder, _ = ("", "", *path.split("/")[1:])
+    folder, above = folder_of(path), path.split("/")[1:-2]
     why = why_no_class(folder, above) if label_rule == LABEL_RULE else None
     if why is None and class_of_folder(folder, label_rule):
         return None

@@ -19,6 +19,8 @@ from dlassets.lakehouse.tables import HUMAN_LABELS
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# A number, and whatever stands after it: 2, 002.hat, and 2.0 as spreadsheets write it.
+_NUMBERED = r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$"
 # Answers that are Python's at a time; of the others, Arrow has rows.
 _READ_AT_ONCE = 10_000
 _APP_ID = f"dlassets/{HUMAN_LABELS.name}"
@@ -90,7 +92,7 @@ def class_of(answer: str, classes: Mapping[int, str]) -> int | None:
     named = _named(answer, classes)
     if len(named) == 1 and not answer.isdigit():
         return named[0]
-    meant = class_of_folder(answer)
+    meant = class_of_folder(answer, _NUMBERED)
     if meant is None or meant.label not in classes:
         return None
     others = _named(meant.name or "", classes)

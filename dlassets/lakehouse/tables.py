@@ -130,7 +130,7 @@ CLASSES = Table(
     (
         Column("label", "bigint", "Its number, which never changes.", nullable=False),
         Column("name", "string", "Its name; its number again where nobody has named it.", nullable=False),
-        Column("aliases", "array<string>", "Names that it had before."),
+        Column("aliases", "array<string>", "Names that it had before.", nullable=False),
         Column("since", "timestamp", "When it was named: of a folder, its oldest file's time.", nullable=False),
         Column("said_by", "string", "Who named it: a folder, or a person.", nullable=False),
     ),

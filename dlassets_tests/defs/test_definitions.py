@@ -23,9 +23,10 @@ from dlassets_tests.tables import put
 GRAPH = {
     "raw_images": ("ingest", set()),
     "quarantined_files": ("ingest", set()),
-    "image_profiles": ("ingest", {"raw_images", "deleted_files", "quarantined_files"}),
+    "image_profiles": ("ingest", {"raw_images", "deleted_files", "quarantined_files", "classes"}),
+    "classes": ("ingest", {"raw_images", "deleted_files"}),
     "deleted_files": ("ingest", set()),
-    "labeled_images": ("ingest", {"raw_images", "deleted_files", "human_labels"}),
+    "labeled_images": ("ingest", {"raw_images", "deleted_files", "classes", "human_labels"}),
     "image_features": ("training", {"raw_images", "deleted_files"}),
     "training_set": ("training", {"labeled_images", "image_features", "raw_images", "deleted_files"}),
     "label_errors": ("training", {"labeled_images", "image_features"}),
@@ -42,9 +43,9 @@ GRAPH = {
     "label_requests": (
         "labeling",
         {"raw_images", "deleted_files", "predictions", "labeled_images", "human_labels", "label_errors"}
-        | {"registered_version"},
+        | {"classes", "registered_version"},
     ),
-    "human_labels": ("labeling", set()),
+    "human_labels": ("labeling", {"classes"}),
     "photo_stream": ("operations", set()),
 }
 

@@ -9,8 +9,11 @@ import pytest
 from PIL import Image
 
 from dlassets.images.validate import Reason, check_image, validate_files
+from dlassets.settings import LABEL_RULE
 from dlassets_tests.images.corpus import encoded, jpeg_claiming
 
+# Days, ranges of numbers, and the sides of a split.
+NO_CLASSES = ("2026-11-26", "20261126", "2026.11", "2026/11", "2026/3/26", "0-10", "10_20", "train", "Val", "test")
 RULE = r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$"
 LIMITS: dict[str, Any] = {"max_file_bytes": 100_000, "max_pixels": 1_000_000}
 
@@ -114,6 +117,10 @@ def test_a_bomb_is_refused_from_its_header_however_many_pixels_are_allowed():
         (f"labeled/{'9' * 250}/a.jpg", RULE, Reason.BAD_LABEL_FOLDER),
         ("labeled/012.name/deep/a.jpg", RULE, Reason.BAD_LABEL_FOLDER),
         ("labeled/name/a.jpg", RULE, Reason.BAD_LABEL_FOLDER),
+        ("labeled/name/a.jpg", LABEL_RULE, None),
+        ("labeled/train/name/a.jpg", LABEL_RULE, None),
+        ("labeled/a.jpg", LABEL_RULE, Reason.BAD_LABEL_FOLDER),
+        *((f"labeled/{folder}/a.jpg", LABEL_RULE, Reason.BAD_LABEL_FOLDER) for folder in NO_CLASSES),
         ("012/a.jpg", RULE, Reason.BAD_LABEL_FOLDER),
         ("labeled/99999999999999999999/a.jpg", RULE, Reason.BAD_LABEL_FOLDER),
         ("labeled/twelve/a.jpg", r"(?P<label>\w+)", Reason.BAD_LABEL_FOLDER),

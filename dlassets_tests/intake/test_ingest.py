@@ -99,7 +99,7 @@ BAD = {
     "001.cat/empty.jpg": (b"", "empty"),
     "001.cat/cut.jpg": (photo()[: len(photo()) // 2], "truncated"),
     "001.cat/note.jpg": (b"not a picture at all", "not_an_image"),
-    "cats/fine.jpg": (photo(55), "bad_label_folder"),
+    "train/fine.jpg": (photo(55), "bad_label_folder"),
 }
 
 

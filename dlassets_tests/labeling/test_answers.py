@@ -178,7 +178,8 @@ def test_the_key_of_the_table_is_kept(asked: Bench) -> None:
         ("2.0", 2),  # as spreadsheets write a number
         ("5 stars", 11),  # a name that begins with a number
         ("002.shirt", None),
-        ("twice", None),
+        ("twice", 12),
+        ("TWICE", None),
         ("99", None),
         ("-2", None),
         ("", None),

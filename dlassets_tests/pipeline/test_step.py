@@ -8,7 +8,15 @@ import pytest
 
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.snapshots import pin, provenance_of
-from dlassets.lakehouse.tables import DELETED_FILES, IMAGE_FEATURES, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES, TABLES
+from dlassets.lakehouse.tables import (
+    CLASSES,
+    DELETED_FILES,
+    IMAGE_FEATURES,
+    LABELED_IMAGES,
+    PREDICTIONS,
+    RAW_IMAGES,
+    TABLES,
+)
 from dlassets.pipeline import steps
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
@@ -106,8 +114,8 @@ def test_labels_that_people_gave_are_read_as_the_last_round_left_them_and_record
 
     made = steps.human_labels.run(session)
 
-    assert steps.human_labels.reads == ()
-    assert made.provenance.inputs == {"label_requests": 0, "labeled_images": 0}
+    assert steps.human_labels.reads == (CLASSES,)
+    assert made.provenance.inputs == {"label_requests": 0, "classes": 0}
     assert not made.changed
 
 
@@ -115,11 +123,12 @@ def test_a_step_s_commit_records_what_it_read(settings: Settings, lake: Lake) ->
     folder = {**PHOTO, "path": "labeled/001.cat/a.jpg", "landing": "labeled", "folder": "001.cat"}
     put(lake, "raw_images", folder)
 
+    steps.classes.run(Session(settings))
     steps.labeled_images.run(Session(settings))
 
     recorded = provenance_of(pin(lake, "labeled_images"))
     assert recorded["asset"] == "labeled_images"
-    assert recorded["inputs"] == {"raw_images": 1, "deleted_files": 0, "human_labels": 0}
+    assert recorded["inputs"] == {"raw_images": 1, "deleted_files": 0, "classes": 1, "human_labels": 0}
 
 
 def test_no_step_and_no_command_that_needs_none_imports_dagster(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from dlassets_tests.soak.contents import Content
 
 ZONES = {"labeled": True, "unlabeled": False}
 # A label folder begins with a number, and a name after it is set off.
-_LABELLED = re.compile(r"\d+([._ -]+.+)?$")
 BAD = None  # a line of events that nobody can read
 
 
@@ -207,7 +206,7 @@ class Model:
             return "unreadable"
         if file.content.reason is not None:
             return file.content.reason
-        if ZONES[path.split("/", maxsplit=1)[0]] and not _LABELLED.match(_folder(path)):
+        if ZONES[path.split("/", maxsplit=1)[0]] and not _folder(path):
             return "bad_label_folder"
         return None
 
