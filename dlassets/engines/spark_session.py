@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlassets.engines.java import ensure_java
@@ -80,6 +83,8 @@ def _started(config: dict[str, str]) -> SparkSession:
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
+    if jvm_has_ended():
+        raise jvm_ended()
     if SparkContext._active_spark_context is None:  # noqa: SLF001 - what the builder itself looks at
         ensure_java()
         # Workers, too, are to be this Python.
@@ -89,12 +94,35 @@ def _started(config: dict[str, str]) -> SparkSession:
     return SparkSession.builder.getOrCreate()
 
 
+def jvm_has_ended(seconds: float = 0) -> bool:
+    """Whether the JVM that this process started, if it did, is gone, or will be within some seconds."""
+    from pyspark import SparkContext
+
+    process = getattr(SparkContext._gateway, "proc", None)  # noqa: SLF001 - nobody else knows it
+    if process is None:
+        return False
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def jvm_ended() -> DlassetsError:
+    return DlassetsError(
+        "Spark's JVM has ended: killed, or out of memory. Give it more (spark.driver_memory), or the machine less to "
+        f"do, and run again: what was committed before stands. Everything it said: {_log()}"
+    )
+
+
+def _log() -> Path:
+    return cache_path("spark.log")
+
+
 def _jvm(conf: object) -> object:
     """Start Spark's JVM. What it says goes to a file: a hundred lines on jars each time, and the reason if it fails."""
     from pyspark.errors import PySparkRuntimeError
     from pyspark.java_gateway import launch_gateway
 
-    log = cache_path("spark.log")
+    log = _log()
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)  # not emptied: another process may be writing to it
     with log.open("ab") as stream:

@@ -56,7 +56,7 @@ def test_a_data_file_that_is_gone_or_damaged_is_said(lake, table, reads, fault) 
     fault(min(table.glob("*/*.parquet")))
 
     with pytest.raises(
-        DlassetsError, match=r"data file of a table is gone or damaged: .*part-.*dlassets restore TABLE"
+        DlassetsError, match=r"data file of raw_images is gone or damaged: .*part-.*dlassets restore raw_images --version"
     ):
         reads(lake)
 
