@@ -14,8 +14,8 @@ from urllib.parse import unquote
 import click
 
 from dlassets.cli.group import settings_and_lake
-from dlassets.errors import DlassetsError, SettingsError
-from dlassets.resources.instance import DATABASES, HOME_VARIABLE
+from dlassets.errors import DlassetsError, SettingsError, some_of
+from dlassets.resources.instance import DATABASES, home_of
 from dlassets.settings import Settings
 from dlassets.storage.databases import explained_databases
 from dlassets.storage.lake import Lake, local_path
@@ -88,9 +88,9 @@ def _tables(_: Settings, lake: Lake) -> Iterator[Finding]:
         there = {info.path.removeprefix(f"{folder}/"): info.size for info in infos if info.is_file}
         broken = [file for path, size in expected.items() if there.get(file := unquote(path)) != size]
         if broken:
-            some = ", ".join(broken[:_SHOWN]) + (", …" if len(broken) > _SHOWN else "")
             yield (
-                f"{name} lacks {len(broken)} of its {len(expected)} data files, or they have another size: {some}. "
+                f"{name} lacks {len(broken)} of its {len(expected)} data files, or they have another size: "
+                f"{some_of(broken, _SHOWN)}. "
                 f"Restore them from a copy, or the table to a version without them: `dlassets history {name}`, then "
                 f"`dlassets restore {name} --version N`."
             )
@@ -112,21 +112,16 @@ def _landing_zones(settings: Settings, lake: Lake) -> Iterator[Finding]:
 
 
 def _mlflow(settings: Settings, lake: Lake) -> Iterator[Finding]:
-    from sqlalchemy.engine import make_url
+    from dlassets.registry.store import MlflowStore, store_file, store_uri
 
-    from dlassets.registry.store import MlflowStore
-
-    uri = settings.mlflow.tracking_uri
-    if uri is not None and not uri.startswith("sqlite:"):
+    if (file := store_file(store_uri(settings, lake))) is None:
         MlflowStore(settings).client.search_experiments(max_results=1)
-        return
-    file = Path(str(local_path(f"{lake.mlflow}/mlflow.db") if uri is None else make_url(uri).database))
-    if file.exists():  # else the first run makes it
+    elif file.exists():  # else the first run makes it
         yield from _damage_of(file)
 
 
 def _dagster(_: Settings, lake: Lake) -> Iterator[Finding]:
-    home = Path(os.environ.get(HOME_VARIABLE) or local_path(lake.dagster_home))
+    home = home_of(lake)
     for name in DATABASES:
         if (home / name).exists():
             yield from _damage_of(home / name)

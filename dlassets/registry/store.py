@@ -112,26 +112,45 @@ class MlflowStore:
         return f"{self.settings.ui.mlflow}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
-def tracking_uri(settings: Settings, lake: Lake) -> str:
-    """Return the URI of MLflow's tracking store and registry: as set, else sqlite under the lake's root, folder made.
+def store_uri(settings: Settings, lake: Lake) -> str:
+    """Return the URI of MLflow's tracking store and registry: as set, else sqlite under the lake's root.
 
-    Raises DlassetsError where the lake's root is no folder that can be written.
+    Raises SettingsError where the lake's root is no folder.
     """
     if settings.mlflow.tracking_uri:
         return settings.mlflow.tracking_uri
     try:
-        folder = local_path(lake.mlflow)
+        return f"sqlite:///{local_path(lake.mlflow) / 'mlflow.db'}"
     except SettingsError as error:
         raise SettingsError(
             f"MLflow's store cannot be kept in {lake.root}: set DLASSETS_MLFLOW__TRACKING_URI to a server or database."
         ) from error
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DlassetsError(
-            f"MLflow's store {folder} cannot be written: {error}. Check the folder, or set DLASSETS_ROOT to another."
-        ) from error
-    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def store_file(uri: str) -> Path | None:
+    """Return the file of a store that is a file of sqlite; None for any other."""
+    from sqlalchemy.engine import make_url
+
+    name = make_url(uri).database if uri.startswith("sqlite:") else None
+    return None if name is None or name == ":memory:" else Path(name)
+
+
+def tracking_uri(settings: Settings, lake: Lake) -> str:
+    """Return what `store_uri` does; the folder of a store under the lake's root is made.
+
+    Raises DlassetsError where the lake's root is no folder that can be written.
+    """
+    uri = store_uri(settings, lake)
+    if not settings.mlflow.tracking_uri:
+        folder = local_path(lake.mlflow)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DlassetsError(
+                f"MLflow's store {folder} cannot be written: {error}. Check the folder, or set DLASSETS_ROOT to "
+                "another."
+            ) from error
+    return uri
 
 
 def ready_store(uri: str, artifacts: str | None) -> None:
@@ -141,13 +160,10 @@ def ready_store(uri: str, artifacts: str | None) -> None:
     do. `artifacts` is where the files of its own first experiment go. Raises DlassetsError where the file cannot be
     read, or not be written.
     """
-    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
-    name = make_url(uri).database if uri.startswith("sqlite:") else None
-    if name is None or name == ":memory:":
+    if (file := store_file(uri)) is None:
         return
-    file = Path(name)
 
     def make(folder: Path) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
