@@ -88,6 +88,16 @@ def damaged_log(uri: str, said: object) -> DlassetsError:
     )
 
 
+def refuse_lost_log(uri: str) -> None:
+    """Raise DlassetsError where there are a table's data files and no log: a new one would have none of their rows."""
+    import pyarrow.fs as pafs
+
+    filesystem, folder = filesystem_of(uri)
+    infos = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
+    if any(info.path.endswith(".parquet") for info in infos):
+        raise damaged_log(uri, "there are data files, and no commit")
+
+
 def damaged_data(uri: str, said: object) -> DlassetsError:
     """Return the error for a data file that is gone or damaged, in words that hold for either engine.
 

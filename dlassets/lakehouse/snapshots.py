@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines import delta_log
 from dlassets.engines.base import COMMIT_FIELD, COMMIT_NAME, Snapshot
-from dlassets.engines.delta_log import CARE, COMMITS_PER_CHECKPOINT, damaged_log, explained, open_table, read_table
+from dlassets.engines.delta_log import CARE, COMMITS_PER_CHECKPOINT, explained, open_table, read_table, refuse_lost_log
 from dlassets.engines.schema import Column, Table, schema_of
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.tables import TABLES
@@ -79,8 +79,7 @@ def _create(uri: str, table: Table) -> None:
     """
     from deltalake import DeltaTable
 
-    if _has_data_files(uri):
-        raise damaged_log(uri, "there are data files and no log")
+    refuse_lost_log(uri)
     if not is_uri(uri):
         Path(uri).mkdir(parents=True, exist_ok=True)
     DeltaTable.create(
@@ -92,15 +91,6 @@ def _create(uri: str, table: Table) -> None:
         description=table.description,
         configuration={**PROPERTIES},
     )
-
-
-def _has_data_files(uri: str) -> bool:
-    """Whether a folder has files of a table, kept columns of one aside."""
-    import pyarrow.fs as pafs
-
-    filesystem, folder = filesystem_of(uri)
-    infos = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
-    return any(info.path.endswith(".parquet") for info in infos)
 
 
 @contextmanager

@@ -88,11 +88,19 @@ def explained_databases() -> Iterator[None]:
         raise DlassetsError(said) from error
 
 
+def remedy_of(said: str) -> str | None:
+    """Return what to do where sqlite says this; None where nothing is known of it."""
+    return next((remedy for sign, remedy in _REMEDIES.items() if sign in said), None)
+
+
 def _in_our_words(error: BaseException | None) -> str | None:
     while error is not None:
         for sign, remedy in _REMEDIES.items():
             if sign in str(error):
-                return f"A database beside the lake's tables cannot be used: {sign}. {remedy}"
+                return (
+                    f"A database beside the lake's tables cannot be used: {sign}. {remedy} `dlassets doctor` says "
+                    "which one it is."
+                )
         error = error.__cause__ or error.__context__
     return None
 

@@ -59,12 +59,12 @@ def damage(file: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "fault", "said"),
     [
-        ("tables/raw_images/*/*.parquet", Path.unlink, "raw_images lacks 1 of its 3 data files"),
+        ("tables/raw_images/*/*.parquet", Path.unlink, "raw_images lacks 1 of its 3 data files, or they are damaged"),
         ("tables/raw_images/*/*.parquet", lambda file: file.write_bytes(b""), "dlassets restore raw_images --version"),
         ("tables/raw_images/_delta_log/*1.json", Path.unlink, "The log of the table at"),
-        ("mlflow/mlflow.db", damage, "mlflow.db is damaged"),
+        ("mlflow/mlflow.db", damage, "mlflow.db cannot be used: *** in database"),
         ("mlflow/mlflow.db", lambda file: file.write_bytes(b"no database" * 99), "file is not a database"),
-        ("dagster/history/runs/index.db", damage, "index.db is damaged"),
+        ("dagster/history/runs/index.db", damage, "index.db cannot be used"),
         ("landing/labeled", Path.rmdir, "The landing zone labeled is not there"),
     ],
 )
