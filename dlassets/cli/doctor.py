@@ -23,7 +23,6 @@ from dlassets.storage.lake import Lake, local_path
 # With less, a write, or the unpacking of an archive, may end midway.
 _ROOM_BYTES = 10**9
 _SHOWN = 3
-_DAMAGED = "It is damaged: restore it from a copy."
 
 Finding = str
 Check = Callable[[Settings, Lake], Iterator[Finding]]
@@ -171,9 +170,10 @@ def _damage_of(database: Path) -> Iterator[Finding]:
         with closing(sqlite3.connect(database)) as connection:
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
-        said = str(error)
+        yield f"{database} cannot be used: {error}. {remedy_of(error)}"
+        return
     if said != "ok":
-        yield f"{database} cannot be used: {said}. {remedy_of(said) or _DAMAGED}"
+        yield f"{database} is damaged ({said}): restore it from a copy."
 
 
 def _models(settings: Settings, lake: Lake) -> Iterator[Finding]:

@@ -42,7 +42,10 @@ class _Commands(click.Group):
         except DlassetsError as error:
             click.secho(f"error: {error}", fg="red", err=True)
             sys.exit(2 if isinstance(error, SettingsError) else 1)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort) as error:
+            # An answer that is no ends as an Abort of click's as well, and so does Ctrl-C where it asks.
+            if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
+                raise
             click.echo("Ended by Ctrl-C. Run it again, and it goes on from here.", err=True)
             sys.exit(_ENDED_BY_SIGINT)
 

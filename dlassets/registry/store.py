@@ -17,7 +17,7 @@ from dlassets.learning.backbones import BackboneRef, backbone_of, published
 from dlassets.learning.weights import MODEL
 from dlassets.registry.lifecycle import TAG_PROCESS, end_dead_runs, find_run, version_of
 from dlassets.settings import Settings
-from dlassets.storage.databases import make_once, rows_of
+from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.lake import Lake, local_path
 
 if TYPE_CHECKING:
@@ -177,8 +177,8 @@ def ready_store(uri: str, artifacts: str | None) -> None:
         make_once(file.parent, [file.name], is_whole, make)
     except (OSError, SQLAlchemyError, sqlite3.Error) as error:
         raise DlassetsError(
-            f"MLflow's store {file} cannot be used: {error}. Check the file and its folder, restore it from a copy, or "
-            "set DLASSETS_MLFLOW__TRACKING_URI to another."
+            f"MLflow's store {file} cannot be used: {error}. {remedy_of(error)} Or set "
+            "DLASSETS_MLFLOW__TRACKING_URI to another."
         ) from error
 
 

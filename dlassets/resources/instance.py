@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from dlassets.errors import DlassetsError, SettingsError
-from dlassets.storage.databases import make_once, rows_of
+from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake, local_path
 
@@ -37,7 +37,8 @@ def dagster_home(lake: Lake) -> Path:
             make_once(home, DATABASES, _is_whole, _make)
     except (OSError, sqlite3.Error) as error:
         raise DlassetsError(
-            f"Dagster's folder {home} cannot be used: {error}. Set {HOME_VARIABLE} to another folder."
+            f"Dagster's folder {home} cannot be used: {error}. {remedy_of(error)} Or set {HOME_VARIABLE} to another "
+            "folder."
         ) from error
     return home
 
