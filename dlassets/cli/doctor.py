@@ -169,6 +169,8 @@ def _damage_of(database: Path) -> Iterator[Finding]:
     try:
         with closing(sqlite3.connect(database)) as connection:
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            connection.execute("BEGIN IMMEDIATE")  # whether it can be written to
+            connection.rollback()
     except sqlite3.DatabaseError as error:
         yield f"{database} cannot be used: {error}. {remedy_of(error)}"
         return

@@ -208,7 +208,9 @@ def fail_soon() -> None:
 
 
 def quiet_mlflow() -> None:
-    """Keep MLflow's hints and progress bars out of a run's output; its warnings and errors stay."""
+    """Keep MLflow's hints and progress bars out of a run's output; its warnings stay, and its errors are raised."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("models.signature", "pyfunc", "store.db.utils", "system_metrics", "tracking.fluent"):
+    for name in ("models.signature", "pyfunc", "system_metrics", "tracking.fluent"):
         logging.getLogger(f"mlflow.{name}").setLevel(logging.WARNING)
+    # What it says there, pages of it, it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

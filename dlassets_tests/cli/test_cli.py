@@ -123,9 +123,12 @@ def test_a_full_disk_is_said_and_what_was_committed_stands(tmp_path, photos) -> 
 
 
 WAITING = """
+import signal
 import threading
 import click
 from dlassets.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what begins in the background ignores it
 
 @main.command()
 def wait():
