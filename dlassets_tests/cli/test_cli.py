@@ -142,8 +142,8 @@ main(["wait"])
 @pytest.mark.parametrize("way", ["threading.Event().wait()", "click.confirm('Go on?', abort=True)"])
 def test_ctrl_c_ends_a_command_with_130_and_one_line(way) -> None:
     program = [sys.executable, "-c", WAITING.format(way=way)]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(program, **pipes, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGINT)

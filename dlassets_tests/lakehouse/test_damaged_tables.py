@@ -35,7 +35,7 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-FAULTS = {
+FAULTS: dict[str, Fault] = {
     "gone": Path.unlink,
     "empty": lambda file: file.write_bytes(b""),
     "cut short": cut,
@@ -88,6 +88,10 @@ def test_a_log_with_a_gap_or_a_damaged_commit_is_said(lake, table, place, fault)
     assert said.output.startswith("error: The log of the table at")
 
 
+def read_labels(lake: Lake, engine: Engine) -> None:
+    read(lake, engine, "labeled_images")
+
+
 def merge(lake: Lake, engine: Engine) -> None:
     rows = engine.rows(arrow("labeled_images", labelled("0", 2), labelled("1", 2)))
     engine.merge(rows, LABELED_IMAGES, lake.table("labeled_images"), Commit())
@@ -109,7 +113,7 @@ def said_of_damage(lake: Lake, engine: Engine, labels: Path, fault: Fault) -> No
     file = min(labels.glob("*.parquet"))
     fault(file)
 
-    for use in (lambda *of: read(*of, "labeled_images"), merge, compact):
+    for use in (read_labels, merge, compact):
         with pytest.raises(
             DlassetsError,
             match=rf"^A data file of labeled_images is gone or damaged: .*{file.name}.*dlassets restore labeled_images",
