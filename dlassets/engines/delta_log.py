@@ -93,8 +93,13 @@ def refuse_lost_log(uri: str) -> None:
     import pyarrow.fs as pafs
 
     filesystem, folder = filesystem_of(uri)
-    infos = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
-    if any(info.path.endswith(".parquet") for info in infos):
+
+    def has(ending: str, within: str = "") -> bool:
+        infos = filesystem.get_file_info(pafs.FileSelector(f"{folder}{within}", allow_not_found=True, recursive=True))
+        return any(info.path.endswith(ending) for info in infos)
+
+    # In this order: who makes the table at this moment writes a commit first, and its data then.
+    if has(".parquet") and not has(".json", "/_delta_log"):
         raise damaged_log(uri, "there are data files, and no commit")
 
 

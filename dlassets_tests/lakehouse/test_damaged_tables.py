@@ -210,6 +210,10 @@ def test_a_table_whose_log_is_gone_is_not_made_anew_over_its_data(lake, table) -
     assert not (table / "_delta_log").exists()
 
 
+def test_a_table_that_another_run_has_just_made_has_not_lost_its_log(table) -> None:
+    delta_log.refuse_lost_log(str(table))
+
+
 def test_a_run_of_dagster_says_it_as_well(empty: Pipelines) -> None:
     for number in range(3):
         put(empty.lake, "labeled_images", labelled(str(number), 1))
