@@ -133,7 +133,9 @@ class SparkEngine(DeltaEngine):
         from pyspark.sql.pandas.types import from_arrow_schema
 
         # Spark Connect takes no schema from a table without rows.
-        return SparkRows(self.session.createDataFrame(table, from_arrow_schema(table.schema)), kept=True)
+        session = self.session
+        with explained_spark():
+            return SparkRows(session.createDataFrame(table, from_arrow_schema(table.schema)), kept=True)
 
     def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> SparkRows:
         frames: dict[str, Any] = {
@@ -355,6 +357,8 @@ def explained_spark(uri: str = "") -> Iterator[None]:
 
     try:
         yield
+    except OSError as error:  # of pyspark itself, which hands rows over in files
+        raise _refused("", str(error)) from error
     except (PySparkException, Py4JError) as error:
         if (ours := _in_our_words(str(error), uri)) is not None:
             raise ours from error
@@ -390,7 +394,7 @@ def _refused(uri: str, line: str) -> DlassetsError:
             f"{uri} could not be written: {advice(uri, line)} Then run again: what was committed before stands."
         )
     return DlassetsError(
-        "Spark cannot read a table, or not keep what it works with, in spark.local.dir (by default TMPDIR, or /tmp): "
+        "Spark cannot read a table, or not keep what it works with, in spark.local.dir (by default /tmp): "
         f"{advice(uri, line)} Then run again: what was committed before stands."
     )
 

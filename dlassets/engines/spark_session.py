@@ -80,6 +80,7 @@ def spark_session(settings: SparkSettings, uris: Sequence[str] = ()) -> SparkSes
 
 
 def _started(config: dict[str, str]) -> SparkSession:
+    from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
@@ -90,7 +91,16 @@ def _started(config: dict[str, str]) -> SparkSession:
         # Workers, too, are to be this Python.
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
         conf = SparkConf(loadDefaults=False).setAll(list(config.items()))
-        SparkContext(conf=conf, gateway=_jvm(conf))
+        try:
+            SparkContext(conf=conf, gateway=_jvm(conf))
+        except Py4JError as error:
+            # A JVM that ended says it in its log alone.
+            pages = str(error).partition("\n: ")[2] or _log().read_text(errors="replace").strip().rpartition("\n")[2]
+            said = pages.partition("\n")[0]
+            raise DlassetsError(
+                f"Spark did not start: {said}. It needs room, and a right to write, in spark.local.dir (in "
+                f"spark.conf; by default /tmp). Everything it said: {_log()}"
+            ) from error
     return SparkSession.builder.getOrCreate()
 
 

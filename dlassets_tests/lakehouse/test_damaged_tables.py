@@ -175,6 +175,14 @@ def test_spark_s_pages_are_one_line_of_ours(said, kind, message) -> None:
 
 
 @pytest.mark.spark
+def test_rows_that_pyspark_has_no_room_to_hand_over_are_said() -> None:
+    from dlassets.engines.spark import explained_spark
+
+    with pytest.raises(DlassetsError, match=r"in spark.local.dir .*No space left"), explained_spark():
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.spark
 def test_what_nothing_is_known_of_in_spark_s_pages_is_raised_as_it_is() -> None:
     from pyspark.errors import PySparkException
 
