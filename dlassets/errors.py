@@ -11,7 +11,7 @@ import json
 import pkgutil
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypedDict
 
@@ -22,6 +22,11 @@ _ENCODED = re.compile(r"dlassets-error:([\w=-]+);", re.ASCII)
 def masked(text: str) -> str:
     """Return a text without the users and passwords of the URIs in it, which are nobody's to read."""
     return _CREDENTIALS.sub("://…@", text)
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """Return names as a message lists them: the first so many, and a sign that there are more."""
+    return ", ".join([*names[:most], *(["…"] if len(names) > most else [])])
 
 
 class Record(TypedDict):

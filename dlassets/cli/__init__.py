@@ -10,9 +10,21 @@ from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
 
-ON_LAKES = (demo, samples, dev, watch, stream, history, restore, forget, verify, doctor, quarantine, reproduce, automl)
-
-for command in ON_LAKES:
+for command in (
+    demo,
+    samples,
+    dev,
+    watch,
+    stream,
+    history,
+    restore,
+    forget,
+    verify,
+    doctor,
+    quarantine,
+    reproduce,
+    automl,
+):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlassets.engines.java import ensure_java
@@ -77,16 +80,51 @@ def spark_session(settings: SparkSettings, uris: Sequence[str] = ()) -> SparkSes
 
 
 def _started(config: dict[str, str]) -> SparkSession:
+    from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
+    if jvm_has_ended():
+        raise jvm_ended()
     if SparkContext._active_spark_context is None:  # noqa: SLF001 - what the builder itself looks at
         ensure_java()
         # Workers, too, are to be this Python.
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
         conf = SparkConf(loadDefaults=False).setAll(list(config.items()))
-        SparkContext(conf=conf, gateway=_jvm(conf))
+        try:
+            SparkContext(conf=conf, gateway=_jvm(conf))
+        except Py4JError as error:
+            # A JVM that ended says it in its log alone.
+            pages = str(error).partition("\n: ")[2] or _log().read_text(errors="replace").strip().rpartition("\n")[2]
+            said = pages.partition("\n")[0]
+            raise DlassetsError(
+                f"Spark did not start: {said}. It needs room, and a right to write, in spark.local.dir (in "
+                f"spark.conf; by default /tmp). Everything it said: {_log()}"
+            ) from error
     return SparkSession.builder.getOrCreate()
+
+
+def jvm_has_ended(seconds: float = 0) -> bool:
+    """Whether the JVM that this process started, if it did, is gone, or will be within some seconds."""
+    from pyspark import SparkContext
+
+    process = getattr(SparkContext._gateway, "proc", None)  # noqa: SLF001 - nobody else knows it
+    if process is None:
+        return False
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def jvm_ended() -> DlassetsError:
+    return DlassetsError(
+        "Spark's JVM has ended: killed, or out of memory. Give it more (spark.driver_memory), or the machine less to "
+        f"do, and run again: what was committed before stands. Everything it said: {_log()}"
+    )
+
+
+def _log() -> Path:
+    return cache_path("spark.log")
 
 
 def _jvm(conf: object) -> object:
@@ -94,7 +132,7 @@ def _jvm(conf: object) -> object:
     from pyspark.errors import PySparkRuntimeError
     from pyspark.java_gateway import launch_gateway
 
-    log = cache_path("spark.log")
+    log = _log()
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)  # not emptied: another process may be writing to it
     with log.open("ab") as stream:

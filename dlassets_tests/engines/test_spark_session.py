@@ -9,6 +9,7 @@ import pytest
 
 from dlassets.engines.spark_session import spark_config
 from dlassets.settings import SparkSettings
+from dlassets_tests.programs import python
 
 START = """
 import sys
@@ -83,3 +84,24 @@ def test_jars_that_cannot_be_had_are_named_with_what_to_do(tmp_path: Path) -> No
     assert "Maven Central" in said.stdout
     assert "DLASSETS_ENGINE=local" in said.stdout
     assert "Traceback" not in said.stderr
+
+
+NO_PLACE = """
+from dlassets.engines.spark_session import spark_session
+from dlassets.errors import DlassetsError
+from dlassets.settings import SparkSettings
+
+try:
+    spark_session(SparkSettings(conf={"spark.local.dir": "/proc/nowhere"}))
+except DlassetsError as error:
+    print(error)
+"""
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_folder_that_spark_cannot_work_in_is_said_with_what_to_do(tmp_path: Path) -> None:
+    said = python(NO_PLACE, XDG_CACHE_HOME=str(tmp_path))
+
+    assert said.startswith("Spark did not start: ")
+    assert "a right to write, in spark.local.dir" in said
