@@ -9,6 +9,7 @@ import pytest
 
 from dlassets.engines.spark_session import spark_config
 from dlassets.settings import SparkSettings
+from dlassets_tests.secrets import shown_command_lines
 
 START = """
 import sys
@@ -20,6 +21,20 @@ try:
     spark_session(SparkSettings(driver_memory="512m", conf=dict(word.split("=", 1) for word in sys.argv[1:])))
 except DlassetsError as error:
     print(error)
+"""
+
+ASK = """
+import sys
+from dlassets.engines.spark_session import spark_session
+from dlassets.settings import SparkSettings
+
+conf = {"spark.hadoop.fs.s3a.secret.key": sys.stdin.read(), "spark.hadoop.x": "said"}
+session = spark_session(SparkSettings(master="local[1]", driver_memory="512m", conf=conf))
+hadoop = session.sparkContext._jsc.hadoopConfiguration()
+assert hadoop.get("x") == "said"
+system = session.sparkContext._jvm.java.lang.System  # what the JVM was started with, to fetch jars by
+assert system.getProperty("spark.hadoop.fs.s3a.secret.key") == conf["spark.hadoop.fs.s3a.secret.key"].strip()
+assert hadoop.get("fs.s3a.secret.key") == conf["spark.hadoop.fs.s3a.secret.key"]
 """
 
 NO_REPOSITORY = """\
@@ -83,3 +98,14 @@ def test_jars_that_cannot_be_had_are_named_with_what_to_do(tmp_path: Path) -> No
     assert "Maven Central" in said.stdout
     assert "DLASSETS_ENGINE=local" in said.stdout
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_jvm_is_told_a_secret_that_no_command_line_shows() -> None:
+    with shown_command_lines() as lines:
+        subprocess.run([sys.executable, "-c", ASK], input="a secret: \\k=1#2é ", text=True, check=True)
+
+    shown = b" ".join(word for line in lines for word in line)
+    assert b"spark.hadoop.x=said" in shown
+    assert b"a secret" not in shown
