@@ -74,8 +74,9 @@ def learn(given: object, name: str = "") -> None:
 
 
 def learn_variables(environment: Mapping[str, str]) -> None:
-    """Mask from now on the environment's own secrets, those for object storage, say."""
-    learn({name: value for name, value in environment.items() if _SECRET_VARIABLE.fullmatch(name)})
+    """Mask from now on what is secret in an environment: URIs of it (of a proxy, say), and those of storage."""
+    for name, value in environment.items():
+        learn(value, name if _SECRET_VARIABLE.fullmatch(name) else "")
 
 
 def _secrets_in(given: object, name: str) -> Iterator[Iterator[str]]:

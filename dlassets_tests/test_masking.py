@@ -244,9 +244,11 @@ def test_whatever_a_process_prints_logs_or_dies_of_has_none(tmp_path: Path) -> N
 
 
 def test_secrets_of_the_environment_for_storage_are_masked_too() -> None:
-    load_settings({"AWS_SECRET_ACCESS_KEY": "AbCd/1234+x", "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token"})
+    proxy = {"HTTPS_PROXY": "http://me:AbCd5678@proxy:3128"}
+    load_settings({"AWS_SECRET_ACCESS_KEY": "AbCd/1234+x", "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token"} | proxy)
 
     assert masked("AbCd/1234+x or AbCd%2F1234%2Bx, by /var/run/token") == "… or …, by /var/run/token"
+    assert masked("the proxy takes no AbCd5678") == "the proxy takes no …"
 
 
 def test_dagster_writes_down_none_of_an_errors_causes_or_of_what_is_logged(tmp_path: Path) -> None:
