@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dlassets.engines.java import ensure_java
 from dlassets.errors import DlassetsError
-from dlassets.masking import is_secret
+from dlassets.masking import is_secret, masked
 from dlassets.storage.cache import cache_path
 from dlassets.storage.stores import s3a_config
 
@@ -110,6 +110,9 @@ def _jvm(config: Mapping[str, str]) -> object:
             return launch_gateway(conf, popen_kwargs={"stdout": stream, "stderr": stream})  # type: ignore[no-untyped-call]
         except PySparkRuntimeError as error:
             raise DlassetsError(_start_failure(log.read_text(errors="replace"), str(log))) from error
+        finally:
+            if secret:  # it has told where it looks for jars; what it says from now on comes after this
+                log.write_text(masked(log.read_text(errors="replace")))
 
 
 @contextmanager

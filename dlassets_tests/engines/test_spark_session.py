@@ -24,11 +24,12 @@ except DlassetsError as error:
 """
 
 ASK = """
-import sys
+import os, sys
 from dlassets.engines.spark_session import spark_session
 from dlassets.settings import SparkSettings
 
 conf = {"spark.hadoop.fs.s3a.secret.key": sys.stdin.read(), "spark.hadoop.x": "said"}
+conf["spark.jars.repositories"] = os.environ["REPOSITORIES"]
 session = spark_session(SparkSettings(master="local[1]", driver_memory="512m", conf=conf))
 hadoop = session.sparkContext._jsc.hadoopConfiguration()
 assert hadoop.get("x") == "said"
@@ -102,10 +103,16 @@ def test_jars_that_cannot_be_had_are_named_with_what_to_do(tmp_path: Path) -> No
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_the_jvm_is_told_a_secret_that_no_command_line_shows() -> None:
+def test_the_jvm_is_told_a_secret_that_no_command_line_or_log_shows(tmp_path: Path) -> None:
     with shown_command_lines() as lines:
-        subprocess.run([sys.executable, "-c", ASK], input="a secret: \\k=1#2é ", text=True, check=True)
+        repositories = {"REPOSITORIES": "https://Qz7fUser1:Qz7fPass1@127.0.0.1:9/jars"}
+        env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)} | repositories
+        subprocess.run([sys.executable, "-c", ASK], env=env, input="a secret: \\k=1#2é ", text=True, check=True)
 
     shown = b" ".join(word for line in lines for word in line)
     assert b"spark.hadoop.x=said" in shown
     assert b"a secret" not in shown
+    assert b"Qz7f" not in shown
+    log = (tmp_path / "dlassets" / "spark.log").read_text()
+    assert "https://…@127.0.0.1:9/jars added as a remote repository" in log
+    assert "Qz7f" not in log
