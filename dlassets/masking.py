@@ -28,6 +28,7 @@ _SHORTEST_USER = 8
 _LONGEST = 200
 
 _NAME = r"[\w.-]*(?:secret|passw|pwd|token|signature|(?:access|account|api)[._-]?key)[\w.-]*|sig|sas|key"
+_NAME_OF_USER = r"(?:user|uid)(?:[_-]?(?:id|name))?"
 _IS_SECRET = re.compile(rf"(?i){_NAME}")
 # Of the environment, which has much that merely is about secrets (AWS_WEB_IDENTITY_TOKEN_FILE).
 _SECRET_VARIABLE = re.compile(r"\w*(PASSWORD|SECRET|SECRET_KEY|ACCESS_KEY|ACCOUNT_KEY|API_KEY|TOKEN)")
@@ -36,7 +37,7 @@ _PORT = r"[^/\s'\"]*:\d+[/?#]"
 # Some passwords have a slash that should have been escaped.
 _USER_IN_TEXT = re.compile(rf"://(?:[^/\s'\"]*|(?!{_PORT})[^/\s'\":]*:[^\s'\"@]{{0,{_LONGEST}}})@")
 _USER = re.compile(rf"://([^/\s]*|(?!{_PORT})[^/:\s]*:[^@]*)@")
-_PARAMETER = re.compile(rf"(?i)([?&;](?:{_NAME})=)([^&;#\s'\"]+)")
+_PARAMETER = re.compile(rf"(?i)(?<=[?&;])({_NAME}|{_NAME_OF_USER})=([^&;#\s'\"]+)")
 
 
 def masked(text: str) -> str:
@@ -44,7 +45,7 @@ def masked(text: str) -> str:
     text = _known.masked(text)
     if "://" in text:
         text = _USER_IN_TEXT.sub(f"://{MASK}@", text)
-        text = _PARAMETER.sub(rf"\g<1>{MASK}", text)
+        text = _PARAMETER.sub(rf"\g<1>={MASK}", text)
     return text
 
 
@@ -90,19 +91,24 @@ def _secrets_in(given: object, name: str) -> Iterator[Iterator[str]]:
     elif isinstance(given, str):
         if _IS_SECRET.fullmatch(name):
             yield _patterns(given)
-        for _, value in _PARAMETER.findall(given):
-            yield _patterns(value)
+        for key, value in _PARAMETER.findall(given):
+            is_user = re.fullmatch(rf"(?i){_NAME_OF_USER}", key)
+            yield _patterns_of_user(value, given.replace(value, "")) if is_user else _patterns(value)
         for found in _USER.finditer(given):
-            yield _patterns_of_user(found[1], elsewhere=given.replace(found[1], ""))
+            yield _patterns_of_both(found[1], given.replace(found[1], ""))
 
 
-def _patterns_of_user(userinfo: str, elsewhere: str) -> Iterator[str]:
+def _patterns_of_both(userinfo: str, elsewhere: str) -> Iterator[str]:
     """Yield the patterns of a user and a password; what the URI says elsewhere as well is no secret."""
     user, colon, password = userinfo.partition(":")
     if colon and password not in elsewhere and password != user:
         yield from _patterns(password)
         for pair in {userinfo, unquote(userinfo)}:  # as the header Authorization has them
             yield re.escape(base64.b64encode(pair.encode()).decode())
+    yield from _patterns_of_user(user, elsewhere)
+
+
+def _patterns_of_user(user: str, elsewhere: str) -> Iterator[str]:
     if len(user) >= _SHORTEST_USER and re.search(r"\d", user) and user not in elsewhere:
         yield from _patterns(user)
     elif user:

@@ -93,7 +93,7 @@ def test_what_a_uri_says_in_plain_words_as_well_is_no_secret_outside_of_it() -> 
     [
         ("at postgresql://me:a/b@db/x, and", "at postgresql://…@db/x, and"),
         ("https://x.example.com/?a=1&sig=abc%3D&token=d;x", "https://x.example.com/?a=1&sig=…&token=…;x"),
-        ("sc://h:15002/;token=abc;user_id=me", "sc://h:15002/;token=…;user_id=me"),
+        ("sc://h:15002/;token=abc;user_id=me", "sc://h:15002/;token=…;user_id=…"),
         ("http://127.0.0.1:3000/people/me@work?monkey=1", "http://127.0.0.1:3000/people/me@work?monkey=1"),
     ],
 )

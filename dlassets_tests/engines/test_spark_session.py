@@ -104,6 +104,10 @@ def test_jars_that_cannot_be_had_are_named_with_what_to_do(tmp_path: Path) -> No
 @pytest.mark.spark
 @pytest.mark.slow
 def test_the_jvm_is_told_a_secret_that_no_command_line_or_log_shows(tmp_path: Path) -> None:
+    import pyspark
+
+    (tmp_path / "dlassets").mkdir()
+    (tmp_path / "dlassets" / f"spark-{pyspark.__version__}.jsa").touch()  # else the JVM writes 200 MB there as it ends
     with shown_command_lines() as lines:
         repositories = {"REPOSITORIES": "https://Qz7fUser1:Qz7fPass1@127.0.0.1:9/jars"}
         env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)} | repositories
