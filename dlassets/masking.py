@@ -182,7 +182,9 @@ class _MaskedRecords:
             if (shown := masked(said)) != said:
                 record.msg, record.args = shown, ()
         if record.exc_info and record.exc_info[0] is not None:
-            record.exc_text = masked("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+            said = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+            if (shown := masked(said)) != said:
+                record.exc_text = shown  # which formatters take in place of their own
         return record
 
 

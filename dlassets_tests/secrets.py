@@ -102,7 +102,7 @@ def cases(mlflow: str) -> Iterator[Case]:
         yield Case(f"spark-{name}", {"ENGINE": "spark", "SPARK__REMOTE": remote}, commands, stopped)
     wrong = {
         "port": f"postgresql://{CREDENTIALS}@db:99999/mlflow?{TOKENS}",
-        "line": f"postgresql://{CREDENTIALS}@db/mlflow\n{TOKENS}",
+        "line": f"postgresql://{USER}:Qz7fPass\nQz7fWord@db/mlflow?{TOKENS}",
     }
     for name, uri in wrong.items():
         yield Case(f"wrong-{name}", {"MLFLOW__TRACKING_URI": uri}, [ingest, doctor], [dev])
