@@ -61,7 +61,7 @@ def cases(mlflow: str) -> Iterator[Case]:
 
     served = {"MLFLOW__TRACKING_URI": f"http://{CREDENTIALS}@{mlflow}"}
     addresses = {f"UI__{name}": f"http://{CREDENTIALS}@lake.example.com/{name}" for name in ("DAGSTER", "MLFLOW")}
-    small = {"FEATURES__WEIGHTS": "none", "FEATURES__SIDE": "64", "TUNING__TRIALS": "2", "TRAINING__EPOCHS": "3"}
+    small = {"TUNING__TRIALS": "2"}
     demo = [*DLASSETS, "demo", "--classes", "3", "--per-class", "24"]
     yield Case("served", served | small, [demo, *look, maintain, score, tick], [dev, stream])
     yield Case("addresses", addresses | small, [demo], [dev])
@@ -181,7 +181,7 @@ def ran(command: Sequence[str], folder: Path, environment: Mapping[str, str], se
         stderr=subprocess.STDOUT,
     )
     try:
-        return process.communicate(timeout=seconds or 280)[0]
+        return process.communicate(timeout=seconds or 600)[0]
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
     try:
