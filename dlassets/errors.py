@@ -11,17 +11,18 @@ import json
 import pkgutil
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypedDict
 
-_CREDENTIALS = re.compile(r"://[^/\s'\"]*@")
+from dlassets.masking import masked
+
 _ENCODED = re.compile(r"dlassets-error:([\w=-]+);", re.ASCII)
 
 
-def masked(text: str) -> str:
-    """Return a text without the users and passwords of the URIs in it, which are nobody's to read."""
-    return _CREDENTIALS.sub("://…@", text)
+def some_of(names: Sequence[str], most: int) -> str:
+    """Return names as a message lists them: the first so many, and a sign that there are more."""
+    return ", ".join([*names[:most], *(["…"] if len(names) > most else [])])
 
 
 class Record(TypedDict):
@@ -32,7 +33,7 @@ class Record(TypedDict):
 
 
 class DlassetsError(Exception):
-    """Something the user can put right; the message says how, and no user or password of a URI."""
+    """Something the user can put right; the message says how, and no secret."""
 
     def __str__(self) -> str:
         return masked(super().__str__())
@@ -64,7 +65,7 @@ def record_of(error: BaseException) -> Record:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if _kind(name) is kind:
             return {"kind": name, "message": str(error)}
-    return {"kind": None, "message": "".join(traceback.format_exception(error))}
+    return {"kind": None, "message": masked("".join(traceback.format_exception(error)))}
 
 
 def error_from(record: Record) -> Exception:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from dlassets.errors import SettingsError, masked
+from dlassets.errors import SettingsError
+from dlassets.masking import has_secret, learn, learn_variables, masked
 
 PREFIX = "DLASSETS_"
 PROFILE_VARIABLE = PREFIX + "PROFILE"
@@ -36,11 +37,39 @@ Count = Annotated[int, Field(gt=0, lt=2**31)]
 Minutes = Annotated[float, Field(gt=0, le=_CENTURY_HOURS * 60)]
 Seconds = Annotated[float, Field(gt=0, le=_CENTURY_HOURS * 3600)]
 Text = Annotated[str, Field(min_length=1)]
+_NO_USERS = re.compile(r"(?:s3a?|https?)://[^/]*@")
 _HOSTS = re.compile(r"(?:k8s://)?([a-z][a-z0-9+.-]*)://(?:[^/]*@)?([^/?#;]*)")
 
 
+def _tells_all(uri: str) -> str:
+    """Return a URI that is written down wherever it is of use. Raises ValueError for one that nobody should read."""
+    if has_secret(uri) or _NO_USERS.match(uri):
+        raise ValueError(
+            "it holds a user, password or token, which tables, logs and pages would show to everybody: leave that out. "
+            "Storage is told by its own variables (AWS_ACCESS_KEY_ID, …), and browsers ask who sits there"
+        )
+    return uri
+
+
+# Where files lie, or where people find a page.
+Place = Annotated[str, Field(min_length=1), AfterValidator(_tells_all)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_learned(cls, given: Any) -> Any:
+        """Have what is secret in it masked from now on, refused or not."""
+        learn(given)
+        return given
+
+    def __repr__(self) -> str:
+        return masked(super().__repr__())
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
     @field_validator("*")
     @classmethod
@@ -74,7 +103,7 @@ def _plain_names(names: Iterable[str]) -> None:
 class LandingZone(_Section):
     """A place where photos arrive."""
 
-    uri: Text = Field(description="Where the photos lie; relative to <root>/landing unless it is absolute or a URI.")
+    uri: Place = Field(description="Where the photos lie; relative to <root>/landing unless it is absolute or a URI.")
     labelled: bool = Field(description="Whether the parent folder says the label.")
     pattern: str = Field(
         "", description="Regular expression a file's path must contain to be taken in; any file, where it is empty."
@@ -87,7 +116,7 @@ class LandingZone(_Section):
         "listing",
         description="How new files are found: by listing all of them, or by the events in <root>/events/<name>.",
     )
-    links: tuple[str, ...] = Field(
+    links: tuple[Place, ...] = Field(
         (),
         description="Folders outside of the zone that links in it may lead to; / allows any. Within it they may lead.",
     )
@@ -177,7 +206,7 @@ class FeatureSettings(_Section):
         pattern=r"^[\w.:@/+-]+$",
         description="What turns a photo into numbers: efficientnet_lite0 to _lite2, timm/… or torchvision/….",
     )
-    weights: Text = Field(
+    weights: Place = Field(
         "package",
         description="Its weights: those of its installed package, none (random ones), a file or URI "
         "(.safetensors, .pth), or a registered model's (models:/<name>/<version>).",
@@ -350,9 +379,9 @@ class StreamSettings(_Section):
 class UiSettings(_Section):
     """Where people reach the two UIs: links between Dagster's and MLflow's runs point there."""
 
-    dagster: Text = "http://127.0.0.1:3000"
-    mlflow: Text = "http://127.0.0.1:5000"
-    origins: tuple[str, ...] = Field(
+    dagster: Place = "http://127.0.0.1:3000"
+    mlflow: Place = "http://127.0.0.1:5000"
+    origins: tuple[Place, ...] = Field(
         (),
         description="Further addresses at which browsers reach the two; in the variable, with commas between them. "
         "Requests that name any other host, or come from a page of another origin, are refused.",
@@ -397,7 +426,7 @@ class AutomationSettings(_Section):
 class Settings(_Section):
     """Everything that may differ between two deployments."""
 
-    root: Text = Field("lake", description="The lake's root: a folder or a URI, such as s3a://bucket/folder.")
+    root: Place = Field("lake", description="The lake's root: a folder or a URI, such as s3a://bucket/folder.")
     engine: Literal["local", "spark"] = "local"
     landing: dict[str, LandingZone] = Field(
         default_factory=lambda: {
@@ -437,6 +466,7 @@ def load_settings(environment: Mapping[str, str] | None = None, **changes: Any) 
     Raises SettingsError for an unknown setting or an impossible value, naming every one.
     """
     environment = os.environ if environment is None else environment
+    learn_variables(environment)
     remote = environment.get("SPARK_REMOTE")
     sources: dict[str, dict[str, Any]] = {
         "SPARK_REMOTE": {"spark": {"remote": remote}} if remote else {},
@@ -461,7 +491,9 @@ def _profile(name: str | None) -> dict[str, Any]:
             "of a YAML file."
         )
     try:
-        tree = yaml.safe_load(path.read_text()) or {}
+        text = path.read_text()
+        learn(text.splitlines())  # of what is no YAML, the error shows a piece
+        tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
@@ -488,6 +520,7 @@ def _value(variable: str, text: str) -> Any:
     """Return a variable's value: a mapping in YAML where it begins as one, none where it says so, else the text."""
     if text in {"", "null"}:
         return None
+    learn(text)
     # Text stays text, and the setting's type reads it: a cron line or a pattern may well be YAML of some other kind.
     if not text.startswith("{"):
         return text

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dlassets import extras
+from dlassets import extras, masking
 from dlassets.engines.base import Engine
 from dlassets.extras import SPARK, missing
 from dlassets.settings import Settings, SparkSettings
@@ -44,6 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_settings_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in [name for name in os.environ if name.startswith(("DLASSETS_", "DAGSTER_HOME", "SPARK_REMOTE"))]:
         monkeypatch.delenv(variable)
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_known", masking._Known())
 
 
 @pytest.fixture

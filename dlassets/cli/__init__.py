@@ -11,7 +11,7 @@ from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
 
-COMMANDS = (
+for command in (
     demo,
     samples,
     dev,
@@ -26,9 +26,7 @@ COMMANDS = (
     quarantine,
     reproduce,
     automl,
-)
-
-for command in COMMANDS:
+):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,10 +14,10 @@ from urllib.parse import unquote
 import click
 
 from dlassets.cli.group import settings_and_lake
-from dlassets.errors import DlassetsError, SettingsError
-from dlassets.resources.instance import DATABASES, HOME_VARIABLE
+from dlassets.errors import DlassetsError, SettingsError, some_of
+from dlassets.resources.instance import DATABASES, HOME_VARIABLE, home_of
 from dlassets.settings import Settings
-from dlassets.storage.databases import explained_databases
+from dlassets.storage.databases import explained_databases, remedy_of
 from dlassets.storage.lake import Lake, local_path
 
 # With less, a write, or the unpacking of an archive, may end midway.
@@ -55,45 +55,77 @@ def _found(look: Check, settings: Settings, lake: Lake) -> Iterator[Finding]:
 
 
 def _places(_: Settings, lake: Lake) -> Iterator[Finding]:
-    folders = [Path(tempfile.gettempdir())]
-    with suppress(SettingsError):  # of a root in object storage, whose tables are looked at below
-        folders.append(local_path(lake.root))
-    for folder in folders:
+    folders = [(_temporary_folder(), "TMPDIR")]
+    # What is kept in object storage is looked at by the others.
+    with suppress(SettingsError):
+        folders.append((local_path(lake.root), "DLASSETS_ROOT"))
+    with suppress(SettingsError):
+        folders.append((home_of(lake), HOME_VARIABLE))
+    for folder, variable in folders:
         there = next(each for each in (folder, *folder.parents) if each.exists())
         if not os.access(there, os.W_OK):
-            yield f"{folder} cannot be written: see whose {there} is, or set DLASSETS_ROOT (TMPDIR) to another folder."
+            yield f"{folder} cannot be written: see whose {there} is, or set {variable} to another folder."
         elif (room := shutil.disk_usage(there).free) < _ROOM_BYTES:
-            yield f"{folder} has room for {room / 1e6:.0f} MB alone: delete something there, or let maintenance do so."
+            yield (
+                f"{folder} has room for {room / 1e6:.0f} MB alone: delete something there, let maintenance do so, or "
+                f"set {variable} to another folder."
+            )
+
+
+def _temporary_folder() -> Path:
+    """Return the folder for temporary files that is meant: Python takes another where that one is full."""
+    return Path(next(filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp"))  # noqa: S108
 
 
 def _tables(_: Settings, lake: Lake) -> Iterator[Finding]:
-    import pyarrow.fs as pafs
-    from deltalake.exceptions import TableNotFoundError
-
-    from dlassets.engines.delta_log import open_table, sizes_of
     from dlassets.lakehouse.tables import TABLES
-    from dlassets.storage.stores import filesystem_of
 
     for name in TABLES:
-        uri = lake.table(name)
         try:
-            expected = sizes_of(open_table(uri))
-        except TableNotFoundError:  # nothing has been written to it yet
-            continue
+            yield from _table(name, lake.table(name))
         except DlassetsError as error:
             yield str(error)
-            continue
-        filesystem, folder = filesystem_of(uri)
-        infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
-        there = {info.path.removeprefix(f"{folder}/"): info.size for info in infos if info.is_file}
-        broken = [file for path, size in expected.items() if there.get(file := unquote(path)) != size]
-        if broken:
-            some = ", ".join(broken[:_SHOWN]) + (", …" if len(broken) > _SHOWN else "")
-            yield (
-                f"{name} lacks {len(broken)} of its {len(expected)} data files, or they have another size: {some}. "
-                f"Restore them from a copy, or the table to a version without them: `dlassets history {name}`, then "
-                f"`dlassets restore {name} --version N`."
-            )
+
+
+def _table(name: str, uri: str) -> Iterator[Finding]:
+    from deltalake.exceptions import TableNotFoundError
+
+    from dlassets.engines.delta_log import commits, open_table, refuse_lost_log, sizes_of
+
+    try:
+        delta = open_table(uri)
+    except TableNotFoundError:  # nothing has been written to it yet
+        refuse_lost_log(uri)
+        return
+    files = {unquote(path): size for path, size in sizes_of(delta).items()}
+    if broken := _broken(uri, files):
+        yield (
+            f"{name} lacks {len(broken)} of its {len(files)} data files, or they are damaged: "
+            f"{some_of(broken, _SHOWN)}. Restore them from a copy, or the table to a version without them: `dlassets "
+            f"history {name}`, then `dlassets restore {name} --version N`."
+        )
+    deque(commits(uri, delta.version()), maxlen=0)  # those before a checkpoint are opened by nobody else
+
+
+def _broken(uri: str, files: Mapping[str, int]) -> list[str]:
+    """Return those of a table's data files, given with their sizes, that are not there as they were written."""
+    import pyarrow as pa
+    import pyarrow.fs as pafs
+    import pyarrow.parquet as pq
+
+    from dlassets.storage.stores import filesystem_of
+
+    filesystem, folder = filesystem_of(uri)
+    infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
+    there = {info.path.removeprefix(f"{folder}/"): info.size for info in infos if info.is_file}
+
+    def is_whole(file: str, size: int) -> bool:
+        try:
+            return there.get(file) == size and pq.read_metadata(f"{folder}/{file}", filesystem=filesystem) is not None
+        except (OSError, pa.ArrowException):
+            return False
+
+    return [file for file, size in files.items() if not is_whole(file, size)]
 
 
 def _landing_zones(settings: Settings, lake: Lake) -> Iterator[Finding]:
@@ -112,21 +144,16 @@ def _landing_zones(settings: Settings, lake: Lake) -> Iterator[Finding]:
 
 
 def _mlflow(settings: Settings, lake: Lake) -> Iterator[Finding]:
-    from sqlalchemy.engine import make_url
+    from dlassets.registry.store import MlflowStore, store_file, store_uri
 
-    from dlassets.registry.store import MlflowStore
-
-    uri = settings.mlflow.tracking_uri
-    if uri is not None and not uri.startswith("sqlite:"):
+    if (file := store_file(store_uri(settings, lake))) is None:
         MlflowStore(settings).client.search_experiments(max_results=1)
-        return
-    file = Path(str(local_path(f"{lake.mlflow}/mlflow.db") if uri is None else make_url(uri).database))
-    if file.exists():  # else the first run makes it
+    elif file.exists():  # else the first run makes it
         yield from _damage_of(file)
 
 
 def _dagster(_: Settings, lake: Lake) -> Iterator[Finding]:
-    home = Path(os.environ.get(HOME_VARIABLE) or local_path(lake.dagster_home))
+    home = home_of(lake)
     for name in DATABASES:
         if (home / name).exists():
             yield from _damage_of(home / name)
@@ -142,8 +169,11 @@ def _damage_of(database: Path) -> Iterator[Finding]:
     try:
         with closing(sqlite3.connect(database)) as connection:
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            connection.execute("BEGIN IMMEDIATE")  # whether it can be written to
+            connection.rollback()
     except sqlite3.DatabaseError as error:
-        said = str(error)
+        yield f"{database} cannot be used: {error}. {remedy_of(error)}"
+        return
     if said != "ok":
         yield f"{database} is damaged ({said}): restore it from a copy."
 

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 _SIGTERM_SECONDS = 10.0
 _ENDED_BY_SIGTERM = 128 + signal.SIGTERM
+_ENDED_BY_SIGINT = 128 + signal.SIGINT
 
 
 class _Commands(click.Group):
-    """Turns an error that the user can put right into its message and an exit code, without a traceback."""
+    """Turns an error that the user can put right, or Ctrl-C, into a message and an exit code, without a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -41,6 +42,12 @@ class _Commands(click.Group):
         except DlassetsError as error:
             click.secho(f"error: {error}", fg="red", err=True)
             sys.exit(2 if isinstance(error, SettingsError) else 1)
+        except (KeyboardInterrupt, click.Abort) as error:
+            # An answer that is no ends as an Abort of click's as well, and so does Ctrl-C where it asks.
+            if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            click.echo("Ended by Ctrl-C. Run it again, and it goes on from here.", err=True)
+            sys.exit(_ENDED_BY_SIGINT)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

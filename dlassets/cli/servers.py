@@ -21,6 +21,7 @@ import click
 import yaml
 
 from dlassets.errors import DlassetsError
+from dlassets.masking import without_secrets
 from dlassets.registry.store import artifact_location, ready_store, tracking_uri
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
 from dlassets.settings import Settings, UiSettings
@@ -91,7 +92,8 @@ def serve(
     logs = home / "server_logs"  # Dagster empties `logs`, which its telemetry keeps for itself
     logs.mkdir(exist_ok=True)
     ports = _free_ports(dagster_port, mlflow_port)
-    addresses = {"dagster": f"http://{HOST}:{ports[0]}", "mlflow": f"http://{HOST}:{ports[1]}" if artifacts else store}
+    of_mlflow = f"http://{HOST}:{ports[1]}" if artifacts else without_secrets(store)
+    addresses = {"dagster": f"http://{HOST}:{ports[0]}", "mlflow": of_mlflow}
     environment = {
         **os.environ,
         HOME_VARIABLE: str(home),
@@ -188,7 +190,7 @@ def _dagster(module: str, port: int, logs: Path, environment: Mapping[str, str])
 
 @contextmanager
 def _mlflow(store: str, artifacts: str, port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
-    command = ["mlflow", "server", "--app-name", "dlassets"]
+    command = ["dlassets.web.mlflow_server", "server", "--app-name", "dlassets"]
     command += ["--default-artifact-root", artifacts, "--no-serve-artifacts"]
     command += ["--workers", "1", "--host", HOST, "--port", str(port)]
     # Its job runner would be two more processes for features that nothing here uses.

@@ -12,7 +12,8 @@ from dlassets.defs.jobs import (
     SCORING_PIPELINE,
     TRAINING_PIPELINE,
 )
-from dlassets.errors import SettingsError, masked
+from dlassets.errors import SettingsError
+from dlassets.masking import masked
 from dlassets.pipeline.session import Session
 from dlassets.resources.dead_runs import end_dead_runs
 from dlassets.settings import LandingZone, Settings

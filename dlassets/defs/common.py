@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 
 from dlassets.engines.schema import Table
-from dlassets.errors import masked
 from dlassets.lakehouse.provenance import Provenance
 from dlassets.lakehouse.tables import TABLES
+from dlassets.masking import masked
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step
 from dlassets.registry.models import Model

@@ -170,16 +170,7 @@ class Loop:
 
 def run_demo(settings: Settings, images: Path, console: Console) -> None:
     """Run the loop on `NNN.class/` folders and show the summary. Raises DlassetsError where a step fails."""
-    from sqlalchemy.exc import OperationalError
-
-    try:
-        loop = Loop(settings, console)
-        show(console, loop.run(images))
-    except OperationalError as error:
-        raise DlassetsError(
-            f"A database under {settings.root} could not be used: {error.orig}. Check that the place has room and is "
-            "yours to write, then run again: it goes on from what is there."
-        ) from error
+    show(console, Loop(settings, console).run(images))
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:

@@ -264,6 +264,12 @@ def columns_of(snapshot: Snapshot) -> TableColumns:
     return found
 
 
+def table_with(said: object) -> str:
+    """Return the URI of the table, of those read lately, that has a data file which is named there; else nothing."""
+    tables = {uri: found for (uri, _), found in list(_lately.items())}
+    return next((uri for uri, found in tables.items() if any(file in str(said) for file in found._data_files)), "")  # noqa: SLF001
+
+
 @functools.lru_cache(maxsize=_KEPT_OPEN)
 def _opened(uri: str, name: str, schema: pa.Schema) -> Kept:
     """Return a kept file. Raises OSError, ArrowException or ValueError where it is not whole or of other columns."""

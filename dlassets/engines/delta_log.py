@@ -26,6 +26,9 @@ CARE = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "ADD C
 # What Delta on Spark names, in the parameters of a commit, the columns that rows were laid out by; delta-rs does not.
 Z_ORDER_FIELD = "zOrderBy"
 
+# Who opens a table reads the newest checkpoint and every commit since: ten, as with Delta on Spark, and not a hundred.
+COMMITS_PER_CHECKPOINT = 10
+
 # Versions that were read lately, each with its commit; and the newest of each table as it was last seen.
 _held: dict[tuple[str, int], tuple[tuple[int, int], DeltaTable]] = {}
 _newest: dict[str, int] = {}
@@ -36,6 +39,11 @@ _VERSIONS_A_TABLE, _VERSIONS_IN_ALL = 2, 32
 # imported, to give it back within one.
 os.environ.setdefault("_RJEM_MALLOC_CONF", "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0")
 
+# What is said of a data file alone.
+_DAMAGE = r"parquet|Invalid base64"
+_DATA_FILE = r"[^\s'\"(\[]*[\w=.-]+\.parquet\b"
+_UNREADABLE = r"while scanning data|Failed to fetch metadata|\.parquet\b.*(?:not found|No such file)"
+
 # Of what a library says, which may go on for pages.
 _SHOWN = 200
 
@@ -43,8 +51,10 @@ Result = TypeVar("Result")
 Value = TypeVar("Value")
 
 
-def open_table(uri: str, version: int | None = None, tries: int = 3) -> DeltaTable:
-    """Return the table, at its newest version by default.
+def open_table(
+    uri: str, version: int | None = None, opened: Callable[[str], DeltaTable] | None = None, tries: int = 3
+) -> DeltaTable:
+    """Return the table, at its newest version by default, which is opened by `opened` where that is given.
 
     Raises deltalake's TableNotFoundError where there is none, DlassetsError where its storage cannot be read, or its
     log is damaged.
@@ -53,20 +63,91 @@ def open_table(uri: str, version: int | None = None, tries: int = 3) -> DeltaTab
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
     try:
-        return DeltaTable(uri, version=version)
+        delta = opened(uri) if opened is not None and version is None else DeltaTable(uri, version=version)
     except TableNotFoundError:
         raise
     except DeltaError as error:
-        first = str(error).splitlines()[0][:_SHOWN]
-        raise DlassetsError(
-            f"The log of the table at {uri} cannot be read: {first}. A commit in its _delta_log is gone, cut short or "
-            "another's: restore that folder from a copy. The data files beside it are as they were."
-        ) from error
+        raise damaged_log(uri, error) from error
     except OSError as error:
         # delta-rs repeats a request that a store refuses, and not one whose answer breaks off.
         if tries > 1 and "reading a body" in str(error):
-            return open_table(uri, version, tries - 1)
+            return open_table(uri, version, opened, tries - 1)
         raise DlassetsError(f"The table at {uri} cannot be read: {advice(uri, error)}") from error
+    if (emptied := _emptied_commit(uri, int(delta.version()))) is not None:
+        raise damaged_log(uri, f"{emptied} is empty")
+    return delta
+
+
+def damaged_log(uri: str, said: object) -> DlassetsError:
+    """Return the error for a table whose log is damaged, in words that hold for either engine."""
+    within = re.search(r"(\S+)/_delta_log", str(said))
+    place = uri or (within[1] if within else "")
+    return DlassetsError(
+        f"The log of the table at {place} cannot be read: {first_line(said)}. A commit or checkpoint in its _delta_log "
+        "is gone, cut short or another's: restore that folder from a copy. The data files beside it are as they were."
+    )
+
+
+def refuse_lost_log(uri: str) -> None:
+    """Raise DlassetsError where there are a table's data files and no log: a new one would have none of their rows."""
+    import pyarrow.fs as pafs
+
+    filesystem, folder = filesystem_of(uri)
+
+    def has(ending: str, within: str = "") -> bool:
+        infos = filesystem.get_file_info(pafs.FileSelector(f"{folder}{within}", allow_not_found=True, recursive=True))
+        return any(info.path.endswith(ending) for info in infos)
+
+    # In this order: who makes the table at this moment writes a commit first, and its data then.
+    if has(".parquet") and not has(".json", "/_delta_log"):
+        raise damaged_log(uri, "there are data files, and no commit")
+
+
+def damaged_data(uri: str, said: object) -> DlassetsError:
+    """Return the error for a data file that is gone or damaged, in words that hold for either engine.
+
+    It names the file, and the table, as far as what was said or else `uri` does.
+    """
+    found = re.search(_DATA_FILE, str(said))
+    file = found[0] if found else ""
+    within = re.search(r"/tables/(\w+)", f"{file}{uri}")
+    name = within[1] if within else "TABLE"
+    return DlassetsError(
+        f"A data file of {name if within else 'a table'} is gone or damaged: {f'{file}: ' if file else ''}"
+        f"{first_line(said)}. Restore the file from a copy, or the table to a version without it (`dlassets history "
+        f"{name}`, then `dlassets restore {name} --version N`): what is lacking then is made anew."
+    )
+
+
+def tells_of_damage(error: Exception) -> bool:
+    """Whether Arrow, DuckDB or delta-rs says of a data file that it is gone or damaged."""
+    return not isinstance(error, DlassetsError) and re.search(_DAMAGE, str(error), re.IGNORECASE) is not None
+
+
+def first_line(said: object) -> str:
+    """Return the beginning of what a library says, which may go on for pages."""
+    return (str(said).strip().splitlines() or [""])[0][:_SHOWN].rstrip(".")
+
+
+def _emptied_commit(uri: str, version: int) -> str | None:
+    """Return the name of a commit that a version is made of and that has no bytes, which delta-rs reads as no change.
+
+    So a power cut leaves a file that was just written; nobody writes one. Those before a checkpoint are not looked at.
+    """
+    import pyarrow.fs as pafs
+
+    filesystem, folder = cached_filesystem_of(uri)
+    if not isinstance(filesystem, pafs.LocalFileSystem):  # a store puts a file in place whole
+        return None
+    names = [f"{number:020}" for number in range(version, max(version - COMMITS_PER_CHECKPOINT, -1), -1)]
+    paths = [f"{folder}/_delta_log/{name}{kind}" for name in names for kind in (".json", ".checkpoint.parquet")]
+    infos = filesystem.get_file_info(paths)
+    for name, commit, checkpoint in zip(names, infos[::2], infos[1::2], strict=True):
+        if commit.is_file and not commit.size:
+            return f"{name}.json"
+        if checkpoint.is_file:
+            break
+    return None
 
 
 def read_table(uri: str, version: int | None = None, opened: Callable[[str], DeltaTable] | None = None) -> DeltaTable:
@@ -81,7 +162,7 @@ def read_table(uri: str, version: int | None = None, opened: Callable[[str], Del
         commit, delta = held
         if commit == _commit_at(uri, wanted) and (version is not None or _commit_at(uri, wanted + 1) is None):
             return delta
-    delta = opened(uri) if opened is not None and version is None else open_table(uri, version)
+    delta = open_table(uri, version, opened)
     hold(uri, delta, newest=version is None)
     return delta
 
@@ -126,17 +207,27 @@ def commits(uri: str, version: int) -> Iterator[dict[str, Any]]:
     """Yield what each commit up to this version says of itself and its `version`, newest first, as far as the log goes.
 
     Read from the log's files: delta-rs's own history of an older version lists newer commits as well, and numbers them
-    wrongly; so does that of the newest one while another run commits.
+    wrongly; so does that of the newest one while another run commits. Raises DlassetsError where one is damaged: what
+    it said may be what a model was made of.
     """
     filesystem, folder = filesystem_of(uri)
     for number in range(version, -1, -1):
+        name = f"{number:020}.json"
         try:
-            with filesystem.open_input_file(f"{folder}/_delta_log/{number:020}.json") as file:
-                lines = file.read().splitlines()
+            with filesystem.open_input_file(f"{folder}/_delta_log/{name}") as file:
+                said = _said_by(file.read())
         except FileNotFoundError:
             return
-        said: dict[str, Any] = next((json.loads(line)["commitInfo"] for line in lines if b'"commitInfo"' in line), {})
+        except ValueError as error:
+            raise damaged_log(uri, f"{name}: {error}") from error
         yield {"operation": "unknown", "timestamp": 0, **said, "version": number}
+
+
+def _said_by(commit: bytes) -> dict[str, Any]:
+    """Return what a commit's file says of itself. Raises ValueError where that is damaged."""
+    first, *others = commit.splitlines() or [b""]
+    json.loads(first)
+    return next((json.loads(line)["commitInfo"] for line in (first, *others) if b'"commitInfo"' in line), {})
 
 
 def refuse_overtaken(delta: DeltaTable, commit: Commit) -> None:
@@ -163,7 +254,10 @@ def explained(uri: str) -> Iterator[None]:
         ) from error
     except (OSError, DeltaError) as error:
         # What storage says (no space left, say) comes as an error of delta-rs's own, among others that are not so.
-        if isinstance(error, DeltaError) and not re.search(r"Generic (?!DeltaTable)\w+ error|os error", str(error)):
+        is_storage = isinstance(error, OSError) or re.search(r"Generic (?!DeltaTable)\w+ error|os error", str(error))
+        if re.search(_UNREADABLE, str(error)) or (tells_of_damage(error) and not is_storage):
+            raise damaged_data(uri, error) from error
+        if not is_storage:
             raise
         raise DlassetsError(
             f"{uri} could not be written: {advice(uri, error)} Then run again: what was committed before stands."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import json
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,16 +16,17 @@ from dlassets.engines.base import COMMIT_FIELD, Commit, Rows, Snapshot, Written
 from dlassets.engines.delta_log import (
     Z_ORDER_FIELD,
     DeltaEngine,
+    damaged_data,
     explained,
     hold,
     open_table,
     past_maintenance,
     read_table,
     refuse_overtaken,
+    tells_of_damage,
 )
 from dlassets.engines.processors import processors
 from dlassets.engines.schema import Column, Table, schema_of
-from dlassets.errors import DlassetsError
 from dlassets.storage.files import micro_batches, read_files
 from dlassets.storage.stores import filesystem_of, is_object_storage
 
@@ -294,17 +294,14 @@ def explained_files() -> Iterator[None]:
     import duckdb
     import pyarrow as pa
 
+    from dlassets.engines.columns import table_with
+
     try:
         yield
     except (OSError, pa.ArrowInvalid, duckdb.Error) as error:
-        said = str(error)
-        if isinstance(error, DlassetsError) or not re.search(r"parquet|Invalid base64", said, re.IGNORECASE):
+        if not tells_of_damage(error):
             raise
-        raise DlassetsError(
-            f"A data file of a table is gone or damaged: {said.splitlines()[0]} Restore the file from a copy, or the "
-            "table to a version without it (`dlassets history TABLE`, then `dlassets restore TABLE --version N`): what "
-            "is lacking then is made anew."
-        ) from error
+        raise damaged_data(table_with(error), error) from error
 
 
 def _same(batch: pa.RecordBatch) -> pa.RecordBatch:

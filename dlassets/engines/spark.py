@@ -19,12 +19,15 @@ from dlassets.engines.base import COMMIT_FIELD, Commit, Rows, Snapshot, Written
 from dlassets.engines.delta_log import (
     DeltaEngine,
     commits,
+    damaged_data,
+    damaged_log,
     has_small_files,
     past_maintenance,
     read_table,
     refuse_overtaken,
 )
 from dlassets.engines.schema import Column, Table
+from dlassets.engines.spark_session import jvm_ended, jvm_has_ended
 from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
 from dlassets.extras import SPARK, require
 from dlassets.storage.files import read_files
@@ -40,7 +43,8 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
-_STORAGE_FAILED = r"IOException|FileSystemException|AccessDenied|AWS\w+Exception|No space left|Permission denied"
+# What a JVM that was killed takes to be gone.
+_ENDING_SECONDS = 5
 
 
 class SparkRows(Rows):
@@ -58,7 +62,7 @@ class SparkRows(Rows):
     def keep(self) -> DataFrame:
         """Compute the rows, once."""
         if not self._kept:
-            with _decoded_errors():
+            with explained_spark():
                 self.frame = self.frame.localCheckpoint(eager=True)
             self._kept = True
             if self._advance is not None:
@@ -66,7 +70,9 @@ class SparkRows(Rows):
         return self.frame
 
     def arrow(self) -> pa.Table:
-        return self.keep().toArrow()
+        frame = self.keep()
+        with explained_spark():
+            return frame.toArrow()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         yield from self.arrow().to_batches()
@@ -127,7 +133,9 @@ class SparkEngine(DeltaEngine):
         from pyspark.sql.pandas.types import from_arrow_schema
 
         # Spark Connect takes no schema from a table without rows.
-        return SparkRows(self.session.createDataFrame(table, from_arrow_schema(table.schema)), kept=True)
+        session = self.session
+        with explained_spark():
+            return SparkRows(session.createDataFrame(table, from_arrow_schema(table.schema)), kept=True)
 
     def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> SparkRows:
         frames: dict[str, Any] = {
@@ -137,7 +145,8 @@ class SparkEngine(DeltaEngine):
         # Names of this query alone: temporary views would be everyone's in this session.
         names = ", ".join(f"`{name}` AS (FROM {{t{number}}})" for number, name in enumerate(tables))
         text = query.replace("{", "{{").replace("}", "}}")
-        return SparkRows(self.session.sql(f"WITH {names} ({text})" if names else text, **frames))
+        with explained_spark():
+            return SparkRows(self.session.sql(f"WITH {names} ({text})" if names else text, **frames))
 
     def join(self, rows: Rows, snapshot: Snapshot, on: Sequence[str], columns: Sequence[str]) -> SparkRows:
         return SparkRows(_frame(rows).join(self._read(snapshot).select(*on, *columns), list(on)))
@@ -203,7 +212,9 @@ class SparkEngine(DeltaEngine):
         return Written(version, counts[0]["num_inserted_rows"], counts[0]["num_updated_rows"])
 
     def _read(self, snapshot: Snapshot) -> DataFrame:
-        return self.session.read.format("delta").option("versionAsOf", snapshot.version).load(_spark_uri(snapshot.uri))
+        reader = self.session.read.format("delta").option("versionAsOf", snapshot.version)
+        with explained_spark(snapshot.uri):
+            return reader.load(_spark_uri(snapshot.uri))
 
     def _write(self, rows: Rows, table: Table, uri: str, commit: Commit, mode: str, **options: str) -> Written:
         delta, frame = _opened(uri, commit), _shaped(rows, table)
@@ -227,7 +238,7 @@ class SparkEngine(DeltaEngine):
         if commit is not None and commit.transaction is not None:
             settings["spark.databricks.delta.write.txnAppId"] = commit.transaction.app_id
             settings["spark.databricks.delta.write.txnVersion"] = str(commit.transaction.version)
-        with self._writing, _settings(self.session, settings), _explained(uri), _decoded_errors():
+        with self._writing, _settings(self.session, settings), explained_spark(uri):
             yield
 
     def apply_in_pandas(
@@ -339,36 +350,65 @@ def _settings(session: SparkSession, settings: Mapping[str, str]) -> Iterator[No
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def explained_spark(uri: str = "") -> Iterator[None]:
+    """Say in this project's errors what Spark says, without its pages around it; `uri` is the table it is about."""
+    from py4j.protocol import Py4JError, Py4JNetworkError
     from pyspark.errors import PySparkException
 
     try:
         yield
-    except PySparkException as error:
-        line = str(error).strip().split("\n", 1)[0]
-        # By its name: Spark Connect gives it in another class.
-        if re.search(r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)", str(error)):
-            raise ConflictError(
-                f"Another run changed {uri} at the same moment ({line}). Nothing was written; run it again."
-            ) from error
-        if not re.search(_STORAGE_FAILED, str(error)):
-            raise
-        raise DlassetsError(
-            f"{uri} could not be written: {advice(uri, line)} Then run again: what was committed before stands."
-        ) from error
-
-
-@contextmanager
-def _decoded_errors() -> Iterator[None]:
-    """Raise an error for people as a worker raised it, without Spark's pages around it."""
-    from pyspark.errors import PySparkException
-
-    try:
-        yield
-    except PySparkException as error:
-        if (ours := decoded_error(str(error))) is not None:
+    except OSError as error:  # of pyspark itself, which hands rows over in files
+        raise _refused("", str(error)) from error
+    except (PySparkException, Py4JError) as error:
+        if (ours := _in_our_words(str(error), uri)) is not None:
             raise ours from error
+        # What Java says comes as a Py4JJavaError.
+        if type(error) in {Py4JError, Py4JNetworkError} and jvm_has_ended(_ENDING_SECONDS):
+            raise jvm_ended() from error
         raise
+
+
+def _in_our_words(said: str, uri: str) -> Exception | None:
+    """Return the error that Spark's pages come down to; None for one that nothing is known of."""
+    if (ours := decoded_error(said)) is not None:  # as a worker raised it
+        return ours
+    for pattern, error_of in _MEANINGS.items():
+        if line := _line_with(pattern, said):
+            return error_of(uri, line)
+    return None
+
+
+def _line_with(pattern: str, said: str) -> str | None:
+    """Return the first line that has the pattern, without the names of Java's classes at its beginning."""
+    line = next((line for line in said.splitlines() if re.search(pattern, line)), None)
+    return None if line is None else re.sub(r"^(?:\s|:|Caused by|[\w.$]+(?=: ))*", "", line)
+
+
+def _overtaken(uri: str, line: str) -> ConflictError:
+    return ConflictError(f"Another run changed {uri} at the same moment ({line}). Nothing was written; run it again.")
+
+
+def _refused(uri: str, line: str) -> DlassetsError:
+    if uri:
+        return DlassetsError(
+            f"{uri} could not be written: {advice(uri, line)} Then run again: what was committed before stands."
+        )
+    return DlassetsError(
+        "Spark cannot read a table, or not keep what it works with, in spark.local.dir (by default /tmp): "
+        f"{advice(uri, line)} Then run again: what was committed before stands."
+    )
+
+
+# What a line of Spark's pages means, the first that fits: by its name, since Spark Connect gives it in another class.
+_MEANINGS: dict[str, Callable[[str, str], Exception]] = {
+    r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)": _overtaken,
+    r"AccessDenied|AWS\w+Exception|No space left|Permission denied|Read-only file system": _refused,
+    r"\[DELTA_(\w*LOG|\w*CHECKPOINT|\w*HISTORY|VERSIONS_NOT|STATE_RECOVER)|/_delta_log\b": damaged_log,
+    r"\[FAILED_READ_FILE|\[CANNOT_READ_FILE_FOOTER|not a Parquet file|\.parquet\b.*(does not exist|Checksum error)": (
+        damaged_data
+    ),
+    r"IOException|FileSystemException": _refused,
+}
 
 
 def _read_content(uri: str, skip: int, most_bytes: int, files: pa.RecordBatch) -> pa.RecordBatch:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlassets.engines.java import ensure_java
 from dlassets.errors import DlassetsError
+from dlassets.masking import is_secret, masked
 from dlassets.storage.cache import cache_path
 from dlassets.storage.stores import s3a_config
 
@@ -27,6 +32,8 @@ TASK_TRIES = 4
 
 # A user's `conf` adds to these; it replaces any other.
 _LISTS = {"spark.jars.packages": ",", "spark.jars.excludes": ",", "spark.driver.extraJavaOptions": " "}
+
+_SUBMIT_ARGUMENTS = "PYSPARK_SUBMIT_ARGS"
 
 _starting = threading.Lock()
 
@@ -77,31 +84,97 @@ def spark_session(settings: SparkSettings, uris: Sequence[str] = ()) -> SparkSes
 
 
 def _started(config: dict[str, str]) -> SparkSession:
+    from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
+    if jvm_has_ended():
+        raise jvm_ended()
     if SparkContext._active_spark_context is None:  # noqa: SLF001 - what the builder itself looks at
         ensure_java()
         # Workers, too, are to be this Python.
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
         conf = SparkConf(loadDefaults=False).setAll(list(config.items()))
-        SparkContext(conf=conf, gateway=_jvm(conf))
+        try:
+            SparkContext(conf=conf, gateway=_jvm(config))
+        except Py4JError as error:
+            # A JVM that ended says it in its log alone.
+            pages = str(error).partition("\n: ")[2] or _log().read_text(errors="replace").strip().rpartition("\n")[2]
+            said = pages.partition("\n")[0]
+            raise DlassetsError(
+                f"Spark did not start: {said}. It needs room, and a right to write, in spark.local.dir (in "
+                f"spark.conf; by default /tmp). Everything it said: {_log()}"
+            ) from error
     return SparkSession.builder.getOrCreate()
 
 
-def _jvm(conf: object) -> object:
+def jvm_has_ended(seconds: float = 0) -> bool:
+    """Whether the JVM that this process started, if it did, is gone, or will be within some seconds."""
+    from pyspark import SparkContext
+
+    process = getattr(SparkContext._gateway, "proc", None)  # noqa: SLF001 - nobody else knows it
+    if process is None:
+        return False
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def jvm_ended() -> DlassetsError:
+    return DlassetsError(
+        "Spark's JVM has ended: killed, or out of memory. Give it more (spark.driver_memory), or the machine less to "
+        f"do, and run again: what was committed before stands. Everything it said: {_log()}"
+    )
+
+
+def _log() -> Path:
+    return cache_path("spark.log")
+
+
+def _jvm(config: Mapping[str, str]) -> object:
     """Start Spark's JVM. What it says goes to a file: a hundred lines on jars each time, and the reason if it fails."""
+    from pyspark import SparkConf
     from pyspark.errors import PySparkRuntimeError
     from pyspark.java_gateway import launch_gateway
 
-    log = cache_path("spark.log")
+    log = _log()
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)  # not emptied: another process may be writing to it
-    with log.open("ab") as stream:
+    secret = {name: value for name, value in config.items() if is_secret(name, value)}
+    conf = SparkConf(loadDefaults=False).setAll([item for item in config.items() if item[0] not in secret])
+    with log.open("ab") as stream, _in_a_file(secret):
         try:
             return launch_gateway(conf, popen_kwargs={"stdout": stream, "stderr": stream})  # type: ignore[no-untyped-call]
         except PySparkRuntimeError as error:
             raise DlassetsError(_start_failure(log.read_text(errors="replace"), str(log))) from error
+        finally:
+            if secret:  # it has told where it looks for jars; what it says from now on comes after this
+                log.write_text(masked(log.read_text(errors="replace")))
+
+
+@contextmanager
+def _in_a_file(config: Mapping[str, str]) -> Iterator[None]:
+    """Tell the JVM that is started meanwhile these settings, and nobody else: a command line is anybody's to read."""
+    if not config:
+        yield
+        return
+    before = os.environ.get(_SUBMIT_ARGUMENTS)
+    with tempfile.NamedTemporaryFile("w", prefix="dlassets-spark-", encoding="utf-8") as file:  # its owner's alone
+        file.writelines(f"{_escaped(name)}={_escaped(value)}\n" for name, value in config.items())
+        file.flush()
+        words = ["--load-spark-defaults", "--properties-file", shlex.quote(file.name), before or "pyspark-shell"]
+        os.environ[_SUBMIT_ARGUMENTS] = " ".join(words)
+        try:
+            yield
+        finally:
+            del os.environ[_SUBMIT_ARGUMENTS]
+            if before is not None:
+                os.environ[_SUBMIT_ARGUMENTS] = before
+
+
+def _escaped(text: str) -> str:
+    """Return a text as Java reads it in a file of properties."""
+    return re.sub(r"[^\w.]", r"\\\g<0>", text)
 
 
 def _start_failure(output: str, log: str) -> str:

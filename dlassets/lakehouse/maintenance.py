@@ -13,11 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Engine, Maintained, Snapshot
-from dlassets.engines.delta_log import explained, maintained, open_table, read_table, z_ordered_by
+from dlassets.engines.delta_log import (
+    COMMITS_PER_CHECKPOINT,
+    explained,
+    maintained,
+    open_table,
+    read_table,
+    z_ordered_by,
+)
 from dlassets.engines.schema import Table
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.snapshots import (
-    COMMITS_PER_CHECKPOINT,
     PROPERTIES,
     at_version,
     commits,

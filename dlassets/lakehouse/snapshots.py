@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines import delta_log
 from dlassets.engines.base import COMMIT_FIELD, COMMIT_NAME, Snapshot
-from dlassets.engines.delta_log import CARE, explained, open_table, read_table
+from dlassets.engines.delta_log import CARE, COMMITS_PER_CHECKPOINT, explained, open_table, read_table, refuse_lost_log
 from dlassets.engines.schema import Column, Table, schema_of
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.tables import TABLES
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 ATTEMPTS = 5
-# Who opens a table reads the newest checkpoint and every commit since: ten, as with Delta on Spark, and not a hundred.
-COMMITS_PER_CHECKPOINT = 10
 # A log that cleans itself forgets the versions models were trained on: `maintenance` cleans it, and knows those.
 PROPERTIES = {
     "delta.enableExpiredLogCleanup": "false",
@@ -75,9 +73,13 @@ def ready_table(lake: Lake, table: Table, opened: Callable[[str], DeltaTable] | 
 
 
 def _create(uri: str, table: Table) -> None:
-    """Create the table: version 0, no rows, readable by delta-rs and Spark alike."""
+    """Create the table: version 0, no rows, readable by delta-rs and Spark alike.
+
+    Raises DlassetsError where data files lie there already: it would have none of their rows.
+    """
     from deltalake import DeltaTable
 
+    refuse_lost_log(uri)
     if not is_uri(uri):
         Path(uri).mkdir(parents=True, exist_ok=True)
     DeltaTable.create(

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from dlassets.engines.base import Engine, Snapshot
-from dlassets.engines.delta_log import open_table
 from dlassets.engines.schema import Table
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import ready_table, rows_in
@@ -167,7 +166,10 @@ class Session:
         return ready_table(self.lake, table, self._open)
 
     def _open(self, uri: str) -> DeltaTable:
-        return open_table(uri)
+        """Open a table as it stands, for `open_table`, which says what is wrong with one that cannot be opened."""
+        from deltalake import DeltaTable
+
+        return DeltaTable(uri)
 
     def _spark(self) -> SparkSession:
         from dlassets.engines.spark_session import spark_session

@@ -65,6 +65,7 @@ class Step:
     def description(self) -> str:
         return (self.work.__doc__ or "").strip()
 
+    @explained_databases()
     def hand_out(self, session: Session) -> Reads:
         """Pin everything that the step reads."""
         tables = [read for read in (*self.reads, *self.looks_back) if isinstance(read, Table)]
@@ -72,15 +73,14 @@ class Step:
         return Reads(self, session, {table.name: session.pin(table) for table in tables}, champion)
 
     def run(self, session: Session, report: Report | None = None) -> Made:
-        with explained_databases():
-            return self.work(session, self.hand_out(session), report or Report())
+        return self.work(session, self.hand_out(session), report or Report())
 
 
 def step(
     *makes: Table | Model, reads: Sequence[Table | Model] = (), looks_back: Sequence[Table] = ()
 ) -> Callable[[Work], Step]:
     """Declare a step: the function below is its work."""
-    return lambda work: Step(work, makes, tuple(reads), tuple(looks_back))
+    return lambda work: Step(explained_databases()(work), makes, tuple(reads), tuple(looks_back))
 
 
 class Reads:

@@ -27,6 +27,7 @@ from dlassets.lakehouse.tables import (
     TEST,
     TRAINING_SET,
 )
+from dlassets.masking import masked
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step, commit_of, step
@@ -410,7 +411,7 @@ def _tags_of_run(session: Session) -> dict[str, str]:
         "dlassets.processes": str(settings.training.compute.processes),
     }
     if settings.engine == "spark":
-        tags["dlassets.spark"] = settings.spark.remote or settings.spark.master
+        tags["dlassets.spark"] = masked(settings.spark.remote or settings.spark.master)
     if session.run_id:
         link = f"{settings.ui.dagster}/runs/{session.run_id}"
         tags["mlflow.note.content"] = f"Materialized by Dagster run [{session.run_id}]({link})."

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Engine
-from dlassets.errors import DlassetsError
+from dlassets.errors import DlassetsError, some_of
 from dlassets.lakehouse.history import lineage
 from dlassets.lakehouse.model_versions import KnownModel, record_models, recorded_models, scoring_models
 from dlassets.lakehouse.tables import TRAINING_SET
@@ -86,12 +86,11 @@ def needed_versions(engine: Engine, lake: Lake, client: MlflowClient) -> dict[st
     """
     if unknown := unknown_models(engine, lake, client):
         names = [f"{model} (run {model.run_id})" if model.run_id else str(model) for model in unknown]
-        some = ", ".join(names[:_SHOWN] + ["…"] * (len(names) > _SHOWN))
         raise DlassetsError(
-            f"MLflow's store does not know {len(names)} of the models that this lake's tables name: {some}. It may be "
-            "another store, made anew, or an older copy, so nothing was deleted. Restore the store, or set "
-            "DLASSETS_MLFLOW__TRACKING_URI to the one that has them. Where they are gone for good, let go of what they "
-            f"learned from: dlassets forget '{unknown[0]}' and so on."
+            f"MLflow's store does not know {len(names)} of the models that this lake's tables name: "
+            f"{some_of(names, _SHOWN)}. It may be another store, made anew, or an older copy, so nothing was deleted. "
+            "Restore the store, or set DLASSETS_MLFLOW__TRACKING_URI to the one that has them. Where they are gone for "
+            f"good, let go of what they learned from: dlassets forget '{unknown[0]}' and so on."
         )
     recorded = {model.run_id: model.training_set_version for model in recorded_models(engine, lake)}
     needed: dict[str, set[int]] = defaultdict(set)

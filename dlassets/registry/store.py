@@ -18,7 +18,7 @@ from dlassets.learning.weights import MODEL
 from dlassets.registry.lifecycle import TAG_PROCESS, end_dead_runs, find_run, model_of
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import Settings
-from dlassets.storage.databases import make_once, rows_of
+from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.lake import Lake, local_path
 
 if TYPE_CHECKING:
@@ -124,26 +124,45 @@ def _have_experiment(client: MlflowClient, name: str, location: str | None) -> N
             raise
 
 
-def tracking_uri(settings: Settings, lake: Lake) -> str:
-    """Return the URI of MLflow's tracking store and registry: as set, else sqlite under the lake's root, folder made.
+def store_uri(settings: Settings, lake: Lake) -> str:
+    """Return the URI of MLflow's tracking store and registry: as set, else sqlite under the lake's root.
 
-    Raises DlassetsError where the lake's root is no folder that can be written.
+    Raises SettingsError where the lake's root is no folder.
     """
     if settings.mlflow.tracking_uri:
         return settings.mlflow.tracking_uri
     try:
-        folder = local_path(lake.mlflow)
+        return f"sqlite:///{local_path(lake.mlflow) / 'mlflow.db'}"
     except SettingsError as error:
         raise SettingsError(
             f"MLflow's store cannot be kept in {lake.root}: set DLASSETS_MLFLOW__TRACKING_URI to a server or database."
         ) from error
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DlassetsError(
-            f"MLflow's store {folder} cannot be written: {error}. Check the folder, or set DLASSETS_ROOT to another."
-        ) from error
-    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def store_file(uri: str) -> Path | None:
+    """Return the file of a store that is a file of sqlite; None for any other."""
+    from sqlalchemy.engine import make_url
+
+    name = make_url(uri).database if uri.startswith("sqlite:") else None
+    return None if name is None or name == ":memory:" else Path(name)
+
+
+def tracking_uri(settings: Settings, lake: Lake) -> str:
+    """Return what `store_uri` does; the folder of a store under the lake's root is made.
+
+    Raises DlassetsError where the lake's root is no folder that can be written.
+    """
+    uri = store_uri(settings, lake)
+    if not settings.mlflow.tracking_uri:
+        folder = local_path(lake.mlflow)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DlassetsError(
+                f"MLflow's store {folder} cannot be written: {error}. Check the folder, or set DLASSETS_ROOT to "
+                "another."
+            ) from error
+    return uri
 
 
 def ready_store(uri: str, artifacts: str | None) -> None:
@@ -153,13 +172,10 @@ def ready_store(uri: str, artifacts: str | None) -> None:
     do. `artifacts` is where the files of its own first experiment go. Raises DlassetsError where the file cannot be
     read, or not be written.
     """
-    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
-    name = make_url(uri).database if uri.startswith("sqlite:") else None
-    if name is None or name == ":memory:":
+    if (file := store_file(uri)) is None:
         return
-    file = Path(name)
 
     def make(folder: Path) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -173,8 +189,8 @@ def ready_store(uri: str, artifacts: str | None) -> None:
         make_once(file.parent, [file.name], is_whole, make)
     except (OSError, SQLAlchemyError, sqlite3.Error) as error:
         raise DlassetsError(
-            f"MLflow's store {file} cannot be used: {error}. Check the file and its folder, restore it from a copy, or "
-            "set DLASSETS_MLFLOW__TRACKING_URI to another."
+            f"MLflow's store {file} cannot be used: {error}. {remedy_of(error)} Or set "
+            "DLASSETS_MLFLOW__TRACKING_URI to another."
         ) from error
 
 
@@ -204,7 +220,9 @@ def fail_soon() -> None:
 
 
 def quiet_mlflow() -> None:
-    """Keep MLflow's hints and progress bars out of a run's output; its warnings and errors stay."""
+    """Keep MLflow's hints and progress bars out of a run's output; its warnings stay, and its errors are raised."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("models.signature", "pyfunc", "store.db.utils", "system_metrics", "tracking.fluent"):
+    for name in ("models.signature", "pyfunc", "system_metrics", "tracking.fluent"):
         logging.getLogger(f"mlflow.{name}").setLevel(logging.WARNING)
+    # What it says there, pages of it, it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

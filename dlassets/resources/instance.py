@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from dlassets.errors import DlassetsError, SettingsError
-from dlassets.storage.databases import make_once, rows_of
+from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake, local_path
 
@@ -26,21 +26,33 @@ def dagster_home(lake: Lake) -> Path:
     The caller passes it on as DAGSTER_HOME. A dagster.yaml that is there is never touched, and neither is a folder
     named by DAGSTER_HOME that has been used without one. Raises DlassetsError where there can be no such folder.
     """
-    given = os.environ.get(HOME_VARIABLE)
-    home = Path(given).expanduser().resolve() if given else _own_home(lake)
+    home = home_of(lake)
     try:
         home.mkdir(parents=True, exist_ok=True)
         config = home / "dagster.yaml"
-        is_ours = not given or not any(home.iterdir())
+        is_ours = not os.environ.get(HOME_VARIABLE) or not any(home.iterdir())
         if is_ours and not config.exists():
             write_whole(config, DEFAULT.read_bytes())  # part of one would stand for ever
         if _keeps_own_databases(config):
             make_once(home, DATABASES, _is_whole, _make)
     except (OSError, sqlite3.Error) as error:
         raise DlassetsError(
-            f"Dagster's folder {home} cannot be used: {error}. Set {HOME_VARIABLE} to another folder."
+            f"Dagster's folder {home} cannot be used: {error}. {remedy_of(error)} Or set {HOME_VARIABLE} to another "
+            "folder."
         ) from error
     return home
+
+
+def home_of(lake: Lake) -> Path:
+    """Return where Dagster's instance folder is, or will be. Raises SettingsError where there can be no such folder."""
+    if given := os.environ.get(HOME_VARIABLE):
+        return Path(given).expanduser().resolve()
+    try:
+        return local_path(lake.dagster_home)
+    except SettingsError as error:
+        raise SettingsError(
+            f"Dagster's runs and events cannot be kept in {lake.root}: set {HOME_VARIABLE} to a local folder."
+        ) from error
 
 
 def _keeps_own_databases(config: Path) -> bool:
@@ -62,12 +74,3 @@ def _make(folder: Path) -> None:
 
     with DagsterInstance.local_temp(str(folder)):
         pass
-
-
-def _own_home(lake: Lake) -> Path:
-    try:
-        return local_path(lake.dagster_home)
-    except SettingsError as error:
-        raise SettingsError(
-            f"Dagster's runs and events cannot be kept in {lake.root}: set {HOME_VARIABLE} to a local folder."
-        ) from error

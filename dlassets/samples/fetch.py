@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
+from dlassets.masking import learn
 
 if TYPE_CHECKING:
     from dlassets.engines.base import Progress
@@ -54,6 +55,7 @@ def fetch(
     import pooch
     from pooch.utils import unique_file_name
 
+    learn(url)
     if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
         raise DlassetsError(f"{url}: only http:// and https:// can be fetched. For a file, give its path.")
     if checksum is not None and not _CHECKSUM.fullmatch(checksum):

@@ -20,14 +20,16 @@ _PATIENCE_SECONDS = 30
 _NEW, _LOCK = ".new-", ".being-made.lock"
 
 # What sqlite says, and what to do then.
+_DAMAGED = "It is damaged: restore it from a copy."
+_OTHERWISE = "See that its folder is yours to write and has room; if it is damaged, restore it from a copy."
 _REMEDIES = {
     "database is locked": "Another process is writing to it, of MLflow or of Dagster. Run again when it has ended.",
-    "attempt to write a readonly database": "Look at whose the databases under <root>/mlflow and <root>/dagster are.",
-    "unable to open database file": "Look at whose the folders <root>/mlflow and <root>/dagster are, and that they are "
-    "there.",
-    "file is not a database": "It is damaged: restore it, in <root>/mlflow or <root>/dagster, from a copy.",
-    "database disk image is malformed": "It is damaged: restore it, in <root>/mlflow or <root>/dagster, from a copy.",
-    "database or disk is full": "Make room where <root>/mlflow and <root>/dagster lie, and run again.",
+    "attempt to write a readonly database": "Look at whose it and its folder are.",
+    "unable to open database file": "Look at whose it and its folder are, and that they are there.",
+    "file is not a database": _DAMAGED,
+    "database disk image is malformed": _DAMAGED,
+    "database or disk is full": "Make room where it lies, and run again.",
+    "disk I/O error": "See that its disk is well and has room, and run again.",
 }
 
 
@@ -88,11 +90,18 @@ def explained_databases() -> Iterator[None]:
         raise DlassetsError(said) from error
 
 
+def remedy_of(said: object) -> str:
+    """Return what to do where this is said of a database that cannot be used."""
+    return next((remedy for sign, remedy in _REMEDIES.items() if sign in str(said)), _OTHERWISE)
+
+
 def _in_our_words(error: BaseException | None) -> str | None:
     while error is not None:
-        for sign, remedy in _REMEDIES.items():
-            if sign in str(error):
-                return f"A database beside the lake's tables cannot be used: {sign}. {remedy}"
+        if sign := next((sign for sign in _REMEDIES if sign in str(error)), None):
+            return (
+                "A database beside the lake's tables, in <root>/mlflow or <root>/dagster, cannot be used: "
+                f"{sign}. {remedy_of(sign)} `dlassets doctor` says which one it is."
+            )
         error = error.__cause__ or error.__context__
     return None
 

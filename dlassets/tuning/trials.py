@@ -11,6 +11,7 @@ from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.learning.examples import Splits, read_splits
 from dlassets.learning.training.job import Event, Job, Metrics
+from dlassets.masking import masked
 from dlassets.settings import TuningSettings
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def failure_of(metrics: Mapping[str, float]) -> DlassetsError | None:
 
 
 def shortened(failure: str) -> str:
-    """Return the end of a failure's text, as much as a tag holds."""
-    return failure[-_LONGEST_TAG:]
+    """Return the end of a failure's text, as much as a tag holds, without secrets."""
+    return masked(failure)[-_LONGEST_TAG:]
 
 
 def run_id_of(trial: FrozenTrial | Trial) -> str:

@@ -1,4 +1,7 @@
-"""MLflow's server behind the guard, as MLflow takes one: `mlflow server --app-name dlassets`."""
+"""MLflow's server behind the guard, as MLflow takes one: `mlflow server --app-name dlassets`.
+
+`python -m dlassets.web.mlflow_server` is the command `mlflow`, with no secret of the settings in what it says.
+"""
 
 from __future__ import annotations
 
@@ -25,3 +28,10 @@ def create_app() -> ASGIApp:
     from mlflow.server.fastapi_app import app
 
     return Guard(app, addresses)
+
+
+if __name__ == "__main__":
+    from mlflow.cli import cli
+
+    load_settings()
+    cli()

@@ -1,6 +1,9 @@
 """The command's own manners: help, exit codes, and one clear error for what cannot be."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import dlassets as package
 from dlassets.cli import main
 from dlassets_tests.disk import disk_full_after
 from dlassets_tests.programs import dlassets, invoke
+from dlassets_tests.tables import put
 
 
 def test_help_names_every_command() -> None:
@@ -116,3 +120,42 @@ def test_a_full_disk_is_said_and_what_was_committed_stands(tmp_path, photos) -> 
     assert "raw_images could not be written" in said
     assert "File too large" in said
     assert "Check that the place exists, has room and is yours to write. Then run again" in said
+
+
+WAITING = """
+import signal
+import threading
+import click
+from dlassets.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what begins in the background ignores it
+
+@main.command()
+def wait():
+    click.echo("waiting")
+    {way}
+
+main(["wait"])
+"""
+
+
+@pytest.mark.parametrize("way", ["threading.Event().wait()", "click.confirm('Go on?', abort=True)"])
+def test_ctrl_c_ends_a_command_with_130_and_one_line(way) -> None:
+    program = [sys.executable, "-c", WAITING.format(way=way)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert said.strip() == "Ended by Ctrl-C. Run it again, and it goes on from here."
+
+
+def test_an_answer_that_is_no_ends_a_command_with_1(lake) -> None:
+    put(lake, "raw_images", {"path": "z/1.jpg"})
+
+    result = invoke("forget", "x/1", answer="n\n", DLASSETS_ROOT=lake.root)
+
+    assert (result.exit_code, result.output.splitlines()[-1]) == (1, "Aborted!")

@@ -1,5 +1,7 @@
 """`dlassets doctor` finds what is wrong with a lake, says what to do, and says of a sound one that it is well."""
 
+import functools
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -51,6 +53,12 @@ def test_a_sound_lake_is_well(sound, monkeypatch) -> None:
     assert (code, said.count(": well")) == (0, 6), said
 
 
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-60:-12] = bytes(byte ^ 0xFF for byte in content[-60:-12])
+    file.write_bytes(content)
+
+
 def damage(file: Path) -> None:
     content = file.read_bytes()
     file.write_bytes(content[:4096] + b"\xff" * 4096 + content[8192:])
@@ -59,9 +67,12 @@ def damage(file: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "fault", "said"),
     [
-        ("tables/raw_images/*/*.parquet", Path.unlink, "raw_images lacks 1 of its 3 data files"),
+        ("tables/raw_images/*/*.parquet", Path.unlink, "raw_images lacks 1 of its 3 data files, or they are damaged"),
         ("tables/raw_images/*/*.parquet", lambda file: file.write_bytes(b""), "dlassets restore raw_images --version"),
+        ("tables/raw_images/*/*.parquet", flip, "raw_images lacks 1 of its 3 data files, or they are damaged"),
         ("tables/raw_images/_delta_log/*1.json", Path.unlink, "The log of the table at"),
+        ("tables/raw_images/_delta_log/*3.json", lambda file: file.write_bytes(b""), "0003.json is empty"),
+        ("tables/raw_images/_delta_log", shutil.rmtree, "there are data files, and no commit"),
         ("mlflow/mlflow.db", damage, "mlflow.db is damaged"),
         ("mlflow/mlflow.db", lambda file: file.write_bytes(b"no database" * 99), "file is not a database"),
         ("dagster/history/runs/index.db", damage, "index.db is damaged"),
@@ -76,3 +87,23 @@ def test_what_is_wrong_is_named_with_what_to_do(sound, monkeypatch, pattern, fau
     assert code == 1
     assert said in output
     assert output.count(": well") == 5
+
+
+def test_a_store_that_another_process_holds_is_not_called_damaged(sound, monkeypatch) -> None:
+    monkeypatch.setattr("sqlite3.connect", functools.partial(sqlite3.connect, timeout=0))
+    with closing(sqlite3.connect(f"{sound.root}/mlflow/mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        code, output = asked(sound, monkeypatch)
+
+    assert code == 1
+    assert "mlflow.db cannot be used: database is locked. Another process is writing to it" in output
+
+
+def test_a_folder_for_temporary_files_that_cannot_be_used_is_named(sound, monkeypatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/proc/self/nowhere")
+
+    code, output = asked(sound, monkeypatch)
+
+    assert code == 1
+    assert "/proc/self/nowhere cannot be written: " in output
+    assert "set TMPDIR to another folder" in output

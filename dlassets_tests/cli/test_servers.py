@@ -146,12 +146,12 @@ def test_a_store_that_is_a_server_is_shown_and_not_started(tmp_path, monkeypatch
     announce = servers._announce
     monkeypatch.setattr(servers, "_dagster", dagster)
     monkeypatch.setattr(servers, "_announce", told)
-    settings = Settings(root=str(tmp_path), mlflow={"tracking_uri": "https://mlflow.example.com"})
+    settings = Settings(root=str(tmp_path), mlflow={"tracking_uri": "https://me:hunter2@mlflow.example.com"})
 
     assert serve(settings) == 0
     said = capsys.readouterr().out
     assert "Starting Dagster; their logs" in said
-    assert "MLflow   https://mlflow.example.com" in said
+    assert "MLflow   https://mlflow.example.com\n" in said
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path):

@@ -9,6 +9,8 @@ import pytest
 
 from dlassets.engines.spark_session import spark_config
 from dlassets.settings import SparkSettings
+from dlassets_tests.programs import python
+from dlassets_tests.secrets import shown_command_lines
 
 START = """
 import sys
@@ -20,6 +22,21 @@ try:
     spark_session(SparkSettings(driver_memory="512m", conf=dict(word.split("=", 1) for word in sys.argv[1:])))
 except DlassetsError as error:
     print(error)
+"""
+
+ASK = """
+import os, sys
+from dlassets.engines.spark_session import spark_session
+from dlassets.settings import SparkSettings
+
+conf = {"spark.hadoop.fs.s3a.secret.key": sys.stdin.read(), "spark.hadoop.x": "said"}
+conf["spark.jars.repositories"] = os.environ["REPOSITORIES"]
+session = spark_session(SparkSettings(master="local[1]", driver_memory="512m", conf=conf))
+hadoop = session.sparkContext._jsc.hadoopConfiguration()
+assert hadoop.get("x") == "said"
+system = session.sparkContext._jvm.java.lang.System  # what the JVM was started with, to fetch jars by
+assert system.getProperty("spark.hadoop.fs.s3a.secret.key") == conf["spark.hadoop.fs.s3a.secret.key"].strip()
+assert hadoop.get("fs.s3a.secret.key") == conf["spark.hadoop.fs.s3a.secret.key"]
 """
 
 NO_REPOSITORY = """\
@@ -83,3 +100,45 @@ def test_jars_that_cannot_be_had_are_named_with_what_to_do(tmp_path: Path) -> No
     assert "Maven Central" in said.stdout
     assert "DLASSETS_ENGINE=local" in said.stdout
     assert "Traceback" not in said.stderr
+
+
+NO_PLACE = """
+from dlassets.engines.spark_session import spark_session
+from dlassets.errors import DlassetsError
+from dlassets.settings import SparkSettings
+
+try:
+    spark_session(SparkSettings(conf={"spark.local.dir": "/proc/nowhere"}))
+except DlassetsError as error:
+    print(error)
+"""
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_folder_that_spark_cannot_work_in_is_said_with_what_to_do(tmp_path: Path) -> None:
+    said = python(NO_PLACE, XDG_CACHE_HOME=str(tmp_path))
+
+    assert said.startswith("Spark did not start: ")
+    assert "a right to write, in spark.local.dir" in said
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_jvm_is_told_a_secret_that_no_command_line_or_log_shows(tmp_path: Path) -> None:
+    import pyspark
+
+    (tmp_path / "dlassets").mkdir()
+    (tmp_path / "dlassets" / f"spark-{pyspark.__version__}.jsa").touch()  # else the JVM writes 200 MB there as it ends
+    with shown_command_lines() as lines:
+        repositories = {"REPOSITORIES": "https://Qz7fUser1:Qz7fPass1@127.0.0.1:9/jars"}
+        env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)} | repositories
+        subprocess.run([sys.executable, "-c", ASK], env=env, input="a secret: \\k=1#2é ", text=True, check=True)
+
+    shown = b" ".join(word for line in lines for word in line)
+    assert b"spark.hadoop.x=said" in shown
+    assert b"a secret" not in shown
+    assert b"Qz7f" not in shown
+    log = (tmp_path / "dlassets" / "spark.log").read_text()
+    assert "https://…@127.0.0.1:9/jars added as a remote repository" in log
+    assert "Qz7f" not in log

@@ -4,8 +4,8 @@ import dagster as dg
 
 from dlassets.defs.common import OWNERS
 from dlassets.engines.schema import Table
-from dlassets.errors import masked
 from dlassets.lakehouse.tables import RAW_IMAGES, TABLES
+from dlassets.masking import masked
 from dlassets.pipeline.session import Session
 
 OPERATIONS = "operations"
