@@ -78,5 +78,12 @@ def get(engine: Engine, lake: Lake, table: str, columns: str = "*") -> list[dict
 def _default(field: Any) -> Any:
     if field.nullable:
         return None
-    defaults = {"timestamp[us, tz=UTC]": NOON, "date32[day]": NOON.date(), "int64": 0, "double": 0.0, "string": "", "list<item: string>": []}
+    defaults: dict[str, Any] = {
+        "timestamp[us, tz=UTC]": NOON,
+        "date32[day]": NOON.date(),
+        "int64": 0,
+        "double": 0.0,
+        "string": "",
+        "list<item: string>": [],
+    }
     return defaults[str(field.type)]

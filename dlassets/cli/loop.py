@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--images", metavar="SOURCE", help="Photos in NNN.class/ folders: a folder, zip, tar or URL.")
+@click.option("--images", metavar="SOURCE", help="Photos in class folders: a folder, zip, tar or URL.")
 @click.option(
     "--classes",
     type=click.IntRange(min=1),

@@ -31,7 +31,7 @@ _LINES_A_STAGE = 5
 @click.option(
     "--images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Photos in NNN.class/ folders; without it, the labelled photos of the lake.",
+    help="Photos in class folders; without it, the labelled photos of the lake.",
 )
 @click.option(
     "--backbone",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -45,6 +45,7 @@ class Loop:
         self.refusal: str | None = None
         self._learned_from = -1
         self._retrained = False
+        self._warned: set[str] = set()
         os.environ[HOME_VARIABLE] = str(dagster_home(self.lake))
         self.instance = dg.DagsterInstance.get()
         self.defs = build_defs(settings, {"progress": self.display}, loggers={LOGGER: self.display.logger})
@@ -121,9 +122,19 @@ class Loop:
 
     def _execute(self, name: str) -> dg.ExecuteInProcessResult:
         job = self.defs.resolve_job_def(name)
-        return job.execute_in_process(
+        result = job.execute_in_process(
             instance=self.instance, raise_on_error=False, run_config={"loggers": {LOGGER: {}}}
         )
+        self._warn(result.get_asset_check_evaluations())
+        return result
+
+    def _warn(self, checks: Sequence[dg.AssetCheckEvaluation]) -> None:
+        """Say, once, what checks found that stops nothing."""
+        for check in checks:
+            warning = f"{check.asset_key.to_user_string()}: {check.description}"
+            if not check.passed and check.severity is dg.AssetCheckSeverity.WARN and warning not in self._warned:
+                self._warned.add(warning)
+                self.display.print(f"warning: {warning}")
 
     def _people_answer(self) -> None:
         """Answer what the first model asked. What a later one asks stays open, for whoever tries the lake out."""

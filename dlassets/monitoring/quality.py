@@ -17,6 +17,8 @@ from dlassets.registry.models import PREDICTED, ModelVersion
 from dlassets.settings import LabelSettings
 
 SHOWN = 5
+# Photos of a class that a model learns from.
+FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,16 @@ RULES = (
         "LEFT JOIN ({labels_in_force}) AS l ON l.image_id = t.image_id AND l.label = t.label AND l.split = t.split "
         "WHERE said.path IS NULL OR l.image_id IS NULL",
         blocking=True,
+    ),
+    Rule(
+        "every_class_can_be_learned",
+        "training_set",
+        f"Every class that has a labelled image has {FEWEST} photos to learn from.",
+        "SELECT classes.label, classes.name, COALESCE(learned.photos, 0) AS photos FROM classes "  # noqa: S608 - constants
+        "JOIN (SELECT DISTINCT label FROM labeled_images) AS said ON said.label = classes.label LEFT JOIN "
+        f"(SELECT label, COUNT(*) AS photos FROM training_set WHERE split = '{TRAIN}' GROUP BY label) AS learned "
+        f"ON learned.label = classes.label WHERE COALESCE(learned.photos, 0) < {FEWEST}",
+        remedy="Add labelled photos of these classes: of one photo no model learns what others look like.",
     ),
     Rule(
         "every_unlabelled_image_scored",

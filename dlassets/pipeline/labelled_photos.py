@@ -101,7 +101,7 @@ def photos_of_lake(settings: Settings) -> LabelledPhotos:
     if not _has_table(session.lake, LABELED_IMAGES.name) or not session.measure(LABELED_IMAGES)[1]:
         raise DlassetsError(
             f"The lake at {session.lake.root} has no labelled photos yet. Put photos into its labelled landing zone "
-            "and materialize labeled_images, or name a folder of NNN.class folders with --images."
+            "and materialize labeled_images, or name a folder of class folders with --images."
         )
     versions = {table.name: session.pin(table).version for table in _PINNED}
     conflicts, runtime = settings.labels.conflicts, settings.features.runtime
@@ -109,7 +109,7 @@ def photos_of_lake(settings: Settings) -> LabelledPhotos:
 
 
 def photos_of_folder(folder: Path, settings: Settings, report: Report | None = None) -> LabelledPhotos:
-    """Take the photos of NNN.class folders into a lake of their own, under the settings' root, and return them.
+    """Take the photos of class folders into a lake of their own, under the settings' root, and return them.
 
     What has been taken in before is not read again. Raises DlassetsError where no folder's name says a class.
     """

@@ -14,13 +14,14 @@ from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.tables import NOON, image_id, put
 
-A, B = image_id("a"), image_id("b")
+A, B, C = image_id("a"), image_id("b"), image_id("c")
 Row = dict[str, Any]
 Conflicts = Literal["drop", "first", "ask"]
 
 IMAGE = {"path": "labeled/a.jpg", "image_id": A, "length": 9, "batch_id": "labeled-000001"}
 LABEL = {"path": "labeled/a.jpg", "image_id": A, "label": 3, "split": "train"}
 COPY = {**LABEL, "path": "labeled/copy.jpg"}
+OTHER = {**LABEL, "path": "labeled/c.jpg", "image_id": C}
 ANSWER = {"request_id": "r", "image_id": B, "label": 3, "annotator": "me", "answer": "3", "status": "accepted"}
 CHAMPION = ModelVersion("m", 2, "p" * 64)
 PREDICTION = {
@@ -35,7 +36,11 @@ REQUEST = {"request_id": "r", "image_id": B, "status": "open"}
 STATUSES = ("planned", "open", "answered")
 REFUSED = {"path": "labeled/x.jpg", "batch_id": "labeled-000002"}
 CLEAN: dict[str, list[Row]] = {
-    "raw_images": [IMAGE, {"path": "unlabeled/b.jpg", "image_id": B, "length": 9}],
+    "raw_images": [
+        IMAGE,
+        {"path": "unlabeled/b.jpg", "image_id": B, "length": 9},
+        {"path": "labeled/c.jpg", "image_id": C, "length": 9},
+    ],
     # Dropped by a person, replaced by a usable file, and gone.
     "quarantined_files": [
         {**REFUSED, "dropped_at": NOON},
@@ -43,12 +48,12 @@ CLEAN: dict[str, list[Row]] = {
         {**REFUSED, "path": "labeled/gone.jpg"},
     ],
     "deleted_files": [{"path": "labeled/gone.jpg"}],
-    "image_profiles": [{"image_id": A}, {"image_id": B}],
+    "image_profiles": [{"image_id": A}, {"image_id": B}, {"image_id": C}],
     "classes": [{"label": 3}, {"label": 40}],
     "human_labels": [ANSWER],
-    "labeled_images": [LABEL, COPY],
-    "image_features": [{"image_id": A, "feature_version": "1"}, {"image_id": B, "feature_version": "1"}],
-    "training_set": [{**LABEL, "feature_version": "1"}],
+    "labeled_images": [LABEL, COPY, OTHER],
+    "image_features": [{"image_id": each, "feature_version": "1"} for each in (A, B, C)],
+    "training_set": [{**each, "feature_version": "1"} for each in (LABEL, OTHER)],
     "label_errors": [ERROR],
     "predictions": [PREDICTION, {**PREDICTION, "model_version": 1}, {**PREDICTION, "package": "q" * 64}],
     "label_requests": [REQUEST, {**REQUEST, "request_id": "s", "status": "answered"}],
@@ -64,7 +69,7 @@ BREAKING: list[tuple[str, str, list[Row], int]] = [
     ("raw_images", "image_ids_are_hashes", [{**IMAGE, "image_id": A.upper()}, {**IMAGE, "image_id": "a"}], 2),
     ("raw_images", "no_empty_image", [{**IMAGE, "length": 0}], 1),
     ("quarantined_files", "nothing_quarantined", [REFUSED], 1),
-    ("image_profiles", "every_image_profiled", [{"image_id": A}], 1),
+    ("image_profiles", "every_image_profiled", [{"image_id": A}, {"image_id": C}], 1),
     *(
         ("human_labels", "every_answer_is_decided", [{**ANSWER, **change}], 1)
         for change in ({"status": "perhaps"}, {"label": None}, {"image_id": None}, {"status": "refused"})
@@ -73,7 +78,11 @@ BREAKING: list[tuple[str, str, list[Row], int]] = [
     ("labeled_images", "exactly_one_split", [{**LABEL, "split": "both"}], 1),
     ("labeled_images", "equal_bytes_never_straddle", [LABEL, {**COPY, "split": "test"}], 1),
     ("labeled_images", "equal_bytes_have_one_label", [LABEL, {**COPY, "label": 4}], 1),
-    ("image_features", "every_image_embedded", [{"image_id": B, "feature_version": "1"}], 1),
+    ("image_features", "every_image_embedded", [{"image_id": each, "feature_version": "1"} for each in (B, C)], 1),
+    *(
+        ("training_set", "every_class_can_be_learned", [{**each, "feature_version": "1"} for each in rows], 1)
+        for rows in ([], [LABEL], [LABEL, {**OTHER, "split": "test"}])
+    ),
     ("training_set", "one_backbone", [{**LABEL, "feature_version": version} for version in "12"], 1),
     *(
         ("training_set", "labels_as_in_force", [{**LABEL, **change, "feature_version": "1"}], 1)
@@ -157,7 +166,7 @@ def test_a_few_examples_are_shown_of_many(local_engine, lake) -> None:
     assert set(finding.examples[0]) == {"path", "reason", "detail"}
 
 
-CONFLICT = [LABEL, {**COPY, "label": 4, "labeled_at": NOON - dt.timedelta(hours=1)}]
+CONFLICT = [OTHER, LABEL, {**COPY, "label": 4, "labeled_at": NOON - dt.timedelta(hours=1)}]
 AS_SETTINGS_SAY: list[tuple[str, str, Conflicts, list[Row], int]] = [
     *(("training_set", "labels_as_in_force", conflicts, CLEAN["training_set"], 1) for conflicts in get_args(Conflicts)),
     ("training_set", "labels_as_in_force", "first", [{**LABEL, "label": 4, "feature_version": "1"}], 0),
