@@ -112,6 +112,9 @@ class LandingZone(_Section):
         LABEL_RULE,
         description="Regular expression that the parent folder must match, with groups `label` (a number) and `name`.",
     )
+    label_from: Literal["folder", "path"] = Field(
+        "folder", description="Whether label_rule must match the parent folder, or be found in the path in the zone."
+    )
     discovery: Literal["listing", "events"] = Field(
         "listing",
         description="How new files are found: by listing all of them, or by the events in <root>/events/<name>.",
@@ -140,6 +143,8 @@ class LandingZone(_Section):
     def _has_label_group(self) -> LandingZone:
         if not {"label", "name"} & re.compile(self.label_rule).groupindex.keys():
             raise ValueError("label_rule needs a group named `label`, such as (?P<label>\\d+), or `name`")
+        if self.label_from == "path" and self.label_rule == LABEL_RULE:
+            raise ValueError("label_from: path needs a label_rule, such as '/(?P<name>[a-z]+)\\.\\d+\\.jpg$'")
         return self
 
 

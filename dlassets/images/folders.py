@@ -7,9 +7,10 @@ import functools
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from dlassets.settings import LABEL_RULE
+from dlassets.settings import LABEL_RULE, LandingZone
 
 _BIGINT = range(-(2**63), 2**63)
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "holdout"}
@@ -25,6 +26,33 @@ class FolderClass(NamedTuple):
     name: str | None
 
 
+@dataclass(frozen=True)
+class LabelRule:
+    """What says a photo's class: the name of its parent folder, or its whole path within the zone.
+
+    `pattern` has a group `label`, `name` or both. It must match a folder's name, and be found in a path.
+    """
+
+    pattern: str = LABEL_RULE
+    of_path: bool = False
+
+    @classmethod
+    def of(cls, zone: LandingZone) -> LabelRule | None:
+        """Return a zone's rule; None where it says no labels."""
+        return cls(zone.label_rule, zone.label_from == "path") if zone.labelled else None
+
+    def class_of(self, path: str) -> FolderClass | None:
+        """Return the class of `<zone>/<path within it>`; None without one."""
+        if self.of_path:
+            return _said(re.search(self.pattern, path.partition("/")[2]))
+        return None if self.why_none(path) else class_of_folder(folder_of(path), self.pattern)
+
+    def why_none(self, path: str) -> str | None:
+        """Return why a path is of no class, where that is plain to see; None where it may be of one."""
+        is_ours = self.pattern == LABEL_RULE and not self.of_path
+        return why_no_class(folder_of(path), path.split("/")[1:-2]) if is_ours else None
+
+
 def folder_of(path: str) -> str:
     """Return the name of the parent folder in `<zone>/<path within it>`; empty at the zone's top."""
     return path.split("/")[-2] if path.count("/") > 1 else ""
@@ -36,8 +64,13 @@ def class_of_folder(folder: str, rule: str = LABEL_RULE) -> FolderClass | None:
 
     By the rule that there is by default, dates, ranges of numbers and the sides of a split are no classes.
     """
-    match = re.match(rule, folder)
-    if match is None or (rule == LABEL_RULE and why_no_class(folder) is not None):
+    if rule == LABEL_RULE and why_no_class(folder) is not None:
+        return None
+    return _said(re.match(rule, folder))
+
+
+def _said(match: re.Match[str] | None) -> FolderClass | None:
+    if match is None:
         return None
     said = match.groupdict()
     name = clean(said["name"]) if said.get("name") else None

@@ -12,9 +12,8 @@ from PIL import Image, UnidentifiedImageError
 from dlassets.images.decode import FORMATS, BombError, load_with_pillow, pixels_of, refuse_more_pixels, refuse_scans
 from dlassets.images.digest import image_id_of
 from dlassets.images.exif import TIFF_BEGINNINGS
-from dlassets.images.folders import class_of_folder, folder_of, why_no_class
+from dlassets.images.folders import LabelRule, folder_of
 from dlassets.images.jpeg import Header, read_header
-from dlassets.settings import LABEL_RULE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,14 +57,14 @@ Finding = tuple[Reason, str] | None
 
 
 def validate_files(
-    batch: pa.RecordBatch, *, max_file_bytes: int, max_pixels: int, label_rule: str | None = None
+    batch: pa.RecordBatch, *, max_file_bytes: int, max_pixels: int, label_rule: LabelRule | None = None
 ) -> pa.RecordBatch:
     """Hash and check files: a kernel. One bad file is one row that says so, never an error.
 
     `batch` has path (`<zone>/<path within it>`), modificationTime, length and content (null where the file could not
     be read), and may have leads_to, of a link that may not be followed. The same columns come back with image_id (the
     hexadecimal SHA-256 of the bytes; null without bytes), reason (a Reason, null for a usable image) and detail. With
-    `label_rule`, the parent folder must say a class by it. `max_pixels` above decode.MAX_PIXELS allows no more than
+    `label_rule`, the path must say a class by it. `max_pixels` above decode.MAX_PIXELS allows no more than
     that.
     """
     import pyarrow as pa
@@ -116,14 +115,12 @@ def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max
     return check_image(data, max_pixels)
 
 
-def _check_folder(path: str, label_rule: str | None) -> Finding:
-    if label_rule is None:
+def _check_folder(path: str, label_rule: LabelRule | None) -> Finding:
+    if label_rule is None or label_rule.class_of(path):
         return None
-    folder, above = folder_of(path), path.split("/")[1:-2]
-    why = why_no_class(folder, above) if label_rule == LABEL_RULE else None
-    if why is None and class_of_folder(folder, label_rule):
-        return None
-    return Reason.BAD_LABEL_FOLDER, f"folder {folder!r} {why or f'gives no label by the rule {label_rule}'}"
+    what = "the path" if label_rule.of_path else f"folder {folder_of(path)!r}"
+    why = label_rule.why_none(path) or f"gives no label by the rule {label_rule.pattern}"
+    return Reason.BAD_LABEL_FOLDER, f"{what} {why}"
 
 
 def _check_jpeg(data: bytes, header: Header, max_pixels: int) -> Finding:

@@ -27,7 +27,7 @@ from dlassets.engines.base import (
 from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column, Table, arrow_type, text_column
 from dlassets.errors import ConflictError, DlassetsError
-from dlassets.images.folders import folder_of
+from dlassets.images.folders import LabelRule, folder_of
 from dlassets.images.validate import validate_files
 from dlassets.intake.events import Manifest
 from dlassets.intake.handover import Handover
@@ -374,7 +374,7 @@ def check_files(batch: pa.RecordBatch, arrival: Arrival) -> pa.RecordBatch:
     """Kernel: files validated, hashed and put where their bytes are kept, with where and when they came in."""
     import pyarrow as pa
 
-    limits, rule = arrival.limits, arrival.zone.label_rule if arrival.zone.labelled else None
+    limits, rule = arrival.limits, LabelRule.of(arrival.zone)
     checked = validate_files(batch, label_rule=rule, max_file_bytes=limits.max_file_bytes, max_pixels=limits.max_pixels)
     columns = {name: checked[name] for name in checked.schema.names}
     folders = [folder_of(path) for path in checked["path"].to_pylist()]

@@ -15,12 +15,18 @@ from typing import Any
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction, Written
 from dlassets.errors import DlassetsError
-from dlassets.images.folders import FolderClass, class_of_folder, clean, comparable
+from dlassets.images.folders import FolderClass, LabelRule, class_of_folder, clean, comparable
 from dlassets.lakehouse.snapshots import transaction_version
 from dlassets.lakehouse.tables import CLASSES
-from dlassets.settings import LandingZone, Settings
+from dlassets.settings import Settings
 
 BY_FOLDER = "folder "
+# The label that its place says of a row of `raw_images` AS images: see `labels_said`.
+SAID = """
+    LEFT JOIN class_folders ON class_folders.landing = images.landing AND class_folders.folder = images.folder
+    LEFT JOIN class_paths ON class_paths.path = images.path
+"""
+SAID_LABEL, SAID_NAME = (f"COALESCE(class_paths.{name}, class_folders.{name})" for name in ("label", "label_name"))
 _APP_ID = f"dlassets/{CLASSES.name}"
 
 
@@ -57,6 +63,10 @@ class Folder:
     def __str__(self) -> str:
         return f"{self.landing}/{self.name}"
 
+    def joined(self, other: Folder) -> Folder:
+        """Return both as one."""
+        return replace(self, oldest=min(self.oldest, other.oldest), is_there=self.is_there or other.is_there)
+
 
 @dataclass
 class Decided:
@@ -82,19 +92,31 @@ def update_classes(
     return _write(engine, tables[CLASSES.name], decided.changed, commit), decided.problems
 
 
-def labels_of_folders(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> Rows:
-    """Return landing, folder, label and label_name of every folder that says a class of `classes`."""
+def labels_said(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> dict[str, Rows]:
+    """Return the tables of SAID: label and label_name by landing and folder, and by path where a zone's paths say them.
+
+    Those are classes of `classes`; what has come since that was written has no label yet.
+    """
     import pyarrow as pa
 
     known = classes_of(engine, tables[CLASSES.name])
-    labels = _decided(engine, tables, settings).labels
-    rows = [
-        {"landing": landing, "folder": folder, "label": label, "label_name": known[label].name}
-        for (landing, folder), label in labels.items()
-        if label in known
-    ]
-    types = {"landing": pa.string(), "folder": pa.string(), "label": pa.int64(), "label_name": pa.string()}
-    return engine.rows(pa.Table.from_pylist(rows, pa.schema(types)))
+    said = _said(engine, tables, settings)
+    labels = decide(known, said.folders, ignore_case=settings.labels.ignore_case).labels
+    labelled = {place: (labels[place], known[labels[place]].name) for place in labels if labels[place] in known}
+    in_paths = {*said.paths.values()}
+    by_folder = [(*place, *class_) for place, class_ in labelled.items() if place not in in_paths]
+    by_path = [(path, *labelled[place]) for path, place in said.paths.items() if place in labelled]
+    text, number = pa.string(), pa.int64()
+    kinds = {"landing": text, "folder": text, "path": text, "label": number, "label_name": text}
+
+    def rows(values: Sequence[tuple[Any, ...]], *names: str) -> Rows:
+        schema = pa.schema([(name, kinds[name]) for name in names])
+        return engine.rows(pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in values], schema))
+
+    return {
+        "class_folders": rows(by_folder, "landing", "folder", "label", "label_name"),
+        "class_paths": rows(by_path, "path", "label", "label_name"),
+    }
 
 
 def problems_of_folders(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> list[str]:
@@ -218,22 +240,54 @@ def _next(labels: Iterable[int]) -> int:
 
 
 def _decided(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> Decided:
-    query = """
-        SELECT images.landing, images.folder, MIN(images.modificationTime) AS oldest,
-            MAX(CASE WHEN gone.path IS NULL THEN 1 ELSE 0 END) AS is_there
-        FROM raw_images AS images
-        LEFT JOIN deleted_files AS gone ON gone.path = images.path AND gone.returned_at IS NULL
-        GROUP BY images.landing, images.folder
-    """
-    rows = engine.sql(query, {name: tables[name] for name in ("raw_images", "deleted_files")}).arrow().to_pylist()
-    folders = [folder for row in rows if (folder := _folder(row, settings.landing)) is not None]
+    folders = _said(engine, tables, settings).folders
     return decide(classes_of(engine, tables[CLASSES.name]), folders, ignore_case=settings.labels.ignore_case)
 
 
-def _folder(row: Mapping[str, Any], zones: Mapping[str, LandingZone]) -> Folder | None:
-    zone = zones.get(row["landing"])
-    said = class_of_folder(row["folder"], zone.label_rule) if zone is not None and zone.labelled else None
-    return None if said is None else Folder(row["landing"], row["folder"], said, row["oldest"], bool(row["is_there"]))
+@dataclass
+class _Said:
+    """What says classes: folders, and what was found in paths, by which each path says its own."""
+
+    folders: list[Folder] = field(default_factory=list)
+    paths: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def _said(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> _Said:
+    rules = {name: rule for name, zone in settings.landing.items() if (rule := LabelRule.of(zone)) is not None}
+    said = _Said()
+    for row in _of_zones(engine, tables, "folder", [name for name, rule in rules.items() if not rule.of_path]):
+        found = class_of_folder(row["said"], rules[row["landing"]].pattern)
+        if found is not None:
+            said.folders.append(Folder(row["landing"], row["said"], found, row["oldest"], bool(row["is_there"])))
+    in_paths: dict[tuple[str, str], Folder] = {}
+    for row in _of_zones(engine, tables, "path", [name for name, rule in rules.items() if rule.of_path]):
+        found = rules[row["landing"]].class_of(row["said"])
+        if found is not None:
+            name = ".".join(str(part) for part in found if part is not None)
+            one = Folder(row["landing"], name, found, row["oldest"], bool(row["is_there"]))
+            place = said.paths[row["said"]] = one.landing, one.name
+            in_paths[place] = one.joined(in_paths.get(place, one))
+    said.folders += in_paths.values()
+    return said
+
+
+def _of_zones(engine: Engine, tables: Mapping[str, Snapshot], what: str, zones: Sequence[str]) -> list[dict[str, Any]]:
+    """Return every folder, or every path, of some zones: its oldest file's time, and whether a file is still there."""
+    if not zones:
+        return []
+    names = ", ".join(f"'{name}'" for name in zones)
+    query = f"""
+        SELECT images.landing, images.{what} AS said, MIN(images.modificationTime) AS oldest,
+            MAX(CASE WHEN gone.path IS NULL THEN 1 ELSE 0 END) AS is_there
+        FROM raw_images AS images
+        LEFT JOIN deleted_files AS gone ON gone.path = images.path AND gone.returned_at IS NULL
+        WHERE images.landing IN ({names})
+        GROUP BY images.landing, images.{what}
+    """  # noqa: S608 - one of two columns, and checked names
+    rows: list[dict[str, Any]] = (
+        engine.sql(query, {name: tables[name] for name in ("raw_images", "deleted_files")}).arrow().to_pylist()
+    )
+    return rows
 
 
 def _write(engine: Engine, classes: Snapshot, changed: Sequence[Class], commit: Commit) -> Written:

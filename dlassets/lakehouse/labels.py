@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Written
-from dlassets.lakehouse.classes import labels_of_folders
+from dlassets.lakehouse.classes import SAID, SAID_LABEL, labels_said
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import LABELED_IMAGES
@@ -82,11 +82,9 @@ def update_labels(
                 PARTITION BY image_id ORDER BY answered_at DESC, request_id DESC, annotator DESC, label) AS place
             FROM human_labels WHERE status = 'accepted'
         ), folders AS (
-            SELECT images.path, images.image_id, class_folders.label, images.modificationTime AS labeled_at,
+            SELECT images.path, images.image_id, {SAID_LABEL} AS label, images.modificationTime AS labeled_at,
                 gone.deleted_at AS gone_at
-            FROM raw_images AS images
-            LEFT JOIN class_folders
-                ON class_folders.landing = images.landing AND class_folders.folder = images.folder
+            FROM raw_images AS images {SAID}
             LEFT JOIN deleted_files AS gone ON gone.path = images.path AND gone.returned_at IS NULL
         ), present AS (
             SELECT image_id, label, ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY labeled_at, path) AS place
@@ -116,7 +114,7 @@ def update_labels(
                 OR old.labeled_at <> named.labeled_at OR old.split <> named.split
                 OR old.label_name IS DISTINCT FROM named.label_name OR old.annotator IS DISTINCT FROM named.annotator))
         """,  # noqa: S608 - made of constants, a share and checked names
-        {**tables, "class_folders": labels_of_folders(engine, tables, settings)},
+        {**tables, **labels_said(engine, tables, settings)},
     )
     unsaid, changed = found.split_by_null("label")
     uri = tables["labeled_images"].uri

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlassets.images.folders import LabelRule
 from dlassets.images.validate import Reason, check_image, validate_files
 from dlassets.settings import LABEL_RULE
 from dlassets_tests.images.corpus import encoded, jpeg_claiming
@@ -130,14 +131,24 @@ def test_a_bomb_is_refused_from_its_header_however_many_pixels_are_allowed():
 def test_a_labelled_zones_folder_must_give_a_label(path, rule, expected):
     data = photo()
 
-    checked = validate_files(batch_of((path, len(data), data)), **LIMITS, label_rule=rule)
+    checked = validate_files(batch_of((path, len(data), data)), **LIMITS, label_rule=rule and LabelRule(rule))
+
+    assert checked.column("reason").to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cat.0.jpg", None), ("0.jpg", Reason.BAD_LABEL_FOLDER)])
+def test_a_zone_s_paths_may_have_to_give_a_label(name, expected):
+    data = photo()
+    rule = LabelRule(r"(?P<name>[a-z]+)\.\d+\.jpg$", of_path=True)
+
+    checked = validate_files(batch_of((f"pets/train/{name}", len(data), data)), **LIMITS, label_rule=rule)
 
     assert checked.column("reason").to_pylist() == [expected]
 
 
 def test_bound_to_its_limits_the_kernel_pickles():
     data = photo()
-    kernel = pickle.loads(pickle.dumps(functools.partial(validate_files, **LIMITS, label_rule=RULE)))
+    kernel = pickle.loads(pickle.dumps(functools.partial(validate_files, **LIMITS, label_rule=LabelRule(RULE))))
 
     assert kernel(batch_of(("labeled/1/a.jpg", len(data), data))).column("reason").to_pylist() == [None]
 

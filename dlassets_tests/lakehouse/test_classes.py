@@ -13,7 +13,7 @@ from dlassets.images.folders import class_of_folder
 from dlassets.lakehouse.classes import Class, Decided, Folder, classes_of, decide, name_class, update_classes
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.settings import LabelSettings, Settings
+from dlassets.settings import LabelSettings, LandingZone, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.killing import overtaken_at
 from dlassets_tests.programs import invoke
@@ -117,11 +117,11 @@ def test_case_tells_classes_apart_unless_the_setting_says_otherwise(ignore_case,
     assert len(decided("Cat", "cat", ignore_case=ignore_case).classes) == number
 
 
-def photo(name: str, minutes: int = 0) -> dict[str, Any]:
-    path = f"labeled/{name}/{minutes}.jpg"
-    time = NOON + dt.timedelta(minutes=minutes)
-    row = {"path": path, "image_id": image_id(path), "landing": "labeled", "folder": name}
-    return row | {"modificationTime": time}
+def photo(name: str, minutes: int = 0, path: str | None = None) -> dict[str, Any]:
+    path = path or f"labeled/{name}/{minutes}.jpg"
+    landing, *_, folder, _ = path.split("/")
+    row = {"path": path, "image_id": image_id(path), "landing": landing, "folder": folder}
+    return row | {"modificationTime": NOON + dt.timedelta(minutes=minutes)}
 
 
 def update(lake: Lake, engine=ENGINE, **labels: Any) -> list[str]:
@@ -153,6 +153,24 @@ def test_photos_in_a_folder_that_contradicts_a_class_have_no_label(lake, setting
         ("labeled/1.cat/0.jpg", 1, "cat"),
         ("labeled/fish/0.jpg", 2, "fish"),
     ]
+
+
+def test_a_zone_s_paths_may_say_the_classes(engine, lake, settings) -> None:
+    zone = LandingZone(uri="pets", labelled=True, label_from="path", label_rule=r"(?P<name>[a-z]+)\.\d+\.jpg$")
+    rows = [photo("cat", number, f"pets/all/{name}.{number}.jpg") for number, name in enumerate(("dog", "cat", "dog"))]
+    put(lake, "raw_images", photo("cat"), photo("012.dog", 9), *rows)
+    both = settings.model_copy(update={"landing": {**settings.landing, "pets": zone}})
+
+    take_labels(engine, lake, both)
+
+    rows = get(ENGINE, lake, "labeled_images", "path, label, label_name")
+    assert {row["path"]: (row["label"], row["label_name"]) for row in rows} == {
+        "labeled/cat/0.jpg": (13, "cat"),
+        "labeled/012.dog/9.jpg": (12, "dog"),
+        "pets/all/dog.0.jpg": (12, "dog"),
+        "pets/all/cat.1.jpg": (13, "cat"),
+        "pets/all/dog.2.jpg": (12, "dog"),
+    }
 
 
 def test_two_runs_at_once_do_not_give_one_number_to_two_names(lake) -> None:

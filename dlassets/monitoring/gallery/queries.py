@@ -8,7 +8,7 @@ from typing import Any
 
 from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.images.decode import SIDE
-from dlassets.lakehouse.classes import labels_of_folders
+from dlassets.lakehouse.classes import SAID, SAID_LABEL, SAID_NAME, labels_said
 from dlassets.settings import Settings
 
 # What bounds the page. A thumbnail is some 4 kB in it, rarely 8.
@@ -55,15 +55,14 @@ DEFECTS = (
 
 def profiled_files(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> Rows:
     """Return a row for every file that has a profile, computed once: some 200 bytes each."""
-    query = """
-        SELECT raw_images.path, raw_images.image_id, raw_images.length, raw_images.landing, classes.label,
-            classes.label_name, profiles.width, profiles.height, profiles.mode, profiles.channels, profiles.brightness,
-            profiles.sharpness, profiles.perceptual_hash
-        FROM raw_images JOIN image_profiles AS profiles ON profiles.image_id = raw_images.image_id
-        LEFT JOIN classes ON classes.landing = raw_images.landing AND classes.folder = raw_images.folder
-    """
-    classes = labels_of_folders(engine, tables, settings)
-    images = engine.sql(query, {name: tables[name] for name in ("raw_images", "image_profiles")} | {"classes": classes})
+    query = f"""
+        SELECT images.path, images.image_id, images.length, images.landing, {SAID_LABEL} AS label,
+            {SAID_NAME} AS label_name, profiles.width, profiles.height, profiles.mode, profiles.channels,
+            profiles.brightness, profiles.sharpness, profiles.perceptual_hash
+        FROM raw_images AS images JOIN image_profiles AS profiles ON profiles.image_id = images.image_id {SAID}
+    """  # noqa: S608 - constants
+    read = {name: tables[name] for name in ("raw_images", "image_profiles")}
+    images = engine.sql(query, {**read, **labels_said(engine, tables, settings)})
     images.count()
     return images
 
