@@ -56,8 +56,9 @@ def _lose_registry(lake: Harmed, sound: Sound, tally: Counter[str]) -> None:
     acts = {act.name: act for act in sound.acts}
     before = lake.run(deeds.said_by_package)
     lake.run(deeds.lose_registry)
-    lake.run(acts["training"].work)
-    lake.run(acts["scoring"].work)
+    for name in ("training", "scoring"):
+        if failed := lake.run(acts[name].work):
+            raise MismatchError(f"{name} after the registry was lost: {failed}")
     after = lake.run(deeds.said_by_package)
     champion = lake.run(deeds.champion_package)
     if any(after[package] != rows for package, rows in before.items() if package != champion):
