@@ -110,15 +110,15 @@ def load_with_pillow(data: bytes, header: Header | None, max_pixels: int = MAX_P
 
     Pillow is given what pixels need alone. Raises BombError, and nearly anything else.
     """
-    told: dict[str, Any] = {}
+    told: dict[Any, Any] = {}
     if header is not None:
         data, told = jpeg.plain(data), {"icc_profile": header.profile, "exif": header.exif}
     elif png.is_png(data) or webp.is_webp(data):
         data, exif, profile = (png if png.is_png(data) else webp).plain(data)
         told = {"icc_profile": profile, "exif": exif}
     elif tiff.is_tiff(data):
-        data, told = _plain_tiff(data)
-        refuse_more_pixels(*told["tile"], max_pixels)
+        data, told, tile = _plain_tiff(data)
+        refuse_more_pixels(*tile, max_pixels)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         refuse_more_pixels(*image.size, max_pixels)
         image.load()
@@ -127,14 +127,14 @@ def load_with_pillow(data: bytes, header: Header | None, max_pixels: int = MAX_P
     return image
 
 
-def _plain_tiff(data: bytes) -> tuple[bytes, dict[str, Any]]:
-    """Return the TIFF that Pillow is given, and what its tags say of its numbers."""
+def _plain_tiff(data: bytes) -> tuple[bytes, dict[Any, Any], tuple[int, int]]:
+    """Return the TIFF that Pillow is given, what its tags say of its numbers, and the size of its tiles."""
     try:
         plain = tiff.plain(data)
     except tiff.InflatedError as error:
         raise BombError(str(error)) from error
     numbers = {"bits": plain.bits, "white_is_zero": plain.white_is_zero, "unsigned": plain.unsigned}
-    return plain.data, {**numbers, "tile": plain.tile}
+    return plain.data, numbers, plain.tile
 
 
 def _is_unused(image: Image.Image) -> bool:

@@ -27,7 +27,8 @@ def is_png(data: bytes) -> bool:
 
 def plain(data: bytes) -> Plain:
     """Return the PNG without what no pixel needs. Raises ValueError where what is needed is cut short or damaged."""
-    at, kept, view = len(BEGINNING), [data[: len(BEGINNING)]], memoryview(data)
+    at, view = len(BEGINNING), memoryview(data)
+    kept: list[bytes | memoryview] = [BEGINNING]
     exif, profile = b"", b""
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)

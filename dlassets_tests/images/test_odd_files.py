@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 from dlassets.images.colour import as_srgb
 from dlassets.images.decode import ImageError, decode_rgb
 from dlassets.images.jpeg import read_header
+from dlassets.images.profile import profile
 from dlassets.images.validate import Reason, check_image, validate_files
 from dlassets_tests.images import corpus
 from dlassets_tests.images.corpus import (
@@ -54,6 +55,8 @@ def test_a_file_is_decoded_right_or_quarantined_by_name(name):
     assert decoded.shape == odd.becomes.shape
     assert np.abs(decoded.astype(int) - odd.becomes).mean() <= odd.within
     assert decoded.flags.c_contiguous
+    described = profile(odd.data)
+    assert (described["height"], described["width"]) == decoded.shape[:2]
     smaller = decode_rgb(odd.data, at_least=8)
     assert min(smaller.shape[:2]) >= min(8, *decoded.shape[:2])
 
