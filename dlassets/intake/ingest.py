@@ -31,7 +31,7 @@ from dlassets.images.folders import folder_of
 from dlassets.images.validate import validate_files
 from dlassets.intake.events import Manifest
 from dlassets.intake.handover import Handover
-from dlassets.intake.listing import PartlyListedError, list_files, stat_files
+from dlassets.intake.listing import PartlyListedError, left_out, list_files, stat_files
 from dlassets.lakehouse.content import Keeper
 from dlassets.lakehouse.snapshots import evolve, pin, replanned, transaction_version
 from dlassets.lakehouse.tables import CAPTURE, DELETED_FILES, QUARANTINED_FILES, RAW_IMAGES, raw_images_with
@@ -51,7 +51,10 @@ _REFUSED_COLUMNS = tuple(column for column in QUARANTINED_FILES.columns if colum
 
 @dataclass
 class Ingested:
-    """What an ingest did. `bad_events` are lines of event files that could not be read; `first_bad` says of one why."""
+    """What an ingest did. `bad_events` are lines of event files that could not be read; `first_bad` says of one why.
+
+    `zones` are the files taken in by landing zone, `left_out` the files and folders that its listing left out as junk.
+    """
 
     images: int = 0
     replaced: int = 0
@@ -62,6 +65,7 @@ class Ingested:
     bad_events: int = 0
     first_bad: str | None = None
     zones: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def ingest(
@@ -170,12 +174,18 @@ class Intake:
             self.take_in(error.listing)
             return error
         self.take_in(listing)
+        self._count_junk(listing)
         self._record_changes(listing)
         return None
+
+    def _count_junk(self, listing: pa.Table) -> None:
+        if number := left_out(listing):
+            self.done.left_out[self.name] = number
 
     def _take_in_listed(self, listing: pa.Table) -> PartlyListedError | None:
         """Take in by a listing that is older than this run: what it says has gone, or is back, is looked at."""
         self.take_in(listing)
+        self._count_junk(listing)
         changes = self._changes(pin(self.lake, DELETED_FILES.name), listing)
         return self._take_in_named([self._within(path) for path in changes]) if changes else None
 

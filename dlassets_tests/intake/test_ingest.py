@@ -16,7 +16,10 @@ from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.intake import listing
 from dlassets.intake.events import Manifest
+from dlassets.intake.handover import Handover
 from dlassets.intake.ingest import Ingested, ingest
+from dlassets.intake.listing import left_out
+from dlassets.intake.quarantine import refused_files
 from dlassets.intake.waiting import waiting_files
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.settings import IngestSettings, Settings
@@ -70,6 +73,34 @@ def test_every_photo_comes_in_with_its_path_folder_and_hash(engine, lake, settin
             ("unlabeled/2026/01/d.jpg", photo(40)),
         )
     ]
+
+
+def test_junk_is_counted_and_neither_taken_in_nor_quarantined(lake, settings, landing) -> None:
+    for name in ("@eaDir/a.jpg/SYNO.jpg", "#recycle/001.cat/z.jpg", "001.cat/Thumbs.db", "001.cat/z.jpg.crdownload"):
+        put(landing / "labeled" / name, photo(99))
+
+    waiting = waiting_files(lake, settings, "labeled")
+    done = ingest(ENGINE, lake, settings, {})
+
+    assert waiting.files == 3
+    assert (done.images, done.quarantined, done.left_out) == (4, 0, {"labeled": 4})
+    tables = [pin(lake, name) for name in ("raw_images", "quarantined_files", "deleted_files")]
+    handover = Handover.of(lake, "labeled", settings.landing["labeled"], tables)
+    handover.write(waiting.listing)
+    assert left_out(handover.take()) == 4
+
+
+def test_what_was_taken_in_before_its_name_was_known_as_junk_is_gone_then(lake, settings, landing) -> None:
+    put(landing / "labeled/001.cat/Thumbs.db", b"no photo")
+    put(landing / "labeled/#recycle/002.bin/z.jpg", photo(99))
+    zones = {name: zone.model_copy(update={"junk": ()}) for name, zone in settings.landing.items()}
+    before = ingest(ENGINE, lake, settings.model_copy(update={"landing": zones}), {})
+
+    after = ingest(ENGINE, lake, settings, {})
+
+    assert (before.images, before.quarantined, before.left_out) == (5, 1, {})
+    assert (after.deleted, after.left_out) == (2, {"labeled": 2})
+    assert refused_files(ENGINE, lake) == []
 
 
 def test_nothing_new_makes_no_version(engine, lake, settings, landing) -> None:
