@@ -60,7 +60,8 @@ _LONGEST_DETAIL = 500
 class Reason(StrEnum):
     """Why a file is quarantined. TRUNCATED is a picture cut short or damaged: not all of it decodes.
 
-    LINK_OUTSIDE is a link that leads where the landing zone's settings do not allow: it is not followed.
+    UNREADABLE says nothing of the file: storage did not give it, or a decoder failed in a way that is not known. It is
+    tried again. LINK_OUTSIDE is a link that leads where the landing zone's settings do not allow: it is not followed.
     """
 
     EMPTY = "empty"
