@@ -137,8 +137,7 @@ class LandingZone(_Section):
     max_files: int = Field(10_000_000, gt=0, description="No more files of the zone are looked at in one listing.")
     junk: tuple[Text, ...] = Field(
         JUNK,
-        description="Names of files and folders that are left out, besides hidden ones; * and ? are any text, case says "
-        "nothing.",
+        description="Names of files and folders that are left out, besides hidden ones; * and ? are any text.",
     )
 
     def takes_in(self, path: str) -> bool:
@@ -171,7 +170,10 @@ class IngestSettings(_Section):
         128 * 2**20, gt=0, lt=2**31, description="or at this many bytes, whichever comes first."
     )
     max_file_bytes: int = Field(100 * 2**20, gt=0, lt=2**31, description="A larger file is quarantined as too_large.")
-    max_pixels: Count = Field(100_000_000, description="A larger picture is quarantined before it is decoded.")
+    max_pixels: Count = Field(
+        100_000_000,
+        description="A larger picture is quarantined before it is decoded; more than 178,956,970 are so in any case.",
+    )
     storage: Literal["table", "files", "landing"] = Field(
         "table", description="Where photos' bytes are kept: in raw_images, as files of the lake, or where they arrived."
     )

@@ -47,7 +47,8 @@ class Handover:
         import pyarrow.parquet as pq
 
         stream = pa.BufferOutputStream()
-        pq.write_table(listing.replace_schema_metadata({**(listing.schema.metadata or {}), _BASIS: self.basis}), stream, write_page_checksum=True)
+        told = {**(listing.schema.metadata or {}), _BASIS: self.basis}
+        pq.write_table(listing.replace_schema_metadata(told), stream, write_page_checksum=True)
         try:
             write_whole(self.location, stream.getvalue().to_pybytes())
         except OSError as error:

@@ -37,9 +37,9 @@ def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
     """Return path, modificationTime, length and leads_to of every file of a zone that its pattern takes in.
 
     `leads_to` is null but for a link that may not be followed: there it is where the link leads, with a / behind it
-    where that is a folder. What is the zone's junk has no row, see `left_out`. Raises DlassetsError where the zone is not there or cannot be listed, PartlyListedError
-    where that is so of some folders in it, or it holds more than `zone.max_files`. In object storage a folder that
-    nothing lies in is not there, and that is no error.
+    where that is a folder. What is the zone's junk has no row, see `left_out`. Raises DlassetsError where the zone is
+    not there or cannot be listed, PartlyListedError where that is so of some folders in it, or it holds more than
+    `zone.max_files`. In object storage a folder that nothing lies in is not there, and that is no error.
     """
     filesystem, folder = filesystem_of(uri)
     failed: list[OSError] = []
@@ -168,5 +168,6 @@ def _stored_states(filesystem: pafs.FileSystem, folder: str, paths: Sequence[str
         info.path: (info.mtime_ns, info.size, None) for info in infos if info.type == pafs.FileType.File
     }
     for below in {whole.partition("//")[0] for whole in wholes.values() if "//" in whole}:
-        states |= {f"{below}/{path}": (time, size, target) for path, time, size, target in _stored(filesystem, below, Junk())}
+        found = _stored(filesystem, below, Junk())
+        states |= {f"{below}/{path}": (time, size, target) for path, time, size, target in found}
     return {path: states.get(whole) for path, whole in wholes.items()}

@@ -35,7 +35,7 @@ from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HY
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from dlassets.engines.base import Progress, Snapshot
+    from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.derived import Derivation
     from dlassets.lakehouse.training_set import Choice
     from dlassets.learning.examples import Examples, Splits

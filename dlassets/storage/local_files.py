@@ -124,9 +124,9 @@ def list_local(
     `allowed` places; one that leads elsewhere is a file with that state. Not followed are links to a folder that the
     way there leads through, and links to folders in a folder that was reached by one: else a few folders that link to
     each other would be a listing without end. A link that leads nowhere is left out, as is what is no regular file.
-    Names that are `junk` (by default what is hidden) are left out, and such folders not entered. What vanishes meanwhile is
-    left out. What cannot be listed below is added to `failures`, since it must not look empty; raises OSError where
-    `folder` itself cannot be.
+    Names that are `junk` (by default what is hidden) are left out, and such folders not entered. What vanishes
+    meanwhile is left out. What cannot be listed below is added to `failures`, since it must not look empty; raises
+    OSError where `folder` itself cannot be.
     """
     links, junk = Links(folder, allowed), junk or Junk()
     waiting = [_Folder(folder, "", _identity(os.stat(folder)), None)]  # noqa: PTH116 (a Path costs, and knows no bytes)

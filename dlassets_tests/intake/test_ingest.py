@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from dlassets.engines import columns, delta_log
@@ -210,6 +209,8 @@ def test_one_that_a_person_dropped_is_not_tried_again(lake, settings, landing, f
 
 def make_due(lake: Lake) -> None:
     """Have what waits to be tried again waited long enough."""
+    import pyarrow as pa
+
     refused = pin(lake, "quarantined_files")
     earlier = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
     found = [row | {"retry_at": row["retry_at"] and earlier} for row in get(ENGINE, lake, "quarantined_files")]

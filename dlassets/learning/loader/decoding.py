@@ -154,7 +154,7 @@ class Decoder:
 
     @property
     def damaged(self) -> list[str]:
-        """The rows that were found damaged, or do not decode, so far: each by its path, or by where it lies where the table has none."""
+        """The rows that are damaged or do not decode so far: by path, or by where they lie where the table has none."""
         return sorted(self._damaged.values())
 
     def are_damaged(self, numbers: Rows) -> npt.NDArray[np.bool_]:
