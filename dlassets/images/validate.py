@@ -40,8 +40,10 @@ _BEGINNINGS = {
 _DAMAGE = re.compile(r"remature end|bad (Huffman|arithmetic) code|instead of RST")
 # Bytes left over before a restart: padding of some webcams, or what damaged data left.
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd[0-79]")
+_BETWEEN_SCANS = re.compile(r"(\d+) extraneous bytes before marker 0x(c4|da|db|dd)")
+_SCAN = b"\xff\xda"
 _PADDING = frozenset({0x00, 0xFF})
-_MOST_INTERVALS = 20_000
+_MOST_INTERVALS, _MOST_PADDED = 20_000, 12
 _CMYK = 4
 # What decoders say of a picture that is as its format allows, and of a kind that they do not read.
 _UNREAD = re.compile(
@@ -157,6 +159,10 @@ def _check_jpeg(data: bytes, header: Header, max_pixels: int) -> Finding:
         # libjpeg tells of its first warning alone: what follows shows without what that is of.
         given = plain(data)
         warning = _first_warning(given, is_cmyk=is_cmyk)
+        for _ in range(_MOST_PADDED):
+            if warning is None or (shorter := _without_padding(given, warning)) is None:
+                break
+            given, warning = shorter, _first_warning(shorter, is_cmyk=is_cmyk)
         if warning and _LEFT_OVER.search(warning):
             warning = _first_damage(given, warning, is_cmyk=is_cmyk)
     if warning is None and not is_cmyk:
@@ -176,6 +182,19 @@ def _first_warning(data: bytes, *, is_cmyk: bool) -> str | None:
         simplejpeg.decode_jpeg(data, colorspace=colours, min_height=1, min_width=1, strict=True)
     except REFUSALS as error:
         return str(error)
+    return None
+
+
+def _without_padding(whole: bytes, warning: str) -> bytes | None:
+    """Return the JPEG without the padding between two scans that libjpeg has warned of; None where it is of no such."""
+    if (said := _BETWEEN_SCANS.search(warning)) is None:
+        return None
+    number, marker = int(said[1]), bytes.fromhex(f"ff{said[2]}")
+    at = whole.find(marker, whole.find(_SCAN))
+    while at > 0:
+        if {*whole[at - number : at]} <= _PADDING:
+            return whole[: at - number] + whole[at:]
+        at = whole.find(marker, at + 1)
     return None
 
 

@@ -374,9 +374,11 @@ def _oddly_written() -> dict[str, Odd]:
     picture, plain = scene(), encoded(scene(), "JPEG", quality=95)
     restarts = encoded(picture, "JPEG", quality=95, restart_marker_blocks=1)
     rows = encoded(picture, "JPEG", quality=95, restart_marker_rows=1, subsampling=0)
+    progressive = encoded(picture, "JPEG", quality=95, progressive=True)
     odd_scan = plain.replace(b"\0\x3f\0", b"\0\0\0", 1)
     return {
         "JPEG, other numbers in its scan's header": Odd(odd_scan, picture, 4),
+        "JPEG, zeros between two scans": Odd(_between_scans(progressive), picture, 4),
         "JPEG, 6 zeros before each restart": Odd(padded(restarts, bytes(6)), picture, 4),
         "JPEG, 1 zero before each restart": Odd(padded(restarts, b"\0"), picture, 4),
         "JPEG, 40 stuffed bytes before each restart": Odd(padded(restarts, b"\xff\0" * 40), picture, 4),
@@ -393,6 +395,7 @@ def _hidden_damage() -> dict[str, Odd]:
     half = _halved(whole)
     restarts = encoded(scene(96, 128), "JPEG", restart_marker_blocks=2)
     lost = restarts.index(b"\xff\xd3")
+    scans = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), "JPEG", progressive=True)
     begins = restarts.index(b"\xff\xda") + 14
     short = restarts[:begins] + restarts[begins + 2 :]
     jpeg_of = {
@@ -402,6 +405,10 @@ def _hidden_damage() -> dict[str, Odd]:
         "other numbers in its scan's header": half.replace(b"\0\x3f\0", b"\0\0\0", 1),
         "stray bytes before a table": half.replace(b"\xff\xdb", b"\0\0\0\xff\xdb", 1),
         "an unknown colour code of Adobe's": after_soi(half, segment(0xEE, b"Adobe\0d\0\0\0\0\7")),
+        "zeros between two scans": _halved(_between_scans(scans), 2),
+        "zeros between two scans, and other numbers in a header": _halved(
+            _between_scans(scans).replace(b"JFIF\0\1", b"JFIF\0\7"), 2
+        ),
         "zeros before each restart, one of which is lost": padded(restarts[:lost] + restarts[lost + 2 :], bytes(6)),
         "zeros before each restart, and bytes lost": padded(short, bytes(6)),
         "bytes left over before a restart": padded(restarts, b"\x12\x34\x56"),
@@ -409,8 +416,15 @@ def _hidden_damage() -> dict[str, Odd]:
     return {f"JPEG cut or damaged, {name}": Odd(data, Reason.TRUNCATED) for name, data in jpeg_of.items()}
 
 
-def _halved(jpeg: bytes) -> bytes:
-    return jpeg[: (jpeg.index(b"\xff\xda") + len(jpeg)) // 2] + b"\xff\xd9"
+def _halved(jpeg: bytes, parts: int = 1) -> bytes:
+    """A JPEG that ends in the middle of what comes after its first scan's header, or nearer to its end."""
+    return jpeg[: (jpeg.index(b"\xff\xda") + parts * len(jpeg)) // (parts + 1)] + b"\xff\xd9"
+
+
+def _between_scans(jpeg: bytes) -> bytes:
+    """A progressive JPEG with zeros behind its first scan."""
+    at = jpeg.index(b"\xff\xc4", jpeg.index(b"\xff\xda"))
+    return jpeg[:at] + bytes(3) + jpeg[at:]
 
 
 def _tiffs_that_mislead() -> dict[str, Odd]:

@@ -178,6 +178,27 @@ def test_a_picture_that_cannot_be_shown_as_rgb_is_refused(monkeypatch):
     assert check_image(data, MAX_PIXELS)[0] == Reason.FORMAT_NOT_ALLOWED
 
 
+def test_an_error_that_is_not_known_is_unreadable_with_its_text(monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nobody thought of it")
+
+    monkeypatch.setattr(Image, "open", fail)
+
+    found = check_image(encoded(scene(), "PNG"), MAX_PIXELS)
+    assert found == (Reason.UNREADABLE, "ZeroDivisionError: nobody thought of it")
+
+
+def test_limits_of_the_decoders_themselves_are_said_whatever_the_setting():
+    (tall, tall_said), (wide, wide_said) = (
+        check_image(corpus.jpeg_claiming(*size), 2**31) for size in ((65_501, 100), (65_000, 3_000))
+    )
+
+    assert (tall, wide) == (Reason.TOO_LARGE, Reason.TOO_LARGE)
+    assert "65501x100 pixels, and a JPEG is decoded up to 65500 a side" in tall_said
+    assert "more than the 178956970 that are ever decoded" in wide_said
+    assert check_image(encoded(np.zeros((1, 65_500), np.uint8), "JPEG"), 2**31) is None
+
+
 def test_a_shortage_of_memory_is_not_taken_for_damage(monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise MemoryError

@@ -7,6 +7,7 @@ import pytest
 
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
+from dlassets.images.profile import profile
 from dlassets.intake import damage
 from dlassets.intake.damage import PutBack, damaged, paths_of, put_back
 from dlassets.intake.ingest import ingest
@@ -201,12 +202,10 @@ class Heard(Report):
 
 @pytest.mark.parametrize("settings", ["table"], indirect=True)
 def test_a_photo_that_a_step_fails_for_is_warned_of_by_name_and_the_others_are_in(lake, session, monkeypatch) -> None:
-    described = profiles.profile
-
     def failing(data: bytes) -> dict[str, Any]:
         if data == ARRIVED[FLIPPED]:
             raise ZeroDivisionError("nobody thought of it")
-        return described(data)
+        return profile(data)
 
     monkeypatch.setattr(profiles, "profile", failing)
     for inserted in (3, 0):
