@@ -189,13 +189,10 @@ def test_an_error_that_is_not_known_is_unreadable_with_its_text(monkeypatch):
 
 
 def test_limits_of_the_decoders_themselves_are_said_whatever_the_setting():
-    (tall, tall_said), (wide, wide_said) = (
-        check_image(corpus.jpeg_claiming(*size), 2**31) for size in ((65_501, 100), (65_000, 3_000))
-    )
+    tall, wide = (check_image(corpus.jpeg_claiming(*size), 2**31) for size in ((65_501, 100), (65_000, 3_000)))
 
-    assert (tall, wide) == (Reason.TOO_LARGE, Reason.TOO_LARGE)
-    assert "65501x100 pixels, and a JPEG is decoded up to 65500 a side" in tall_said
-    assert "more than the 178956970 that are ever decoded" in wide_said
+    assert tall == (Reason.TOO_LARGE, "65501x100 pixels, and a JPEG is decoded up to 65500 a side")
+    assert wide == (Reason.TOO_LARGE, "65000x3000 pixels, more than the 178956970 that are ever decoded")
     assert check_image(encoded(np.zeros((1, 65_500), np.uint8), "JPEG"), 2**31) is None
 
 
