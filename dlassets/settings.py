@@ -31,6 +31,20 @@ DEFAULT_PROFILE = "local"
 LABEL_RULE = r"^(?:(?P<label>\d+)(?=[._ -]|$)[._ -]*)?(?P<name>.*)$"
 
 
+# What storage, systems and programs leave beside photos, besides names that begin with a dot or an underscore.
+JUNK = (
+    # Network storage: thumbnails, recycle bins, snapshots.
+    *("@eaDir", "@__thumb", "@tmp", "#recycle", "@Recycle", "#snapshot", "@Recently-Snapshot", "lost+found"),
+    *("Network Trash Folder", "Temporary Items"),
+    # Windows, and programs for photos on it.
+    *("Thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$RECYCLE.BIN", "RECYCLER", "RECYCLED"),
+    *("System Volume Information", "~$*", "Picasa.ini", "ZbThumbnail.info"),
+    # Editors, browsers and copiers: what is not finished, or was put aside.
+    *("*~", "#*#", "*.swp", "*.swo", "*.tmp", "*.temp", "*.part", "*.partial", "*.filepart", "*.crdownload"),
+    *("*.download", "*.opdownload", "*.aria2", "*.!ut", "*.!qB"),
+)
+
+
 # More of anything is a slip of the hand, which would otherwise end as an overflow far from here.
 _MOST, _CENTURY_HOURS = 2**53, 876_600
 Count = Annotated[int, Field(gt=0, lt=2**31)]
@@ -124,6 +138,10 @@ class LandingZone(_Section):
         description="Folders outside of the zone that links in it may lead to; / allows any. Within it they may lead.",
     )
     max_files: int = Field(10_000_000, gt=0, description="No more files of the zone are looked at in one listing.")
+    junk: tuple[Text, ...] = Field(
+        JUNK,
+        description="Names of files and folders that are left out, besides hidden ones; * and ? are any text.",
+    )
 
     def takes_in(self, path: str) -> bool:
         """Whether `path`, within the zone, is one that its pattern takes in."""
@@ -157,7 +175,10 @@ class IngestSettings(_Section):
         128 * 2**20, gt=0, lt=2**31, description="or at this many bytes, whichever comes first."
     )
     max_file_bytes: int = Field(100 * 2**20, gt=0, lt=2**31, description="A larger file is quarantined as too_large.")
-    max_pixels: Count = Field(100_000_000, description="A larger picture is quarantined before it is decoded.")
+    max_pixels: Count = Field(
+        100_000_000,
+        description="A larger picture is quarantined before it is decoded; more than 178,956,970 are so in any case.",
+    )
     storage: Literal["table", "files", "landing"] = Field(
         "table", description="Where photos' bytes are kept: in raw_images, as files of the lake, or where they arrived."
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -99,9 +99,9 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     names: list[str] = []
 
-    def counted(folder: str, failures: list[OSError], allowed: Sequence[str]) -> Iterator[Found]:
+    def counted(folder: str, *args: Any) -> Iterator[Found]:
         names.append(Path(folder).name)
-        return list_local(folder, failures, allowed)
+        return list_local(folder, *args)
 
     monkeypatch.setattr(listing, "list_local", counted)
     return names

@@ -11,7 +11,9 @@ from pathlib import Path
 from dlassets.errors import DlassetsError
 from dlassets.images.digest import image_id_of
 from dlassets.images.folders import is_numbered
+from dlassets.settings import JUNK
 from dlassets.storage.files import write_whole
+from dlassets.storage.junk import Junk
 
 HELD_BACK = 0.3
 TRUTH = "truth.csv"
@@ -31,8 +33,9 @@ class Photo:
 
 def photos_in(images: Path) -> Iterator[Photo]:
     """Yield every file of a folder of `NNN.class/` folders, in a stable order."""
+    junk = Junk(JUNK)
     for path in sorted(images.glob("*/*")):
-        if path.is_file() and not path.name.startswith((".", "_")):
+        if path.is_file() and not junk.holds(f"{path.parent.name}/{path.name}"):
             yield Photo(path, path.parent.name, image_id_of(path.read_bytes()))
 
 

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from dlassets.errors import DlassetsError
+from dlassets.images import jpeg, png, tiff, webp
 from dlassets.images.colour import as_srgb
-from dlassets.images.exif import TIFF_BEGINNINGS, is_inflated, orientation, tile_size
-from dlassets.images.jpeg import MAX_SCANS, Header, has_too_many_scans, read_header
+from dlassets.images.exif import orientation
+from dlassets.images.jpeg import MAX_SCANS, MAX_SIDE, Header, has_too_many_scans, read_header
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -46,6 +47,9 @@ class View:
 
 USUAL_VIEW = View()
 
+_JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+# What simplejpeg raises for what it does not read; a KeyError for a subsampling that has no name.
+REFUSALS = (ValueError, KeyError)
 _ROWS = 256
 _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: np.fliplr,
@@ -66,8 +70,17 @@ class BombError(ImageError):
     """Decoding would take memory or time out of all proportion: refused from the header."""
 
 
-def decode_rgb(data: bytes, at_least: int | None = None) -> Pixels:
-    """Return the picture upright, as (height, width, 3) RGB.
+@dataclass(frozen=True)
+class Photo:
+    """A photo: upright RGB pixels, (height, width, 3), and how it is stored: mode in Pillow's names, and channels."""
+
+    pixels: Pixels
+    mode: str
+    channels: int
+
+
+def open_photo(data: bytes, at_least: int | None = None) -> Photo:
+    """Open a photo, in the one way that there is: what `validate.check_image` finds nothing wrong with opens here.
 
     With `at_least`, a large JPEG may come smaller, its shorter side no less than that many pixels: decoding it so is
     several times faster. Colours are turned into sRGB where an embedded profile says that they are others. Transparent
@@ -77,27 +90,56 @@ def decode_rgb(data: bytes, at_least: int | None = None) -> Pixels:
     header = read_header(data)
     try:
         pixels = _decode_jpeg(data, header, at_least) if header else None
-        return pixels_of(load_with_pillow(data, header)) if pixels is None else pixels
+        if header is not None and pixels is not None:
+            return Photo(pixels, _JPEG_MODES.get(header.components, "RGB"), header.components)
+        image = load_with_pillow(data, header)
+        return Photo(pixels_of(image), image.mode, len(image.getbands()))
     except ImageError:
         raise
     except Exception as error:  # bytes from anywhere make Pillow's parsers raise nearly anything
         raise ImageError(f"The bytes do not decode as a picture: {type(error).__name__}: {error}") from error
 
 
+def decode_rgb(data: bytes, at_least: int | None = None) -> Pixels:
+    """Return a photo's pixels upright, as (height, width, 3) RGB; see `open_photo`. Raises ImageError."""
+    return open_photo(data, at_least).pixels
+
+
 def load_with_pillow(data: bytes, header: Header | None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return the first picture of a file as it is stored, decoded; `header` is a JPEG's.
 
-    Raises BombError, and nearly anything else.
+    Pillow is given what pixels need alone. Raises BombError, and nearly anything else.
     """
-    tags = data if data.startswith(TIFF_BEGINNINGS) else header.exif if header else b""
-    if is_inflated(tags):
-        raise BombError("its tags say that they take more than the whole file")
+    told: dict[Any, Any] = {}
+    if header is not None:
+        data, told = jpeg.plain(data), {"icc_profile": header.profile, "exif": header.exif}
+    elif png.is_png(data) or webp.is_webp(data):
+        data, exif, profile = (png if png.is_png(data) else webp).plain(data)
+        told = {"icc_profile": profile, "exif": exif}
+    elif tiff.is_tiff(data):
+        data, told, tile = _plain_tiff(data)
+        refuse_more_pixels(*tile, max_pixels)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         refuse_more_pixels(*image.size, max_pixels)
-        if image.format == "TIFF":
-            refuse_more_pixels(*tile_size(data), max_pixels)
         image.load()
+    image.info |= told
+    image.info["unused_alpha"] = image.format in {"BMP", "TIFF"} and _is_unused(image)
     return image
+
+
+def _plain_tiff(data: bytes) -> tuple[bytes, dict[Any, Any], tuple[int, int]]:
+    """Return the TIFF that Pillow is given, what its tags say of its numbers, and the size of its tiles."""
+    try:
+        plain = tiff.plain(data)
+    except tiff.InflatedError as error:
+        raise BombError(str(error)) from error
+    numbers = {"bits": plain.bits, "white_is_zero": plain.white_is_zero, "unsigned": plain.unsigned}
+    return plain.data, numbers, plain.tile
+
+
+def _is_unused(image: Image.Image) -> bool:
+    """Whether the picture's alpha is nothing everywhere, as in files of programs that know of none."""
+    return image.mode in {"RGBA", "LA", "PA"} and image.getchannel("A").getextrema() == (0, 0)
 
 
 def pixels_of(image: Image.Image) -> Pixels:
@@ -111,13 +153,17 @@ def pixels_of(image: Image.Image) -> Pixels:
 
 def refuse_more_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
     """Raise BombError for a larger picture than `most` pixels, and than MAX_PIXELS in any case."""
-    most = min(most, MAX_PIXELS)
+    if width * height > MAX_PIXELS:
+        raise BombError(f"{width}x{height} pixels, more than the {MAX_PIXELS} that are ever decoded")
     if width * height > most:
         raise BombError(f"{width}x{height} pixels, more than {most}")
 
 
-def refuse_scans(data: bytes, header: Header) -> None:
-    """Raise BombError for a JPEG that goes over its pixels again and again."""
+def refuse_endless(data: bytes, header: Header) -> None:
+    """Raise BombError for a JPEG that goes over its pixels again and again, or is longer than libjpeg takes."""
+    if max(header.size) > MAX_SIDE:
+        width, height = header.size
+        raise BombError(f"{width}x{height} pixels, and a JPEG is decoded up to {MAX_SIDE} a side")
     if has_too_many_scans(data, header):
         raise BombError(f"it goes over its pixels more than {MAX_SCANS} times")
 
@@ -151,12 +197,12 @@ def _decode_jpeg(data: bytes, header: Header, at_least: int | None) -> Pixels | 
     """Return the upright picture, or None where simplejpeg refuses it or must not have it, and Pillow has to say."""
     import simplejpeg
 
-    refuse_scans(data, header)
+    refuse_endless(data, header)
     if not header.is_for_simplejpeg:
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError:
+    except REFUSALS:
         return None
     if space in {"CMYK", "YCCK"}:  # simplejpeg would turn it into RGB whatever its profile says
         return None
@@ -166,7 +212,7 @@ def _decode_jpeg(data: bytes, header: Header, at_least: int | None) -> Pixels | 
         # the whole, hence min_factor.
         least = at_least or max(height, width)
         pixels = simplejpeg.decode_jpeg(data, min_height=least, min_width=least, min_factor=2, strict=False)
-    except ValueError:
+    except REFUSALS:
         return None
     if header.profile:
         image = Image.fromarray(pixels)
@@ -181,9 +227,15 @@ def _upright(pixels: Pixels, turn: int) -> Pixels:
 def _flattened(image: Image.Image) -> Image.Image:
     """Return the picture without transparency and with 8 bits a channel: L, RGB or CMYK."""
     if image.mode.startswith("I;16"):  # Pillow would clip at 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        shown = (np.asarray(image) >> image.info.get("bits", 16) - 8).astype(np.uint8)
+        return Image.fromarray(~shown if image.info.get("white_is_zero") else shown)
     if image.mode in {"I", "F"}:
-        return Image.fromarray(_stretched(np.asarray(image)))
+        values = np.asarray(image)
+        is_unsigned = image.mode == "I" and image.info.get("unsigned") and image.info["bits"] == 32  # noqa: PLR2004
+        shown = _stretched(values.view(np.uint32) if is_unsigned else values)
+        return Image.fromarray(~shown if image.info.get("white_is_zero") else shown)
+    if image.info.get("unused_alpha"):
+        return image.convert("RGBA").convert("RGB")
     base = Image.getmodebase(image.mode)
     if image.has_transparency_data:
         seen = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")

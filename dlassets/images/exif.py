@@ -14,9 +14,7 @@ from typing import TypeAlias
 Value: TypeAlias = str | tuple[float, ...]
 
 ORIENTATION = 0x0112
-_TILE = (322, 323)
-# Of a TIFF's directory, whose values Pillow reads as a whole: strips and tiles are the most numerous, and fewer.
-_MOST_NUMBERS = 1_000_000
+_MOST_DIRECTORIES = 1_000
 _NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 18: "Q"}
 _RATIONALS = {5: "II", 10: "ii"}
 _TEXT = 2
@@ -35,7 +33,9 @@ TIFF_BEGINNINGS = tuple(_HEADERS)
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """A tag of a directory: where its values lie."""
+
     tag: int
     type: int
     count: int
@@ -52,12 +52,12 @@ def read_tags(block: bytes, *wanted: int, within: int | None = None) -> dict[int
     They are looked for in the first directory, or in the one that its tag `within` points to. What is missing, broken
     or of another type is left out. Never raises.
     """
-    directory = _first_directory(block)
+    directory = first_directory(block)
     if within is not None:
         pointer = read_tags(block, within).get(within)
         directory = int(pointer[0]) if isinstance(pointer, tuple) and pointer else None
     found: dict[int, Value] = {}
-    for entry in [] if directory is None else _entries(block, directory):
+    for entry in [] if directory is None else entries(block, directory):
         if entry.tag in wanted and entry.tag not in found and (value := _value(block, entry)) is not None:
             found[entry.tag] = value
     return found
@@ -70,27 +70,29 @@ def orientation(block: bytes) -> int:
     return turn if turn in range(1, 9) else 1
 
 
-def tile_size(block: bytes) -> tuple[int, int]:
-    """Return width and length of a TIFF's tiles, zeros where it has none: a reader makes room for a whole one."""
-    tags = read_tags(block, *_TILE)
-    width, length = (tags.get(tag, (0,)) for tag in _TILE)
-    return (int(width[0]), int(length[0])) if isinstance(width, tuple) and isinstance(length, tuple) else (0, 0)
+def order_of(block: bytes) -> str:
+    """Return a TIFF's byte order, as struct writes it."""
+    return _HEADERS[block[:4]][0]
 
 
-def is_inflated(block: bytes) -> bool:
-    """Whether the values of a TIFF's first directory take more than the file holds, as no honest file's do."""
-    directory = _first_directory(block)
-    total = 0
-    for entry in [] if directory is None else _entries(block, directory):
-        total += max(0, min(entry.size, len(block) - entry.at))
-        if total > len(block) or (
-            entry.type in {3, 4, 5, 16} and entry.count > _MOST_NUMBERS and entry.at < len(block)
-        ):
-            return True
-    return False
+def directories(block: bytes) -> Iterator[int]:
+    """Yield where the directories of a TIFF begin, first to last."""
+    order, big = _HEADERS[block[:4]]
+    count_format, step, pointer = ("Q", 20, "Q") if big else ("H", 12, "I")
+    seen: set[int] = set()
+    at = first_directory(block)
+    while at and at not in seen and len(seen) < _MOST_DIRECTORIES:
+        seen.add(at)
+        yield at
+        try:
+            (count,) = struct.unpack_from(order + count_format, block, at)
+            (at,) = struct.unpack_from(order + pointer, block, at + struct.calcsize(f"<{count_format}") + count * step)
+        except struct.error:
+            return
 
 
-def _first_directory(block: bytes) -> int | None:
+def first_directory(block: bytes) -> int | None:
+    """Return where a block's first directory begins; None where that is nowhere."""
     order, big = _HEADERS.get(block[:4], ("", False))
     try:
         return int(struct.unpack_from(f"{order}{'Q' if big else 'I'}", block, 8 if big else 4)[0]) if order else None
@@ -98,7 +100,8 @@ def _first_directory(block: bytes) -> int | None:
         return None
 
 
-def _entries(block: bytes, at: int) -> Iterator[_Entry]:
+def entries(block: bytes, at: int) -> Iterator[Entry]:
+    """Yield the entries of a directory, as many as are there."""
     order, big = _HEADERS[block[:4]]
     count_format, entry_format, pointer = ("Q", "HHQ", "Q") if big else ("H", "HHI", "I")
     head, room = struct.calcsize(f"<{count_format}"), struct.calcsize(f"<{pointer}")
@@ -111,10 +114,10 @@ def _entries(block: bytes, at: int) -> Iterator[_Entry]:
         tag, type_, values = struct.unpack_from(order + entry_format, block, place)
         inside = place + step - room
         fits = values * _SIZES.get(type_, 0) <= room
-        yield _Entry(tag, type_, values, inside if fits else struct.unpack_from(order + pointer, block, inside)[0])
+        yield Entry(tag, type_, values, inside if fits else struct.unpack_from(order + pointer, block, inside)[0])
 
 
-def _value(block: bytes, entry: _Entry) -> Value | None:
+def _value(block: bytes, entry: Entry) -> Value | None:
     order, _ = _HEADERS[block[:4]]
     if not 0 < entry.count <= _MOST_VALUES or entry.at + entry.size > len(block):
         return None

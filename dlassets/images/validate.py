@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
-from dlassets.images.decode import FORMATS, BombError, load_with_pillow, pixels_of, refuse_more_pixels, refuse_scans
+from dlassets.images.decode import (
+    FORMATS,
+    REFUSALS,
+    BombError,
+    load_with_pillow,
+    pixels_of,
+    refuse_endless,
+    refuse_more_pixels,
+)
 from dlassets.images.digest import image_id_of
 from dlassets.images.exif import TIFF_BEGINNINGS
 from dlassets.images.folders import LabelRule, folder_of
-from dlassets.images.jpeg import Header, read_header
+from dlassets.images.jpeg import Header, intervals, plain, read_header
+from dlassets.images.tiff import UnreadKindError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,10 +37,23 @@ _BEGINNINGS = {
 }
 # What libjpeg says of coded data that is not what was written. Other warnings (a few bytes too many, an unknown
 # revision) are about pictures that are whole.
-_DAMAGE = re.compile(r"remature end|bad (Huffman|arithmetic) code|instead of RST|before marker 0xd[0-7]")
+_DAMAGE = re.compile(r"remature end|bad (Huffman|arithmetic) code|instead of RST")
+# Bytes left over before a restart: padding of some webcams, or what damaged data left.
+_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd[0-79]")
+_BETWEEN_SCANS = re.compile(r"(\d+) extraneous bytes before marker 0x(c4|da|db|dd)")
+_SCAN = b"\xff\xda"
+_PADDING = frozenset({0x00, 0xFF})
+_MOST_INTERVALS, _MOST_PADDED = 20_000, 12
+_CMYK = 4
 # What decoders say of a picture that is as its format allows, and of a kind that they do not read.
 _UNREAD = re.compile(
     r"nsupported|not supported|cannot handle|unknown (pixel mode|data organization)|decoder \w+ not", re.IGNORECASE
+)
+# What they say of a picture that was cut short or damaged.
+_CUT = re.compile(
+    r"truncated|broken|cut|damaged|corrupt|premature|unexpected end|not enough|unrecognized data|decoder error"
+    r"|[Mm]issing|no more|not a (TIFF|BMP|GIF|PNG|JPEG)|EOF|unpack|not identified by|could not create decoder",
+    re.IGNORECASE,
 )
 _BOMB = re.compile(r"too large|MAX_TEXT|exceeds limit")
 _LONGEST_DETAIL = 500
@@ -40,7 +62,8 @@ _LONGEST_DETAIL = 500
 class Reason(StrEnum):
     """Why a file is quarantined. TRUNCATED is a picture cut short or damaged: not all of it decodes.
 
-    LINK_OUTSIDE is a link that leads where the landing zone's settings do not allow: it is not followed.
+    UNREADABLE says nothing of the file: storage did not give it, or a decoder failed in a way that is not known. It is
+    tried again. LINK_OUTSIDE is a link that leads where the landing zone's settings do not allow: it is not followed.
     """
 
     EMPTY = "empty"
@@ -124,33 +147,83 @@ def _check_folder(path: str, label_rule: LabelRule | None) -> Finding:
 
 
 def _check_jpeg(data: bytes, header: Header, max_pixels: int) -> Finding:
+    refuse_endless(data, header)
+    refuse_more_pixels(*header.size, max_pixels)
+    given, is_cmyk = data, header.components == _CMYK
+    if not header.is_for_simplejpeg:
+        given = plain(data)
+        of_given = read_header(given)
+        if of_given is None or not of_given.is_for_simplejpeg:
+            return _check_with_pillow(data, header, max_pixels)
+        refuse_more_pixels(*of_given.size, max_pixels)
+    warning = _first_warning(given, is_cmyk=is_cmyk)
+    if warning and not _DAMAGE.search(warning):
+        # libjpeg tells of its first warning alone: what follows shows without what that is of.
+        given = plain(data)
+        warning = _first_warning(given, is_cmyk=is_cmyk)
+        for _ in range(_MOST_PADDED):
+            if warning is None or (shorter := _without_padding(given, warning)) is None:
+                break
+            given, warning = shorter, _first_warning(shorter, is_cmyk=is_cmyk)
+        if warning and _LEFT_OVER.search(warning):
+            warning = _first_damage(given, warning, is_cmyk=is_cmyk)
+    if warning is None and not is_cmyk:
+        return None
+    if warning and _DAMAGE.search(warning):
+        return Reason.TRUNCATED, warning
+    # What simplejpeg does not read, and harmless warnings.
+    return _check_with_pillow(data, header, max_pixels)
+
+
+def _first_warning(data: bytes, *, is_cmyk: bool) -> str | None:
     import simplejpeg
 
-    refuse_scans(data, header)
-    if not header.is_for_simplejpeg:
-        return _check_with_pillow(data, header, max_pixels)
-    try:
-        height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
-    except ValueError:
-        return _check_with_pillow(data, header, max_pixels)
-    refuse_more_pixels(width, height, max_pixels)
+    colours = "CMYK" if is_cmyk else "GRAY"
     try:
         # A tiny greyscale picture still takes reading every scan to its end marker, and nothing is cheaper.
-        simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=1, min_width=1, strict=True)
-    except ValueError as error:
-        if _DAMAGE.search(str(error)):
-            return Reason.TRUNCATED, str(error)
-        # What simplejpeg does not read (CMYK), and harmless warnings.
-        return _check_with_pillow(data, header, max_pixels)
+        simplejpeg.decode_jpeg(data, colorspace=colours, min_height=1, min_width=1, strict=True)
+    except REFUSALS as error:
+        return str(error)
     return None
+
+
+def _without_padding(whole: bytes, warning: str) -> bytes | None:
+    """Return the JPEG without the padding between two scans that libjpeg has warned of; None where it is of no such."""
+    if (said := _BETWEEN_SCANS.search(warning)) is None:
+        return None
+    number, marker = int(said[1]), bytes.fromhex(f"ff{said[2]}")
+    at = whole.find(marker, whole.find(_SCAN))
+    while at > 0:
+        if {*whole[at - number : at]} <= _PADDING:
+            return whole[: at - number] + whole[at:]
+        at = whole.find(marker, at + 1)
+    return None
+
+
+def _first_damage(whole: bytes, warning: str, *, is_cmyk: bool) -> str | None:
+    """Return the first warning that is of damage where some bytes are left over before markers; None where none is.
+
+    Padding is of bits that are all the same. Pieces between restarts are decoded one by one: each tells of itself.
+    """
+    if "before marker 0xd9" in warning:  # all of the picture was decoded before
+        return None
+    try:
+        pieces = intervals(whole, _MOST_INTERVALS)
+    except ValueError as error:
+        return f"premature end, or bytes lost: {error}"
+    for piece in [] if pieces is None else pieces:
+        said = _first_warning(piece, is_cmyk=is_cmyk)
+        left = _LEFT_OVER.search(said) if said else None
+        if left is None and said is not None:
+            return said
+        if left is not None and not {*piece[:-2][-int(left[1]) :]} <= _PADDING:
+            return f"premature end, or bytes lost: {said}"
+    return None if pieces is not None else f"premature end, or bytes lost: {warning}"
 
 
 def _check_with_pillow(data: bytes, header: Header | None, max_pixels: int) -> Finding:
     corner = load_with_pillow(data, header, max_pixels).crop((0, 0, 1, 1))
     pixels_of(corner)  # whether what was loaded can be shown as RGB shows in one pixel, too
-    if _begins_as(data) == "PNG":
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            image.verify()  # reads every chunk's checksum, which decoding does not
     return None
 
 
@@ -177,9 +250,10 @@ def _reason_of(error: Exception, data: bytes, header: Header | None) -> tuple[Re
     detail = f"{type(error).__name__}: {error}"
     if _BOMB.search(detail):
         return Reason.TOO_LARGE, detail
-    if _UNREAD.search(detail) or isinstance(error.__cause__, KeyError) or (header and header.is_for_nobody):
+    is_unread = isinstance(error, UnreadKindError) or isinstance(error.__cause__, KeyError) or _UNREAD.search(detail)
+    if is_unread or (header and header.is_for_nobody):
         return Reason.FORMAT_NOT_ALLOWED, f"a kind of {format_} that is not read: {detail}"
-    return Reason.TRUNCATED, detail
+    return Reason.TRUNCATED if _CUT.search(detail) else Reason.UNREADABLE, detail
 
 
 def _of_another_format(data: bytes) -> tuple[Reason, str]:

@@ -32,7 +32,8 @@ from urllib.parse import unquote, unquote_plus
 
 from dlassets.errors import DlassetsError
 from dlassets.settings import LandingZone
-from dlassets.storage.files import is_hidden, read_whole, write_whole
+from dlassets.storage.files import read_whole, write_whole
+from dlassets.storage.junk import Junk, is_hidden
 from dlassets.storage.lake import Lake, is_uri
 from dlassets.storage.lines import LONGEST_LINE, Line, bounded_lines
 from dlassets.storage.stores import filesystem_of
@@ -88,7 +89,7 @@ class Manifest:
 
     def __init__(self, name: str, zone: LandingZone, uri: str, events: str, state: str) -> None:
         self.name = name
-        self._zone = _ZonePaths(uri, zone.pattern)
+        self._zone = _ZonePaths(uri, zone)
         self._uri, self._state = events, state
         self._events, self._folder = filesystem_of(events)
 
@@ -288,11 +289,12 @@ class Manifest:
 class _ZonePaths:
     """Which paths are the zone's, whoever names them and however."""
 
-    def __init__(self, uri: str, pattern: str) -> None:
+    def __init__(self, uri: str, zone: LandingZone) -> None:
         folder = _canonical(uri)
         # Who notes events may know a linked folder by its real name.
         self._folders = {folder} if is_uri(folder) else {folder, os.path.realpath(folder)}
-        self._takes_in = re.compile(pattern).search
+        self._takes_in = zone.takes_in
+        self._junk = Junk(zone.junk)
 
     def paths(self, line: Line) -> list[str]:
         """Return the paths within the zone that a line tells of and that are to be taken in.
@@ -305,7 +307,7 @@ class _ZonePaths:
         if not isinstance(event, dict):
             raise ValueError("not a JSON object")  # noqa: TRY004 - what is wrong with a line is a ValueError
         found = [self._relative(location, may_lie_elsewhere="path" not in event) for location in _locations(event)]
-        return [path for path in found if path and not is_hidden(path) and self._takes_in(path)]
+        return [path for path in found if path and not self._junk.holds(path) and self._takes_in(path)]
 
     def _relative(self, location: str, *, may_lie_elsewhere: bool) -> str | None:
         """Return the path within the zone, or None for a folder.

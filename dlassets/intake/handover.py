@@ -47,7 +47,8 @@ class Handover:
         import pyarrow.parquet as pq
 
         stream = pa.BufferOutputStream()
-        pq.write_table(listing.replace_schema_metadata({_BASIS: self.basis}), stream, write_page_checksum=True)
+        told = {**(listing.schema.metadata or {}), _BASIS: self.basis}
+        pq.write_table(listing.replace_schema_metadata(told), stream, write_page_checksum=True)
         try:
             write_whole(self.location, stream.getvalue().to_pybytes())
         except OSError as error:
@@ -66,5 +67,5 @@ class Handover:
             listing = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
         except (OSError, pa.ArrowInvalid):  # the zone is listed instead, which says so where storage is away
             return None
-        is_current = (listing.schema.metadata or {}).get(_BASIS) == self.basis
-        return listing.replace_schema_metadata(None) if is_current else None
+        told = dict(listing.schema.metadata or {})
+        return listing.replace_schema_metadata(told) if told.pop(_BASIS, None) == self.basis else None

@@ -28,10 +28,10 @@ from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column, Table, arrow_type, text_column
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.images.folders import LabelRule, folder_of
-from dlassets.images.validate import validate_files
+from dlassets.images.validate import Reason, validate_files
 from dlassets.intake.events import Manifest
 from dlassets.intake.handover import Handover
-from dlassets.intake.listing import PartlyListedError, list_files, stat_files
+from dlassets.intake.listing import PartlyListedError, left_out, list_files, stat_files
 from dlassets.lakehouse.content import Keeper
 from dlassets.lakehouse.snapshots import evolve, pin, replanned, transaction_version
 from dlassets.lakehouse.tables import CAPTURE, DELETED_FILES, QUARANTINED_FILES, RAW_IMAGES, raw_images_with
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 
 TRANSACTION = "dlassets/ingest"
 _LOOKED_UP_AT_MOST = 10_000
+# Columns of new files that are of the tables, and not of the listing.
+_OF_TABLES = ["replaces", "tries"]
+# A file that could not be read is tried again by the first run after so long, twice as long each time.
+_FIRST_WAIT, _LONGEST_WAIT, _MOST_DOUBLINGS = dt.timedelta(minutes=1), dt.timedelta(days=1), 11
 
 # What only a file that is no usable image has a value for.
 _REFUSED_COLUMNS = tuple(column for column in QUARANTINED_FILES.columns if column.name not in RAW_IMAGES.names)
@@ -51,7 +55,10 @@ _REFUSED_COLUMNS = tuple(column for column in QUARANTINED_FILES.columns if colum
 
 @dataclass
 class Ingested:
-    """What an ingest did. `bad_events` are lines of event files that could not be read; `first_bad` says of one why."""
+    """What an ingest did. `bad_events` are lines of event files that could not be read; `first_bad` says of one why.
+
+    `zones` are the files taken in by landing zone, `left_out` the files and folders that its listing left out as junk.
+    """
 
     images: int = 0
     replaced: int = 0
@@ -62,6 +69,7 @@ class Ingested:
     bad_events: int = 0
     first_bad: str | None = None
     zones: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def ingest(
@@ -170,12 +178,18 @@ class Intake:
             self.take_in(error.listing)
             return error
         self.take_in(listing)
+        self._count_junk(listing)
         self._record_changes(listing)
         return None
+
+    def _count_junk(self, listing: pa.Table) -> None:
+        if number := left_out(listing):
+            self.done.left_out[self.name] = number
 
     def _take_in_listed(self, listing: pa.Table) -> PartlyListedError | None:
         """Take in by a listing that is older than this run: what it says has gone, or is back, is looked at."""
         self.take_in(listing)
+        self._count_junk(listing)
         changes = self._changes(pin(self.lake, DELETED_FILES.name), listing)
         return self._take_in_named([self._within(path) for path in changes]) if changes else None
 
@@ -205,26 +219,32 @@ class Intake:
 
     def tables(self) -> tuple[Snapshot, Snapshot]:
         """Return `raw_images`, with the columns that settings ask for, and `quarantined_files`, as they stand."""
-        return evolve(self.lake, raw_images_with(self.settings.ingest.capture)), pin(self.lake, QUARANTINED_FILES.name)
+        return evolve(self.lake, raw_images_with(self.settings.ingest.capture)), evolve(self.lake, QUARANTINED_FILES)
 
     def handover(self, raw: Snapshot, refused: Snapshot) -> Handover:
         """Return where a listing lies that is compared with the tables at these versions."""
         return Handover.of(self.lake, self.name, self.zone, (raw, refused, pin(self.lake, DELETED_FILES.name)))
 
     def new_files(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
-        """Return the files that neither table knows as they are now, and whether they take an older row's place."""
+        """Return the files that neither table knows as they are now, and whether they take an older row's place.
+
+        With them those that could not be read and are due to be tried again, and how often they were.
+        """
         query = """
             SELECT listing.path, listing.modificationTime, listing.length, listing.leads_to,
-                raw_images.path IS NOT NULL AS replaces
+                raw_images.path IS NOT NULL AS replaces, COALESCE(refused.tries, 0) AS tries
             FROM listing LEFT JOIN raw_images ON raw_images.path = listing.path
             LEFT JOIN refused ON refused.path = listing.path
                 AND refused.modificationTime = listing.modificationTime AND refused.length = listing.length
-            WHERE refused.path IS NULL AND (raw_images.path IS NULL
+            WHERE (refused.path IS NULL OR refused.retry_at <= now()) AND (raw_images.path IS NULL
                 OR raw_images.modificationTime <> listing.modificationTime OR raw_images.length <> listing.length)
             ORDER BY listing.path
         """
-        tables = {"raw_images": raw, "refused": refused}
-        known = self._known(tables, ["path", "modificationTime", "length"], listing["path"])
+        key = ["path", "modificationTime", "length"]
+        known = {
+            **self._known({"raw_images": raw}, key, listing["path"]),
+            **self._known({"refused": refused}, [*key, "tries", "retry_at"], listing["path"]),
+        }
         return self._embedded.sql(query, {"listing": self._embedded.rows(listing), **known}).arrow()
 
     def _known(
@@ -240,13 +260,14 @@ class Intake:
         raw, refused = self.tables()
         alone = self._compared_with == (raw.version, refused.version)
         if not alone:
-            batch = self.new_files(batch.drop_columns("replaces"), raw, refused)
+            batch = self.new_files(batch.drop_columns(_OF_TABLES), raw, refused)
         if not batch.num_rows:
             return
         number = transaction_version(raw, TRANSACTION) + 1
         limits = self.settings.ingest
-        arrival = Arrival(self.name, self.zone, limits, self.lake, f"{self.name}-{number:06d}")
-        listed = batch.drop_columns("replaces")
+        tries = {row["path"]: row["tries"] for row in batch.select(["path", "tries"]).to_pylist() if row["tries"]}
+        arrival = Arrival(self.name, self.zone, limits, self.lake, f"{self.name}-{number:06d}", tries)
+        listed = batch.drop_columns(_OF_TABLES)
         files = self.engine.files(self.name, self.uri, listed, limits.max_file_bytes, self.advance)
         check = functools.partial(check_files, arrival=arrival)
         good, bad = files.map(check, arrival.columns).split_by_null("reason")
@@ -262,7 +283,8 @@ class Intake:
         self.done.images += (written.inserted if written else 0) - replacing
         self.done.replaced += replacing
         refusal = Transaction(TRANSACTION, transaction_version(refused, TRANSACTION) + 1)
-        not_taken = self.engine.append(bad, QUARANTINED_FILES, refused.uri, Commit(self.provenance, refusal))
+        write = self.engine.merge if tries else self.engine.append  # of what is tried again there is a row
+        not_taken = write(bad, QUARANTINED_FILES, refused.uri, Commit(self.provenance, refusal))
 
         if alone:
             self._compared_with = (
@@ -358,6 +380,7 @@ class Arrival:
     limits: IngestSettings
     lake: Lake
     batch_id: str
+    tries: Mapping[str, int] = field(default_factory=dict)  # how often these paths could not be read before
     load_date: dt.date = field(default_factory=lambda: dt.datetime.now(dt.UTC).date())
 
     @property
@@ -385,9 +408,32 @@ def check_files(batch: pa.RecordBatch, arrival: Arrival) -> pa.RecordBatch:
         "batch_id": pa.repeat(pa.scalar(arrival.batch_id), batch.num_rows),
         "dropped_at": pa.nulls(batch.num_rows, arrow_type("timestamp")),
     }
+    columns |= _tried_again(checked, arrival.tries)
     columns |= _captured(arrival.table, checked)
     columns |= Keeper(limits.storage, arrival.lake, arrival.zone.uri).keep(checked)
     return pa.RecordBatch.from_pydict({column.name: columns[column.name] for column in arrival.columns})
+
+
+def _tried_again(checked: pa.RecordBatch, tries: Mapping[str, int]) -> dict[str, pa.Array]:
+    """Return tries, retry_at and detail: what could not be read says nothing of the file, and is tried again later."""
+    import pyarrow as pa
+
+    now = dt.datetime.now(dt.UTC)
+    rows: list[tuple[int | None, dt.datetime | None, str | None]] = []
+    for path, reason, detail in zip(*(checked[name].to_pylist() for name in ("path", "reason", "detail")), strict=True):
+        if reason != Reason.UNREADABLE:
+            rows.append((None, None, detail))
+            continue
+        tried = tries.get(path, 0) + 1
+        retry_at = now + min(_FIRST_WAIT * 2 ** min(tried - 1, _MOST_DOUBLINGS), _LONGEST_WAIT)
+        said = f"{detail} (tried {tried} times, and again after {retry_at:%Y-%m-%d %H:%M} UTC)"
+        rows.append((tried, retry_at, said))
+    tried_times, retried, details = zip(*rows, strict=True) if rows else ((), (), ())
+    return {
+        "tries": pa.array(tried_times, pa.int32()),
+        "retry_at": pa.array(retried, arrow_type("timestamp")),
+        "detail": pa.array(details, pa.string()),
+    }
 
 
 def _captured(table: Table, checked: pa.RecordBatch) -> dict[str, pa.Array]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dlassets.engines.schema import arrow_type
 from dlassets.errors import DlassetsError
-from dlassets.storage.files import is_hidden
+from dlassets.storage.junk import Junk
 from dlassets.storage.local_files import Found, Links, State, list_local
 from dlassets.storage.stores import advice, filesystem_of, is_object_storage
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # So much of a listing is Python's at a time: the rest is Arrow's, in a third of the memory.
 _LISTED_AT_ONCE = 2**16
+_LEFT_OUT = b"dlassets.left_out"
 
 
 class PartlyListedError(DlassetsError):
@@ -36,13 +37,17 @@ def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
     """Return path, modificationTime, length and leads_to of every file of a zone that its pattern takes in.
 
     `leads_to` is null but for a link that may not be followed: there it is where the link leads, with a / behind it
-    where that is a folder. Raises DlassetsError where the zone is not there or cannot be listed, PartlyListedError
-    where that is so of some folders in it, or it holds more than `zone.max_files`. In object storage a folder that
-    nothing lies in is not there, and that is no error.
+    where that is a folder. What is the zone's junk has no row, see `left_out`. Raises DlassetsError where the zone is
+    not there or cannot be listed, PartlyListedError where that is so of some folders in it, or it holds more than
+    `zone.max_files`. In object storage a folder that nothing lies in is not there, and that is no error.
     """
     filesystem, folder = filesystem_of(uri)
     failed: list[OSError] = []
-    found = _stored(filesystem, folder) if is_object_storage(uri) else list_local(folder, failed, zone.links)
+    junk = Junk(zone.junk)
+    if is_object_storage(uri):
+        found = _stored(filesystem, folder, junk)
+    else:
+        found = list_local(folder, failed, zone.links, junk)
     try:
         listing = _listed(name, zone, islice(found, zone.max_files))
         is_full = next(found, None) is not None
@@ -52,6 +57,7 @@ def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
         ) from error
     except OSError as error:
         raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be listed: {advice(uri, error)}") from error
+    listing = listing.replace_schema_metadata({_LEFT_OUT: str(junk.met)})
     if is_full:
         raise PartlyListedError(
             f"The landing zone {name!r} at {uri} holds more than {zone.max_files:,} files, and no more are looked at: "
@@ -66,7 +72,7 @@ def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
 def _unreadable(name: str, failed: Sequence[OSError], what: str, action: str) -> str:
     return (
         f"{len(failed)} {what} of the landing zone {name!r} cannot be {action}, such as {failed[0].filename}: "
-        f"{failed[0].strerror}. Let this user read them, or hide them by a name that begins with a dot; all else is "
+        f"{failed[0].strerror}. Let this user read them, or name them in landing.{name}.junk; all else is "
         "taken in."
     )
 
@@ -82,7 +88,12 @@ def _listed(name: str, zone: LandingZone, found: Iterator[Found]) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _stored(filesystem: pafs.FileSystem, folder: str) -> Iterator[Found]:
+def left_out(listing: pa.Table) -> int:
+    """Return how many files and folders a listing found and left out, as the zone's `junk` says."""
+    return int((listing.schema.metadata or {}).get(_LEFT_OUT, 0))
+
+
+def _stored(filesystem: pafs.FileSystem, folder: str, junk: Junk) -> Iterator[Found]:
     """Yield what `list_local` does, of object storage, where a folder that nothing lies in is not there."""
     import pyarrow.fs as pafs
 
@@ -92,7 +103,7 @@ def _stored(filesystem: pafs.FileSystem, folder: str) -> Iterator[Found]:
         return
     for info in infos:
         relative = info.path[len(folder) :].removeprefix("/")
-        if info.type == pafs.FileType.File and not is_hidden(relative):
+        if info.type == pafs.FileType.File and not junk.holds(relative):
             yield relative, info.mtime_ns, info.size, None
 
 
@@ -157,5 +168,6 @@ def _stored_states(filesystem: pafs.FileSystem, folder: str, paths: Sequence[str
         info.path: (info.mtime_ns, info.size, None) for info in infos if info.type == pafs.FileType.File
     }
     for below in {whole.partition("//")[0] for whole in wholes.values() if "//" in whole}:
-        states |= {f"{below}/{path}": (time, size, target) for path, time, size, target in _stored(filesystem, below)}
+        found = _stored(filesystem, below, Junk())
+        states |= {f"{below}/{path}": (time, size, target) for path, time, size, target in found}
     return {path: states.get(whole) for path, whole in wholes.items()}

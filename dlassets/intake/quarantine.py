@@ -22,7 +22,7 @@ from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import TRANSACTION, ingest
 from dlassets.intake.listing import stat_files
 from dlassets.lakehouse.refusals import QUARANTINED, REFUSALS
-from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
+from dlassets.lakehouse.snapshots import evolve, pin, replanned, transaction_version
 from dlassets.lakehouse.tables import QUARANTINED_FILES
 from dlassets.settings import LandingZone, Settings
 from dlassets.storage.lake import Lake
@@ -164,7 +164,7 @@ def drop(
     now = dt.datetime.now(dt.UTC)
     dropped = [{**asdict(file), "dropped_at": now} for file in files if file.path not in kept]
     rows = pa.Table.from_pylist(dropped, schema=QUARANTINED_FILES.schema)
-    uri = pin(lake, QUARANTINED_FILES.name).uri
+    uri = evolve(lake, QUARANTINED_FILES).uri
     replanned(lambda: engine.merge(engine.rows(rows), QUARANTINED_FILES, uri, Commit(provenance)))
     return Dropped(len(dropped), deleted, kept)
 
@@ -206,7 +206,7 @@ def _forget(engine: Engine, lake: Lake, files: Sequence[Refused], provenance: Ma
     """Delete the files' rows: other rows of the same paths are written again, all in one commit."""
     import pyarrow as pa
 
-    table = pin(lake, QUARANTINED_FILES.name)
+    table = evolve(lake, QUARANTINED_FILES)
     chosen = pa.Table.from_pylist([asdict(file) for file in files], schema=QUARANTINED_FILES.schema)
     key = " AND ".join(f"chosen.{name} = q.{name}" for name in QUARANTINED_FILES.key)
     query = f"""

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from dlassets.errors import DlassetsError
 from dlassets.intake.events import Manifest
 from dlassets.settings import LandingZone
-from dlassets.storage.files import is_hidden
+from dlassets.storage.junk import Junk
 from dlassets.storage.lake import is_uri
 from dlassets.storage.local_files import Links, decode_path
 
@@ -172,6 +172,7 @@ class FolderWatch:
         self.unreadable: list[str] = []
         self._folder = folder
         self._takes_in = zone.takes_in
+        self._junk = Junk(zone.junk)
         self._may_lead = Links(folder, zone.links)
         self._is_current = True
         self._folders: dict[int, list[str]] = {}  # watch → the folder within the zone, by all names that links give it
@@ -225,7 +226,7 @@ class FolderWatch:
                     self._is_current = False
                 elif folder in self._links:
                     self._forget(folder)
-            elif not is_hidden(name):
+            elif not self._junk.leaves_out(name):
                 self._handle_path(f"{folder}/{name}" if folder else name, mask)
 
     def _handle_path(self, path: str, mask: int) -> None:
@@ -269,7 +270,7 @@ class FolderWatch:
                 with os.scandir(path) as entries:
                     for entry in entries:
                         inner = f"{folder}/{entry.name}" if folder else entry.name
-                        if is_hidden(entry.name):
+                        if self._junk.leaves_out(entry.name):
                             continue
                         if entry.is_dir() and not (entry.is_symlink() and self._is_closed(inner)):
                             left.append(inner)

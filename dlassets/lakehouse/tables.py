@@ -67,6 +67,8 @@ QUARANTINED_FILES = Table(
         Column("load_date", "date", "Day it was refused (UTC).", nullable=False),
         Column("batch_id", "string", "The micro-batch that refused it.", nullable=False),
         Column("dropped_at", "timestamp", "When a person decided that it is not wanted; null where nobody has."),
+        Column("tries", "int", "How often it could not be read; null where the file itself is what is wrong."),
+        Column("retry_at", "timestamp", "From when on ingest tries again to read it; null where it does not."),
     ),
     key=("path", "modificationTime", "length"),
 )

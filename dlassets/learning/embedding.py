@@ -87,32 +87,37 @@ def load_backbone(ref: BackboneRef, runtime: Runtime = "auto") -> Backbone:
 def embed_images(batch: pa.RecordBatch, *, backbone: BackboneRef, runtime: Runtime = "auto") -> pa.RecordBatch:
     """Embed images: a kernel from image_id and content to the columns of the table image_features.
 
-    Raises DlassetsError, naming the image, for bytes that do not decode: ingest has quarantined those.
+    A photo that does not decode has no row, and the log names it: the others go on.
     """
     import pyarrow as pa
 
-    image_ids = batch.column("image_id").to_pylist()
+    made = load_backbone(backbone, runtime)
     files = batch.column("content").to_pylist()
     try:
-        features = load_backbone(backbone, runtime).embed_bytes(files)
+        features = made.embed_bytes(files)
     except ImageError:
-        raise _naming_the_image(image_ids, files) from None
+        batch = batch.filter(pa.array(_which_decode(batch, made.view.at_least), pa.bool_()))
+        features = made.embed_bytes(batch.column("content").to_pylist())
     offsets = np.arange(len(features) + 1, dtype=np.int32) * features.shape[1]
     columns = [
-        pa.array(image_ids, pa.string()),
+        pa.array(batch.column("image_id").to_pylist(), pa.string()),
         pa.array([feature_version(backbone)] * len(features), pa.string()),
         pa.ListArray.from_arrays(offsets, features.ravel()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=IMAGE_FEATURES.schema)
 
 
-def _naming_the_image(image_ids: list[str], files: list[bytes]) -> DlassetsError:
-    for image_id, data in zip(image_ids, files, strict=True):
+def _which_decode(batch: pa.RecordBatch, at_least: int) -> list[bool]:
+    decode = []
+    for image_id, content in zip(batch.column("image_id").to_pylist(), batch.column("content"), strict=True):
         try:
-            decode_rgb(data)
+            decode_rgb(content.as_py(), at_least)
         except ImageError as error:
-            return DlassetsError(f"Image {image_id} cannot be embedded: {error} Delete its row from raw_images.")
-    return DlassetsError("An image could not be decoded once and then could: is the memory of this machine sound?")
+            _log.warning("The image %s could not be embedded: %s", image_id, error)
+            decode.append(False)
+        else:
+            decode.append(True)
+    return decode
 
 
 @functools.cache

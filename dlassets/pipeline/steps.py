@@ -36,7 +36,7 @@ from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HY
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from dlassets.engines.base import Progress, Snapshot
+    from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.derived import Derivation
     from dlassets.lakehouse.training_set import Choice
     from dlassets.learning.examples import Examples, Splits
@@ -99,7 +99,7 @@ def image_profiles(session: Session, read: Reads, report: Report) -> Made:
     from dlassets.lakehouse.derived import Derivation
     from dlassets.lakehouse.profiles import profile_images
 
-    return _derived(session, read, Derivation(IMAGE_PROFILES, profile_images), report.progress("images profiled"))
+    return _derived(session, read, Derivation(IMAGE_PROFILES, profile_images), report, "images profiled")
 
 
 @step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, CLASSES, HUMAN_LABELS])
@@ -121,8 +121,8 @@ def labeled_images(session: Session, read: Reads, report: Report) -> Made:  # no
 @step(IMAGE_FEATURES, reads=[RAW_IMAGES, DELETED_FILES])
 def image_features(session: Session, read: Reads, report: Report) -> Made:
     """Embed every image that has no features of this version, or every labelled one where labels are read as well."""
-    progress = report.progress("images embedded")
-    return _derived(session, read, _features(session, read), progress, feature_version=session.feature_version)
+    derivation, version = _features(session, read), session.feature_version
+    return _derived(session, read, derivation, report, "images embedded", feature_version=version)
 
 
 # What a search embeds beside the lake: all of a lake's photos may be a hundred times as many as have a label.
@@ -337,14 +337,23 @@ def _images(read: Reads) -> dict[str, Snapshot]:
     return read.named(*(table for table in (RAW_IMAGES, DELETED_FILES, LABELED_IMAGES) if table in read))
 
 
-def _derived(session: Session, read: Reads, derivation: Derivation, progress: Progress, **parameters: Any) -> Made:
-    """Fill a table that a kernel makes of images."""
-    from dlassets.lakehouse.derived import derive
+def _derived(
+    session: Session, read: Reads, derivation: Derivation, report: Report, what: str, **parameters: Any
+) -> Made:
+    """Fill a table that a kernel makes of images; warn, by name, of those that it could not be made of."""
+    from dlassets.lakehouse.derived import derive, images_without
 
-    inputs, photos = _images(read), session.photos(read[RAW_IMAGES])
+    table, inputs, photos = derivation.table, _images(read), session.photos(read[RAW_IMAGES])
     provenance = read.provenance(**parameters)
-    written = derive(photos, session.lake, derivation, inputs, provenance.as_dict(), progress)
-    return Made(provenance, {derivation.table.name: written}, parameters)
+    written = derive(photos, session.lake, derivation, inputs, provenance.as_dict(), report.progress(what))
+    if written.left_out:
+        paths = images_without(session.engine, read.own(table), derivation, inputs)["path"].to_pylist()
+        report.warning(
+            f"{table.name} has no row of {written.left_out} photos, whose bytes are gone, damaged or do not decode: "
+            f"{', '.join(paths[:MOST_SAID])}{', …' if len(paths) > MOST_SAID else ''}. All others are in. Replace these "
+            "files, or delete them; `dlassets verify` tells which are damaged."
+        )
+    return Made(provenance, {table.name: written}, parameters)
 
 
 def training_inputs(session: Session, read: Reads) -> TrainingInputs:

@@ -25,11 +25,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_folder, class_of_folder, is_numbered
-from dlassets.settings import ArchiveSettings
+from dlassets.settings import JUNK, ArchiveSettings
+from dlassets.storage.junk import Junk
 
 if TYPE_CHECKING:
     from dlassets.engines.base import Progress
 
+_JUNK = Junk(JUNK)
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _ARCHIVE_NAME = re.compile(r"(?i)\.(zip|tar|tgz|tar\.(gz|bz2|xz))$")
 _DAMAGED = (
@@ -175,7 +177,7 @@ def _archive_members(
     members = list(found(file, name, stack, partial(budget.count, name, packed)))
     yield from members
     for member in members:
-        if _ARCHIVE_NAME.search(member.path.name) and not _is_hidden(member.path):
+        if _ARCHIVE_NAME.search(member.path.name) and not _JUNK.holds(str(member.path)):
             # On disk, since reading an archive goes to and fro, and a stream that is packed begins anew each time.
             inner = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - it is one
             _write_to(inner, member)
@@ -289,13 +291,9 @@ def _refused(archive: str, name: str, reason: str) -> DlassetsError:
     return DlassetsError(f"{archive}: {name!r} {reason}, so nothing of it was unpacked. Get the archive elsewhere.")
 
 
-def _is_hidden(path: PurePosixPath) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
-
-
 def _plan(members: list[_Member], source: Path) -> dict[PurePosixPath, _Member]:
     """Where each photo goes: `NNN.class/name`, photos of one name in one class told apart by where they come from."""
-    photos = [m for m in members if m.path.suffix.lower() in PHOTO_SUFFIXES and not _is_hidden(m.path)]
+    photos = [m for m in members if m.path.suffix.lower() in PHOTO_SUFFIXES and not _JUNK.holds(str(m.path))]
     classes = _class_names({m.path.parent for m in photos if len(m.path.parts) > 1})
     chosen = [(m, classes[m.path.parent]) for m in photos if m.path.parent in classes]
     if not chosen:

@@ -164,7 +164,3 @@ def micro_batches(listing: pa.Table, most_files: int, most_bytes: int) -> Iterat
         size += length
     if start < len(lengths):
         yield listing.slice(start)
-
-
-def is_hidden(relative: str) -> bool:
-    return any(part.startswith((".", "_")) for part in relative.split("/"))

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
+from dlassets.storage.junk import Junk
+
 # A byte that is not UTF-8 is carried as this sign and two hexadecimal digits: 80 to FF, since smaller ones are text.
 _SIGN = "‰"
 _CARRIED = re.compile(rf"{_SIGN}([89A-F][0-9A-F])")
 # What must be carried so: such bytes, and a sign that stands before two such digits in the name itself.
 _TO_CARRY = re.compile(rf"[\udc80-\udcff]|{_SIGN}(?=[89A-F][0-9A-F])")
 _SURROGATES = 0xDC00
-_HIDDEN = "._"
 # What a link that leads nowhere says, besides that nothing is there.
 _LEADS_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
@@ -114,18 +115,20 @@ class _Folder:
         return links.allow(target) and not (self.is_linked and S_ISDIR(status.st_mode))
 
 
-def list_local(folder: str, failures: list[OSError], allowed: Sequence[str] = ()) -> Iterator[Found]:
+def list_local(
+    folder: str, failures: list[OSError], allowed: Sequence[str] = (), junk: Junk | None = None
+) -> Iterator[Found]:
     """Yield path within `folder`, and state, of every file below it, in no order.
 
     Paths are text, as `decode_path` makes it. Links are followed, to files and to folders, within `folder` and to the
     `allowed` places; one that leads elsewhere is a file with that state. Not followed are links to a folder that the
     way there leads through, and links to folders in a folder that was reached by one: else a few folders that link to
     each other would be a listing without end. A link that leads nowhere is left out, as is what is no regular file.
-    Names that begin with a dot or an underscore are hidden, and hidden folders not entered. What vanishes meanwhile is
-    left out. What cannot be listed below is added to `failures`, since it must not look empty; raises OSError where
-    `folder` itself cannot be.
+    Names that are `junk` (by default what is hidden) are left out, and such folders not entered. What vanishes
+    meanwhile is left out. What cannot be listed below is added to `failures`, since it must not look empty; raises
+    OSError where `folder` itself cannot be.
     """
-    links = Links(folder, allowed)
+    links, junk = Links(folder, allowed), junk or Junk()
     waiting = [_Folder(folder, "", _identity(os.stat(folder)), None)]  # noqa: PTH116 (a Path costs, and knows no bytes)
     while waiting:
         current = waiting.pop()
@@ -138,7 +141,8 @@ def list_local(folder: str, failures: list[OSError], allowed: Sequence[str] = ()
                 failures.append(error)
             continue
         with entries:
-            yield from _look_through(entries, current, links, waiting, failures)
+            kept = (entry for entry in entries if not junk.leaves_out(entry.name))
+            yield from _look_through(kept, current, links, waiting, failures)
 
 
 def _look_through(
@@ -147,7 +151,7 @@ def _look_through(
     """Yield the files of one folder, and add the folders in it to those that are `waiting`."""
     for entry in entries:
         name = entry.name
-        status = None if name[0] in _HIDDEN else _status(entry, failures)
+        status = _status(entry, failures)
         if status is None:
             continue
         relative = current.relative + (name if name.isascii() else decode_path(os.fsencode(name)))

@@ -13,7 +13,7 @@ JPEG = encoded(scene(8, 8), "JPEG")
 def test_segments_that_say_nothing_change_nothing(marker: int) -> None:
     odd_inside = segment(marker, b"\xff\xc2 no frame")
 
-    assert read_header(after_soi(JPEG, segment(marker, b""), odd_inside)) == Header(0xC0, True, b"", b"")
+    assert read_header(after_soi(JPEG, segment(marker, b""), odd_inside)) == Header(0xC0, True, (8, 8), 3, b"", b"")
 
 
 @pytest.mark.parametrize("between", [b"\0", b"more", b"\0\xfe\0\2"], ids=["a zero", "text", "like a comment"])

@@ -192,7 +192,7 @@ def test_a_look_ends_after_so_many_lines_and_the_next_goes_on(lake, manifest, mo
 
 def test_what_is_hidden_a_folder_or_not_in_the_pattern_is_left_out_silently(lake) -> None:
     zone = LandingZone(uri="unlabeled", labelled=False, pattern=r"\.jpg$")
-    names = [".a.jpg", "_temporary/0/b.jpg", "c.png", "folder/", "d.jpg"]
+    names = [".a.jpg", "_temporary/0/b.jpg", "@eaDir/b.jpg", "b.jpg.part", "c.png", "folder/", "d.jpg"]
     write(lake, "\n" + "".join(map(line, names)) + '{"Event": "s3:TestEvent"}\n')
     pending = Manifest.of(lake, "unlabeled", zone).pending()
     assert (pending.paths, pending.bad_lines) == (("d.jpg",), 0)

@@ -1,8 +1,10 @@
 """Photos come in once, changed ones take their old rows' place, and bad files are set aside with a reason."""
 
 import datetime as dt
+import errno
 import hashlib
 import io
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -11,16 +13,20 @@ from typing import Any
 import pytest
 
 from dlassets.engines import columns, delta_log
-from dlassets.engines.base import Engine
+from dlassets.engines.base import Commit, Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.intake import listing
 from dlassets.intake.events import Manifest
+from dlassets.intake.handover import Handover
 from dlassets.intake.ingest import Ingested, ingest
+from dlassets.intake.listing import left_out
+from dlassets.intake.quarantine import drop, refused_files
 from dlassets.intake.waiting import waiting_files
 from dlassets.lakehouse.snapshots import pin, provenance_of
+from dlassets.lakehouse.tables import QUARANTINED_FILES
 from dlassets.settings import IngestSettings, Settings
-from dlassets.storage import local_files
+from dlassets.storage import files, local_files
 from dlassets.storage.lake import Lake
 from dlassets_tests.killing import killed_at, overtaken_at
 from dlassets_tests.storage.test_local_files import refuse
@@ -72,6 +78,34 @@ def test_every_photo_comes_in_with_its_path_folder_and_hash(engine, lake, settin
     ]
 
 
+def test_junk_is_counted_and_neither_taken_in_nor_quarantined(lake, settings, landing) -> None:
+    for name in ("@eaDir/a.jpg/SYNO.jpg", "#recycle/001.cat/z.jpg", "001.cat/Thumbs.db", "001.cat/z.jpg.crdownload"):
+        put(landing / "labeled" / name, photo(99))
+
+    waiting = waiting_files(lake, settings, "labeled")
+    done = ingest(ENGINE, lake, settings, {})
+
+    assert waiting.files == 3
+    assert (done.images, done.quarantined, done.left_out) == (4, 0, {"labeled": 4})
+    tables = [pin(lake, name) for name in ("raw_images", "quarantined_files", "deleted_files")]
+    handover = Handover.of(lake, "labeled", settings.landing["labeled"], tables)
+    handover.write(waiting.listing)
+    assert left_out(handover.take()) == 4
+
+
+def test_what_was_taken_in_before_its_name_was_known_as_junk_is_gone_then(lake, settings, landing) -> None:
+    put(landing / "labeled/001.cat/Thumbs.db", b"no photo")
+    put(landing / "labeled/#recycle/002.bin/z.jpg", photo(99))
+    zones = {name: zone.model_copy(update={"junk": ()}) for name, zone in settings.landing.items()}
+    before = ingest(ENGINE, lake, settings.model_copy(update={"landing": zones}), {})
+
+    after = ingest(ENGINE, lake, settings, {})
+
+    assert (before.images, before.quarantined, before.left_out) == (5, 1, {})
+    assert (after.deleted, after.left_out) == (2, {"labeled": 2})
+    assert refused_files(ENGINE, lake) == []
+
+
 def test_nothing_new_makes_no_version(engine, lake, settings, landing) -> None:
     ingest(engine, lake, settings, {})
     before = pin(lake, "raw_images"), pin(lake, "quarantined_files")
@@ -114,6 +148,74 @@ def test_bad_files_are_set_aside_with_their_reason_and_the_good_ones_come_in(eng
         (f"labeled/{place}", reason) for place, (_, reason) in BAD.items()
     )
     assert ingest(engine, lake, settings, {}).quarantined == 0
+
+
+@pytest.fixture
+def failing(monkeypatch) -> set[str]:
+    """Endings of paths that cannot be read for as long as they are in this set, each for another reason."""
+    endings: set[str] = set()
+    opened, numbers = files._descriptor, itertools.cycle([errno.ESTALE, errno.EMFILE, errno.EACCES, errno.EIO])
+
+    def refusing(path, *flags):
+        if os.fsdecode(path).endswith(tuple(endings)):
+            raise OSError(next(numbers), "not now", path)
+        return opened(path, *flags)
+
+    monkeypatch.setattr(files, "_descriptor", refusing)
+    return endings
+
+
+def test_a_file_that_cannot_be_read_now_comes_in_by_a_later_run(lake, settings, landing, failing, monkeypatch) -> None:
+    failing |= {"001.cat/a.jpg", "001.cat/b.JPG", "012.dog/c.jpeg", "01/d.jpg"}
+    assert ingest(ENGINE, lake, settings, {}).quarantined == 4
+    assert {file.reason for file in refused_files(ENGINE, lake)} == {"unreadable"}
+    failing.clear()
+    assert ingest(ENGINE, lake, settings, {}).batches == 0, "a moment after, nothing will have changed"
+    assert waiting_files(lake, settings, "labeled").files == 0
+
+    make_due(lake)
+
+    assert waiting_files(lake, settings, "labeled").files == 3
+    assert ingest(ENGINE, lake, settings, {}).images == 4
+    assert refused_files(ENGINE, lake) == []
+    assert ingest(ENGINE, lake, settings, {}).batches == 0
+
+
+def test_it_is_tried_less_and_less_often_and_said_how_often(lake, settings, landing, failing) -> None:
+    failing |= {"001.cat/a.jpg"}
+    waits, digests = [], set()
+    for tries in range(1, 5):
+        before = dt.datetime.now(dt.UTC)
+        ingest(ENGINE, lake, settings, {})
+        (row,) = get(ENGINE, lake, "quarantined_files")
+        assert (row["path"], row["reason"], row["tries"]) == ("labeled/001.cat/a.jpg", "unreadable", tries)
+        assert f"tried {tries} times, and again after" in row["detail"]
+        waits.append(round((row["retry_at"] - before).total_seconds() / 60))
+        make_due(lake)
+        digests.add(waiting_files(lake, settings, "labeled").digest)
+
+    assert waits == [1, 2, 4, 8]
+    assert len(digests) == 4, "each is a run of its own to a sensor"
+
+
+def test_one_that_a_person_dropped_is_not_tried_again(lake, settings, landing, failing) -> None:
+    failing |= {"001.cat/a.jpg"}
+    ingest(ENGINE, lake, settings, {})
+    drop(ENGINE, lake, settings, refused_files(ENGINE, lake), {})
+    make_due(lake)
+
+    assert ingest(ENGINE, lake, settings, {}).batches == 0
+
+
+def make_due(lake: Lake) -> None:
+    """Have what waits to be tried again waited long enough."""
+    import pyarrow as pa
+
+    refused = pin(lake, "quarantined_files")
+    earlier = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
+    found = [row | {"retry_at": row["retry_at"] and earlier} for row in get(ENGINE, lake, "quarantined_files")]
+    table = pa.Table.from_pylist(found, schema=QUARANTINED_FILES.schema)
+    ENGINE.merge(ENGINE.rows(table), QUARANTINED_FILES, refused.uri, Commit({}))
 
 
 def test_a_mended_file_comes_in(lake, settings, landing) -> None:

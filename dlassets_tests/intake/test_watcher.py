@@ -91,10 +91,12 @@ def test_a_file_is_noted_when_it_is_closed_and_not_before(running) -> None:
 
 
 def test_what_is_hidden_or_not_in_the_pattern_is_not_noted(running) -> None:
-    for name in (".a.jpg", "_b.jpg", "c.png"):
+    for name in (".a.jpg", "_b.jpg", "c.png", "Thumbs.db", "e.jpg.part"):
         (running.folder / name).write_bytes(b"x")
     (running.folder / "_temporary").mkdir()
     (running.folder / "_temporary" / "d.jpg").write_bytes(b"x")
+    (running.folder / "@eaDir").mkdir()
+    (running.folder / "@eaDir" / "f.jpg").write_bytes(b"x")
     (running.folder / ".a.jpg").rename(running.folder / "a.jpg")
     running.wait_for("a.jpg")
 

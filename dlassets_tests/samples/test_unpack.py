@@ -73,6 +73,8 @@ def test_numbered_class_folders_keep_their_names_under_any_common_folder(tmp_pat
             "256_ObjectCategories/001.ak47/greg/deeper.jpg": b"not in a class folder",
             "256_ObjectCategories/001.ak47/._001_0001.jpg": b"hidden",
             "__MACOSX/001.ak47/001_0001.jpg": b"hidden",
+            "256_ObjectCategories/001.ak47/@eaDir/001_0001.jpg": b"a thumbnail",
+            "#recycle/001.ak47/001_0001.jpg": b"thrown away",
             "preview.jpg": b"in no class folder",
         },
     )

@@ -13,7 +13,7 @@ from dlassets.pipeline.step import Made, Reads
 
 def _files_of_zones(_: Session, __: Reads, made: Made) -> dict[str, Any]:
     done = made.details["ingested"]
-    return {"batches": done.batches, "by_landing_zone": done.zones}
+    return {"batches": done.batches, "by_landing_zone": done.zones, "left_out_as_junk": done.left_out}
 
 
 def _gallery(session: Session, read: Reads, _: Made) -> dict[str, Any]:

@@ -35,6 +35,10 @@ _ROWS_A_TASK = 4
 _log = logging.getLogger(__name__)
 
 
+class UndecodedError(DlassetsError):
+    """The bytes of one row are no photo."""
+
+
 @dataclass(frozen=True)
 class Cache:
     """Keep decoded photos: at most so many bytes, in memory, or on disk in a `folder` that is there.
@@ -150,7 +154,7 @@ class Decoder:
 
     @property
     def damaged(self) -> list[str]:
-        """The rows that were found damaged so far: each by its path, or by where it lies where the table has none."""
+        """The rows that are damaged or do not decode so far: by path, or by where they lie where the table has none."""
         return sorted(self._damaged.values())
 
     def are_damaged(self, numbers: Rows) -> npt.NDArray[np.bool_]:
@@ -200,8 +204,8 @@ class Decoder:
         """Begin to decode the photos of some rows; return what waits for it. What is damaged has any pixels at all."""
         import torch
 
-        if column not in self._shapes and (first := self._first_whole(contents, drawn)) is not None:
-            self._prepare(column, contents[first], int(drawn.numbers[first]))
+        if column not in self._shapes:
+            self._prepare(column, contents, drawn)
         # Of what shape photos are is not known before the first that is whole.
         shape, dtype = self._shapes.get(column, (torch.Size([0]), torch.uint8))
         out = torch.empty((len(contents), *shape), dtype=dtype, pin_memory=self._pin)
@@ -210,13 +214,11 @@ class Decoder:
             for row in range(first, min(first + _ROWS_A_TASK, len(contents))):
                 if self._compared(contents, drawn, row):
                     number, place = int(drawn.numbers[row]), int(drawn.places[row])
-                    self._fill(column, out[row], contents[row], number, (drawn.epoch, place))
+                    with self._noting(number, drawn):
+                        self._fill(column, out[row], contents[row], number, (drawn.epoch, place))
 
         tasks = [pool.submit(fill, first) for first in range(0, len(contents), _ROWS_A_TASK)]
         return partial(_wait, tasks, out)
-
-    def _first_whole(self, contents: Any, drawn: Drawn) -> int | None:
-        return next((row for row in range(len(contents)) if self._compared(contents, drawn, row)), None)
 
     def _compared(self, contents: Any, drawn: Drawn, row: int) -> bool:
         """Whether a row's bytes are those that its digest says."""
@@ -228,8 +230,16 @@ class Decoder:
         self._is_whole[number] = number not in self._damaged
         return bool(self._is_whole[number])
 
-    def _prepare(self, column: str, content: bytes, number: int) -> None:
-        """Learn from a first photo what tensors the transform gives, and make room for those that are kept."""
+    def _prepare(self, column: str, contents: Any, drawn: Drawn) -> None:
+        """Learn from the first photo that there is what tensors the transform gives; make room for what is kept."""
+        for row in range(len(contents)):
+            if self._compared(contents, drawn, row):
+                number = int(drawn.numbers[row])
+                with self._noting(number, drawn):
+                    self._learn_shape(column, contents[row], number)
+                    return
+
+    def _learn_shape(self, column: str, content: bytes, number: int) -> None:
         import torch
 
         with self._naming(column, number):
@@ -237,6 +247,16 @@ class Decoder:
             if cache := self._transform.cache:
                 self._decoded[column] = Decoded(cache, self._source.rows, self._transform.decode(content))
         self._shapes[column] = pixels.shape, torch.float32 if self._transform.as_float else pixels.dtype
+
+    @contextmanager
+    def _noting(self, number: int, drawn: Drawn) -> Iterator[None]:
+        """Where bytes are compared, leave a photo out that does not decode, as one that is damaged."""
+        try:
+            yield
+        except UndecodedError:
+            if drawn.digests is None:
+                raise
+            self._damaged[number] = self._path(number) or self._place(number)
 
     def _fill(self, column: str, out: torch.Tensor, content: bytes, number: int, place: tuple[int, int]) -> None:
         import torch
@@ -267,7 +287,7 @@ class Decoder:
         try:
             yield
         except ImageError as error:
-            raise DlassetsError(
+            raise UndecodedError(
                 f"{column} of {self._row(number)} does not decode: {error}. Delete the row, or write its bytes anew."
             ) from error
         except DlassetsError as error:

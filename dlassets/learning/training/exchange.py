@@ -16,7 +16,8 @@ from dataclasses import asdict
 
 from dlassets.errors import DlassetsError, error_from, record_of
 from dlassets.learning.training.job import Event, Job, OnEvent, Trained
-from dlassets.storage.files import is_hidden, read_bytes, write_whole
+from dlassets.storage.files import read_bytes, write_whole
+from dlassets.storage.junk import is_hidden
 from dlassets.storage.stores import filesystem_of
 
 # Events of so many seconds go into one file: a step may take a thousandth of one.

@@ -96,10 +96,10 @@ def features_of(
     """Return the rows of a split with the features that `network` (see `backbones.network`) gives of their photos.
 
     Photos are seen as scoring sees them, in the view of the job's backbone. Those whose bytes are not what was taken in
-    are left out, which the log tells of. The network is left on the group's device, in evaluation mode. Each process of
-    a group embeds its part, and all are given the whole; the log tells, every few seconds, how far its own part is.
-    `rows` are the split's, where they have been read already. Raises DlassetsError for a split of which all is damaged,
-    and, naming it, for a photo that does not decode.
+    or do not decode are left out, which the log tells of. The network is left on the group's device, in evaluation
+    mode. Each process of a group embeds its part, and all are given the whole; the log tells, every few seconds, how
+    far its own part is. `rows` are the split's, where they have been read already. Raises DlassetsError for a split of
+    which all is left out.
     """
     import torch
 
@@ -136,7 +136,8 @@ def damage_of(job: Job, paths: Sequence[str]) -> str:
     more = ", …" if len(paths) > _NAMED else ""
     return (
         f"Damaged and left out, {len(paths)} in all of version {job.training_set.version} of {job.training_set.name}: "
-        f"{', '.join(paths[:_NAMED])}{more}. `dlassets verify --restore` puts their bytes back; then train again."
+        f"{', '.join(paths[:_NAMED])}{more}. `dlassets verify --restore` puts their bytes back; then train again. "
+        "What it finds whole does not decode: replace that, or delete it."
     )
 
 

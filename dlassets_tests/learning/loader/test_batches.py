@@ -330,6 +330,19 @@ def test_a_damaged_photo_is_left_out_of_its_batch_and_the_batches_stay_as_many(t
     assert sorted({*found}) == sorted(rows[place]["path"] for place in damaged)
 
 
+def test_a_photo_that_does_not_decode_is_left_out_by_name_where_bytes_are_compared(tmp_path, rows):
+    undecodable = {0, 1, 20}
+    contents = [row | {"content": b"no photo"} if place in undecodable else row for place, row in enumerate(rows)]
+    uri = damaged_copy(tmp_path, contents, set())
+    loader = load(uri, ["path", "content"], version=0, compare_with="image_id", transform=decode_to_tensor(32))
+
+    for _ in range(2):
+        found = [path for batch in loader for path in batch["path"]]
+
+        assert sorted(found) == sorted(row["path"] for place, row in enumerate(rows) if place not in undecodable)
+    assert loader.damaged == sorted(rows[place]["path"] for place in undecodable)
+
+
 def test_a_photo_is_compared_once_and_not_in_every_epoch(tmp_path, rows, monkeypatch):
     compared = []
 
