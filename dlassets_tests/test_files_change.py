@@ -100,7 +100,7 @@ class Loop:
         self.label()
 
     def label(self) -> None:
-        tables = pins(self.lake, "raw_images", "deleted_files", "human_labels", "labeled_images")
+        tables = pins(self.lake, "raw_images", "deleted_files", "human_labels", "image_profiles", "labeled_images")
         update_labels(self.engine, tables, self.settings.landing, self.settings.split, Commit())
 
     def learn(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from dlassets.lakehouse.tables import LABEL_REQUESTS, RAW_IMAGES, TABLES
+from dlassets.lakehouse.tables import IMAGE_PROFILES, LABEL_REQUESTS, LABELED_IMAGES, RAW_IMAGES, TABLES
 from dlassets.monitoring.quality import Finding, Rule, check, rules_of
 from dlassets.pipeline.session import Session
 
@@ -91,4 +91,31 @@ def bytes_are_whole(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
     )
 
 
-CHECKS = [*(table_checks(table) for table in TABLES), photos_written, bytes_are_whole]
+@dg.asset_check(
+    asset=LABELED_IMAGES.name,
+    name="groups_never_straddle",
+    description="Photos that look alike, or belong together by split.group_by, are on one side of the split.",
+)
+def groups_never_straddle(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
+    from dlassets.lakehouse.split_groups import straddling
+
+    tables = {table.name: session.pin(table) for table in (RAW_IMAGES, IMAGE_PROFILES, LABELED_IMAGES)}
+    found = straddling(session.engine, tables, session.settings.split)
+    return dg.AssetCheckResult(
+        passed=not found.groups,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"groups": found.groups, "photos": found.photos, "examples": found.examples},
+        description=f"{found.photos} photos of {found.groups} groups are on two sides, such as {found.examples[0]}: "
+        "figures of the test split are better than the model. They were there before it was known that they belong "
+        "together, and no photo changes side."
+        if found.groups
+        else None,
+    )
+
+
+CHECKS = [
+    *(table_checks(table) for table in TABLES),
+    photos_written,
+    bytes_are_whole,
+    groups_never_straddle,
+]

@@ -79,13 +79,13 @@ def image_profiles(session: Session, read: Reads, report: Report) -> Made:
     return _derived(session, read, Derivation(IMAGE_PROFILES, profile_images), report.progress("images profiled"))
 
 
-@step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, HUMAN_LABELS])
+@step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, HUMAN_LABELS, IMAGE_PROFILES])
 def labeled_images(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001 - as every step
     """Bring the label in force of each image up to what folders and people say."""
     from dlassets.lakehouse.labels import update_labels
 
     settings = session.settings
-    tables = read.named(RAW_IMAGES, DELETED_FILES, HUMAN_LABELS)
+    tables = read.named(RAW_IMAGES, DELETED_FILES, HUMAN_LABELS, IMAGE_PROFILES)
     provenance = read.provenance(**settings.split.model_dump())
     tables[LABELED_IMAGES.name] = read.own(LABELED_IMAGES)
     written = update_labels(session.engine, tables, settings.landing, settings.split, commit_of(provenance))

@@ -203,7 +203,7 @@ def test_requests_close_when_an_accepted_answer_is_there_and_only_once(scored: B
 def take_labels(bench: Bench) -> dict[str, tuple[int, str, str]]:
     """Bring the labels in force up to date, and return them."""
     settings = Settings()
-    names = ("raw_images", "deleted_files", "human_labels", "labeled_images")
+    names = ("raw_images", "deleted_files", "human_labels", "image_profiles", "labeled_images")
     tables = {name: bench.pin(name) for name in names}
     update_labels(bench.engine, tables, settings.landing, settings.split, Commit())
     return {row["path"]: (row["label"], row["label_name"], row["source"]) for row in bench.rows("labeled_images")}

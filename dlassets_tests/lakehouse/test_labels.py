@@ -58,7 +58,7 @@ def photos(lake: Lake) -> None:
 
 
 def update(engine: Engine, lake: Lake, settings: Settings) -> Written:
-    tables = pins(lake, "raw_images", "deleted_files", "human_labels", "labeled_images")
+    tables = pins(lake, "raw_images", "deleted_files", "human_labels", "image_profiles", "labeled_images")
     return update_labels(engine, tables, settings.landing, settings.split, Commit())
 
 
