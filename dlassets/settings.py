@@ -189,8 +189,8 @@ class SplitSettings(_Section):
     validation: float = Field(0.15, gt=0, lt=1)
     group_by: str | None = Field(
         None,
-        description="What else keeps photos on one side: a pattern on the path, whose first group is the same for those "
-        "that belong together, or camera.",
+        description="What else shares a side: a pattern on the path, whose first group is the same for those that "
+        "belong together, or camera.",
     )
 
     @field_validator("group_by")

@@ -93,7 +93,7 @@ def _value(name: str, split: SplitSettings) -> str:
 
 
 def _described(engine: Engine, images: str, tables: Mapping[str, Any], split: SplitSettings) -> pa.Table:
-    """Return image_id, split_group, perceptual_hash and value (of the setting) of images, a row a path, oldest first."""
+    """Return path, image_id, split_group, perceptual_hash and value (by the setting): a row a path, oldest first."""
     import pyarrow as pa
 
     by_camera = split.group_by == CAMERA and _has_column(tables["raw_images"], CAMERA)

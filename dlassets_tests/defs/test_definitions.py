@@ -25,7 +25,7 @@ GRAPH = {
     "quarantined_files": ("ingest", set()),
     "image_profiles": ("ingest", {"raw_images", "deleted_files", "quarantined_files"}),
     "deleted_files": ("ingest", set()),
-    "labeled_images": ("ingest", {"raw_images", "deleted_files", "human_labels"}),
+    "labeled_images": ("ingest", {"raw_images", "deleted_files", "human_labels", "image_profiles"}),
     "image_features": ("training", {"raw_images", "deleted_files"}),
     "training_set": ("training", {"labeled_images", "image_features", "raw_images", "deleted_files"}),
     "label_errors": ("training", {"labeled_images", "image_features"}),
