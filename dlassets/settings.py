@@ -187,6 +187,12 @@ class SplitSettings(_Section):
 
     train: float = Field(0.70, gt=0, lt=1)
     validation: float = Field(0.15, gt=0, lt=1)
+    look_alike_bits: int | None = Field(
+        4,
+        ge=0,
+        le=16,
+        description="Photos whose perceptual hashes (64 bits) differ in no more share a side; null: none.",
+    )
     group_by: str | None = Field(
         None,
         description="What else shares a side: a pattern on the path, whose first group is the same for those that "

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from dlassets.lakehouse.tables import IMAGE_PROFILES, LABEL_REQUESTS, LABELED_IMAGES, RAW_IMAGES, TABLES
+from dlassets.lakehouse.tables import IMAGE_PROFILES, LABEL_REQUESTS, LABELED_IMAGES, RAW_IMAGES, TABLES, TRAINING_SET
 from dlassets.monitoring.quality import Finding, Rule, check, rules_of
 from dlassets.pipeline.session import Session
 
@@ -113,9 +113,30 @@ def groups_never_straddle(session: dg.ResourceParam[Session]) -> dg.AssetCheckRe
     )
 
 
+@dg.asset_check(
+    asset=TRAINING_SET.name,
+    name="test_photos_are_new",
+    description="No photo of the test split looks, by its features, like one that is learned from.",
+)
+def test_photos_are_new(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
+    from dlassets.monitoring.leakage import COSINE, leaked
+
+    found = leaked(session.pin(TRAINING_SET))
+    return dg.AssetCheckResult(
+        passed=not found.photos,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"compared": found.compared, "photos": found.photos, "cosine": COSINE, "examples": found.examples},
+        description=f"{found.photos} of {found.compared} test photos look like one that is learned from, such as "
+        f"{found.examples[0]}. Photos of one lot, shoot or camera are kept on one side by split.group_by."
+        if found.photos
+        else None,
+    )
+
+
 CHECKS = [
     *(table_checks(table) for table in TABLES),
     photos_written,
     bytes_are_whole,
     groups_never_straddle,
+    test_photos_are_new,
 ]

@@ -17,6 +17,8 @@ DISTANCE = 4
 PLAIN = 0
 
 _BITS = 64
+# The bits of odd frequencies along the width, of the 8x8 that `perceptual_hash` has row by row.
+_ODD_ACROSS = 0xAAAAAAAAAAAAAAAA
 _BLOCKS_COMPARED = 2
 
 Hashes = npt.NDArray[np.uint64]
@@ -55,6 +57,11 @@ def nearest(hashes: npt.ArrayLike, known: npt.ArrayLike, distance: int = DISTANC
         if differing[first] <= distance:
             which[place], bits[place] = first, differing[first]
     return which, bits
+
+
+def mirrored(hashes: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return the hashes that the pictures have in a mirror, or nearly so: in it odd frequencies change their sign."""
+    return np.asarray(hashes, np.int64) ^ np.array(_ODD_ACROSS, np.uint64).view(np.int64)
 
 
 def _components(distinct: Hashes, distance: int) -> Indices:

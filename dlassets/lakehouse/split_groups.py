@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dlassets.engines.base import Engine, Rows, Snapshot
-from dlassets.images.near_duplicates import PLAIN, groups, nearest
+from dlassets.images.near_duplicates import PLAIN, groups, mirrored, nearest
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.tables import LABELED_IMAGES
 from dlassets.settings import CAMERA, SplitSettings
@@ -60,7 +61,7 @@ def with_groups(engine: Engine, labelled: Rows, tables: Mapping[str, Snapshot], 
         SELECT said.path, said.image_id, said.labeled_at, known.split_group FROM labeled_images AS said
         JOIN ({GROUPS}) AS known ON known.image_id = said.image_id
     """  # noqa: S608 - constants
-    decided = decide(new, _described(engine, standing, tables, split))
+    decided = decide(new, _described(engine, standing, tables, split), split.look_alike_bits)
     query = f"""
         SELECT {", ".join(_value(name, split) for name in LABELED_IMAGES.names)}
         FROM labelled LEFT JOIN decided ON decided.image_id = labelled.image_id
@@ -77,7 +78,7 @@ def straddling(engine: Engine, tables: Mapping[str, Snapshot], split: SplitSetti
     rows = _described(engine, labelled, tables, split).to_pylist()
     sides = {row["image_id"]: row["split_group"] for row in rows}
     paths = {row["image_id"]: row["path"] for row in rows}
-    apart = [images for images in _together(rows) if len({sides[image] for image in images}) > 1]
+    apart = [images for images in _together(rows, split.look_alike_bits) if len({sides[image] for image in images}) > 1]
     examples = []
     for one, *others in apart[:SHOWN]:
         other = next(image for image in others if sides[image] != sides[one])
@@ -123,50 +124,50 @@ def _has_column(table: Snapshot, name: str) -> bool:
     return any(field.name == name for field in read_table(table.uri, table.version).schema().fields)
 
 
-def decide(new: pa.Table, standing: pa.Table) -> pa.Table:
+def decide(new: pa.Table, standing: pa.Table, bits: int | None) -> pa.Table:
     """Return image_id and split_group of the new images, of which each that belongs to a standing group joins it.
 
-    Both have image_id, perceptual_hash and value, the oldest first, `standing` also split_group. New images that belong
-    together, be it by a chain of others, are in one group: the one that stands nearest to any of them, else that of
+    Both have image_id, perceptual_hash and value, the oldest first, `standing` also split_group. Those whose hashes
+    differ in no more than `bits`, or that have the same value, belong together. New images that do, be it by a chain of others, are in one group: the one that stands nearest to any of them, else that of
     the oldest of them. The oldest, since the least image_id of many is nearly always on the train side.
     """
     import pyarrow as pa
 
     rows = new.select(["image_id", "perceptual_hash", "value"]).to_pylist()
-    near = _standing_near(rows, standing)
+    near = _standing_near(rows, standing, bits)
     decided: dict[str, str] = {}
-    for members in _together(rows):
+    for members in _together(rows, bits):
         joined = min((near[image] for image in members if image in near), default=None)
         decided |= dict.fromkeys(members, joined.group if joined else members[0])
     return pa.table({"image_id": [*decided], "split_group": [*decided.values()]})
 
 
-def _standing_near(rows: list[dict[str, Any]], standing: pa.Table) -> dict[str, Nearness]:
+def _standing_near(rows: list[dict[str, Any]], standing: pa.Table, bits: int | None) -> dict[str, Nearness]:
     """Return the standing group that an image belongs to, of those that belong to any."""
-    own = standing["split_group"].to_pylist()
-    by_value: dict[str, Nearness] = {}
-    for place, value in enumerate(standing["value"].to_pylist()):
-        if value is not None:
-            by_value.setdefault(value, Nearness(-1, place, own[place]))
-    found = [(row["image_id"], by_value[row["value"]]) for row in rows if row["value"] in by_value]
+
+    def nearness(bits: int, place: int) -> Nearness:
+        return Nearness(bits, place, standing["split_group"][place].as_py())
+
+    values = {row["value"] for row in rows} - {None}
+    by_value: dict[str, int] = {}
+    for place, value in enumerate(standing["value"].to_pylist() if values else ()):
+        by_value.setdefault(value, place)
+    found = [(row["image_id"], nearness(-1, by_value[row["value"]])) for row in rows if row["value"] in by_value]
     hashes = standing["perceptual_hash"].fill_null(PLAIN).to_numpy()
     hashed = np.flatnonzero(hashes != PLAIN)
-    looks = _looks(rows)
-    which, bits = nearest([*looks.values()], hashes[hashed])
-    for image, at, differing in zip(looks, which.tolist(), bits.tolist(), strict=True):
-        if at >= 0:
-            place = int(hashed[at])
-            found.append((image, Nearness(differing, place, own[place])))
+    images, looks = _looks(rows, bits)
+    which, differing = nearest(looks, hashes[hashed], bits or 0)
+    near_by_looks = np.flatnonzero(which >= 0)
+    found += [(images[at], nearness(int(differing[at]), int(hashed[which[at]]))) for at in near_by_looks]
     near: dict[str, Nearness] = {}
-    for image, nearness in found:
-        near[image] = min(nearness, near.get(image, nearness))
+    for image, one in found:
+        near[image] = min(one, near.get(image, one))
     return near
 
 
-def _together(rows: list[dict[str, Any]]) -> Iterable[list[str]]:
+def _together(rows: list[dict[str, Any]], bits: int | None) -> Iterable[list[str]]:
     """Yield the images of the rows by group, each once and in the order of the rows."""
     images = dict.fromkeys(row["image_id"] for row in rows)
-    looks = _looks(rows)
     of_value: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row["value"] is not None:
@@ -179,7 +180,7 @@ def _together(rows: list[dict[str, Any]]) -> Iterable[list[str]]:
             image = head[image]
         return image
 
-    for alike in (*groups([*looks], [*looks.values()]), *of_value.values()):
+    for alike in (*groups(*_looks(rows, bits), bits or 0), *of_value.values()):
         for image in alike:
             head[head_of(image)] = head_of(alike[0])
     members: dict[str, list[str]] = defaultdict(list)
@@ -188,6 +189,13 @@ def _together(rows: list[dict[str, Any]]) -> Iterable[list[str]]:
     return members.values()
 
 
-def _looks(rows: list[dict[str, Any]]) -> dict[str, int]:
-    """Return the perceptual hash of each image that has one to be told by."""
-    return {row["image_id"]: row["perceptual_hash"] for row in rows if row["perceptual_hash"] not in (None, PLAIN)}
+def _looks(rows: list[dict[str, Any]], bits: int | None) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Return each image that has a perceptual hash to be told by, and that hash; then all once more, as in a mirror.
+
+    None where looks do not count.
+    """
+    if bits is None:
+        return [], np.empty(0, np.int64)
+    looks = {row["image_id"]: row["perceptual_hash"] for row in rows if row["perceptual_hash"] not in (None, PLAIN)}
+    hashes = np.array([*looks.values()], np.int64)
+    return [*looks, *looks], np.concatenate([hashes, mirrored(hashes)])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from dlassets.engines.base import Commit, Engine, Written
 from dlassets.engines.local import LocalEngine
@@ -113,6 +113,28 @@ def test_a_photo_between_two_groups_that_stand_joins_the_nearer_and_moves_neithe
     found = apart(engine, lake)
     assert (found.groups, found.photos) == (1, 3)
     assert found.examples == [f"labeled/001.cat/{TRAIN}.jpg (train) and labeled/001.cat/{OTHER_TRAIN}.jpg (test)"]
+
+
+def test_looks_count_for_nothing_where_the_setting_says_so(local_engine, lake) -> None:
+    settings = Settings.model_validate({"split": {"look_alike_bits": None}})
+    arrive(lake, {TRAIN: ONE, TEST: ONE})
+    update(local_engine, lake, settings)
+    arrive(lake, {OTHER_TEST: ONE})
+    update(local_engine, lake, settings)
+
+    assert sides(local_engine, lake) == {TRAIN: "train", TEST: "test", OTHER_TEST: "test"}
+    assert apart(local_engine, lake, settings).groups == 0
+
+
+def test_a_photo_in_a_mirror_is_alike(local_engine, lake) -> None:
+    picture = photo("fish", np.random.default_rng(5))
+    mirror = ImageOps.mirror(Image.open(io.BytesIO(picture)))
+    arrive(lake, {TEST: profile(picture)["perceptual_hash"]})
+    update(local_engine, lake)
+    arrive(lake, {TRAIN: profile(jpeg(mirror, 90))["perceptual_hash"]})
+    update(local_engine, lake)
+
+    assert sides(local_engine, lake) == {TEST: "test", TRAIN: "test"}
 
 
 def test_a_photo_of_one_colour_looks_like_no_other(local_engine, lake) -> None:
