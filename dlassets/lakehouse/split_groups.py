@@ -57,10 +57,7 @@ def with_groups(engine: Engine, labelled: Rows, tables: Mapping[str, Snapshot], 
     )
     if not new.num_rows:
         return labelled
-    standing = f"""
-        SELECT said.path, said.image_id, said.labeled_at, known.split_group FROM labeled_images AS said
-        JOIN ({GROUPS}) AS known ON known.image_id = said.image_id
-    """  # noqa: S608 - constants
+    standing = "SELECT path, image_id, labeled_at, COALESCE(split_group, image_id) AS split_group FROM labeled_images"
     decided = decide(new, _described(engine, standing, tables, split), split.look_alike_bits)
     query = f"""
         SELECT {", ".join(_value(name, split) for name in LABELED_IMAGES.names)}
@@ -128,8 +125,9 @@ def decide(new: pa.Table, standing: pa.Table, bits: int | None) -> pa.Table:
     """Return image_id and split_group of the new images, of which each that belongs to a standing group joins it.
 
     Both have image_id, perceptual_hash and value, the oldest first, `standing` also split_group. Those whose hashes
-    differ in no more than `bits`, or that have the same value, belong together. New images that do, be it by a chain of others, are in one group: the one that stands nearest to any of them, else that of
-    the oldest of them. The oldest, since the least image_id of many is nearly always on the train side.
+    differ in no more than `bits`, or that have the same value, belong together. New images that do, be it by a chain of
+    others, are in one group: the one that stands nearest to any of them, else that of the oldest of them. Not that of
+    the least image_id, which for many images is nearly always on the train side.
     """
     import pyarrow as pa
 

@@ -58,5 +58,5 @@ def leaked(training_set: Snapshot) -> Leaked:
 
 
 def _unit(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    lengths: npt.NDArray[np.float32] = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(lengths, np.float32(1e-12))
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return (features / np.maximum(lengths, 1e-12)).astype(np.float32)
