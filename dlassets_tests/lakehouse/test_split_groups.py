@@ -102,15 +102,15 @@ def test_of_new_photos_that_look_alike_the_oldest_decides(local_engine, lake) ->
     assert set(sides(local_engine, lake).values()) == {"test"}
 
 
-def test_a_photo_between_two_groups_that_stand_joins_the_nearer_and_moves_neither(engine, lake) -> None:
+def test_a_photo_between_two_groups_that_stand_joins_the_nearer_and_moves_neither(local_engine, lake) -> None:
     arrive(lake, {TRAIN: ONE, TEST: differing(ONE, 6)})
-    update(engine, lake)
+    update(local_engine, lake)
     arrive(lake, {OTHER_TRAIN: differing(ONE, 4)})
 
-    update(engine, lake)
+    update(local_engine, lake)
 
-    assert sides(engine, lake) == {TRAIN: "train", TEST: "test", OTHER_TRAIN: "test"}
-    found = apart(engine, lake)
+    assert sides(local_engine, lake) == {TRAIN: "train", TEST: "test", OTHER_TRAIN: "test"}
+    found = apart(local_engine, lake)
     assert (found.groups, found.photos) == (1, 3)
     assert found.examples == [f"labeled/001.cat/{TRAIN}.jpg (train) and labeled/001.cat/{OTHER_TRAIN}.jpg (test)"]
 
