@@ -1,5 +1,8 @@
 """What the checks of the split say, as Dagster shows it."""
 
+from typing import Any
+
+import dagster as dg
 import pytest
 
 from dlassets.defs.checks import groups_never_straddle
@@ -18,9 +21,13 @@ def on_two_sides(lake: Lake) -> None:
     put(lake, "training_set", *({**row, "feature_version": "v", "features": [1.0, 2.0]} for row in rows))
 
 
+def result(check: dg.AssetChecksDefinition, settings: Settings) -> Any:
+    return check(session=Session(settings))
+
+
 @pytest.mark.usefixtures("on_two_sides")
 def test_photos_that_look_alike_on_two_sides_are_warnings_with_numbers(settings: Settings) -> None:
-    apart, learned = (check(session=Session(settings)) for check in (groups_never_straddle, photos_are_new))
+    apart, learned = (result(check, settings) for check in (groups_never_straddle, photos_are_new))
 
     assert not apart.passed
     assert apart.description.startswith("2 photos of 1 groups are on two sides, such as labeled/a.jpg (train) and")
@@ -32,4 +39,4 @@ def test_photos_that_look_alike_on_two_sides_are_warnings_with_numbers(settings:
 
 
 def test_of_an_empty_lake_there_is_nothing_to_say(settings: Settings) -> None:
-    assert all(check(session=Session(settings)).passed for check in (groups_never_straddle, photos_are_new))
+    assert all(result(check, settings).passed for check in (groups_never_straddle, photos_are_new))
