@@ -25,7 +25,8 @@ from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_of_folder
 from dlassets.lakehouse.hashing import split_of
-from dlassets.lakehouse.tables import RAW_IMAGES, TEST, TRAIN, TRAINING_SET, VALIDATION
+from dlassets.lakehouse.split_groups import GROUPS
+from dlassets.lakehouse.tables import LABELED_IMAGES, RAW_IMAGES, TEST, TRAIN, TRAINING_SET, VALIDATION
 from dlassets.learning.backbones import backbone_of
 from dlassets.learning.embedding import load_backbone
 from dlassets.learning.evaluation.evaluate import Z_95, wilson_interval
@@ -127,7 +128,8 @@ def measure(images: Path, engine: str, folder: Path, draws: int) -> Accuracy:
 
 def _judge(images: Path, session: Session, draws: int) -> Accuracy:
     photos = _photos(images, session)
-    sides = sides_of(photos.image_ids, session.settings)
+    groups = groups_of(photos.image_ids, session)
+    sides = sides_of(groups, session.settings)
     test = photos.taken(sides == TEST)
     scores = []
     for when, name, package, learned_from in _registered(session):
@@ -136,7 +138,9 @@ def _judge(images: Path, session: Session, draws: int) -> Accuracy:
     train, validation = photos.taken(sides == TRAIN), photos.taken(sides == VALIDATION)
     head = train_head(train, validation, session.settings.training).head
     scores += _scores("had all been labelled", f"{HEAD}, trained here", head.predict, train, validation, test)
-    return Accuracy(len(photos), len(test), scores, draws, _redrawn(photos, session.settings, draws) if draws else [])
+    return Accuracy(
+        len(photos), len(test), scores, draws, _redrawn(photos, groups, session.settings, draws) if draws else []
+    )
 
 
 def _photos(images: Path, session: Session) -> Examples:
@@ -182,6 +186,13 @@ def _registered(session: Session) -> list[tuple[str, str, ModelPackage, Snapshot
         learned_from = Snapshot(TRAINING_SET.name, uri, int(run.data.tags[_TRAINED_BY]))
         found.append((when, f"version {version}", load_version(mlflow.client, model, version), learned_from))
     return found
+
+
+def groups_of(image_ids: Sequence[str], session: Session) -> list[str]:
+    """Return the image that decides each one's side: of those that the lake has no label of, itself."""
+    found = session.engine.sql(GROUPS, {LABELED_IMAGES.name: session.pin(LABELED_IMAGES)}).arrow()
+    decided = dict(zip(found["image_id"].to_pylist(), found["split_group"].to_pylist(), strict=True))
+    return [decided.get(image_id, image_id) for image_id in image_ids]
 
 
 def sides_of(image_ids: Sequence[str], settings: Settings) -> NDArray[np.str_]:
@@ -236,13 +247,13 @@ def paired_difference(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple
     return difference, difference - half, difference + half
 
 
-def _redrawn(photos: Examples, settings: Settings, draws: int) -> list[Redrawn]:
+def _redrawn(photos: Examples, groups: Sequence[str], settings: Settings, draws: int) -> list[Redrawn]:
     """Draw split and held-back part anew, by the same rules on other hashes: one split's test rows may be lucky."""
     whens = ("70% labelled, as before the answers", "all labelled")
     accuracies: dict[str, list[dict[str, float]]] = {when: [] for when in whens}
     labels: dict[str, list[int]] = {when: [] for when in whens}
     for draw in range(draws):
-        hashes = redrawn_hashes(photos.image_ids, draw)
+        hashes = redrawn_hashes(groups, draw)
         sides = sides_of(hashes, settings)
         labelled = ~np.array([Photo(Path(), "", image_id).is_held_back for image_id in hashes])
         test = photos.taken(sides == TEST)

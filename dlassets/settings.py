@@ -206,11 +206,38 @@ class LabelSettings(_Section):
     ignore_case: bool = Field(False, description="Whether classes whose names differ in case alone are one.")
 
 
+CAMERA = "camera"
+
+
 class SplitSettings(_Section):
     """Shares of the three sides; what train and validation leave is the test split."""
 
     train: float = Field(0.70, gt=0, lt=1)
     validation: float = Field(0.15, gt=0, lt=1)
+    look_alike_bits: int | None = Field(
+        4,
+        ge=0,
+        le=16,
+        description="Photos whose perceptual hashes (64 bits) differ in no more share a side; null: none.",
+    )
+    group_by: str | None = Field(
+        None,
+        description="What else shares a side: a pattern on the path, whose first group is the same for those that "
+        "belong together, or camera.",
+    )
+
+    @field_validator("group_by")
+    @classmethod
+    def _has_a_group(cls, value: str | None) -> str | None:
+        if value in (None, CAMERA):
+            return value
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"neither {CAMERA} nor a regular expression: {error}") from error
+        if not groups:
+            raise ValueError(f"must be {CAMERA}, or a regular expression with a group, such as /(lot-[0-9]+)/")
+        return value
 
     @model_validator(mode="after")
     def _leaves_a_test_split(self) -> SplitSettings:
@@ -476,6 +503,12 @@ class Settings(_Section):
     mlflow: MlflowSettings = MlflowSettings()
     ui: UiSettings = UiSettings()
     automation: AutomationSettings = AutomationSettings()
+
+    @model_validator(mode="after")
+    def _notes_the_cameras_it_groups_by(self) -> Settings:
+        if self.split.group_by == CAMERA and CAMERA not in self.ingest.capture:
+            raise ValueError(f"split.group_by is {CAMERA}, which ingest.capture must name, or no photo has one")
+        return self
 
     @field_validator("landing")
     @classmethod

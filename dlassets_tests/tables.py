@@ -63,7 +63,8 @@ def take_labels(engine: Engine, lake: Lake, settings: Settings) -> Written:
     """Bring the classes, and then the label in force of each image, up to what folders and people say."""
     classes = pins(lake, "raw_images", "deleted_files", "classes")
     update_classes(engine, classes, settings, Commit())
-    tables = pins(lake, "raw_images", "deleted_files", "classes", "human_labels", "labeled_images")
+    names = ("raw_images", "deleted_files", "classes", "human_labels", "image_profiles", "labeled_images")
+    tables = pins(lake, *names)
     return update_labels(engine, tables, settings, Commit())
 
 

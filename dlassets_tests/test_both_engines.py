@@ -19,13 +19,14 @@ from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.engines.delta_log import open_table
 from dlassets.engines.local import LocalEngine
 from dlassets.labeling.selection import select_requests
+from dlassets.lakehouse.split_groups import straddling
 from dlassets.lakehouse.tables import TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
 from dlassets.monitoring.quality import RULES, check
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.scoring.batch import Scorer, score_new
-from dlassets.settings import LabelingSettings, LabelSettings, Settings
+from dlassets.settings import LabelingSettings, LabelSettings, Settings, SplitSettings
 from dlassets_tests.registry.conftest import store_of
 from dlassets_tests.tables import pins
 from dlassets_tests.whole import Whole, comparable
@@ -118,6 +119,8 @@ def ask_everything(whole: Whole) -> None:
     engine, tables, model = session.engine, pins(session.lake, *TABLES), session.required_champion()
     package = session.package(model)
     embedder = session.embedder(tables["raw_images"])
+    for group_by in (None, "camera"):
+        straddling(engine, tables, SplitSettings(group_by=group_by))
     for conflicts in get_args(Conflicts):
         labels = LabelSettings(conflicts=conflicts)
         for rule in RULES:

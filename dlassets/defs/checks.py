@@ -4,7 +4,16 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from dlassets.lakehouse.tables import CLASSES, DELETED_FILES, LABEL_REQUESTS, RAW_IMAGES, TABLES
+from dlassets.lakehouse.tables import (
+    CLASSES,
+    DELETED_FILES,
+    IMAGE_PROFILES,
+    LABEL_REQUESTS,
+    LABELED_IMAGES,
+    RAW_IMAGES,
+    TABLES,
+    TRAINING_SET,
+)
 from dlassets.monitoring.quality import Finding, Rule, check, rules_of
 from dlassets.pipeline.session import Session
 
@@ -112,4 +121,53 @@ def folders_are_classes(session: dg.ResourceParam[Session]) -> dg.AssetCheckResu
     )
 
 
-CHECKS = [*(table_checks(table) for table in TABLES), photos_written, bytes_are_whole, folders_are_classes]
+@dg.asset_check(
+    asset=LABELED_IMAGES.name,
+    name="groups_never_straddle",
+    description="Photos that look alike, or belong together by split.group_by, are on one side of the split.",
+)
+def groups_never_straddle(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
+    from dlassets.lakehouse.split_groups import straddling
+
+    tables = {table.name: session.pin(table) for table in (RAW_IMAGES, IMAGE_PROFILES, LABELED_IMAGES)}
+    found = straddling(session.engine, tables, session.settings.split)
+    return dg.AssetCheckResult(
+        passed=not found.groups,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"groups": found.groups, "photos": found.photos, "examples": found.examples},
+        description=f"{found.photos} photos of {found.groups} groups are on two sides, such as {found.examples[0]}: "
+        "figures of the test split are better than the model. They were there before it was known that they belong "
+        "together, and no photo changes side."
+        if found.groups
+        else None,
+    )
+
+
+@dg.asset_check(
+    asset=TRAINING_SET.name,
+    name="test_photos_are_new",
+    description="No photo of the test split looks, by its features, like one that is learned from.",
+)
+def test_photos_are_new(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
+    from dlassets.monitoring.leakage import COSINE, leaked
+
+    found = leaked(session.pin(TRAINING_SET))
+    return dg.AssetCheckResult(
+        passed=not found.photos,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"compared": found.compared, "photos": found.photos, "cosine": COSINE, "examples": found.examples},
+        description=f"{found.photos} of {found.compared} test photos look like one that is learned from, such as "
+        f"{found.examples[0]}. Photos of one lot, shoot or camera are kept on one side by split.group_by."
+        if found.photos
+        else None,
+    )
+
+
+CHECKS = [
+    *(table_checks(table) for table in TABLES),
+    photos_written,
+    bytes_are_whole,
+    folders_are_classes,
+    groups_never_straddle,
+    test_photos_are_new,
+]

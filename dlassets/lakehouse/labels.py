@@ -14,6 +14,7 @@ from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Wr
 from dlassets.lakehouse.classes import SAID, SAID_LABEL, labels_said
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.hashing import split_of
+from dlassets.lakehouse.split_groups import GROUPS, with_groups
 from dlassets.lakehouse.tables import LABELED_IMAGES
 from dlassets.settings import LabelSettings, Settings
 
@@ -67,7 +68,7 @@ def update_labels(
 ) -> Written:
     """Merge the labels that are new or have changed into `labeled_images`, and remove those that nothing says any more.
 
-    `tables` are raw_images, deleted_files, classes, human_labels and labeled_images.
+    `tables` are raw_images, deleted_files, classes, human_labels, image_profiles and labeled_images.
 
     An answer is about an image, so it holds for every path with the same bytes; of several, the newest counts. A path
     whose file is gone takes the label of the same bytes that are there under another: a photo moved to another folder
@@ -101,11 +102,13 @@ def update_labels(
             LEFT JOIN present ON folders.gone_at IS NOT NULL AND present.image_id = folders.image_id
                 AND present.place = 1
         ), named AS (
-            SELECT said.*, classes.name AS label_name, {split_of("said.image_id", settings.split)} AS split
-            FROM said LEFT JOIN classes ON classes.label = said.label WHERE said.label IS NOT NULL
+            SELECT said.*, classes.name AS label_name, known.split_group,
+                {split_of("COALESCE(known.split_group, said.image_id)", settings.split)} AS split
+            FROM said LEFT JOIN classes ON classes.label = said.label
+            LEFT JOIN ({GROUPS}) AS known ON known.image_id = said.image_id WHERE said.label IS NOT NULL
         )
         SELECT COALESCE(named.path, old.path) AS path, named.image_id, named.label, named.label_name, named.source,
-            named.annotator, named.labeled_at, named.split
+            named.annotator, named.labeled_at, named.split, named.split_group
         FROM named FULL JOIN labeled_images AS old ON old.path = named.path
         LEFT JOIN raw_images AS images ON images.path = old.path AND images.image_id = old.image_id
         WHERE (named.path IS NULL AND (images.path IS NULL OR images.landing IN ({declared})))
@@ -117,6 +120,7 @@ def update_labels(
         {**tables, **labels_said(engine, tables, settings)},
     )
     unsaid, changed = found.split_by_null("label")
+    changed = with_groups(engine, changed, tables, settings.split)
     uri = tables["labeled_images"].uri
     written = engine.merge(changed, LABELED_IMAGES, uri, commit)
     paths = unsaid.select(["path"]).arrow()["path"].to_pylist()

@@ -150,7 +150,12 @@ LABELED_IMAGES = Table(
         Column("source", "string", "folder or human.", nullable=False),
         Column("annotator", "string", "Who answered, for a human label."),
         Column("labeled_at", "timestamp", "When the label was given.", nullable=False),
-        Column("split", "string", "train, validation or test: a function of image_id alone.", nullable=False),
+        Column("split", "string", "train, validation or test: a function of split_group alone.", nullable=False),
+        Column(
+            "split_group",
+            "string",
+            "The image whose image_id decides the side of all that look alike; null in rows of old: its own.",
+        ),
     ),
     key=("path",),
 )

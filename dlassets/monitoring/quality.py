@@ -163,6 +163,16 @@ RULES = (
         blocking=True,
     ),
     Rule(
+        "no_group_outweighs_the_split",
+        "labeled_images",
+        "No more than a tenth of the photos (and 100) are on one side because of one group. A warning.",
+        "SELECT split_group, COUNT(*) AS photos, MIN(path) AS one, MAX(path) AS other FROM labeled_images "
+        "WHERE split_group IS NOT NULL GROUP BY split_group "
+        "HAVING COUNT(*) > 100 AND COUNT(*) > (SELECT COUNT(*) FROM labeled_images) / 10",
+        remedy="Where all photos of a fixed camera look alike, and are not, set split.look_alike_bits to null before "
+        "they arrive.",
+    ),
+    Rule(
         "equal_bytes_have_one_label",
         "labeled_images",
         "Equal bytes carry one label. A warning: the setting labels.conflicts says what becomes of those that do not.",

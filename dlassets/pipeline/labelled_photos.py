@@ -123,8 +123,8 @@ def photos_of_folder(folder: Path, settings: Settings, report: Report | None = N
         }
     )
     session = Session(own)
-    steps.ingested_files.run(session, report)
-    steps.classes.run(session)
+    for step in (steps.ingested_files, steps.classes, steps.image_profiles):
+        step.run(session, report)
     steps.labeled_images.run(session)
     if not session.measure(LABELED_IMAGES)[1]:
         raise DlassetsError(

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Written
+from dlassets.errors import some_of
 from dlassets.lakehouse.tables import (
     CLASSES,
     DELETED_FILES,
@@ -102,13 +103,13 @@ def image_profiles(session: Session, read: Reads, report: Report) -> Made:
     return _derived(session, read, Derivation(IMAGE_PROFILES, profile_images), report, "images profiled")
 
 
-@step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, CLASSES, HUMAN_LABELS])
+@step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, CLASSES, HUMAN_LABELS, IMAGE_PROFILES])
 def labeled_images(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001 - as every step
     """Bring the label in force of each image up to what folders and people say."""
     from dlassets.lakehouse.labels import update_labels
 
     settings = session.settings
-    tables = read.named(RAW_IMAGES, DELETED_FILES, CLASSES, HUMAN_LABELS)
+    tables = read.named(RAW_IMAGES, DELETED_FILES, CLASSES, HUMAN_LABELS, IMAGE_PROFILES)
     provenance = read.provenance(**settings.split.model_dump())
     tables[LABELED_IMAGES.name] = read.own(LABELED_IMAGES)
     written = update_labels(session.engine, tables, settings, commit_of(provenance))
@@ -350,8 +351,8 @@ def _derived(
         paths = images_without(session.engine, read.own(table), derivation, inputs)["path"].to_pylist()
         report.warning(
             f"{table.name} has no row of {written.left_out} photos, whose bytes are gone, damaged or do not decode: "
-            f"{', '.join(paths[:MOST_SAID])}{', …' if len(paths) > MOST_SAID else ''}. All others are in. Replace these "
-            "files, or delete them; `dlassets verify` tells which are damaged."
+            f"{some_of(paths, MOST_SAID)}. All others are in. Replace these files, or delete them; `dlassets verify` "
+            "tells which are damaged."
         )
     return Made(provenance, {table.name: written}, parameters)
 

@@ -26,7 +26,7 @@ GRAPH = {
     "image_profiles": ("ingest", {"raw_images", "deleted_files", "quarantined_files", "classes"}),
     "classes": ("ingest", {"raw_images", "deleted_files"}),
     "deleted_files": ("ingest", set()),
-    "labeled_images": ("ingest", {"raw_images", "deleted_files", "classes", "human_labels"}),
+    "labeled_images": ("ingest", {"raw_images", "deleted_files", "classes", "human_labels", "image_profiles"}),
     "image_features": ("training", {"raw_images", "deleted_files"}),
     "training_set": ("training", {"labeled_images", "image_features", "raw_images", "deleted_files"}),
     "label_errors": ("training", {"labeled_images", "image_features"}),

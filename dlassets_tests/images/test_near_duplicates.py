@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlassets.images.near_duplicates import DISTANCE, groups
+from dlassets.images.near_duplicates import DISTANCE, groups, mirrored, nearest
 
 
 def by_comparing_all(hashes, distance):
@@ -86,3 +86,20 @@ def test_of_many_random_hashes_the_planted_pair_is_found():
     hashes[70_000] = flipped(int(hashes[5]) & (2**64 - 1), range(0, 13 * DISTANCE, 13))
 
     assert groups(names(hashes.size), hashes) == [["image 000005", "image 070000"]]
+
+
+def test_the_nearest_is_found_and_of_several_the_first() -> None:
+    known = [0b1111_0000, 0b0000_0011, 0b0000_0101, -1]
+
+    which, bits = nearest([0b0000_0001, 0b1111_0001, -2, 0b1010_1010_1010], known, 2)
+
+    assert which.tolist() == [1, 0, 3, -1]
+    assert bits.tolist() == [1, 1, 1, -1]
+    assert nearest([1, 2], [], 2)[0].tolist() == [-1, -1]
+
+
+def test_what_is_in_a_mirror_of_a_mirror_is_as_it_was() -> None:
+    hashes = np.random.default_rng(0).integers(-(2**63), 2**63, 5)
+
+    assert (mirrored(mirrored(hashes)) == hashes).all()
+    assert (np.bitwise_count((mirrored(hashes) ^ hashes).view(np.uint64)) == 32).all()

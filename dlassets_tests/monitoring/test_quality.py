@@ -77,6 +77,12 @@ BREAKING: list[tuple[str, str, list[Row], int]] = [
     ("human_labels", "nothing_refused", [{**ANSWER, "status": "refused", "reason": "because"}], 1),
     ("labeled_images", "exactly_one_split", [{**LABEL, "split": "both"}], 1),
     ("labeled_images", "equal_bytes_never_straddle", [LABEL, {**COPY, "split": "test"}], 1),
+    (
+        "labeled_images",
+        "no_group_outweighs_the_split",
+        [{**LABEL, "path": f"labeled/{number}.jpg", "split_group": A if number < 101 else B} for number in range(180)],
+        1,
+    ),
     ("labeled_images", "equal_bytes_have_one_label", [LABEL, {**COPY, "label": 4}], 1),
     ("image_features", "every_image_embedded", [{"image_id": each, "feature_version": "1"} for each in (B, C)], 1),
     *(
