@@ -113,7 +113,9 @@ class FolderService(LabelingService):
         unsure_first = sorted(batch.requests, key=lambda request: (request.confidence, request.request_id))
         (folder / "requests.csv").write_bytes(request_list(unsure_first))
         (folder / "index.html").write_text(contact_sheet(batch.id, unsure_first, files), encoding="utf-8")
-        (folder / "README.txt").write_text(how_to_answer(batch.classes, str(self._answers)), encoding="utf-8")
+        (folder / "README.txt").write_text(
+            how_to_answer(batch.classes, os.path.relpath(self._answers, self._requests / batch.id)), encoding="utf-8"
+        )
 
     def _files(self) -> Iterator[Path]:
         """Every file under the answers, and every link, in a stable order."""

@@ -331,11 +331,11 @@ answer. A photo that was moved into a class folder no longer shows here.</p>
 
 
 def how_to_answer(classes: Mapping[int, str], answers: str) -> str:
-    """Return the text that tells a person how to answer; `answers` is the folder that answers go to."""
+    """Return the text that tells a person how to answer; `answers` is the folder that answers go to, seen from it."""
     known = "\n".join(f"    {class_folder(label, name)}" for label, name in sorted(classes.items()))
     return f"""These photos need a label. Answer in whichever way suits you:
 
-1. Move (or copy) a photo into the folder of its class, without renaming it:
+1. Move (or copy) a photo into the folder of its class, without renaming it. Seen from here, those are in
     {answers}
 2. Or copy requests.csv into that folder, under any name that ends in .csv, and fill in its column `label`: the
    number of the class (2), its name, or both (002.name). Leave it empty where you have no answer. You may add the
