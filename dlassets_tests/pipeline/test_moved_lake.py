@@ -1,4 +1,4 @@
-"""A lake is copied, and moved, with all that is in it: with nothing new nothing is made anew, and what comes goes on."""
+"""A lake is copied, and moved, with all that is in it: nothing is made anew for that, and what comes goes on."""
 
 import json
 import shutil
