@@ -75,8 +75,8 @@ def update_labels(
 
     An answer is about an image, so it holds for every path with the same bytes; of several, the one that was read last
     counts. A path whose file is gone takes the label of the same bytes that are there under another: a photo moved to
-    another folder is no conflict. A label goes when its path has other bytes now, of which nothing is said; what a zone's folders said
-    stays when the zone is taken out of the settings.
+    another folder is no conflict. A label goes when its path has other bytes now, of which nothing is said; what a
+    zone's folders said stays when the zone is taken out of the settings.
     """
     declared = ", ".join(f"'{name}'" for name in zones) or "NULL"
     found = engine.sql(

@@ -82,7 +82,7 @@ def _moved(source: str, former: Path, root: Path) -> str | None:
     """Return the source of a dataset, which is JSON, under the other root; None where it was not under the former."""
     try:
         said = json.loads(source)
-        within = Path(said["path"]).relative_to(former)
-    except (ValueError, KeyError, TypeError):
+        within = Path(said["path"].removeprefix("file://")).relative_to(former)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return json.dumps({**said, "path": str(root / within)})

@@ -21,6 +21,7 @@ from dlassets.registry.moving import move_in
 from dlassets.settings import Settings
 from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.lake import Lake, local_path
+from dlassets.storage.stores import is_object_storage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -176,9 +177,10 @@ def opened_store(settings: Settings, lake: Lake) -> tuple[str, str | None]:
     """
     uri, artifacts = tracking_uri(settings, lake), artifact_location(settings, lake)
     ready_store(uri, artifacts)
-    if not settings.mlflow.tracking_uri:  # any other may be of several lakes
-        with _explained_store(local_path(lake.mlflow) / _FILE):
-            move_in(local_path(lake.mlflow) / _FILE, local_path(lake.root))
+    file = store_file(uri)
+    if file is not None and not is_object_storage(lake.root) and file == local_path(lake.mlflow) / _FILE:
+        with _explained_store(file):  # any other may be of several lakes
+            move_in(file, local_path(lake.root))
     return uri, artifacts
 
 
@@ -224,7 +226,7 @@ def artifact_location(settings: Settings, lake: Lake) -> str | None:
     location = f"{lake.mlflow}/artifacts"
     if location.startswith("s3a://"):  # Spark's name for what MLflow and everyone else call s3
         return "s3://" + location.removeprefix("s3a://")
-    return location if "://" in location else Path(location).as_uri()
+    return location if is_object_storage(location) else local_path(location).as_uri()
 
 
 def backbone_in_use(settings: Settings, lake: Lake) -> BackboneRef:

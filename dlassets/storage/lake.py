@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dlassets.errors import SettingsError
 
+_FILE = "file://"
 _MISREAD = re.compile(r"[][\\^|?]|%[0-9A-Fa-f]{2}")
 
 
@@ -30,9 +31,9 @@ def refuse_misread(location: str) -> str:
 
 def local_path(uri: str) -> Path:
     """Return the folder behind a plain path or `file://` URI. Raises SettingsError for any other storage."""
-    if is_uri(uri) and not uri.startswith("file://"):
+    if is_uri(uri) and not uri.startswith(_FILE):
         raise SettingsError(f"{uri} is not a local folder, and this needs one.")
-    return Path(uri.removeprefix("file://"))
+    return Path(uri.removeprefix(_FILE))
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ class Lake:
 
         Raises SettingsError where its tables cannot lie there: see `refuse_misread`.
         """
-        place = root.removeprefix("file://")
-        return cls(refuse_misread(root.rstrip("/") if is_uri(place) else str(Path(place).expanduser().resolve())))
+        if is_uri(root) and not root.startswith(_FILE):
+            return cls(refuse_misread(root.rstrip("/")))
+        scheme = _FILE if root.startswith(_FILE) else ""
+        return cls(refuse_misread(f"{scheme}{local_path(root).expanduser().resolve()}"))
 
     @classmethod
     def of_table(cls, uri: str, name: str) -> Lake:

@@ -241,14 +241,13 @@ def test_a_zone_with_events_is_not_listed_by_its_sensor(empty, tmp_path, photos,
 def later(monkeypatch: pytest.MonkeyPatch, **passed: float) -> Iterator[None]:
     """Have sensors look at a clock that is so much ahead."""
 
-    class Clock(dt.datetime):
-        @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
-            return dt.datetime.now(tz) + dt.timedelta(**passed)
+    def now(zone: dt.tzinfo) -> dt.datetime:
+        return dt.datetime.now(zone) + dt.timedelta(**passed)
 
+    clock = SimpleNamespace(now=now, fromtimestamp=dt.datetime.fromtimestamp)
     with monkeypatch.context() as patched:
         patched.setattr(
-            "dlassets.resources.asked_runs.dt", SimpleNamespace(datetime=Clock, timedelta=dt.timedelta, UTC=dt.UTC)
+            "dlassets.resources.asked_runs.dt", SimpleNamespace(datetime=clock, timedelta=dt.timedelta, UTC=dt.UTC)
         )
         yield
 
