@@ -235,7 +235,7 @@ def backbone_in_use(settings: Settings, lake: Lake) -> BackboneRef:
     An alias of a registered model, or a file, is looked at here once: what is returned names the weights themselves.
     """
     ref = backbone_of(settings.features)
-    return published(ref, lake, tracking_uri(settings, lake) if ref.weights.startswith(MODEL) else None)
+    return published(ref, lake, opened_store(settings, lake)[0] if ref.weights.startswith(MODEL) else None)
 
 
 def fail_soon() -> None:
