@@ -33,7 +33,7 @@ def build_defs(
             ),
             streaming.PHOTO_STREAM,
         ],
-        asset_checks=[*checks.CHECKS, streaming.is_up],
+        asset_checks=[*checks.CHECKS, *automation.CHECKS, streaming.is_up],
         jobs=jobs.JOBS,
         sensors=[*automation.sensors(settings), streaming.silence_sensor(settings)],
         schedules=automation.schedules(settings),

@@ -468,6 +468,9 @@ class AutomationSettings(_Section):
     sensors: bool = Field(False, description="Whether sensors start by themselves.")
     schedules: bool = Field(False, description="Whether schedules start by themselves.")
     sensor_seconds: Count = 30
+    attempts: Count = Field(
+        6, description="Runs that a sensor asks for, later and later, before it gives up what none of them has done."
+    )
     scoring_cron: str = "0 2 * * *"
     training_cron: str = "0 4 * * 0"
     maintenance_cron: str = "0 3 * * *"

@@ -22,7 +22,7 @@ import yaml
 
 from dlassets.errors import DlassetsError
 from dlassets.masking import without_secrets
-from dlassets.registry.store import artifact_location, ready_store, tracking_uri
+from dlassets.registry.store import opened_store
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
 from dlassets.settings import Settings, UiSettings
 from dlassets.storage.lake import Lake
@@ -87,8 +87,7 @@ def serve(
     folders or ports cannot be had.
     """
     lake = Lake.at(settings.root)
-    home, store, artifacts = dagster_home(lake), tracking_uri(settings, lake), artifact_location(settings, lake)
-    ready_store(store, artifacts)
+    home, (store, artifacts) = dagster_home(lake), opened_store(settings, lake)
     logs = home / "server_logs"  # Dagster empties `logs`, which its telemetry keeps for itself
     logs.mkdir(exist_ok=True)
     ports = _free_ports(dagster_port, mlflow_port)

@@ -13,53 +13,91 @@ from dlassets.defs.jobs import (
     TRAINING_PIPELINE,
 )
 from dlassets.errors import SettingsError
+from dlassets.lakehouse.tables import HUMAN_LABELS, RAW_IMAGES
 from dlassets.masking import masked
 from dlassets.pipeline.session import Session
+from dlassets.resources.asked_runs import Asked, ask
 from dlassets.resources.dead_runs import end_dead_runs
 from dlassets.settings import LandingZone, Settings
+
+# The check of what sensors ask for, on the first asset that a run makes of it.
+DONE = "asked_for_is_done"
 
 
 def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.SensorDefinition:
     """Return the sensor of a landing zone: labelled files are taken in, unlabelled ones scored as well.
 
-    The run key names what was waiting, so a tick while the run is under way, or after it failed on the same files,
-    starts no second one.
+    The run key names what was waiting, so a tick while the run is under way starts no second one. A run that failed is
+    asked for again, whether its files were taken in by then or not.
     """
-    job = INGEST_PIPELINE if zone.labelled else SCORING_PIPELINE
+    job, sensor = (INGEST_PIPELINE if zone.labelled else SCORING_PIPELINE), f"new_files_in_{name}"
 
-    @_sensor(f"new_files_in_{name}", job, settings, f"Starts {job.name} when files wait in the landing zone {name}.")
+    @_sensor(sensor, job, settings, f"Starts {job.name} when files wait in the landing zone {name}.")
     def new_files(context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]) -> dg.SensorResult:
         from dlassets.intake.handover import ZONE_TAG
         from dlassets.intake.waiting import waiting_files
 
         waiting = waiting_files(session.lake, settings, name)
-        if waiting.files == 0:
-            return dg.SensorResult(skip_reason=f"No new file in {masked(waiting.uri)}.")
+        wanted = None if waiting.files == 0 else f"{name}:{waiting.digest}"
+        asked = ask(context.instance, sensor, wanted, settings.automation.attempts)
+        if asked.request is None:
+            nothing = f"No new file in {masked(waiting.uri)}."
+            return _not_asked(context, asked, RAW_IMAGES.name, nothing, context.cursor)
+        key = asked.request.run_key
         tags = {"dlassets/waiting_files": "all are to be listed" if waiting.files is None else str(waiting.files)}
-        if waiting.handover is not None:
+        if wanted is not None and waiting.handover is not None:
             tags[ZONE_TAG] = name
-            if waiting.digest != context.cursor:  # else that run has it already, or has had it
+            if key != context.cursor:  # else that run has it already, or has had it
                 waiting.handover.write(waiting.listing)
-        request = dg.RunRequest(run_key=f"{name}:{waiting.digest}", tags=tags)
-        return dg.SensorResult(run_requests=[request], cursor=waiting.digest)
+        return dg.SensorResult([dg.RunRequest(run_key=key, tags={**asked.request.tags, **tags})], cursor=key)
 
     return new_files
 
 
 def answers_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Return the sensor of the labelling service: new answers start the labelling pipeline."""
+    """Return the sensor of the labelling service: new answers start the labelling pipeline, until they are taken in."""
+    sensor = "new_answers"
 
-    @_sensor("new_answers", LABELING_PIPELINE, settings, f"Starts {LABELING_PIPELINE.name} when people have answered.")
+    @_sensor(sensor, LABELING_PIPELINE, settings, f"Starts {LABELING_PIPELINE.name} when people have answered.")
     def new_answers(context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]) -> dg.SensorResult:
         digest = session.labeling.answers_digest()
         # The run reads them: here it matters alone that there is one.
         is_new = digest != (context.cursor or "") and next(session.labeling.each_answer(), None) is not None
-        if not is_new:
-            return dg.SensorResult(skip_reason="No new answer.", cursor=digest)
-        request = dg.RunRequest(run_key=f"answers:{digest}")
-        return dg.SensorResult(run_requests=[request], cursor=digest)
+        wanted = f"answers:{digest}" if is_new else None
+        asked = ask(context.instance, sensor, wanted, settings.automation.attempts)
+        if asked.request is None:
+            return _not_asked(context, asked, HUMAN_LABELS.name, "No new answer.", digest)
+        return dg.SensorResult([asked.request], cursor=digest)
 
     return new_answers
+
+
+def _not_asked(
+    context: dg.SensorEvaluationContext, asked: Asked, asset: str, nothing: str, cursor: str | None
+) -> dg.SensorResult:
+    """Return why a sensor asks for no run; where it has given up, the asset's check fails, once."""
+    if not asked.is_given_up:
+        return dg.SensorResult(skip_reason=asked.said or nothing, cursor=cursor)
+    check = dg.AssetCheckEvaluation(
+        dg.AssetKey(asset), DONE, passed=False, severity=dg.AssetCheckSeverity.ERROR, description=asked.said
+    )
+    events = [check] if context.cursor != asked.said else []
+    return dg.SensorResult(skip_reason=asked.said, cursor=asked.said, asset_events=events)
+
+
+def _done_check(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name=DONE,
+        description="A sensor's runs have done what it asked for: fails where one has given up, until a run gets here.",
+    )
+    def done() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True)
+
+    return done
+
+
+CHECKS = [_done_check(table.name) for table in (RAW_IMAGES, HUMAN_LABELS)]
 
 
 def dead_runs_sensor(settings: Settings) -> dg.SensorDefinition:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from dlassets.engines.schema import schema_of
 from dlassets.images.folders import class_of_folder, comparable
 from dlassets.labeling.formats import MOST_PROBLEMS, problem
 from dlassets.labeling.services import Answer, LabelingService
+from dlassets.lakehouse.labels import NEWEST_ANSWER
 from dlassets.lakehouse.snapshots import transaction_version
 from dlassets.lakehouse.tables import HUMAN_LABELS
 
@@ -24,6 +26,8 @@ _NUMBERED = r"^(?P<label>\d+)(?:[._ -]+(?P<name>.+))?$"
 # Answers that are Python's at a time; of the others, Arrow has rows.
 _READ_AT_ONCE = 10_000
 _APP_ID = f"dlassets/{HUMAN_LABELS.name}"
+
+CHANGES_NOTHING = "changes nothing: the answer in force says the same"
 
 
 def collect_answers(
@@ -40,8 +44,12 @@ def collect_answers(
     request, and accepted later should that have changed. An answer without a time of its own is new only if it is not
     what that person's newest answer already says: saving a list again answers nothing again. Raises ConflictError
     where another run wrote answers since `human_labels` was pinned: pin and collect again.
+
+    Answers stand in the order in which they are read (`read_order`), those that are read together in the order in which
+    the service saw their files, and those of one file by its own times and lines: which of two computers' clocks is
+    ahead decides nothing, and no time counts as later than now. Of one that changes nothing the reason says so.
     """
-    query = """
+    query = f"""
         WITH placed AS (
             SELECT *, ROW_NUMBER() OVER (PARTITION BY file, request_id, annotator, dated ORDER BY place DESC) AS nth
             FROM given
@@ -53,19 +61,25 @@ def collect_answers(
             SELECT g.request_id, r.path, r.image_id, g.label, g.annotator, g.answered_at,
                 CASE WHEN g.reason IS NULL AND r.request_id IS NOT NULL THEN 'accepted' ELSE 'refused' END AS status,
                 CASE WHEN g.reason IS NULL AND r.request_id IS NULL THEN 'no such request' ELSE g.reason END AS reason,
-                g.answer, g.origin, g.dated
+                g.answer, g.origin, g.dated, g.read_at, g.seen_at, g.file, g.place
             FROM counted AS g LEFT JOIN label_requests AS r ON r.request_id = g.request_id
             WHERE g.again = 1
         ), newest AS (
             SELECT request_id, annotator, answer, status FROM (
                 SELECT request_id, annotator, answer, status, ROW_NUMBER() OVER (
-                    PARTITION BY request_id, annotator ORDER BY answered_at DESC, status) AS place
+                    PARTITION BY request_id, annotator
+                    ORDER BY COALESCE(read_order, 0) DESC, answered_at DESC, status) AS place
                 FROM human_labels) AS ranked
             WHERE place = 1
-        )
-        SELECT a.request_id, a.path, a.image_id, a.label, a.annotator, a.answered_at, a.status, a.reason, a.answer,
-            a.origin
-        FROM resolved AS a
+        ), in_force AS (
+            SELECT image_id, label FROM (
+                SELECT image_id, label, ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY {NEWEST_ANSWER}) AS place
+                FROM human_labels WHERE status = 'accepted') AS ranked
+            WHERE place = 1
+        ), fresh AS (
+            SELECT a.*, ROW_NUMBER() OVER (
+                ORDER BY LEAST(a.seen_at, a.read_at), a.file, LEAST(a.answered_at, a.read_at), a.place) AS nth
+            FROM resolved AS a
         WHERE NOT EXISTS (
             SELECT 1 FROM human_labels AS h
             WHERE h.request_id = a.request_id AND h.answered_at = a.answered_at
@@ -75,7 +89,19 @@ def collect_answers(
             SELECT 1 FROM newest AS n
             WHERE n.request_id = a.request_id AND n.annotator IS NOT DISTINCT FROM a.annotator
                 AND n.answer IS NOT DISTINCT FROM a.answer AND (n.status = a.status OR n.status = 'accepted')))
-    """
+        ), compared AS (
+            SELECT f.*, COALESCE(
+                LAG(f.label) OVER (PARTITION BY f.image_id, f.status ORDER BY f.nth), in_force.label) AS label_before
+            FROM fresh AS f LEFT JOIN in_force ON in_force.image_id = f.image_id
+        ), furthest AS (
+            SELECT COALESCE(MAX(read_order), 0) AS read_order FROM human_labels
+        )
+        SELECT c.request_id, c.path, c.image_id, c.label, c.annotator, c.answered_at, c.status,
+            CASE WHEN c.status = 'accepted' AND c.label = c.label_before THEN '{CHANGES_NOTHING}' ELSE c.reason END
+                AS reason,
+            c.answer, c.origin, c.read_at, furthest.read_order + c.nth AS read_order
+        FROM compared AS c CROSS JOIN furthest
+    """  # noqa: S608 - constants
     asked = engine.sql("SELECT request_id FROM label_requests", {"label_requests": label_requests}).arrow()
     known = set(asked["request_id"].to_pylist())
     given = engine.rows(_answer_rows(_of_requests(service.each_answer(), known), classes))
@@ -128,8 +154,10 @@ def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, str]) -> pa.Ta
     import pyarrow as pa
 
     said = HUMAN_LABELS.columns_named("request_id", "label", "annotator", "answered_at", "reason", "answer", "origin")
-    more = {"dated": pa.bool_(), "file": pa.string(), "place": pa.int64()}
+    times = dict.fromkeys(("read_at", "seen_at"), HUMAN_LABELS.schema.field("answered_at").type)
+    more = {"dated": pa.bool_(), "file": pa.string(), "place": pa.int64(), **times}
     schema = pa.schema([*schema_of(said), *(pa.field(name, kind) for name, kind in more.items())])
+    now = datetime.now(UTC)
     labels: dict[str, int | None] = {}
     parts = []
     place = 0
@@ -137,7 +165,10 @@ def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, str]) -> pa.Ta
         # Of a hostile file, each answer is another text.
         labels = labels if len(labels) < _READ_AT_ONCE else {}
         labels |= {a.label: class_of(a.label, classes) for a in part if a.label is not None and a.label not in labels}
-        rows = [{**_row(answer, labels, classes), "place": place + nth} for nth, answer in enumerate(part)]
+        rows = [
+            {**_row(answer, labels, classes), "place": place + nth, "read_at": now, "seen_at": answer.seen_at or now}
+            for nth, answer in enumerate(part)
+        ]
         parts.append(pa.RecordBatch.from_pylist(rows, schema=schema))
         place += len(part)
     return pa.Table.from_batches(parts, schema=schema)

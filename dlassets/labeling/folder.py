@@ -9,6 +9,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -78,7 +79,8 @@ class FolderService(LabelingService):
 
     def each_answer(self) -> Iterator[Answer]:
         for path in self._files():
-            yield from self._read(path)
+            seen_at = _seen_at(path)
+            yield from (replace(answer, seen_at=seen_at) for answer in self._read(path))
 
     def answers_digest(self) -> str:
         states = [(os.fsencode(path), _state(path)) for path in self._files()]
@@ -113,7 +115,9 @@ class FolderService(LabelingService):
         unsure_first = sorted(batch.requests, key=lambda request: (request.confidence, request.request_id))
         (folder / "requests.csv").write_bytes(request_list(unsure_first))
         (folder / "index.html").write_text(contact_sheet(batch.id, unsure_first, files), encoding="utf-8")
-        (folder / "README.txt").write_text(how_to_answer(batch.classes, str(self._answers)), encoding="utf-8")
+        (folder / "README.txt").write_text(
+            how_to_answer(batch.classes, os.path.relpath(self._answers, self._requests / batch.id)), encoding="utf-8"
+        )
 
     def _files(self) -> Iterator[Path]:
         """Every file under the answers, and every link, in a stable order."""
@@ -142,7 +146,7 @@ class FolderService(LabelingService):
 
     def _moved_photo(self, path: Path, origin: str, status: os.stat_result) -> Answer:
         # Moving a photo leaves its modification time (when it was sent) as it is: the move itself is the change time.
-        moved_at = _time(max(status.st_mtime_ns, status.st_ctime_ns))
+        moved_at = _time(status.st_ctime_ns)
         if path.suffix.lower() not in _PHOTO_SUFFIXES:
             return problem(origin, "is neither a photo nor a CSV, JSON or JSONL file", moved_at)
         if path.parent == self._answers:
@@ -161,6 +165,14 @@ def _state(path: Path) -> tuple[int, ...]:
     except OSError as error:
         return (error.errno or 0,)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _seen_at(path: Path) -> datetime | None:
+    """Return when the file system saw a file change or arrive, which nobody can set; None where it is gone."""
+    try:
+        return _time(path.lstat().st_ctime_ns)
+    except OSError:
+        return None
 
 
 def _time(nanoseconds: int) -> datetime:

@@ -6,10 +6,12 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +25,8 @@ MOST_PROBLEMS = 1000
 _ROW_LINES = 10_000
 _NOT_UTF8 = "is not UTF-8 text: save it as UTF-8 (CSV UTF-8)"
 _JSON = json.JSONDecoder()
+# What a spreadsheet writes first, or is told by, where commas are not what it expects.
+_SEPARATOR = re.compile(r'"?sep=([^"\s]|\t)"?\s*', re.IGNORECASE)
 
 # What stands at one place of a file: the place ("line 3"), and a record or what is wrong with it.
 _Entry = tuple[str, dict[str, Any] | str]
@@ -33,12 +37,14 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def read_answers(chunks: Iterable[bytes], suffix: str, origin: str, written_at: datetime) -> Iterator[Answer]:
     """Yield the answers in a file, which comes in chunks, as they stand there: one that is none has a problem.
 
-    `suffix` is a key of READERS. Entries with an empty label are not answered yet and are left out. `origin` names the
-    file, `written_at` dates the answers that say no time themselves. An entry that cannot be read costs itself alone;
-    of more than MOST_PROBLEMS, the number is said. Memory is of a few entries, none longer than LONGEST_LINE.
+    `suffix` is a key of READERS. Text is UTF-8, or UTF-16 with its mark; a list has commas, semicolons or tabs between
+    its fields, whichever its header has most of, or what its first line says (`sep=;`). Entries with an empty label are
+    not answered yet and are left out. `origin` names the file, `written_at` dates the answers that say no time
+    themselves. An entry that cannot be read costs itself alone; of more than MOST_PROBLEMS, the number is said. Memory
+    is of a few entries, none longer than LONGEST_LINE.
     """
     problems = 0
-    for place, entry in READERS[suffix](chunks):
+    for place, entry in READERS[suffix](_as_utf8(chunks)):
         answer = _answer(entry, f"{origin}, {place}", written_at, origin)
         if answer is None:
             continue
@@ -47,6 +53,22 @@ def read_answers(chunks: Iterable[bytes], suffix: str, origin: str, written_at: 
             yield answer
     if problems > MOST_PROBLEMS:
         yield problem(f"{origin}, further entries", f"{problems - MOST_PROBLEMS:,} more cannot be read", written_at)
+
+
+def _as_utf8(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of a file as UTF-8 where its mark says that it is UTF-16, as they are else."""
+    chunks = iter(chunks)
+    begun = b""
+    while len(begun) < len(codecs.BOM_UTF16) and (chunk := next(chunks, b"")):
+        begun += chunk
+    if not begun.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield begun
+        yield from chunks
+        return
+    decode = codecs.getincrementaldecoder("utf-16")("replace").decode
+    for chunk in chain([begun], chunks):
+        yield decode(chunk).encode("utf-8", "replace")
+    yield decode(b"", True).encode()
 
 
 def problem(origin: str, message: str, written_at: datetime) -> Answer:
@@ -113,6 +135,14 @@ class _CsvLines:
             return number, None
         return number, text.removeprefix("\ufeff") if number == 1 else text
 
+    def separator(self) -> str:
+        """Return what stands between fields: as a line of its own says, which is read then, or as the header shows."""
+        begun = next((text for text in self if text.strip()), "")
+        if said := _SEPARATOR.fullmatch(begun):
+            return said[1]
+        self.put_back(0)
+        return max(",;\t", key=begun.count)
+
     def put_back(self, first: int) -> None:
         """Have the row's lines from `first` on read again."""
         self._again.extendleft(reversed(self.row[first:]))
@@ -120,12 +150,11 @@ class _CsvLines:
 
 def _csv_entries(chunks: Iterable[bytes]) -> Iterator[_Entry]:
     lines = _CsvLines(chunks)
-    begun = next((text for text in lines if text.strip()), "")
+    separator = lines.separator()
     if lines.wrong:
         yield lines.wrong[0]
         return
-    lines.put_back(0)
-    rows = csv.reader(lines, delimiter=";" if begun.count(";") > begun.count(",") else ",", strict=True)
+    rows = csv.reader(lines, delimiter=separator, strict=True)
     header: list[str] = []
     errors = 0
     while True:
@@ -287,6 +316,8 @@ def _record(item: object) -> dict[str, Any] | str:
 
 READERS: Mapping[str, Callable[[Iterable[bytes]], Iterator[_Entry]]] = {
     ".csv": _csv_entries,
+    ".tsv": _csv_entries,
+    ".txt": _csv_entries,
     ".json": _json_entries,
     ".jsonl": _jsonl_entries,
 }
@@ -331,19 +362,19 @@ answer. A photo that was moved into a class folder no longer shows here.</p>
 
 
 def how_to_answer(classes: Mapping[int, str], answers: str) -> str:
-    """Return the text that tells a person how to answer; `answers` is the folder that answers go to."""
+    """Return the text that tells a person how to answer; `answers` is the folder that answers go to, seen from it."""
     known = "\n".join(f"    {class_folder(label, name)}" for label, name in sorted(classes.items()))
     return f"""These photos need a label. Answer in whichever way suits you:
 
-1. Move (or copy) a photo into the folder of its class, without renaming it:
+1. Move (or copy) a photo into the folder of its class, without renaming it. Seen from here, those are in
     {answers}
 2. Or copy requests.csv into that folder, under any name that ends in .csv, and fill in its column `label`: the
    number of the class (2), its name, or both (002.name). Leave it empty where you have no answer. You may add the
-   columns `annotator` (who you are) and `answered_at` (2026-01-31T14:05:00Z). Save it as CSV UTF-8, with commas or
-   semicolons.
+   columns `annotator` (who you are) and `answered_at` (2026-01-31T14:05:00Z). Save it as CSV UTF-8, with commas,
+   semicolons or tabs, or as Unicode text (.txt).
 3. Or put a .json file there (a list of objects) or a .jsonl file (an object a line) with request_id and label.
 
-Changed your mind? Move the photo to another folder, or answer again: the newest answer counts.
+Changed your mind? Move the photo to another folder, or answer again: the answer that is read last counts.
 
 The classes:
 {known}

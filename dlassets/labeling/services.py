@@ -36,7 +36,8 @@ class Answer:
     `answered_at` is in UTC. Where nobody wrote it down (`dated` is False) it is the time of the file, which moves when
     the file is saved again. `origin` names the place it was read, for a person to find. What could not be read is an
     answer too: `problem` says why, `label` is None and `request_id` is the place. `file` is where it stands, with
-    others: of the answers of one person to one request there that say no time, the last counts.
+    others: of the answers of one person to one request there that say no time, the last counts. `seen_at` is when the
+    service itself saw what is in there: its one clock, where `answered_at` is of whatever computer people sit at.
     """
 
     request_id: str
@@ -47,6 +48,7 @@ class Answer:
     dated: bool = True
     problem: str | None = None
     file: str = field(default="", compare=False)
+    seen_at: datetime | None = field(default=None, compare=False)
 
 
 class LabelingService(ABC):

@@ -21,6 +21,9 @@ from dlassets.settings import LabelSettings, Settings
 # SQL over `labeled_images`: the images that carry different labels under different paths.
 CONFLICTS = "SELECT image_id FROM labeled_images GROUP BY image_id HAVING MIN(label) <> MAX(label)"
 
+# SQL: the order of answers in `human_labels`, the newest first. Those of before there was an order are the oldest.
+NEWEST_ANSWER = "COALESCE(read_order, 0) DESC, answered_at DESC, request_id DESC, annotator DESC, label"
+
 # What a conflict comes to, in words, by the setting `labels.conflicts`.
 CONFLICT_OUTCOMES = {
     "drop": "the training set leaves these images out",
@@ -70,17 +73,17 @@ def update_labels(
 
     `tables` are raw_images, deleted_files, classes, human_labels, image_profiles and labeled_images.
 
-    An answer is about an image, so it holds for every path with the same bytes; of several, the newest counts. A path
-    whose file is gone takes the label of the same bytes that are there under another: a photo moved to another folder
-    is no conflict. A label goes when its path has other bytes now, of which nothing is said; what a zone's folders said
-    stays when the zone is taken out of the settings.
+    An answer is about an image, so it holds for every path with the same bytes; of several, the one that was read last
+    counts. A path whose file is gone takes the label of the same bytes that are there under another: a photo moved to
+    another folder is no conflict. A label goes when its path has other bytes now, of which nothing is said; what a
+    zone's folders said stays when the zone is taken out of the settings.
     """
     declared = ", ".join(f"'{name}'" for name in settings.landing) or "NULL"
     found = engine.sql(
         f"""
         WITH answers AS (
-            SELECT image_id, label, annotator, answered_at, ROW_NUMBER() OVER (
-                PARTITION BY image_id ORDER BY answered_at DESC, request_id DESC, annotator DESC, label) AS place
+            SELECT image_id, label, annotator, LEAST(answered_at, COALESCE(read_at, answered_at)) AS answered_at,
+                ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY {NEWEST_ANSWER}) AS place
             FROM human_labels WHERE status = 'accepted'
         ), folders AS (
             SELECT images.path, images.image_id, {SAID_LABEL} AS label, images.modificationTime AS labeled_at,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
+from dlassets.engines.delta_log import read_table
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.labels import labels_in_force
@@ -45,6 +46,15 @@ class Choice:
         for row in zip(*columns, strict=True):
             digest.update(repr(row).encode())
         return digest.hexdigest()
+
+
+def identity(training_set: Snapshot) -> tuple[str, int, str | None]:
+    """Return what tells a version of a training set from every other, wherever its lake lies by now.
+
+    That is the table's id, the version, and the fingerprint of its rows: two copies of a lake go on from the same id.
+    """
+    table_id = read_table(training_set.uri, training_set.version).metadata().id
+    return str(table_id), training_set.version, provenance_of(training_set).get(FINGERPRINT)
 
 
 def chosen_from(made_of: str) -> tuple[Table, ...]:

@@ -96,19 +96,25 @@ def published(name: str, weights: str, lake: Lake, tracking_uri: str | None = No
     location, pin = _split(weights)
     if location in {PACKAGE, NONE} or (pin and location.startswith(lake.backbones + "/")):
         return weights
+    if pin and _is_there(copy := f"{lake.backbones}/{pin}{Path(_file_of(name, location)).suffix}"):
+        return pinned(copy, pin)  # where a lake lay when a run wrote that down, it may lie no longer
     data = _from_registry(location, tracking_uri) if location.startswith(MODEL) else _bytes(name, location)
     sha256 = hashlib.sha256(data).hexdigest()
     meant = pin or (None if location.startswith(MODEL) else _beside(location))
     if meant not in {None, sha256}:
         raise DlassetsError(_damaged(location, str(meant), sha256, "its checksum"))
     copy = f"{lake.backbones}/{sha256}{Path(_file_of(name, location)).suffix}"
-    filesystem, path = filesystem_of(copy)
     try:
-        if not filesystem.get_file_info(path).is_file:  # one that is there has these bytes: its name says so
+        if not _is_there(copy):  # one that is there has these bytes: its name says so
             write_whole(copy, data)
     except OSError as error:
         raise DlassetsError(f"The weights cannot be copied to {copy}: {advice(copy, error)}") from error
     return pinned(copy, sha256)
+
+
+def _is_there(file: str) -> bool:
+    filesystem, path = filesystem_of(file)
+    return bool(filesystem.get_file_info(path).is_file)
 
 
 def copy_of(name: str, weights: str) -> tuple[str, bytes] | None:

@@ -16,6 +16,7 @@ from dlassets.lakehouse.history import table_of, whole_version
 from dlassets.lakehouse.snapshots import provenance_of
 from dlassets.lakehouse.tables import TRAINING_SET
 from dlassets.lakehouse.training_set import FINGERPRINT
+from dlassets.learning.backbones import published
 from dlassets.learning.training.job import Job
 from dlassets.pipeline import steps
 from dlassets.pipeline.report import Report
@@ -95,7 +96,7 @@ def inputs_of(session: Session, run: Run) -> TrainingInputs:
     then = _whole(session, session.lake, TRAINING_SET.name, job.training_set.version)
     # Where a model is trained changes nothing of what is learned, and this machine is another.
     training = job.settings.model_copy(update={"compute": session.settings.training.compute})
-    return TrainingInputs.of(session.lake, then, job.backbone, training)
+    return TrainingInputs.of(session.lake, then, published(job.backbone, session.lake), training)
 
 
 def is_rebuilt(session: Session, training_set: Snapshot) -> bool:

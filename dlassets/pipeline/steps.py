@@ -189,11 +189,11 @@ def tuned_hyperparameters(session: Session, read: Reads, report: Report) -> Made
 def trained_model(session: Session, read: Reads, report: Report) -> Made:
     """Train on the training set, unless a run has learned from these very inputs already."""
     inputs = training_inputs(session, read)
-    run = session.mlflow.find_run(inputs.sha256)
+    run = session.mlflow.find_run(*inputs.digests)
     is_new = run is None
     if run is None:
         train(session, read, inputs, session.mlflow.run(), _tags_of_run(session), report)
-        run = session.mlflow.run_of(inputs.sha256)
+        run = session.mlflow.run_of(*inputs.digests)
     return Made(read.provenance(inputs_sha256=inputs.sha256), details={"run": run, "inputs": inputs, "is_new": is_new})
 
 
@@ -206,7 +206,7 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
 
     client, settings = session.mlflow.client, session.settings.registry
     inputs = training_inputs(session, read)
-    run = session.mlflow.run_of(inputs.sha256)
+    run = session.mlflow.run_of(*inputs.digests)
     version = register(client, settings.model_name, run)
     # Before it can be champion: no model scores that the lake does not know.
     commit = read.provenance(ModelVersion(settings.model_name, version)).as_dict()

@@ -163,7 +163,8 @@ def _training_set_of(run: Run) -> int | None:
 def _learned_in(run: Run, lake: Lake) -> bool:
     """Whether a run learned from this lake's training set."""
     sources = [json.loads(read.dataset.source) for read in run.inputs.dataset_inputs] if run.inputs else []
-    return any(source.get("path") == lake.table(TRAINING_SET.name) for source in sources)
+    own = lake.table(TRAINING_SET.name).removeprefix("file://")
+    return any(str(source.get("path")).removeprefix("file://") == own for source in sources)
 
 
 def _listed(versions: list[int]) -> str:

@@ -17,13 +17,18 @@ from dlassets.learning.backbones import BackboneRef, backbone_of, published
 from dlassets.learning.weights import MODEL
 from dlassets.registry.lifecycle import TAG_PROCESS, end_dead_runs, find_run, model_of
 from dlassets.registry.models import ModelVersion
+from dlassets.registry.moving import move_in
 from dlassets.settings import Settings
 from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.lake import Lake, local_path
+from dlassets.storage.stores import is_object_storage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+# The lake's own store, a file of sqlite in its folder `mlflow`.
+_FILE = "mlflow.db"
 
 _log = logging.getLogger(__name__)
 
@@ -44,13 +49,12 @@ class MlflowStore:
 
         fail_soon()
         quiet_mlflow()
-        uri = tracking_uri(self.settings, self._lake)
-        ready_store(uri, artifact_location(self.settings, self._lake))
+        uri, artifacts = opened_store(self.settings, self._lake)
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         client = mlflow.MlflowClient(uri, uri)
         try:
-            _have_experiment(client, self.experiment, artifact_location(self.settings, self._lake))
+            _have_experiment(client, self.experiment, artifacts)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise DlassetsError(
                 f"MLflow's store at {uri} cannot be reached: {error}. Start the server, or set "
@@ -81,13 +85,14 @@ class MlflowStore:
             _log.warning("The processes of these MLflow runs were killed, so they are ended: %s", ", ".join(ended))
         return {TAG_PROCESS: str(ProcessIdentity.this())}
 
-    def find_run(self, inputs_sha256: str) -> Run | None:
-        """Return the finished run that learned from exactly these inputs, if there is one."""
-        return find_run(self.client, self.experiment, inputs_sha256)
+    def find_run(self, *digests: str) -> Run | None:
+        """Return the finished run that learned from exactly the inputs of these digests, if there is one."""
+        found = (find_run(self.client, self.experiment, inputs_sha256) for inputs_sha256 in digests)
+        return next((run for run in found if run is not None), None)
 
-    def run_of(self, inputs_sha256: str) -> Run:
+    def run_of(self, *digests: str) -> Run:
         """Return the run that learned from these inputs. Raises DlassetsError where there is none."""
-        if (run := self.find_run(inputs_sha256)) is None:
+        if (run := self.find_run(*digests)) is None:
             raise DlassetsError(
                 "No model was trained on the training set as it stands now. Materialize trained_model first, with the "
                 "same settings."
@@ -132,7 +137,7 @@ def store_uri(settings: Settings, lake: Lake) -> str:
     if settings.mlflow.tracking_uri:
         return settings.mlflow.tracking_uri
     try:
-        return f"sqlite:///{local_path(lake.mlflow) / 'mlflow.db'}"
+        return f"sqlite:///{local_path(lake.mlflow) / _FILE}"
     except SettingsError as error:
         raise SettingsError(
             f"MLflow's store cannot be kept in {lake.root}: set DLASSETS_MLFLOW__TRACKING_URI to a server or database."
@@ -165,6 +170,20 @@ def tracking_uri(settings: Settings, lake: Lake) -> str:
     return uri
 
 
+def opened_store(settings: Settings, lake: Lake) -> tuple[str, str | None]:
+    """Return the store's URI and where new artifacts go, with the store ready: whole, and of where the lake lies now.
+
+    Raises DlassetsError as `tracking_uri` and `ready_store` do.
+    """
+    uri, artifacts = tracking_uri(settings, lake), artifact_location(settings, lake)
+    ready_store(uri, artifacts)
+    file = store_file(uri)
+    if file is not None and not is_object_storage(lake.root) and file == local_path(lake.mlflow) / _FILE:
+        with _explained_store(file):  # any other may be of several lakes
+            move_in(file, local_path(lake.root))
+    return uri, artifacts
+
+
 def ready_store(uri: str, artifacts: str | None) -> None:
     """Have a store that is a file of sqlite be there whole; any other is not this project's to make.
 
@@ -172,8 +191,6 @@ def ready_store(uri: str, artifacts: str | None) -> None:
     do. `artifacts` is where the files of its own first experiment go. Raises DlassetsError where the file cannot be
     read, or not be written.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
     if (file := store_file(uri)) is None:
         return
 
@@ -185,8 +202,16 @@ def ready_store(uri: str, artifacts: str | None) -> None:
     def is_whole(there: Path) -> bool:
         return bool(rows_of(there, "experiments"))  # its first is the last thing that is made
 
-    try:
+    with _explained_store(file):
         make_once(file.parent, [file.name], is_whole, make)
+
+
+@contextmanager
+def _explained_store(file: Path) -> Iterator[None]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
     except (OSError, SQLAlchemyError, sqlite3.Error) as error:
         raise DlassetsError(
             f"MLflow's store {file} cannot be used: {error}. {remedy_of(error)} Or set "
@@ -201,7 +226,7 @@ def artifact_location(settings: Settings, lake: Lake) -> str | None:
     location = f"{lake.mlflow}/artifacts"
     if location.startswith("s3a://"):  # Spark's name for what MLflow and everyone else call s3
         return "s3://" + location.removeprefix("s3a://")
-    return location if "://" in location else Path(location).as_uri()
+    return location if is_object_storage(location) else local_path(location).as_uri()
 
 
 def backbone_in_use(settings: Settings, lake: Lake) -> BackboneRef:
@@ -210,7 +235,7 @@ def backbone_in_use(settings: Settings, lake: Lake) -> BackboneRef:
     An alias of a registered model, or a file, is looked at here once: what is returned names the weights themselves.
     """
     ref = backbone_of(settings.features)
-    return published(ref, lake, tracking_uri(settings, lake) if ref.weights.startswith(MODEL) else None)
+    return published(ref, lake, opened_store(settings, lake)[0] if ref.weights.startswith(MODEL) else None)
 
 
 def fail_soon() -> None:

@@ -16,6 +16,7 @@ from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.history import lineage
 from dlassets.lakehouse.tables import TEST, VALIDATION
+from dlassets.lakehouse.training_set import identity
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.evaluation.calibration import calibrated
 from dlassets.learning.evaluation.evaluate import evaluate
@@ -58,12 +59,14 @@ _DATASET_DIGEST = 8
 class TrainingInputs:
     """All that decides what is learned: two trainings with the same digest give the same weights.
 
-    `lineage` has the versions of every table that the training set was made from, its own included.
+    `lineage` has the versions of every table that the training set was made from, its own included. `identity` is the
+    training set's (see `lakehouse.training_set.identity`); without one it is told by where it lies, as it once was.
     """
 
     job: Job
     feature_version: str
     lineage: Mapping[str, set[int]] = field(default_factory=dict)
+    identity: tuple[Any, ...] = ()
 
     @classmethod
     def of(
@@ -71,7 +74,7 @@ class TrainingInputs:
     ) -> TrainingInputs:
         """Return the inputs of a training whose checkpoints, where it keeps any, lie in the lake."""
         job, versions = Job(training_set, backbone, settings), lineage(lake, training_set.version)
-        inputs = cls(job, feature_version(backbone), versions)
+        inputs = cls(job, feature_version(backbone), versions, identity(training_set))
         if settings.trainable == "head":
             return inputs
         return replace(inputs, job=replace(job, folder=f"{lake.training}/{inputs.sha256[:16]}"))
@@ -80,7 +83,7 @@ class TrainingInputs:
     def description(self) -> str:
         """What decides, as JSON."""
         described = {
-            "training_set": [self.job.training_set.uri, self.job.training_set.version],
+            "training_set": self.identity or (self.job.training_set.uri, self.job.training_set.version),
             "feature_version": self.feature_version,
             "settings": deciding(self.job.settings),
             "training_version": TRAINING_VERSION,
@@ -90,6 +93,11 @@ class TrainingInputs:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.description.encode()).hexdigest()
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """`sha256`, and what it was while a training set was told by where it lies: runs of then have that."""
+        return self.sha256, replace(self, identity=()).sha256
 
 
 def deciding(settings: TrainingSettings) -> dict[str, Any]:

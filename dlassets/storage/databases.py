@@ -16,7 +16,7 @@ from dlassets.errors import DlassetsError
 # Beside a database of sqlite while it is written to: left by a killed process, they would be played into a new one.
 _JOURNALS = ("-journal", "-wal", "-shm")
 # Another process may be writing.
-_PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 30
 _NEW, _LOCK = ".new-", ".being-made.lock"
 
 # What sqlite says, and what to do then.
@@ -69,7 +69,7 @@ def rows_of(database: Path, table: str) -> int:
     if not database.exists():
         return 0
     # Not read-only: what a killed process was writing is taken back by who opens it next.
-    with closing(sqlite3.connect(database, timeout=_PATIENCE_SECONDS)) as connection:
+    with closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection:
         is_there = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", [table])
         if is_there.fetchone() is None:
             return 0

@@ -8,16 +8,32 @@ from pathlib import Path
 
 from dlassets.errors import SettingsError
 
+_FILE = "file://"
+_MISREAD = re.compile(r"[][\\^|?]|%[0-9A-Fa-f]{2}")
+
 
 def is_uri(location: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]+://", location) is not None
 
 
+def refuse_misread(location: str) -> str:
+    """Return the place of a table or lake. Raises SettingsError for one that Delta or MLflow would take for another.
+
+    Their addresses read some signs otherwise: what is written to `100%25` would come to lie in `100%`.
+    """
+    if (found := _MISREAD.search(location)) is None:
+        return location
+    raise SettingsError(
+        f"{location} cannot hold tables: its name has {found[0]!r}, by which Delta's and MLflow's addresses mean "
+        "something else. Nothing was written. Rename the folder, or name another (a lake's is DLASSETS_ROOT)."
+    )
+
+
 def local_path(uri: str) -> Path:
     """Return the folder behind a plain path or `file://` URI. Raises SettingsError for any other storage."""
-    if is_uri(uri) and not uri.startswith("file://"):
+    if is_uri(uri) and not uri.startswith(_FILE):
         raise SettingsError(f"{uri} is not a local folder, and this needs one.")
-    return Path(uri.removeprefix("file://"))
+    return Path(uri.removeprefix(_FILE))
 
 
 @dataclass(frozen=True)
@@ -28,7 +44,14 @@ class Lake:
 
     @classmethod
     def at(cls, root: str) -> Lake:
-        return cls(root.rstrip("/") if is_uri(root) else str(Path(root).expanduser().resolve()))
+        """Return the lake at a path or URI; a link to it, or a path from here, is the same lake.
+
+        Raises SettingsError where its tables cannot lie there: see `refuse_misread`.
+        """
+        if is_uri(root) and not root.startswith(_FILE):
+            return cls(refuse_misread(root.rstrip("/")))
+        scheme = _FILE if root.startswith(_FILE) else ""
+        return cls(refuse_misread(f"{scheme}{local_path(root).expanduser().resolve()}"))
 
     @classmethod
     def of_table(cls, uri: str, name: str) -> Lake:

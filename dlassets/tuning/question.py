@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from dlassets.lakehouse.training_set import identity
 from dlassets.learning.training.job import Job
 from dlassets.tuning.search_space import Space, as_json, values_by_name
 
@@ -23,9 +26,17 @@ class Question:
 
     @property
     def sha256(self) -> str:
+        return self._digest(identity(self.job.training_set))
+
+    @property
+    def earlier_sha256(self) -> str:
+        """What it was while a training set was told by where it lies: studies of then have that."""
+        return self._digest([self.job.training_set.uri, self.job.training_set.version])
+
+    def _digest(self, training_set: Sequence[Any]) -> str:
         settings = values_by_name(self.job.settings)
         described = {
-            "training_set": [self.job.training_set.uri, self.job.training_set.version],
+            "training_set": training_set,
             "feature_version": self.feature_version,
             # Where a model is trained changes nothing of what it learns.
             "settings": {

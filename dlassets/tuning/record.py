@@ -45,9 +45,11 @@ class StudyRecord:
 
         mlflow.set_tracking_uri(client.tracking_uri)  # MlflowStorage knows the process's own store alone
         self.client, self.question = client, question
-        self.name = f"tuning-{question.sha256[:12]}"
         self.storage = MlflowStorage(client.get_experiment_by_name(experiment).experiment_id)
-        existing = self.storage.get_study_id_by_name_if_exists(self.name)
+        names = [f"tuning-{digest[:12]}" for digest in (question.sha256, question.earlier_sha256)]
+        studies = {name: self.storage.get_study_id_by_name_if_exists(name) for name in names}
+        self.name = next((name for name, existing in studies.items() if existing), names[0])
+        existing = studies[self.name]
         self.run_id: str = existing or self.storage.create_new_study([StudyDirection.MINIMIZE], self.name)
 
     @property
@@ -70,7 +72,6 @@ class StudyRecord:
         self._refuse_where_another_runs_it()
         self.client.update_run(self.run_id, status="RUNNING")
         parameters = {
-            "training_set": job.training_set.uri,
             "training_set_version": job.training_set.version,
             "feature_version": self.question.feature_version,
             "trainable": job.settings.trainable,

@@ -1,11 +1,13 @@
 """What starts a pipeline by itself: new files, new answers, the clock."""
 
+import datetime as dt
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -233,3 +235,112 @@ def test_a_zone_with_events_is_not_listed_by_its_sensor(empty, tmp_path, photos,
     ingest(LocalEngine(), lake, pipelines.settings, {})
     assert not pipelines.tick("new_files_in_unlabeled").run_requests
     assert [row["path"] for row in get(LocalEngine(), lake, "raw_images", "path")] == ["unlabeled/a.jpg"]
+
+
+@contextmanager
+def later(monkeypatch: pytest.MonkeyPatch, **passed: float) -> Iterator[None]:
+    """Have sensors look at a clock that is so much ahead."""
+
+    def now(zone: dt.tzinfo) -> dt.datetime:
+        return dt.datetime.now(zone) + dt.timedelta(**passed)
+
+    clock = SimpleNamespace(now=now, fromtimestamp=dt.datetime.fromtimestamp)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "dlassets.resources.asked_runs.dt", SimpleNamespace(datetime=clock, timedelta=dt.timedelta, UTC=dt.UTC)
+        )
+        yield
+
+
+def failed_run(pipelines: Pipelines, request: dg.RunRequest, job: str) -> dg.DagsterRun:
+    """What the daemon leaves of a run that a sensor asked for and that failed."""
+    run = pipelines.instance.create_run_for_job(pipelines.defs.resolve_job_def(job), tags=dict(request.tags))
+    pipelines.instance.report_run_failed(run)
+    return run
+
+
+PAUSES = [1, 4, 16, 64, 256]  # minutes
+
+
+@pytest.mark.parametrize(
+    ("sensor", "job", "asset"),
+    [
+        ("new_files_in_unlabeled", "scoring_pipeline", "raw_images"),
+        ("new_answers", "labeling_pipeline", "human_labels"),
+    ],
+)
+def test_a_run_that_failed_is_asked_for_again_later_and_later_and_then_given_up(
+    empty, photos, answers, monkeypatch, sensor, job, asset
+) -> None:
+    arrive(photos, empty)
+    tick = empty.tick(sensor)
+    keys = []
+    for pause in PAUSES:
+        (request,) = tick.run_requests
+        keys.append(request.run_key)
+        run = failed_run(empty, request, job)
+        with later(monkeypatch, minutes=pause - 0.5):
+            tick = empty.tick(sensor, tick.cursor)
+            assert tick.run_requests == []
+            assert f"Run {run.run_id} ended as FAILURE" in tick.skip_message
+            assert "asked for again at" in tick.skip_message
+            assert tick.asset_events == []
+        with later(monkeypatch, minutes=pause + 0.5):
+            tick = empty.tick(sensor, tick.cursor)
+    keys.append(tick.run_requests[0].run_key)
+    assert len(set(keys)) == 6
+    failed_run(empty, tick.run_requests[0], job)
+
+    with later(monkeypatch, days=30):
+        given_up = empty.tick(sensor, tick.cursor)
+        again = empty.tick(sensor, given_up.cursor)
+
+    assert given_up.run_requests == again.run_requests == again.asset_events == []
+    (check,) = given_up.asset_events
+    assert (check.asset_key, check.check_name) == (dg.AssetKey(asset), "asked_for_is_done")
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert f"run {job} by hand" in check.description
+    assert again.skip_message == check.description
+
+
+def test_a_run_that_failed_after_its_photos_were_taken_in_is_asked_for_again(empty, photos, monkeypatch) -> None:
+    name = "new_files_in_unlabeled"
+    arrive(photos, empty)
+    first = empty.tick(name)
+    failed_run(empty, first.run_requests[0], "scoring_pipeline")
+    assert empty.run("ingest_pipeline").success
+    with later(monkeypatch, minutes=2):
+        (again,) = empty.tick(name, first.cursor).run_requests
+
+    assert again.run_key == f"{first.run_requests[0].run_key}:2"
+    assert empty.run("ingest_pipeline", again.tags).success  # there is no model to score with
+    with later(monkeypatch, days=30):
+        assert "No new file in" in empty.tick(name, first.cursor).skip_message
+
+
+def test_while_a_run_is_under_way_no_other_is_asked_for(empty, answers) -> None:
+    first = empty.tick("new_answers")
+    (request,) = first.run_requests
+    job = empty.defs.resolve_job_def("labeling_pipeline")
+    run = empty.instance.create_run_for_job(job, tags=dict(request.tags))
+
+    assert empty.tick("new_answers", first.cursor).skip_message == (
+        f"Run {run.run_id}, which was asked for this, has not ended."
+    )
+
+
+def test_files_that_come_after_a_sensor_has_given_up_are_asked_for(empty, photos, monkeypatch) -> None:
+    name = "new_files_in_labeled"
+    pipelines = Pipelines(Settings(root=empty.lake.root, automation={"attempts": 1}), empty.instance)
+    arrive(photos, pipelines)
+    failed_run(pipelines, pipelines.tick(name).run_requests[0], "ingest_pipeline")
+    given_up = pipelines.tick(name)
+    assert given_up.run_requests == []
+    shutil.copyfile(next(photos.glob("*/*")), pipelines.zone("labeled") / "001.balloon" / "one more.jpg")
+
+    (request,) = pipelines.tick(name, given_up.cursor).run_requests
+
+    result = pipelines.run("ingest_pipeline", request.tags)
+    assert result.success
+    checks = {(e.asset_key.to_user_string(), e.check_name): e.passed for e in result.get_asset_check_evaluations()}
+    assert checks["raw_images", "asked_for_is_done"]

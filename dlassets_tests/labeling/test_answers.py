@@ -1,3 +1,4 @@
+import datetime as dt
 import os
 from typing import Any
 
@@ -11,6 +12,7 @@ from dlassets.registry.models import ModelVersion
 from dlassets_tests.tables import NOON
 
 from .conftest import CLASSES, MODEL, Bench, image_id
+from .test_requests import take_labels
 
 A, B = (request_id(image_id(name), ModelVersion(MODEL, 3)) for name in "ab")
 
@@ -189,3 +191,79 @@ def test_the_key_of_the_table_is_kept(asked: Bench) -> None:
 )
 def test_a_class_is_said_by_number_name_or_both(answer: str, label: int | None) -> None:
     assert class_of(answer, {**CLASSES, 5: "five", 11: "5 stars", 12: "twice", 13: "Twice"}) == label
+
+
+def label_of_a(bench: Bench) -> int:
+    return take_labels(bench)["unlabeled/a.jpg"][0]
+
+
+def labeled_at_of_a(bench: Bench) -> dt.datetime:
+    take_labels(bench)
+    return next(row["labeled_at"] for row in bench.rows("labeled_images") if row["path"] == "unlabeled/a.jpg")
+
+
+CENTURIES = 80 * 365 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("wrong", "seconds"), [(f"{A},2,2099-01-01T00:00:00Z", 0), (f"{A},2,", CENTURIES), (f"{A},2,2026-03-01", 0)]
+)
+@pytest.mark.parametrize("right", [f"{A},6,2026-02-01", f"{A},6,", f"{A},6,1970-01-01"])
+def test_a_correction_counts_whatever_the_clocks_of_two_computers_say(asked, wrong, seconds, right) -> None:
+    put(asked, "a.csv", f"request_id,label,answered_at\n{wrong}\n", seconds)
+    asked.collect()
+    assert label_of_a(asked) == 2
+    assert labeled_at_of_a(asked) <= dt.datetime.now(dt.UTC)
+
+    put(asked, "b.csv", f"request_id,label,answered_at\n{right}\n", seconds_after_noon=60)
+    assert asked.collect().inserted == 1
+
+    assert label_of_a(asked) == 6
+    assert_nothing_new(asked)
+
+
+def test_answers_that_are_read_together_stand_in_the_order_in_which_their_files_came(asked: Bench) -> None:
+    put(asked, "z.csv", f"request_id,label\n{A},2\n", CENTURIES)
+    first = (asked.answers / "z.csv").stat().st_ctime_ns
+    while not (asked.answers / "a.csv").exists() or (asked.answers / "a.csv").stat().st_ctime_ns == first:
+        put(asked, "a.csv", f"request_id,label,annotator\n{A},6,Bo\n")
+    asked.collect()
+    assert label_of_a(asked) == 6
+
+
+def test_a_photo_moved_back_is_an_answer_whatever_time_it_bears(asked: Bench) -> None:
+    (laid_out,) = asked.requests.parent.rglob(f"{A}.jpg")
+    os.utime(laid_out, (CENTURIES * 2, CENTURIES * 2))
+    for folder in ("006.shirt", "002.hat", "006.shirt"):
+        move(asked, A, folder)
+        assert asked.collect().inserted == 1
+    assert label_of_a(asked) == 6
+
+
+def test_what_was_answered_before_answers_had_an_order_is_older_than_all_that_come(asked: Bench) -> None:
+    said = {"label": 2, "status": "accepted", "answer": "2", "path": "unlabeled/a.jpg", "image_id": image_id("a")}
+    asked.add("human_labels", [{"request_id": A, "answered_at": dt.datetime(2099, 1, 1, tzinfo=dt.UTC), **said}])
+    assert label_of_a(asked) == 2
+    put(asked, "a.csv", f"request_id,label\n{A},6\n")
+    asked.collect()
+    assert label_of_a(asked) == 6
+    assert {row["label"]: row["read_order"] for row in asked.rows("human_labels")} == {2: None, 6: 1}
+
+
+def test_a_correction_that_changes_nothing_says_so(asked: Bench) -> None:
+    put(asked, "a.csv", f"request_id,label,annotator\n{A},2,Ada\n{A},hat,Bo\n{B},2,Ada\n")
+    asked.collect()
+    put(asked, "b.csv", f"request_id,label,annotator\n{A},002.hat,Cy\n{B},6,Cy\n", seconds_after_noon=60)
+    asked.collect()
+
+    rows = {(row["request_id"], row["annotator"]): (row["status"], row["reason"]) for row in asked.rows("human_labels")}
+    nothing = ("accepted", "changes nothing: the answer in force says the same")
+    assert rows == {
+        (A, "Ada"): ("accepted", None),
+        (A, "Bo"): nothing,
+        (B, "Ada"): ("accepted", None),
+        (A, "Cy"): nothing,
+        (B, "Cy"): ("accepted", None),
+    }
+    orders = sorted(row["read_order"] for row in asked.rows("human_labels"))
+    assert orders == [1, 2, 3, 4, 5]

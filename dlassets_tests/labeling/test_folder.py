@@ -1,3 +1,4 @@
+import codecs
 import csv
 import json
 import os
@@ -171,6 +172,14 @@ def test_the_list_that_was_sent_can_be_filled_in(service, tmp_path) -> None:
     ("name", "content"),
     [
         ("a.csv", "request_id,label\naa11,2\nbb22,6\n"),
+        ("a.csv", "sep=;\nrequest_id;label\naa11;2\nbb22;6\n"),
+        ("a.csv", '\ufeff"sep=|"\r\nrequest_id|label|"note, and; more"\r\naa11|2|\r\nbb22|6|\r\n'),
+        ("a.csv", "sep=\t\nrequest_id\tlabel\naa11\t2\nbb22\t6\n"),
+        ("a.tsv", 'request_id\tlabel\tnote\naa11\t2\t"a, b; c"\nbb22\t6\t\n'),
+        ("a.txt", "request_id\tlabel\r\naa11\t2\r\nbb22\t6\r\n"),
+        ("a.csv", "request_id,label\naa11,2\nbb22,6\n".encode("utf-16")),
+        ("a.csv", codecs.BOM_UTF16_BE + "sep=;\nrequest_id;label\naa11;2\nbb22;6".encode("utf-16-be")),
+        ("a.json", '[{"request_id": "aa11", "label": 2}, {"request_id": "bb22", "label": "6"}]'.encode("utf-16")),
         ("a.CSV", "\ufeffrequest_id;label\r\naa11;2\r\n\r\nbb22;6"),
         ("a.csv", 'Label ; note ; Request_ID\n2;"a; b";aa11\n"6";"two\nlines";bb22\n'),
         ("a.json", '[{"request_id": "aa11", "label": 2}, {"request_id": "bb22", "label": "6"}]'),

@@ -1,4 +1,5 @@
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ def test_ids_are_functions_of_what_they_name() -> None:
     assert batch_id(3, ["x", "y"]) == batch_id(3, ["y", "x"])
     assert batch_id(3, ["x", "y"]) != batch_id(3, ["x"])
     assert batch_id(3, ["x"]).startswith("v3-")
+
+
+def test_no_id_reads_as_a_number() -> None:
+    ids = [request_id(str(photo), ModelVersion("m", 1)) for photo in range(20_000)]
+    assert not [id_ for id_ in ids if re.fullmatch(r"[\d.,]+(e[+-]?\d+)?", id_, re.IGNORECASE)]
+    assert len({*ids}) == len(ids)
 
 
 def test_unsure_images_become_open_requests_with_their_photos_in_a_batch(scored: Bench) -> None:

@@ -244,3 +244,13 @@ def test_a_registered_model_s_backbone_is_published(version, store, tensors, lak
 def test_a_registered_model_without_a_backbone_is_said(model, store, lake: Lake):
     with pytest.raises(DlassetsError, match=f"(?s)no weights to be had from models:/{model}.*head alone"):
         published(BackboneRef(SMALL.name, f"models:/{model}"), lake, store)
+
+
+def test_weights_that_a_run_names_where_its_lake_lay_are_those_of_where_it_lies(lake, tmp_path) -> None:
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    copy = Path(lake.backbones, f"{sha256}.safetensors")
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(b"weights")
+
+    gone = f"{tmp_path}/before/backbones/{copy.name}#sha256={sha256}"
+    assert published(BackboneRef("efficientnet_lite0", gone), lake).weights == f"{copy}#sha256={sha256}"

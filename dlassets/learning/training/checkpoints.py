@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.training.job import Job
+from dlassets.learning.weights import digest
 from dlassets.storage.files import read_bytes, write_whole
 from dlassets.storage.stores import advice, filesystem_of
 
@@ -44,8 +45,9 @@ class Checkpoint:
 def fingerprint(job: Job) -> str:
     """Return what tells a training from one whose checkpoints it must not use: its rows, backbone and settings."""
     said = {
-        "training_set": [job.training_set.uri, job.training_set.version],
-        "backbone": asdict(job.backbone),
+        # Where they lie by now is no part of them; that it is this lake's training set, the folder says.
+        "training_set": [job.training_set.name, job.training_set.version],
+        "backbone": asdict(job.backbone) | {"weights": digest(job.backbone.name, job.backbone.weights)},
         "settings": job.settings.model_dump(mode="json", exclude=NO_PART_OF_THE_RESULT),  # type: ignore[arg-type]
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
