@@ -273,8 +273,8 @@ def test_one_bad_file_of_each_kind_fails_no_run(empty, photos) -> None:
     (folder / "empty.jpg").touch()
     (folder / "cut.jpg").write_bytes(good[: len(good) // 2])
     (folder / "text.jpg").write_text("no photo")
-    (empty.zone("labeled") / "no number").mkdir()
-    (empty.zone("labeled") / "no number" / "a.jpg").write_bytes(good)
+    (empty.zone("labeled") / "train").mkdir()
+    (empty.zone("labeled") / "train" / "a.jpg").write_bytes(good)
 
     result = empty.run("ingest_pipeline")
 

@@ -40,6 +40,7 @@ _TIMES = {
     "dropped_at",
     "load_date",
     "since",
+    "read_at",
 }
 
 

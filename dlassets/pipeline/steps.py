@@ -81,7 +81,7 @@ def classes(session: Session, read: Reads, report: Report) -> Made:
     from dlassets.lakehouse.snapshots import replanned
 
     settings, tables = session.settings, read.named(RAW_IMAGES, DELETED_FILES)
-    provenance = read.provenance()
+    provenance = read.provenance(ignore_case=settings.labels.ignore_case)
 
     def update() -> tuple[Written, list[str]]:
         now = {**tables, CLASSES.name: read.own(CLASSES)}
@@ -138,7 +138,7 @@ def training_set(session: Session, read: Reads, report: Report) -> Made:  # noqa
     made_of = session.feature_version if session.settings.training.trainable == "head" else PIXELS
     choice = chosen_rows(session, read, made_of)
     source = session.photos(read[RAW_IMAGES]) if made_of == PIXELS else read[IMAGE_FEATURES]
-    provenance = read.provenance(feature_version=made_of, **session.settings.labels.model_dump())
+    provenance = read.provenance(feature_version=made_of, conflicts=session.settings.labels.conflicts)
     current = read.own(TRAINING_SET)
     written = build_training_set(session.engine, choice, source, current, provenance.as_dict())
     return Made(provenance, {TRAINING_SET.name: written}, {"feature_version": made_of})
@@ -151,7 +151,7 @@ def label_errors(session: Session, read: Reads, report: Report) -> Made:
 
     settings, version = session.settings, session.feature_version
     snapshots = read.named(LABELED_IMAGES, IMAGE_FEATURES)
-    provenance = read.provenance(feature_version=version, **settings.labels.model_dump())
+    provenance = read.provenance(feature_version=version, conflicts=settings.labels.conflicts)
     snapshots[LABEL_ERRORS.name] = read.own(LABEL_ERRORS)
     progress = report.progress("folds judged")
     written, details = update_label_errors(session.engine, snapshots, version, settings, provenance.as_dict(), progress)
@@ -237,7 +237,7 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
     embedder = None if has_features else session.embedder(read[RAW_IMAGES])
     scorer = Scorer(model, package, session.settings.scoring.top_k, embedder)
     tables = read.named(RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES, *([DELETED_FILES] if embedder else []))
-    provenance = read.provenance(model, **labels.model_dump())
+    provenance = read.provenance(model, conflicts=labels.conflicts)
     done, progress = read.own(PREDICTIONS), report.progress("images scored")
     written = score_new(session.engine, tables, done, scorer, labels, provenance.as_dict(), progress)
     return Made(provenance, {PREDICTIONS.name: written}, {"model": model.name, "model_version": model.version})
@@ -262,7 +262,7 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
 
     settings, model = session.settings, read.champion
     snapshots = read.named(RAW_IMAGES, DELETED_FILES, CLASSES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
-    provenance = read.provenance(model, **settings.labeling.model_dump(), **settings.labels.model_dump())
+    provenance = read.provenance(model, **settings.labeling.model_dump(), conflicts=settings.labels.conflicts)
     commit = commit_of(provenance)
     if model is None:
         report.warning("No version is champion, so nobody is asked about more images.")

@@ -126,6 +126,7 @@ def session(lake, settings) -> Session:
     """Photos that were taken in and have labels, to be learned from as pixels."""
     ingest(ENGINE, lake, settings, {})
     session = Session(settings.model_copy(update={"training": TrainingSettings(trainable="all")}))
+    steps.classes.run(session)
     steps.labeled_images.run(session)
     return session
 

@@ -302,7 +302,7 @@ def test_each_photo_goes_through_each_step_and_champion(lake, settings, follower
     land(some[1], lake, "labeled/003.coat/b.jpg")
     ingest(LOCAL, lake, settings, {})
     follower.warm()
-    assert rows_made(follower) == {"image_profiles": 2, "labeled_images": 1, "image_features": 2}
+    assert rows_made(follower) == {"classes": 1, "image_profiles": 2, "labeled_images": 1, "image_features": 2}
     assert len(warnings) == 1
     assert "No version of image_classifier is champion yet" in warnings[0]
     with monkeypatch.context() as patched:  # with nothing new, no step so much as looks
