@@ -192,7 +192,7 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     assert not result.success
     gate = evaluation(result, "at_least_as_good_as_champion")
     assert not gate.passed
-    assert f"worse than champion version {champion}'s" in str(gate.description)
+    assert f"worse than champion version {champion.version}'s" in str(gate.description)
     assert mlflow.champion() == champion
     assert {"predictions", "label_requests"}.isdisjoint(materialized(result))
     accuracy: Any = gate.metadata["challenger_accuracy"].value

@@ -13,6 +13,7 @@ from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
 from dlassets.learning.examples import Examples
+from dlassets.learning.weights import MODEL
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage, digest_of
 
@@ -89,7 +90,7 @@ def register(client: MlflowClient, model_name: str, run: Run) -> int:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = _model_of(run)
-        model_id = source.removeprefix("models:/")
+        model_id = source.removeprefix(MODEL)
         tags = {name: run.data.tags[name] for name in (TAG_PACKAGE,) if name in run.data.tags}
         made = client.create_model_version(model_name, source, run.info.run_id, tags, model_id=model_id)
         first = _versions_of_run(client, model_name, run)[0]
@@ -155,12 +156,13 @@ def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPa
     told = [registered.tags.get(TAG_PACKAGE)]
     if (run := run_or_none(client, registered.run_id)) is not None:
         told.append(run.data.tags.get(TAG_PACKAGE))
-    return _load(client, f"models:/{model_name}/{version}", told)
+    return _load(client, f"models:/{model_name}/{version}", registered.source, told)
 
 
 def load_run(client: MlflowClient, run: Run) -> ModelPackage:
     """Download the package that a run logged, registered or not. Raises DlassetsError as `load_version` does."""
-    return _load(client, _model_of(run), [run.data.tags.get(TAG_PACKAGE)])
+    source = _model_of(run)
+    return _load(client, source, source, [run.data.tags.get(TAG_PACKAGE)])
 
 
 def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
@@ -219,12 +221,16 @@ def _write_down(client: MlflowClient, model_name: str, version: int, verdict: Ve
     client.set_registered_model_tag(model_name, TAG_PROMOTIONS, json.dumps(history))
 
 
-def _load(client: MlflowClient, uri: str, told: Sequence[str | None]) -> ModelPackage:
+def _load(client: MlflowClient, uri: str, source: str, told: Sequence[str | None]) -> ModelPackage:
+    """Download a package from where its model's `source` says; it is called `uri` in errors."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri)
+        # Asked for a models:/ URI, MLflow looks into the store that this process opened last.
+        id_ = source.removeprefix(MODEL)
+        place = client.get_logged_model(id_).artifact_location if id_ != source else source
+        folder = mlflow.artifacts.download_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri)
     except (MlflowException, OSError) as error:
         raise DlassetsError(
             f"The files of {uri} cannot be read: {error} Restore MLflow's artifacts, or see that they can be reached."
@@ -244,4 +250,4 @@ def _model_of(run: Run) -> str:
     models = run.outputs.model_outputs if run.outputs else []
     if not models:
         raise DlassetsError(f"MLflow run {run.info.run_id} holds no model. Materialize trained_model again.")
-    return f"models:/{models[0].model_id}"
+    return f"{MODEL}{models[0].model_id}"

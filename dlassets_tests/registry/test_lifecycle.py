@@ -31,8 +31,9 @@ from dlassets.registry.lifecycle import (
     versions_of,
 )
 from dlassets.registry.package import ModelPackage
+from dlassets.settings import Settings
 from dlassets_tests.killing import killed_at, overtaken_at
-from dlassets_tests.registry.conftest import MODEL, Registry, head, points
+from dlassets_tests.registry.conftest import MODEL, Registry, head, points, store_of
 
 GOOD, EQUAL, BAD = (
     ModelPackage(head(3, 40, knows=knows), BackboneRef("efficientnet_lite0"), "features-1") for knows in (1, 2, -1)
@@ -113,6 +114,14 @@ def test_a_run_without_a_model_cannot_be_registered(registry) -> None:
 
     with pytest.raises(DlassetsError, match=r"holds no model. Materialize trained_model again"):
         register(registry.client, MODEL, registry.client.get_run(run.info.run_id))
+
+
+def test_a_version_is_loaded_from_its_own_store_whichever_was_opened_last(registry, tmp_path) -> None:
+    version = register(registry.client, MODEL, registry.run(GOOD))
+
+    with store_of(Settings(root=str(tmp_path / "another"))) as another:
+        assert another.client.search_registered_models() == []
+        assert load_version(registry.client, MODEL, version).feature_version == GOOD.feature_version
 
 
 def test_a_version_is_loaded_as_the_package_that_was_logged_and_one_whose_files_are_gone_is_said(
