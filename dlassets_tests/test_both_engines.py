@@ -18,7 +18,9 @@ from dlassets.demo.loop import Loop
 from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.engines.delta_log import open_table
 from dlassets.engines.local import LocalEngine
+from dlassets.intake.damage import put_back
 from dlassets.labeling.selection import select_requests
+from dlassets.lakehouse import training_set
 from dlassets.lakehouse.tables import TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
 from dlassets.monitoring.quality import RULES, check
@@ -118,12 +120,15 @@ def ask_everything(whole: Whole) -> None:
     engine, tables, model = session.engine, pins(session.lake, *TABLES), session.required_champion()
     package = session.package(model)
     embedder = session.embedder(tables["raw_images"])
+    put_back(embedder.photos, session.settings, [], {})
     for conflicts in get_args(Conflicts):
         labels = LabelSettings(conflicts=conflicts)
         for rule in RULES:
             check(engine, rule, tables, labels, model)
         for made_of in (session.feature_version, PIXELS):
-            choose(engine, {table.name: tables[table.name] for table in chosen_from(made_of)}, made_of, labels)
+            names = [table.name for table in chosen_from(made_of)]
+            choice = choose(engine, {name: tables[name] for name in names}, made_of, labels)
+            training_set._have_come_back(choice, embedder.photos, tables["training_set"])
         for asking in ({}, {"relabel_limit": 2}, {"relabel_limit": 2, "batch_limit": 3, "share": 0.5}):
             select_requests(engine, tables, model, LabelingSettings(**asking), labels)
         for sees_photos in (None, embedder):
