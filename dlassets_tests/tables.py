@@ -10,6 +10,7 @@ from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
+from dlassets.settings import MaintenanceSettings
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ def labelled(name: str, label: int, **more: Any) -> dict[str, Any]:
     """Return a row of labeled_images: a photo in a class folder, to train on."""
     row = {"path": f"labeled/{name}.jpg", "image_id": image_id(name), "label": label, "label_name": f"class {label}"}
     return row | {"source": "folder", "split": "train"} | more
+
+
+# Shorter than a setting may be: tests cannot wait until a file is a day old.
+AT_ONCE = MaintenanceSettings().model_copy(update={"retention_hours": 0})
 
 
 def put(
