@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from dlassets import errors
 from dlassets.definitions import build_defs
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
@@ -89,12 +90,18 @@ def values(materialization: dg.AssetMaterialization) -> dict[str, Any]:
 
 
 def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
-    """Return the message of each failed step's own error, by step."""
+    """Return the message of each failed step's error, by step: that of ours, else of the first cause of all."""
     said = {}
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.error
-            while error.cause is not None and error.cls_name != "DlassetsError":
+            while error.cause is not None and not is_ours(str(error.cls_name)):
                 error = error.cause
             said[str(event.step_key)] = f"{error.cls_name}: {error.message}"
     return said
+
+
+def is_ours(name: str) -> bool:
+    """Whether an error of this class is one that people are meant to read."""
+    kind = getattr(errors, name, None)
+    return isinstance(kind, type) and issubclass(kind, errors.DlassetsError)

@@ -12,7 +12,7 @@ from dlassets.lakehouse.classes import update_classes
 from dlassets.lakehouse.labels import update_labels
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.settings import Settings
+from dlassets.settings import MaintenanceSettings, Settings
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ def labelled(name: str, label: int, **more: Any) -> dict[str, Any]:
     """Return a row of labeled_images: a photo in a class folder, to train on."""
     row = {"path": f"labeled/{name}.jpg", "image_id": image_id(name), "label": label, "label_name": f"class {label}"}
     return row | {"source": "folder", "split": "train"} | more
+
+
+# Shorter than a setting may be: tests cannot wait until a file is a day old.
+AT_ONCE = MaintenanceSettings().model_copy(update={"retention_hours": 0})
 
 
 def put(

@@ -11,6 +11,7 @@ import pytest
 from dlassets.resources.instance import DATABASES
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.flipping import flip_footer
 from dlassets_tests.programs import invoke
 from dlassets_tests.stores import give_store
 from dlassets_tests.tables import image_id, put
@@ -53,12 +54,6 @@ def test_a_sound_lake_is_well(sound, monkeypatch) -> None:
     assert (code, said.count(": well")) == (0, 6), said
 
 
-def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[-60:-12] = bytes(byte ^ 0xFF for byte in content[-60:-12])
-    file.write_bytes(content)
-
-
 def damage(file: Path) -> None:
     content = file.read_bytes()
     file.write_bytes(content[:4096] + b"\xff" * 4096 + content[8192:])
@@ -69,7 +64,7 @@ def damage(file: Path) -> None:
     [
         ("tables/raw_images/*/*.parquet", Path.unlink, "raw_images lacks 1 of its 3 data files, or they are damaged"),
         ("tables/raw_images/*/*.parquet", lambda file: file.write_bytes(b""), "dlassets restore raw_images --version"),
-        ("tables/raw_images/*/*.parquet", flip, "raw_images lacks 1 of its 3 data files, or they are damaged"),
+        ("tables/raw_images/*/*.parquet", flip_footer, "raw_images lacks 1 of its 3 data files, or they are damaged"),
         ("tables/raw_images/_delta_log/*1.json", Path.unlink, "The log of the table at"),
         ("tables/raw_images/_delta_log/*3.json", lambda file: file.write_bytes(b""), "0003.json is empty"),
         ("tables/raw_images/_delta_log", shutil.rmtree, "there are data files, and no commit"),

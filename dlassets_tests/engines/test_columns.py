@@ -20,10 +20,9 @@ from dlassets.lakehouse.tables import PREDICTIONS, RAW_IMAGES, raw_images_with
 from dlassets.settings import MaintenanceSettings
 from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import arrow, image_id, put
+from dlassets_tests.tables import AT_ONCE, arrow, image_id, put
 
 FRESH = 4
-AT_ONCE = MaintenanceSettings().model_copy(update={"retention_hours": 0})
 
 
 def earlier(table: Snapshot, version: int) -> Snapshot:

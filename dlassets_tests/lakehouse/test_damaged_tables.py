@@ -18,6 +18,7 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import LABELED_IMAGES
 from dlassets.storage.databases import explained_databases
 from dlassets.storage.lake import Lake
+from dlassets_tests.flipping import flip_footer
 from dlassets_tests.pipelines import Pipelines, failures
 from dlassets_tests.programs import invoke
 from dlassets_tests.tables import arrow, image_id, labelled, put
@@ -29,19 +30,12 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
 
 
-def flip(file: Path) -> None:
-    """Turn the bits of the footer over: as many bytes as before."""
-    content = bytearray(file.read_bytes())
-    content[-60:-12] = bytes(byte ^ 0xFF for byte in content[-60:-12])
-    file.write_bytes(content)
-
-
 FAULTS: dict[str, Fault] = {
     "gone": Path.unlink,
     "empty": lambda file: file.write_bytes(b""),
     "cut short": cut,
     "another's": lambda file: file.write_bytes(os.urandom(2000)),
-    "flipped": flip,
+    "flipped": flip_footer,
 }
 
 

@@ -19,11 +19,9 @@ from dlassets.lakehouse.snapshots import PROPERTIES, at_version, commits, pin, p
 from dlassets.lakehouse.tables import IMAGE_PROFILES, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
 from dlassets.settings import IngestSettings, MaintenanceSettings, Settings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import arrow, get, image_id, put
+from dlassets_tests.tables import AT_ONCE, arrow, get, image_id, put
 
 SETTINGS = MaintenanceSettings()
-# Shorter than a setting may be: the tests cannot wait for a day.
-AT_ONCE = SETTINGS.model_copy(update={"retention_hours": 0})
 
 
 def prediction(name: str, confidence: float = 0.5) -> dict[str, Any]:

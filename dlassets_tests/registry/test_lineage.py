@@ -24,17 +24,15 @@ from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.registry.lifecycle import TAG_PACKAGE
 from dlassets.registry.lineage import TAG_TRAINING_SET, forget, needed_versions, record_registered
-from dlassets.settings import MaintenanceSettings, Settings
+from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.pipelines import Pipelines, failures
 from dlassets_tests.programs import invoke
 from dlassets_tests.registry.conftest import MODEL, Registry, opened, store_of
 from dlassets_tests.stores import give_store
-from dlassets_tests.tables import arrow, image_id, labelled, put
+from dlassets_tests.tables import AT_ONCE, arrow, image_id, labelled, put
 
 ENGINE = LocalEngine()
-# Shorter than a setting may be: the tests cannot wait for nine days.
-AT_ONCE = MaintenanceSettings().model_copy(update={"retention_hours": 0})
 MODELS = 5
 
 

@@ -19,15 +19,14 @@ from dlassets.monitoring.quality import check, rules_of
 from dlassets.pipeline.session import Session
 from dlassets.registry.lifecycle import load_version
 from dlassets.registry.lineage import needed_versions
-from dlassets.settings import MaintenanceSettings, Settings
+from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.flipping import flip_a_bit
 from dlassets_tests.programs import invoke
 from dlassets_tests.soak.story import settings_of
+from dlassets_tests.tables import AT_ONCE
 
 ENGINE = LocalEngine()
-# Shorter than a setting may be: a soak cannot wait for nine days.
-AT_ONCE = MaintenanceSettings().model_copy(update={"retention_hours": 0})
 
 
 def doctor(root: Path) -> tuple[int, str]:
@@ -41,14 +40,15 @@ def files_in_force(root: Path, table: str) -> list[str]:
 
 
 def flip(root: Path, seed: int) -> list[str]:
-    """Flip a bit of one to three photos in the table; return their paths: of all that hold the same bytes."""
+    """Flip a bit of one to three photos in the table; return their paths, of those that are not noticed."""
     chance, lake = random.Random(seed), Lake.at(str(root))
     photos = _photos(root)
     paths = paths_of(photos)
-    for path in chance.sample(paths, min(len(paths), chance.randint(1, 3))):
-        for content in photos.bytes_of([path]).values():
+    chosen = chance.sample(paths, min(len(paths), chance.randint(1, 3)))
+    for path in chosen:
+        for content in photos.bytes_of([path]).values():  # none where another of the same bytes was chosen before
             flip_a_bit(lake, content, chance.randrange(len(content)))
-    return damaged(photos, paths)
+    return sorted({*chosen} - {*damaged(photos, paths)})
 
 
 def put_all_back(root: Path) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import sys
 import traceback
@@ -44,6 +45,10 @@ class Forked:
         os.close(self._answer)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _run(work, arguments, theirs, log)
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until it has ended."""
+        select.select([self._answer], [], [], seconds)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; one that has ended takes no notice."""

@@ -19,15 +19,12 @@ from typing import Any
 
 from dlassets_tests.soak import deeds
 from dlassets_tests.soak.forked import Ended, Forked
-from dlassets_tests.soak.story import Act, is_ours, settings_of
+from dlassets_tests.soak.story import Act, settings_of, tells_people
+from dlassets_tests.soak.world import MismatchError
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 DATABASES = ("mlflow/mlflow.db", "dagster/history/runs.db", "dagster/history/runs/index.db")
 TABLES = ("raw_images", "image_profiles", "labeled_images", "image_features", "training_set", "predictions")
-
-
-class MismatchError(AssertionError):
-    pass
 
 
 @dataclass
@@ -65,7 +62,7 @@ class Harmed:
 def refuse_raw(ended: Ended, where: str) -> None:
     """Raise a MismatchError where something ended with an error that says nothing to people."""
     said = [*ended.value.values()] if ended.is_well else [ended.error] if ended.error else []
-    if raw := [text for text in said if not is_ours(text)]:
+    if raw := [text for text in said if not tells_people(text)]:
         raise MismatchError(f"with {where} broken, this was said: {raw}")
 
 
@@ -110,10 +107,10 @@ def bits_flipped(lake: Harmed) -> bool:
     """Flip a bit of some photos: they are named, and put back."""
     if not lake.run(deeds.files_in_force, "raw_images"):
         return False
-    flipped = lake.run(deeds.flip, lake.chance.randrange(2**31))
+    unnoticed = lake.run(deeds.flip, lake.chance.randrange(2**31))
     left = lake.run(deeds.put_all_back)
-    if not flipped or left:
-        raise MismatchError(f"{flipped} were flipped and noticed, and {left} are damaged still")
+    if unnoticed or left:
+        raise MismatchError(f"{unnoticed} were flipped and not noticed, and {left} are damaged still")
     return True
 
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from dlassets_tests.soak import deeds
 from dlassets_tests.soak.forked import Ended, done
-from dlassets_tests.soak.harms import HARMS, Harmed, MismatchError
+from dlassets_tests.soak.harms import HARMS, Harmed
 from dlassets_tests.soak.story import Act, found_in, story
+from dlassets_tests.soak.world import MismatchError
 
 
 class Sound:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from dlassets.intake.ingest import Ingested, ingest
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.soak.faults import WITHIN, killed_at, modes_hold
+from dlassets_tests.soak.forked import Forked
 
 _MODULES = ("pyarrow.dataset", "pyarrow.fs", "pyarrow.parquet", "deltalake", "duckdb", "simplejpeg", "PIL.Image")
 # It survives a fork, and works on nothing that is not its own.
@@ -98,21 +98,18 @@ def serve() -> None:
 
 def _run(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     _refuse_threads()
-    started = [_forked(job) for job in jobs]
     ended = []
-    for job, (process, answer) in zip(jobs, started, strict=True):
+    for job, process in [(job, Forked(_said, job)) for job in jobs]:
         if job.step is None and job.seconds is not None:
-            select.select([answer], [], [], job.seconds)  # ends sooner where the ingest does
-            os.kill(process, signal.SIGKILL)
-        with os.fdopen(answer) as opened:
-            said = opened.read()
-        _, status = os.waitpid(process, 0)
-        if said:
-            ended.append({"killed": False} | json.loads(said))
-        elif os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
+            process.wait(job.seconds)
+            process.send(signal.SIGKILL)
+        end = process.end()
+        if end.value is not None:
+            ended.append({"killed": False, **end.value})
+        elif end.code == -signal.SIGKILL:
             ended.append({"killed": True, "done": None})
         else:
-            ended.append({"killed": False, "done": None, "error": f"the process ended with status {status}"})
+            ended.append({"killed": False, "done": None, "error": f"the process ended with status {end.code}"})
     return ended
 
 
@@ -122,21 +119,12 @@ def _refuse_threads() -> None:
         raise RuntimeError(f"forking with threads is not safe: {names}")
 
 
-def _forked(job: Job) -> tuple[int, int]:
-    ours, theirs = os.pipe()
-    process = os.fork()
-    if process:
-        os.close(theirs)
-        return process, ours
-    os.close(ours)
-    said: dict[str, Any] = {"done": None}
+def _said(job: Job) -> dict[str, Any]:
     try:
-        said["done"] = asdict(_ingest(job))
+        return {"done": asdict(_ingest(job))}
     except BaseException as error:  # noqa: BLE001 - all of it is reported
-        said |= {"error": f"{type(error).__name__}: {error}", "conflict": isinstance(error, ConflictError)}
-    with os.fdopen(theirs, "w") as answer:
-        json.dump(said, answer)
-    os._exit(0)
+        said = f"{type(error).__name__}: {error}"
+        return {"done": None, "error": said, "conflict": isinstance(error, ConflictError)}
 
 
 def _ingest(job: Job) -> Ingested:

@@ -10,15 +10,13 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets import errors
-from dlassets.errors import DlassetsError
 from dlassets.pipeline.session import Session
 from dlassets.resources.dead_runs import end_dead_runs
 from dlassets.resources.instance import dagster_home
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.contents import contents
-from dlassets_tests.pipelines import Pipelines, arrive
+from dlassets_tests.pipelines import Pipelines, arrive, failures, is_ours
 from dlassets_tests.whole import Whole
 
 _GOING_ON = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
@@ -69,27 +67,15 @@ def photos_arrive(photos: Path, root: Path) -> None:
 
 
 def run_pipeline(job: str, root: Path) -> dict[str, str]:
-    """Run it as `dagster job execute` does; return what each failed step said, an error of ours as it is."""
+    """Run it as `dagster job execute` does; return what each failed step said."""
     with dg.DagsterInstance.from_config(str(dagster_home(Lake.at(str(root))))) as instance:
-        result = Pipelines(settings_of(root), instance).run(job)
-        return {str(event.step_key): _said(event) for event in result.all_events if event.is_step_failure}
+        return failures(Pipelines(settings_of(root), instance).run(job))
 
 
-def is_ours(said: str) -> bool:
+def tells_people(said: str) -> bool:
     """Whether an error is of ours, which says what to do, or a check of ours that did not pass."""
-    if said.startswith("DagsterAssetCheckFailedError"):
-        return True
-    kind = getattr(errors, said.partition(":")[0], None)
-    return isinstance(kind, type) and issubclass(kind, DlassetsError)
-
-
-def _said(event: dg.DagsterEvent) -> str:
-    """Return the error of ours that a step failed with, else the first cause of all."""
-    chain = [event.step_failure_data.error]
-    while chain[-1] is not None and (cause := chain[-1].cause) is not None:
-        chain.append(cause)
-    texts = [f"{error.cls_name}: {error.message.partition(': ')[2]}" for error in chain if error is not None]
-    return next(filter(is_ours, texts), texts[-1])
+    name = said.partition(":")[0]
+    return is_ours(name) or name == "DagsterAssetCheckFailedError"
 
 
 def found_in(root: Path) -> dict[str, Any]:

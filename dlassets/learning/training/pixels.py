@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlassets.errors import DlassetsError
+from dlassets.errors import DlassetsError, some_of
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
 from dlassets.lakehouse.training_set import PIXELS
 from dlassets.learning.examples import Examples, Splits, read_split, read_splits
@@ -133,10 +133,9 @@ def features_of(
 
 def damage_of(job: Job, paths: Sequence[str]) -> str:
     """Say which photos of the training set were left out for being damaged, and what to do."""
-    more = ", …" if len(paths) > _NAMED else ""
     return (
         f"Damaged and left out, {len(paths)} in all of version {job.training_set.version} of {job.training_set.name}: "
-        f"{', '.join(paths[:_NAMED])}{more}. `dlassets verify --restore` puts their bytes back; then train again. "
+        f"{some_of(paths, _NAMED)}. `dlassets verify --restore` puts their bytes back; then train again. "
         "What it finds whole does not decode: replace that, or delete it."
     )
 
