@@ -32,7 +32,7 @@ from urllib.parse import unquote, unquote_plus
 
 from dlassets.errors import DlassetsError
 from dlassets.settings import LandingZone
-from dlassets.storage.files import is_hidden, read_whole, write_whole
+from dlassets.storage.files import is_hidden, listed, read_whole, write_whole
 from dlassets.storage.lake import Lake, is_uri
 from dlassets.storage.lines import LONGEST_LINE, Line, bounded_lines
 from dlassets.storage.stores import filesystem_of
@@ -198,9 +198,7 @@ class Manifest:
         import pyarrow.fs as pafs
 
         try:
-            infos = self._events.get_file_info(pafs.FileSelector(self._folder, allow_not_found=True, recursive=True))
-        except FileNotFoundError:  # deleted while it was listed
-            return
+            infos = listed(self._events, self._folder, recursive=True)
         except OSError as error:
             raise self._failure("listed", error) from error
         for info in sorted(infos, key=lambda info: info.path):
