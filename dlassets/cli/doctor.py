@@ -110,13 +110,13 @@ def _table(name: str, uri: str) -> Iterator[Finding]:
 def _broken(uri: str, files: Mapping[str, int]) -> list[str]:
     """Return those of a table's data files, given with their sizes, that are not there as they were written."""
     import pyarrow as pa
-    import pyarrow.fs as pafs
     import pyarrow.parquet as pq
 
+    from dlassets.storage.files import listed
     from dlassets.storage.stores import filesystem_of
 
     filesystem, folder = filesystem_of(uri)
-    infos = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
+    infos = listed(filesystem, folder, recursive=True)
     there = {info.path.removeprefix(f"{folder}/"): info.size for info in infos if info.is_file}
 
     def is_whole(file: str, size: int) -> bool:

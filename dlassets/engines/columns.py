@@ -28,7 +28,7 @@ import pyarrow.fs as pafs  # noqa: TID253
 
 from dlassets.engines.base import Snapshot
 from dlassets.engines.delta_log import is_newest, read_table, remember
-from dlassets.storage.files import write_whole
+from dlassets.storage.files import listed, write_whole
 from dlassets.storage.stores import cached_filesystem_of
 
 if TYPE_CHECKING:
@@ -206,9 +206,7 @@ class TableColumns(pads.Dataset):  # type: ignore[misc]
         return None
 
     def _listed(self) -> list[pafs.FileInfo]:
-        return [
-            info for info in self._files.get_file_info(pafs.FileSelector(FOLDER, allow_not_found=True)) if info.is_file
-        ]
+        return [info for info in listed(self._files, FOLDER) if info.is_file]
 
     def _keep(self, parts: Parts) -> Kept | None:
         """Write what is kept anew, for this version; return what there was where that cannot be written."""

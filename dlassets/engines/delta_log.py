@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines.base import Commit, Engine, Maintained
 from dlassets.errors import ConflictError, DlassetsError
+from dlassets.storage.files import listed
 from dlassets.storage.stores import advice, cached_filesystem_of, filesystem_of
 
 if TYPE_CHECKING:
@@ -90,13 +91,10 @@ def damaged_log(uri: str, said: object) -> DlassetsError:
 
 def refuse_lost_log(uri: str) -> None:
     """Raise DlassetsError where there are a table's data files and no log: a new one would have none of their rows."""
-    import pyarrow.fs as pafs
-
     filesystem, folder = filesystem_of(uri)
 
     def has(ending: str, within: str = "") -> bool:
-        infos = filesystem.get_file_info(pafs.FileSelector(f"{folder}{within}", allow_not_found=True, recursive=True))
-        return any(info.path.endswith(ending) for info in infos)
+        return any(info.path.endswith(ending) for info in listed(filesystem, f"{folder}{within}", recursive=True))
 
     # In this order: who makes the table at this moment writes a commit first, and its data then.
     if has(".parquet") and not has(".json", "/_delta_log"):

@@ -32,7 +32,7 @@ from urllib.parse import unquote, unquote_plus
 
 from dlassets.errors import DlassetsError
 from dlassets.settings import LandingZone
-from dlassets.storage.files import read_whole, write_whole
+from dlassets.storage.files import listed, read_whole, write_whole
 from dlassets.storage.junk import Junk, is_hidden
 from dlassets.storage.lake import Lake, is_uri
 from dlassets.storage.lines import LONGEST_LINE, Line, bounded_lines
@@ -199,9 +199,7 @@ class Manifest:
         import pyarrow.fs as pafs
 
         try:
-            infos = self._events.get_file_info(pafs.FileSelector(self._folder, allow_not_found=True, recursive=True))
-        except FileNotFoundError:  # deleted while it was listed
-            return
+            infos = listed(self._events, self._folder, recursive=True)
         except OSError as error:
             raise self._failure("listed", error) from error
         for info in sorted(infos, key=lambda info: info.path):

@@ -20,6 +20,7 @@ from dlassets.engines.local import BATCH_ROWS, dataset_of, writer_properties
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import at_version, commits, files_of, provenance_of, recorded, row_count, time_of
 from dlassets.lakehouse.tables import HUMAN_LABELS, TABLES, TRAINING_SET
+from dlassets.storage.files import listed
 from dlassets.storage.lake import Lake
 from dlassets.storage.stores import filesystem_of
 
@@ -216,9 +217,7 @@ def _is_empty(filesystem: Any, folder: str) -> bool:
     import pyarrow.fs as pafs
 
     kind = filesystem.get_file_info(folder).type
-    return kind == pafs.FileType.NotFound or (
-        kind == pafs.FileType.Directory and not filesystem.get_file_info(pafs.FileSelector(folder))
-    )
+    return kind == pafs.FileType.NotFound or (kind == pafs.FileType.Directory and not listed(filesystem, folder))
 
 
 def _copy(target: Snapshot, uri: str, partition_columns: list[str], said: Mapping[str, Any]) -> Snapshot:

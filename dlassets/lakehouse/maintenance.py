@@ -35,6 +35,7 @@ from dlassets.lakehouse.snapshots import (
 )
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.settings import MaintenanceSettings
+from dlassets.storage.files import listed
 from dlassets.storage.lake import Lake
 from dlassets.storage.stores import filesystem_of
 
@@ -113,8 +114,6 @@ def sweep_files(lake: Lake, hours: float) -> tuple[int, int]:
     does one that is older than the table: it was another's, that was moved away. Call it after `maintain`, when the
     table's own files are those of the versions that somebody needs. Returns how many were deleted, and their bytes.
     """
-    import pyarrow.fs as pafs
-
     filesystem, folder = filesystem_of(lake.files)
     made = read_table(pin(lake, RAW_IMAGES.name).uri).metadata().created_time or 0
     cutoff = dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)
@@ -123,7 +122,7 @@ def sweep_files(lake: Lake, hours: float) -> tuple[int, int]:
         files = (info for info in infos if info.is_file)
         return [info for info in files if info.mtime <= cutoff and info.mtime.timestamp() * 1000 >= made]
 
-    there = old(filesystem.get_file_info(pafs.FileSelector(folder, recursive=True, allow_not_found=True)))
+    there = old(listed(filesystem, folder, recursive=True))
     if not there:
         return 0, 0
     named = {f"{folder}/{location.removeprefix('files/')}" for location in _locations(lake, cutoff)}

@@ -7,6 +7,7 @@ import os
 import stat
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.fs as pafs
 
+# So often is a folder listed in which others come and go meanwhile.
+_LOOKS = 20
 # So much of a file's name stands in that of the hidden one it is written as: any name is too long for twice itself.
 _NAME_SHOWN = 48
 
@@ -49,6 +52,21 @@ def write_whole(
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def listed(filesystem: pafs.FileSystem, folder: str, recursive: bool = False) -> list[pafs.FileInfo]:
+    """Return what lies in a folder, or below it: nothing where it is not there.
+
+    Raises FileNotFoundError where folders come and go for as long as this looks.
+    """
+    import pyarrow.fs as pafs
+
+    selector = pafs.FileSelector(folder, allow_not_found=True, recursive=recursive)
+    for _ in range(_LOOKS - 1):
+        # Arrow fails where a folder is made between its looking for it and its saying that there is none.
+        with suppress(FileNotFoundError):
+            return list(filesystem.get_file_info(selector))
+    return list(filesystem.get_file_info(selector))
 
 
 def read_whole(location: str) -> bytes:

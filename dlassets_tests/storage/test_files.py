@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dlassets.storage.files import read_whole, write_whole
+from dlassets.storage.files import listed, read_whole, write_whole
 from dlassets.storage.local_files import decode_path
 from dlassets.storage.stores import cached_filesystem_of
 from dlassets_tests.disk import disk_full_after
@@ -82,3 +82,24 @@ def test_in_a_bucket_as_well_by_a_store_that_is_opened_once(s3: S3, bucket: str)
     (first, path), (second, _) = (cached_filesystem_of(f"s3://{bucket}/{name}") for name in ("a/b", "c"))
     assert first is second
     assert path == f"{bucket}/a/b"
+
+
+def test_a_folder_that_others_make_meanwhile_is_listed(tmp_path: Path) -> None:
+    import pyarrow.fs as pafs
+
+    folder = tmp_path / "tables"
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            folder.mkdir()
+            folder.rmdir()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        seen = [listed(pafs.LocalFileSystem(), str(folder), recursive=True) for _ in range(5_000)]
+    finally:
+        ended.set()
+        other.join()
+    assert not any(seen)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.errors import DlassetsError
 from dlassets.learning.training.job import Job
 from dlassets.learning.weights import digest
-from dlassets.storage.files import read_bytes, write_whole
+from dlassets.storage.files import listed, read_bytes, write_whole
 from dlassets.storage.stores import advice, filesystem_of
 
 if TYPE_CHECKING:
@@ -90,10 +90,7 @@ class Checkpoints:
 
     def _names(self) -> list[str]:
         """Return this training's files, the newest first."""
-        import pyarrow.fs as pafs
-
-        found = self._files.get_file_info(pafs.FileSelector(self._folder, allow_not_found=True))
-        names = [match for info in found if (match := _NAME.fullmatch(info.base_name))]
+        names = [match for info in listed(self._files, self._folder) if (match := _NAME.fullmatch(info.base_name))]
         return sorted((name.string for name in names if name["job"] == self._job), reverse=True)
 
     def _read(self, name: str) -> Checkpoint | None:
@@ -109,9 +106,7 @@ class Checkpoints:
         return Checkpoint(_step(name), load(data), _state(data))
 
     def _remove_older(self) -> None:
-        import pyarrow.fs as pafs
-
-        names = [info.base_name for info in self._files.get_file_info(pafs.FileSelector(self._folder))]
+        names = [info.base_name for info in listed(self._files, self._folder)]
         # A process that was killed while it wrote left what it had, hidden; one process at a time writes here.
         unfinished = [name for name in names if name.startswith(".") and self._job in name]
         for name in (*self._names()[KEPT:], *unfinished):

@@ -16,7 +16,7 @@ from dataclasses import asdict
 
 from dlassets.errors import DlassetsError, error_from, record_of
 from dlassets.learning.training.job import Event, Job, OnEvent, Trained
-from dlassets.storage.files import read_bytes, write_whole
+from dlassets.storage.files import listed, read_bytes, write_whole
 from dlassets.storage.junk import is_hidden
 from dlassets.storage.stores import filesystem_of
 
@@ -154,10 +154,7 @@ class Exchange:
         write_whole(f"{self.folder}/{name}", text, make_folders=False)
 
     def _names(self, folder: str) -> list[str]:
-        import pyarrow.fs as pafs
-
-        selector = pafs.FileSelector(f"{self._path}/{folder}", allow_not_found=True)
-        names = [info.base_name for info in self._files.get_file_info(selector) if info.is_file]
+        names = [info.base_name for info in listed(self._files, f"{self._path}/{folder}") if info.is_file]
         return [name for name in names if not is_hidden(name)]  # which is still being written
 
 
