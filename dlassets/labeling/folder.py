@@ -16,8 +16,6 @@ from pathlib import Path
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_folder
 from dlassets.labeling.formats import (
-    READERS,
-    as_text,
     contact_sheet,
     how_to_answer,
     problem,
@@ -26,6 +24,7 @@ from dlassets.labeling.formats import (
 )
 from dlassets.labeling.services import Answer, Batch, LabelingService
 from dlassets.storage.files import open_regular
+from dlassets.storage.records import READERS, as_text
 
 _BEGINNINGS = {
     b"\xff\xd8\xff": ".jpg",
