@@ -8,6 +8,7 @@ setting. Nothing here reads a table, a model or a photo.
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import functools
 import os
 import re
@@ -31,6 +32,8 @@ DEFAULT_PROFILE = "local"
 LABEL_RULE = r"^(?:(?P<label>\d+)(?=[._ -]|$)[._ -]*)?(?P<name>.*)$"
 
 
+# Lists of labels beside photos.
+LISTS = ("*.csv", "*.tsv", "*.json", "*.jsonl", "*.parquet")
 # What storage, systems and programs leave beside photos, besides names that begin with a dot or an underscore.
 JUNK = (
     # Network storage: thumbnails, recycle bins, snapshots.
@@ -118,7 +121,7 @@ class LandingZone(_Section):
     """A place where photos arrive."""
 
     uri: Place = Field(description="Where the photos lie; relative to <root>/landing unless it is absolute or a URI.")
-    labelled: bool = Field(description="Whether the parent folder says the label.")
+    labelled: bool = Field(description="Whether labels come with the photos.")
     pattern: str = Field(
         "", description="Regular expression a file's path must contain to be taken in; any file, where it is empty."
     )
@@ -126,9 +129,16 @@ class LandingZone(_Section):
         LABEL_RULE,
         description="Regular expression that the parent folder must match, with groups `label` (a number) and `name`.",
     )
-    label_from: Literal["folder", "path"] = Field(
-        "folder", description="Whether label_rule must match the parent folder, or be found in the path in the zone."
+    label_from: Literal["folder", "path", "list"] = Field(
+        "folder",
+        description="Whether label_rule must match the parent folder, be found in the path in the zone, or match the "
+        "labels in lists beside the photos.",
     )
+    lists: tuple[Text, ...] = Field(
+        LISTS, description="Files that are lists of labels, by name or by path in the zone; * and ? are any text."
+    )
+    photo_column: str = Field("", description="A list's column of photos; a usual name (file_name, …) where empty.")
+    label_column: str = Field("", description="A list's column of labels; a usual name (label, class, …) where empty.")
     discovery: Literal["listing", "events"] = Field(
         "listing",
         description="How new files are found: by listing all of them, or by the events in <root>/events/<name>.",
@@ -143,10 +153,22 @@ class LandingZone(_Section):
         description="Names of files and folders that are left out, besides hidden ones; * and ? are any text.",
     )
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether lists beside the photos say their labels."""
+        return self.labelled and self.label_from == "list"
+
+    def is_list(self, path: str) -> bool:
+        """Whether `path`, within the zone, is that of a list of labels."""
+        if not self.has_lists:
+            return False
+        name = path.rpartition("/")[2]
+        return any(fnmatch.fnmatch((path if "/" in kind else name).lower(), kind.lower()) for kind in self.lists)
+
     def takes_in(self, path: str) -> bool:
-        """Whether `path`, within the zone, is one that its pattern takes in."""
+        """Whether `path`, within the zone, is one that its pattern takes in, or a list."""
         # Most zones have none, and a listing asks for each of its files.
-        return not self.pattern or re.search(self.pattern, path) is not None
+        return not self.pattern or re.search(self.pattern, path) is not None or self.is_list(path)
 
     @field_validator("pattern", "label_rule")
     @classmethod

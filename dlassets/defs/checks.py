@@ -10,6 +10,7 @@ from dlassets.lakehouse.tables import (
     IMAGE_PROFILES,
     LABEL_REQUESTS,
     LABELED_IMAGES,
+    LISTED_LABELS,
     RAW_IMAGES,
     TABLES,
     TRAINING_SET,
@@ -108,7 +109,7 @@ def bytes_are_whole(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
 def folders_are_classes(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
     from dlassets.lakehouse.classes import problems_of_folders
 
-    tables = {table.name: session.pin(table) for table in (RAW_IMAGES, DELETED_FILES, CLASSES)}
+    tables = {table.name: session.pin(table) for table in (RAW_IMAGES, DELETED_FILES, LISTED_LABELS, CLASSES)}
     problems = problems_of_folders(session.engine, tables, session.settings)
     return dg.AssetCheckResult(
         passed=not problems,
@@ -118,6 +119,29 @@ def folders_are_classes(session: dg.ResourceParam[Session]) -> dg.AssetCheckResu
         "or the class by `dlassets classes rename`."
         if problems
         else None,
+    )
+
+
+@dg.asset_check(
+    asset=LISTED_LABELS.name,
+    name="lists_name_photos",
+    description="Every entry of a list of labels says one class of one photo; photos that have not come are counted.",
+)
+def lists_name_photos(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
+    from dlassets.lakehouse.listed_labels import claims_of_lists
+
+    tables = {table.name: session.pin(table) for table in (RAW_IMAGES, LISTED_LABELS)}
+    claims = claims_of_lists(session.engine, tables, session.settings)
+    wrong, away = claims.problems, claims.not_there
+    none_is_there = claims.listed > 0 and len(away) == claims.listed
+    said = f"{len(wrong)} entries give no photo a label, such as {wrong[0]}." if wrong else None
+    if none_is_there:
+        said = f"No photo that a list names is there, such as {away[0]}: is that how they are called in the zone?"
+    return dg.AssetCheckResult(
+        passed=not wrong and not none_is_there,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"entries": claims.listed, "problems": len(wrong), "examples": wrong[:5], "not_there": len(away)},
+        description=said,
     )
 
 
@@ -168,6 +192,7 @@ CHECKS = [
     photos_written,
     bytes_are_whole,
     folders_are_classes,
+    lists_name_photos,
     groups_never_straddle,
     test_photos_are_new,
 ]

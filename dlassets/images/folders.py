@@ -38,8 +38,8 @@ class LabelRule:
 
     @classmethod
     def of(cls, zone: LandingZone) -> LabelRule | None:
-        """Return a zone's rule; None where it says no labels."""
-        return cls(zone.label_rule, zone.label_from == "path") if zone.labelled else None
+        """Return a zone's rule; None where its photos' paths say no labels."""
+        return cls(zone.label_rule, zone.label_from == "path") if zone.labelled and not zone.has_lists else None
 
     def class_of(self, path: str) -> FolderClass | None:
         """Return the class of `<zone>/<path within it>`; None without one."""

@@ -1,5 +1,7 @@
 """Take photos in: landing zones → micro-batches → `raw_images`, and `quarantined_files` for what is no usable image.
 
+Lists of labels beside them come the same way, to `listed_labels`.
+
 What stands in the two tables decides what is new, so a run that was killed, repeated, or lost what it had noted takes
 in what is missing and nothing twice. Each commit carries a transaction that refuses all but one of two writers that
 planned on the same snapshot.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +24,29 @@ from dlassets.engines.base import (
     Rows,
     Snapshot,
     Transaction,
+    Written,
     counting,
 )
 from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column, Table, arrow_type, text_column
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.images.folders import LabelRule, folder_of
+from dlassets.images.label_lists import ListRule, read_list
 from dlassets.images.validate import Reason, validate_files
 from dlassets.intake.events import Manifest
 from dlassets.intake.handover import Handover
 from dlassets.intake.listing import PartlyListedError, left_out, list_files, stat_files
 from dlassets.lakehouse.content import Keeper
+from dlassets.lakehouse.listed_labels import write_list
 from dlassets.lakehouse.snapshots import evolve, pin, replanned, transaction_version
-from dlassets.lakehouse.tables import CAPTURE, DELETED_FILES, QUARANTINED_FILES, RAW_IMAGES, raw_images_with
+from dlassets.lakehouse.tables import (
+    CAPTURE,
+    DELETED_FILES,
+    LISTED_LABELS,
+    QUARANTINED_FILES,
+    RAW_IMAGES,
+    raw_images_with,
+)
 from dlassets.settings import IngestSettings, LandingZone, Settings
 from dlassets.storage.files import micro_batches
 from dlassets.storage.lake import Lake
@@ -51,12 +63,14 @@ _FIRST_WAIT, _LONGEST_WAIT, _MOST_DOUBLINGS = dt.timedelta(minutes=1), dt.timede
 
 # What only a file that is no usable image has a value for.
 _REFUSED_COLUMNS = tuple(column for column in QUARANTINED_FILES.columns if column.name not in RAW_IMAGES.names)
+LIST_COLUMNS = (*QUARANTINED_FILES.columns, Column("content", "binary", "The list's bytes."))
 
 
 @dataclass
 class Ingested:
     """What an ingest did. `bad_events` are lines of event files that could not be read; `first_bad` says of one why.
 
+    `lists` of labels were read, with `listed` entries.
     `zones` are the files taken in by landing zone, `left_out` the files and folders that its listing left out as junk.
     """
 
@@ -66,6 +80,8 @@ class Ingested:
     deleted: int = 0
     returned: int = 0
     batches: int = 0
+    lists: int = 0
+    listed: int = 0
     bad_events: int = 0
     first_bad: str | None = None
     zones: dict[str, int] = field(default_factory=dict)
@@ -212,6 +228,9 @@ class Intake:
         raw, refused = self.tables()
         new = self.new_files(listing, raw, refused)
         self._compared_with = raw.version, refused.version
+        lists, new = self._lists_apart(new)
+        if lists.num_rows:
+            replanned(functools.partial(self._take_in_lists, lists))
         # Apart, so that batches without a changed file are plain appends.
         for replaces, most in ((False, most_files), (True, min(most_files, REPLACED_AT_ONCE))):
             for batch in micro_batches(_where(new, "replaces", replaces), most, self.settings.ingest.bytes_per_batch):
@@ -221,31 +240,56 @@ class Intake:
         """Return `raw_images`, with the columns that settings ask for, and `quarantined_files`, as they stand."""
         return evolve(self.lake, raw_images_with(self.settings.ingest.capture)), evolve(self.lake, QUARANTINED_FILES)
 
+    def _lists_apart(self, new: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """Return the lists of labels among new files, and all others."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not self.zone.has_lists:
+            return new.slice(0, 0), new
+        are_lists = pa.array([self.zone.is_list(self._within(path)) for path in new["path"].to_pylist()], pa.bool_())
+        return new.filter(are_lists), new.filter(pc.invert(are_lists))
+
     def handover(self, raw: Snapshot, refused: Snapshot) -> Handover:
         """Return where a listing lies that is compared with the tables at these versions."""
         return Handover.of(self.lake, self.name, self.zone, (raw, refused, pin(self.lake, DELETED_FILES.name)))
 
     def new_files(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
-        """Return the files that neither table knows as they are now, and whether they take an older row's place.
+        """Return the files that no table knows as they are now, and whether they take an older row's place.
 
-        With them those that could not be read and are due to be tried again, and how often they were.
+        With them those that could not be read and are due to be tried again, and how often they were. Lists of labels
+        are among them.
         """
         query = """
             SELECT listing.path, listing.modificationTime, listing.length, listing.leads_to,
                 raw_images.path IS NOT NULL AS replaces, COALESCE(refused.tries, 0) AS tries
             FROM listing LEFT JOIN raw_images ON raw_images.path = listing.path
+            LEFT JOIN lists ON lists.list_path = listing.path
+                AND lists.modificationTime = listing.modificationTime AND lists.length = listing.length
             LEFT JOIN refused ON refused.path = listing.path
                 AND refused.modificationTime = listing.modificationTime AND refused.length = listing.length
-            WHERE (refused.path IS NULL OR refused.retry_at <= now()) AND (raw_images.path IS NULL
-                OR raw_images.modificationTime <> listing.modificationTime OR raw_images.length <> listing.length)
+            WHERE lists.list_path IS NULL AND (refused.path IS NULL OR refused.retry_at <= now())
+                AND (raw_images.path IS NULL OR raw_images.modificationTime <> listing.modificationTime
+                    OR raw_images.length <> listing.length)
             ORDER BY listing.path
         """
         key = ["path", "modificationTime", "length"]
         known = {
             **self._known({"raw_images": raw}, key, listing["path"]),
             **self._known({"refused": refused}, [*key, "tries", "retry_at"], listing["path"]),
+            "lists": self._lists_read(),
         }
         return self._embedded.sql(query, {"listing": self._embedded.rows(listing), **known}).arrow()
+
+    def _lists_read(self) -> Rows:
+        """Return the lists of labels of the zone, as they were when they were read."""
+        import pyarrow as pa
+
+        columns = ["list_path", "modificationTime", "length"]
+        if not self.zone.has_lists:
+            return self._embedded.rows(pa.schema([LISTED_LABELS.schema.field(name) for name in columns]).empty_table())
+        query = f"SELECT DISTINCT {', '.join(columns)} FROM listed_labels WHERE landing = '{self.name}'"  # noqa: S608
+        return self._embedded.sql(query, {LISTED_LABELS.name: pin(self.lake, LISTED_LABELS.name)})
 
     def _known(
         self, tables: Mapping[str, Snapshot], columns: Sequence[str], paths: pa.ChunkedArray
@@ -264,13 +308,8 @@ class Intake:
         if not batch.num_rows:
             return
         number = transaction_version(raw, TRANSACTION) + 1
-        limits = self.settings.ingest
-        tries = {row["path"]: row["tries"] for row in batch.select(["path", "tries"]).to_pylist() if row["tries"]}
-        arrival = Arrival(self.name, self.zone, limits, self.lake, f"{self.name}-{number:06d}", tries)
-        listed = batch.drop_columns(_OF_TABLES)
-        files = self.engine.files(self.name, self.uri, listed, limits.max_file_bytes, self.advance)
-        check = functools.partial(check_files, arrival=arrival)
-        good, bad = files.map(check, arrival.columns).split_by_null("reason")
+        arrival = self._arrival(batch, number)
+        good, bad = self._checked(batch, arrival, check_files, arrival.columns)
 
         commit = Commit(self.provenance, Transaction(TRANSACTION, number))
         replaced = _where(batch, "replaces", value=True)["path"].to_pylist()
@@ -282,17 +321,51 @@ class Intake:
             written, replacing = self.engine.append(good, arrival.table, raw.uri, commit), 0
         self.done.images += (written.inserted if written else 0) - replacing
         self.done.replaced += replacing
-        refusal = Transaction(TRANSACTION, transaction_version(refused, TRANSACTION) + 1)
-        write = self.engine.merge if tries else self.engine.append  # of what is tried again there is a row
-        not_taken = write(bad, QUARANTINED_FILES, refused.uri, Commit(self.provenance, refusal))
-
+        not_taken = self._refuse(bad, refused, arrival)
         if alone:
             self._compared_with = (
                 written.version if written and written.changed else raw.version,
                 not_taken.version if not_taken.changed else refused.version,
             )
-        self.done.quarantined += not_taken.inserted
         self.done.batches += 1
+
+    def _take_in_lists(self, batch: pa.Table) -> None:
+        """Read lists of labels, and put what each says in place of what it said before."""
+        raw, refused = self.tables()
+        batch = self.new_files(batch.drop_columns(_OF_TABLES), raw, refused)  # but for those another run has read
+        rule = ListRule.of(self.zone)
+        if rule is None or not batch.num_rows:
+            return
+        arrival = self._arrival(batch, transaction_version(refused, TRANSACTION) + 1)
+        good, bad = self._checked(batch, arrival, check_lists, LIST_COLUMNS)
+        for file in good.arrow().to_pylist():
+            table = pin(self.lake, LISTED_LABELS.name)
+            said = read_list(file["content"], file["path"], rule)
+            transaction = Transaction(TRANSACTION, transaction_version(table, TRANSACTION) + 1)
+            write_list(self.engine, table, file, said, Commit(self.provenance, transaction))
+            self.done.lists += 1
+            self.done.listed += len(said)
+        self._refuse(bad, refused, arrival)
+
+    def _arrival(self, batch: pa.Table, number: int) -> Arrival:
+        tries = {row["path"]: row["tries"] for row in batch.select(["path", "tries"]).to_pylist() if row["tries"]}
+        batch_id = f"{self.name}-{number:06d}"
+        return Arrival(self.name, self.zone, self.settings.ingest, self.lake, batch_id, tries)
+
+    def _checked(
+        self, batch: pa.Table, arrival: Arrival, check: Callable[..., pa.RecordBatch], columns: Sequence[Column]
+    ) -> tuple[Rows, Rows]:
+        """Return the files of a batch with their bytes, those that are as they should be and the others."""
+        listing, most_bytes = batch.drop_columns(_OF_TABLES), arrival.limits.max_file_bytes
+        files = self.engine.files(self.name, self.uri, listing, most_bytes, self.advance)
+        return files.map(functools.partial(check, arrival=arrival), columns).split_by_null("reason")
+
+    def _refuse(self, bad: Rows, refused: Snapshot, arrival: Arrival) -> Written:
+        write = self.engine.merge if arrival.tries else self.engine.append  # of what is tried again there is a row
+        transaction = Transaction(TRANSACTION, transaction_version(refused, TRANSACTION) + 1)
+        written = write(bad, QUARANTINED_FILES, refused.uri, Commit(self.provenance, transaction))
+        self.done.quarantined += written.inserted
+        return written
 
     def _record_changes(self, present: pa.Table, gone: Collection[str] | None = None) -> None:
         """Record in `deleted_files` which known paths have gone, and which are back.
@@ -399,19 +472,36 @@ def check_files(batch: pa.RecordBatch, arrival: Arrival) -> pa.RecordBatch:
 
     limits, rule = arrival.limits, LabelRule.of(arrival.zone)
     checked = validate_files(batch, label_rule=rule, max_file_bytes=limits.max_file_bytes, max_pixels=limits.max_pixels)
-    columns = {name: checked[name] for name in checked.schema.names}
-    folders = [folder_of(path) for path in checked["path"].to_pylist()]
-    columns |= {
-        "folder": pa.array(folders, pa.string()),
-        "landing": pa.repeat(pa.scalar(arrival.landing), batch.num_rows),
-        "load_date": pa.repeat(pa.scalar(arrival.load_date, pa.date32()), batch.num_rows),
-        "batch_id": pa.repeat(pa.scalar(arrival.batch_id), batch.num_rows),
-        "dropped_at": pa.nulls(batch.num_rows, arrow_type("timestamp")),
-    }
-    columns |= _tried_again(checked, arrival.tries)
+    columns = _arrived(checked, arrival)
+    columns["folder"] = pa.array([folder_of(path) for path in checked["path"].to_pylist()], pa.string())
     columns |= _captured(arrival.table, checked)
     columns |= Keeper(limits.storage, arrival.lake, arrival.zone.uri).keep(checked)
     return pa.RecordBatch.from_pydict({column.name: columns[column.name] for column in arrival.columns})
+
+
+def check_lists(batch: pa.RecordBatch, arrival: Arrival) -> pa.RecordBatch:
+    """Kernel: lists of labels, those that can be read and those that cannot, with where and when they came in."""
+    import pyarrow as pa
+
+    limits, rule = arrival.limits, ListRule.of(arrival.zone)
+    checked = validate_files(batch, list_rule=rule, max_file_bytes=limits.max_file_bytes, max_pixels=limits.max_pixels)
+    columns = _arrived(checked, arrival)
+    return pa.RecordBatch.from_pydict({column.name: columns[column.name] for column in LIST_COLUMNS})
+
+
+def _arrived(checked: pa.RecordBatch, arrival: Arrival) -> dict[str, pa.Array]:
+    """Return the columns of checked files, with where and when they came in and whether they are tried again."""
+    import pyarrow as pa
+
+    rows = checked.num_rows
+    return {
+        **{name: checked[name] for name in checked.schema.names},
+        "landing": pa.repeat(pa.scalar(arrival.landing), rows),
+        "load_date": pa.repeat(pa.scalar(arrival.load_date, pa.date32()), rows),
+        "batch_id": pa.repeat(pa.scalar(arrival.batch_id), rows),
+        "dropped_at": pa.nulls(rows, arrow_type("timestamp")),
+        **_tried_again(checked, arrival.tries),
+    }
 
 
 def _tried_again(checked: pa.RecordBatch, tries: Mapping[str, int]) -> dict[str, pa.Array]:

@@ -14,19 +14,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction, Written
+from dlassets.engines.schema import arrow_type
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import FolderClass, LabelRule, class_of_folder, clean, comparable
+from dlassets.lakehouse.listed_labels import claims_of_lists, classes_in_lists
 from dlassets.lakehouse.snapshots import transaction_version
-from dlassets.lakehouse.tables import CLASSES
+from dlassets.lakehouse.tables import CLASSES, LISTED_LABELS
 from dlassets.settings import Settings
 
-BY_FOLDER = "folder "
+# What comes before the name of the place that named a class: a folder, what a path says, or a list's entry.
+BY_FOLDER, BY_PATH, BY_LIST = "folder ", "path ", "list "
 # The label that its place says of a row of `raw_images` AS images: see `labels_said`.
 SAID = """
     LEFT JOIN class_folders ON class_folders.landing = images.landing AND class_folders.folder = images.folder
     LEFT JOIN class_paths ON class_paths.path = images.path
 """
 SAID_LABEL, SAID_NAME = (f"COALESCE(class_paths.{name}, class_folders.{name})" for name in ("label", "label_name"))
+# Since when, and by what: a list, or the place itself.
+SAID_AT = "COALESCE(class_paths.said_at, images.modificationTime)"
+SAID_BY = "CASE WHEN class_paths.said_at IS NULL THEN 'folder' ELSE 'list' END"
 _APP_ID = f"dlassets/{CLASSES.name}"
 
 
@@ -52,13 +58,17 @@ class Class:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of a labelled zone: what its name says, its oldest file, and whether a file of it is still there."""
+    """A folder of a labelled zone: what its name says, its oldest file, and whether a file of it is still there.
+
+    Or a class that paths or a list say: then `name` is what they say of it, and `landing` the list's path.
+    """
 
     landing: str
     name: str
     said: FolderClass
     oldest: dt.datetime
     is_there: bool
+    by: str = BY_FOLDER
 
     def __str__(self) -> str:
         return f"{self.landing}/{self.name}"
@@ -86,14 +96,14 @@ def update_classes(
 ) -> tuple[Written, list[str]]:
     """Write down the classes that folders say and nobody has said before; return what contradicts the others, too.
 
-    `tables` are raw_images, deleted_files and classes. None new, no new version.
+    `tables` are raw_images, deleted_files, listed_labels and classes. None new, no new version.
     """
     decided = _decided(engine, tables, settings)
     return _write(engine, tables[CLASSES.name], decided.changed, commit), decided.problems
 
 
 def labels_said(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> dict[str, Rows]:
-    """Return the tables of SAID: label and label_name by landing and folder, and by path where a zone's paths say them.
+    """Return the tables of SAID: label and label_name by landing and folder, and by path where paths or lists say them.
 
     Those are classes of `classes`; what has come since that was written has no label yet.
     """
@@ -101,13 +111,15 @@ def labels_said(engine: Engine, tables: Mapping[str, Snapshot], settings: Settin
 
     known = classes_of(engine, tables[CLASSES.name])
     said = _said(engine, tables, settings)
+    for path, ((list_path, class_), since) in claims_of_lists(engine, tables, settings).by_path.items():
+        said.paths[path] = (list_path, _text(class_)), since
     labels = decide(known, said.folders, ignore_case=settings.labels.ignore_case).labels
     labelled = {place: (labels[place], known[labels[place]].name) for place in labels if labels[place] in known}
-    in_paths = {*said.paths.values()}
-    by_folder = [(*place, *class_) for place, class_ in labelled.items() if place not in in_paths]
-    by_path = [(path, *labelled[place]) for path, place in said.paths.items() if place in labelled]
-    text, number = pa.string(), pa.int64()
-    kinds = {"landing": text, "folder": text, "path": text, "label": number, "label_name": text}
+    folders = [(folder.landing, folder.name) for folder in said.folders if folder.by == BY_FOLDER]
+    by_folder = [(*place, *labelled[place]) for place in folders if place in labelled]
+    by_path = [(path, *labelled[place], since) for path, (place, since) in said.paths.items() if place in labelled]
+    text, number, time = pa.string(), pa.int64(), arrow_type("timestamp")
+    kinds = {"landing": text, "folder": text, "path": text, "label": number, "label_name": text, "said_at": time}
 
     def rows(values: Sequence[tuple[Any, ...]], *names: str) -> Rows:
         schema = pa.schema([(name, kinds[name]) for name in names])
@@ -115,7 +127,7 @@ def labels_said(engine: Engine, tables: Mapping[str, Snapshot], settings: Settin
 
     return {
         "class_folders": rows(by_folder, "landing", "folder", "label", "label_name"),
-        "class_paths": rows(by_path, "path", "label", "label_name"),
+        "class_paths": rows(by_path, "path", "label", "label_name", "said_at"),
     }
 
 
@@ -206,7 +218,7 @@ class _Deciding:
         return None
 
     def _add(self, label: int, name: str, folder: Folder) -> int:
-        named = _named(self.decided.classes.get(label), label, name, folder.oldest, f"{BY_FOLDER}{folder}")
+        named = _named(self.decided.classes.get(label), label, name, folder.oldest, f"{folder.by}{folder}")
         self.decided.classes[label] = named
         self.decided.changed = [each for each in self.decided.changed if each.label != label] + [named]
         return label
@@ -217,7 +229,7 @@ class _Deciding:
 
     def _is_used(self, known: Class) -> bool:
         """Whether a person named the class, or a folder that is there still does; else its folder was renamed."""
-        by_person = known.has_name and not known.said_by.startswith(BY_FOLDER)
+        by_person = known.has_name and not known.said_by.startswith((BY_FOLDER, BY_PATH, BY_LIST))
         by_folder = {(number, self.same(name)) for name in known.names for number in (known.label, None)}
         return by_person or bool(by_folder & self.there)
 
@@ -246,10 +258,10 @@ def _decided(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings)
 
 @dataclass
 class _Said:
-    """What says classes: folders, and what was found in paths, by which each path says its own."""
+    """What says classes: folders; and of paths that have their own, the place that says it, and a list's time."""
 
     folders: list[Folder] = field(default_factory=list)
-    paths: dict[str, tuple[str, str]] = field(default_factory=dict)
+    paths: dict[str, tuple[tuple[str, str], dt.datetime | None]] = field(default_factory=dict)
 
 
 def _said(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> _Said:
@@ -263,12 +275,18 @@ def _said(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) ->
     for row in _of_zones(engine, tables, "path", [name for name, rule in rules.items() if rule.of_path]):
         found = rules[row["landing"]].class_of(row["said"])
         if found is not None:
-            name = ".".join(str(part) for part in found if part is not None)
-            one = Folder(row["landing"], name, found, row["oldest"], bool(row["is_there"]))
-            place = said.paths[row["said"]] = one.landing, one.name
+            one = Folder(row["landing"], _text(found), found, row["oldest"], bool(row["is_there"]), by=BY_PATH)
+            place = one.landing, one.name
+            said.paths[row["said"]] = place, None
             in_paths[place] = one.joined(in_paths.get(place, one))
     said.folders += in_paths.values()
+    for (list_path, class_), since in classes_in_lists(engine, tables[LISTED_LABELS.name], settings):
+        said.folders.append(Folder(list_path, _text(class_), class_, since, is_there=True, by=BY_LIST))
     return said
+
+
+def _text(said: FolderClass) -> str:
+    return ".".join(str(part) for part in said if part is not None)
 
 
 def _of_zones(engine: Engine, tables: Mapping[str, Snapshot], what: str, zones: Sequence[str]) -> list[dict[str, Any]]:

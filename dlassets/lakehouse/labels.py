@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Written
-from dlassets.lakehouse.classes import SAID, SAID_LABEL, labels_said
+from dlassets.lakehouse.classes import SAID, SAID_AT, SAID_BY, SAID_LABEL, labels_said
 from dlassets.lakehouse.content import REACHABLE
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.split_groups import GROUPS, with_groups
@@ -86,7 +86,7 @@ def update_labels(
                 ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY {NEWEST_ANSWER}) AS place
             FROM human_labels WHERE status = 'accepted'
         ), folders AS (
-            SELECT images.path, images.image_id, {SAID_LABEL} AS label, images.modificationTime AS labeled_at,
+            SELECT images.path, images.image_id, {SAID_LABEL} AS label, {SAID_BY} AS said_by, {SAID_AT} AS labeled_at,
                 gone.deleted_at AS gone_at
             FROM raw_images AS images {SAID}
             LEFT JOIN deleted_files AS gone ON gone.path = images.path AND gone.returned_at IS NULL
@@ -96,7 +96,7 @@ def update_labels(
         ), said AS (
             SELECT folders.path, folders.image_id,
                 COALESCE(answers.label, present.label, folders.label) AS label,
-                CASE WHEN answers.label IS NULL THEN 'folder' ELSE 'human' END AS source,
+                CASE WHEN answers.label IS NULL THEN folders.said_by ELSE 'human' END AS source,
                 answers.annotator,
                 COALESCE(answers.answered_at, CASE WHEN present.label IS NOT NULL THEN folders.gone_at END,
                     folders.labeled_at) AS labeled_at

@@ -141,6 +141,23 @@ CLASSES = Table(
     key=("label",),
 )
 
+LISTED_LABELS = Table(
+    "listed_labels",
+    "What a list beside the photos says of one of them.",
+    (
+        Column("list_path", "string", "The list: its landing zone and its path in that.", nullable=False),
+        Column("landing", "string", "The landing zone it lies in.", nullable=False),
+        Column("photo", "string", "The photo as the list names it; a place in the list where none.", nullable=False),
+        Column("label", "bigint", "The class's number, where the list says one."),
+        Column("label_name", "string", "Its name, where the list says one."),
+        Column("problem", "string", "Why the list says no class of it; null where it does."),
+        Column("said_at", "timestamp", "Since when it says so: the time of its file then.", nullable=False),
+        Column("modificationTime", "timestamp", "When the list was last written.", nullable=False),
+        Column("length", "bigint", "Size of the list, in bytes.", nullable=False),
+    ),
+    key=("list_path", "photo"),
+)
+
 LABELED_IMAGES = Table(
     "labeled_images",
     "The label in force of one image.",
@@ -149,7 +166,7 @@ LABELED_IMAGES = Table(
         IMAGE_ID,
         Column("label", "bigint", "The class: see `classes`.", nullable=False),
         Column("label_name", "string", "The class's name."),
-        Column("source", "string", "folder or human.", nullable=False),
+        Column("source", "string", "folder (or the path), list or human.", nullable=False),
         Column("annotator", "string", "Who answered, for a human label."),
         Column("labeled_at", "timestamp", "When the label was given.", nullable=False),
         Column("split", "string", "train, validation or test: a function of split_group alone.", nullable=False),
@@ -269,6 +286,7 @@ TABLES = {
         QUARANTINED_FILES,
         DELETED_FILES,
         IMAGE_PROFILES,
+        LISTED_LABELS,
         CLASSES,
         HUMAN_LABELS,
         LABELED_IMAGES,

@@ -22,6 +22,7 @@ from dlassets.lakehouse.tables import (
     LABEL_ERRORS,
     LABEL_REQUESTS,
     LABELED_IMAGES,
+    LISTED_LABELS,
     PREDICTIONS,
     QUARANTINED_FILES,
     RAW_IMAGES,
@@ -51,9 +52,9 @@ MOST_SAID = 5
 # ---- ingest
 
 
-@step(RAW_IMAGES, QUARANTINED_FILES, DELETED_FILES)
+@step(RAW_IMAGES, QUARANTINED_FILES, DELETED_FILES, LISTED_LABELS)
 def ingested_files(session: Session, read: Reads, report: Report) -> Made:
-    """Take every new or changed file of every landing zone in, once, and note what has gone."""
+    """Take every new or changed file of every landing zone in, once, lists of labels too, and note what has gone."""
     from dlassets.intake.handover import ZONE_TAG
     from dlassets.intake.ingest import ingest
 
@@ -70,17 +71,18 @@ def ingested_files(session: Session, read: Reads, report: Report) -> Made:
         RAW_IMAGES.name: Written(0, done.images, done.replaced, changed=done.images + done.replaced > 0),
         QUARANTINED_FILES.name: Written(0, done.quarantined, changed=done.quarantined > 0),
         DELETED_FILES.name: Written(0, done.deleted, done.returned, changed=done.deleted + done.returned > 0),
+        LISTED_LABELS.name: Written(0, done.listed, changed=done.lists > 0),
     }
     return Made(provenance, written, {"ingested": done})
 
 
-@step(CLASSES, reads=[RAW_IMAGES, DELETED_FILES])
+@step(CLASSES, reads=[RAW_IMAGES, DELETED_FILES, LISTED_LABELS])
 def classes(session: Session, read: Reads, report: Report) -> Made:
     """Give each class that folders say its number and its name, once; say which folders contradict those."""
     from dlassets.lakehouse.classes import update_classes
     from dlassets.lakehouse.snapshots import replanned
 
-    settings, tables = session.settings, read.named(RAW_IMAGES, DELETED_FILES)
+    settings, tables = session.settings, read.named(RAW_IMAGES, DELETED_FILES, LISTED_LABELS)
     provenance = read.provenance(ignore_case=settings.labels.ignore_case)
 
     def update() -> tuple[Written, list[str]]:
@@ -94,7 +96,7 @@ def classes(session: Session, read: Reads, report: Report) -> Made:
 
 
 # The gallery, which Dagster shows beside it, is by class, and of what was refused as well.
-@step(IMAGE_PROFILES, reads=[RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES, CLASSES])
+@step(IMAGE_PROFILES, reads=[RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES, LISTED_LABELS, CLASSES])
 def image_profiles(session: Session, read: Reads, report: Report) -> Made:
     """Look at every new image: its size, brightness, sharpness, a thumbnail."""
     from dlassets.lakehouse.derived import Derivation
@@ -103,13 +105,13 @@ def image_profiles(session: Session, read: Reads, report: Report) -> Made:
     return _derived(session, read, Derivation(IMAGE_PROFILES, profile_images), report, "images profiled")
 
 
-@step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, CLASSES, HUMAN_LABELS, IMAGE_PROFILES])
+@step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, LISTED_LABELS, CLASSES, HUMAN_LABELS, IMAGE_PROFILES])
 def labeled_images(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001 - as every step
     """Bring the label in force of each image up to what folders and people say."""
     from dlassets.lakehouse.labels import update_labels
 
     settings = session.settings
-    tables = read.named(RAW_IMAGES, DELETED_FILES, CLASSES, HUMAN_LABELS, IMAGE_PROFILES)
+    tables = read.named(RAW_IMAGES, DELETED_FILES, LISTED_LABELS, CLASSES, HUMAN_LABELS, IMAGE_PROFILES)
     provenance = read.provenance(**settings.split.model_dump())
     tables[LABELED_IMAGES.name] = read.own(LABELED_IMAGES)
     written = update_labels(session.engine, tables, settings, commit_of(provenance))

@@ -5,7 +5,14 @@ from typing import Any
 import dagster as dg
 
 from dlassets.defs.common import INGEST, table_asset
-from dlassets.lakehouse.tables import CLASSES, DELETED_FILES, IMAGE_PROFILES, QUARANTINED_FILES, RAW_IMAGES
+from dlassets.lakehouse.tables import (
+    CLASSES,
+    DELETED_FILES,
+    IMAGE_PROFILES,
+    LISTED_LABELS,
+    QUARANTINED_FILES,
+    RAW_IMAGES,
+)
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads
@@ -13,7 +20,12 @@ from dlassets.pipeline.step import Made, Reads
 
 def _files_of_zones(_: Session, __: Reads, made: Made) -> dict[str, Any]:
     done = made.details["ingested"]
-    return {"batches": done.batches, "by_landing_zone": done.zones, "left_out_as_junk": done.left_out}
+    return {
+        "batches": done.batches,
+        "by_landing_zone": done.zones,
+        "lists": done.lists,
+        "left_out_as_junk": done.left_out,
+    }
 
 
 def _gallery(session: Session, read: Reads, _: Made) -> dict[str, Any]:
@@ -21,7 +33,7 @@ def _gallery(session: Session, read: Reads, _: Made) -> dict[str, Any]:
     from dlassets.images.data_uri import data_uri
     from dlassets.monitoring.gallery import write_gallery
 
-    tables = read.named(RAW_IMAGES, DELETED_FILES, CLASSES, QUARANTINED_FILES)
+    tables = read.named(RAW_IMAGES, DELETED_FILES, LISTED_LABELS, CLASSES, QUARANTINED_FILES)
     tables[IMAGE_PROFILES.name] = read.own(IMAGE_PROFILES)
     gallery = write_gallery(session.engine, session.lake, tables, session.settings)
     metadata: dict[str, Any] = {

@@ -1,0 +1,133 @@
+"""What lists beside photos say: written down for each list as it is read, and which photos of the lake that is of."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlassets.engines.base import Commit, Engine, Snapshot, Written
+from dlassets.engines.schema import text_column
+from dlassets.images.folders import FolderClass
+from dlassets.images.label_lists import Listed, find_photos
+from dlassets.lakehouse.tables import LISTED_LABELS
+from dlassets.settings import Settings
+
+Claim = tuple[str, FolderClass]
+
+
+@dataclass
+class Claims:
+    """What lists say of the photos that are there: by path the list, the class that it says and since when.
+
+    Of `listed` entries that say a class, `not_there` name photos that have not come. `problems` are of all others.
+    """
+
+    by_path: dict[str, tuple[Claim, dt.datetime]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    listed: int = 0
+    not_there: list[str] = field(default_factory=list)
+
+
+def write_list(
+    engine: Engine,
+    table: Snapshot,
+    file: Mapping[str, Any],
+    listed: Sequence[Listed],
+    commit: Commit,
+) -> Written:
+    """Put what a list says in place of what it said before.
+
+    `file` has its path, landing, modificationTime and length. What it said before keeps the time since when.
+    """
+    import pyarrow as pa
+
+    before = engine.sql(
+        """
+        SELECT listed.photo, listed.label, listed.label_name, listed.said_at
+        FROM listed_labels AS listed JOIN lists ON lists.path = listed.list_path
+        """,
+        {LISTED_LABELS.name: table, "lists": engine.rows(text_column("path", [file["path"]]))},
+    )
+    since = {(row["photo"], row["label"], row["label_name"]): row["said_at"] for row in before.arrow().to_pylist()}
+    rows = [
+        {
+            "list_path": file["path"],
+            "photo": each.photo,
+            "label": each.said and each.said.label,
+            "label_name": each.said and each.said.name,
+            "problem": each.problem,
+            **{name: file[name] for name in ("landing", "modificationTime", "length")},
+        }
+        for each in listed
+    ]
+    for row in rows:
+        row["said_at"] = since.get((row["photo"], row["label"], row["label_name"]), file["modificationTime"])
+    new = engine.rows(pa.Table.from_pylist(rows, schema=LISTED_LABELS.schema))
+    return engine.replace(new, LISTED_LABELS, table.uri, commit, {"list_path": [file["path"]]})
+
+
+def claims_of_lists(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> Claims:
+    """Return what the lists of every zone that has some say of its photos. `tables` are raw_images and listed_labels.
+
+    Of lists that say different classes of a photo the newest counts; one that says two of it says none.
+    """
+    claims = Claims()
+    for name, zone in settings.landing.items():
+        if zone.has_lists:
+            _claim(claims, engine, tables, name, ignore_case=settings.labels.ignore_case)
+    return claims
+
+
+def classes_in_lists(engine: Engine, listed_labels: Snapshot, settings: Settings) -> list[tuple[Claim, dt.datetime]]:
+    """Return every class that a list of a zone says, with its list and since when it says so of some photo."""
+    zones = ", ".join(f"'{name}'" for name, zone in settings.landing.items() if zone.has_lists)
+    if not zones:
+        return []
+    query = f"""
+        SELECT list_path, label, label_name, MIN(said_at) AS since FROM listed_labels
+        WHERE landing IN ({zones}) AND problem IS NULL GROUP BY list_path, label, label_name
+    """  # noqa: S608 - checked names
+    rows = engine.sql(query, {LISTED_LABELS.name: listed_labels}).arrow().to_pylist()
+    return [((row["list_path"], FolderClass(row["label"], row["label_name"])), row["since"]) for row in rows]
+
+
+def _claim(claims: Claims, engine: Engine, tables: Mapping[str, Snapshot], zone: str, *, ignore_case: bool) -> None:
+    photos = engine.sql(
+        f"SELECT path FROM raw_images WHERE landing = '{zone}'",  # noqa: S608 - a checked name
+        {"raw_images": tables["raw_images"]},
+    )
+    listed = engine.sql(
+        f"SELECT * FROM listed_labels WHERE landing = '{zone}' ORDER BY modificationTime, list_path, photo",  # noqa: S608
+        {LISTED_LABELS.name: tables[LISTED_LABELS.name]},
+    )
+    rows = listed.arrow().to_pylist()
+    paths = [path[len(zone) + 1 :] for path in photos.arrow()["path"].to_pylist()]
+    folders = {row["list_path"]: row["list_path"][len(zone) + 1 :].rpartition("/")[0] for row in rows}
+    named = [row for row in rows if row["problem"] is None]
+    found = find_photos({(folders[row["list_path"]], row["photo"]) for row in named}, paths, ignore_case=ignore_case)
+    claims.problems += [_said(row, row["problem"]) for row in rows if row["problem"] is not None]
+    said: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in named:
+        claims.listed += 1
+        of_it = found[folders[row["list_path"]], row["photo"]]
+        if not of_it:
+            claims.not_there.append(_said(row, "has not come"))
+        elif len(of_it) > 1:
+            claims.problems.append(_said(row, f"may be {' or '.join(sorted(of_it)[:2])}: give its folder, too"))
+        else:
+            said[of_it[0]][row["list_path"]].append(row)
+    for path, by_list in said.items():
+        newest = list(by_list.values())[-1]
+        classes = {FolderClass(row["label"], row["label_name"]) for row in newest}
+        if len(classes) > 1:
+            claims.problems.append(_said(newest[0], f"is {path}, of which the list says more than one class"))
+        else:
+            claim = newest[0]["list_path"], classes.pop()
+            claims.by_path[f"{zone}/{path}"] = claim, max(row["said_at"] for row in newest)
+
+
+def _said(row: Mapping[str, Any], what: str) -> str:
+    return f"{row['list_path']}: {row['photo']} {what}"
