@@ -65,10 +65,9 @@ def pins(lake: Lake, *names: str) -> dict[str, Snapshot]:
 
 def take_labels(engine: Engine, lake: Lake, settings: Settings) -> Written:
     """Bring the classes, and then the label in force of each image, up to what folders and people say."""
-    classes = pins(lake, "raw_images", "deleted_files", "classes")
+    classes = pins(lake, "raw_images", "deleted_files", "listed_labels", "classes")
     update_classes(engine, classes, settings, Commit())
-    names = ("raw_images", "deleted_files", "classes", "human_labels", "image_profiles", "labeled_images")
-    tables = pins(lake, *names)
+    tables = pins(lake, *classes, "human_labels", "image_profiles", "labeled_images")
     return update_labels(engine, tables, settings, Commit())
 
 

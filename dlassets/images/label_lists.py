@@ -46,6 +46,9 @@ class ListRule:
     label_column: str = ""
     pattern: str = LABEL_RULE
 
+    def __str__(self) -> str:
+        return json.dumps([self.photo_column, self.label_column, self.pattern])
+
     @classmethod
     def of(cls, zone: LandingZone) -> ListRule | None:
         """Return a zone's rule; None where no list says its labels."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import re
-from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
-from dlassets.errors import DlassetsError
 from dlassets.images.decode import (
     FORMATS,
     REFUSALS,
@@ -25,7 +22,6 @@ from dlassets.images.digest import image_id_of
 from dlassets.images.exif import TIFF_BEGINNINGS
 from dlassets.images.folders import LabelRule, folder_of
 from dlassets.images.jpeg import Header, intervals, plain, read_header
-from dlassets.images.label_lists import ListRule, read_list
 from dlassets.images.tiff import UnreadKindError
 
 if TYPE_CHECKING:
@@ -77,7 +73,6 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     UNREADABLE = "unreadable"
     BAD_LABEL_FOLDER = "bad_label_folder"
-    BAD_LABEL_LIST = "bad_label_list"
     LINK_OUTSIDE = "link_outside"
 
 
@@ -85,20 +80,15 @@ Finding = tuple[Reason, str] | None
 
 
 def validate_files(
-    batch: pa.RecordBatch,
-    *,
-    max_file_bytes: int,
-    max_pixels: int,
-    label_rule: LabelRule | None = None,
-    list_rule: ListRule | None = None,
+    batch: pa.RecordBatch, *, max_file_bytes: int, max_pixels: int | None, label_rule: LabelRule | None = None
 ) -> pa.RecordBatch:
     """Hash and check files: a kernel. One bad file is one row that says so, never an error.
 
     `batch` has path (`<zone>/<path within it>`), modificationTime, length and content (null where the file could not
     be read), and may have leads_to, of a link that may not be followed. The same columns come back with image_id (the
     hexadecimal SHA-256 of the bytes; null without bytes), reason (a Reason, null for a usable image) and detail. With
-    `label_rule`, the path must say a class by it; with `list_rule`, the files are lists of labels by it and no images.
-    `max_pixels` above decode.MAX_PIXELS allows no more than that.
+    `label_rule`, the path must say a class by it. `max_pixels` above decode.MAX_PIXELS allows no more than that; where
+    it is None, the files are no images, and their bytes are of any kind.
     """
     import pyarrow as pa
 
@@ -113,11 +103,7 @@ def validate_files(
         if target is not None:
             findings.append((Reason.LINK_OUTSIDE, f"leads to {target}, which landing.<zone>.links does not allow"))
             continue
-        if list_rule is not None:
-            check = functools.partial(check_list, name=path, rule=list_rule)
-        else:
-            check = functools.partial(check_image, max_pixels=max_pixels)
-        finding = _check_file(data, length, max_file_bytes, check)
+        finding = _check_file(data, length, max_file_bytes, max_pixels)
         findings.append(finding or _check_folder(path, label_rule))
     added = {
         "image_id": hashes,
@@ -139,18 +125,7 @@ def check_image(data: bytes, max_pixels: int) -> Finding:
         return reason, detail[:_LONGEST_DETAIL]
 
 
-def check_list(data: bytes, name: str, rule: ListRule) -> Finding:
-    """Return what is wrong with a list of labels, None where it gives photos classes."""
-    try:
-        read_list(data, name, rule)
-    except DlassetsError as error:
-        return Reason.BAD_LABEL_LIST, str(error)[:_LONGEST_DETAIL]
-    return None
-
-
-def _check_file(
-    data: bytes | None, length: int | None, max_file_bytes: int, check: Callable[[bytes], Finding]
-) -> Finding:
+def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max_pixels: int | None) -> Finding:
     size = max(length or 0, len(data or b""))
     if size > max_file_bytes:
         return Reason.TOO_LARGE, f"{size} bytes, more than {max_file_bytes}"
@@ -160,7 +135,7 @@ def _check_file(
         return Reason.UNREADABLE, "the file could not be read"
     if len(data) < size:
         return Reason.TRUNCATED, f"{len(data)} bytes of {size}"
-    return check(data)
+    return None if max_pixels is None else check_image(data, max_pixels)
 
 
 def _check_folder(path: str, label_rule: LabelRule | None) -> Finding:

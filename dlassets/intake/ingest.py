@@ -31,13 +31,13 @@ from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column, Table, arrow_type, text_column
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.images.folders import LabelRule, folder_of
-from dlassets.images.label_lists import ListRule, read_list
+from dlassets.images.label_lists import ListRule
 from dlassets.images.validate import Reason, validate_files
 from dlassets.intake.events import Manifest
 from dlassets.intake.handover import Handover
 from dlassets.intake.listing import PartlyListedError, left_out, list_files, stat_files
 from dlassets.lakehouse.content import Keeper
-from dlassets.lakehouse.listed_labels import write_list
+from dlassets.lakehouse.listed_labels import take_in_list
 from dlassets.lakehouse.snapshots import evolve, pin, replanned, transaction_version
 from dlassets.lakehouse.tables import (
     CAPTURE,
@@ -70,7 +70,7 @@ LIST_COLUMNS = (*QUARANTINED_FILES.columns, Column("content", "binary", "The lis
 class Ingested:
     """What an ingest did. `bad_events` are lines of event files that could not be read; `first_bad` says of one why.
 
-    `lists` of labels were read, with `listed` entries.
+    `lists` of labels were read; `bad_lists` says of those that are none why.
     `zones` are the files taken in by landing zone, `left_out` the files and folders that its listing left out as junk.
     """
 
@@ -81,11 +81,11 @@ class Ingested:
     returned: int = 0
     batches: int = 0
     lists: int = 0
-    listed: int = 0
     bad_events: int = 0
     first_bad: str | None = None
     zones: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    bad_lists: list[str] = field(default_factory=list)
 
 
 def ingest(
@@ -282,14 +282,16 @@ class Intake:
         return self._embedded.sql(query, {"listing": self._embedded.rows(listing), **known}).arrow()
 
     def _lists_read(self) -> Rows:
-        """Return the lists of labels of the zone, as they were when they were read."""
+        """Return the lists of labels of the zone as they were when they were read, by the rule that there is now."""
         import pyarrow as pa
+        import pyarrow.compute as pc
 
-        columns = ["list_path", "modificationTime", "length"]
-        if not self.zone.has_lists:
+        columns, rule = ["list_path", "modificationTime", "length", "rule"], ListRule.of(self.zone)
+        if rule is None:
             return self._embedded.rows(pa.schema([LISTED_LABELS.schema.field(name) for name in columns]).empty_table())
         query = f"SELECT DISTINCT {', '.join(columns)} FROM listed_labels WHERE landing = '{self.name}'"  # noqa: S608
-        return self._embedded.sql(query, {LISTED_LABELS.name: pin(self.lake, LISTED_LABELS.name)})
+        read = self._embedded.sql(query, {LISTED_LABELS.name: pin(self.lake, LISTED_LABELS.name)}).arrow()
+        return self._embedded.rows(read.filter(pc.equal(read["rule"], str(rule))))
 
     def _known(
         self, tables: Mapping[str, Snapshot], columns: Sequence[str], paths: pa.ChunkedArray
@@ -340,11 +342,11 @@ class Intake:
         good, bad = self._checked(batch, arrival, check_lists, LIST_COLUMNS)
         for file in good.arrow().to_pylist():
             table = pin(self.lake, LISTED_LABELS.name)
-            said = read_list(file["content"], file["path"], rule)
             transaction = Transaction(TRANSACTION, transaction_version(table, TRANSACTION) + 1)
-            write_list(self.engine, table, file, said, Commit(self.provenance, transaction))
+            problem = take_in_list(self.engine, table, file, rule, Commit(self.provenance, transaction))
             self.done.lists += 1
-            self.done.listed += len(said)
+            if problem is not None:
+                self.done.bad_lists.append(problem)
         self._refuse(bad, refused, arrival)
 
     def _arrival(self, batch: pa.Table, number: int) -> Arrival:
@@ -480,11 +482,10 @@ def check_files(batch: pa.RecordBatch, arrival: Arrival) -> pa.RecordBatch:
 
 
 def check_lists(batch: pa.RecordBatch, arrival: Arrival) -> pa.RecordBatch:
-    """Kernel: lists of labels, those that can be read and those that cannot, with where and when they came in."""
+    """Kernel: lists of labels with their bytes, with where and when they came in."""
     import pyarrow as pa
 
-    limits, rule = arrival.limits, ListRule.of(arrival.zone)
-    checked = validate_files(batch, list_rule=rule, max_file_bytes=limits.max_file_bytes, max_pixels=limits.max_pixels)
+    checked = validate_files(batch, max_file_bytes=arrival.limits.max_file_bytes, max_pixels=None)
     columns = _arrived(checked, arrival)
     return pa.RecordBatch.from_pydict({column.name: columns[column.name] for column in LIST_COLUMNS})
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Written
+from dlassets.engines.base import Commit, Engine, Snapshot
 from dlassets.engines.schema import text_column
+from dlassets.errors import DlassetsError
 from dlassets.images.folders import FolderClass
-from dlassets.images.label_lists import Listed, find_photos
+from dlassets.images.label_lists import Listed, ListRule, find_photos, read_list
 from dlassets.lakehouse.tables import LISTED_LABELS
 from dlassets.settings import Settings
+
+# What stands for a photo where a file is no list.
+_WHOLE = "the file"
 
 Claim = tuple[str, FolderClass]
 
@@ -31,42 +35,48 @@ class Claims:
     not_there: list[str] = field(default_factory=list)
 
 
-def write_list(
-    engine: Engine,
-    table: Snapshot,
-    file: Mapping[str, Any],
-    listed: Sequence[Listed],
-    commit: Commit,
-) -> Written:
-    """Put what a list says in place of what it said before.
+def take_in_list(
+    engine: Engine, table: Snapshot, file: Mapping[str, Any], rule: ListRule, commit: Commit
+) -> str | None:
+    """Put what a list says in place of what it said before; return why it says nothing, None where it does.
 
-    `file` has its path, landing, modificationTime and length. What it said before keeps the time since when.
+    `file` has its path, landing, modificationTime, length and content. What it said before keeps the time since when;
+    all of it stands where the file is no list now.
     """
     import pyarrow as pa
 
-    before = engine.sql(
-        """
-        SELECT listed.photo, listed.label, listed.label_name, listed.said_at
+    before = _said_before(engine, table, file["path"])
+    as_read = {"list_path": file["path"], "rule": str(rule)}
+    as_read |= {name: file[name] for name in ("landing", "modificationTime", "length")}
+    try:
+        listed = read_list(file["content"], file["path"], rule)
+    except DlassetsError as error:
+        problem = f"cannot be used: {error}"
+        kept = [row for row in before if row["photo"] != _WHOLE]
+        rows = [*kept, {"photo": _WHOLE, "problem": problem, "said_at": file["modificationTime"]}]
+    else:
+        problem = None
+        since = {(row["photo"], row["label"], row["label_name"]): row["said_at"] for row in before}
+        rows = [_row(each, since, file["modificationTime"]) for each in listed]
+    new = pa.Table.from_pylist([{**row, **as_read} for row in rows], schema=LISTED_LABELS.schema)
+    engine.replace(engine.rows(new), LISTED_LABELS, table.uri, commit, {"list_path": [file["path"]]})
+    return problem and f"{file['path']} {problem}"
+
+
+def _said_before(engine: Engine, table: Snapshot, path: str) -> list[dict[str, Any]]:
+    query = """
+        SELECT listed.photo, listed.label, listed.label_name, listed.problem, listed.said_at
         FROM listed_labels AS listed JOIN lists ON lists.path = listed.list_path
-        """,
-        {LISTED_LABELS.name: table, "lists": engine.rows(text_column("path", [file["path"]]))},
-    )
-    since = {(row["photo"], row["label"], row["label_name"]): row["said_at"] for row in before.arrow().to_pylist()}
-    rows = [
-        {
-            "list_path": file["path"],
-            "photo": each.photo,
-            "label": each.said and each.said.label,
-            "label_name": each.said and each.said.name,
-            "problem": each.problem,
-            **{name: file[name] for name in ("landing", "modificationTime", "length")},
-        }
-        for each in listed
-    ]
-    for row in rows:
-        row["said_at"] = since.get((row["photo"], row["label"], row["label_name"]), file["modificationTime"])
-    new = engine.rows(pa.Table.from_pylist(rows, schema=LISTED_LABELS.schema))
-    return engine.replace(new, LISTED_LABELS, table.uri, commit, {"list_path": [file["path"]]})
+    """
+    lists = engine.rows(text_column("path", [path]))
+    rows: list[dict[str, Any]] = engine.sql(query, {LISTED_LABELS.name: table, "lists": lists}).arrow().to_pylist()
+    return rows
+
+
+def _row(listed: Listed, since: Mapping[Any, dt.datetime], written: dt.datetime) -> dict[str, Any]:
+    label, name = listed.said or (None, None)
+    said_at = since.get((listed.photo, label, name), written)
+    return {"photo": listed.photo, "label": label, "label_name": name, "problem": listed.problem, "said_at": said_at}
 
 
 def claims_of_lists(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) -> Claims:

@@ -147,13 +147,19 @@ LISTED_LABELS = Table(
     (
         Column("list_path", "string", "The list: its landing zone and its path in that.", nullable=False),
         Column("landing", "string", "The landing zone it lies in.", nullable=False),
-        Column("photo", "string", "The photo as the list names it; a place in the list where none.", nullable=False),
+        Column("photo", "string", "The photo as the list names it; else a place in the list.", nullable=False),
         Column("label", "bigint", "The class's number, where the list says one."),
         Column("label_name", "string", "Its name, where the list says one."),
         Column("problem", "string", "Why the list says no class of it; null where it does."),
         Column("said_at", "timestamp", "Since when it says so: the time of its file then.", nullable=False),
         Column("modificationTime", "timestamp", "When the list was last written.", nullable=False),
         Column("length", "bigint", "Size of the list, in bytes.", nullable=False),
+        Column(
+            "rule",
+            "string",
+            "The zone's photo_column, label_column and label_rule that it was read by.",
+            nullable=False,
+        ),
     ),
     key=("list_path", "photo"),
 )

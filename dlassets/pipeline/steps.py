@@ -67,11 +67,13 @@ def ingested_files(session: Session, read: Reads, report: Report) -> Made:
             f"{done.bad_events} lines of event files could not be read, so every file was listed instead. The first: "
             f"{done.first_bad}"
         )
+    for problem in done.bad_lists[:MOST_SAID]:
+        report.warning(f"{problem}. What it said before stands.")
     written = {
         RAW_IMAGES.name: Written(0, done.images, done.replaced, changed=done.images + done.replaced > 0),
         QUARANTINED_FILES.name: Written(0, done.quarantined, changed=done.quarantined > 0),
         DELETED_FILES.name: Written(0, done.deleted, done.returned, changed=done.deleted + done.returned > 0),
-        LISTED_LABELS.name: Written(0, done.listed, changed=done.lists > 0),
+        LISTED_LABELS.name: Written(0, done.lists, changed=done.lists > 0),
     }
     return Made(provenance, written, {"ingested": done})
 

@@ -23,10 +23,14 @@ from dlassets_tests.tables import put
 GRAPH = {
     "raw_images": ("ingest", set()),
     "quarantined_files": ("ingest", set()),
-    "image_profiles": ("ingest", {"raw_images", "deleted_files", "quarantined_files", "classes"}),
-    "classes": ("ingest", {"raw_images", "deleted_files"}),
+    "image_profiles": ("ingest", {"raw_images", "deleted_files", "quarantined_files", "listed_labels", "classes"}),
+    "classes": ("ingest", {"raw_images", "deleted_files", "listed_labels"}),
     "deleted_files": ("ingest", set()),
-    "labeled_images": ("ingest", {"raw_images", "deleted_files", "classes", "human_labels", "image_profiles"}),
+    "listed_labels": ("ingest", set()),
+    "labeled_images": (
+        "ingest",
+        {"raw_images", "deleted_files", "listed_labels", "classes", "human_labels", "image_profiles"},
+    ),
     "image_features": ("training", {"raw_images", "deleted_files"}),
     "training_set": ("training", {"labeled_images", "image_features", "raw_images", "deleted_files"}),
     "label_errors": ("training", {"labeled_images", "image_features"}),

@@ -126,7 +126,9 @@ def photo(name: str, minutes: int = 0, path: str | None = None) -> dict[str, Any
 
 def update(lake: Lake, engine=ENGINE, **labels: Any) -> list[str]:
     settings = Settings(root=lake.root, labels=LabelSettings(**labels))
-    return update_classes(engine, pins(lake, "raw_images", "deleted_files", "classes"), settings, Commit())[1]
+    return update_classes(
+        engine, pins(lake, "raw_images", "deleted_files", "listed_labels", "classes"), settings, Commit()
+    )[1]
 
 
 def test_classes_are_written_once_by_either_engine(engine, lake) -> None:

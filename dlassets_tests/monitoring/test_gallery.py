@@ -45,8 +45,10 @@ def fill(lake: Lake, *images: tuple[dict, dict]) -> None:
 
 def write(engine: Engine, lake: Lake, zones: dict[str, LandingZone] = ZONES) -> Gallery:
     settings = Settings(landing=zones)
-    update_classes(LocalEngine(), pins(lake, "raw_images", "deleted_files", "classes"), settings, Commit())
-    names = ("raw_images", "deleted_files", "classes", "image_profiles", "quarantined_files")
+    update_classes(
+        LocalEngine(), pins(lake, "raw_images", "deleted_files", "listed_labels", "classes"), settings, Commit()
+    )
+    names = ("raw_images", "deleted_files", "listed_labels", "classes", "image_profiles", "quarantined_files")
     return write_gallery(engine, lake, pins(lake, *names), settings)
 
 

@@ -49,6 +49,7 @@ CLEAN: dict[str, list[Row]] = {
     ],
     "deleted_files": [{"path": "labeled/gone.jpg"}],
     "image_profiles": [{"image_id": A}, {"image_id": B}, {"image_id": C}],
+    "listed_labels": [{"list_path": "labeled/labels.csv", "photo": "a.jpg"}],
     "classes": [{"label": 3}, {"label": 40}],
     "human_labels": [ANSWER],
     "labeled_images": [LABEL, COPY, OTHER],

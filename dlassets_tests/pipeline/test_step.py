@@ -128,7 +128,14 @@ def test_a_step_s_commit_records_what_it_read(settings: Settings, lake: Lake) ->
 
     recorded = provenance_of(pin(lake, "labeled_images"))
     assert recorded["asset"] == "labeled_images"
-    read = {"raw_images": 1, "deleted_files": 0, "classes": 1, "human_labels": 0, "image_profiles": 0}
+    read = {
+        "raw_images": 1,
+        "deleted_files": 0,
+        "listed_labels": 0,
+        "classes": 1,
+        "human_labels": 0,
+        "image_profiles": 0,
+    }
     assert recorded["inputs"] == read
 
 
