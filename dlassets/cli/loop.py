@@ -61,10 +61,10 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
     from dlassets.samples.sets import samples as make
 
     with bars() as report:
-        count = make(
+        taken = make(
             source, folder, classes=classes, per_class=per_class, seed=seed, checksum=checksum, progress=report.count
         )
-    click.echo(f"{count:,} photos in {folder}")
+    click.echo(f"{taken.understood}\n{taken.photos:,} photos in {folder}")
 
 
 @click.command()
@@ -86,7 +86,9 @@ def _images(source: str | None, root: str, classes: int, per_class: int) -> Path
         return Path(source)
     folder = local_path(Lake.at(root).under("demo", "images" if source is None else "given"))
     with bars() as report:
-        make(source or "generated", folder, classes=classes, per_class=per_class, progress=report.count)
+        taken = make(source or "generated", folder, classes=classes, per_class=per_class, progress=report.count)
+    if source is not None:
+        console().print(f"{source}: {taken.understood}", highlight=False, soft_wrap=True)
     return folder
 
 

@@ -48,6 +48,7 @@ def take_in_list(
     before = _said_before(engine, table, file["path"])
     as_read = {"list_path": file["path"], "rule": str(rule)}
     as_read |= {name: file[name] for name in ("landing", "modificationTime", "length")}
+    problem: str | None = None
     try:
         listed = read_list(file["content"], file["path"], rule)
     except DlassetsError as error:
@@ -55,7 +56,6 @@ def take_in_list(
         kept = [row for row in before if row["photo"] != _WHOLE]
         rows = [*kept, {"photo": _WHOLE, "problem": problem, "said_at": file["modificationTime"]}]
     else:
-        problem = None
         since = {(row["photo"], row["label"], row["label_name"]): row["said_at"] for row in before}
         rows = [_row(each, since, file["modificationTime"]) for each in listed]
     new = pa.Table.from_pylist([{**row, **as_read} for row in rows], schema=LISTED_LABELS.schema)

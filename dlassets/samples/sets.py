@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from dlassets.errors import DlassetsError
 from dlassets.samples.fetch import fetch
 from dlassets.samples.generated import generate
-from dlassets.samples.unpack import unpack
+from dlassets.samples.unpack import Taken, unpack
 from dlassets.settings import load_settings
 from dlassets.storage.cache import cache_path
 
@@ -66,8 +66,8 @@ def samples(
     seed: int = 0,
     checksum: str | None = None,
     progress: StageProgress | None = None,
-) -> int:
-    """Put the photos of `source` into `folder/NNN.class/` and return how many the set has.
+) -> Taken:
+    """Put the photos of `source` into `folder/NNN.class/` and return how many the set has, and what it was taken for.
 
     `source` is "generated" (which `classes`, `per_class` and `seed` are for), a name of ARCHIVES, an http(s) URL of a
     zip or tar (with its `checksum`, if known), or the path of a folder, zip or tar. Downloads are kept in
@@ -81,7 +81,8 @@ def samples(
 
     name = str(source)
     if name == GENERATED:
-        return generate(folder, classes=classes, per_class=per_class, seed=seed, progress=progress_of("generate"))
+        made = generate(folder, classes=classes, per_class=per_class, seed=seed, progress=progress_of("generate"))
+        return Taken(made, f"{made:,} drawings of {classes} classes.")
     if name in ARCHIVES:
         name, checksum = ARCHIVES[name].url, checksum or ARCHIVES[name].checksum
     if "://" in name:

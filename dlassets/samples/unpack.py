@@ -24,8 +24,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
-from dlassets.images.folders import class_folder, class_of_folder, is_numbered
-from dlassets.settings import JUNK, ArchiveSettings
+from dlassets.images.folders import class_of_folder
+from dlassets.samples.layout import understand
+from dlassets.settings import JUNK, LISTS, ArchiveSettings
 from dlassets.storage.junk import Junk
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ _SMALL_BYTES = 64 * 2**20
 # All headers of one member of a tar, and an entry of a zip's directory, on average: names are a few hundred at most.
 _HEADER_BYTES, _ENTRY_BYTES = 2**20, 256
 _COPY_BYTES = 2**16
+# No list of labels is longer: it is read as a whole.
+_LONGEST_LIST = 100 * 2**20
 # A step through what zip's other methods pack is decompressed as a whole, to thousands of times its size.
 _SMALL_COPY_BYTES = 2**12
 
@@ -106,16 +109,27 @@ class _Budget:
             )
 
 
-def unpack(source: Path, folder: Path, progress: Progress | None = None, limits: ArchiveSettings | None = None) -> int:
-    """Copy the photos of a folder, zip or tar (.gz, .bz2, .xz) to `folder/NNN.class/` and return how many it holds.
+@dataclass(frozen=True)
+class Taken:
+    """How many photos a set has of which a class is known, and what was understood of them, in a sentence."""
+
+    photos: int
+    understood: str
+
+
+def unpack(
+    source: Path, folder: Path, progress: Progress | None = None, limits: ArchiveSettings | None = None
+) -> Taken:
+    """Copy the photos of a folder, zip or tar (.gz, .bz2, .xz) to `folder/NNN.class/`, by what says their classes.
 
     Class folders may lie anywhere in the source, also in archives within it. Those whose names begin with a number
     keep their names; where none does, the folders that hold photos are numbered from 001 in the order of their names,
-    those of one name (`train/dress`, `test/dress`) being one class. Files that are no photos by their names, hidden
-    files (`.` or `_` first) and photos outside a class folder are left out; photos that cannot be decoded come along,
+    those of one name (`train/dress`, `test/dress`) being one class. A list of labels beside the photos, or file names
+    of a class and a number, say classes as well: see `understand`. Files that are no photos by their names, hidden
+    files (`.` or `_` first) and photos without a class are left out; photos that cannot be decoded come along,
     for ingest to quarantine. A class appears in `folder` when it is complete; photos already there are left as they
     are, so a run that was stopped goes on. `progress` is told the photos done and the photos in all.
-    Raises DlassetsError for a source that is missing, damaged, has no class folders, has members that point outside, or
+    Raises DlassetsError for a source that is missing, damaged, says no classes, has members that point outside, or
     by what its headers declare goes beyond the `limits`, those of the settings' defaults if none are given.
     """
     if not source.exists():
@@ -124,7 +138,9 @@ def unpack(source: Path, folder: Path, progress: Progress | None = None, limits:
         raise DlassetsError(f"{folder} lies in {source} itself: photos of a folder must go to another place.")
     try:
         with ExitStack() as stack:
-            plan = _plan(list(_members(source, stack, _Budget(limits or ArchiveSettings()))), source)
+            members = list(_members(source, stack, _Budget(limits or ArchiveSettings())))
+            photos = [m for m in members if m.path.suffix.lower() in PHOTO_SUFFIXES and not _JUNK.holds(str(m.path))]
+            plan, understood = _plan(members, photos, source)
             check_classes(folder, {place.parent.name for place in plan})
             _copy(plan, folder, progress)
     except _DAMAGED as error:
@@ -133,7 +149,7 @@ def unpack(source: Path, folder: Path, progress: Progress | None = None, limits:
         raise DlassetsError(
             f"{source} could not be unpacked to {folder}: {error}. Put that right and run again: it goes on from there."
         ) from error
-    return len(plan)
+    return Taken(len(plan), understood)
 
 
 def check_classes(folder: Path, names: Iterable[str]) -> None:
@@ -291,36 +307,34 @@ def _refused(archive: str, name: str, reason: str) -> DlassetsError:
     return DlassetsError(f"{archive}: {name!r} {reason}, so nothing of it was unpacked. Get the archive elsewhere.")
 
 
-def _plan(members: list[_Member], source: Path) -> dict[PurePosixPath, _Member]:
-    """Where each photo goes: `NNN.class/name`, photos of one name in one class told apart by where they come from."""
-    photos = [m for m in members if m.path.suffix.lower() in PHOTO_SUFFIXES and not _JUNK.holds(str(m.path))]
-    classes = _class_names({m.path.parent for m in photos if len(m.path.parts) > 1})
-    chosen = [(m, classes[m.path.parent]) for m in photos if m.path.parent in classes]
-    if not chosen:
+def _plan(members: list[_Member], photos: list[_Member], source: Path) -> tuple[dict[PurePosixPath, _Member], str]:
+    """Where each photo goes: `NNN.class/name`, photos of one name in one class told apart by where they come from.
+
+    And what was understood of the set, in a sentence.
+    """
+    lists = {
+        m.path: partial(_content, m)
+        for m in members
+        if not _JUNK.holds(str(m.path)) and m.size <= _LONGEST_LIST and any(m.path.match(kind) for kind in LISTS)
+    }
+    layout = understand([m.path for m in photos], lists)
+    if layout is None:
         raise DlassetsError(
-            f"{source} has no photos in class folders. Put each class's photos into a folder, 001.name."
+            f"{source} has {len(photos)} photos and nothing that says their classes. Put each class's photos into a "
+            "folder of its name, or a list beside them: a CSV with the columns path and label."
         )
+    chosen = [(m, layout.folders[m.path]) for m in photos if m.path in layout.folders]
     same = Counter((name, m.path.name) for m, name in chosen)
-    return {
+    plan = {
         PurePosixPath(name, m.path.name if same[name, m.path.name] == 1 else "_".join(m.path.parts)): m
         for m, name in chosen
     }
+    return plan, layout.told(len(photos))
 
 
-def _class_names(parents: set[PurePosixPath]) -> dict[PurePosixPath, str]:
-    """The class folders among those that hold photos, and what they will be called."""
-    numbered = {path for path in parents if is_numbered(path.name)}
-    if numbered:
-        beside = {path.parent for path in numbered}
-        if strays := sorted(path.name for path in parents - numbered if path.parent in beside):
-            raise DlassetsError(
-                f"Some class folders begin with a number and others do not ({', '.join(strays[:5])}). "
-                "Give every one a number, or none."
-            )
-        return {path: path.name for path in numbered}
-    above = {folder for path in parents for folder in path.parents}
-    names = sorted({path.name for path in parents - above})
-    return {path: class_folder(names.index(path.name) + 1, path.name) for path in parents - above}
+def _content(member: _Member) -> bytes:
+    with member.open() as reader:
+        return reader.read(_LONGEST_LIST)
 
 
 def _copy(plan: dict[PurePosixPath, _Member], folder: Path, progress: Progress | None) -> None:

@@ -94,7 +94,7 @@ def _home_of_dagster(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_without_photos_says_how_to_lay_them_out(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
 
-    assert "Put each class's photos into a folder, 001.name" in failed(tmp_path / "empty", tmp_path / "lake")
+    assert "Put each class's photos into a folder of its name" in failed(tmp_path / "empty", tmp_path / "lake")
 
 
 def test_a_root_that_is_a_file_is_said(tmp_path, photos) -> None:

@@ -232,7 +232,7 @@ def test_samples_takes_a_url_and_a_second_run_does_nothing(site_of_two, tmp_path
     site, reported = site_of_two, []
 
     for _ in range(2):
-        count = samples(site.url, tmp_path / "out", progress=lambda *args: reported.append(args))
+        count = samples(site.url, tmp_path / "out", progress=lambda *args: reported.append(args)).photos
         assert count == 2
 
     assert contents(tmp_path / "out") == {"001.ant/1.jpg": b"ant", "002.cat/1.jpg": b"cat"}
@@ -245,7 +245,7 @@ def test_samples_takes_an_archive_by_name_and_holds_it_to_its_checksum(site_of_t
     monkeypatch.setitem(ARCHIVES, "small", Archive(site_of_two.url, site_of_two.sha256(), "two photos"))
     monkeypatch.setitem(ARCHIVES, "forged", Archive(site_of_two.url, "md5:" + "0" * 32, "two photos"))
 
-    assert samples("small", tmp_path / "out") == 2
+    assert samples("small", tmp_path / "out").photos == 2
     with pytest.raises(DlassetsError, match="expected md5:0000"):
         samples("forged", tmp_path / "out2")
     assert not (tmp_path / "out2").exists()
@@ -259,8 +259,8 @@ def test_samples_keeps_two_urls_of_one_file_name_apart(site_of_two, tmp_path):
 
 
 def test_samples_generates_and_takes_a_path(tmp_path):
-    assert samples("generated", tmp_path / "made", classes=2, per_class=1) == 2
-    assert samples(tmp_path / "made", tmp_path / "out") == 2
+    assert samples("generated", tmp_path / "made", classes=2, per_class=1).photos == 2
+    assert samples(tmp_path / "made", tmp_path / "out").photos == 2
     assert names(tmp_path / "out") == {"001.balloon", "002.lollipop"}
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import gzip
 import io
+import json
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -80,7 +81,7 @@ def test_numbered_class_folders_keep_their_names_under_any_common_folder(tmp_pat
     )
     reported = []
 
-    count = unpack(source, tmp_path / "out", lambda done, total: reported.append((done, total)))
+    count = unpack(source, tmp_path / "out", lambda done, total: reported.append((done, total))).photos
 
     assert count == 2
     assert contents(tmp_path / "out") == {
@@ -104,7 +105,7 @@ def test_class_folders_without_numbers_are_numbered_by_name_over_all_parts_of_a_
         },
     )
 
-    assert unpack(source, tmp_path / "out") == 4
+    assert unpack(source, tmp_path / "out").photos == 4
 
     assert contents(tmp_path / "out") == {
         "001.dress/all_train_dress_1.jpg": b"train dress",
@@ -126,7 +127,7 @@ def test_an_archive_within_an_archive_is_looked_into(tmp_path):
         },
     )
 
-    assert unpack(source, tmp_path / "out") == 2
+    assert unpack(source, tmp_path / "out").photos == 2
 
     unpacked = {"001.accordion/image_0001.jpg": b"accordion", "002.yin_yang/image_0001.jpg": b"yin_yang"}
     assert contents(tmp_path / "out") == unpacked
@@ -136,12 +137,12 @@ def test_a_second_run_adds_what_is_missing_and_changes_nothing(tmp_path):
     source = make_zip(tmp_path / "set.zip", {"001.a/1.jpg": b"1", "001.a/2.jpg": b"2", "002.b/1.jpg": b"3"})
     out = make_folder(tmp_path / "out", {"001.a/1.jpg": b"my own", "notes.txt": b"mine"})
 
-    assert unpack(source, out) == 3
+    assert unpack(source, out).photos == 3
     expected = {"001.a/1.jpg": b"my own", "001.a/2.jpg": b"2", "002.b/1.jpg": b"3", "notes.txt": b"mine"}
     assert contents(out) == expected
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")}
 
-    assert unpack(source, out) == 3
+    assert unpack(source, out).photos == 3
     assert contents(out) == expected
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")} == times
 
@@ -208,8 +209,105 @@ def test_a_source_without_photos_in_class_folders_is_refused(tmp_path, kind, fil
     (tmp_path / "set.folder").mkdir()
     source = MAKERS[kind](tmp_path / f"set.{kind}", files)
 
-    with pytest.raises(DlassetsError, match="has no photos in class folders"):
+    with pytest.raises(DlassetsError, match=r"nothing that says their classes\. Put each class's photos"):
         unpack(source, tmp_path / "out")
+
+
+CAT_AND_DOG = {"001.cat/a.jpg": b"1", "001.cat/b.jpg": b"2", "002.dog/c.jpg": b"3", "002.dog/d.jpg": b"4"}
+PHOTOS = {f"{name}.jpg": content for name, content in zip("abcd", (b"1", b"2", b"3", b"4"), strict=True)}
+COCO = {
+    "images": [{"id": n, "file_name": f"{name}.jpg"} for n, name in enumerate("abcd")],
+    "annotations": [{"image_id": n, "category_id": n // 2} for n in range(4)],
+    "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+}
+TASKS = [
+    {
+        "data": {"image": f"/data/upload/1/0a1b2c3d-{name}.jpg"},
+        "annotations": [{"result": [{"value": {"choices": [said]}}]}],
+    }
+    for name, said in zip("abcd", ("cat", "cat", "dog", "dog"), strict=True)
+]
+
+
+def under(folder: str, more: Mapping[str, bytes | str]) -> dict[str, bytes]:
+    """Return the four photos in a folder, and what else a set holds."""
+    return {f"{folder}{name}": content for name, content in PHOTOS.items()} | {
+        name: content.encode() if isinstance(content, str) else content for name, content in more.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "said_by"),
+    [
+        ({"cat/a.jpg": b"1", "cat/b.jpg": b"2", "dog/c.jpg": b"3", "dog/d.jpg": b"4"}, "their folders"),
+        (
+            {"train/cat/a.jpg": b"1", "val/cat/b.jpg": b"2", "train/dog/c.jpg": b"3", "val/dog/d.jpg": b"4"},
+            "their folders",
+        ),
+        (under("", {"labels.csv": "id,label\na,cat\nb,cat\nc,dog\nd,dog\n"}), "the list labels.csv"),
+        (
+            under("images/", {"images.csv": "image,kids,label\na,1,cat\nb,1,cat\nc,0,dog\nd,0,dog\n"}),
+            "the list images.csv",
+        ),
+        (under("images/", {"annotations/all.json": json.dumps(COCO)}), "the list annotations/all.json"),
+        (under("", {"export.json": json.dumps(TASKS), "about.json": "{}"}), "the list export.json"),
+        (
+            under(
+                "data/train/",
+                {
+                    "data/train/metadata.jsonl": "\n".join(
+                        json.dumps({"file_name": f"{name}.jpg", "label": said})
+                        for name, said in zip("abcd", ("cat", "cat", "dog", "dog"), strict=True)
+                    )
+                },
+            ),
+            "the list data/train/metadata.jsonl",
+        ),
+    ],
+)
+def test_any_usual_layout_says_the_same_classes(tmp_path, files, said_by):
+    taken = unpack(make_zip(tmp_path / "set.zip", files), tmp_path / "out")
+
+    assert contents(tmp_path / "out") == CAT_AND_DOG
+    assert taken.understood == f"4 photos of 2 classes, by {said_by}: 001.cat 2, 002.dog 2."
+
+
+def test_file_names_of_a_class_and_a_number_say_it(tmp_path):
+    names = ("cat.0", "cat.1", "dog.0", "dog.1", "IMG_0001", "IMG_0002")
+    make_folder(tmp_path / "set", {f"train/{name}.jpg": name.encode() for name in names})
+
+    taken = unpack(tmp_path / "set", tmp_path / "out")
+
+    assert set(contents(tmp_path / "out")) == {
+        *("001.cat/cat.0.jpg", "001.cat/cat.1.jpg", "002.dog/dog.0.jpg", "002.dog/dog.1.jpg")
+    }
+    assert taken.understood == (
+        "4 photos of 2 classes, by their file names: 001.cat 2, 002.dog 2. "
+        "2 other photos have no class and are left out."
+    )
+
+
+def test_a_list_of_few_of_the_photos_does_not_stand_above_their_folders(tmp_path):
+    files = {
+        "cat/a.jpg": b"1",
+        "cat/b.jpg": b"2",
+        "dog/c.jpg": b"3",
+        "dog/d.jpg": b"4",
+        "x.csv": b"image,label\na,bird\n",
+    }
+
+    unpack(make_folder(tmp_path / "set", files), tmp_path / "out")
+
+    assert contents(tmp_path / "out") == CAT_AND_DOG
+
+
+def test_numbers_that_a_list_gives_are_the_classes_own(tmp_path):
+    listed = {"labels.csv": "path,label\na.jpg,7.cat\nb.jpg,cat\nc.jpg,3\nd.jpg,dog\n"}
+
+    taken = unpack(make_folder(tmp_path / "set", under("", listed)), tmp_path / "out")
+
+    assert set(contents(tmp_path / "out")) == {"007.cat/a.jpg", "007.cat/b.jpg", "003/c.jpg", "008.dog/d.jpg"}
+    assert taken.photos == 4
 
 
 def test_a_missing_source_and_a_file_that_is_no_archive_are_refused(tmp_path):
@@ -301,7 +399,7 @@ def test_archives_in_archives_end_at_the_depth_allowed(tmp_path):
     for depth in range(1, 4):
         inner = make_zip(tmp_path / f"{depth}.zip", {f"{depth - 1}.zip": inner.read_bytes()})
 
-    assert unpack(tmp_path / "2.zip", tmp_path / "fine") == 1
+    assert unpack(tmp_path / "2.zip", tmp_path / "fine").photos == 1
     refuse_by("max_depth", tmp_path / "3.zip", tmp_path / "out")
 
 
