@@ -42,18 +42,18 @@ class Layout:
 def understand(photos: Sequence[PurePosixPath], lists: Mapping[PurePosixPath, Callable[[], bytes]]) -> Layout | None:
     """Return what says the photos' classes; None where nothing does. `lists` are files that may be lists of labels.
 
-    Folders that are numbered; else a list that says the class of half of the photos at least; else folders; else file
+    Folders that are numbered; else lists that say the class of half of the photos at least; else folders; else file
     names of a class and a number. Raises DlassetsError where some class folders are numbered and others are not.
     """
     folders = _by_folder(photos)
     if folders is not None and any(is_numbered(name) for name in {path.parent.name for path in folders.folders}):
         return folders
-    listed = max((_by_list(photos, path, read) for path, read in lists.items()), key=_size, default=None)
+    listed = _by_lists(photos, lists)
     if listed is not None and 2 * _size(listed) >= len(photos):
         return listed
     found = [layout for layout in (folders, _by_name(photos), listed) if layout is not None and _size(layout)]
     several = [layout for layout in found if len({*layout.folders.values()}) > 1]
-    return next(iter([*several, *found]), None)
+    return next(iter(several or found), None)
 
 
 def _size(layout: Layout) -> int:
@@ -83,19 +83,29 @@ def _class_folders(parents: set[PurePosixPath]) -> dict[PurePosixPath, str]:
     return {path: numbers[FolderClass(None, path.name)] for path in classes}
 
 
-def _by_list(photos: Sequence[PurePosixPath], path: PurePosixPath, read: Callable[[], bytes]) -> Layout:
-    said_by = f"the list {path}"
+def _by_lists(photos: Sequence[PurePosixPath], lists: Mapping[PurePosixPath, Callable[[], bytes]]) -> Layout | None:
+    said: dict[PurePosixPath, set[FolderClass]] = defaultdict(set)
+    used = []
+    for path, read in sorted(lists.items()):
+        if claims := _claims(photos, path, read):
+            used.append(str(path))
+            for photo, each in claims:
+                said[photo].add(each)
+    agreed = {photo: classes.pop() for photo, classes in said.items() if len(classes) == 1}
+    return _layout(f"the list {used[0]}" if len(used) == 1 else f"{len(used)} lists", agreed) if agreed else None
+
+
+def _claims(
+    photos: Sequence[PurePosixPath], path: PurePosixPath, read: Callable[[], bytes]
+) -> list[tuple[PurePosixPath, FolderClass]]:
+    """Return the class that a list says of each photo that is there; nothing where the file is no list."""
     try:
         listed = {each.photo: each.said for each in read_list(read(), path.name, ListRule()) if each.said is not None}
     except DlassetsError:  # another file of its kind
-        return Layout(said_by, {})
+        return []
     folder = str(path.parent) if path.parent.name else ""
     found = find_photos([(folder, photo) for photo in listed], map(str, photos))
-    said: dict[PurePosixPath, set[FolderClass]] = defaultdict(set)
-    for (_, photo), paths in found.items():
-        if len(paths) == 1:
-            said[PurePosixPath(paths[0])].add(listed[photo])
-    return _layout(said_by, {photo: classes.pop() for photo, classes in said.items() if len(classes) == 1})
+    return [(PurePosixPath(paths[0]), listed[photo]) for (_, photo), paths in found.items() if len(paths) == 1]
 
 
 def _by_name(photos: Sequence[PurePosixPath]) -> Layout | None:
