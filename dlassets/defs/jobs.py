@@ -7,7 +7,10 @@ import dagster as dg
 from dlassets.defs.common import PIPELINE_TAG
 from dlassets.defs.operations.assets import MAINTENANCE_ASSETS
 
-_INGESTED = ("raw_images", "quarantined_files", "deleted_files", "image_profiles", "classes", "labeled_images")
+_INGESTED = (
+    *("raw_images", "quarantined_files", "deleted_files", "listed_labels"),
+    *("image_profiles", "classes", "labeled_images"),
+)
 
 
 def _pipeline(name: str, description: str, *assets: str | dg.AssetsDefinition) -> Any:
@@ -20,7 +23,9 @@ def _pipeline(name: str, description: str, *assets: str | dg.AssetsDefinition) -
 
 
 INGEST_PIPELINE = _pipeline(
-    "ingest_pipeline", "Take photos in, look at them, and label those whose folder says their label.", *_INGESTED
+    "ingest_pipeline",
+    "Take photos in, look at them, and label those whose folder or list says their label.",
+    *_INGESTED,
 )
 TRAINING_PIPELINE = _pipeline(
     "training_pipeline",
