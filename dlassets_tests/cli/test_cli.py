@@ -159,3 +159,17 @@ def test_an_answer_that_is_no_ends_a_command_with_1(lake) -> None:
     result = invoke("forget", "x/1", answer="n\n", DLASSETS_ROOT=lake.root)
 
     assert (result.exit_code, result.output.splitlines()[-1]) == (1, "Aborted!")
+
+
+def test_ctrl_c_before_it_has_begun_is_no_traceback(monkeypatch, capsys) -> None:
+    from dlassets.__main__ import main
+
+    class Interrupted:
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "dlassets.cli", Interrupted())
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert (ended.value.code, capsys.readouterr().err) == (130, "Ended by Ctrl-C, before it began.\n")
