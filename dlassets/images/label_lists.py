@@ -144,7 +144,7 @@ def _listed(row: _Row, rule: ListRule) -> Listed | None:
     said = class_of_folder(label, rule.pattern)
     if said is None:
         why = (rule.pattern == LABEL_RULE and why_no_class(label)) or "gives no class"
-        return Listed(photo, None, f"has the label {label!r}, which {why} by landing.<zone>.label_rule")
+        return Listed(photo, None, f"has the label {label!r}, which {why} by the zone's label_rule")
     name = clean(as_text(row.name))
     return Listed(photo, FolderClass(said.label, name) if name and said.name is None else said)
 
@@ -237,7 +237,7 @@ def _column(names: Collection[str], wanted: str, usual: Sequence[str], setting: 
     if found is None:
         missing = f"is no column {wanted}" if wanted else f"is none of {', '.join(usual)}"
         raise DlassetsError(
-            f"among its columns ({', '.join(sorted(names)[:20])}) {missing}: say which in landing.<zone>.{setting}"
+            f"among its columns ({', '.join(sorted(names)[:20])}) {missing}: say which in the zone's {setting}"
         )
     return found
 

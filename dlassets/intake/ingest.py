@@ -70,7 +70,7 @@ LIST_COLUMNS = (*QUARANTINED_FILES.columns, Column("content", "binary", "The lis
 class Ingested:
     """What an ingest did. `bad_events` are lines of event files that could not be read; `first_bad` says of one why.
 
-    `lists` of labels were read; `bad_lists` says of those that are none why.
+    `lists` of labels were read, with `listed` entries; `bad_lists` says of those that are none why.
     `zones` are the files taken in by landing zone, `left_out` the files and folders that its listing left out as junk.
     """
 
@@ -81,6 +81,7 @@ class Ingested:
     returned: int = 0
     batches: int = 0
     lists: int = 0
+    listed: int = 0
     bad_events: int = 0
     first_bad: str | None = None
     zones: dict[str, int] = field(default_factory=dict)
@@ -343,8 +344,9 @@ class Intake:
         for file in good.arrow().to_pylist():
             table = pin(self.lake, LISTED_LABELS.name)
             transaction = Transaction(TRANSACTION, transaction_version(table, TRANSACTION) + 1)
-            problem = take_in_list(self.engine, table, file, rule, Commit(self.provenance, transaction))
+            written, problem = take_in_list(self.engine, table, file, rule, Commit(self.provenance, transaction))
             self.done.lists += 1
+            self.done.listed += written.inserted
             if problem is not None:
                 self.done.bad_lists.append(problem)
         self._refuse(bad, refused, arrival)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot
+from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.engines.schema import text_column
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import FolderClass
@@ -37,8 +37,8 @@ class Claims:
 
 def take_in_list(
     engine: Engine, table: Snapshot, file: Mapping[str, Any], rule: ListRule, commit: Commit
-) -> str | None:
-    """Put what a list says in place of what it said before; return why it says nothing, None where it does.
+) -> tuple[Written, str | None]:
+    """Put what a list says in place of what it said before; return also why it says nothing, None where it does.
 
     `file` has its path, landing, modificationTime, length and content. What it said before keeps the time since when;
     all of it stands where the file is no list now.
@@ -59,8 +59,8 @@ def take_in_list(
         since = {(row["photo"], row["label"], row["label_name"]): row["said_at"] for row in before}
         rows = [_row(each, since, file["modificationTime"]) for each in listed]
     new = pa.Table.from_pylist([{**row, **as_read} for row in rows], schema=LISTED_LABELS.schema)
-    engine.replace(engine.rows(new), LISTED_LABELS, table.uri, commit, {"list_path": [file["path"]]})
-    return problem and f"{file['path']} {problem}"
+    written = engine.replace(engine.rows(new), LISTED_LABELS, table.uri, commit, {"list_path": [file["path"]]})
+    return written, problem and f"{file['path']} {problem}"
 
 
 def _said_before(engine: Engine, table: Snapshot, path: str) -> list[dict[str, Any]]:

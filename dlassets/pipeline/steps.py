@@ -73,7 +73,7 @@ def ingested_files(session: Session, read: Reads, report: Report) -> Made:
         RAW_IMAGES.name: Written(0, done.images, done.replaced, changed=done.images + done.replaced > 0),
         QUARANTINED_FILES.name: Written(0, done.quarantined, changed=done.quarantined > 0),
         DELETED_FILES.name: Written(0, done.deleted, done.returned, changed=done.deleted + done.returned > 0),
-        LISTED_LABELS.name: Written(0, done.lists, changed=done.lists > 0),
+        LISTED_LABELS.name: Written(0, done.listed, changed=done.lists > 0),
     }
     return Made(provenance, written, {"ingested": done})
 

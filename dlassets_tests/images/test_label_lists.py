@@ -133,7 +133,7 @@ def test_an_entry_that_cannot_be_read_costs_itself_alone() -> None:
     assert [each.problem and each.problem.split(":")[0] for each in problems] == [
         "is not CSV",
         "has the label 'dog' and no photo",
-        "has the label 'test', which is a side of a split, not a class by landing.<zone>.label_rule",
+        "has the label 'test', which is a side of a split, not a class by the zone's label_rule",
     ]
 
 
@@ -143,7 +143,7 @@ def test_an_entry_that_cannot_be_read_costs_itself_alone() -> None:
         ("labels.csv", "", "it gives no photo a class: line 1 there is no header"),
         ("labels.csv", "path,label\n", "it gives no photo a class"),
         ("labels.csv", "when,who\n1,ada\n", r"among its columns \(when, who\) is none of file_name, .*photo_column"),
-        ("labels.csv", "path,who\na,ada\n", r"is none of label, class, .*: say which in landing.<zone>.label_column"),
+        ("labels.csv", "path,who\na,ada\n", r"is none of label, class, .*: say which in the zone's label_column"),
         ("labels.json", "{", "it is not JSON"),
         ("labels.json", '{"images": [], "annotations": [{}]}', "is no COCO file"),
         ("labels.json", "[" * 100_000, "it gives no photo a class: line 1 is not JSON"),
