@@ -132,7 +132,7 @@ def _stem(path: str) -> str:
 
 def _listed(row: _Row, rule: ListRule) -> Listed | None:
     """Return what a row says; None where it has no label."""
-    photo = _path_of(as_text(row.photo))
+    photo = _path_of(as_text(row.photo)) if isinstance(row.photo, str | int | None) else ""
     labels = {_label_text(label) for label in _each(row.label)} - {""}
     if not labels:
         return None

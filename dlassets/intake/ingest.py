@@ -37,7 +37,7 @@ from dlassets.intake.events import Manifest
 from dlassets.intake.handover import Handover
 from dlassets.intake.listing import PartlyListedError, left_out, list_files, stat_files
 from dlassets.lakehouse.content import Keeper
-from dlassets.lakehouse.listed_labels import take_in_list
+from dlassets.lakehouse.listed_labels import take_in_lists
 from dlassets.lakehouse.snapshots import evolve, pin, replanned, transaction_version
 from dlassets.lakehouse.tables import (
     CAPTURE,
@@ -230,8 +230,8 @@ class Intake:
         new = self.new_files(listing, raw, refused)
         self._compared_with = raw.version, refused.version
         lists, new = self._lists_apart(new)
-        if lists.num_rows:
-            replanned(functools.partial(self._take_in_lists, lists))
+        for batch in micro_batches(lists, REPLACED_AT_ONCE, self.settings.ingest.bytes_per_batch):
+            replanned(functools.partial(self._take_in_lists, batch))
         # Apart, so that batches without a changed file are plain appends.
         for replaces, most in ((False, most_files), (True, min(most_files, REPLACED_AT_ONCE))):
             for batch in micro_batches(_where(new, "replaces", replaces), most, self.settings.ingest.bytes_per_batch):
@@ -339,17 +339,29 @@ class Intake:
         rule = ListRule.of(self.zone)
         if rule is None or not batch.num_rows:
             return
-        arrival = self._arrival(batch, transaction_version(refused, TRANSACTION) + 1)
+        arrival = self._arrival(batch, transaction_version(raw, TRANSACTION) + 1)
         good, bad = self._checked(batch, arrival, check_lists, LIST_COLUMNS)
-        for file in good.arrow().to_pylist():
+        files = good.arrow()
+        self._forget_refusals(files["path"])
+        if files.num_rows:
             table = pin(self.lake, LISTED_LABELS.name)
             transaction = Transaction(TRANSACTION, transaction_version(table, TRANSACTION) + 1)
-            written, problem = take_in_list(self.engine, table, file, rule, Commit(self.provenance, transaction))
-            self.done.lists += 1
+            commit = Commit(self.provenance, transaction)
+            written, problems = take_in_lists(self.engine, table, files.to_pylist(), rule, commit)
+            self.done.lists += files.num_rows
             self.done.listed += written.inserted
-            if problem is not None:
-                self.done.bad_lists.append(problem)
-        self._refuse(bad, refused, arrival)
+            self.done.bad_lists += problems
+        self._refuse(bad, pin(self.lake, QUARANTINED_FILES.name), arrival)
+
+    def _forget_refusals(self, paths: pa.ChunkedArray) -> None:
+        """Delete the refusals of lists that can be read now: what comes later is told by rows of `raw_images` alone."""
+        refused = pin(self.lake, QUARANTINED_FILES.name)
+        found = self._embedded.look_up(refused, ["path"], "path", paths).arrow()["path"].to_pylist()
+        if found:
+            transaction = Transaction(TRANSACTION, transaction_version(refused, TRANSACTION) + 1)
+            commit, nothing = Commit(self.provenance, transaction), QUARANTINED_FILES.schema.empty_table()
+            where = {"path": sorted({*found})}
+            self.engine.replace(self.engine.rows(nothing), QUARANTINED_FILES, refused.uri, commit, where)
 
     def _arrival(self, batch: pa.Table, number: int) -> Arrival:
         tries = {row["path"]: row["tries"] for row in batch.select(["path", "tries"]).to_pylist() if row["tries"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,42 +35,54 @@ class Claims:
     not_there: list[str] = field(default_factory=list)
 
 
-def take_in_list(
-    engine: Engine, table: Snapshot, file: Mapping[str, Any], rule: ListRule, commit: Commit
-) -> tuple[Written, str | None]:
-    """Put what a list says in place of what it said before; return also why it says nothing, None where it does.
+def take_in_lists(
+    engine: Engine, table: Snapshot, files: Sequence[Mapping[str, Any]], rule: ListRule, commit: Commit
+) -> tuple[Written, list[str]]:
+    """Put what lists say in place of what they said before; return also of those that say nothing why.
 
-    `file` has its path, landing, modificationTime, length and content. What it said before keeps the time since when;
-    all of it stands where the file is no list now.
+    `files`, REPLACED_AT_ONCE at most, have path, landing, modificationTime, length and content. What a list said before
+    keeps the time since when; all of it stands where its file is no list now.
     """
     import pyarrow as pa
 
-    before = _said_before(engine, table, file["path"])
-    as_read = {"list_path": file["path"], "rule": str(rule)}
-    as_read |= {name: file[name] for name in ("landing", "modificationTime", "length")}
-    problem: str | None = None
+    before = _said_before(engine, table, [file["path"] for file in files])
+    rows, problems = [], []
+    for file in files:
+        as_read = {"list_path": file["path"], "rule": str(rule)}
+        as_read |= {name: file[name] for name in ("landing", "modificationTime", "length")}
+        said, problem = _said(file, rule, before[file["path"]])
+        rows += [{**row, **as_read} for row in said]
+        problems += [f"{file['path']} {problem}"] if problem else []
+    new = engine.rows(pa.Table.from_pylist(rows, schema=LISTED_LABELS.schema))
+    where = {"list_path": [file["path"] for file in files]}
+    return engine.replace(new, LISTED_LABELS, table.uri, commit, where), problems
+
+
+def _said(
+    file: Mapping[str, Any], rule: ListRule, before: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the rows of a list, and why it says nothing, if so: then those of before."""
+    written = file["modificationTime"]
     try:
         listed = read_list(file["content"], file["path"], rule)
     except DlassetsError as error:
         problem = f"cannot be used: {error}"
         kept = [row for row in before if row["photo"] != _WHOLE]
-        rows = [*kept, {"photo": _WHOLE, "problem": problem, "said_at": file["modificationTime"]}]
-    else:
-        since = {(row["photo"], row["label"], row["label_name"]): row["said_at"] for row in before}
-        rows = [_row(each, since, file["modificationTime"]) for each in listed]
-    new = pa.Table.from_pylist([{**row, **as_read} for row in rows], schema=LISTED_LABELS.schema)
-    written = engine.replace(engine.rows(new), LISTED_LABELS, table.uri, commit, {"list_path": [file["path"]]})
-    return written, problem and f"{file['path']} {problem}"
+        return [*kept, {"photo": _WHOLE, "problem": problem, "said_at": written}], problem
+    since = {(row["photo"], row["label"], row["label_name"]): row["said_at"] for row in before}
+    return [_row(each, since, written) for each in listed], None
 
 
-def _said_before(engine: Engine, table: Snapshot, path: str) -> list[dict[str, Any]]:
+def _said_before(engine: Engine, table: Snapshot, paths: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     query = """
-        SELECT listed.photo, listed.label, listed.label_name, listed.problem, listed.said_at
+        SELECT listed.list_path, listed.photo, listed.label, listed.label_name, listed.problem, listed.said_at
         FROM listed_labels AS listed JOIN lists ON lists.path = listed.list_path
     """
-    lists = engine.rows(text_column("path", [path]))
-    rows: list[dict[str, Any]] = engine.sql(query, {LISTED_LABELS.name: table, "lists": lists}).arrow().to_pylist()
-    return rows
+    lists = engine.rows(text_column("path", paths))
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in engine.sql(query, {LISTED_LABELS.name: table, "lists": lists}).arrow().to_pylist():
+        found[row["list_path"]].append(row)
+    return found
 
 
 def _row(listed: Listed, since: Mapping[Any, dt.datetime], written: dt.datetime) -> dict[str, Any]:
@@ -118,26 +130,26 @@ def _claim(claims: Claims, engine: Engine, tables: Mapping[str, Snapshot], zone:
     folders = {row["list_path"]: row["list_path"][len(zone) + 1 :].rpartition("/")[0] for row in rows}
     named = [row for row in rows if row["problem"] is None]
     found = find_photos({(folders[row["list_path"]], row["photo"]) for row in named}, paths, ignore_case=ignore_case)
-    claims.problems += [_said(row, row["problem"]) for row in rows if row["problem"] is not None]
+    claims.problems += [_entry(row, row["problem"]) for row in rows if row["problem"] is not None]
     said: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in named:
         claims.listed += 1
         of_it = found[folders[row["list_path"]], row["photo"]]
         if not of_it:
-            claims.not_there.append(_said(row, "has not come"))
+            claims.not_there.append(_entry(row, "has not come"))
         elif len(of_it) > 1:
-            claims.problems.append(_said(row, f"may be {' or '.join(sorted(of_it)[:2])}: give its folder, too"))
+            claims.problems.append(_entry(row, f"may be {' or '.join(sorted(of_it)[:2])}: give its folder, too"))
         else:
             said[of_it[0]][row["list_path"]].append(row)
     for path, by_list in said.items():
         newest = list(by_list.values())[-1]
         classes = {FolderClass(row["label"], row["label_name"]) for row in newest}
         if len(classes) > 1:
-            claims.problems.append(_said(newest[0], f"is {path}, of which the list says more than one class"))
+            claims.problems.append(_entry(newest[0], f"is {path}, of which the list says more than one class"))
         else:
             claim = newest[0]["list_path"], classes.pop()
             claims.by_path[f"{zone}/{path}"] = claim, max(row["said_at"] for row in newest)
 
 
-def _said(row: Mapping[str, Any], what: str) -> str:
+def _entry(row: Mapping[str, Any], what: str) -> str:
     return f"{row['list_path']}: {row['photo']} {what}"

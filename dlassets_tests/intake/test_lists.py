@@ -12,7 +12,9 @@ from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.intake import ingest as intake
 from dlassets.intake.ingest import ingest
+from dlassets.intake.quarantine import refused_files
 from dlassets.intake.waiting import waiting_files
+from dlassets.lakehouse import listed_labels
 from dlassets.lakehouse.snapshots import pin
 from dlassets.pipeline.session import Session
 from dlassets.settings import LandingZone, Settings
@@ -221,13 +223,25 @@ def test_a_list_that_is_too_large_or_empty_is_set_aside_as_a_file_is(lake, setti
         "labeled/empty.csv": "empty",
         "labeled/long.csv": "too_large",
     }
+    place(landing / "empty.csv", b"image,label\nc,cat\n", minute=1)
+    assert labels(lake, settings)["c.jpg"] == "cat"
+    assert [file.path for file in refused_files(ENGINE, lake)] == ["labeled/long.csv"]
 
 
-@pytest.mark.parametrize("after", range(3))
-def test_a_run_that_was_killed_and_is_run_again_ends_as_one_that_was_not(lake, settings, landing, after) -> None:
+def test_many_lists_are_a_few_commits(lake, settings, landing) -> None:
+    for number in range(30):
+        place(landing / f"lists/{number}.json", json.dumps({"c.jpg": "cat", f"{number}.jpg": "dog"}).encode())
+    ingest(ENGINE, lake, settings, {})
+
+    assert pin(lake, "listed_labels").version == 1
+    assert len(get(ENGINE, lake, "listed_labels")) == 62
+
+
+@pytest.mark.parametrize("owner", [listed_labels, intake])
+def test_a_run_that_was_killed_and_is_run_again_ends_as_one_that_was_not(lake, settings, landing, owner) -> None:
     place(landing / "b.csv", b"image,label\nc,cat\n")
     place(landing / "broken.csv", b"\xff\n", minute=1)
-    with killed_at(intake, "take_in_list", after):
+    with killed_at(owner, "read_list" if owner is listed_labels else "take_in_lists"):
         ingest(ENGINE, lake, settings, {})
 
     assert labels(lake, settings) == {"train/a.jpg": "cat", "train/b.jpg": "dog", "c.jpg": "cat"}
