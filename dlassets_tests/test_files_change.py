@@ -17,7 +17,7 @@ from dlassets.intake.ingest import ingest
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import close_answered, send_requests
-from dlassets.lakehouse.classes import known_classes
+from dlassets.lakehouse.classes import classes_of
 from dlassets.lakehouse.derived import Derivation
 from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.snapshots import pin
@@ -123,7 +123,7 @@ class Loop:
         """A person moves every photo that is asked about into a class folder, and the answers are collected."""
         for asked in Path(self.lake.requests).rglob("*.png"):
             shutil.move(asked, Path(self.lake.answers) / folder / asked.name)
-        classes = known_classes(EMBEDDED, pin(self.lake, "classes"))
+        classes = {label: each.names for label, each in classes_of(EMBEDDED, pin(self.lake, "classes")).items()}
         answers, requests = pin(self.lake, "human_labels"), pin(self.lake, "label_requests")
         collect_answers(EMBEDDED, self.service, answers, requests, classes, Commit())
         close_answered(EMBEDDED, self.lake, pin(self.lake, "human_labels"), Commit())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby, islice
@@ -35,15 +35,15 @@ def collect_answers(
     service: LabelingService,
     human_labels: Snapshot,
     label_requests: Snapshot,
-    classes: Mapping[int, str],
+    classes: Mapping[int, Sequence[str]],
     commit: Commit,
 ) -> Written:
     """Append the answers that `human_labels` does not have yet; none new, no new version.
 
-    An answer is refused where it cannot be read, its class is not among `classes` (name by label) or there is no such
-    request, and accepted later should that have changed. An answer without a time of its own is new only if it is not
-    what that person's newest answer already says: saving a list again answers nothing again. Raises ConflictError
-    where another run wrote answers since `human_labels` was pinned: pin and collect again.
+    An answer is refused where it cannot be read, its class is not among `classes` (the names it goes by, by label) or
+    there is no such request, and accepted later should that have changed. An answer without a time of its own is new
+    only if it is not what that person's newest answer already says: saving a list again answers nothing again. Raises
+    ConflictError where another run wrote answers since `human_labels` was pinned: pin and collect again.
 
     Answers stand in the order in which they are read (`read_order`), those that are read together in the order in which
     the service saw their files, and those of one file by its own times and lines: which of two computers' clocks is
@@ -110,8 +110,8 @@ def collect_answers(
     return engine.append(new, HUMAN_LABELS, human_labels.uri, replace(commit, transaction=transaction))
 
 
-def class_of(answer: str, classes: Mapping[int, str]) -> int | None:
-    """Return the class that an answer means: its number (`2`, `002`), its name (`hat`) or both (`002.hat`).
+def class_of(answer: str, classes: Mapping[int, Sequence[str]]) -> int | None:
+    """Return the class that an answer means: its number (`2`, `002`), a name of it (`hat`) or both (`002.hat`).
 
     None where it means none, or contradicts itself: the number of one class with the name of another.
     """
@@ -125,11 +125,11 @@ def class_of(answer: str, classes: Mapping[int, str]) -> int | None:
     return None if others and meant.label not in others else meant.label
 
 
-def _named(name: str, classes: Mapping[int, str]) -> list[int]:
+def _named(name: str, classes: Mapping[int, Sequence[str]]) -> list[int]:
     """Return the classes of that name: as it is written, else whatever the case of its letters."""
     for ignore_case in (False, True):
         same = functools.partial(comparable, ignore_case=ignore_case)
-        if found := [label for label, other in classes.items() if same(other) == same(name)]:
+        if found := [label for label, names in classes.items() if same(name) in map(same, names)]:
             return found
     return []
 
@@ -149,7 +149,7 @@ def _of_requests(answers: Iterator[Answer], known: Collection[str]) -> Iterator[
             yield problem(f"{file}, further answers", message, last.answered_at)
 
 
-def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, str]) -> pa.Table:
+def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, Sequence[str]]) -> pa.Table:
     """Return the answers as rows with label or reason, and the place that each has among them: a part at a time."""
     import pyarrow as pa
 
@@ -174,11 +174,13 @@ def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, str]) -> pa.Ta
     return pa.Table.from_batches(parts, schema=schema)
 
 
-def _row(answer: Answer, labels: Mapping[str, int | None], classes: Mapping[int, str]) -> dict[str, Any]:
+def _row(answer: Answer, labels: Mapping[str, int | None], classes: Mapping[int, Sequence[str]]) -> dict[str, Any]:
     text, reason = answer.label or "", answer.problem
     label = labels.get(text)
     if reason is None and label is None:
-        known = ", ".join(f"{number} {name}" for number, name in sorted(classes.items())) or "none yet"
+        known = (
+            ", ".join(" ".join([str(number), *names[:1]]) for number, names in sorted(classes.items())) or "none yet"
+        )
         reason = f"unknown class {text[:60]}: the classes are {known}"
     return {
         "request_id": answer.request_id,

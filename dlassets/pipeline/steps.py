@@ -283,10 +283,11 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
 def human_labels(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
     """Write down what people have answered since, accepted or refused with a reason."""
     from dlassets.labeling.answers import collect_answers
-    from dlassets.lakehouse.classes import known_classes
+    from dlassets.lakehouse.classes import classes_of
     from dlassets.lakehouse.snapshots import replanned
 
-    requests, classes = read[LABEL_REQUESTS], known_classes(session.engine, read[CLASSES])
+    requests = read[LABEL_REQUESTS]
+    classes = {label: each.names for label, each in classes_of(session.engine, read[CLASSES]).items()}
     provenance = read.provenance()
     commit = commit_of(provenance)
     written = replanned(

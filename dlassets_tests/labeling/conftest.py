@@ -87,7 +87,8 @@ class Bench:
 
     def collect(self, classes: dict[int, str] = CLASSES) -> Written:
         labels, requests = self.pin("human_labels"), self.pin("label_requests")
-        return collect_answers(self.engine, self.service, labels, requests, classes, Commit())
+        names = {label: [name] for label, name in classes.items()}
+        return collect_answers(self.engine, self.service, labels, requests, names, Commit())
 
     def close(self) -> Written:
         return close_answered(self.engine, self.lake, self.pin("human_labels"), Commit())

@@ -153,7 +153,7 @@ def test_of_two_runs_at_once_one_is_told_to_collect_again(asked: Bench) -> None:
     pinned, requests = asked.pin("human_labels"), asked.pin("label_requests")
     asked.collect()
     with pytest.raises(ConflictError):
-        collect_answers(asked.engine, asked.service, pinned, requests, CLASSES, Commit())
+        collect_answers(asked.engine, asked.service, pinned, requests, {2: ["hat"]}, Commit())
     assert len(asked.rows("human_labels")) == 1
 
 
@@ -190,7 +190,13 @@ def test_the_key_of_the_table_is_kept(asked: Bench) -> None:
     ],
 )
 def test_a_class_is_said_by_number_name_or_both(answer: str, label: int | None) -> None:
-    assert class_of(answer, {**CLASSES, 5: "five", 11: "5 stars", 12: "twice", 13: "Twice"}) == label
+    known = {**CLASSES, 5: "five", 11: "5 stars", 12: "twice", 13: "Twice"}
+    assert class_of(answer, {number: [name] for number, name in known.items()}) == label
+
+
+@pytest.mark.parametrize(("answer", "label"), [("cap", 2), ("2.cap", 2), ("6.cap", None), ("CAP", 2)])
+def test_a_class_is_known_by_the_names_it_had_before(answer, label) -> None:
+    assert class_of(answer, {2: ["hat", "cap"], 6: ["shirt"]}) == label
 
 
 def label_of_a(bench: Bench) -> int:
