@@ -251,7 +251,7 @@ def _of_parquet(data: bytes, rule: ListRule) -> Iterator[_Row]:
             columns = _Columns.of(file.schema_arrow.names, rule)
             for batch in file.iter_batches(columns=[name for name in columns if name]):
                 yield from (columns.row("a row", record) for record in batch.to_pylist())
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DlassetsError(f"it is no Parquet file that can be read: {error}") from error
 
 

@@ -148,6 +148,7 @@ def test_an_entry_that_cannot_be_read_costs_itself_alone() -> None:
         ("labels.json", '{"images": [], "annotations": [{}]}', "is no COCO file"),
         ("labels.json", "[" * 100_000, "it gives no photo a class: line 1 is not JSON"),
         ("labels.parquet", b"PAR1", "it is no Parquet file that can be read"),
+        ("labels.parquet", parquet(path=["a"], label=["c"]).replace(b"label", b"la\xffel"), "it is no Parquet file"),
         ("labels.xlsx", b"PK", "a list is one of .csv, .tsv, .txt, .json, .jsonl, .parquet"),
         ("labels.csv", b"\xff\xd8\xff\xe0" * 9, "it gives no photo a class: line 1 is not UTF-8"),
     ],
