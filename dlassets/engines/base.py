@@ -211,9 +211,9 @@ class Engine(ABC):
     def files(self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None) -> Rows:
         """Return the files of a landing zone's listing with their bytes, each read when its turn comes.
 
-        The columns are `listing`'s, of which path is `<name>/<path within the zone>`, and content: null where a file
-        cannot be read or is larger than `most_bytes`. One that has gone meanwhile has no row. `advance` is told how
-        many files were read.
+        The columns are `listing`'s, of which path is `<name>/<path within the zone>`; content, null where a file cannot
+        be read or is larger than `most_bytes`; and read_error, which says why it cannot be read. One that has gone
+        meanwhile has no row. `advance` is told how many files were read.
         """
 
     @abstractmethod

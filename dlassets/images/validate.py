@@ -23,6 +23,7 @@ from dlassets.images.exif import TIFF_BEGINNINGS
 from dlassets.images.folders import LabelRule, folder_of
 from dlassets.images.jpeg import Header, intervals, plain, read_header
 from dlassets.images.tiff import UnreadKindError
+from dlassets.storage.files import READ_ERROR
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,25 +86,26 @@ def validate_files(
     """Hash and check files: a kernel. One bad file is one row that says so, never an error.
 
     `batch` has path (`<zone>/<path within it>`), modificationTime, length and content (null where the file could not
-    be read), and may have leads_to, of a link that may not be followed. The same columns come back with image_id (the
-    hexadecimal SHA-256 of the bytes; null without bytes), reason (a Reason, null for a usable image) and detail. With
-    `label_rule`, the path must say a class by it. `max_pixels` above decode.MAX_PIXELS allows no more than
-    that.
+    be read), and may have read_error, which says why, and leads_to, of a link that may not be followed. All that comes
+    back with image_id (the hexadecimal SHA-256 of the bytes; null without bytes), reason (a Reason, null for a usable
+    image) and detail. With `label_rule`, the path must say a class by it. `max_pixels` above decode.MAX_PIXELS allows
+    no more than that.
     """
     import pyarrow as pa
 
     hashes: list[str | None] = []
     findings: list[Finding] = []
     paths, lengths = batch.column("path").to_pylist(), batch.column("length").to_pylist()
-    has_links = "leads_to" in batch.schema.names
-    targets = batch.column("leads_to").to_pylist() if has_links else [None] * batch.num_rows
-    for path, length, content, target in zip(paths, lengths, batch.column("content"), targets, strict=True):
+    columns = paths, lengths, batch.column("content"), _texts(batch, READ_ERROR), _texts(batch, "leads_to")
+    for path, length, content, error, target in zip(*columns, strict=True):
         data = content.as_py()  # a file at a time: all of a batch would be a second copy of it
         hashes.append(None if data is None else image_id_of(data))
         if target is not None:
             findings.append((Reason.LINK_OUTSIDE, f"leads to {target}, which landing.<zone>.links does not allow"))
             continue
         finding = _check_file(data, length, max_file_bytes, max_pixels)
+        if finding and finding[0] == Reason.UNREADABLE and error:
+            finding = Reason.UNREADABLE, f"{finding[1]}: {error}"[:_LONGEST_DETAIL]
         findings.append(finding or _check_folder(path, label_rule))
     added = {
         "image_id": hashes,
@@ -123,6 +125,11 @@ def check_image(data: bytes, max_pixels: int) -> Finding:
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise nearly anything, and all of it is recorded
         reason, detail = _reason_of(error, data, header)
         return reason, detail[:_LONGEST_DETAIL]
+
+
+def _texts(batch: pa.RecordBatch, name: str) -> list[str | None]:
+    """Return a column that a batch may lack."""
+    return batch.column(name).to_pylist() if name in batch.schema.names else [None] * batch.num_rows
 
 
 def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max_pixels: int) -> Finding:
