@@ -68,7 +68,9 @@ class Commit:
 class Written:
     """What a write did. `version` is the table's version after it; `changed` is False where nothing was written.
 
-    `left_out` are rows that wait: the photo that they are made of could not be had.
+    `left_out` are rows that wait: the photo that they are made of could not be had. `failed` are paths of photos that
+    they could not be made of, and `quarantined` is how many are left out for that, those of earlier runs among them:
+    nothing waits for these.
     """
 
     version: int
@@ -76,6 +78,8 @@ class Written:
     updated: int = 0
     changed: bool = True
     left_out: int = 0
+    failed: Sequence[str] = ()
+    quarantined: int = 0
 
 
 @dataclass(frozen=True)

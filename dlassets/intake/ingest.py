@@ -407,6 +407,7 @@ def check_files(batch: pa.RecordBatch, arrival: Arrival) -> pa.RecordBatch:
         "load_date": pa.repeat(pa.scalar(arrival.load_date, pa.date32()), batch.num_rows),
         "batch_id": pa.repeat(pa.scalar(arrival.batch_id), batch.num_rows),
         "dropped_at": pa.nulls(batch.num_rows, arrow_type("timestamp")),
+        **{name: pa.nulls(batch.num_rows, pa.string()) for name in ("stage", "code_version")},
     }
     columns |= _tried_again(checked, arrival.tries)
     columns |= _captured(arrival.table, checked)
