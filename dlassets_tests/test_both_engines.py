@@ -136,7 +136,8 @@ def ask_everything(whole: Whole) -> None:
         for asking in ({}, {"relabel_limit": 2}, {"relabel_limit": 2, "batch_limit": 3, "share": 0.5}):
             select_requests(engine, tables, model, LabelingSettings(**asking), labels)
         for sees_photos in (None, embedder):
-            chosen = ("raw_images", "labeled_images", "image_features", *(["deleted_files"] if sees_photos else []))
+            seen = ["deleted_files", "quarantined_files"] if sees_photos else []
+            chosen = ("raw_images", "labeled_images", "image_features", *seen)
             scorer = Scorer(model, package, 3, sees_photos)
             score_new(engine, pins(session.lake, *chosen), tables["predictions"], scorer, labels, {})
         labelled = session.changed(settings=session.settings.model_copy(update={"labels": labels}))

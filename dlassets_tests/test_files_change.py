@@ -104,7 +104,7 @@ class Loop:
 
     def learn(self) -> dict[str, int]:
         """The training set: label by path."""
-        tables = pins(self.lake, "labeled_images", "image_features")
+        tables = pins(self.lake, "labeled_images", "image_features", "quarantined_files")
         choice = choose(self.engine, tables, VERSION, self.settings.labels)
         build_training_set(self.engine, choice, tables["image_features"], pin(self.lake, "training_set"), {})
         return {row["path"]: row["label"] for row in self.rows("training_set", "path, label")}
@@ -115,7 +115,9 @@ class Loop:
         return score_new(self.engine, tables, pin(self.lake, "predictions"), scorer, self.settings.labels, {})
 
     def ask(self) -> Written:
-        snapshots = pins(self.lake, "raw_images", "deleted_files", "classes", "predictions", "labeled_images")
+        snapshots = pins(
+            self.lake, "raw_images", "deleted_files", "quarantined_files", "classes", "predictions", "labeled_images"
+        )
         settings = self.settings.model_copy(update={"labeling": LabelingSettings(threshold=0.5)})
         return send_requests(self.engine, self.lake, self.service, snapshots, MODEL, settings, Commit())
 

@@ -27,7 +27,7 @@ _ZONE = click.option("--zone", metavar="NAME", help="Of this landing zone alone.
 
 @click.group()
 def quarantine() -> None:
-    """The files that are no usable image: list them, look at them again, or say that they are not wanted.
+    """The files that are no usable image, or that a step failed for: list them, look at them again, or drop them.
 
     A PATTERN is a path (zone/folder/name.jpg) or a glob of paths in quotes, such as 'labeled/*.tif'; * also stands for
     slashes.
@@ -68,6 +68,8 @@ def retry(pattern: str | None, reason: str | None, zone: str | None) -> None:
         progress = report.progress("files read")
         done = files_of.retry(engine, lake, settings, files, {"command": "quarantine retry"}, progress)
     click.echo(f"{_files(len(files))} looked at again: {done.taken_in} taken in, {done.refused} refused anew.")
+    if done.left_to_steps:
+        click.echo(f"{_files(done.left_to_steps)} that a step failed for: it tries again when it next runs.")
     if done.missing:
         click.echo(f"{_files(done.missing)} no longer there, or left out by the zone's pattern.")
     if done.refused:
@@ -127,7 +129,8 @@ def _show(files: Sequence[Refused], *, everything: bool) -> None:
         column.overflow = "fold"
     table.columns[3].justify = "right"
     for file in files:
-        cells = [file.path, file.reason, file.detail or "", f"{file.length:,}", str(file.load_date)]
+        reason = f"{file.reason} ({file.stage})" if file.stage else file.reason
+        cells = [file.path, reason, file.detail or "", f"{file.length:,}", str(file.load_date)]
         # As text, since a name may look like markup; in one line, since it may hold a line break.
         table.add_row(*(Text(_one_line(cell)) for cell in [*cells, *([file.state] if everything else [])]))
     out.print(table)

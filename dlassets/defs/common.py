@@ -127,6 +127,8 @@ def table_result(session: Session, table: Table, made: Made, more: Metadata) -> 
             "rows_inserted": written.inserted,
             "rows_updated": written.updated,
             **({"rows_left_out": written.left_out} if written.left_out else {}),
+            **({"photos_quarantined": written.quarantined} if written.quarantined else {}),
+            **({"photos_failed": len(written.failed)} if written.failed else {}),
             "changed": "a new version" if written.changed else "nothing new: the table was left as it is",
             "engine": session.settings.engine,
             "provenance": provenance_value(made.provenance),

@@ -5,13 +5,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Self
 
 import dagster as dg
 
 from dlassets.defs.common import OWNERS, table_result
 from dlassets.defs.operations.assets import OPERATIONS
-from dlassets.engines.base import Written
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TABLES
 from dlassets.pipeline.session import Session
@@ -102,7 +102,8 @@ class StreamReporter:
 def _materialization(session: Session, name: str, made: Sequence[Made]) -> dg.AssetMaterialization:
     written = [each.written[name] for each in made]
     inserted, updated = sum(each.inserted for each in written), sum(each.updated for each in written)
-    counted = Written(0, inserted, updated, left_out=written[-1].left_out)
+    failed = [path for each in written for path in each.failed]
+    counted = replace(written[-1], inserted=inserted, updated=updated, failed=failed)
     result = table_result(session, TABLES[name], Made(made[-1].provenance, {name: counted}), {"batches": len(made)})
     version = result.data_version.value if result.data_version else ""
     return dg.AssetMaterialization(name, metadata=result.metadata, tags={"dagster/data_version": version})

@@ -68,7 +68,9 @@ class Commit:
 class Written:
     """What a write did. `version` is the table's version after it; `changed` is False where nothing was written.
 
-    `left_out` are rows that wait: the photo that they are made of could not be had.
+    `left_out` are rows that wait: the photo that they are made of could not be had. `failed` are paths of photos that
+    they could not be made of, and `quarantined` is how many are left out for that, those of earlier runs among them:
+    nothing waits for these.
     """
 
     version: int
@@ -76,6 +78,8 @@ class Written:
     updated: int = 0
     changed: bool = True
     left_out: int = 0
+    failed: Sequence[str] = ()
+    quarantined: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,9 +215,9 @@ class Engine(ABC):
     def files(self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None) -> Rows:
         """Return the files of a landing zone's listing with their bytes, each read when its turn comes.
 
-        The columns are `listing`'s, of which path is `<name>/<path within the zone>`, and content: null where a file
-        cannot be read or is larger than `most_bytes`. One that has gone meanwhile has no row. `advance` is told how
-        many files were read.
+        The columns are `listing`'s, of which path is `<name>/<path within the zone>`; content, null where a file cannot
+        be read or is larger than `most_bytes`; and read_error, which says why it cannot be read. One that has gone
+        meanwhile has no row. `advance` is told how many files were read.
         """
 
     @abstractmethod

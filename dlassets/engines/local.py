@@ -27,7 +27,7 @@ from dlassets.engines.delta_log import (
 )
 from dlassets.engines.processors import processors
 from dlassets.engines.schema import Column, Table, schema_of
-from dlassets.storage.files import micro_batches, read_files
+from dlassets.storage.files import READ_ERROR, micro_batches, read_files
 from dlassets.storage.stores import filesystem_of, is_object_storage
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class LocalEngine(DeltaEngine):
                 advance(files.num_rows)
             return batch
 
-        schema = listing.schema.append(pa.field("content", pa.binary()))
+        schema = listing.schema.append(pa.field("content", pa.binary())).append(pa.field(READ_ERROR, pa.string()))
         parts = micro_batches(listing, PART_FILES, PART_BYTES)
         alone = _is_small(listing) and not is_object_storage(uri)  # to wait for a store keeps no other thread waiting
         threads = 1 if alone else WORKERS

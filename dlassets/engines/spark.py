@@ -30,7 +30,7 @@ from dlassets.engines.schema import Column, Table
 from dlassets.engines.spark_session import jvm_ended, jvm_has_ended
 from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
 from dlassets.extras import SPARK, require
-from dlassets.storage.files import read_files
+from dlassets.storage.files import READ_ERROR, read_files
 from dlassets.storage.lake import is_uri
 from dlassets.storage.stores import advice, filesystem_of
 
@@ -100,7 +100,7 @@ class FileRows(SparkRows):
     """
 
     def __init__(self, listing: DataFrame, read: Kernel, advance: Advance | None = None) -> None:
-        schema = f"{listing.schema.toDDL()}, content BINARY"
+        schema = f"{listing.schema.toDDL()}, content BINARY, {READ_ERROR} STRING"
         super().__init__(listing.mapInArrow(_over_batches(read), schema), advance=advance)
         self._listing = listing
         self._read = read

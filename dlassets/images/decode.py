@@ -84,8 +84,9 @@ def open_photo(data: bytes, at_least: int | None = None) -> Photo:
 
     With `at_least`, a large JPEG may come smaller, its shorter side no less than that many pixels: decoding it so is
     several times faster. Colours are turned into sRGB where an embedded profile says that they are others. Transparent
-    parts are shown on white; 16-bit pictures keep their upper 8 bits; of several frames or pages the first is read.
-    Raises ImageError for what does not decode and for more than MAX_PIXELS.
+    parts are shown on white, and a picture of which all is transparent as if nothing were; 16-bit pictures keep their
+    upper 8 bits; of several frames or pages the first is read. Raises ImageError for what does not decode and for more
+    than MAX_PIXELS, and MemoryError.
     """
     header = read_header(data)
     try:
@@ -94,7 +95,7 @@ def open_photo(data: bytes, at_least: int | None = None) -> Photo:
             return Photo(pixels, _JPEG_MODES.get(header.components, "RGB"), header.components)
         image = load_with_pillow(data, header)
         return Photo(pixels_of(image), image.mode, len(image.getbands()))
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # bytes from anywhere make Pillow's parsers raise nearly anything
         raise ImageError(f"The bytes do not decode as a picture: {type(error).__name__}: {error}") from error
@@ -123,7 +124,7 @@ def load_with_pillow(data: bytes, header: Header | None, max_pixels: int = MAX_P
         refuse_more_pixels(*image.size, max_pixels)
         image.load()
     image.info |= told
-    image.info["unused_alpha"] = image.format in {"BMP", "TIFF"} and _is_unused(image)
+    image.info["unused_alpha"] = _is_unused(image)
     return image
 
 
@@ -138,8 +139,15 @@ def _plain_tiff(data: bytes) -> tuple[bytes, dict[Any, Any], tuple[int, int]]:
 
 
 def _is_unused(image: Image.Image) -> bool:
-    """Whether the picture's alpha is nothing everywhere, as in files of programs that know of none."""
-    return image.mode in {"RGBA", "LA", "PA"} and image.getchannel("A").getextrema() == (0, 0)
+    """Whether the picture's alpha is nothing everywhere, as programs write it that know of none.
+
+    One colour that nobody sees is an empty picture, in formats that have alpha from the beginning.
+    """
+    if image.mode not in {"RGBA", "LA", "PA"} or image.getchannel("A").getextrema() != (0, 0):
+        return False
+    return image.format in {"BMP", "TIFF"} or any(
+        low != high for low, high in (band.getextrema() for band in image.split()[:-1])
+    )
 
 
 def pixels_of(image: Image.Image) -> Pixels:

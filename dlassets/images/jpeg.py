@@ -12,10 +12,10 @@ from typing import NamedTuple
 _READ_BY_SIMPLEJPEG = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 # Hierarchical, lossless and arithmetic coded at once, and JPEG-LS.
 _READ_BY_NONE = frozenset({0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
-_SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
+_SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC9}), 0xC2
 _FRAMES = frozenset({*_READ_BY_SIMPLEJPEG, *_READ_BY_NONE, 0xC3})
 # Numbers of bytes: what a scan's header ends with, and the least that these segments hold where they say something.
-_SCAN_REST, _JFIF, _ADOBE = 3, 14, 12
+_SCAN_REST, _FRAME_HEAD, _JFIF, _ADOBE = 3, 6, 14, 12
 _APP0, _APP14, _COMMENT, _RESTART_INTERVAL = 0xE0, 0xEE, 0xFE, 0xDD
 _TOLD = frozenset(range(0xE0, 0xF0))
 _RESTARTS = frozenset(range(0xD0, 0xD8))
@@ -184,6 +184,32 @@ def _restarting(data: bytes) -> tuple[int, int, int] | None:
             return frame_at, at + 2 + length, each
         at += 2 + length
     return None
+
+
+def lacks_scans(plain_data: bytes) -> bool:
+    """Whether the scans of a `plain` JPEG, not arithmetic coded, leave out some of its frame or of its precision."""
+    lacking: set[tuple[int, int]] = set()  # component and number of a coefficient
+    for marker, start, end in _markers(plain_data):
+        payload = plain_data[start:end]
+        if marker in _SEQUENTIAL | {_PROGRESSIVE} and len(payload) > _FRAME_HEAD:
+            last = 63 if marker == _PROGRESSIVE else 0
+            lacking = {(part, number) for part in payload[_FRAME_HEAD::3] for number in range(last + 1)}
+        elif marker == _SCAN and len(payload) > _SCAN_REST + 1:
+            first, last, precision = payload[-_SCAN_REST:]
+            if not precision & 0xF:
+                parts = payload[1 : 1 + 2 * payload[0] : 2]
+                lacking -= {(part, number) for part in parts for number in range(first, last + 1)}
+    return bool(lacking)
+
+
+def _markers(plain_data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the markers of a `plain` JPEG that have a segment, with where its payload begins and ends."""
+    at = 2
+    while found := _MARKER.search(plain_data, at):
+        marker, at = plain_data[found.end() - 1], found.end()
+        if marker not in _ALONE:
+            start, at = at + 2, at + int.from_bytes(plain_data[at : at + 2], "big")
+            yield marker, start, at
 
 
 def has_too_many_scans(data: bytes, header: Header) -> bool:

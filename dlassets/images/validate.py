@@ -21,8 +21,9 @@ from dlassets.images.decode import (
 from dlassets.images.digest import image_id_of
 from dlassets.images.exif import TIFF_BEGINNINGS
 from dlassets.images.folders import LabelRule, folder_of
-from dlassets.images.jpeg import Header, intervals, plain, read_header
+from dlassets.images.jpeg import Header, intervals, lacks_scans, plain, read_header
 from dlassets.images.tiff import UnreadKindError
+from dlassets.storage.files import READ_ERROR
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,10 +38,11 @@ _BEGINNINGS = {
 }
 # What libjpeg says of coded data that is not what was written. Other warnings (a few bytes too many, an unknown
 # revision) are about pictures that are whole.
-_DAMAGE = re.compile(r"remature end|bad (Huffman|arithmetic) code|instead of RST")
+_DAMAGE = re.compile(r"remature end|bad (Huffman|arithmetic) code|instead of RST|Inconsistent progression")
 # Bytes left over before a restart: padding of some webcams, or what damaged data left.
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd[0-79]")
 _BETWEEN_SCANS = re.compile(r"(\d+) extraneous bytes before marker 0x(c4|da|db|dd)")
+_AT_THE_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _SCAN = b"\xff\xda"
 _PADDING = frozenset({0x00, 0xFF})
 _MOST_INTERVALS, _MOST_PADDED = 20_000, 12
@@ -56,7 +58,7 @@ _CUT = re.compile(
     re.IGNORECASE,
 )
 _BOMB = re.compile(r"too large|MAX_TEXT|exceeds limit")
-_LONGEST_DETAIL = 500
+LONGEST_DETAIL = 500
 
 
 class Reason(StrEnum):
@@ -64,6 +66,7 @@ class Reason(StrEnum):
 
     UNREADABLE says nothing of the file: storage did not give it, or a decoder failed in a way that is not known. It is
     tried again. LINK_OUTSIDE is a link that leads where the landing zone's settings do not allow: it is not followed.
+    FAILED is a photo that was taken in, and that a later step fails for.
     """
 
     EMPTY = "empty"
@@ -74,6 +77,7 @@ class Reason(StrEnum):
     UNREADABLE = "unreadable"
     BAD_LABEL_FOLDER = "bad_label_folder"
     LINK_OUTSIDE = "link_outside"
+    FAILED = "failed"
 
 
 Finding = tuple[Reason, str] | None
@@ -85,25 +89,26 @@ def validate_files(
     """Hash and check files: a kernel. One bad file is one row that says so, never an error.
 
     `batch` has path (`<zone>/<path within it>`), modificationTime, length and content (null where the file could not
-    be read), and may have leads_to, of a link that may not be followed. The same columns come back with image_id (the
-    hexadecimal SHA-256 of the bytes; null without bytes), reason (a Reason, null for a usable image) and detail. With
-    `label_rule`, the path must say a class by it. `max_pixels` above decode.MAX_PIXELS allows no more than that; where
-    it is None, the files are no images, and their bytes are of any kind.
+    be read), and may have read_error, which says why, and leads_to, of a link that may not be followed. All that comes
+    back with image_id (the hexadecimal SHA-256 of the bytes; null without bytes), reason (a Reason, null for a usable
+    image) and detail. With `label_rule`, the path must say a class by it. `max_pixels` above decode.MAX_PIXELS allows
+    no more than that; where it is None, the files are no images, and their bytes are of any kind.
     """
     import pyarrow as pa
 
     hashes: list[str | None] = []
     findings: list[Finding] = []
     paths, lengths = batch.column("path").to_pylist(), batch.column("length").to_pylist()
-    has_links = "leads_to" in batch.schema.names
-    targets = batch.column("leads_to").to_pylist() if has_links else [None] * batch.num_rows
-    for path, length, content, target in zip(paths, lengths, batch.column("content"), targets, strict=True):
+    columns = paths, lengths, batch.column("content"), _texts(batch, READ_ERROR), _texts(batch, "leads_to")
+    for path, length, content, error, target in zip(*columns, strict=True):
         data = content.as_py()  # a file at a time: all of a batch would be a second copy of it
         hashes.append(None if data is None else image_id_of(data))
         if target is not None:
             findings.append((Reason.LINK_OUTSIDE, f"leads to {target}, which landing.<zone>.links does not allow"))
             continue
         finding = _check_file(data, length, max_file_bytes, max_pixels)
+        if finding and finding[0] == Reason.UNREADABLE and error:
+            finding = Reason.UNREADABLE, f"{finding[1]}: {error}"[:LONGEST_DETAIL]
         findings.append(finding or _check_folder(path, label_rule))
     added = {
         "image_id": hashes,
@@ -122,7 +127,12 @@ def check_image(data: bytes, max_pixels: int) -> Finding:
         return _check_jpeg(data, header, max_pixels) if header else _check_with_pillow(data, None, max_pixels)
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise nearly anything, and all of it is recorded
         reason, detail = _reason_of(error, data, header)
-        return reason, detail[:_LONGEST_DETAIL]
+        return reason, detail[:LONGEST_DETAIL]
+
+
+def _texts(batch: pa.RecordBatch, name: str) -> list[str | None]:
+    """Return a column that a batch may lack."""
+    return batch.column(name).to_pylist() if name in batch.schema.names else [None] * batch.num_rows
 
 
 def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max_pixels: int | None) -> Finding:
@@ -165,6 +175,8 @@ def _check_jpeg(data: bytes, header: Header, max_pixels: int) -> Finding:
             if warning is None or (shorter := _without_padding(given, warning)) is None:
                 break
             given, warning = shorter, _first_warning(shorter, is_cmyk=is_cmyk)
+        if warning and _BETWEEN_SCANS.search(warning):
+            return Reason.TRUNCATED, f"premature end, or bytes lost: {warning}"
         if warning and _LEFT_OVER.search(warning):
             warning = _first_damage(given, warning, is_cmyk=is_cmyk)
     if warning is None and not is_cmyk:
@@ -194,10 +206,15 @@ def _without_padding(whole: bytes, warning: str) -> bytes | None:
     number, marker = int(said[1]), bytes.fromhex(f"ff{said[2]}")
     at = whole.find(marker, whole.find(_SCAN))
     while at > 0:
-        if {*whole[at - number : at]} <= _PADDING:
+        if _is_padding(whole[:at], number):
             return whole[: at - number] + whole[at:]
         at = whole.find(marker, at + 1)
     return None
+
+
+def _is_padding(data: bytes, number: int) -> bool:
+    """Whether so many bytes at the end are padding."""
+    return {*data[-number:]} <= _PADDING
 
 
 def _first_damage(whole: bytes, warning: str, *, is_cmyk: bool) -> str | None:
@@ -205,8 +222,11 @@ def _first_damage(whole: bytes, warning: str, *, is_cmyk: bool) -> str | None:
 
     Padding is of bits that are all the same. Pieces between restarts are decoded one by one: each tells of itself.
     """
-    if "before marker 0xd9" in warning:  # all of the picture was decoded before
-        return None
+    left_over = _AT_THE_END.search(warning)
+    if left_over is not None:  # all that there is was decoded before, padding in the place of lost bytes as well
+        if not _is_padding(whole[:-2], int(left_over[1])):
+            return f"premature end, or bytes lost: {warning}"
+        return f"premature end: its last scans are missing; {warning}" if lacks_scans(whole) else None
     try:
         pieces = intervals(whole, _MOST_INTERVALS)
     except ValueError as error:
@@ -216,7 +236,7 @@ def _first_damage(whole: bytes, warning: str, *, is_cmyk: bool) -> str | None:
         left = _LEFT_OVER.search(said) if said else None
         if left is None and said is not None:
             return said
-        if left is not None and not {*piece[:-2][-int(left[1]) :]} <= _PADDING:
+        if left is not None and not _is_padding(piece[:-2], int(left[1])):
             return f"premature end, or bytes lost: {said}"
     return None if pieces is not None else f"premature end, or bytes lost: {warning}"
 

@@ -81,6 +81,7 @@ def _arrived(checked: pa.RecordBatch, arrival: Arrival) -> dict[str, pa.Array]:
         "load_date": pa.repeat(pa.scalar(arrival.load_date, pa.date32()), rows),
         "batch_id": pa.repeat(pa.scalar(arrival.batch_id), rows),
         "dropped_at": pa.nulls(rows, arrow_type("timestamp")),
+        **{name: pa.nulls(rows, pa.string()) for name in ("stage", "code_version")},
         **_tried_again(checked, arrival.tries),
     }
 

@@ -1,7 +1,8 @@
 """Files that were refused: which still are, looking at them again, and noting that they are not wanted.
 
 A row of `quarantined_files` is about one state of one file. It is of today while nothing has come after it: no person
-dropped it, no later file under the path was taken in or refused, and the file is not known to have gone.
+dropped it, no later file under the path was taken in or refused, and the file is not known to have gone. One that was
+taken in, and that a step failed for (`stage`), is so until another version of the code has its turn.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ class Refused:
     load_date: dt.date
     batch_id: str
     dropped_at: dt.datetime | None
+    image_id: str | None
+    stage: str | None
+    code_version: str | None
     state: str
 
     @property
@@ -57,11 +61,15 @@ class Refused:
 
 @dataclass(frozen=True)
 class Retried:
-    """What became of files that were looked at again; `missing` were no longer there, or are not looked at any more."""
+    """What became of files that were looked at again; `missing` were no longer there, or are not looked at any more.
+
+    `left_to_steps` were taken in long ago: what failed for them tries again when it next runs.
+    """
 
     taken_in: int
     refused: int
     missing: int
+    left_to_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,8 @@ def retry(
     tried = engine.rows(text_column("path", paths))
     there = engine.sql(query, {"raw_images": pin(lake, "raw_images"), "tried": tried}).arrow()
     taken_in = {*there["path"].to_pylist()} - refused
-    return Retried(len(taken_in), len(refused), len(paths - taken_in - refused))
+    waiting = {file.path for file in files if file.stage} & taken_in
+    return Retried(len(taken_in - waiting), len(refused), len(paths - taken_in - refused), len(waiting))
 
 
 def drop(

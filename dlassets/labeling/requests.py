@@ -19,7 +19,8 @@ from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
 from dlassets.labeling.selection import select_requests
 from dlassets.labeling.services import Batch, LabelingService, Request
 from dlassets.lakehouse.classes import known_classes
-from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.content import USABLE
+from dlassets.lakehouse.failures import failed_images
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import LABEL_REQUESTS
@@ -64,10 +65,10 @@ def send_requests(
 ) -> Written:
     """Choose images, send them to people and write them into `label_requests`; finish what a killed run had planned.
 
-    Without a model none are chosen. `snapshots` holds raw_images, deleted_files, classes, predictions, labeled_images
-    and, where `labeling.relabel_limit` is not 0, label_errors. `inserted` counts the requests that are new, `updated`
-    those of an earlier run that were sent now. `left_out` wait for their photos, which are gone or damaged. Nothing to
-    send, no new version.
+    Without a model none are chosen. `snapshots` holds raw_images, deleted_files, quarantined_files, classes,
+    predictions, labeled_images and, where `labeling.relabel_limit` is not 0, label_errors. `inserted` counts the
+    requests that are new, `updated` those of an earlier run that were sent now. `left_out` wait for their photos, which
+    are gone or damaged; of the `quarantined` photos nobody is asked. Nothing to send, no new version.
     """
 
     def plan() -> Written:
@@ -82,9 +83,10 @@ def send_requests(
         return engine.append(rows, LABEL_REQUESTS, requests.uri, replace(commit, transaction=transaction))
 
     planned = written = replanned(plan)
-    requests, images = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version), snapshots["raw_images"]
-    photos = Photos(engine, lake, images)
-    planned_batches = _unsent(engine, images, snapshots["deleted_files"], requests)
+    requests = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version)
+    images = {name: snapshots[name] for name in ("raw_images", "deleted_files", "quarantined_files")}
+    photos = Photos(engine, lake, images["raw_images"])
+    planned_batches = _unsent(engine, images, requests)
     batches = list(filter(None, (_with_photos(photos, batch) for batch in planned_batches)))
     classes = known_classes(engine, snapshots["classes"]) if batches else {}
     for batch in batches:
@@ -92,7 +94,8 @@ def send_requests(
         written = replanned(functools.partial(engine.merge, opened, LABEL_REQUESTS, requests.uri, commit))
     sent, unsent = (sum(map(len, each)) for each in (batches, planned_batches))
     updated = max(0, sent - planned.inserted)
-    return replace(written, inserted=planned.inserted, updated=updated, left_out=unsent - sent)
+    quarantined = failed_images(engine, images)
+    return replace(written, inserted=planned.inserted, updated=updated, left_out=unsent - sent, quarantined=quarantined)
 
 
 def close_answered(engine: Engine, lake: Lake, human_labels: Snapshot, commit: Commit) -> Written:
@@ -131,7 +134,7 @@ def _plan(chosen: pa.Table, model: ModelVersion, service: str) -> pa.Table:
     return pa.Table.from_pylist([{**row, **common, "external_id": None} for row in rows], schema=LABEL_REQUESTS.schema)
 
 
-def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snapshot) -> list[list[dict[str, Any]]]:
+def _unsent(engine: Engine, images: Mapping[str, Snapshot], requests: Snapshot) -> list[list[dict[str, Any]]]:
     """Return the planned requests whose photo is still to be had, with its length in bytes, a list a batch.
 
     Under another path with the same bytes, where it is no longer under its own.
@@ -141,13 +144,13 @@ def _unsent(engine: Engine, images: Snapshot, deleted: Snapshot, requests: Snaps
             SELECT r.*, images.path AS now_at, ROW_NUMBER() OVER (
                 PARTITION BY r.request_id
                 ORDER BY CASE WHEN images.path = r.path THEN 0 ELSE 1 END, images.path) AS place
-            FROM label_requests AS r JOIN ({REACHABLE}) AS images ON images.image_id = r.image_id
+            FROM label_requests AS r JOIN ({USABLE}) AS images ON images.image_id = r.image_id
             WHERE r.status = '{PLANNED}'
         )
         SELECT planned.*, raw_images.length FROM planned JOIN raw_images ON raw_images.path = planned.now_at
         WHERE planned.place = 1 ORDER BY planned.batch_id, planned.now_at
     """  # noqa: S608 - constants
-    rows = engine.sql(query, {"label_requests": requests, "raw_images": images, "deleted_files": deleted}).arrow()
+    rows = engine.sql(query, {**images, "label_requests": requests}).arrow()
     rows = rows.drop_columns("path").rename_columns({"now_at": "path"})
     return [list(batch) for _, batch in groupby(rows.to_pylist(), key=lambda row: row["batch_id"])]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Engine, Snapshot
-from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.hashing import below_share
 from dlassets.lakehouse.labels import labels_in_force, undecided
 from dlassets.registry.models import PREDICTED, ModelVersion
@@ -36,13 +36,14 @@ def select_requests(
     version is less than `settings.threshold` sure of and that have no label: `settings.share` of these, the same ones
     each time, least confident first. At most `settings.batch_limit` in all, and none that was asked about before. Equal
     bytes under several paths are one row. A photo that was replaced after it was scored, whose bytes are no longer to
-    be had, or whose label is no longer the one that looked wrong, is left out. `snapshots` holds raw_images,
-    deleted_files, predictions, labeled_images, label_requests and, where `relabel_limit` is not 0, label_errors.
+    be had, that a step has failed for, or whose label is no longer the one that looked wrong, is left out. `snapshots`
+    holds raw_images, deleted_files, quarantined_files, predictions, labeled_images, label_requests and, where
+    `relabel_limit` is not 0, label_errors.
     """
     import pyarrow as pa
 
     asking = model.row.append_column("threshold", pa.array([float(settings.threshold)]))
-    names = ["raw_images", "deleted_files", "predictions", "labeled_images", "label_requests"]
+    names = ["raw_images", "deleted_files", "quarantined_files", "predictions", "labeled_images", "label_requests"]
     candidates = _by_prediction(settings, labels)
     if settings.relabel_limit:
         names.append("label_errors")
@@ -65,7 +66,7 @@ def _by_prediction(settings: LabelingSettings, labels: LabelSettings) -> str:
                 CASE WHEN undecided.image_id IS NULL THEN '{LEAST_CONFIDENCE}' ELSE '{LABEL_CONFLICT}' END AS strategy,
                 p.confidence AS belief, ROW_NUMBER() OVER (PARTITION BY p.image_id ORDER BY p.path) AS place
             FROM ({PREDICTED}) AS p CROSS JOIN model
-            JOIN ({REACHABLE}) AS images ON images.path = p.path AND images.image_id = p.image_id
+            JOIN ({USABLE}) AS images ON images.path = p.path AND images.image_id = p.image_id
             LEFT JOIN ({undecided(labels)}) AS undecided ON undecided.image_id = p.image_id
             LEFT JOIN (SELECT DISTINCT image_id FROM labeled_images) AS labelled ON labelled.image_id = p.image_id
             WHERE (undecided.image_id IS NOT NULL OR (labelled.image_id IS NULL AND p.confidence < model.threshold
@@ -88,7 +89,7 @@ def _by_label(settings: LabelingSettings, labels: LabelSettings) -> str:
                         ORDER BY CASE WHEN images.path = e.path THEN 0 ELSE 1 END, images.path) AS place
                 FROM label_errors AS e
                 JOIN ({labels_in_force(labels)}) AS named ON named.image_id = e.image_id AND named.label = e.label
-                JOIN ({REACHABLE}) AS images ON images.image_id = e.image_id
+                JOIN ({USABLE}) AS images ON images.image_id = e.image_id
                 WHERE NOT EXISTS (SELECT 1 FROM label_requests AS r WHERE r.image_id = e.image_id)
             ) AS doubted
             WHERE place = 1 ORDER BY belief, image_id LIMIT {settings.relabel_limit:d}

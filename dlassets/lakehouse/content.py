@@ -7,6 +7,7 @@ they stand in `content`, else a path within the lake's root, or a URI.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,12 +18,15 @@ from dlassets.engines.base import Advance, Engine, Kernel, Rows, Snapshot
 from dlassets.engines.schema import Column
 from dlassets.errors import DlassetsError
 from dlassets.images.digest import image_id_of
-from dlassets.storage.files import read_whole, write_whole
+from dlassets.lakehouse.refusals import FAILED
+from dlassets.storage.files import read_whole, why_unread, write_whole
 from dlassets.storage.lake import Lake, is_uri, local_path
-from dlassets.storage.stores import advice, is_object_storage
+from dlassets.storage.stores import advice, concerns_one_file, is_object_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_log = logging.getLogger(__name__)
 
 # SQL over `raw_images` and `deleted_files`: the rows whose bytes are still to be had.
 REACHABLE = """
@@ -30,6 +34,9 @@ REACHABLE = """
     LEFT JOIN deleted_files ON deleted_files.path = raw_images.path AND deleted_files.returned_at IS NULL
     WHERE deleted_files.path IS NULL OR raw_images.location IS NULL OR raw_images.location LIKE 'files/%'
 """
+
+# SQL over `raw_images`, `deleted_files` and `quarantined_files`: those of them that no step has failed for.
+USABLE = f"SELECT path, image_id FROM ({REACHABLE}) AS reachable WHERE image_id NOT IN ({FAILED})"  # noqa: S608 - constants
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,9 @@ def map_images(
 ) -> Rows:
     """Run `kernel` over path, image_id and content of these paths' images, wherever the bytes are kept.
 
-    An image whose bytes have gone, or are no longer those that were taken in (a bit of the file was flipped, or another
-    photo stands there), has no row: see `intake.damage`.
+    An image whose bytes have gone, cannot be read just now, or are no longer those that were taken in (a bit of the
+    file was flipped, or another photo stands there), has no row: see `intake.damage`. What `kernel` raises for one ends
+    the work on all, but for that of `failures.attempted`.
     """
     columns = ("path", "image_id", "content", "location")
     return engine.map(raw_images, columns, paths, functools.partial(_filled, lake, kernel), returns, advance)
@@ -123,4 +131,9 @@ def _read(lake: Lake, location: str) -> bytes | None:
     try:
         return read_whole(location if is_uri(location) or location.startswith("/") else lake.under(location))
     except FileNotFoundError:
+        return None
+    except OSError as error:
+        if not concerns_one_file(error):
+            raise
+        _log.warning("%s is left out for now: %s", location, why_unread(error))
         return None

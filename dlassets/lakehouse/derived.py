@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Kernel, Progress, Snapshot, Transaction, Written, counting
 from dlassets.engines.schema import Table
-from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.content import USABLE
+from dlassets.lakehouse.failures import attempted, failed_images, note
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
+from dlassets.lakehouse.tables import QUARANTINED_FILES
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class Derivation:
     table: Table
     kernel: Kernel
     done_where: str = "TRUE"
-    images: str = REACHABLE
+    images: str = USABLE
 
 
 def derive(
@@ -44,15 +46,18 @@ def derive(
 ) -> Written:
     """Run the kernel over every image that the lake's table lacks, as `inputs` have images now.
 
-    `inputs` are the tables that `derivation.images` reads.
+    `inputs` are the tables that `derivation.images` reads, quarantined_files among them. Photos that the kernel fails
+    for are noted there, unless they are another lake's: those are left out, and tried again.
     """
 
     def plan_and_write() -> Written:
         done = pin(lake, derivation.table.name)
         todo = images_without(photos.engine, done, derivation, inputs)
-        return _append(photos, done, derivation, todo, provenance, progress)
+        return _append(photos, lake, done, derivation, todo, provenance, progress)
 
-    return replanned(plan_and_write)
+    written = replanned(plan_and_write)
+    now = {**inputs, QUARANTINED_FILES.name: pin(photos.lake, QUARANTINED_FILES.name)}
+    return replace(written, quarantined=failed_images(photos.engine, now))
 
 
 def images_without(engine: Engine, done: Snapshot, derivation: Derivation, inputs: Mapping[str, Snapshot]) -> pa.Table:
@@ -67,6 +72,7 @@ def images_without(engine: Engine, done: Snapshot, derivation: Derivation, input
 
 def _append(
     photos: Photos,
+    lake: Lake,
     done: Snapshot,
     derivation: Derivation,
     todo: pa.Table,
@@ -77,11 +83,15 @@ def _append(
     app_id = f"dlassets/{table.name}"
     next_version = transaction_version(done, app_id) + 1
     inserted, advance = 0, counting(progress, todo.num_rows)
+    failed: list[str] = []
     written = Written(done.version, changed=False)
     for number, start in enumerate(range(0, todo.num_rows, IMAGES_PER_COMMIT)):
         keys = photos.engine.rows(todo.slice(start, IMAGES_PER_COMMIT))
-        rows = photos.map(keys, derivation.kernel, table.columns, advance)
+        rows, failures = attempted(photos, keys, derivation.kernel, table.columns, advance)
         commit = Commit(provenance, Transaction(app_id, next_version + number))
         written = photos.engine.append(rows, table, done.uri, commit)
         inserted += written.inserted
-    return Written(written.version, inserted, changed=inserted > 0, left_out=todo.num_rows - inserted)
+        if photos.lake == lake:
+            failed += note(photos, failures, table.name, Commit(provenance))
+    left_out = todo.num_rows - inserted - len(failed)
+    return Written(written.version, inserted, changed=inserted > 0, left_out=left_out, failed=tuple(failed))

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Written
 from dlassets.lakehouse.classes import SAID, SAID_AT, SAID_BY, SAID_LABEL, labels_said
-from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.split_groups import GROUPS, with_groups
 from dlassets.lakehouse.tables import LABELED_IMAGES
@@ -47,14 +47,14 @@ def labels_in_force(settings: LabelSettings) -> str:
     """  # noqa: S608 - constants
 
 
-def reachable_with_label(settings: LabelSettings) -> str:
-    """Return SQL over `labeled_images`, `raw_images` and `deleted_files` for path and image_id of what can be learned.
+def usable_with_label(settings: LabelSettings) -> str:
+    """Return SQL for path and image_id of what can be learned: images with a label in force that are usable.
 
-    Those are the images with a label in force whose bytes are to be had.
+    It is over `labeled_images` and what USABLE is over.
     """
     return f"""
         SELECT in_force.path, in_force.image_id FROM ({labels_in_force(settings)}) AS in_force
-        JOIN ({REACHABLE}) AS images ON images.path = in_force.path AND images.image_id = in_force.image_id
+        JOIN ({USABLE}) AS images ON images.path = in_force.path AND images.image_id = in_force.image_id
     """  # noqa: S608 - constants
 
 

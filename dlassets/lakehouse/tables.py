@@ -56,7 +56,7 @@ def raw_images_with(capture: Sequence[str]) -> Table:
 
 QUARANTINED_FILES = Table(
     "quarantined_files",
-    "One file that is no usable image, and why.",
+    "One file that is no usable image, or that a later step failed for, and why.",
     (
         PATH,
         Column("modificationTime", "timestamp", "When the file was last written.", nullable=False),
@@ -69,6 +69,9 @@ QUARANTINED_FILES = Table(
         Column("dropped_at", "timestamp", "When a person decided that it is not wanted; null where nobody has."),
         Column("tries", "int", "How often it could not be read; null where the file itself is what is wrong."),
         Column("retry_at", "timestamp", "From when on ingest tries again to read it; null where it does not."),
+        Column("image_id", "string", "SHA-256 of the file's bytes, in hexadecimal; null where there were none."),
+        Column("stage", "string", "The table that a step failed to make of the photo; null of what was not taken in."),
+        Column("code_version", "string", "Of dlassets whose step failed: that of another version tries again."),
     ),
     key=("path", "modificationTime", "length"),
 )

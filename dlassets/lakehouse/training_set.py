@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
 from dlassets.engines.delta_log import read_table
 from dlassets.engines.schema import Table
-from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.content import USABLE
+from dlassets.lakehouse.failures import failed_images
 from dlassets.lakehouse.labels import labels_in_force
 from dlassets.lakehouse.photos import Photos
+from dlassets.lakehouse.refusals import FAILED
 from dlassets.lakehouse.snapshots import provenance_of, row_count
-from dlassets.lakehouse.tables import DELETED_FILES, IMAGE_FEATURES, LABELED_IMAGES, RAW_IMAGES, TRAINING_SET
+from dlassets.lakehouse.tables import (
+    DELETED_FILES,
+    IMAGE_FEATURES,
+    LABELED_IMAGES,
+    QUARANTINED_FILES,
+    RAW_IMAGES,
+    TRAINING_SET,
+)
 from dlassets.settings import LabelSettings
 
 if TYPE_CHECKING:
@@ -32,11 +41,13 @@ PHOTOS_PER_COMMIT = 5000
 class Choice:
     """The images that a training set has, with path, image_id, label, label_name and split in `rows`.
 
-    `made_of` says what is learned from: the feature version, or PIXELS.
+    `made_of` says what is learned from: the feature version, or PIXELS. `quarantined` are the labelled images that it
+    lacks since a step failed for them.
     """
 
     rows: pa.Table
     made_of: str
+    quarantined: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -59,22 +70,25 @@ def identity(training_set: Snapshot) -> tuple[str, int, str | None]:
 
 def chosen_from(made_of: str) -> tuple[Table, ...]:
     """Return the tables that the images of a training set are chosen from."""
-    return (LABELED_IMAGES, RAW_IMAGES, DELETED_FILES) if made_of == PIXELS else (LABELED_IMAGES, IMAGE_FEATURES)
+    source = (RAW_IMAGES, DELETED_FILES) if made_of == PIXELS else (IMAGE_FEATURES,)
+    return (LABELED_IMAGES, *source, QUARANTINED_FILES)
 
 
 def choose(engine: Engine, tables: Mapping[str, Snapshot], made_of: str, labels: LabelSettings) -> Choice:
     """Choose the images with a label in force that have features of this version, or bytes where pixels are learned.
 
-    Equal bytes count once; where they carry different labels, `labels` says which is in force, if any. `tables` are
-    those of `chosen_from`.
+    Equal bytes count once; where they carry different labels, `labels` says which is in force, if any. What a step has
+    failed for is left out. `tables` are those of `chosen_from`.
     """
     there = (
-        f"JOIN ({REACHABLE}) AS images ON images.path = in_force.path AND images.image_id = in_force.image_id"
+        f"JOIN ({USABLE}) AS images ON images.path = in_force.path AND images.image_id = in_force.image_id"
         if made_of == PIXELS
-        else f"WHERE image_id IN (SELECT image_id FROM image_features WHERE feature_version = '{made_of}')"  # noqa: S608
+        else f"WHERE image_id IN (SELECT image_id FROM image_features WHERE feature_version = '{made_of}') "  # noqa: S608
+        f"AND image_id NOT IN ({FAILED})"
     )
     query = f"SELECT in_force.* FROM ({labels_in_force(labels)}) AS in_force {there} ORDER BY in_force.image_id"  # noqa: S608
-    return Choice(engine.sql(query, tables).arrow(), made_of)
+    quarantined = failed_images(engine, tables, labels_in_force(labels))
+    return Choice(engine.sql(query, tables).arrow(), made_of, quarantined)
 
 
 def build_training_set(
@@ -85,7 +99,7 @@ def build_training_set(
     Left untouched where its rows already are what they would be, whatever versions have moved. An image whose bytes are
     no longer to be had has no row: it is left out, until they are.
     """
-    unchanged = Written(training_set.version, changed=False)
+    unchanged = Written(training_set.version, changed=False, quarantined=choice.quarantined)
     if not choice.rows.num_rows and not row_count(training_set):  # Delta on Spark writes no commit for that
         return unchanged
     fingerprint = choice.fingerprint
@@ -103,7 +117,8 @@ def build_training_set(
         write = engine.append if start else engine.replace
         written = write(rows, TRAINING_SET, training_set.uri, Commit({**provenance, **last}))
         inserted += written.inserted
-    return replace(written, inserted=inserted, left_out=choice.rows.num_rows - inserted)
+    left_out = choice.rows.num_rows - inserted
+    return replace(written, inserted=inserted, left_out=left_out, quarantined=choice.quarantined)
 
 
 def _have_come_back(choice: Choice, photos: Photos, training_set: Snapshot) -> bool:

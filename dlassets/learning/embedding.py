@@ -19,12 +19,7 @@ import numpy.typing as npt
 
 from dlassets.engines.processors import processors
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import (
-    ImageError,
-    Pixels,
-    decode_rgb,
-    resize_center_crop,
-)
+from dlassets.images.decode import Pixels, decode_rgb, resize_center_crop
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, network, slug, warn_of_random_weights
 from dlassets.learning.weights import NONE
@@ -69,9 +64,13 @@ class Backbone:
         for start in range(0, len(files), BATCH):
             chunk = files[start : start + BATCH]
             for place, data in enumerate(chunk):
-                images[place] = resize_center_crop(decode_rgb(data, self.view.at_least), self.view)
+                images[place] = self.view_of(data)
             features[start : start + BATCH] = self._infer(images)[: len(chunk)]
         return features
+
+    def view_of(self, data: bytes) -> Pixels:
+        """Return what the network sees of an image file, (side, side, 3). Raises ImageError as `embed_bytes` does."""
+        return resize_center_crop(decode_rgb(data, self.view.at_least), self.view)
 
 
 def load_backbone(ref: BackboneRef, runtime: Runtime = "auto") -> Backbone:
@@ -87,17 +86,11 @@ def load_backbone(ref: BackboneRef, runtime: Runtime = "auto") -> Backbone:
 def embed_images(batch: pa.RecordBatch, *, backbone: BackboneRef, runtime: Runtime = "auto") -> pa.RecordBatch:
     """Embed images: a kernel from image_id and content to the columns of the table image_features.
 
-    A photo that does not decode has no row, and the log names it: the others go on.
+    Raises ImageError for bytes that do not decode.
     """
     import pyarrow as pa
 
-    made = load_backbone(backbone, runtime)
-    files = batch.column("content").to_pylist()
-    try:
-        features = made.embed_bytes(files)
-    except ImageError:
-        batch = batch.filter(pa.array(_which_decode(batch, made.view.at_least), pa.bool_()))
-        features = made.embed_bytes(batch.column("content").to_pylist())
+    features = load_backbone(backbone, runtime).embed_bytes(batch.column("content").to_pylist())
     offsets = np.arange(len(features) + 1, dtype=np.int32) * features.shape[1]
     columns = [
         pa.array(batch.column("image_id").to_pylist(), pa.string()),
@@ -105,19 +98,6 @@ def embed_images(batch: pa.RecordBatch, *, backbone: BackboneRef, runtime: Runti
         pa.ListArray.from_arrays(offsets, features.ravel()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=IMAGE_FEATURES.schema)
-
-
-def _which_decode(batch: pa.RecordBatch, at_least: int) -> list[bool]:
-    decode = []
-    for image_id, content in zip(batch.column("image_id").to_pylist(), batch.column("content"), strict=True):
-        try:
-            decode_rgb(content.as_py(), at_least)
-        except ImageError as error:
-            _log.warning("The image %s could not be embedded: %s", image_id, error)
-            decode.append(False)
-        else:
-            decode.append(True)
-    return decode
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.engines.base import Snapshot
+from dlassets.lakehouse.failures import FAILURE, attempted
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, published
@@ -20,6 +22,8 @@ from dlassets.learning.loader.row_groups import read_columns
 
 if TYPE_CHECKING:
     from dlassets.engines.base import Kernel
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,11 @@ class Embedder:
         return functools.partial(embed_images, backbone=published(backbone, self.photos.lake), runtime=self.runtime)
 
     def features(self, paths: Sequence[str], backbone: BackboneRef) -> dict[str, NDArray[np.float32]]:
-        """Return image_id and features of each path whose bytes are to be had."""
-        found = self.photos.map(self.photos.keys(paths), self.kernel(backbone), IMAGE_FEATURES.columns).arrow()
+        """Return image_id and features of each path whose bytes are to be had, and that can be embedded."""
+        rows, failed = attempted(self.photos, self.photos.keys(paths), self.kernel(backbone), IMAGE_FEATURES.columns)
+        found = rows.arrow()
+        for failure in failed.arrow().to_pylist():
+            _log.warning("The image %s is left out: %s", failure["image_id"], failure[FAILURE.name])
         vectors = np.asarray(found["features"].combine_chunks().flatten(), np.float32)
         return dict(zip(found["image_id"].to_pylist(), vectors.reshape(found.num_rows, -1), strict=True))
 

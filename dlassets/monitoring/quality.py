@@ -9,7 +9,7 @@ from typing import Any
 
 from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.engines.schema import Table
-from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, CONFLICTS, labels_in_force, undecided
 from dlassets.lakehouse.refusals import QUARANTINED
 from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION
@@ -120,7 +120,8 @@ RULES = (
     Rule(
         "nothing_quarantined",
         "quarantined_files",
-        "No file of the landing zones is refused. A warning: `dlassets quarantine list` says which are, and why.",
+        "No file of the landing zones is refused, and no step failed for one. A warning: `dlassets quarantine list` "
+        "says which are, and why.",
         f"SELECT path, reason, detail FROM ({QUARANTINED}) AS refused",  # noqa: S608 - constants
         remedy="`dlassets quarantine` lists them, looks at them again (retry), or notes that they are not wanted "
         "(drop).",
@@ -128,8 +129,8 @@ RULES = (
     Rule(
         "every_image_profiled",
         "image_profiles",
-        "Every image whose bytes are to be had has its profile.",
-        f"SELECT path FROM ({REACHABLE}) AS images "  # noqa: S608 - constants
+        "Every image whose bytes are to be had, and that no step failed for, has its profile.",
+        f"SELECT path FROM ({USABLE}) AS images "  # noqa: S608 - constants
         "WHERE image_id NOT IN (SELECT image_id FROM image_profiles)",
     ),
     Rule(
@@ -183,8 +184,8 @@ RULES = (
     Rule(
         "every_image_embedded",
         "image_features",
-        "Every image whose bytes are to be had has features.",
-        f"SELECT path FROM ({REACHABLE}) AS images "  # noqa: S608 - constants
+        "Every image whose bytes are to be had, and that no step failed for, has features.",
+        f"SELECT path FROM ({USABLE}) AS images "  # noqa: S608 - constants
         "WHERE image_id NOT IN (SELECT image_id FROM image_features)",
         blocking=True,
     ),
@@ -220,7 +221,7 @@ RULES = (
         "every_unlabelled_image_scored",
         "predictions",
         "Every image without a label, or that people are to decide, has a prediction by the champion.",
-        f"SELECT r.path FROM ({REACHABLE}) AS r "  # noqa: S608 - constants
+        f"SELECT r.path FROM ({USABLE}) AS r "  # noqa: S608 - constants
         "LEFT JOIN (SELECT path, image_id FROM labeled_images WHERE image_id NOT IN ({undecided})) AS l "
         "ON l.path = r.path AND l.image_id = r.image_id "
         f"LEFT JOIN ({PREDICTED}) AS p ON p.path = r.path AND p.image_id = r.image_id "

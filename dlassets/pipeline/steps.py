@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Written
+from dlassets.engines.schema import Table
 from dlassets.errors import some_of
 from dlassets.lakehouse.tables import (
     CLASSES,
@@ -123,7 +124,7 @@ def labeled_images(session: Session, read: Reads, report: Report) -> Made:  # no
 # ---- training
 
 
-@step(IMAGE_FEATURES, reads=[RAW_IMAGES, DELETED_FILES])
+@step(IMAGE_FEATURES, reads=[RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES])
 def image_features(session: Session, read: Reads, report: Report) -> Made:
     """Embed every image that has no features of this version, or every labelled one where labels are read as well."""
     derivation, version = _features(session, read), session.feature_version
@@ -134,7 +135,7 @@ def image_features(session: Session, read: Reads, report: Report) -> Made:
 labelled_image_features = Step(image_features.work, image_features.makes, (*image_features.reads, LABELED_IMAGES))
 
 
-@step(TRAINING_SET, reads=[LABELED_IMAGES, IMAGE_FEATURES, RAW_IMAGES, DELETED_FILES])
+@step(TRAINING_SET, reads=[LABELED_IMAGES, IMAGE_FEATURES, RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES])
 def training_set(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
     """Choose the exact rows that a model learns from and is tested on."""
     from dlassets.lakehouse.training_set import PIXELS, build_training_set
@@ -230,7 +231,10 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
 # ---- scoring and labelling
 
 
-@step(PREDICTIONS, reads=[RAW_IMAGES, DELETED_FILES, LABELED_IMAGES, IMAGE_FEATURES, REGISTERED_VERSION])
+@step(
+    PREDICTIONS,
+    reads=[RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES, LABELED_IMAGES, IMAGE_FEATURES, REGISTERED_VERSION],
+)
 def predictions(session: Session, read: Reads, report: Report) -> Made:
     """Have the champion score every image without a label, or that people are to decide."""
     from dlassets.scoring.batch import Scorer, score_new
@@ -240,10 +244,12 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
     has_features = session.feature_version == package.feature_version
     embedder = None if has_features else session.embedder(read[RAW_IMAGES])
     scorer = Scorer(model, package, session.settings.scoring.top_k, embedder)
-    tables = read.named(RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES, *([DELETED_FILES] if embedder else []))
+    sees_photos = [DELETED_FILES, QUARANTINED_FILES] if embedder else []
+    tables = read.named(RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES, *sees_photos)
     provenance = read.provenance(model, conflicts=labels.conflicts)
     done, progress = read.own(PREDICTIONS), report.progress("images scored")
     written = score_new(session.engine, tables, done, scorer, labels, provenance.as_dict(), progress)
+    _tell_of_failed(written, PREDICTIONS, report)
     return Made(provenance, {PREDICTIONS.name: written}, {"model": model.name, "model_version": model.version})
 
 
@@ -252,6 +258,7 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
     reads=[
         RAW_IMAGES,
         DELETED_FILES,
+        QUARANTINED_FILES,
         CLASSES,
         PREDICTIONS,
         LABELED_IMAGES,
@@ -265,7 +272,8 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     from dlassets.labeling.requests import close_answered, send_requests
 
     settings, model = session.settings, read.champion
-    snapshots = read.named(RAW_IMAGES, DELETED_FILES, CLASSES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
+    images = read.named(RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES)
+    snapshots = images | read.named(CLASSES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
     provenance = read.provenance(model, **settings.labeling.model_dump(), conflicts=settings.labels.conflicts)
     commit = commit_of(provenance)
     if model is None:
@@ -326,21 +334,22 @@ def images_to_embed(session: Session, read: Reads) -> list[str]:
 
 
 def _features(session: Session, read: Reads) -> Derivation:
-    from dlassets.lakehouse.content import REACHABLE
+    from dlassets.lakehouse.content import USABLE
     from dlassets.lakehouse.derived import Derivation
-    from dlassets.lakehouse.labels import reachable_with_label
+    from dlassets.lakehouse.labels import usable_with_label
 
     return Derivation(
         IMAGE_FEATURES,
         session.embedder(read[RAW_IMAGES]).kernel(session.backbone),
         done_where=f"feature_version = '{session.feature_version}'",
-        images=reachable_with_label(session.settings.labels) if LABELED_IMAGES in read else REACHABLE,
+        images=usable_with_label(session.settings.labels) if LABELED_IMAGES in read else USABLE,
     )
 
 
 def _images(read: Reads) -> dict[str, Snapshot]:
     """Return the tables that images are chosen from."""
-    return read.named(*(table for table in (RAW_IMAGES, DELETED_FILES, LABELED_IMAGES) if table in read))
+    tables = (RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES, LABELED_IMAGES)
+    return read.named(*(table for table in tables if table in read))
 
 
 def _derived(
@@ -352,14 +361,24 @@ def _derived(
     table, inputs, photos = derivation.table, _images(read), session.photos(read[RAW_IMAGES])
     provenance = read.provenance(**parameters)
     written = derive(photos, session.lake, derivation, inputs, provenance.as_dict(), report.progress(what))
+    _tell_of_failed(written, table, report)
     if written.left_out:
-        paths = images_without(session.engine, read.own(table), derivation, inputs)["path"].to_pylist()
+        now = {**inputs, QUARANTINED_FILES.name: session.pin(QUARANTINED_FILES)}
+        paths = images_without(session.engine, read.own(table), derivation, now)["path"].to_pylist()
         report.warning(
-            f"{table.name} has no row of {written.left_out} photos, whose bytes are gone, damaged or do not decode: "
-            f"{some_of(paths, MOST_SAID)}. All others are in. Replace these files, or delete them; `dlassets verify` "
-            "tells which are damaged."
+            f"{table.name} has no row of {written.left_out} photos, whose bytes are gone, damaged or cannot be read "
+            f"now: {some_of(paths, MOST_SAID)}. All others are in. Replace these files, or delete them; `dlassets "
+            "verify` tells which are damaged."
         )
     return Made(provenance, {table.name: written}, parameters)
+
+
+def _tell_of_failed(written: Written, table: Table, report: Report) -> None:
+    if written.failed:
+        report.warning(
+            f"{table.name} could not be made of {len(written.failed)} photos: {some_of(written.failed, MOST_SAID)}. "
+            "They are quarantined, and all others are in. `dlassets quarantine list --reason failed` says why."
+        )
 
 
 def training_inputs(session: Session, read: Reads) -> TrainingInputs:

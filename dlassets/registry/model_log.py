@@ -52,11 +52,12 @@ def signature() -> Any:
         inputs=Schema([ColSpec("binary", "content")]),
         outputs=Schema(
             [
-                ColSpec("long", "label"),
-                ColSpec("string", "name"),
-                ColSpec("double", "confidence"),
-                ColSpec("double", "margin"),
-                ColSpec(Array(candidate), "top_k"),
+                ColSpec("long", "label", required=False),
+                ColSpec("string", "name", required=False),
+                ColSpec("double", "confidence", required=False),
+                ColSpec("double", "margin", required=False),
+                ColSpec(Array(candidate), "top_k", required=False),
+                ColSpec("string", "error", required=False),
             ]
         ),
     )

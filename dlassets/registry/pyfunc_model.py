@@ -1,5 +1,7 @@
 """The registered model as MLflow loads it: a DataFrame with a binary column `content` in, one row of answers an image.
 
+An image that does not decode costs its own answer: its row says why in `error`, and has nothing else.
+
 MLflow runs this file to make the model (models from code), so nothing is pickled.
 """
 
@@ -11,11 +13,11 @@ import numpy as np
 import pandas as pd  # noqa: TID253 - as above, and MLflow reads the annotation below
 
 TOP_K = 5
-COLUMNS = ["label", "name", "confidence", "margin", "top_k"]
+COLUMNS = ["label", "name", "confidence", "margin", "top_k", "error"]
 
 
 class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """Image bytes to label, name, confidence, margin and the likeliest classes."""
+    """Image bytes to label, name, confidence, margin and the likeliest classes, or to an error."""
 
     def load_context(self, context: Any) -> None:
         from dlassets.errors import DlassetsError
@@ -35,9 +37,24 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002 - MLflow's signature
         from dlassets.registry.package import ranked
 
-        features = self.backbone.embed_bytes(list(model_input["content"]))
-        head = self.package.head
-        return pd.DataFrame(ranked(head, head.probabilities(np.asarray(features)), TOP_K), columns=COLUMNS)
+        views = [self._view(content) for content in model_input["content"]]
+        side, head = self.backbone.view.side, self.package.head
+        images = np.array([view for view in views if not isinstance(view, str)], np.uint8).reshape(-1, side, side, 3)
+        answers = iter(ranked(head, head.probabilities(self.backbone.embed(images)), TOP_K))
+        rows = [{"error": view} if isinstance(view, str) else next(answers) for view in views]
+        frame = pd.DataFrame(rows, columns=COLUMNS)
+        if len(images) < len(views):  # JSON has no number for one that is missing
+            frame = frame.astype(object).where(frame.notna(), None)
+        return frame
+
+    def _view(self, content: bytes) -> Any:
+        """Return an image's pixels as the backbone sees them; what is wrong with it where there are none."""
+        from dlassets.images.decode import ImageError
+
+        try:
+            return self.backbone.view_of(content)
+        except ImageError as error:
+            return str(error)
 
 
 mlflow.models.set_model(ImageClassifier())

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written, counting
-from dlassets.lakehouse.content import REACHABLE
+from dlassets.lakehouse.content import USABLE
+from dlassets.lakehouse.failures import attempted, note
 from dlassets.lakehouse.labels import undecided
 from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
 from dlassets.learning.features import Embedder
@@ -37,16 +38,18 @@ class Scorer:
     top_k: int
     embedder: Embedder | None = None
 
-    def map(self, engine: Engine, image_features: Snapshot, images: pa.Table, advance: Advance) -> Rows:
-        """Return what the model makes of each of `images` (path and image_id)."""
+    def map(
+        self, engine: Engine, image_features: Snapshot, images: pa.Table, advance: Advance
+    ) -> tuple[Rows, Rows | None]:
+        """Return what the model makes of each of `images` (path and image_id), and the photos that it failed for."""
         by_features = functools.partial(
             classify, head=self.package.head, feature_version=self.package.feature_version, top_k=self.top_k
         )
         if self.embedder is None:
             image_ids = engine.rows(images.select(["image_id"]))
-            return engine.map(image_features, IMAGE_FEATURES.names, image_ids, by_features, _SCORED, advance)
+            return engine.map(image_features, IMAGE_FEATURES.names, image_ids, by_features, _SCORED, advance), None
         kernel = functools.partial(_embed_and_classify, self.embedder.kernel(self.package.backbone), by_features)
-        return self.embedder.photos.map(engine.rows(images.select(["path"])), kernel, _SCORED, advance)
+        return attempted(self.embedder.photos, engine.rows(images.select(["path"])), kernel, _SCORED, advance)
 
 
 def score_new(
@@ -62,11 +65,11 @@ def score_new(
 
     Those whose labels people are asked to decide count as paths without one. A path whose bytes changed since it was
     scored is scored again, labelled or not: what stands in `predictions` is about the bytes that are there. `tables`
-    are raw_images, labeled_images and image_features; and deleted_files for a scorer that has to see the photos, which
-    passes over those that have gone.
+    are raw_images, labeled_images and image_features; and deleted_files and quarantined_files for a scorer that has to
+    see the photos, which passes over those that have gone and those that a step has failed for.
     """
     chosen_from = {name: snapshot for name, snapshot in tables.items() if name != IMAGE_FEATURES.name}
-    images = "SELECT path, image_id FROM raw_images" if scorer.embedder is None else REACHABLE
+    images = "SELECT path, image_id FROM raw_images" if scorer.embedder is None else USABLE
     todo = engine.sql(
         f"""
         SELECT images.path, images.image_id FROM ({images}) AS images
@@ -83,7 +86,7 @@ def score_new(
     photos = engine.sql(
         "SELECT image_id, MIN(path) AS path FROM todo GROUP BY image_id", {"todo": engine.rows(todo)}
     ).arrow()
-    scored = scorer.map(engine, tables["image_features"], photos, counting(progress, photos.num_rows))
+    scored, failures = scorer.map(engine, tables["image_features"], photos, counting(progress, photos.num_rows))
     rows = engine.sql(
         """
         SELECT todo.*, scored.predicted_label, scored.predicted_name, scored.confidence, scored.margin, scored.top_k
@@ -92,9 +95,13 @@ def score_new(
         {"todo": engine.rows(_stamped(todo, scorer)), "scored": scored},
     )
     written = engine.merge(rows, PREDICTIONS, predictions.uri, Commit(provenance))
-    if scorer.embedder is None:  # what lacks features is scored once there are some
+    if scorer.embedder is None or failures is None:  # what lacks features is scored once there are some
         return written
-    return replace(written, left_out=todo.num_rows - written.inserted - written.updated)
+    failed = note(scorer.embedder.photos, failures, PREDICTIONS.name, Commit(provenance))
+    lacking = {*failures.arrow()["image_id"].to_pylist()}
+    of_failed = sum(image_id in lacking for image_id in todo["image_id"].to_pylist())
+    left_out = todo.num_rows - written.inserted - written.updated - of_failed
+    return replace(written, left_out=left_out, failed=tuple(failed))
 
 
 def _embed_and_classify(embed: Kernel, classify_features: Kernel, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dlassets.errors import DlassetsError
 from dlassets.storage.local_files import encode_path
-from dlassets.storage.stores import advice, cached_filesystem_of, concerns_one_file, is_object_storage
+from dlassets.storage.stores import advice, cached_filesystem_of, concerns_one_file, is_object_storage, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.fs as pafs
 
+# The column that says why a file could not be read; null where it could.
+READ_ERROR = "read_error"
 # So often is a folder listed in which others come and go meanwhile.
 _LOOKS = 20
 # So much of a file's name stands in that of the hidden one it is written as: any name is too long for twice itself.
@@ -81,11 +83,12 @@ def _local(location: str) -> Path:
 def read_files(
     filesystem: pafs.FileSystem, folder: str, files: pa.RecordBatch, skip: int, most_bytes: int
 ) -> pa.RecordBatch:
-    """Add `content` to a listing whose paths, less `skip` characters, lie in `folder`.
+    """Add `content` and `read_error` to a listing whose paths, less `skip` characters, lie in `folder`.
 
-    It is null where a file cannot be read, is larger than `most_bytes`, or is a link that may not be followed (its
-    `leads_to`, where the listing has that column, is not null); one that has gone has no row. Of a file that
-    has grown, as much comes as was listed. Raises DlassetsError where the storage, and not a file of it, is what fails.
+    `content` is null where a file cannot be read, for which `read_error` says why in one line; where it is larger than
+    `most_bytes`; and for a link that may not be followed (its `leads_to`, where the listing has that column, is not
+    null). A file that has gone has no row. Of one that has grown, as much comes as was listed. Raises DlassetsError
+    where the storage, and not a file of it, is what fails.
     """
     import pyarrow as pa
 
@@ -98,8 +101,9 @@ def read_files(
     room = pa.allocate_buffer(sum(length for length in lengths if length <= most_bytes))
     view = memoryview(room).cast("B")
     ends, readable, kept = [0], [], []
+    errors: list[str | None] = []
     for path, length, is_link in zip(paths, lengths, links, strict=True):
-        start, size = ends[-1], None
+        start, size, said = ends[-1], None, None
         try:
             if length <= most_bytes and not is_link:
                 size = _read_into(view[start : start + length], filesystem, f"{folder}/{path[skip:]}")
@@ -111,12 +115,20 @@ def read_files(
                 where = f"{filesystem.type_name}://{folder}"
                 raise DlassetsError(f"{path} could not be read: {advice(where, error)}") from error
             kept.append(True)
+            said = why_unread(error)
         readable.append(size is not None)
+        errors.append(said)
         ends.append(start + (size or 0))
     buffers = [pa.array(readable).buffers()[1], pa.array(ends, pa.int32()).buffers()[1], room]
     content = pa.Array.from_buffers(pa.binary(), len(paths), buffers)
-    batch = pa.RecordBatch.from_arrays([*files.columns, content], names=[*files.schema.names, "content"])
+    columns = {**dict(zip(files.schema.names, files.columns, strict=True)), "content": content}
+    batch = pa.RecordBatch.from_pydict({**columns, READ_ERROR: pa.array(errors, pa.string())})
     return batch if all(kept) else batch.filter(pa.array(kept))
+
+
+def why_unread(error: Exception) -> str:
+    """Return what was said of a file that cannot be read, in one line, and without the path that its row has."""
+    return one_line(str((isinstance(error, OSError) and error.strerror) or error))
 
 
 def _read_into(view: memoryview, filesystem: pafs.FileSystem, path: str) -> int:

@@ -158,7 +158,7 @@ _TROUBLES = {
 
 def advice(uri: str, error: object) -> str:
     """Return what storage said, in a line, and what to do about it: for the end of a DlassetsError's message."""
-    message = _one_line(str(error))
+    message = one_line(str(error))
     if not on_s3(uri):
         return f"{message}. Check that the place exists, has room and is yours to write."
     bucket = uri.split("://", 1)[1].split("/", 1)[0]
@@ -169,7 +169,8 @@ def advice(uri: str, error: object) -> str:
     return f"{message}. It was tried several times: run again when the store is well."
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
+    """Return what storage said without colours, line breaks and the XML around it."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
     found = re.search(r"<Code>(\w+)</Code>\s*<Message>(.*?)</Message>", plain, re.DOTALL)
     return (f"{found[1]}: {found[2]}" if found else " ".join(plain.replace("↳", "").split())).rstrip(".")

@@ -31,8 +31,11 @@ GRAPH = {
         "ingest",
         {"raw_images", "deleted_files", "listed_labels", "classes", "human_labels", "image_profiles"},
     ),
-    "image_features": ("training", {"raw_images", "deleted_files"}),
-    "training_set": ("training", {"labeled_images", "image_features", "raw_images", "deleted_files"}),
+    "image_features": ("training", {"raw_images", "deleted_files", "quarantined_files"}),
+    "training_set": (
+        "training",
+        {"labeled_images", "image_features", "raw_images", "deleted_files", "quarantined_files"},
+    ),
     "label_errors": ("training", {"labeled_images", "image_features"}),
     "tuned_hyperparameters": ("training", {"training_set"}),
     "trained_model": (
@@ -42,11 +45,20 @@ GRAPH = {
     "registered_version": ("training", {"trained_model", "tuned_hyperparameters", "training_set", "raw_images"}),
     "predictions": (
         "scoring",
-        {"raw_images", "deleted_files", "labeled_images", "image_features", "registered_version"},
+        {"raw_images", "deleted_files", "quarantined_files"}
+        | {"labeled_images", "image_features", "registered_version"},
     ),
     "label_requests": (
         "labeling",
-        {"raw_images", "deleted_files", "predictions", "labeled_images", "human_labels", "label_errors"}
+        {
+            "raw_images",
+            "deleted_files",
+            "quarantined_files",
+            "predictions",
+            "labeled_images",
+            "human_labels",
+            "label_errors",
+        }
         | {"classes", "registered_version"},
     ),
     "human_labels": ("labeling", {"classes"}),

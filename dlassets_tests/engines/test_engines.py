@@ -457,7 +457,8 @@ class TestFiles:
         os.utime(landed.zone / "001.dress/a.jpg", ns=(0, NOON.timestamp().__int__() * 10**9 + 123_456_789))
 
         stat = {"modificationTime": NOON.replace(microsecond=123_000), "length": 8, "leads_to": None}
-        assert landed.read() == [{"path": "in/001.dress/a.jpg", **stat, "content": b"\xff\xd8 bytes"}]
+        found = {"content": b"\xff\xd8 bytes", "read_error": None}
+        assert landed.read() == [{"path": "in/001.dress/a.jpg", **stat, **found}]
         assert sum(landed.progress) == 1
 
     def test_names_of_any_kind_are_read(self, landed: Landed) -> None:
@@ -490,8 +491,8 @@ class TestFiles:
         (landed.zone / "a.jpg").unlink()
         (landed.zone / "a.jpg").mkdir()
 
-        read = {row["path"]: row["content"] for row in landed.read(listing, most_bytes=10)}
-        assert read == {"in/a.jpg": None, "in/large.jpg": None}
+        read = {row["path"]: (row["content"], row["read_error"]) for row in landed.read(listing, most_bytes=10)}
+        assert read == {"in/a.jpg": (None, "no regular file"), "in/large.jpg": (None, None)}
 
     @pytest.mark.parametrize(("size", "most_threads"), [(4000, 1), (5000, 3)])
     def test_small_files_are_read_and_checked_by_one_thread(

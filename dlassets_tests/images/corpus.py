@@ -379,6 +379,8 @@ def _oddly_written() -> dict[str, Odd]:
     return {
         "JPEG, other numbers in its scan's header": Odd(odd_scan, picture, 4),
         "JPEG, zeros between two scans": Odd(_between_scans(progressive), picture, 4),
+        "JPEG, zeros before its end": Odd(plain[:-2] + bytes(512) + plain[-2:], picture, 4),
+        "JPEG, progressive, zeros before its end": Odd(progressive[:-2] + bytes(512) + progressive[-2:], picture, 4),
         "JPEG, 6 zeros before each restart": Odd(padded(restarts, bytes(6)), picture, 4),
         "JPEG, 1 zero before each restart": Odd(padded(restarts, b"\0"), picture, 4),
         "JPEG, 40 stuffed bytes before each restart": Odd(padded(restarts, b"\xff\0" * 40), picture, 4),
@@ -396,6 +398,7 @@ def _hidden_damage() -> dict[str, Odd]:
     restarts = encoded(scene(96, 128), "JPEG", restart_marker_blocks=2)
     lost = restarts.index(b"\xff\xd3")
     scans = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), "JPEG", progressive=True)
+    starts = [found.start() for found in re.finditer(rb"\xff\xda", scans)]
     begins = restarts.index(b"\xff\xda") + 14
     short = restarts[:begins] + restarts[begins + 2 :]
     jpeg_of = {
@@ -412,6 +415,12 @@ def _hidden_damage() -> dict[str, Odd]:
         "zeros before each restart, one of which is lost": padded(restarts[:lost] + restarts[lost + 2 :], bytes(6)),
         "zeros before each restart, and bytes lost": padded(short, bytes(6)),
         "bytes left over before a restart": padded(restarts, b"\x12\x34\x56"),
+        "bytes left over before its end": whole[:-2] + b"\x12\x34\x56" * 10 + whole[-2:],
+        "bytes left over between two scans": _between_scans(scans, b"\x12\x34\x56" * 10),
+        "a hole in its first scan": _with_hole(scans, 0),
+        "a hole in its fifth scan": _with_hole(scans, 4),
+        "a hole in the place of two scans": scans[: starts[2] - 8] + scans[starts[4] :],
+        "zeros in the place of its last scans": scans[: starts[3] + 20] + bytes(len(scans) - starts[3]) + scans[-2:],
     }
     return {f"JPEG cut or damaged, {name}": Odd(data, Reason.TRUNCATED) for name, data in jpeg_of.items()}
 
@@ -421,10 +430,16 @@ def _halved(jpeg: bytes, parts: int = 1) -> bytes:
     return jpeg[: (jpeg.index(b"\xff\xda") + parts * len(jpeg)) // (parts + 1)] + b"\xff\xd9"
 
 
-def _between_scans(jpeg: bytes) -> bytes:
-    """A progressive JPEG with zeros behind its first scan."""
+def _between_scans(jpeg: bytes, padding: bytes = bytes(3)) -> bytes:
+    """A progressive JPEG with zeros, or other bytes, behind its first scan."""
     at = jpeg.index(b"\xff\xc4", jpeg.index(b"\xff\xda"))
-    return jpeg[:at] + bytes(3) + jpeg[at:]
+    return jpeg[:at] + padding + jpeg[at:]
+
+
+def _with_hole(jpeg: bytes, scan: int) -> bytes:
+    """A JPEG of some scans with zeros in the place of a few bytes of one: a sector that was not written."""
+    at = [found.start() for found in re.finditer(rb"\xff\xda", jpeg)][scan] + 30
+    return jpeg[:at] + bytes(64) + jpeg[at + 64 :]
 
 
 def _tiffs_that_mislead() -> dict[str, Odd]:
@@ -597,7 +612,11 @@ def _pngs() -> dict[str, Odd]:
         "grey of 16 bits": (encoded(SIXTEEN_BITS, "PNG"), GREY_RGB),
         "RGB of 16 bits": (of_16_bits(2, deep, deep, deep), GREY_RGB),
         "grey and transparency of 16 bits": (of_16_bits(4, deep, np.full_like(deep, 0xFFFF)), GREY_RGB),
-        "RGB and transparency of 16 bits": (of_16_bits(6, deep, deep, deep, deep * 0), white),
+        "RGB and transparency of 16 bits": (of_16_bits(6, deep, deep, deep, np.full_like(deep, 0xFFFF)), GREY_RGB),
+        "alpha of nothing, 16 bits": (of_16_bits(6, deep, deep, deep, deep * 0), GREY_RGB),
+        "alpha of nothing": (encoded(np.dstack([picture, GREY * 0]), "PNG"), picture),
+        "grey with alpha of nothing": (encoded(Image.fromarray(np.dstack([GREY, GREY * 0]), "LA"), "PNG"), GREY_RGB),
+        "nothing but one transparent colour": (encoded(np.dstack([flat((0, 0, 0)), GREY * 0]), "PNG"), white),
         "grey and transparency": (encoded(Image.fromarray(grey_alpha, "LA"), "PNG"), paler),
         "transparent below": (encoded(TRANSPARENT_BELOW, "PNG"), ON_WHITE),
         "palette": (encoded(palette, "PNG"), np.asarray(palette.convert("RGB"))),

@@ -36,18 +36,6 @@ def test_the_kernel_gives_the_table_s_columns():
     }
 
 
-def test_an_image_that_cannot_be_described_is_left_out_by_name_and_the_others_are_there(caplog):
-    import pyarrow as pa
-
-    data = encoded(Image.new("RGB", (20, 10)), "PNG")
-    batch = pa.RecordBatch.from_pydict({"image_id": ["a", "b", "c"], "content": [data, b"no picture", data]})
-
-    described = profile_images(batch)
-
-    assert described.column("image_id").to_pylist() == ["a", "c"]
-    assert "The image b could not be described: ImageError" in caplog.text
-
-
 def test_mode_and_channels_of_a_jpeg_are_pillow_s():
     modes = [("L", 1), ("RGB", 3), ("CMYK", 4)]
     rows = [profile(encoded(Image.new(mode, (5, 5)), "JPEG")) for mode, _ in modes]

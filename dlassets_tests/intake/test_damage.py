@@ -1,23 +1,19 @@
 """Bytes that are no longer those that were taken in are noticed before anyone uses them, and put back."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dlassets.engines.base import Engine
 from dlassets.engines.local import LocalEngine
-from dlassets.images.profile import profile
 from dlassets.intake import damage
 from dlassets.intake.damage import PutBack, damaged, paths_of, put_back
 from dlassets.intake.ingest import ingest
-from dlassets.lakehouse import profiles
 from dlassets.lakehouse.maintenance import maintain
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.pipeline import steps
-from dlassets.pipeline.report import Report
 from dlassets.pipeline.reproduce import is_rebuilt
 from dlassets.pipeline.session import Session
 from dlassets.settings import IngestSettings, MaintenanceSettings, Settings, TrainingSettings
@@ -189,32 +185,3 @@ def test_bytes_are_not_put_under_a_path_that_has_another_photo_by_then(lake, set
 
     assert damage_of(ENGINE, lake) == []
     assert photos_of(ENGINE, lake).bytes_of([FLIPPED]) == {FLIPPED: photo(99)}
-
-
-class Heard(Report):
-    """Keeps what a step warns of."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, message: str) -> None:
-        self.warnings.append(message)
-
-
-@pytest.mark.parametrize("settings", ["table"], indirect=True)
-def test_a_photo_that_a_step_fails_for_is_warned_of_by_name_and_the_others_are_in(lake, session, monkeypatch) -> None:
-    def failing(data: bytes) -> dict[str, Any]:
-        if data == ARRIVED[FLIPPED]:
-            raise ZeroDivisionError("nobody thought of it")
-        return profile(data)
-
-    monkeypatch.setattr(profiles, "profile", failing)
-    for inserted in (3, 0):
-        heard = Heard()
-        written = steps.image_profiles.run(session, heard).written["image_profiles"]
-        assert (written.inserted, written.left_out) == (inserted, 1)
-        assert heard.warnings[0].startswith("image_profiles has no row of 1 photos")
-        assert f": {FLIPPED}. All others are in." in heard.warnings[0]
-
-    monkeypatch.undo()
-    assert steps.image_profiles.run(session).written["image_profiles"].left_out == 0

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
+from dlassets import __version__
 from dlassets.engines.base import Commit, Snapshot, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.images.folders import class_folder
@@ -74,7 +75,15 @@ class Bench:
         self.add("predictions", [prediction(name, c, version, model) for name, c in confidences.items()])
 
     def send(self, version: int | None = 3, conflicts: Conflicts = "drop", **settings: Any) -> Written:
-        names = ("raw_images", "deleted_files", "classes", "predictions", "labeled_images", "label_errors")
+        names = (
+            "raw_images",
+            "deleted_files",
+            "quarantined_files",
+            "classes",
+            "predictions",
+            "labeled_images",
+            "label_errors",
+        )
         return send_requests(
             self.engine,
             self.lake,
@@ -108,6 +117,12 @@ def doubted(name: str, label: int, quality: float) -> dict[str, Any]:
         "quality": quality,
         "confidence": 0.75,
     }
+
+
+def failed(name: str) -> dict[str, Any]:
+    """A step has failed for the photo."""
+    row = {"path": f"unlabeled/{name}.jpg", "image_id": image_id(name), "reason": "failed", "stage": "image_profiles"}
+    return {**row, "code_version": __version__}
 
 
 def raw_image(name: str, path: str | None = None) -> dict[str, Any]:

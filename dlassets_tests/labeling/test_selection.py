@@ -8,7 +8,7 @@ from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelingSettings, LabelSettings
 from dlassets_tests.tables import NOON
 
-from .conftest import MODEL, Bench, Conflicts, doubted, image_id, labelled, prediction, raw_image
+from .conftest import MODEL, Bench, Conflicts, doubted, failed, image_id, labelled, prediction, raw_image
 
 CONFLICTING, UNSURE = ("labeled/002.hat/c.jpg", "label_conflict"), ("unlabeled/a.jpg", "least_confidence")
 WORST, NEXT = (("labeled/006.shirt/w1.jpg", "label_error"), ("labeled/006.shirt/w2.jpg", "label_error"))
@@ -31,7 +31,7 @@ def selected(
     model: tuple[str, int] = (MODEL, 3),
     **changes: Any,
 ) -> list[dict[str, Any]]:
-    names = ["raw_images", "deleted_files", "predictions", "labeled_images", "label_requests"]
+    names = ["raw_images", "deleted_files", "quarantined_files", "predictions", "labeled_images", "label_requests"]
     names += ["label_errors"] if changes.get("relabel_limit") else []
     rows = select_requests(
         engine or bench.engine,
@@ -112,6 +112,16 @@ def test_bytes_that_are_kept_in_the_landing_zone_and_gone_from_it_are_left_out(b
     assert select(bench) == ["a", "b"]
     bench.add("deleted_files", gone)
     assert select(bench) == ["b"]
+
+
+def test_nobody_is_asked_about_a_photo_that_a_step_has_failed_for(bench: Bench) -> None:
+    bench.add_photos("a", "b")
+    bench.score({"a": 0.5, "b": 0.5})
+    bench.add("quarantined_files", [failed("a")])
+
+    assert select(bench) == ["b"]
+    written = bench.send()
+    assert (written.inserted, written.quarantined, written.left_out) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.6])

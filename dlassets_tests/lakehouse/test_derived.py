@@ -49,7 +49,7 @@ def run(engine: Engine, lake: Lake, version: str = "v1", **options: Any) -> Writ
 
 def derived_from(engine: Engine, lake: Lake, derivation: Derivation, **options: Any) -> Written:
     """Derive a table from the newest versions of all that says which images there are."""
-    inputs = pins(lake, "raw_images", "deleted_files")
+    inputs = pins(lake, "raw_images", "deleted_files", "quarantined_files")
     return derive(Photos(engine, lake, inputs["raw_images"]), lake, derivation, inputs, {}, **options)
 
 

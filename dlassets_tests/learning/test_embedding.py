@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import decode_rgb, resize_center_crop
+from dlassets.images.decode import ImageError, decode_rgb, resize_center_crop
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning import backbones, embedding
 from dlassets.learning.backbones import BackboneRef, dimensions_of, feature_version, network, published
@@ -114,13 +114,9 @@ def test_the_kernel_pickles_and_gives_the_table_s_columns(openvino):
     assert kernel(batch_of([])).schema == IMAGE_FEATURES.schema
 
 
-def test_an_image_that_does_not_decode_is_left_out_by_name_and_the_others_are_embedded(openvino, caplog):
-    embedded = embed_images(batch_of([FILES[0], b"no picture", FILES[1]]), backbone=REF, runtime="openvino")
-
-    assert embedded.column("image_id").to_pylist() == ["id-0", "id-2"]
-    assert np.array_equal(np.stack(embedded.column("features").to_numpy(False)), openvino.embed_bytes(FILES[:2]))
-    assert "The image id-1 could not be embedded" in caplog.text
-    assert embed_images(batch_of([b"none"]), backbone=REF, runtime="openvino").schema == IMAGE_FEATURES.schema
+def test_bytes_that_do_not_decode_are_an_error_of_theirs(openvino):
+    with pytest.raises(ImageError, match="UnidentifiedImageError"):
+        embed_images(batch_of([FILES[0], b"no picture", FILES[1]]), backbone=REF, runtime="openvino")
 
 
 def test_a_later_process_needs_no_torch(openvino, cache):

@@ -75,7 +75,11 @@ def test_a_photo_that_comes_is_built_on_what_is_there(earlier: Pipelines) -> Non
     moved = {name for name, version in earlier.versions().items() if version != before[name]}
     assert moved >= {"raw_images", "labeled_images", "image_profiles", "image_features", "predictions"}
     assert "training_set" not in moved
-    assert provenance_of(pin(earlier.lake, "image_features"))["inputs"].keys() == {"raw_images", "deleted_files"}
+    assert provenance_of(pin(earlier.lake, "image_features"))["inputs"].keys() == {
+        "raw_images",
+        "deleted_files",
+        "quarantined_files",
+    }
     scored = get(LocalEngine(), earlier.lake, "predictions", "path, model_version")
     champion = MlflowStore(earlier.settings).champion()
     assert {"path": "unlabeled/new.jpg", "model_version": champion.version} in scored

@@ -18,13 +18,18 @@ from dlassets_tests.registry.conftest import MODEL
 
 LABELS = (3, 12, 40)
 PREDICT = """
-import json, sys
+import io, json, sys
 import mlflow, pandas as pd
 store, uri, *photos = sys.argv[1:]
 mlflow.set_tracking_uri(store)
 model = mlflow.pyfunc.load_model(uri)
+from mlflow.pyfunc.scoring_server import predictions_to_json
+contents = [open(p, "rb").read() for p in photos]
+served = io.StringIO()
+predictions_to_json(model.predict(pd.DataFrame({"content": [b"none", *contents[:1]]})), served)
 print(json.dumps({
-    "predictions": model.predict(pd.DataFrame({"content": [open(p, "rb").read() for p in photos]})).to_dict("records"),
+    "predictions": model.predict(pd.DataFrame({"content": contents})).to_dict("records"),
+    "served": json.loads(served.getvalue(), parse_constant=lambda name: 1 / 0)["predictions"],
     "inputs": model.metadata.signature.inputs.to_dict(),
     "outputs": [column["name"] for column in model.metadata.signature.outputs.to_dict()],
     "example": list(model.input_example["content"].map(len)),
@@ -70,7 +75,11 @@ def test_a_registered_model_predicts_from_image_bytes_in_another_process(registr
         assert sum(best["confidence"] for best in row["top_k"]) == pytest.approx(1)
         assert {best["name"] for best in row["top_k"]} == {"class 3", "class 12", "class 40"}
     assert [(column["name"], column["type"]) for column in said["inputs"]] == [("content", "binary")]
-    assert said["outputs"] == ["label", "name", "confidence", "margin", "top_k"]
+    assert said["outputs"] == ["label", "name", "confidence", "margin", "top_k", "error"]
+    bad, good = said["served"]
+    assert "UnidentifiedImageError" in bad.pop("error")
+    assert {*bad.values()} == {None}, "a photo that does not decode costs its own answer"
+    assert (good["label"], good["error"]) == (LABELS[0], None)
     assert said["example"] == [len(b"no photo")]
 
 

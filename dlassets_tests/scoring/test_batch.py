@@ -218,7 +218,8 @@ def test_a_model_on_a_backbone_of_its_own_is_shown_the_photos(engine, lake, phot
         {"path": f"unlabeled/{name}.jpg", "image_id": hashlib.sha256(content).hexdigest(), "content": content}
         for name, content in zip("abc", contents, strict=True)
     ]
-    put(lake, "raw_images", *rows)
+    bad = {"path": "unlabeled/bad.jpg", "image_id": hashlib.sha256(b"no photo").hexdigest(), "content": b"no photo"}
+    put(lake, "raw_images", *rows, bad, {**bad, "path": "unlabeled/bad copy.jpg"})
     put(lake, "labeled_images", {"path": "unlabeled/c.jpg", "image_id": rows[2]["image_id"], "label": 3})
     small = BackboneRef("torchvision/squeezenet1_1", "none")
     features = load_backbone(small, "torch").embed_bytes(contents)
@@ -227,12 +228,14 @@ def test_a_model_on_a_backbone_of_its_own_is_shown_the_photos(engine, lake, phot
     weight = np.stack([apart, -apart]) * (4 / np.square(apart).sum())
     middle = (features[0] + features[1]) / 2
     model = ModelPackage(head((3, 40), weight, mean=middle), small, feature_version(small))
-    inputs = pins(lake, *INPUTS, "deleted_files")
+    inputs = pins(lake, *INPUTS, "deleted_files", "quarantined_files")
 
     embedder = Embedder(Photos(engine, lake, inputs["raw_images"]), "torch")
     scorer = Scorer(ModelVersion("m", 1), model, top_k=2, embedder=embedder)
-    score_new(engine, inputs, pin(lake, "predictions"), scorer, LabelSettings(), {})
+    written = score_new(engine, inputs, pin(lake, "predictions"), scorer, LabelSettings(), {})
 
+    assert (written.inserted, written.failed, written.left_out) == (2, ("unlabeled/bad copy.jpg",), 0)
+    assert [row["stage"] for row in get(ENGINE, lake, "quarantined_files")] == ["predictions"] * 2
     found = [(row["path"], row["predicted_label"], row["confidence"]) for row in get(ENGINE, lake, "predictions")]
     sure = pytest.approx(1 / (1 + np.exp(-4)), abs=0.01)
     assert found == [("unlabeled/a.jpg", 3, sure), ("unlabeled/b.jpg", 40, sure)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlassets.images.decode import Pixels
+from dlassets.images.decode import ImageError, Pixels, decode_rgb
 from dlassets.learning.evaluation.evaluate import Evaluation
 from dlassets.learning.evaluation.slices import Slice, significantly_worse
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_SHOWN = 256  # pixels of a photo's longer side
 _USUAL, _RIGHT, _WORSE, _FEW = "tab:blue", "tab:orange", "tab:red", "lightsteelblue"
 
 
@@ -144,7 +146,7 @@ def learning_curve(history: Sequence[Mapping[str, float]], best_epoch: int) -> b
 
 
 def gallery(photos: Sequence[tuple[bytes, str]], title: str, columns: int = 6) -> bytes:
-    """Return a PNG that shows photos, each a file's bytes with its caption."""
+    """Return a PNG that shows photos, each a file's bytes with its caption: this alone of what does not decode."""
     from PIL import Image
 
     rows = max(1, -(-len(photos) // columns))
@@ -153,10 +155,10 @@ def gallery(photos: Sequence[tuple[bytes, str]], title: str, columns: int = 6) -
     for axes in grid.flat:
         axes.axis("off")
     for axes, (content, caption) in zip(grid.flat, photos, strict=False):
-        with Image.open(io.BytesIO(content)) as image:
-            image.draft("RGB", (256, 256))
-            image.thumbnail((256, 256))
-            axes.imshow(image.convert("RGB"))
+        with suppress(ImageError):
+            image = Image.fromarray(decode_rgb(content, _SHOWN))
+            image.thumbnail((_SHOWN, _SHOWN))
+            axes.imshow(image)
         axes.set_title(textwrap.fill(caption, 24), fontsize=8)
     figure.suptitle(title, fontsize=11)
     return as_png(figure)

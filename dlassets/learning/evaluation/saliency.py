@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import Pixels, decode_rgb, resize_center_crop
+from dlassets.images.decode import ImageError, Pixels, decode_rgb, resize_center_crop
 from dlassets.learning.backbones import BackboneRef, network
 from dlassets.learning.evaluation import pictures
 from dlassets.learning.head import Head
@@ -41,14 +42,18 @@ def saliency(backbone: torch.nn.Module, head: Head, images: Pixels) -> NDArray[n
 def explain(backbone: BackboneRef, head: Head, photos: Sequence[tuple[bytes, str]]) -> bytes:
     """Return a PNG of photos, each a file's bytes with its caption, beside what of them speaks for the predicted class.
 
-    They are shown as the backbone sees them. Raises NoFeatureMapError as `saliency` does.
+    They are shown as the backbone sees them; what does not decode is left out. Raises NoFeatureMapError as `saliency`
+    does.
     """
     view = backbone.view
-    images = np.empty((len(photos), view.side, view.side, 3), np.uint8)
-    for image, (content, _) in zip(images, photos, strict=True):
-        image[:] = resize_center_crop(decode_rgb(content, view.at_least), view)
+    shown: list[Pixels] = []
+    captions = []
+    for content, caption in photos:
+        with suppress(ImageError):
+            shown.append(resize_center_crop(decode_rgb(content, view.at_least), view))
+            captions.append(caption)
+    images = np.array(shown, np.uint8).reshape(-1, view.side, view.side, 3)
     maps = saliency(network(backbone), head, images)
-    captions = [caption for _, caption in photos]
     return pictures.saliency_sheet(list(zip(images, maps, captions, strict=True)))
 
 

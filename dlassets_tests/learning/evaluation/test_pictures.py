@@ -112,6 +112,12 @@ def test_a_gallery_shows_the_photos_themselves(mode) -> None:
     assert close > 0.02
 
 
+def test_a_photo_that_does_not_decode_keeps_no_other_from_being_shown() -> None:
+    shown = pictures.gallery([(b"no photo", "x"), (photo((200, 20, 20)), "y")], "title")
+
+    assert has_colour(shown, 200, 20, 20)
+
+
 def test_a_gallery_and_a_saliency_sheet_have_as_many_rows_as_they_need_and_may_have_no_photo() -> None:
     one = (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.float32), "x")
     sheets = [pictures.saliency_sheet([one] * count) for count in (0, 1, 4, 5)]

@@ -131,7 +131,7 @@ def test_a_network_that_works_in_place_has_a_map() -> None:
 def test_photos_are_explained_as_the_backbone_sees_them() -> None:
     photo = encoded(Image.fromarray(scene("stripes", (0, 0), 1)).resize((640, 480)), "JPEG")
 
-    sheet = explain(BackboneRef("efficientnet_lite0"), random_head(1280), [(photo, "a caption")])
+    sheet = explain(BackboneRef("efficientnet_lite0"), random_head(1280), [(b"no photo", "x"), (photo, "a caption")])
 
     shown = Image.open(io.BytesIO(sheet))
     assert shown.format == "PNG"
