@@ -63,7 +63,7 @@ class Whole:
         self._photos_arrive(photos)
         self._run(*EVERY_STEP)
         self.people_answer()
-        self._run(steps.human_labels, steps.labeled_images, steps.label_requests)
+        self._run(steps.human_labels)
         self.photos_change()
         unwanted, _, mended = sorted(refused_files(engine, lake), key=lambda file: file.path, reverse=True)
         drop(engine, lake, settings, [unwanted], {})
