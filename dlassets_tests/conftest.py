@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["dlassets_tests.lanes"]
 
+# What Spark compiles, and plans anew midway, costs more than the few rows of a test: these take a third off.
+FOR_FEW_ROWS = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": "1",
+}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -168,7 +176,7 @@ def spark_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
             places = ["s3a://bucket"]
             for name, value in request.getfixturevalue("s3").environment.items():
                 environment.setenv(name, value)
-        session = spark_session(SparkSettings(driver_memory="2g"), places)
+        session = spark_session(SparkSettings(driver_memory="2g", conf=FOR_FEW_ROWS), places)
     yield SparkEngine(lambda: session)
     session.stop()
 

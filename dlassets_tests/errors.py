@@ -8,9 +8,10 @@ import pytest
 from dlassets.errors import SettingsError
 from dlassets.images.decode import BombError, ImageError
 
+HARD_TO_TELL = ImageError("Das Foto »Größe: 2« ist keins:\n\n  die dritte Zeile; ${x} \\n.")
 ERRORS = (
     SettingsError("training.l2 is odd: make it even."),
-    ImageError("Das Foto »Größe: 2« ist keins:\n\n  die dritte Zeile; ${x} \\n."),
+    HARD_TO_TELL,
     BombError("its tags say that they take more than the whole file"),
 )
 

@@ -63,7 +63,7 @@ class Whole:
         self._photos_arrive(photos)
         self._run(*EVERY_STEP)
         self.people_answer()
-        self._run(steps.human_labels, steps.labeled_images, steps.label_requests)
+        self._run(steps.human_labels)
         self.photos_change()
         unwanted, _, mended = sorted(refused_files(engine, lake), key=lambda file: file.path, reverse=True)
         drop(engine, lake, settings, [unwanted], {})
@@ -107,13 +107,15 @@ class Whole:
         self.put("unlabeled/text.jpg", b"no photo")
 
     def people_answer(self) -> None:
-        """Every photo that was sent is moved into the class that its path names."""
+        """Every photo that was sent is moved into the class that its path names, one after the other by their names."""
         classes = {folder.name[:3]: folder.name for folder in self.zone("labeled").iterdir()}
+        moves = {}
         for row in get(LocalEngine(), self.session.lake, "label_requests", "request_id, batch_id, path"):
             (photo,) = Path(self.session.lake.requests, row["batch_id"]).glob(f"{row['request_id']}.*")
-            target = Path(self.session.lake.answers, classes[row["path"].split("/")[1][:3]], photo.name)
+            moves[Path(self.session.lake.answers, classes[row["path"].split("/")[1][:3]], photo.name)] = photo
+        for target in sorted(moves):  # as answers are read that came in the same tick of the clock
             target.parent.mkdir(parents=True, exist_ok=True)
-            photo.rename(target)
+            moves[target].rename(target)
 
     def photos_change(self) -> None:
         """One has other bytes, one is gone, and a file that was refused is a photo."""

@@ -84,9 +84,9 @@ def test_what_models_were_trained_from_outlives_a_vacuum_without_retention(train
         assert versions[name] in kept, name
         assert len(kept) == 2, name
         assert made[name]["versions_lost_before"] == []
-    # The training set's older files are a model's, and model_versions' older files are no one's.
+    # The training set's older files are a model's, and label_errors' older one is no one's.
     assert made["training_set"]["files_deleted"] == 0
-    assert made["model_versions"]["files_deleted"] == 2
+    assert made["label_errors"]["files_deleted"] == 1
 
 
 def test_care_of_the_training_set_is_nothing_new_to_learn_from(trained_twice) -> None:
@@ -165,7 +165,7 @@ def test_what_cannot_be_restored_is_said_with_an_exit_code(trained_twice, tmp_pa
         ("restore", "raw_images", "--model", "7"): (1, "image_classifier has no version 7. It has 1, 2."),
         ("restore", "predictions", "--model", "1"): (1, "was not trained from predictions"),
         ("restore", "training_set", "--model", "1", "--to", tmp_path / "taken"): (1, "taken exists already"),
-        ("restore", "model_versions", "--version", 1): (1, "maintenance.retention_hours"),
+        ("restore", "label_errors", "--version", 1): (1, "maintenance.retention_hours"),
         ("history",): (2, "Name a table"),
         ("history", "--model", "best"): (1, "image_classifier has no version best"),
     }
