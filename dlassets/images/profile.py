@@ -62,9 +62,10 @@ def _laplacian(luminance: npt.NDArray[np.uint8]) -> tuple[int, float, float]:
 
 
 def _luminance(pixels: Pixels) -> Pixels:
-    luminance = np.empty(pixels.shape[:2], np.uint8)
-    for rows in _parts(*luminance.shape):
-        luminance[rows] = Image.fromarray(pixels[rows]).convert("L")
+    height, width = pixels.shape[:2]
+    luminance = np.empty((height, width), np.uint8)
+    for rows in _parts(height, width):
+        luminance[rows] = np.asarray(Image.fromarray(pixels[rows]).convert("L"))
     return luminance
 
 
