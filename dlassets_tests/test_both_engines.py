@@ -15,12 +15,13 @@ from rich.console import Console
 
 import dlassets
 from dlassets.demo.loop import Loop
-from dlassets.engines.base import Engine, Rows, Snapshot
+from dlassets.engines.base import Commit, Engine, Rows, Snapshot
 from dlassets.engines.delta_log import open_table
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.damage import put_back
 from dlassets.labeling.selection import select_requests
 from dlassets.lakehouse import training_set
+from dlassets.lakehouse.failures import FAILURE, note
 from dlassets.lakehouse.split_groups import straddling
 from dlassets.lakehouse.tables import TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
@@ -116,12 +117,15 @@ def test_a_look_at_a_lake_finds_the_same_by_either_engine(lake_of, local_engine,
 
 def ask_everything(whole: Whole) -> None:
     """Have every text made that settings decide, and those of what is asked of a lake beside its pipeline."""
+    import pyarrow as pa
+
     whole.look()
     session = whole.session
     engine, tables, model = session.engine, pins(session.lake, *TABLES), session.required_champion()
     package = session.package(model)
     embedder = session.embedder(tables["raw_images"])
     put_back(embedder.photos, session.settings, [], {})
+    note(embedder.photos, engine.rows(pa.table({"image_id": ["of no photo"], FAILURE.name: [""]})), "none", Commit())
     for group_by in (None, "camera"):
         straddling(engine, tables, SplitSettings(group_by=group_by))
     for conflicts in get_args(Conflicts):

@@ -51,6 +51,8 @@ _JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 # What simplejpeg raises for what it does not read; a KeyError for a subsampling that has no name.
 REFUSALS = (ValueError, KeyError)
 _ROWS = 256
+# Of a large picture so many are worked on at a time: what comes in between takes several times their memory.
+PIXELS_AT_ONCE = 1_000_000
 _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: np.fliplr,
     3: lambda pixels: np.rot90(pixels, 2),
@@ -152,9 +154,17 @@ def _is_unused(image: Image.Image) -> bool:
 
 def pixels_of(image: Image.Image) -> Pixels:
     """Return what decode_rgb does, of a picture that Pillow has loaded."""
-    flat = as_srgb(_flattened(image), image.info.get("icc_profile"))
-    pixels = np.asarray(flat if flat.mode == "RGB" else flat.convert("RGB"))
+    profile: bytes | None = image.info.get("icc_profile")
     exif: bytes = image.info.get("exif") or b""
+    if image.mode in {"I", "F"}:  # all of the picture says what is black
+        image = _flattened(image)
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, PIXELS_AT_ONCE // max(1, width))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        part = image if rows >= height else image.crop((0, top, width, bottom))
+        pixels[top:bottom] = np.asarray(as_srgb(_flattened(part), profile).convert("RGB"))
     # A TIFF comes upright from Pillow, and without a block.
     return _upright(pixels, orientation(exif.removeprefix(b"Exif\0\0")))
 

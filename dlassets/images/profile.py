@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dlassets.images.decode import open_photo
+from dlassets.images.decode import PIXELS_AT_ONCE, Pixels, open_photo
 
 THUMBNAIL_SIDE = 96
+_LONGEST_WHOLE = 2500
 
 # A side of the picture that the perceptual hash is taken from, and of the square of frequencies that is its bits.
 _HASHED_SIDE, _FREQUENCIES = 32, 8
@@ -22,8 +24,9 @@ def profile(data: bytes) -> dict[str, Any]:
     """Return one image's row, less its id. Width and height are those of the upright picture."""
     photo = open_photo(data)
     pixels = photo.pixels
-    picture = Image.fromarray(pixels)
-    luminance = np.asarray(picture.convert("L"))
+    picture = _smaller(pixels)
+    is_whole = picture.size == (pixels.shape[1], pixels.shape[0])
+    luminance = np.asarray(picture.convert("L")) if is_whole else _luminance(pixels)
     # Reducing by a whole number first costs a third of resizing at once, and nobody sees it at this size.
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), reducing_gap=1.0)
     thumbnail = io.BytesIO()
@@ -44,9 +47,43 @@ def sharpness(luminance: npt.NDArray[np.uint8]) -> float:
     """Return the variance of the 4-neighbour Laplacian of a (height, width) picture; 0 with a side under 3 pixels."""
     if min(luminance.shape) < 3:  # noqa: PLR2004 (the kernel's side)
         return 0.0
+    height, width = luminance.shape
+    parts = [_laplacian(luminance[rows.start : rows.stop + 2]) for rows in _parts(height - 2, width)]
+    counts, means, variances = np.array(parts).T
+    apart = np.square(means - np.average(means, weights=counts))
+    return float(np.average(variances + apart, weights=counts))
+
+
+def _laplacian(luminance: npt.NDArray[np.uint8]) -> tuple[int, float, float]:
+    """Return of how many places the Laplacian is, its mean and its variance."""
     grey = luminance.astype(np.int16)
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
-    return float(laplacian.var(dtype=np.float32))
+    values = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+    return values.size, values.mean(dtype=np.float32), values.var(dtype=np.float32)
+
+
+def _luminance(pixels: Pixels) -> Pixels:
+    height, width = pixels.shape[:2]
+    luminance = np.empty((height, width), np.uint8)
+    for rows in _parts(height, width):
+        luminance[rows] = np.asarray(Image.fromarray(pixels[rows]).convert("L"))
+    return luminance
+
+
+def _parts(rows: int, width: int, of: int = 1) -> Iterator[slice]:
+    """Yield slices of so many rows, each a multiple `of` a number of rows: memory for a few at a time."""
+    step = max(1, PIXELS_AT_ONCE // width // of) * of
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def _smaller(pixels: Pixels) -> Image.Image:
+    """Return the picture; a large one a whole number of times smaller, of which no second copy is made whole."""
+    height, width = pixels.shape[:2]
+    factor = max(height, width) // _LONGEST_WHOLE
+    if factor < 2:  # noqa: PLR2004 - once is the picture itself
+        return Image.fromarray(pixels)
+    parts = [Image.fromarray(pixels[rows]).reduce(factor) for rows in _parts(height, width, factor)]
+    return Image.fromarray(np.concatenate([np.asarray(part) for part in parts]))
 
 
 def perceptual_hash(picture: Image.Image) -> int:

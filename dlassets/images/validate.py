@@ -45,6 +45,7 @@ _BETWEEN_SCANS = re.compile(r"(\d+) extraneous bytes before marker 0x(c4|da|db|d
 _AT_THE_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _SCAN = b"\xff\xda"
 _PADDING = frozenset({0x00, 0xFF})
+_ALIGNED = 16  # bytes, of anything, that cameras fill a picture up with
 _MOST_INTERVALS, _MOST_PADDED = 20_000, 12
 _CMYK = 4
 # What decoders say of a picture that is as its format allows, and of a kind that they do not read.
@@ -224,7 +225,7 @@ def _first_damage(whole: bytes, warning: str, *, is_cmyk: bool) -> str | None:
     """
     left_over = _AT_THE_END.search(warning)
     if left_over is not None:  # all that there is was decoded before, padding in the place of lost bytes as well
-        if not _is_padding(whole[:-2], int(left_over[1])):
+        if (number := int(left_over[1])) > _ALIGNED and not _is_padding(whole[:-2], number):
             return f"premature end, or bytes lost: {warning}"
         return f"premature end: its last scans are missing; {warning}" if lacks_scans(whole) else None
     try:

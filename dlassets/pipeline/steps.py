@@ -416,10 +416,15 @@ def train(
     """
     from dlassets.lakehouse.training_set import attributes_of
     from dlassets.learning.training.launch import launch, place_of
+    from dlassets.learning.training.pixels import note_unseen
     from dlassets.registry.tracking import train_and_log
 
     def fit(job: Job, on_event: OnEvent, splits: Splits) -> Trained:
-        return launch(job, place_of(job.settings.compute, session.engine), on_event, splits=splits)
+        trained = launch(job, place_of(job.settings.compute, session.engine), on_event, splits=splits)
+        if trained.left_out:
+            commit = commit_of(read.provenance())
+            note_unseen(embedder.photos, trained.left_out, job.backbone.view, TRAINED_MODEL.name, commit)
+        return trained
 
     attributes = attributes_of(session.engine, inputs.job.training_set, read[IMAGE_PROFILES], read[LABELED_IMAGES])
     embedder = session.embedder(read[RAW_IMAGES])

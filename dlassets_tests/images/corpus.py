@@ -379,6 +379,7 @@ def _oddly_written() -> dict[str, Odd]:
     return {
         "JPEG, other numbers in its scan's header": Odd(odd_scan, picture, 4),
         "JPEG, zeros between two scans": Odd(_between_scans(progressive), picture, 4),
+        "JPEG, a few bytes before its end": Odd(plain[:-2] + b"\x12\x34\x56" * 5 + plain[-2:], picture, 4),
         "JPEG, zeros before its end": Odd(plain[:-2] + bytes(512) + plain[-2:], picture, 4),
         "JPEG, progressive, zeros before its end": Odd(progressive[:-2] + bytes(512) + progressive[-2:], picture, 4),
         "JPEG, 6 zeros before each restart": Odd(padded(restarts, bytes(6)), picture, 4),

@@ -1,15 +1,20 @@
 import io
+import json
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
+from dlassets.images import decode
+from dlassets.images import profile as profiling
+from dlassets.images.decode import decode_rgb
 from dlassets.images.near_duplicates import DISTANCE
 from dlassets.images.profile import perceptual_hash, profile, sharpness
 from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.tables import IMAGE_PROFILES
 from dlassets.samples.generated import generate
 from dlassets_tests.images.corpus import encoded
+from dlassets_tests.programs import python
 
 
 def test_the_kernel_gives_the_table_s_columns():
@@ -143,3 +148,54 @@ def test_the_hash_is_that_of_the_paper():
     expected = "".join("1" if strength > np.median(strengths) else "0" for strength in strengths)
 
     assert format(perceptual_hash(Image.fromarray(grey)) & (2**64 - 1), "064b") == expected
+
+
+@pytest.mark.parametrize("name", ["RGB", "RGBA", "CMYK", "I;16", "F", "P"])
+def test_a_large_picture_is_described_part_by_part_as_it_is_whole(name, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 220, 4), np.uint8)
+    wide = pixels.view(np.uint32)[..., 0].astype(np.float32)
+    pictures = {
+        "RGB": Image.fromarray(pixels[..., :3].copy()),
+        "RGBA": Image.fromarray(pixels),
+        "CMYK": Image.fromarray(pixels, "CMYK"),
+        "I;16": Image.fromarray(pixels.view(np.uint16)[..., 0].copy()),
+        "F": Image.fromarray(wide),
+        "P": Image.fromarray(pixels[..., :3].copy()).quantize(9),
+    }
+    data = encoded(pictures[name], "TIFF")
+    whole, decoded = profile(data), decode_rgb(data)
+
+    for module in (decode, profiling):
+        monkeypatch.setattr(module, "PIXELS_AT_ONCE", 2500)
+
+    assert np.array_equal(decode_rgb(data), decoded)
+    assert profile(data) == {**whole, "sharpness": pytest.approx(whole["sharpness"], rel=1e-6)}
+    monkeypatch.setattr(profiling, "_LONGEST_WHOLE", 100)
+    smaller = profile(data)
+    assert (smaller["brightness"], smaller["width"]) == (whole["brightness"], whole["width"])
+    assert Image.open(io.BytesIO(smaller["thumbnail"])).size == Image.open(io.BytesIO(whole["thumbnail"])).size
+
+
+def test_a_large_picture_takes_little_memory_beside_its_pixels():
+    code = """
+import json
+from PIL import Image
+from dlassets.images.profile import profile
+from dlassets_tests.images.corpus import encoded
+from dlassets_tests.programs import python
+def of(name): return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name))
+files = {f: encoded(Image.new("RGBA", (5200, 3000), (9, 99, 9, 200)).convert(mode), f) for f, mode in
+         (("PNG", "RGBA"), ("JPEG", "RGB"))}
+profile(encoded(Image.new("RGB", (99, 99)), "PNG"))
+bytes_a_pixel = {}
+for format_, data in files.items():
+    open("/proc/self/clear_refs", "w").write("5")
+    before = of("VmRSS")
+    profile(data)
+    bytes_a_pixel[format_] = (of("VmHWM") - before) / 15.6e6
+print(json.dumps(bytes_a_pixel))
+"""
+    found = json.loads(python(code))
+
+    assert found["PNG"] < 9, "seven, and what is done part by part"
+    assert found["JPEG"] < 6

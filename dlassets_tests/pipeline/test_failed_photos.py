@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 
+from dlassets.defs.common import table_result
+from dlassets.engines.base import Commit
 from dlassets.engines.local import LocalEngine
-from dlassets.images.decode import ImageError
+from dlassets.images.decode import ImageError, View
 from dlassets.intake.quarantine import refused_files
 from dlassets.lakehouse import profiles
+from dlassets.lakehouse.tables import IMAGE_PROFILES, RAW_IMAGES
 from dlassets.learning import embedding
+from dlassets.learning.training import pixels
 from dlassets.monitoring.quality import RULES, check
 from dlassets.pipeline import steps
 from dlassets.pipeline.report import Report
@@ -101,3 +105,22 @@ def test_nothing_after_it_waits_for_it_and_nothing_is_learned_from_it(lake, sess
     for rule in RULES:
         if rule.name in {"every_image_profiled", "every_image_embedded", "labels_as_in_force"}:
             assert check(ENGINE, rule, pins(lake, *rule.reads), LabelSettings()).passed, rule.name
+
+
+def test_what_training_on_pixels_cannot_see_of_whole_photos_is_noted(lake, session, monkeypatch) -> None:
+    failing_for(ARRIVED[BAD], patch=monkeypatch, module=pixels, name="load")
+    left_out = [BAD, "labeled/001.cat/1.jpg"]
+
+    noted = pixels.note_unseen(session.photos(session.pin(RAW_IMAGES)), left_out, View(), "trained_model", Commit())
+
+    assert noted == [BAD]
+    assert [(file.path, file.stage) for file in refused_files(ENGINE, lake)] == [(BAD, "trained_model")]
+
+
+def test_how_many_are_left_out_stands_in_the_materialization(session, monkeypatch) -> None:
+    failing_for(ARRIVED[BAD], patch=monkeypatch, module=profiles, name="profile")
+
+    made = steps.image_profiles.run(session)
+
+    metadata = table_result(session, IMAGE_PROFILES, made, {}).metadata
+    assert (metadata["photos_failed"], metadata["photos_quarantined"], metadata["rows_inserted"]) == (1, 1, 3)

@@ -66,7 +66,8 @@ class Trained:
     """`history` has each epoch's metrics, `best_epoch` (from 0) is the one whose weights were kept.
 
     `weights` are the backbone's tensors where it was trained too, by their names in the `network` of what
-    `backbones.network` gives; `remarks` is what a person should know of how it went.
+    `backbones.network` gives; `remarks` is what a person should know of how it went, and `left_out`
+    are the paths of photos that were not learned from, or not judged by, for their bytes.
     """
 
     head: Head
@@ -74,6 +75,7 @@ class Trained:
     best_epoch: int
     weights: dict[str, torch.Tensor] | None = None
     remarks: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = field(default=())
 
     def save(self, folder: str) -> None:
         """Write it to a folder, a path or URI: numbers as safetensors, the rest as JSON, which comes last."""
@@ -86,6 +88,7 @@ class Trained:
             "history": self.history,
             "best_epoch": self.best_epoch,
             "remarks": self.remarks,
+            "left_out": self.left_out,
             "weights": self.weights is not None,
         }
         # Of an array whose rows are not one after the other it would save the numbers in another order.
@@ -114,4 +117,5 @@ class Trained:
             best_epoch=said["best_epoch"],
             weights=torch.load(read_whole(f"{folder}/{_WEIGHTS}")) if said["weights"] else None,
             remarks=tuple(said["remarks"]),
+            left_out=tuple(said["left_out"]),
         )

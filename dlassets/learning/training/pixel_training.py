@@ -118,7 +118,8 @@ class _Training:
         self._classifier.load_learned(self._best)
         progress, head, weights = self._progress, self._classifier.head(), self._classifier.weights()
         remarks = [*progress.remarks, *([damage_of(self._job, progress.damaged)] if progress.damaged else [])]
-        return Trained(head, progress.history, progress.best_epoch, weights, tuple(remarks))
+        left_out = tuple(progress.damaged)
+        return Trained(head, progress.history, progress.best_epoch, weights, tuple(remarks), left_out)
 
     @property
     def _epoch(self) -> int:

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlassets.engines.base import Commit
 from dlassets.errors import DlassetsError, some_of
-from dlassets.lakehouse.tables import TRAIN, VALIDATION
+from dlassets.images.decode import View
+from dlassets.lakehouse.failures import attempted, note
+from dlassets.lakehouse.photos import Photos
+from dlassets.lakehouse.tables import IMAGE_ID, TRAIN, VALIDATION
 from dlassets.lakehouse.training_set import PIXELS
 from dlassets.learning.examples import Examples, Splits, read_split, read_splits
 from dlassets.learning.features import cached_version
@@ -25,6 +29,7 @@ from dlassets.learning.training.group import ALONE, Group
 from dlassets.learning.training.job import Job
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
     Batch = tuple[torch.Tensor, torch.Tensor]
@@ -129,6 +134,20 @@ def features_of(
     if group.is_main:
         _log.warning("Of the %s split: %s", split, damage_of(job, damaged))
     return embedded_rows.taken(is_whole)
+
+
+def note_unseen(photos: Photos, paths: Sequence[str], view: View, stage: str, commit: Commit) -> list[str]:
+    """Note those of the paths whose bytes are whole and cannot be shown to a network; return them."""
+    rows, failed = attempted(photos, photos.keys(paths), functools.partial(_seen, view=view), (IMAGE_ID,))
+    rows.count()
+    return note(photos, failed, stage, commit)
+
+
+def _seen(batch: pa.RecordBatch, *, view: View) -> pa.RecordBatch:
+    """Kernel: the photos that can be shown to a network. Raises ImageError for one that cannot."""
+    for content in batch["content"]:
+        load(content.as_py(), view)
+    return batch.select(["image_id"])
 
 
 def damage_of(job: Job, paths: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ def assert_equal(one: Trained, other: Trained) -> None:
     assert (one.head.labels, one.head.names) == (other.head.labels, other.head.names)
     assert one.head.temperature == other.head.temperature
     assert (one.history, one.best_epoch, one.remarks) == (other.history, other.best_epoch, other.remarks)
+    assert one.left_out == other.left_out
 
 
 def test_a_job_is_the_same_after_json() -> None:
@@ -33,7 +34,7 @@ def test_what_was_learned_is_the_same_after_a_folder(tmp_path) -> None:
     import torch
 
     weights = {"conv.weight": torch.randn(4, 3).T, "bn.num_batches_tracked": torch.tensor(3)}
-    learned = dataclasses.replace(trained("it went well"), weights=weights)
+    learned = dataclasses.replace(trained("it went well"), weights=weights, left_out=("a.jpg",))
     learned = dataclasses.replace(learned, head=dataclasses.replace(learned.head, temperature=1.7))
 
     learned.save(str(tmp_path / "a folder"))

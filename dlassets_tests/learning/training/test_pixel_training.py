@@ -566,6 +566,8 @@ def test_a_photo_that_does_not_decode_is_left_out_and_named(job, photos, tmp_pat
     put(lake, "training_set", known | bad)
 
     learns = replace(other(job, {"epochs": 1}), training_set=pin(lake, "training_set"), backbone=RANDOM)
-    (remark,) = fit(learns).remarks
+    trained = fit(learns)
 
+    (remark,) = trained.remarks
     assert "bad.jpg" in remark
+    assert trained.left_out == ("bad.jpg",)
