@@ -29,7 +29,7 @@ from dlassets.monitoring.quality import RULES, check
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.scoring.batch import Scorer, score_new
-from dlassets.settings import LabelingSettings, LabelSettings, Settings, SplitSettings
+from dlassets.settings import LabelingSettings, LabelSettings, LandingZone, Settings, SplitSettings
 from dlassets_tests.registry.conftest import store_of
 from dlassets_tests.tables import pins
 from dlassets_tests.whole import Whole, comparable
@@ -84,10 +84,13 @@ def lake_of(texts: Texts, photos: Path, tmp_path_factory: pytest.TempPathFactory
 
     def make(engine: Engine) -> Whole:
         if engine.name not in made:
+            root = str(tmp_path_factory.mktemp(engine.name))
+            zones = Settings(root=root).landing
             settings = Settings(
-                root=str(tmp_path_factory.mktemp(engine.name)),
+                root=root,
                 labels=LabelSettings(conflicts="ask"),
                 labeling=LabelingSettings(threshold=1, relabel_limit=2),
+                landing={**zones, "listed": LandingZone(uri="listed", labelled=True, label_from="list")},
             )
             with store_of(settings) as store:
                 session = Session(settings)

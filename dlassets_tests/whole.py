@@ -14,6 +14,7 @@ from dlassets.intake.damage import HOLDERS
 from dlassets.intake.quarantine import drop, refused_files, retry
 from dlassets.labeling.requests import without_photo
 from dlassets.lakehouse.classes import problems_of_folders
+from dlassets.lakehouse.listed_labels import claims_of_lists
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.monitoring.gallery import write_gallery
@@ -40,6 +41,7 @@ _TIMES = {
     "dropped_at",
     "load_date",
     "since",
+    "said_at",
     "read_at",
 }
 
@@ -81,6 +83,7 @@ class Whole:
             "broken": {f"{r.table} {r.name}": check(session.engine, r, tables, labels, champion).broken for r in RULES},
             "gallery": (gallery.images, gallery.files, gallery.defects, gallery.near_duplicate_groups, gallery.refused),
             "no class": problems_of_folders(session.engine, tables, session.settings),
+            "listed": claims_of_lists(session.engine, tables, session.settings),
             "unknown models": unknown_models(session.engine, session.lake, session.mlflow.client),
             "damaged": [holder.damaged(photos, holder.paths(photos), None) for holder in HOLDERS],
             "refused": [(f.path, f.state) for f in refused_files(session.engine, session.lake, everything=True)],
@@ -92,7 +95,7 @@ class Whole:
             step.run(self.session)
 
     def _photos_arrive(self, photos: Path) -> None:
-        """Some have a label and some not, one is in two classes, and three files are no photos."""
+        """Some have a label and some not, one is in two classes, a list names two, and three files are no photos."""
         for folder in sorted(photos.iterdir()):
             for place, photo in enumerate(sorted(folder.iterdir())[:10]):
                 target = (
@@ -103,6 +106,11 @@ class Whole:
         content = min(one.iterdir()).read_bytes()
         self.put(f"labeled/{other.name}/twice.jpg", content, 20)
         self.put(f"labeled/{one.name}/cut.jpg", content[:300])
+        mark = other.name[:3]
+        for place, photo in enumerate(sorted(other.iterdir())[:2]):
+            self.put(f"listed/{mark}-{'ab'[place]}.jpg", photo.read_bytes() + b"\0" * (place + 1))
+        listed = f"photo,label\n{mark}-a,{other.name}\n{mark}-b,2026-01-31\nc.jpg,{one.name}\n"
+        self.put("listed/labels.csv", listed.encode())
         self.put("unlabeled/empty.jpg", b"")
         self.put("unlabeled/text.jpg", b"no photo")
 
@@ -118,13 +126,15 @@ class Whole:
             moves[target].rename(target)
 
     def photos_change(self) -> None:
-        """One has other bytes, one is gone, and a file that was refused is a photo."""
+        """One has other bytes, one is gone, a list says something else, and a file that was refused is a photo."""
         folder = min(self.zone("labeled").iterdir())
         changed, gone = sorted(folder.glob("*.jpg"))[2:4]
         content = changed.read_bytes()
         self.put(f"labeled/{folder.name}/{changed.name}", content + b"\0", 30)
         self.put(f"labeled/{folder.name}/cut.jpg", content + b"\0\0", 30)
         gone.unlink()
+        (listed,) = self.zone("listed").glob("*-b.jpg")
+        self.put("listed/labels.csv", f"photo,label\n{listed.name},{folder.name}\n".encode(), 30)
 
 
 @dataclass
