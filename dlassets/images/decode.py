@@ -147,9 +147,8 @@ def _is_unused(image: Image.Image) -> bool:
     """
     if image.mode not in {"RGBA", "LA", "PA"} or image.getchannel("A").getextrema() != (0, 0):
         return False
-    return image.format in {"BMP", "TIFF"} or any(
-        low != high for low, high in (band.getextrema() for band in image.split()[:-1])
-    )
+    colours = (image.getchannel(band).getextrema() for band in image.getbands()[:-1])
+    return image.format in {"BMP", "TIFF"} or any(low != high for low, high in colours)
 
 
 def pixels_of(image: Image.Image) -> Pixels:
