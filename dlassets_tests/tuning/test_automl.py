@@ -125,7 +125,7 @@ def test_photos_of_a_folder_are_read_and_embedded_once(taken_in, few) -> None:
     assert photos_of_folder(few, settings) == first
     assert first.seconds_to_embed(BACKBONE) == 0
     assert first.training_set(BACKBONE) == made
-    assert len(read_split(made, "train")) + len(read_split(made, "validation")) + len(read_split(made, "test")) == PHOTOS
+    assert sum(len(read_split(made, split)) for split in ("train", "validation", "test")) == PHOTOS
     assert row_count(first.training_set(BACKBONE, "all")) == PHOTOS
 
 
