@@ -7,6 +7,8 @@ READY := .venv/.ready
 ARGS ?=
 PROCESSES ?= 2
 # A process of the tests that crashes ends the run: what waits for one that is begun anew may wait for ever.
+# What pytest makes of 200 files of tests is kept for the next run, whatever else is asked of Python here.
+unexport PYTHONDONTWRITEBYTECODE
 TESTS = $(BIN)/pytest -n $(PROCESSES) --max-worker-restart=0 $(if $(PHOTOS),--photos='$(PHOTOS)')
 
 # PYTHON picks the Python of the environment, TORCH=cpu a torch without CUDA; ENGINE is local or spark, whatever runs.

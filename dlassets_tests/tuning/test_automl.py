@@ -2,6 +2,7 @@
 
 import dataclasses
 import runpy
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from dlassets.tuning.automl_script import script_of
 from dlassets_tests.registry.conftest import store_of
 
 BACKBONE = BackboneRef("efficientnet_lite0")
+PHOTOS = 32
 
 
 class Listener(Report):
@@ -44,10 +46,21 @@ class Listener(Report):
 
 
 @pytest.fixture(scope="module")
-def taken_in(photos, tmp_path_factory) -> tuple[Settings, LabelledPhotos]:
+def few(photos, tmp_path_factory) -> Path:
+    """Eight photos of each class, PHOTOS in all."""
+    chosen = tmp_path_factory.mktemp("few")
+    for folder in photos.iterdir():
+        (chosen / folder.name).mkdir()
+        for photo in sorted(folder.iterdir())[:8]:
+            shutil.copyfile(photo, chosen / folder.name / photo.name)
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def taken_in(few, tmp_path_factory) -> tuple[Settings, LabelledPhotos]:
     """The test photos in a lake of their own: embedding them once is enough."""
     settings = Settings(root=str(tmp_path_factory.mktemp("automl")), features=FeatureSettings(runtime="torch"))
-    return settings, photos_of_folder(photos, settings)
+    return settings, photos_of_folder(few, settings)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +96,7 @@ def test_blocks_are_trained_on_the_photos_after_heads_where_there_is_time(taken_
 
 
 def test_what_does_not_fit_is_not_begun_and_said(taken_in, store, monkeypatch) -> None:
-    monkeypatch.setattr(automl, "HEAD_TRIALS", 2)
+    monkeypatch.setattr(automl, "HEAD_TRIALS", 1)
     monkeypatch.setattr(automl, "_seconds_a_photo", lambda _: 1e6)
 
     found, board = search(taken_in, store, seconds=600)
@@ -104,16 +117,16 @@ def test_a_budget_too_small_for_anything_says_what_is_needed(taken_in, store, mo
     assert newest[0].info.status == "FAILED"
 
 
-def test_photos_of_a_folder_are_read_and_embedded_once(taken_in, photos, monkeypatch) -> None:
+def test_photos_of_a_folder_are_read_and_embedded_once(taken_in, few) -> None:
     settings, first = taken_in
     made = first.training_set(BACKBONE)
 
-    assert row_count(made) == 80
-    assert photos_of_folder(photos, settings) == first
+    assert row_count(made) == PHOTOS
+    assert photos_of_folder(few, settings) == first
     assert first.seconds_to_embed(BACKBONE) == 0
     assert first.training_set(BACKBONE) == made
-    assert len(read_split(made, "train")) + len(read_split(made, "validation")) + len(read_split(made, "test")) == 80
-    assert row_count(first.training_set(BACKBONE, "all")) == 80
+    assert sum(len(read_split(made, split)) for split in ("train", "validation", "test")) == PHOTOS
+    assert row_count(first.training_set(BACKBONE, "all")) == PHOTOS
 
 
 def test_the_rows_of_a_search_can_be_chosen_anew_from_what_they_recorded(taken_in) -> None:
@@ -138,9 +151,9 @@ def test_of_two_searches_at_once_neither_doubles_a_row(taken_in, monkeypatch) ->
     made = photos.training_set(backbone)
 
     bench = Lake.at(made.uri.removesuffix("/tables/training_set"))
-    assert row_count(pin(bench, "image_features")) == 80
+    assert row_count(pin(bench, "image_features")) == PHOTOS
     assert provenance_of(pin(bench, "image_features"))["asset"] == "image_features"
-    assert row_count(made) == 80
+    assert row_count(made) == PHOTOS
 
 
 def test_the_lake_s_own_tables_stay_as_they_are(taken_in) -> None:
