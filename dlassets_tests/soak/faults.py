@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from dlassets.engines.base import Engine
-from dlassets.intake import ingest
+from dlassets.intake import arrival, ingest
 from dlassets.intake.events import Manifest
 from dlassets.storage import files
 from dlassets.storage.local_files import encode_path
@@ -108,7 +108,7 @@ def _steps_told(engine: Engine, reached: Callable[[str], None]) -> Iterator[None
         patch(ingest, "list_files", after="a zone listed")
         patch(ingest, "stat_files", after="a zone listed")
         patch(files, "_read_into", before="a file read")
-        patch(ingest, "validate_files", before="in the kernel")
+        patch(arrival, "validate_files", before="in the kernel")
         patch(Manifest, "advance", "before the state of events", "after the state of events")
         patch(os, "replace", before="before a rename")
         for write in ("append", "replace", "merge"):
