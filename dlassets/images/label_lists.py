@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -82,7 +83,7 @@ def read_list(data: bytes, name: str, rule: ListRule) -> list[Listed]:
     problems = 0
     for row in _rows(data, name, rule):
         listed = row if isinstance(row, Listed) else _listed(row, rule)
-        if listed is None or problems > _MOST_PROBLEMS:
+        if listed is None or (listed.problem is not None and problems >= _MOST_PROBLEMS):
             continue
         before = found.get(listed.photo, listed)
         if before.said != listed.said and before.problem is None:
@@ -104,30 +105,43 @@ def find_photos(
     or that the name ends with. A name without a suffix is that of a photo with any. More than one path is too many.
     """
     same = functools.partial(_key, ignore_case=ignore_case)
-    by_stem: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    entries = {(folder, photo): (same(folder), same(photo)) for folder, photo in listed}
+    names = {name for _, name in entries.values()}
+    asked = {place for entry in entries.values() for place in _places(*entry)}
+    there, ending = defaultdict(list), defaultdict(list)
     for path in paths:
         key = same(path)
-        by_stem[_stem(key)].append((key, path))
+        bare = _SUFFIX.sub("", key)
+        for each in {key} if _PHOTO_SUFFIX.search(bare) else {key, bare}:
+            if each in asked:
+                there[each].append(path)
+            for tail in _tails(each):
+                if tail in names:
+                    ending[tail].append(path)
 
-    def found(folder: str, photo: str) -> list[str]:
-        wanted = same(photo)
-        candidates = by_stem.get(_stem(wanted), [])
-        if not _PHOTO_SUFFIX.search(wanted):
-            candidates = [(_SUFFIX.sub("", key), path) for key, path in candidates]
-        for place in (posixpath.normpath(posixpath.join(same(folder), wanted)), wanted):
-            if there := [path for key, path in candidates if key == place]:
-                return there
-        return [path for key, path in candidates if key.endswith(f"/{wanted}") or wanted.endswith(f"/{key}")]
+    def found(folder: str, name: str) -> list[str]:
+        beside, at_the_top, *tails = (there.get(place, []) for place in _places(folder, name))
+        return next((paths for paths in (beside, at_the_top, ending.get(name, []), *tails) if paths), [])
 
-    return {(folder, photo): found(folder, photo) for folder, photo in listed}
+    return {entry: found(*keys) for entry, keys in entries.items()}
+
+
+def _places(folder: str, name: str) -> list[str]:
+    """Return the paths that a photo of this name in a list may have, nearest first."""
+    return [posixpath.normpath(posixpath.join(folder, name)), name, *list(_tails(name))[1:]]
+
+
+def _tails(path: str) -> Iterator[str]:
+    """Yield a path, and what is left of it without its first folders."""
+    yield path
+    at = path.find("/")
+    while at >= 0:
+        yield path[at + 1 :]
+        at = path.find("/", at + 1)
 
 
 def _key(path: str, *, ignore_case: bool) -> str:
     return path if path.isascii() and not ignore_case else comparable(path, ignore_case=ignore_case)
-
-
-def _stem(path: str) -> str:
-    return _SUFFIX.sub("", path.rpartition("/")[2])
 
 
 def _listed(row: _Row, rule: ListRule) -> Listed | None:
@@ -173,10 +187,11 @@ def _text(listed: Listed) -> str:
 
 def _path_of(text: str) -> str:
     """Return the path in what a list calls a photo: a path of any system, or the URL that a program gave it."""
-    if "?d=" in text:  # Label Studio's files on disk
-        text = parse_qs(urlsplit(text).query)["d"][0]
-    elif "://" in text:
-        text = unquote(urlsplit(text).path)
+    with suppress(ValueError):  # no URL, for all that it looks like one
+        if "?d=" in text:  # Label Studio's files on disk
+            text = parse_qs(urlsplit(text).query).get("d", [""])[0]
+        elif "://" in text:
+            text = unquote(urlsplit(text).path)
     path = _UPLOADED.sub("", text).replace("\\", "/")
     return re.sub(r"^(?:\.{0,2}/)+", "", posixpath.normpath(re.sub(r"^[A-Za-z]:", "", path))) if path else ""
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -175,6 +176,7 @@ def test_a_column_that_is_not_there_is_named() -> None:
         ("", "a", ["images/a.jpg", "images/a.txt.jpg"], ["images/a.jpg"]),
         ("", "a.png", ["a.jpg"], []),
         ("", "ba.jpg", ["a.jpg"], []),
+        ("", "a.jpg", ["x/a.jpg", "x/a.jpg.png"], ["x/a.jpg"]),
         ("x", "../y/a.jpg", ["y/a.jpg", "x/a.jpg"], ["y/a.jpg"]),
         ("", "cafe\u0301.jpg", ["caf\u00e9.jpg"], ["caf\u00e9.jpg"]),
         ("", "IMG.JPG", ["img.jpg"], []),
@@ -188,6 +190,26 @@ def test_a_photo_is_found_by_the_nearest_path_that_its_name_fits(
 
 def test_case_tells_photos_apart_unless_the_setting_says_otherwise() -> None:
     assert find_photos([("", "IMG.JPG")], ["img.jpg"], ignore_case=True) == {("", "IMG.JPG"): ["img.jpg"]}
+
+
+def test_photos_that_are_all_called_the_same_are_told_apart_by_their_folders_at_once() -> None:
+    paths = [f"patient{number}/study/image.png" for number in range(20_000)]
+    listed = [("", path.removesuffix(".png")) for path in paths]
+
+    assert find_photos(listed, paths) == {entry: [path] for entry, path in zip(listed, paths, strict=True)}
+
+
+def test_what_is_right_is_kept_however_much_is_wrong() -> None:
+    listed = read("path,label\n" + ",cat\n" * 5_000 + "a.jpg,cat\n")
+
+    assert len(listed) == 1_001
+    assert listed[-1] == Listed("a.jpg", CAT)
+
+
+@pytest.mark.parametrize("path", ["?d=", "x#?d=a", "http://[::1/a.jpg", "://", "a?d=%"])
+def test_what_looks_like_a_url_and_is_none_is_no_error(path: str) -> None:
+    with suppress(DlassetsError):
+        read(f"path,label\n{path},cat\n")
 
 
 @pytest.mark.parametrize("path", ["C:\\photos\\a.jpg", "./a.jpg", "/a.jpg", "https://host/a.jpg?token=1", "x/../a.jpg"])
