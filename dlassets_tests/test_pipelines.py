@@ -15,7 +15,7 @@ from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.registry.store import MlflowStore
-from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, new_lake, values
+from dlassets_tests.pipelines import Pipelines, arrive, failures, let_guesses_pass, materialized, new_lake, values
 from dlassets_tests.programs import dlassets
 from dlassets_tests.tables import get, put
 
@@ -180,8 +180,7 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
         return replace(trained, head=head)
 
     monkeypatch.setattr(head_training, "train_head", learn_the_wrong_way_round)
-    # Worse than guessing must not stop it before the gate does.
-    monkeypatch.setattr("dlassets.defs.training.assets._better_than_guessing", _passes)
+    let_guesses_pass(monkeypatch)  # before the gate stops it
     training = pipelines.settings.training.model_copy(update={"seed": 1})
     changed = Pipelines(pipelines.settings.model_copy(update={"training": training}), pipelines.instance)
 
@@ -197,10 +196,6 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     assert {"predictions", "label_requests"}.isdisjoint(materialized(result))
     accuracy: Any = gate.metadata["challenger_accuracy"].value
     assert np.isfinite(accuracy)
-
-
-def _passes(run: object) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=True, check_name="better_than_guessing")
 
 
 def test_scoring_before_any_model_says_what_to_run_and_keeps_what_came_in(empty, photos) -> None:
