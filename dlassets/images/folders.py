@@ -100,6 +100,7 @@ def why_no_class(folder: str, above: Sequence[str] = ()) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=1024)  # as above
 def _is_date(folder: str) -> bool:
     plain = re.sub(r"[._ ]", "-", folder)
     for form in _DATES:
