@@ -6,11 +6,9 @@ import dagster as dg
 
 from dlassets.defs.common import PIPELINE_TAG
 from dlassets.defs.operations.assets import MAINTENANCE_ASSETS
+from dlassets.pipeline import steps
 
-_INGESTED = (
-    *("raw_images", "quarantined_files", "deleted_files", "listed_labels"),
-    *("image_profiles", "classes", "labeled_images"),
-)
+_INGESTED = (*(table.name for table in steps.ingested_files.makes), "image_profiles", "classes", "labeled_images")
 
 
 def _pipeline(name: str, description: str, *assets: str | dg.AssetsDefinition) -> Any:

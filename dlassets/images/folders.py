@@ -25,6 +25,9 @@ class FolderClass(NamedTuple):
     label: int | None
     name: str | None
 
+    def __str__(self) -> str:
+        return ".".join(str(part) for part in self if part is not None)
+
 
 @dataclass(frozen=True)
 class LabelRule:

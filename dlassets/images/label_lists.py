@@ -87,7 +87,9 @@ def read_list(data: bytes, name: str, rule: ListRule) -> list[Listed]:
             continue
         before = found.get(listed.photo, listed)
         if before.said != listed.said and before.problem is None:
-            listed = Listed(listed.photo, None, f"is said to be {_text(before)} and {_text(listed)}")
+            listed = Listed(
+                listed.photo, None, f"is said to be {before.said or 'no class'} and {listed.said or 'no class'}"
+            )
         found[listed.photo] = listed if before.problem is None else before
         problems += listed.problem is not None
     if not any(listed.said for listed in found.values()):
@@ -181,10 +183,6 @@ def _each(label: object) -> Iterable[object]:
     return label if isinstance(label, list) else [label]
 
 
-def _text(listed: Listed) -> str:
-    return "no class" if listed.said is None else ".".join(str(part) for part in listed.said if part is not None)
-
-
 def _path_of(text: str) -> str:
     """Return the path in what a list calls a photo: a path of any system, or the URL that a program gave it."""
     with suppress(ValueError):  # no URL, for all that it looks like one
@@ -215,7 +213,7 @@ def _of_records(data: bytes, suffix: str, rule: ListRule) -> Iterator[_Row | Lis
         if isinstance(record, str):
             yield Listed(place, None, record)
             continue
-        if isinstance(record.get("data"), dict) and isinstance(record.get("annotations"), list):
+        if _is_task(record):
             yield from _of_task(record, rule)
             continue
         try:
@@ -281,7 +279,7 @@ def _of_object(whole: Mapping[str, Any], rule: ListRule) -> Iterator[_Row | List
     """Yield what a JSON file says that is one object: COCO's, a Label Studio task, a record, or labels by photo."""
     if {"images", "annotations"} <= whole.keys():
         yield from _of_coco(whole)
-    elif isinstance(whole.get("data"), dict) and isinstance(whole.get("annotations"), list):
+    elif _is_task(whole):
         yield from _of_task(whole, rule)
     elif all(_PHOTO_SUFFIX.search(name) for name in whole):
         yield from (_Row(name, name, label) for name, label in whole.items())
@@ -305,6 +303,10 @@ def _of_coco(whole: Mapping[str, Any]) -> Iterator[_Row | Listed]:
                 yield _Row(f"image {annotation['image_id']}", file, names.get(category, category))
     except (TypeError, KeyError, AttributeError) as error:
         raise DlassetsError(f"it has images and annotations, and is no COCO file: {error!r}") from error
+
+
+def _is_task(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("data"), dict) and isinstance(record.get("annotations"), list)
 
 
 def _of_task(task: Mapping[str, Any], rule: ListRule) -> Iterator[_Row | Listed]:

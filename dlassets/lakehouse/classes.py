@@ -112,7 +112,7 @@ def labels_said(engine: Engine, tables: Mapping[str, Snapshot], settings: Settin
     known = classes_of(engine, tables[CLASSES.name])
     said = _said(engine, tables, settings)
     for path, ((list_path, class_), since) in claims_of_lists(engine, tables, settings).by_path.items():
-        said.paths[path] = (list_path, _text(class_)), since
+        said.paths[path] = (list_path, str(class_)), since
     labels = decide(known, said.folders, ignore_case=settings.labels.ignore_case).labels
     labelled = {place: (labels[place], known[labels[place]].name) for place in labels if labels[place] in known}
     folders = [(folder.landing, folder.name) for folder in said.folders if folder.by == BY_FOLDER]
@@ -275,18 +275,14 @@ def _said(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings) ->
     for row in _of_zones(engine, tables, "path", [name for name, rule in rules.items() if rule.of_path]):
         found = rules[row["landing"]].class_of(row["said"])
         if found is not None:
-            one = Folder(row["landing"], _text(found), found, row["oldest"], bool(row["is_there"]), by=BY_PATH)
+            one = Folder(row["landing"], str(found), found, row["oldest"], bool(row["is_there"]), by=BY_PATH)
             place = one.landing, one.name
             said.paths[row["said"]] = place, None
             in_paths[place] = one.joined(in_paths.get(place, one))
     said.folders += in_paths.values()
     for (list_path, class_), since in classes_in_lists(engine, tables[LISTED_LABELS.name], settings):
-        said.folders.append(Folder(list_path, _text(class_), class_, since, is_there=True, by=BY_LIST))
+        said.folders.append(Folder(list_path, str(class_), class_, since, is_there=True, by=BY_LIST))
     return said
-
-
-def _text(said: FolderClass) -> str:
-    return ".".join(str(part) for part in said if part is not None)
 
 
 def _of_zones(engine: Engine, tables: Mapping[str, Snapshot], what: str, zones: Sequence[str]) -> list[dict[str, Any]]:

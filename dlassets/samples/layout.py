@@ -49,15 +49,11 @@ def understand(photos: Sequence[PurePosixPath], lists: Mapping[PurePosixPath, Ca
     if folders is not None and any(is_numbered(name) for name in {path.parent.name for path in folders.folders}):
         return folders
     listed = _by_lists(photos, lists)
-    if listed is not None and 2 * _size(listed) >= len(photos):
+    if listed is not None and 2 * len(listed.folders) >= len(photos):
         return listed
-    found = [layout for layout in (folders, _by_name(photos), listed) if layout is not None and _size(layout)]
+    found = [layout for layout in (folders, _by_name(photos), listed) if layout is not None]
     several = [layout for layout in found if len({*layout.folders.values()}) > 1]
     return next(iter(several or found), None)
-
-
-def _size(layout: Layout) -> int:
-    return len(layout.folders)
 
 
 def _by_folder(photos: Sequence[PurePosixPath]) -> Layout | None:

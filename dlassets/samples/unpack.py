@@ -138,9 +138,7 @@ def unpack(
         raise DlassetsError(f"{folder} lies in {source} itself: photos of a folder must go to another place.")
     try:
         with ExitStack() as stack:
-            members = list(_members(source, stack, _Budget(limits or ArchiveSettings())))
-            photos = [m for m in members if m.path.suffix.lower() in PHOTO_SUFFIXES and not _JUNK.holds(str(m.path))]
-            plan, understood = _plan(members, photos, source)
+            plan, understood = _plan(list(_members(source, stack, _Budget(limits or ArchiveSettings()))), source)
             check_classes(folder, {place.parent.name for place in plan})
             _copy(plan, folder, progress)
     except _DAMAGED as error:
@@ -307,15 +305,17 @@ def _refused(archive: str, name: str, reason: str) -> DlassetsError:
     return DlassetsError(f"{archive}: {name!r} {reason}, so nothing of it was unpacked. Get the archive elsewhere.")
 
 
-def _plan(members: list[_Member], photos: list[_Member], source: Path) -> tuple[dict[PurePosixPath, _Member], str]:
+def _plan(members: list[_Member], source: Path) -> tuple[dict[PurePosixPath, _Member], str]:
     """Where each photo goes: `NNN.class/name`, photos of one name in one class told apart by where they come from.
 
     And what was understood of the set, in a sentence.
     """
+    wanted = [m for m in members if not _JUNK.holds(str(m.path))]
+    photos = [m for m in wanted if m.path.suffix.lower() in PHOTO_SUFFIXES]
     lists = {
         m.path: partial(_content, m)
-        for m in members
-        if not _JUNK.holds(str(m.path)) and m.size <= _LONGEST_LIST and any(m.path.match(kind) for kind in LISTS)
+        for m in wanted
+        if m.size <= _LONGEST_LIST and any(m.path.match(kind) for kind in LISTS)
     }
     layout = understand([m.path for m in photos], lists)
     if layout is None:
