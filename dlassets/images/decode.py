@@ -185,6 +185,11 @@ def refuse_endless(data: bytes, header: Header) -> None:
         raise BombError(f"it goes over its pixels more than {MAX_SCANS} times")
 
 
+def as_seen(data: bytes, view: View = USUAL_VIEW) -> Pixels:
+    """Return what a network sees of an image file, (side, side, 3). Raises ImageError for what does not decode."""
+    return resize_center_crop(decode_rgb(data, view.at_least), view)
+
+
 def resize_center_crop(pixels: Pixels, view: View = USUAL_VIEW) -> Pixels:
     """Return the middle of (height, width, 3) as (side, side, 3), resized bicubically with antialiasing.
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dlassets.engines.processors import processors
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import Pixels, decode_rgb, resize_center_crop
+from dlassets.images.decode import Pixels, as_seen
 from dlassets.lakehouse.tables import IMAGE_FEATURES
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version, network, slug, warn_of_random_weights
 from dlassets.learning.weights import NONE
@@ -64,13 +64,9 @@ class Backbone:
         for start in range(0, len(files), BATCH):
             chunk = files[start : start + BATCH]
             for place, data in enumerate(chunk):
-                images[place] = self.view_of(data)
+                images[place] = as_seen(data, self.view)
             features[start : start + BATCH] = self._infer(images)[: len(chunk)]
         return features
-
-    def view_of(self, data: bytes) -> Pixels:
-        """Return what the network sees of an image file, (side, side, 3). Raises ImageError as `embed_bytes` does."""
-        return resize_center_crop(decode_rgb(data, self.view.at_least), self.view)
 
 
 def load_backbone(ref: BackboneRef, runtime: Runtime = "auto") -> Backbone:

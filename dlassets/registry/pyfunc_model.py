@@ -49,10 +49,10 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def _view(self, content: bytes) -> Any:
         """Return an image's pixels as the backbone sees them; what is wrong with it where there are none."""
-        from dlassets.images.decode import ImageError
+        from dlassets.images.decode import ImageError, as_seen
 
         try:
-            return self.backbone.view_of(content)
+            return as_seen(content, self.backbone.view)
         except ImageError as error:
             return str(error)
 

@@ -90,7 +90,7 @@ def test_it_is_told_of_once_listed_with_its_stage_and_another_file_has_its_turn(
 
 @pytest.mark.parametrize("trainable", ["head", "all"])
 def test_nothing_after_it_waits_for_it_and_nothing_is_learned_from_it(lake, session, monkeypatch, trainable) -> None:
-    failing_for(ARRIVED[BAD], patch=monkeypatch, module=embedding, name="decode_rgb")
+    failing_for(ARRIVED[BAD], patch=monkeypatch, module=embedding, name="as_seen")
     training = session.settings.training.model_copy(update={"trainable": trainable})
     session = session.changed(settings=session.settings.model_copy(update={"training": training}))
     for step in (steps.image_features, steps.image_profiles, steps.human_labels, steps.labeled_images):

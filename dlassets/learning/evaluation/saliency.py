@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import ImageError, Pixels, decode_rgb, resize_center_crop
+from dlassets.images.decode import ImageError, Pixels, as_seen
 from dlassets.learning.backbones import BackboneRef, network
 from dlassets.learning.evaluation import pictures
 from dlassets.learning.head import Head
@@ -50,7 +50,7 @@ def explain(backbone: BackboneRef, head: Head, photos: Sequence[tuple[bytes, str
     captions = []
     for content, caption in photos:
         with suppress(ImageError):
-            shown.append(resize_center_crop(decode_rgb(content, view.at_least), view))
+            shown.append(as_seen(content, view))
             captions.append(caption)
     images = np.array(shown, np.uint8).reshape(-1, view.side, view.side, 3)
     maps = saliency(network(backbone), head, images)

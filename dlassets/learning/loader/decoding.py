@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import SIDE, ImageError, View, decode_rgb, resize_center_crop
+from dlassets.images.decode import SIDE, ImageError, View, as_seen
 from dlassets.images.digest import image_id_of
 from dlassets.learning.loader.epochs import Rows, row_random
 from dlassets.learning.loader.parquet import RowGroup, RowGroups
@@ -321,9 +321,7 @@ def _middle(content: bytes, size: int) -> torch.Tensor:
     """Return the middle of a photo as (3, size, size) uint8: what is cut off is not resized."""
     import torch
 
-    view = View(size)
-    middle = resize_center_crop(decode_rgb(content, view.at_least), view)
-    return torch.from_numpy(middle).permute(2, 0, 1)
+    return torch.from_numpy(as_seen(content, View(size))).permute(2, 0, 1)
 
 
 def _wait(tasks: Sequence[Future[None]], out: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dlassets.images.decode import USUAL_VIEW, Pixels, View, decode_rgb, resize_center_crop
+from dlassets.images.decode import USUAL_VIEW, Pixels, View, as_seen, decode_rgb
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def load(data: bytes, view: View = USUAL_VIEW) -> torch.Tensor:
     """Return (side, side, 3) uint8 RGB as scoring sees a photo. Raises ImageError for bytes that do not decode."""
     import torch
 
-    return torch.from_numpy(resize_center_crop(decode_rgb(data, view.at_least), view))
+    return torch.from_numpy(as_seen(data, view))
 
 
 def load_augmented(
