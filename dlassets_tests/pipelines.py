@@ -13,6 +13,7 @@ from dlassets import errors
 from dlassets.definitions import build_defs
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
+from dlassets.pipeline.report import Report
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.stores import give_store
@@ -78,6 +79,16 @@ def arrive(photos: Path, pipelines: Pipelines, unlabelled_from: int = 14) -> Non
                 target = pipelines.zone("unlabeled") / f"{folder.name[:3]}-{photo.name}"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(photo, target)
+
+
+class Warnings(Report):
+    """Keeps what a step warns of."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def warning(self, message: str) -> None:
+        self.messages.append(message)
 
 
 def let_guesses_pass(monkeypatch: pytest.MonkeyPatch) -> None:

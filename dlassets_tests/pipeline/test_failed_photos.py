@@ -16,27 +16,17 @@ from dlassets.learning import embedding
 from dlassets.learning.training import pixels
 from dlassets.monitoring.quality import RULES, check
 from dlassets.pipeline import steps
-from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.settings import LabelSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import photo, put
+from dlassets_tests.pipelines import Warnings
 from dlassets_tests.programs import invoke
 from dlassets_tests.tables import get, pins
 
 ENGINE = LocalEngine()
 ARRIVED = {f"labeled/001.cat/{number}.jpg": photo(10 * number) for number in range(4)}
 BAD = "labeled/001.cat/2.jpg"
-
-
-class Heard(Report):
-    """Keeps what a step warns of."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.fixture
@@ -69,13 +59,13 @@ def paths_of(lake: Lake, table: str) -> list[str]:
 
 def test_it_is_told_of_once_listed_with_its_stage_and_another_file_has_its_turn(lake, session, monkeypatch) -> None:
     failing_for(ARRIVED[BAD], patch=monkeypatch, module=profiles, name="profile")
-    heard = Heard()
+    heard = Warnings()
     for inserted, failed in ((3, (BAD,)), (0, ())):
         made = steps.image_profiles.run(session, heard)
         written = made.written["image_profiles"]
         assert (written.inserted, written.failed, written.quarantined) == (inserted, failed, 1)
         assert made.complete, "nothing waits for it"
-    (warning,) = heard.warnings
+    (warning,) = heard.messages
     assert warning.startswith(f"image_profiles could not be made of 1 photos: {BAD}. They are quarantined")
     monkeypatch.setenv("DLASSETS_ROOT", lake.root)
     listed = invoke("quarantine", "list", "--reason", "failed")

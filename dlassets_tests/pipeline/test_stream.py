@@ -18,7 +18,6 @@ from dlassets.intake.ingest import Intake, ingest
 from dlassets.learning.backbones import BackboneRef, dimensions_of, feature_version
 from dlassets.pipeline import zones as zones_module
 from dlassets.pipeline.follower import Follower
-from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made
 from dlassets.pipeline.stream import Batch, stream
@@ -27,6 +26,7 @@ from dlassets.registry.package import ModelPackage
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.killing import killed_at
+from dlassets_tests.pipelines import Warnings
 from dlassets_tests.registry.conftest import Registry, head, registry  # noqa: F401 - a fixture
 from dlassets_tests.tables import get
 
@@ -261,14 +261,6 @@ def test_one_zone_that_is_away_keeps_no_other_waiting(lake, settings, some) -> N
 def test_a_zone_that_is_not_declared_is_refused(settings) -> None:
     with pytest.raises(SettingsError, match=r"No landing zone 'nope'. Declared are: labeled, unlabeled"):
         next(stream(Session(settings), threading.Event(), print, zones=["nope"]))
-
-
-class Warnings(Report):
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def warning(self, message: str) -> None:
-        self.messages.append(message)
 
 
 @pytest.fixture
