@@ -9,7 +9,11 @@ PROCESSES ?= 2
 # A process of the tests that crashes ends the run: what waits for one that is begun anew may wait for ever.
 # What pytest makes of 200 files of tests is kept for the next run, whatever else is asked of Python here.
 unexport PYTHONDONTWRITEBYTECODE
-TESTS = $(BIN)/pytest -n $(PROCESSES) --max-worker-restart=0 $(if $(PHOTOS),--photos='$(PHOTOS)')
+# A path to photos is a shell's variable, as it was given: it may hold any sign, quotes too.
+override IMAGES := $(value IMAGES)
+override PHOTOS := $(value PHOTOS)
+export IMAGES PHOTOS
+TESTS = $(BIN)/pytest -n $(PROCESSES) --max-worker-restart=0 $(if $(PHOTOS),--photos="$$PHOTOS")
 
 # PYTHON picks the Python of the environment, TORCH=cpu a torch without CUDA; ENGINE is local or spark, whatever runs.
 export PYTHON TORCH
@@ -22,7 +26,7 @@ help: ## list the targets
 	@echo "  ENGINE=local|spark, ARGS='...' for further options, PYTHON=/path/to/python3.12 for another Python, TORCH=cpu"
 
 demo: $(READY) ## run the whole loop on sample images, or on IMAGES=<folder, zip or tar>
-	$(BIN)/dlassets demo $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
+	$(BIN)/dlassets demo $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
 test: $(READY) ## run the fast lane of the tests, in PROCESSES=2; ARGS='<file> -x …' for some, PHOTOS=<folder> for real photos
 	$(TESTS) --lane=fast --durations 10 $(ARGS)
@@ -58,14 +62,14 @@ dev: $(READY) ## start Dagster's and MLflow's user interfaces and print their ad
 	$(BIN)/dlassets dev $(ARGS)
 
 bench: $(READY) ## measure speed and accuracy; IMAGES=<folder> for one's own photos
-	$(BIN)/python -m benchmarks $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
+	$(BIN)/python -m benchmarks $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
 bench-ingest: $(READY) ## measure taking photos in, beside its peers; IMAGES=<folder>, ARGS='take-in tick …' for parts
-	$(BIN)/python -m benchmarks ingest $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
+	$(BIN)/python -m benchmarks ingest $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
 # The part `head` has no peer.
 bench-training: $(READY) $(if $(filter-out head,$(or $(ARGS),all)),.venv-peers/.ready) ## measure training, beside its peers; IMAGES=<folder>, ARGS='loader …' for parts
-	$(BIN)/python -m benchmarks training $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
+	$(BIN)/python -m benchmarks training $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
 setup: $(READY) ## build the environment, .venv
 

@@ -13,7 +13,7 @@ from dlassets.defs.labeling import assets as labeling_assets
 from dlassets.defs.operations import assets as operations_assets
 from dlassets.defs.scoring import assets as scoring_assets
 from dlassets.defs.training import assets as training_assets
-from dlassets.resources.masked_errors import mask_errors
+from dlassets.resources.error_texts import write_readable_errors
 from dlassets.resources.progress import LoggedProgress
 from dlassets.resources.session import session_resource
 from dlassets.settings import Settings, load_settings
@@ -44,5 +44,5 @@ def build_defs(
     )
 
 
-mask_errors()
+write_readable_errors()
 defs = build_defs(load_settings())

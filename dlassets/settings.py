@@ -54,6 +54,7 @@ Count = Annotated[int, Field(gt=0, lt=2**31)]
 Minutes = Annotated[float, Field(gt=0, le=_CENTURY_HOURS * 60)]
 Seconds = Annotated[float, Field(gt=0, le=_CENTURY_HOURS * 3600)]
 Text = Annotated[str, Field(min_length=1)]
+_STORES = re.compile(r"(?:https?|sqlite|(?:postgresql|mysql|mssql)(?:\+\w+)?)://|(?:databricks|uc)", re.ASCII)
 _NO_USERS = re.compile(r"(?:s3a?|https?)://[^/]*@")
 _HOSTS = re.compile(r"(?:k8s://)?([a-z][a-z0-9+.-]*)://(?:[^/]*@)?([^/?#;]*)")
 
@@ -68,8 +69,18 @@ def _tells_all(uri: str) -> str:
     return uri
 
 
+def _of_a_store(uri: str) -> str:
+    """Return the URI of a store of MLflow's. Raises ValueError for what MLflow takes for a folder, or for nothing."""
+    if _STORES.match(uri) is None:
+        raise ValueError(
+            "it begins as no store of MLflow's does: name a server (http://127.0.0.1:5000, https://…) or a database "
+            "(sqlite:////path/to/mlflow.db, postgresql://…), or unset it for a store of the lake's own"
+        )
+    return uri
+
+
 # Where files lie, or where people find a page.
-Place = Annotated[str, Field(min_length=1), AfterValidator(_tells_all)]
+Place = Annotated[str, Field(min_length=1), AfterValidator(_tells_all), AfterValidator(os.path.expanduser)]
 
 
 class _Section(BaseModel):
@@ -409,7 +420,9 @@ class LabelingSettings(_Section):
 
 
 class MlflowSettings(_Section):
-    tracking_uri: str | None = Field(None, description="Unset: a sqlite store under <root>/mlflow.")
+    tracking_uri: Annotated[str, AfterValidator(_of_a_store)] | None = Field(
+        None, description="A server or database; unset: a sqlite store under <root>/mlflow."
+    )
     experiment: Text = "dlassets"
 
 
@@ -567,7 +580,7 @@ def load_settings(environment: Mapping[str, str] | None = None, **changes: Any) 
 
 def _profile(name: str | None) -> dict[str, Any]:
     given = name or DEFAULT_PROFILE
-    path = Path(given) if given.endswith((".yaml", ".yml")) else PROFILES / f"{given}.yaml"
+    path = Path(given).expanduser() if given.endswith((".yaml", ".yml")) else PROFILES / f"{given}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(profile.stem for profile in PROFILES.glob("*.yaml")))
         raise SettingsError(

@@ -246,3 +246,29 @@ def test_a_refused_uri_is_shown_without_its_password() -> None:
         load_settings({"DLASSETS_MLFLOW__TRACKING_URI": "postgresql://me:secret@db:70000/mlflow"})
 
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "localhost:5000", "file:///tmp/mlruns", "~/mlflow.db", "ftp://host"])
+def test_what_is_no_store_of_mlflow_s_is_refused_with_what_is_one(uri) -> None:
+    with pytest.raises(SettingsError, match=r"mlflow.tracking_uri: .*http://127.0.0.1:5000.*sqlite:////"):
+        load_settings({"DLASSETS_MLFLOW__TRACKING_URI": uri})
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://mlflow.example.com", "sqlite:///x.db", "postgresql+psycopg2://h/d", "databricks", "databricks-uc"]
+)
+def test_a_store_of_mlflow_s_is_taken(uri) -> None:
+    assert load_settings({"DLASSETS_MLFLOW__TRACKING_URI": uri}).mlflow.tracking_uri == uri
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_setting_is_a_place(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("root: ~/lake\nfeatures: {weights: ~/w.safetensors}\n")
+
+    settings = load_settings(
+        {"DLASSETS_PROFILE": "~/mine.yaml", "DLASSETS_LANDING": "{a: {uri: ~/photos, labelled: true}}"}
+    )
+
+    assert settings.root == f"{tmp_path}/lake"
+    assert settings.features.weights == f"{tmp_path}/w.safetensors"
+    assert settings.landing["a"].uri == f"{tmp_path}/photos"

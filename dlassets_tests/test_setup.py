@@ -81,6 +81,7 @@ def called(result: subprocess.CompletedProcess[str]) -> list[str]:
             ["demo", "ENGINE=spark", "IMAGES=/my photos/a.zip", "ARGS=--per-class 5"],
             ["dlassets demo --images /my photos/a.zip --per-class 5 engine=spark"],
         ),
+        (["demo", "IMAGES=/o'brien's/\"a\" $(b) $c"], ["dlassets demo --images /o'brien's/\"a\" $(b) $c engine="]),
         (
             ["test", "PHOTOS=../my photos", "ARGS=-k lake"],
             ["pytest -n 2 --max-worker-restart=0 --photos=../my photos --lane=fast --durations 10 -k lake engine="],

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from dlassets.cli.group import settings_and_lake, show
+from dlassets.settings import load_settings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from dlassets.lakehouse.classes import Class
@@ -21,6 +23,7 @@ def classes(context: click.Context) -> None:
     Folders of labelled zones name classes by themselves: `012.cat` is class 12, and `cat` has the next free number.
     """
     if context.invoked_subcommand is None:
+        settings_and_lake()
         rows = [
             (str(each.label), each.name, ", ".join(each.aliases), f"{each.since:%Y-%m-%d %H:%M}", each.said_by)
             for each in _classes().values()
@@ -54,7 +57,7 @@ def _classes() -> dict[int, Class]:
     from dlassets.lakehouse.snapshots import pin
     from dlassets.lakehouse.tables import CLASSES
 
-    _, lake = settings_and_lake()
+    lake = Lake.at(load_settings().root)
     return classes_of(LocalEngine(), pin(lake, CLASSES.name))
 
 
@@ -64,7 +67,8 @@ def _name(name: str, label: int | None) -> None:
     from dlassets.lakehouse.snapshots import pin, replanned
     from dlassets.lakehouse.tables import CLASSES
 
-    settings, lake = settings_and_lake()
+    settings = load_settings()
+    lake = Lake.at(settings.root)  # a class may be there before anything else is
     said_by, ignore_case = getpass.getuser(), settings.labels.ignore_case
 
     def write() -> Class:

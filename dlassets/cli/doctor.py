@@ -13,10 +13,9 @@ from urllib.parse import unquote
 
 import click
 
-from dlassets.cli.group import settings_and_lake
 from dlassets.errors import DlassetsError, SettingsError, some_of
 from dlassets.resources.instance import DATABASES, HOME_VARIABLE, home_of
-from dlassets.settings import Settings
+from dlassets.settings import Settings, load_settings
 from dlassets.storage.databases import explained_databases, remedy_of
 from dlassets.storage.lake import Lake, local_path
 
@@ -34,7 +33,8 @@ def doctor() -> None:
 
     The photos' own bytes are compared by `dlassets verify`.
     """
-    settings, lake = settings_and_lake()
+    settings = load_settings()
+    lake = Lake.at(settings.root)
     wrong = 0
     for name, look in _CHECKS.items():
         findings = list(_found(look, settings, lake))
@@ -52,6 +52,13 @@ def _found(look: Check, settings: Settings, lake: Lake) -> Iterator[Finding]:
             yield from look(settings, lake)
     except DlassetsError as error:
         yield str(error)
+
+
+def _is_there(_: Settings, lake: Lake) -> Iterator[Finding]:
+    from dlassets.lakehouse.snapshots import refuse_no_lake
+
+    refuse_no_lake(lake)
+    yield from ()
 
 
 def _places(_: Settings, lake: Lake) -> Iterator[Finding]:
@@ -196,6 +203,7 @@ def _models(settings: Settings, lake: Lake) -> Iterator[Finding]:
 
 
 _CHECKS: dict[str, Check] = {
+    "lake": _is_there,
     "room and rights": _places,
     "landing zones": _landing_zones,
     "tables": _tables,

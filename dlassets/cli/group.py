@@ -60,8 +60,23 @@ def main() -> None:
 
 
 def settings_and_lake() -> tuple[Settings, Lake]:
+    """Return the settings and the lake that they name, for a command on what is in one.
+
+    Raises DlassetsError where there is none: to make one of a slip of the hand in DLASSETS_ROOT helps nobody.
+    """
+    from dlassets.lakehouse.snapshots import refuse_no_lake
+
     settings = load_settings()
-    return settings, Lake.at(settings.root)
+    lake = Lake.at(settings.root)
+    refuse_no_lake(lake)
+    return settings, lake
+
+
+class PathHere(click.Path):
+    """A path as a shell would read it: some leave `~` as it stands after `=`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value), param, context)
 
 
 def console() -> Console:

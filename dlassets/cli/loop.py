@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlassets.cli.group import bars, console, ended_by_sigterm
+from dlassets.cli.group import PathHere, bars, console, ended_by_sigterm
 from dlassets.settings import Settings, load_settings
 from dlassets.storage.lake import Lake, local_path
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--images", metavar="SOURCE", help="Photos in class folders: a folder, zip, tar or URL.")
+@click.option(
+    "--images", metavar="SOURCE", type=os.path.expanduser, help="Photos in class folders: a folder, zip, tar or URL."
+)
 @click.option(
     "--classes",
     type=click.IntRange(min=1),
@@ -44,7 +47,7 @@ def demo(images: str | None, classes: int, per_class: int) -> None:
 
 @click.command()
 @click.argument("source", default="generated")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=PathHere(path_type=Path, file_okay=False))
 @click.option("--classes", type=click.IntRange(min=1), default=10, show_default=True, help="Classes to generate.")
 @click.option(
     "--per-class", type=click.IntRange(min=1), default=60, show_default=True, help="Photos a class to generate."

@@ -46,8 +46,10 @@ def list_(pattern: str | None, reason: str | None, zone: str | None, *, everythi
     from dlassets.intake.quarantine import refused_files
 
     # The embedded engine whichever writes the tables: a look should not start a JVM.
-    _, lake = settings_and_lake()
+    settings, lake = settings_and_lake()
     files = refused_files(LocalEngine(), lake, pattern, reason=reason, zone=zone, everything=everything)
+    if not files:
+        _refuse_unknown(settings, zone)
     if as_json:
         click.echo(json.dumps([_plain(file) for file in files], indent=2))
     else:
@@ -62,8 +64,8 @@ def retry(pattern: str | None, reason: str | None, zone: str | None) -> None:
     """Look at the files again: after a limit was raised, say, or a permission given. All of them without PATTERN."""
     from dlassets.intake import quarantine as files_of
 
-    settings, lake, engine = _opened()
-    files = _chosen(engine, lake, pattern, reason, zone)
+    settings, lake, engine = opened = _opened()
+    files = _chosen(opened, pattern, reason, zone)
     with bars() as report:
         progress = report.progress("files read")
         done = files_of.retry(engine, lake, settings, files, {"command": "quarantine retry"}, progress)
@@ -86,8 +88,8 @@ def drop(pattern: str, reason: str | None, zone: str | None, *, delete_files: bo
     """Note that the files are not wanted: checks no longer warn of them, until other bytes come under their paths."""
     from dlassets.intake import quarantine as files_of
 
-    settings, lake, engine = _opened()
-    files = _chosen(engine, lake, pattern, reason, zone)
+    settings, lake, engine = opened = _opened()
+    files = _chosen(opened, pattern, reason, zone)
     if not yes:
         what = f"Delete {_files(len(files))} from the landing zone" if delete_files else f"Drop {_files(len(files))}"
         click.confirm(f"{what} ({_counts(files)})?", abort=True)
@@ -106,14 +108,25 @@ def _opened() -> tuple[Settings, Lake, Engine]:
     return settings, lake, Session(settings).engine
 
 
-def _chosen(engine: Engine, lake: Lake, pattern: str | None, reason: str | None, zone: str | None) -> list[Refused]:
+def _chosen(
+    opened: tuple[Settings, Lake, Engine], pattern: str | None, reason: str | None, zone: str | None
+) -> list[Refused]:
     from dlassets.intake.quarantine import refused_files
 
+    settings, lake, engine = opened
     if files := refused_files(engine, lake, pattern, reason=reason, zone=zone):
         return files
+    _refuse_unknown(settings, zone)
     if not refused_files(engine, lake):
         raise DlassetsError("Nothing is quarantined.")
     raise DlassetsError("Nothing that is quarantined matches. `dlassets quarantine list` shows what there is.")
+
+
+def _refuse_unknown(settings: Settings, zone: str | None) -> None:
+    """Raise SettingsError for a zone that no file is of and that is not declared: that is a slip of the hand."""
+    from dlassets.pipeline.zones import zones_of
+
+    zones_of(settings, [zone] if zone else [])
 
 
 def _show(files: Sequence[Refused], *, everything: bool) -> None:

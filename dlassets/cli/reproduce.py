@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlassets.cli.group import bars, console
+from dlassets.cli.group import bars, console, settings_and_lake
 from dlassets.errors import DlassetsError
-from dlassets.settings import load_settings
 
 if TYPE_CHECKING:
     from dlassets.pipeline.reproduce import Reproduction
@@ -38,7 +37,8 @@ def reproduce(model: str, tolerance: float) -> None:
     from dlassets.pipeline.reproduce import compare_runs, find_original, inputs_of, train_again
     from dlassets.pipeline.session import Session
 
-    session = Session(load_settings())
+    settings, _ = settings_and_lake()
+    session = Session(settings)
     original = find_original(session, model)
     inputs = inputs_of(session, original)
     version = inputs.job.training_set.version

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from dlassets.cli.group import console
+from dlassets.cli.group import PathHere, console
 from dlassets.errors import DlassetsError
 from dlassets.extras import TUNING, require
 from dlassets.pipeline.report import Report
@@ -30,7 +30,7 @@ _LINES_A_STAGE = 5
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), required=True, help="The budget.")
 @click.option(
     "--images",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=PathHere(path_type=Path, exists=True, file_okay=False),
     help="Photos in class folders; without it, the labelled photos of the lake.",
 )
 @click.option(
@@ -42,7 +42,7 @@ _LINES_A_STAGE = 5
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathHere(path_type=Path, dir_okay=False),
     default=Path("best.py"),
     show_default=True,
     help="The script of the winner.",

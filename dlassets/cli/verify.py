@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlassets.cli.group import bars
+from dlassets.cli.group import bars, settings_and_lake
 from dlassets.engines.base import counting
-from dlassets.settings import load_settings
 
 if TYPE_CHECKING:
     from dlassets.intake.damage import Holder
@@ -30,7 +29,8 @@ def verify(*, restore: bool) -> None:
 
     # The embedded engine whichever writes the tables: of a damaged file that Spark wrote on this machine, Spark, which
     # has a checksum beside it, reads nothing at all.
-    session = Session(load_settings().model_copy(update={"engine": "local"}))
+    settings, _ = settings_and_lake()
+    session = Session(settings.model_copy(update={"engine": "local"}))
     lost = [path for holder in HOLDERS for path in _lost(session, holder, restore=restore)]
     if lost:
         remedy = (

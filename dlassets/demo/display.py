@@ -60,7 +60,7 @@ class Display:
 
     def of(self, context: dg.AssetExecutionContext) -> Report:
         """The resource's method: return the report of one step."""
-        return _StepReport(self, context.op_handle.name)
+        return _StepReport(self, context.op_execution_context.op_handle.name)
 
     def count(self, step: str, what: str, done: int, total: int | None) -> None:
         self._counts[step] = count = f"{done:,}{f' of {total:,}' if total else ''} {what}"

@@ -23,7 +23,7 @@ from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import TRANSACTION, ingest
 from dlassets.intake.listing import stat_files
 from dlassets.lakehouse.refusals import QUARANTINED, REFUSALS
-from dlassets.lakehouse.snapshots import evolve, pin, replanned, transaction_version
+from dlassets.lakehouse.snapshots import evolve, pin, refuse_no_lake, replanned, transaction_version
 from dlassets.lakehouse.tables import QUARANTINED_FILES
 from dlassets.settings import LandingZone, Settings
 from dlassets.storage.lake import Lake
@@ -95,7 +95,7 @@ def refused_files(
     `pattern` is a path (`<zone>/<path within it>`) or a glob of paths, in which * stands for any text, / as well.
     Raises DlassetsError where the root holds no lake.
     """
-    _refuse_no_lake(lake)
+    refuse_no_lake(lake)
     rows = engine.sql(
         f"SELECT {', '.join(Refused.__dataclass_fields__)} FROM ({REFUSALS if everything else QUARANTINED}) AS states "  # noqa: S608
         "ORDER BY load_date DESC, SUBSTR(batch_id, LENGTH(landing) + 2) DESC, path, modificationTime DESC",
@@ -176,15 +176,6 @@ def drop(
     uri = evolve(lake, QUARANTINED_FILES).uri
     replanned(lambda: engine.merge(engine.rows(rows), QUARANTINED_FILES, uri, Commit(provenance)))
     return Dropped(len(dropped), deleted, kept)
-
-
-def _refuse_no_lake(lake: Lake) -> None:
-    from deltalake import DeltaTable
-
-    if not any(DeltaTable.is_deltatable(lake.table(name)) for name in READS):
-        raise DlassetsError(
-            f"There is no lake at {lake.root}: nothing was taken in there yet. Set DLASSETS_ROOT to the lake's root."
-        )
 
 
 def _zones_of(files: Iterable[Refused], settings: Settings) -> dict[str, LandingZone]:

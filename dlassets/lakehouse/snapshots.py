@@ -17,6 +17,7 @@ from dlassets.engines.delta_log import CARE, COMMITS_PER_CHECKPOINT, explained, 
 from dlassets.engines.schema import Column, Table, schema_of
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.tables import TABLES
+from dlassets.storage.files import listed
 from dlassets.storage.lake import Lake, is_uri
 from dlassets.storage.stores import advice, filesystem_of
 
@@ -35,6 +36,18 @@ _REMEDY = (
     "is then made anew."
 )
 Result = TypeVar("Result")
+
+
+def refuse_no_lake(lake: Lake) -> None:
+    """Raise DlassetsError where the root holds no table: a look at one that is not there would make it."""
+    with _reached(lake):
+        filesystem, folder = filesystem_of(lake.table(""))
+        is_there = bool(listed(filesystem, folder.rstrip("/")))
+    if not is_there:
+        raise DlassetsError(
+            f"There is no lake at {lake.root}: nothing was taken in there yet. Set DLASSETS_ROOT to the lake's root, or "
+            "put photos into its landing zones and run ingest_pipeline."
+        )
 
 
 def pin(lake: Lake, name: str) -> Snapshot:

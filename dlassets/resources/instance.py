@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -16,6 +17,7 @@ from dlassets.storage.lake import Lake, local_path
 HOME_VARIABLE = "DAGSTER_HOME"
 DEFAULT = Path(__file__).with_name("dagster.yaml")
 DATABASES = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
+_log = logging.getLogger(__name__)
 # What these hold once they have been used.
 _FILLED = ("runs", "event_logs", "jobs")
 
@@ -27,6 +29,8 @@ def dagster_home(lake: Lake) -> Path:
     named by DAGSTER_HOME that has been used without one. Raises DlassetsError where there can be no such folder.
     """
     home = home_of(lake)
+    if warning := other_lake_of(home, lake):
+        _log.warning(warning)
     try:
         home.mkdir(parents=True, exist_ok=True)
         config = home / "dagster.yaml"
@@ -53,6 +57,17 @@ def home_of(lake: Lake) -> Path:
         raise SettingsError(
             f"Dagster's runs and events cannot be kept in {lake.root}: set {HOME_VARIABLE} to a local folder."
         ) from error
+
+
+def other_lake_of(home: Path, lake: Lake) -> str | None:
+    """Return a warning where Dagster's folder is the one in another lake; None where it is this one's, or none's."""
+    other = home.parent
+    if home.name != Path(lake.dagster_home).name or not (other / "tables").is_dir() or Lake.at(str(other)) == lake:
+        return None
+    return (
+        f"{HOME_VARIABLE} is {home}, which is the lake's at {other}, and this is the one at {lake.root}: its runs, and "
+        f"what its sensors have seen, come to lie among the other's. Unset {HOME_VARIABLE}, or set it to {lake.dagster_home}."
+    )
 
 
 def _keeps_own_databases(config: Path) -> bool:

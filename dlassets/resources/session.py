@@ -6,13 +6,16 @@ import functools
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from dlassets.pipeline.session import Session
 from dlassets.resources.dead_runs import claim, end_dead_runs
+from dlassets.resources.instance import other_lake_of
 from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
 from dlassets.storage.stores import on_s3
 
 if TYPE_CHECKING:
@@ -60,6 +63,8 @@ def session_resource(settings: Settings) -> dg.ResourceDefinition:
         run = context.run
         if run and context.instance and context.instance.has_run(run.run_id):
             claim(context.instance, run.run_id)
+            if warning := other_lake_of(Path(context.instance.root_directory), Lake.at(settings.root)):
+                (context.log or _log).warning(warning)
             for said in end_dead_runs(context.instance):
                 (context.log or _log).warning(said)
         return DagsterSession(settings, run_id=run.run_id if run else "", tags=run.tags if run else {}, context=context)

@@ -7,6 +7,7 @@ server on loopback and archives of the same layout.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -79,7 +80,9 @@ def samples(
     def progress_of(stage: Stage) -> Progress | None:
         return partial(progress, stage) if progress else None
 
-    name = str(source)
+    name = os.path.expanduser(source)
+    if checksum and "://" not in name and name not in ARCHIVES:
+        raise DlassetsError(f"A checksum is of a download, and {name} is none: leave --checksum out.")
     if name == GENERATED:
         made = generate(folder, classes=classes, per_class=per_class, seed=seed, progress=progress_of("generate"))
         return Taken(made, f"{made:,} drawings of {classes} classes.")

@@ -173,3 +173,46 @@ def test_ctrl_c_before_it_has_begun_is_no_traceback(monkeypatch, capsys) -> None
         main()
 
     assert (ended.value.code, capsys.readouterr().err) == (130, "Ended by Ctrl-C, before it began.\n")
+
+
+READING = (
+    ("history", "raw_images"),
+    ("history", "--model", "champion"),
+    ("restore", "raw_images", "--version", "0", "--yes"),
+    ("forget", "image_classifier/1", "--yes"),
+    ("verify",),
+    ("doctor",),
+    ("quarantine", "list"),
+    ("classes",),
+    ("reproduce", "champion"),
+)
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_a_look_at_a_lake_that_is_not_there_makes_none(tmp_path, command) -> None:
+    ran = invoke(*command, DLASSETS_ROOT=str(tmp_path / "none"))
+
+    assert ran.exit_code == 1
+    assert f"There is no lake at {tmp_path}/none" in ran.output
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_class_may_be_named_before_there_is_a_lake(tmp_path) -> None:
+    assert invoke("classes", "add", "scarf", DLASSETS_ROOT=str(tmp_path / "lake")).exit_code == 0
+    assert "scarf" in invoke("classes", DLASSETS_ROOT=str(tmp_path / "lake")).output
+
+
+def test_a_checksum_of_what_is_not_downloaded_is_refused(tmp_path, photos) -> None:
+    ran = invoke("samples", photos, tmp_path / "to", "--checksum", "sha256:00")
+
+    assert (ran.exit_code, (tmp_path / "to").exists()) == (1, False)
+    assert "leave --checksum out" in ran.stderr
+
+
+def test_a_home_folder_that_the_shell_left_as_it_stands_is_found(tmp_path, photos) -> None:
+    (tmp_path / "home").symlink_to(photos)
+
+    ran = invoke("samples", "~/home", "~/to", HOME=str(tmp_path))
+
+    assert ran.exit_code == 0, ran.output
+    assert len(list((tmp_path / "to").rglob("*.jpg"))) == 80

@@ -39,10 +39,11 @@ def asked(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_an_empty_lake_lacks_its_landing_zones_alone(lake, monkeypatch) -> None:
+def test_an_empty_root_has_no_lake_and_lacks_its_landing_zones(lake, monkeypatch) -> None:
     code, said = asked(lake, monkeypatch)
 
     assert code == 1
+    assert "lake: 1 found" in said
     assert "landing zones: 2 found" in said
     assert said.count(": well") == 5
     assert not Path(lake.root).exists(), "looking makes nothing"
@@ -51,7 +52,7 @@ def test_an_empty_lake_lacks_its_landing_zones_alone(lake, monkeypatch) -> None:
 def test_a_sound_lake_is_well(sound, monkeypatch) -> None:
     code, said = asked(sound, monkeypatch)
 
-    assert (code, said.count(": well")) == (0, 6), said
+    assert (code, said.count(": well")) == (0, 7), said
 
 
 def damage(file: Path) -> None:
@@ -81,7 +82,7 @@ def test_what_is_wrong_is_named_with_what_to_do(sound, monkeypatch, pattern, fau
 
     assert code == 1
     assert said in output
-    assert output.count(": well") == 5
+    assert output.count(": well") == 6
 
 
 def test_a_store_that_another_process_holds_is_not_called_damaged(sound, monkeypatch) -> None:

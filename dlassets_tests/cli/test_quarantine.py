@@ -150,3 +150,11 @@ def test_drop_with_the_files_deletes_them_and_names_those_it_leaves(run, lake: L
     assert r"left as it is: unlabeled/[red]a\nb[/red] ü%20.jpg: it has changed since it was refused" in result.output
     assert not (landing / "unlabeled/note.jpg").exists()
     assert (landing / ODD).read_bytes() == b"other bytes"
+
+
+@pytest.mark.parametrize("command", [("list",), ("retry",), ("drop", "*", "--yes")])
+def test_a_zone_that_is_not_declared_is_said(run, landing: Path, command: tuple[str, ...]) -> None:
+    result = run(*command, "--zone", "nosuch")
+
+    assert result.exit_code == 2
+    assert "No landing zone 'nosuch'. Declared are: labeled, unlabeled." in result.output

@@ -109,3 +109,24 @@ def test_dagster_runs_one_run_of_a_pipeline_at_a_time_and_phones_nobody(lake):
     running = TagConcurrencyLimitsCounter(queue.tag_concurrency_limits, [run("training")])
     assert running.is_blocked(run("training"))
     assert not running.is_blocked(run("scoring"))
+
+
+def test_dagsters_folder_in_another_lake_is_warned_of(lake, tmp_path, monkeypatch, caplog):
+    other = Lake.at(str(tmp_path / "other"))
+    monkeypatch.setenv("DAGSTER_HOME", other.dagster_home)
+    dagster_home(lake)
+    assert not caplog.messages  # it is no lake yet
+    Path(other.table("raw_images")).mkdir(parents=True)
+
+    dagster_home(lake)
+
+    (warning,) = caplog.messages
+    assert f"DAGSTER_HOME is {other.dagster_home}, which is the lake's at {other.root}" in warning
+    assert f"Unset DAGSTER_HOME, or set it to {lake.dagster_home}." in warning
+
+
+def test_dagsters_folder_in_its_own_lake_is_not_warned_of(lake, monkeypatch, caplog):
+    Path(lake.table("raw_images")).mkdir(parents=True)
+    monkeypatch.setenv("DAGSTER_HOME", lake.dagster_home)
+    dagster_home(lake)
+    assert not caplog.messages
