@@ -1,4 +1,4 @@
-"""The commands and programs of README and docs: each is one that there is, and does what it is there for as it stands."""
+"""The commands and programs of README and docs: each is one that there is, and does what it is there for."""
 
 import os
 import re
@@ -97,7 +97,7 @@ def test_what_is_run_elsewhere_is_run_there(command, where) -> None:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a lake that the demo wrote, one file of which is no photo, and the environment where users have it."""
+    """A folder with a lake of the demo, two files of which are no photos, and the environment where users have it."""
     folder = tmp_path_factory.mktemp("user")
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(BIN)
@@ -132,15 +132,19 @@ def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_does_what_it_is_there_for(here, document) -> None:
     ours = [c for c in commands(document) if c not in _ELSEWHERE and not c.startswith("make bench")]
-    for command in [command for command in ours if "…" not in command]:
-        for example, here_and_now in _OF_THIS_LAKE.items():
-            command = command.replace(example, here_and_now)
+    for command in map(of_this_lake, (command for command in ours if "…" not in command)):
         name = command.removeprefix(".venv/bin/")
         if name in _SERVICES:
             assert stopped(here, command, _SERVICES[name]) == 0, command
         else:
             done = run(here, command)
             assert done.returncode == 0, f"{command}: {done.stdout}"
+
+
+def of_this_lake(command: str) -> str:
+    for example, here_and_now in _OF_THIS_LAKE.items():
+        command = command.replace(example, here_and_now)
+    return command
 
 
 def stopped(folder: Path, command: str, sign: str) -> int:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,7 +77,7 @@ class PathHere(click.Path):
     """A path as a shell would read it: some leave `~` as it stands after `=`."""
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        return super().convert(os.path.expanduser(value), param, context)
+        return super().convert(Path(value).expanduser(), param, context)
 
 
 def console() -> Console:

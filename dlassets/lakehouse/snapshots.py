@@ -45,8 +45,8 @@ def refuse_no_lake(lake: Lake) -> None:
         is_there = bool(listed(filesystem, folder.rstrip("/")))
     if not is_there:
         raise DlassetsError(
-            f"There is no lake at {lake.root}: nothing was taken in there yet. Set DLASSETS_ROOT to the lake's root, or "
-            "put photos into its landing zones and run ingest_pipeline."
+            f"There is no lake at {lake.root}: nothing was taken in there yet. Set DLASSETS_ROOT to the lake's root, "
+            "or put photos into its landing zones and run ingest_pipeline."
         )
 
 

@@ -66,7 +66,8 @@ def other_lake_of(home: Path, lake: Lake) -> str | None:
         return None
     return (
         f"{HOME_VARIABLE} is {home}, which is the lake's at {other}, and this is the one at {lake.root}: its runs, and "
-        f"what its sensors have seen, come to lie among the other's. Unset {HOME_VARIABLE}, or set it to {lake.dagster_home}."
+        f"what its sensors have seen, come to lie among the other's. Unset {HOME_VARIABLE}, or set it to "
+        f"{lake.dagster_home}."
     )
 
 

@@ -80,7 +80,7 @@ def samples(
     def progress_of(stage: Stage) -> Progress | None:
         return partial(progress, stage) if progress else None
 
-    name = os.path.expanduser(source)
+    name = os.path.expanduser(source)  # noqa: PTH111 - of a URL, Path would make another
     if checksum and "://" not in name and name not in ARCHIVES:
         raise DlassetsError(f"A checksum is of a download, and {name} is none: leave --checksum out.")
     if name == GENERATED:

@@ -21,10 +21,7 @@ def _as_in_a_code_location(monkeypatch: pytest.MonkeyPatch) -> None:
 def text_of(error: Exception) -> str:
     @dg.asset
     def fails() -> None:
-        try:
-            raise OSError(2, "no such file")
-        except OSError as cause:
-            raise error from cause
+        raise error from OSError(2, "no such file")
 
     result = dg.materialize([fails], raise_on_error=False)
     (failure,) = (event for event in result.all_events if event.is_step_failure)
