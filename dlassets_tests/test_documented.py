@@ -167,6 +167,20 @@ def stopped(folder: Path, command: str, sign: str) -> int:
 
 
 @pytest.mark.slow
+def test_a_lake_without_the_demo_begins_as_it_says(here, photos, tmp_path) -> None:
+    (tmp_path / ".venv").symlink_to(here / ".venv")
+    (block,) = [text for text in blocks("README.md", "sh") if "mkdir" in text]
+    in_place_of_clicks = ".venv/bin/dagster job execute -m dlassets.definitions -j training_pipeline"
+    script = re.sub(r"^make dev.*", in_place_of_clicks, block, flags=re.MULTILINE)
+
+    done = run(tmp_path, "set -e; " + script.replace("/path/to/photos", str(photos)))
+
+    assert done.returncode == 0, done.stdout
+    models = run(tmp_path, f"DLASSETS_ROOT={tmp_path}/shop .venv/bin/dlassets history --model champion")
+    assert "training_set" in models.stdout
+
+
+@pytest.mark.slow
 def test_the_loader_s_example_runs_as_written(here, monkeypatch) -> None:
     monkeypatch.chdir(here)
     (example,) = [text for text in blocks("docs/training.md", "python") if "torch_loader" in text]
