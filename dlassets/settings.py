@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -189,6 +189,9 @@ class LandingZone(_Section):
 
 
 Capture = Literal["taken_at", "camera", "latitude", "longitude"]
+# Formats of photos, by what their bytes are, whatever their names end in.
+Format = Literal["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "HEIC", "AVIF"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class IngestSettings(_Section):
@@ -201,6 +204,12 @@ class IngestSettings(_Section):
         100_000_000,
         description="A larger picture is quarantined before it is decoded; more than 178,956,970 are so in any case.",
     )
+    formats: tuple[Format, ...] = Field(
+        FORMATS,
+        min_length=1,
+        description="The formats that are taken in, where their decoders are installed; in the variable, with commas "
+        "between them.",
+    )
     storage: Literal["table", "files", "landing"] = Field(
         "table", description="Where photos' bytes are kept: in raw_images, as files of the lake, or where they arrived."
     )
@@ -208,6 +217,11 @@ class IngestSettings(_Section):
     reconcile_minutes: Minutes = Field(
         60, description="With events, all files are listed as well when that was so long ago."
     )
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _is_listed(cls, value: Any) -> Any:
+        return [part.strip().upper() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class ArchiveSettings(_Section):
