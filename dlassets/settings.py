@@ -397,7 +397,12 @@ class TuningSettings(_Section):
 
 class RegistrySettings(_Section):
     model_name: str = Field("image_classifier", max_length=200)
-    tolerance: float = Field(0.0, ge=0, lt=1, description="How far below the champion's accuracy a challenger may be.")
+    gate_confidence: float = Field(
+        0.95, gt=0, le=1, description="How sure it must be that a challenger is worse than the champion to refuse it."
+    )
+    tolerance: float = Field(
+        0.05, ge=0, lt=1, description="How far below the champion's accuracy a challenger may be, shown or not."
+    )
 
     @field_validator("model_name")
     @classmethod
