@@ -42,7 +42,7 @@ class Loop:
         self.display = Display(console)
         self.session = Session(settings)
         self.lake = self.session.lake
-        self.refusal: str | None = None
+        self.verdict: str | None = None
         self._learned_from = -1
         self._retrained = False
         self._warned: set[str] = set()
@@ -58,7 +58,7 @@ class Loop:
             ("Ingest them, score them, ask people about the unsure ones", lambda: self._run_job("scoring_pipeline")),
             ("People answer", self._people_answer),
             ("Merge the answers into the labels", lambda: self._run_job("labeling_pipeline")),
-            ("Retrain, and promote if it is at least as good", self._retrain),
+            ("Retrain, and promote unless it is shown to be worse", self._retrain),
             ("Score again", self._score_again),
         ]
         for number, (title, work) in enumerate(stages, start=1):
@@ -88,13 +88,12 @@ class Loop:
         from dlassets.defs.training.assets import GATE
 
         result = self._execute("training_pipeline")
-        refusals = [e for e in result.get_asset_check_evaluations() if e.check_name == GATE and not e.passed]
-        if refusals:
-            # The gate did its work: the champion stays, and scoring goes on with it.
-            self.refusal = refusals[0].description
-            self.display.print(f"not promoted: {self.refusal}")
-        elif not result.success:
+        verdicts = [check for check in result.get_asset_check_evaluations() if check.check_name == GATE]
+        # Where the gate refused it, it did its work: the champion stays, and scoring goes on with it.
+        if not result.success and all(verdict.passed for verdict in verdicts):
             raise JobFailedError(_failure(result))
+        self.verdict = verdicts[-1].description
+        self.display.print(str(self.verdict))
         self._learned_from = self._labels
 
     def _retrain(self) -> None:
@@ -175,13 +174,16 @@ class Loop:
             model_versions=versions,
             champion=session.required_champion().version,
             elapsed=self.display.elapsed,
-            refusal=self.refusal,
+            verdict=self.verdict,
         )
 
 
-def run_demo(settings: Settings, images: Path, console: Console) -> None:
-    """Run the loop on `NNN.class/` folders and show the summary. Raises DlassetsError where a step fails."""
-    show(console, Loop(settings, console).run(images))
+def run_demo(settings: Settings, images: Path, console: Console, not_taken_in: Sequence[str] = ()) -> None:
+    """Run the loop on `NNN.class/` folders and show the summary. Raises DlassetsError where a step fails.
+
+    `not_taken_in` says of files of the set that are left out which they are.
+    """
+    show(console, Loop(settings, console).run(images), not_taken_in)
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlassets.errors import DlassetsError
 from dlassets.images.digest import image_id_of
 from dlassets.images.folders import is_numbered
+from dlassets.images.kinds import in_words, is_photo_name
+from dlassets.samples.one_set import files_in
+from dlassets.samples.unpack import Taken, check_classes
 from dlassets.settings import JUNK
 from dlassets.storage.files import write_whole
 from dlassets.storage.junk import Junk
@@ -40,7 +43,11 @@ def photos_in(images: Path) -> Iterator[Photo]:
 
 
 def arrive_labelled(images: Path, landing: Path) -> int:
-    """Copy what is not held back into the labelled landing zone; return how many were new."""
+    """Copy what is not held back into the labelled landing zone; return how many were new.
+
+    Raises DlassetsError, before any is, where two classes would have one number.
+    """
+    check_classes(landing, {path.name for path in images.iterdir() if path.is_dir()})
     photos = (photo for photo in photos_in(images) if not photo.is_held_back)
     return sum(_copy(photo.path, landing / photo.folder / photo.path.name) for photo in photos)
 
@@ -66,6 +73,20 @@ def read_truth(kept_aside: Path) -> dict[str, str]:
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         return dict(csv.reader(file))
+
+
+def as_it_stands(images: Path, formats: Iterable[str]) -> Taken:
+    """Return what a folder of class folders has, and which of its files are not taken in."""
+    files = list(files_in(images))
+    photos = [path for path in files if len(path.parts) == 2 and is_photo_name(path.name)]  # noqa: PLR2004 - NNN.class/name
+    elsewhere = [path for path in files if len(path.parts) != 2 and is_photo_name(path.name)]  # noqa: PLR2004
+    sentences = in_words((path.name for path in {*files} - {*elsewhere}), formats)
+    if elsewhere:
+        lie = "photos lie" if len(elsewhere) > 1 else "photo lies"
+        sentences.append(f"{len(elsewhere):,} {lie} in no class folder and are left out, such as {min(elsewhere)}.")
+    classes = {path.parent for path in photos}
+    understood = f"{len(photos):,} photos of {len(classes)} classes, by their folders as they stand."
+    return Taken(len(photos), understood, tuple(sentences))
 
 
 def has_class_folders(images: Path) -> bool:

@@ -115,21 +115,34 @@ def why_off(format_: str, formats: Iterable[str] = FORMATS) -> str | None:
     return None if lack is None else f"{format_} is off: {lack.removesuffix('.')}, and these photos come in"
 
 
-def left_out(names: Iterable[str]) -> dict[str, int]:
-    """Return how many of these files that are not taken in are of each kind, the most frequent first.
+def in_words(names: Iterable[str], formats: Iterable[str] = FORMATS) -> list[str]:
+    """Return which of these files are not taken in, by their names: a sentence a kind, the most frequent first.
 
-    A kind is said with how its files' names end, such as `RAW photos (.cr2, .nef)`.
+    Of photos those whose format is off. Such as `12 files are RAW photos (.cr2, .nef): export them as JPEG or TIFF.`
     """
-    counts: Counter[str] = Counter()
-    suffixes: dict[str, set[str]] = defaultdict(set)
+    by_reason: dict[Kind | str | None, Counter[str]] = defaultdict(Counter)
     for name in names:
-        kind = kind_of_name(name)
-        what = kind.name if kind else "photos" if is_photo_name(name) else "other files"
-        counts[what] += 1
-        suffixes[what].add(PurePosixPath(name).suffix.lower() or "no ending")
-    return {f"{what} ({_shortened(suffixes[what])})": number for what, number in counts.most_common()}
+        suffix = PurePosixPath(name).suffix.lower()
+        reason = why_off(SUFFIXES[suffix], formats) if suffix in SUFFIXES else _BY_SUFFIX.get(suffix)
+        if suffix not in SUFFIXES or reason is not None:
+            by_reason[reason][suffix or "no ending"] += 1
+    in_order = sorted(by_reason.items(), key=lambda item: -item[1].total())
+    return [_sentence(reason, suffixes.total(), _shortened(suffixes)) for reason, suffixes in in_order]
 
 
-def _shortened(suffixes: set[str]) -> str:
-    shown = sorted(suffixes)[:_MOST_SUFFIXES]
-    return ", ".join([*shown, "…"] if len(suffixes) > len(shown) else shown)
+def _sentence(reason: Kind | str | None, number: int, suffixes: str) -> str:
+    """Return a sentence about so many files of a kind, of a format that is off (and why), or of no known kind."""
+    files = "1 file is" if number == 1 else f"{number:,} files are"
+    if reason is None:
+        return f"{files} of no kind that is known as a photo ({suffixes})."
+    if isinstance(reason, str):
+        return f"{files} {reason.partition(' ')[0]} ({suffixes}), and {reason}."
+    if number > 1:
+        return f"{files} {reason.name} ({suffixes}): {reason.advice}."
+    one = f"{'an' if reason.name[0] in 'aeiou' else 'a'} {reason.name.removesuffix('s')}"
+    return f"{files} {one} ({suffixes}): {reason.advice.replace('them', 'it').replace('their', 'its')}."
+
+
+def _shortened(suffixes: Iterable[str]) -> str:
+    every = sorted(suffixes)
+    return ", ".join([*every[:_MOST_SUFFIXES], *["…"] * (len(every) > _MOST_SUFFIXES)])
