@@ -349,7 +349,9 @@ class TrainingSettings(_Section):
     epochs: Count = Field(50, description="Of a head, at most; training stops when validation stops improving.")
     patience: Count = Field(5, description="Epochs without a better validation loss before it stops.")
     min_improvement: float = Field(1e-4, ge=0, description="What counts as a better validation loss.")
-    l2: float = Field(0.05, ge=0, description="Penalty on the squares of the head's weights.")
+    l2: float | None = Field(
+        None, ge=0, description="Penalty on the squares of the head's weights; unset: the one that validation prefers."
+    )
     balance: Literal["none", "weights", "sampling"] = Field(
         "none", description="How rare classes come to count as much: by the loss, or by being drawn more often."
     )
