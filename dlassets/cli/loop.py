@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     help="Classes to generate where no --images are given.",
 )
 @click.option(
-    "--per-class", type=click.IntRange(min=1), default=60, show_default=True, help="Photos a class to generate."
+    "--per-class", type=click.IntRange(min=1), default=80, show_default=True, help="Photos a class to generate."
 )
 def demo(images: str | None, classes: int, per_class: int) -> None:
     """Run the whole loop on photos: ingest, train, score, ask people, learn from their answers."""
     from dlassets.demo.own_lake import taken_by, with_own_lake
+    from dlassets.demo.photos import HELD_BACK, HELD_BACK_OF_GENERATED
     from dlassets.pipeline.session import Session
     from dlassets.samples.sets import GENERATED, refuse_unknown
 
@@ -47,7 +48,8 @@ def demo(images: str | None, classes: int, per_class: int) -> None:
         _say(
             f"{source}: {taken.understood}", *taken.not_taken_in, f"They go into the lake {Lake.at(settings.root).root}"
         )
-        run_demo(settings, folder, console(), taken.not_taken_in)
+        held_back = HELD_BACK_OF_GENERATED if source == GENERATED else HELD_BACK
+        run_demo(settings, folder, console(), not_taken_in=taken.not_taken_in, held_back=held_back)
     _print_how_to_look(settings)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from dlassets.definitions import build_defs
 from dlassets.demo.annotator import OpenRequest, answer
 from dlassets.demo.display import Display
-from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, read_truth
+from dlassets.demo.photos import HELD_BACK, arrive_labelled, arrive_unlabelled, read_truth
 from dlassets.demo.summary import Summary, show
 from dlassets.errors import DlassetsError, printed_error
 from dlassets.lakehouse.tables import LABEL_REQUESTS, LABELED_IMAGES, TABLES
@@ -50,11 +50,11 @@ class Loop:
         self.instance = dg.DagsterInstance.get()
         self.defs = build_defs(settings, {"progress": self.display}, loggers={LOGGER: self.display.logger})
 
-    def run(self, images: Path) -> Summary:
+    def run(self, images: Path, held_back: float = HELD_BACK) -> Summary:
         stages: list[tuple[str, Callable[[], None]]] = [
-            ("Photos arrive, labelled by their folders", lambda: self._labelled_arrive(images)),
+            ("Photos arrive, labelled by their folders", lambda: self._labelled_arrive(images, held_back)),
             ("Ingest, label, embed, train, evaluate, register, promote", self._train),
-            ("More photos arrive, without labels", lambda: self._unlabelled_arrive(images)),
+            ("More photos arrive, without labels", lambda: self._unlabelled_arrive(images, held_back)),
             ("Ingest them, score them, ask people about the unsure ones", lambda: self._run_job("scoring_pipeline")),
             ("People answer", self._people_answer),
             ("Merge the answers into the labels", lambda: self._run_job("labeling_pipeline")),
@@ -73,15 +73,16 @@ class Loop:
     def _kept_aside(self) -> Path:
         return local_path(self.lake.under("demo"))
 
-    def _labelled_arrive(self, images: Path) -> None:
-        new = arrive_labelled(images, self._zone(LABELED))
+    def _labelled_arrive(self, images: Path, held_back: float) -> None:
+        new = arrive_labelled(images, self._zone(LABELED), held_back)
         # A landing zone that is not there is an error to the pipeline, and one may be empty for now.
         for name in (LABELED, UNLABELED):
             self._zone(name).mkdir(parents=True, exist_ok=True)
         self.display.print(f"{new:,} new photos in {self._zone(LABELED)}")
 
-    def _unlabelled_arrive(self, images: Path) -> None:
-        new = arrive_unlabelled(images, self._zone(UNLABELED), self._kept_aside)
+    def _unlabelled_arrive(self, images: Path, held_back: float) -> None:
+        labelled, unlabelled = self._zone(LABELED), self._zone(UNLABELED)
+        new = arrive_unlabelled(images, unlabelled, self._kept_aside, labelled, held_back)
         self.display.print(f"{new:,} new photos in {self._zone(UNLABELED)}")
 
     def _train(self) -> None:
@@ -178,12 +179,20 @@ class Loop:
         )
 
 
-def run_demo(settings: Settings, images: Path, console: Console, not_taken_in: Sequence[str] = ()) -> None:
+def run_demo(
+    settings: Settings,
+    images: Path,
+    console: Console,
+    *,
+    not_taken_in: Sequence[str] = (),
+    held_back: float = HELD_BACK,
+) -> None:
     """Run the loop on `NNN.class/` folders and show the summary. Raises DlassetsError where a step fails.
 
-    `not_taken_in` says of files of the set that are left out which they are.
+    `not_taken_in` says of files of the set that are left out which they are, `held_back` is the share of photos that
+    arrive without a label.
     """
-    show(console, Loop(settings, console).run(images), not_taken_in)
+    show(console, Loop(settings, console).run(images, held_back), not_taken_in)
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:
