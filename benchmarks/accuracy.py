@@ -255,7 +255,7 @@ def _redrawn(photos: Examples, groups: Sequence[str], settings: Settings, draws:
     for draw in range(draws):
         hashes = redrawn_hashes(groups, draw)
         sides = sides_of(hashes, settings)
-        labelled = ~np.array([Photo(Path(), "", image_id).is_held_back for image_id in hashes])
+        labelled = ~np.array([Photo(Path(), "", image_id).is_held_back() for image_id in hashes])
         test = photos.taken(sides == TEST)
         for when, known in zip(whens, (labelled, np.ones_like(labelled)), strict=True):
             train, validation = photos.taken((sides == TRAIN) & known), photos.taken((sides == VALIDATION) & known)

@@ -7,12 +7,13 @@ from importlib.util import find_spec
 from dlassets.errors import DlassetsError
 
 # An extra of pyproject.toml, and what is imported of it: it is there where all of these are.
-SPARK, TUNING, LABEL_ERRORS, PETASTORM = "spark", "tuning", "label-errors", "petastorm"
+SPARK, TUNING, LABEL_ERRORS, PETASTORM, HEIF = "spark", "tuning", "label-errors", "petastorm", "heif"
 MODULES = {
     SPARK: ("pyspark", "delta", "dagster_pyspark"),
     TUNING: ("optuna",),
     LABEL_ERRORS: ("cleanlab",),
     PETASTORM: ("petastorm",),
+    HEIF: ("pillow_heif",),
 }
 
 

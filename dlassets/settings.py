@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -200,6 +200,9 @@ class LandingZone(_Section):
 
 
 Capture = Literal["taken_at", "camera", "latitude", "longitude"]
+# Formats of photos, by what their bytes are, whatever their names end in.
+Format = Literal["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "HEIC", "AVIF"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class IngestSettings(_Section):
@@ -212,6 +215,12 @@ class IngestSettings(_Section):
         100_000_000,
         description="A larger picture is quarantined before it is decoded; more than 178,956,970 are so in any case.",
     )
+    formats: tuple[Format, ...] = Field(
+        FORMATS,
+        min_length=1,
+        description="The formats that are taken in, where their decoders are installed; in the variable, with commas "
+        "between them.",
+    )
     storage: Literal["table", "files", "landing"] = Field(
         "table", description="Where photos' bytes are kept: in raw_images, as files of the lake, or where they arrived."
     )
@@ -219,6 +228,11 @@ class IngestSettings(_Section):
     reconcile_minutes: Minutes = Field(
         60, description="With events, all files are listed as well when that was so long ago."
     )
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _is_listed(cls, value: Any) -> Any:
+        return [part.strip().upper() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class ArchiveSettings(_Section):
@@ -346,7 +360,9 @@ class TrainingSettings(_Section):
     epochs: Count = Field(50, description="Of a head, at most; training stops when validation stops improving.")
     patience: Count = Field(5, description="Epochs without a better validation loss before it stops.")
     min_improvement: float = Field(1e-4, ge=0, description="What counts as a better validation loss.")
-    l2: float = Field(0.05, ge=0, description="Penalty on the squares of the head's weights.")
+    l2: float | None = Field(
+        None, ge=0, description="Penalty on the squares of the head's weights; unset: the one that validation prefers."
+    )
     balance: Literal["none", "weights", "sampling"] = Field(
         "none", description="How rare classes come to count as much: by the loss, or by being drawn more often."
     )
@@ -394,7 +410,12 @@ class TuningSettings(_Section):
 
 class RegistrySettings(_Section):
     model_name: str = Field("image_classifier", max_length=200)
-    tolerance: float = Field(0.0, ge=0, lt=1, description="How far below the champion's accuracy a challenger may be.")
+    gate_confidence: float = Field(
+        0.95, gt=0, le=1, description="How sure it must be that a challenger is worse than the champion to refuse it."
+    )
+    tolerance: float = Field(
+        0.05, ge=0, lt=1, description="How far below the champion's accuracy a challenger may be, shown or not."
+    )
 
     @field_validator("model_name")
     @classmethod

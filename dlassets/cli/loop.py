@@ -15,7 +15,7 @@ from dlassets.settings import Settings, load_settings
 from dlassets.storage.lake import Lake, local_path
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from dlassets.samples.unpack import Taken
 
 
 @click.command()
@@ -30,23 +30,34 @@ if TYPE_CHECKING:
     help="Classes to generate where no --images are given.",
 )
 @click.option(
-    "--per-class", type=click.IntRange(min=1), default=60, show_default=True, help="Photos a class to generate."
+    "--per-class", type=click.IntRange(min=1), default=80, show_default=True, help="Photos a class to generate."
 )
 def demo(images: str | None, classes: int, per_class: int) -> None:
     """Run the whole loop on photos: ingest, train, score, ask people, learn from their answers."""
+    from dlassets.demo.own_lake import taken_by, with_own_lake
+    from dlassets.demo.photos import HELD_BACK, HELD_BACK_OF_GENERATED
     from dlassets.pipeline.session import Session
+    from dlassets.samples.sets import GENERATED, refuse_unknown
 
-    settings = load_settings()
+    source = images or GENERATED
+    refuse_unknown(source)
+    settings = with_own_lake(load_settings(), source)
     _ = Session(settings).engine  # what it lacks is an error now, and not when there are photos
     from dlassets.demo.loop import run_demo
 
     with ended_by_sigterm():
-        run_demo(settings, _images(images, settings.root, classes, per_class), console())
-    _print_how_to_look(console(), settings)
+        with taken_by(settings, source):
+            folder, taken = _images(source, settings, classes, per_class)
+        _say(
+            f"{source}: {taken.understood}", *taken.not_taken_in, f"They go into the lake {Lake.at(settings.root).root}"
+        )
+        held_back = HELD_BACK_OF_GENERATED if source == GENERATED else HELD_BACK
+        run_demo(settings, folder, console(), not_taken_in=taken.not_taken_in, held_back=held_back)
+    _print_how_to_look(settings)
 
 
 @click.command()
-@click.argument("source", default="generated")
+@click.argument("source", default="generated", type=os.path.expanduser)
 @click.argument("folder", type=PathHere(path_type=Path, file_okay=False))
 @click.option("--classes", type=click.IntRange(min=1), default=10, show_default=True, help="Classes to generate.")
 @click.option(
@@ -61,13 +72,17 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
 
     SOURCE is `generated`, the name of a public set, a URL, or a folder, zip or tar.
     """
+    from dlassets.samples.one_set import files_in, filled_from
+    from dlassets.samples.sets import refuse_unknown, set_of
     from dlassets.samples.sets import samples as make
 
-    with bars() as report:
+    refuse_unknown(source)
+    set_, record = set_of(source, seed), folder / ".dlassets-set"
+    with filled_from(set_, folder, record, lambda: any(files_in(folder)), "Choose an empty folder."), bars() as report:
         taken = make(
             source, folder, classes=classes, per_class=per_class, seed=seed, checksum=checksum, progress=report.count
         )
-    click.echo(f"{taken.understood}\n{taken.photos:,} photos in {folder}")
+    _say(taken.understood, *taken.not_taken_in, f"{taken.photos:,} photos in {folder}")
 
 
 @click.command()
@@ -80,28 +95,27 @@ def dev(dagster_port: int, mlflow_port: int) -> None:
     sys.exit(serve(load_settings(), dagster_port=dagster_port, mlflow_port=mlflow_port))
 
 
-def _images(source: str | None, root: str, classes: int, per_class: int) -> Path:
-    """Return a folder of class folders: the user's own as it stands, or one made under the lake's root."""
-    from dlassets.demo.photos import has_class_folders
+def _images(source: str, settings: Settings, classes: int, per_class: int) -> tuple[Path, Taken]:
+    """Return a folder of class folders, the user's own or one made under the lake's root, and what it has."""
+    from dlassets.demo.own_lake import GIVEN, IMAGES
+    from dlassets.demo.photos import as_it_stands, has_class_folders
+    from dlassets.samples.sets import GENERATED
     from dlassets.samples.sets import samples as make
 
-    if source is not None and Path(source).is_dir() and has_class_folders(Path(source)):
-        return Path(source)
-    folder = local_path(Lake.at(root).under("demo", "images" if source is None else "given"))
+    if Path(source).is_dir() and has_class_folders(Path(source)):
+        return Path(source), as_it_stands(Path(source), settings.ingest.formats)
+    folder = local_path(Lake.at(settings.root).under("demo", IMAGES if source == GENERATED else GIVEN))
     with bars() as report:
-        taken = make(source or "generated", folder, classes=classes, per_class=per_class, progress=report.count)
-    if source is not None:
-        console().print(f"{source}: {taken.understood}", highlight=False, soft_wrap=True)
-    return folder
+        return folder, make(source, folder, classes=classes, per_class=per_class, progress=report.count)
 
 
-def _print_how_to_look(out: Console, settings: Settings) -> None:
-    lake = Lake.at(settings.root)
-    program = Path(sys.executable).parent / "dlassets"
-    lines = (
-        "",
-        "Look at this lake, these runs and these tables in Dagster's UI, and at the models in MLflow's:",
-        f"  DLASSETS_ROOT={shlex.quote(lake.root)} {program} dev",
-    )
+def _say(*lines: str) -> None:
     for line in lines:
-        out.print(line, highlight=False, soft_wrap=True)
+        console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_how_to_look(settings: Settings) -> None:
+    from dlassets.demo.own_lake import program
+
+    _say("", "Look at this lake, these runs and these tables in Dagster's UI, and at the models in MLflow's:")
+    _say(f"  DLASSETS_ROOT={shlex.quote(Lake.at(settings.root).root)} {program()} dev")

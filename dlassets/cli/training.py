@@ -54,8 +54,10 @@ def automl(minutes: float, images: Path | None, backbones: tuple[str, ...], out:
     Heads on embeddings come first, then blocks of the best backbone, trained on the photos, if there is time. Every
     candidate is logged to MLflow.
     """
+    from dlassets.images.kinds import in_words
     from dlassets.pipeline.labelled_photos import photos_of_folder, photos_of_lake
     from dlassets.registry.store import MlflowStore
+    from dlassets.samples.one_set import files_in
     from dlassets.tuning.automl import search
 
     require(TUNING, "dlassets automl")
@@ -66,6 +68,8 @@ def automl(minutes: float, images: Path | None, backbones: tuple[str, ...], out:
     with _Board(console()) as board:
         # Before the store is opened: what cannot be searched should leave nothing.
         candidates = _backbones(settings, backbones)
+        for sentence in in_words(map(str, files_in(images)), settings.ingest.formats) if images else ():
+            board.info(sentence)
         photos = photos_of_lake(settings) if images is None else photos_of_folder(images, settings, board)
         mlflow = MlflowStore(settings.model_copy(update={"mlflow": tracking}))
         winner = search(photos, candidates, settings.training, until, mlflow.client, mlflow.experiment, board)

@@ -27,7 +27,7 @@ INGEST_PIPELINE = _pipeline(
 )
 TRAINING_PIPELINE = _pipeline(
     "training_pipeline",
-    "Take photos in, label them, embed them, train, register, and promote what is at least as good.",
+    "Take photos in, label them, embed them, train, register, and promote what is not shown to be worse.",
     *_INGESTED,
     "image_features",
     "training_set",
@@ -37,7 +37,7 @@ TRAINING_PIPELINE = _pipeline(
 )
 TUNING_PIPELINE = _pipeline(
     "tuning_pipeline",
-    "Try settings of training, train with the best, register, and promote what is at least as good.",
+    "Try settings of training, train with the best, register, and promote what is not shown to be worse.",
     "image_features",
     "training_set",
     "tuned_hyperparameters",

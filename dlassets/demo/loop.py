@@ -13,7 +13,7 @@ from rich.console import Console
 from dlassets.definitions import build_defs
 from dlassets.demo.annotator import OpenRequest, answer
 from dlassets.demo.display import Display
-from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, read_truth
+from dlassets.demo.photos import HELD_BACK, arrive_labelled, arrive_unlabelled, read_truth
 from dlassets.demo.summary import Summary, show
 from dlassets.errors import DlassetsError, printed_error
 from dlassets.lakehouse.tables import LABEL_REQUESTS, LABELED_IMAGES, TABLES
@@ -42,7 +42,7 @@ class Loop:
         self.display = Display(console)
         self.session = Session(settings)
         self.lake = self.session.lake
-        self.refusal: str | None = None
+        self.verdict: str | None = None
         self._learned_from = -1
         self._retrained = False
         self._warned: set[str] = set()
@@ -50,15 +50,15 @@ class Loop:
         self.instance = dg.DagsterInstance.get()
         self.defs = build_defs(settings, {"progress": self.display}, loggers={LOGGER: self.display.logger})
 
-    def run(self, images: Path) -> Summary:
+    def run(self, images: Path, held_back: float = HELD_BACK) -> Summary:
         stages: list[tuple[str, Callable[[], None]]] = [
-            ("Photos arrive, labelled by their folders", lambda: self._labelled_arrive(images)),
+            ("Photos arrive, labelled by their folders", lambda: self._labelled_arrive(images, held_back)),
             ("Ingest, label, embed, train, evaluate, register, promote", self._train),
-            ("More photos arrive, without labels", lambda: self._unlabelled_arrive(images)),
+            ("More photos arrive, without labels", lambda: self._unlabelled_arrive(images, held_back)),
             ("Ingest them, score them, ask people about the unsure ones", lambda: self._run_job("scoring_pipeline")),
             ("People answer", self._people_answer),
             ("Merge the answers into the labels", lambda: self._run_job("labeling_pipeline")),
-            ("Retrain, and promote if it is at least as good", self._retrain),
+            ("Retrain, and promote unless it is shown to be worse", self._retrain),
             ("Score again", self._score_again),
         ]
         for number, (title, work) in enumerate(stages, start=1):
@@ -73,28 +73,28 @@ class Loop:
     def _kept_aside(self) -> Path:
         return local_path(self.lake.under("demo"))
 
-    def _labelled_arrive(self, images: Path) -> None:
-        new = arrive_labelled(images, self._zone(LABELED))
+    def _labelled_arrive(self, images: Path, held_back: float) -> None:
+        new = arrive_labelled(images, self._zone(LABELED), held_back)
         # A landing zone that is not there is an error to the pipeline, and one may be empty for now.
         for name in (LABELED, UNLABELED):
             self._zone(name).mkdir(parents=True, exist_ok=True)
         self.display.print(f"{new:,} new photos in {self._zone(LABELED)}")
 
-    def _unlabelled_arrive(self, images: Path) -> None:
-        new = arrive_unlabelled(images, self._zone(UNLABELED), self._kept_aside)
+    def _unlabelled_arrive(self, images: Path, held_back: float) -> None:
+        labelled, unlabelled = self._zone(LABELED), self._zone(UNLABELED)
+        new = arrive_unlabelled(images, unlabelled, self._kept_aside, labelled, held_back)
         self.display.print(f"{new:,} new photos in {self._zone(UNLABELED)}")
 
     def _train(self) -> None:
         from dlassets.defs.training.assets import GATE
 
         result = self._execute("training_pipeline")
-        refusals = [e for e in result.get_asset_check_evaluations() if e.check_name == GATE and not e.passed]
-        if refusals:
-            # The gate did its work: the champion stays, and scoring goes on with it.
-            self.refusal = refusals[0].description
-            self.display.print(f"not promoted: {self.refusal}")
-        elif not result.success:
+        verdicts = [check for check in result.get_asset_check_evaluations() if check.check_name == GATE]
+        # Where the gate refused it, it did its work: the champion stays, and scoring goes on with it.
+        if not result.success and all(verdict.passed for verdict in verdicts):
             raise JobFailedError(_failure(result))
+        self.verdict = verdicts[-1].description
+        self.display.print(str(self.verdict))
         self._learned_from = self._labels
 
     def _retrain(self) -> None:
@@ -175,13 +175,24 @@ class Loop:
             model_versions=versions,
             champion=session.required_champion().version,
             elapsed=self.display.elapsed,
-            refusal=self.refusal,
+            verdict=self.verdict,
         )
 
 
-def run_demo(settings: Settings, images: Path, console: Console) -> None:
-    """Run the loop on `NNN.class/` folders and show the summary. Raises DlassetsError where a step fails."""
-    show(console, Loop(settings, console).run(images))
+def run_demo(
+    settings: Settings,
+    images: Path,
+    console: Console,
+    *,
+    not_taken_in: Sequence[str] = (),
+    held_back: float = HELD_BACK,
+) -> None:
+    """Run the loop on `NNN.class/` folders and show the summary. Raises DlassetsError where a step fails.
+
+    `not_taken_in` says of files of the set that are left out which they are, `held_back` is the share of photos that
+    arrive without a label.
+    """
+    show(console, Loop(settings, console).run(images, held_back), not_taken_in)
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:

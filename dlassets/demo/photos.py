@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlassets.errors import DlassetsError
 from dlassets.images.digest import image_id_of
 from dlassets.images.folders import is_numbered
+from dlassets.images.kinds import in_words, is_photo_name
+from dlassets.samples.one_set import files_in
+from dlassets.samples.unpack import Taken, check_classes
 from dlassets.settings import JUNK
 from dlassets.storage.files import write_whole
 from dlassets.storage.junk import Junk
 
-HELD_BACK = 0.3
+# The share that arrives unlabelled. Of generated samples, of which there are as many as one likes, few are labelled at
+# first: what people answer then shows, whichever photos chance makes the test photos.
+HELD_BACK, HELD_BACK_OF_GENERATED = 0.3, 0.8
 TRUTH = "truth.csv"
 
 
@@ -25,10 +30,10 @@ class Photo:
     folder: str
     image_id: str
 
-    @property
-    def is_held_back(self) -> bool:
+    def is_held_back(self, share: float = HELD_BACK) -> bool:
+        """Whether it is of the share that arrives unlabelled."""
         # The last digits, since the first ones decide the split: the held-back part has the same splits as the rest.
-        return int(self.image_id[-8:], 16) < HELD_BACK * 16**8
+        return int(self.image_id[-8:], 16) < share * 16**8
 
 
 def photos_in(images: Path) -> Iterator[Photo]:
@@ -39,23 +44,35 @@ def photos_in(images: Path) -> Iterator[Photo]:
             yield Photo(path, path.parent.name, image_id_of(path.read_bytes()))
 
 
-def arrive_labelled(images: Path, landing: Path) -> int:
-    """Copy what is not held back into the labelled landing zone; return how many were new."""
-    photos = (photo for photo in photos_in(images) if not photo.is_held_back)
+def arrive_labelled(images: Path, landing: Path, held_back: float = HELD_BACK) -> int:
+    """Copy what is not held back into the labelled landing zone; return how many were new.
+
+    Raises DlassetsError, before any is, where two classes would have one number.
+    """
+    check_classes(landing, {path.name for path in images.iterdir() if path.is_dir()})
+    photos = (photo for photo in photos_in(images) if not photo.is_held_back(held_back))
     return sum(_copy(photo.path, landing / photo.folder / photo.path.name) for photo in photos)
 
 
-def arrive_unlabelled(images: Path, landing: Path, kept_aside: Path) -> int:
-    """Copy the held-back photos under names that tell nothing, and write their true classes down aside."""
-    held_back = {photo.image_id: photo for photo in photos_in(images) if photo.is_held_back}
-    truth = read_truth(kept_aside) | {image_id: photo.folder for image_id, photo in held_back.items()}
+def arrive_unlabelled(
+    images: Path, landing: Path, kept_aside: Path, labelled: Path, held_back: float = HELD_BACK
+) -> int:
+    """Copy the held-back photos under names that tell nothing, and write their true classes down aside.
+
+    Those that came into the landing zone `labelled` before, when fewer were held back, are not.
+    """
+    photos = {
+        photo.image_id: photo
+        for photo in photos_in(images)
+        if photo.is_held_back(held_back) and not (labelled / photo.folder / photo.path.name).exists()
+    }
+    truth = read_truth(kept_aside) | {image_id: photo.folder for image_id, photo in photos.items()}
     table = io.StringIO(newline="")
     csv.writer(table).writerows(sorted(truth.items()))
     _write(kept_aside / TRUTH, table.getvalue())
     landing.mkdir(parents=True, exist_ok=True)
     return sum(
-        _copy(photo.path, landing / f"{image_id[:16]}{photo.path.suffix.lower()}")
-        for image_id, photo in held_back.items()
+        _copy(photo.path, landing / f"{image_id[:16]}{photo.path.suffix.lower()}") for image_id, photo in photos.items()
     )
 
 
@@ -66,6 +83,20 @@ def read_truth(kept_aside: Path) -> dict[str, str]:
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         return dict(csv.reader(file))
+
+
+def as_it_stands(images: Path, formats: Iterable[str]) -> Taken:
+    """Return what a folder of class folders has, and which of its files are not taken in."""
+    files = list(files_in(images))
+    photos = [path for path in files if len(path.parts) == 2 and is_photo_name(path.name)]  # noqa: PLR2004 - NNN.class/name
+    elsewhere = [path for path in files if len(path.parts) != 2 and is_photo_name(path.name)]  # noqa: PLR2004
+    sentences = in_words((path.name for path in {*files} - {*elsewhere}), formats)
+    if elsewhere:
+        lie = "photos lie" if len(elsewhere) > 1 else "photo lies"
+        sentences.append(f"{len(elsewhere):,} {lie} in no class folder and are left out, such as {min(elsewhere)}.")
+    classes = {path.parent for path in photos}
+    understood = f"{len(photos):,} photos of {len(classes)} classes, by their folders as they stand."
+    return Taken(len(photos), understood, tuple(sentences))
 
 
 def has_class_folders(images: Path) -> bool:

@@ -25,21 +25,23 @@ class Summary:
     model_versions: Sequence[int]
     champion: int
     elapsed: Mapping[str, float]
-    refusal: str | None = None
+    verdict: str | None = None
 
 
-def show(console: Console, summary: Summary) -> None:
+def show(console: Console, summary: Summary, not_taken_in: Sequence[str] = ()) -> None:
     grid = Grid("what", "figure", title="Summary", title_justify="left")
     grid.add_row("images in", f"{summary.images:,}")
     grid.add_row("files quarantined", f"{summary.quarantined:,}")
+    for sentence in not_taken_in:
+        grid.add_row("not taken in", sentence)
     for when, (version, evaluation) in (("before", summary.before), ("after", summary.after)):
         low, high = evaluation.interval
         grid.add_row(
             f"accuracy {when} the answers",
             f"{evaluation.accuracy:.3f} ({low:.3f} to {high:.3f}), version {version}, {evaluation.rows} test rows",
         )
-    if summary.refusal:
-        grid.add_row("not promoted", summary.refusal)
+    if summary.verdict:
+        grid.add_row(f"version {summary.after[0]}", summary.verdict)
     grid.add_row("label requests", f"{summary.requests_sent:,} sent, {summary.requests_answered:,} answered")
     versions = ", ".join(f"{v}{' (champion)' if v == summary.champion else ''}" for v in summary.model_versions)
     grid.add_row("registered versions", versions)

@@ -8,6 +8,7 @@ import re
 import struct
 from typing import Any
 
+from dlassets.images import heif
 from dlassets.images.exif import TIFF_BEGINNINGS, Value, read_tags
 from dlassets.images.jpeg import read_header
 
@@ -45,6 +46,8 @@ def _exif(data: bytes) -> bytes:
         return _chunk(data, len(_PNG), ">I4s", b"eXIf", 4)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _chunk(data, 12, "<4sI", b"EXIF", 0).removeprefix(b"Exif\0\0")
+    if heif.format_of(data):
+        return heif.plain(data).exif
     return data if data.startswith(TIFF_BEGINNINGS) else b""
 
 

@@ -15,14 +15,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from dlassets.errors import DlassetsError
-from dlassets.images import jpeg, png, tiff, webp
+from dlassets.images import heif, jpeg, png, tiff, webp
 from dlassets.images.colour import as_srgb
 from dlassets.images.exif import orientation
 from dlassets.images.jpeg import MAX_SCANS, MAX_SIDE, Header, has_too_many_scans, read_header
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+# The formats that Pillow reads by itself, as it calls them.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 # A larger picture is refused from its header. It is where Pillow, which decodes the other formats, refuses too.
 MAX_PIXELS = 178_956_970
@@ -114,6 +115,7 @@ def load_with_pillow(data: bytes, header: Header | None, max_pixels: int = MAX_P
     Pillow is given what pixels need alone. Raises BombError, and nearly anything else.
     """
     told: dict[Any, Any] = {}
+    formats: tuple[str, ...] = _FORMATS
     if header is not None:
         data, told = jpeg.plain(data), {"icc_profile": header.profile, "exif": header.exif}
     elif png.is_png(data) or webp.is_webp(data):
@@ -122,7 +124,11 @@ def load_with_pillow(data: bytes, header: Header | None, max_pixels: int = MAX_P
     elif tiff.is_tiff(data):
         data, told, tile = _plain_tiff(data)
         refuse_more_pixels(*tile, max_pixels)
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    elif format_ := heif.format_of(data):
+        for size in heif.sizes(data):
+            refuse_more_pixels(*size, max_pixels)
+        data, formats = heif.plain(data).data, (heif.pillow_name(format_),)
+    with Image.open(io.BytesIO(data), formats=formats) as image:
         refuse_more_pixels(*image.size, max_pixels)
         image.load()
     image.info |= told
@@ -164,7 +170,7 @@ def pixels_of(image: Image.Image) -> Pixels:
         bottom = min(top + rows, height)
         part = image if rows >= height else image.crop((0, top, width, bottom))
         pixels[top:bottom] = np.asarray(as_srgb(_flattened(part), profile).convert("RGB"))
-    # A TIFF comes upright from Pillow, and without a block.
+    # A TIFF and a HEIC come upright from Pillow, and without a block; of an AVIF the block says what its boxes do.
     return _upright(pixels, orientation(exif.removeprefix(b"Exif\0\0")))
 
 

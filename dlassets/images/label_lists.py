@@ -36,7 +36,7 @@ _FLOAT = re.compile(r"\d+\.0")
 # Of one list so many are kept.
 _MOST_PROBLEMS = 1000
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")
-_PHOTO_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|gif|tiff?|webp|heic|avif)$", re.IGNORECASE)
+_PHOTO_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|gif|tiff?|webp|heic|heif|avif)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

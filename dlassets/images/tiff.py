@@ -35,6 +35,10 @@ class UnreadKindError(ValueError):
     """The file is whole, and of a kind that is not read, or that would be shown wrongly."""
 
 
+class RawFileError(UnreadKindError):
+    """It is a camera's raw file, in which the first picture is a preview."""
+
+
 class InflatedError(ValueError):
     """The tags that pixels need say that they take more than the whole file."""
 
@@ -86,14 +90,14 @@ def plain(data: bytes) -> Plain:
 def _picture(data: bytes) -> dict[int, Entry]:
     """Return the needed tags of the first picture that is no preview of another."""
     if data[8:10] == b"CR":
-        raise UnreadKindError("not supported: a camera's raw file, in which the first picture is a preview")
+        raise RawFileError("not supported: a camera's raw file")
     found: dict[int, Entry] | None = None
     for directory in directories(data):
         every = {entry.tag: entry for entry in entries(data, directory)}
         is_raw = _RAW in every and every[_RAW].size == _VERSION
         is_preview = _SUBFILE in every and bool(_numbers(data, every[_SUBFILE])[0] & 1)
         if is_raw or (is_preview and _INSIDE in every):
-            raise UnreadKindError("not supported: a camera's raw file, in which the first picture is a preview")
+            raise RawFileError("not supported: a camera's raw file")
         if not is_preview and not every.keys().isdisjoint({_WIDTH, _STRIPS, _TILES}):
             found = {tag: entry for tag, entry in sorted(every.items()) if tag in _NEEDED}
             break

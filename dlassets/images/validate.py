@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
+from dlassets.images import heif, kinds
 from dlassets.images.decode import (
-    FORMATS,
     REFUSALS,
     BombError,
     load_with_pillow,
@@ -22,7 +23,8 @@ from dlassets.images.digest import image_id_of
 from dlassets.images.exif import TIFF_BEGINNINGS
 from dlassets.images.folders import LabelRule, folder_of
 from dlassets.images.jpeg import Header, intervals, lacks_scans, plain, read_header
-from dlassets.images.tiff import UnreadKindError
+from dlassets.images.tiff import RawFileError, UnreadKindError
+from dlassets.settings import FORMATS
 from dlassets.storage.files import READ_ERROR
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ _MOST_INTERVALS, _MOST_PADDED = 20_000, 12
 _CMYK = 4
 # What decoders say of a picture that is as its format allows, and of a kind that they do not read.
 _UNREAD = re.compile(
-    r"nsupported|not supported|cannot handle|unknown (pixel mode|data organization)|decoder \w+ not", re.IGNORECASE
+    r"nsupported|not supported|not implemented|cannot handle|unknown (pixel mode|data organization)|decoder \w+ not",
+    re.IGNORECASE,
 )
 # What they say of a picture that was cut short or damaged.
 _CUT = re.compile(
@@ -58,7 +61,7 @@ _CUT = re.compile(
     r"|[Mm]issing|no more|not a (TIFF|BMP|GIF|PNG|JPEG)|EOF|unpack|not identified by|could not create decoder",
     re.IGNORECASE,
 )
-_BOMB = re.compile(r"too large|MAX_TEXT|exceeds limit")
+_BOMB = re.compile(r"too large|MAX_TEXT|exceeds limit|Security limit")
 LONGEST_DETAIL = 500
 
 
@@ -66,14 +69,16 @@ class Reason(StrEnum):
     """Why a file is quarantined. TRUNCATED is a picture cut short or damaged: not all of it decodes.
 
     UNREADABLE says nothing of the file: storage did not give it, or a decoder failed in a way that is not known. It is
-    tried again. LINK_OUTSIDE is a link that leads where the landing zone's settings do not allow: it is not followed.
-    FAILED is a photo that was taken in, and that a later step fails for.
+    tried again. FORMAT_OFF is a photo of a format that settings leave out, or whose decoder is not installed: it is
+    tried again once that has changed. LINK_OUTSIDE is a link that leads where the landing zone's settings do not allow:
+    it is not followed. FAILED is a photo that was taken in, and that a later step fails for.
     """
 
     EMPTY = "empty"
     TRUNCATED = "truncated"
     NOT_AN_IMAGE = "not_an_image"
     FORMAT_NOT_ALLOWED = "format_not_allowed"
+    FORMAT_OFF = "format_off"
     TOO_LARGE = "too_large"
     UNREADABLE = "unreadable"
     BAD_LABEL_FOLDER = "bad_label_folder"
@@ -85,15 +90,21 @@ Finding = tuple[Reason, str] | None
 
 
 def validate_files(
-    batch: pa.RecordBatch, *, max_file_bytes: int, max_pixels: int | None, label_rule: LabelRule | None = None
+    batch: pa.RecordBatch,
+    *,
+    max_file_bytes: int,
+    max_pixels: int | None,
+    formats: Sequence[str] = FORMATS,
+    label_rule: LabelRule | None = None,
 ) -> pa.RecordBatch:
     """Hash and check files: a kernel. One bad file is one row that says so, never an error.
 
     `batch` has path (`<zone>/<path within it>`), modificationTime, length and content (null where the file could not
     be read), and may have read_error, which says why, and leads_to, of a link that may not be followed. All that comes
     back with image_id (the hexadecimal SHA-256 of the bytes; null without bytes), reason (a Reason, null for a usable
-    image) and detail. With `label_rule`, the path must say a class by it. `max_pixels` above decode.MAX_PIXELS allows
-    no more than that; where it is None, the files are no images, and their bytes are of any kind.
+    image) and detail. With `label_rule`, the path must say a class by it. Photos of other `formats` are off.
+    `max_pixels` above decode.MAX_PIXELS allows no more than that; where it is None, the files are no images, and their
+    bytes are of any kind.
     """
     import pyarrow as pa
 
@@ -107,7 +118,9 @@ def validate_files(
         if target is not None:
             findings.append((Reason.LINK_OUTSIDE, f"leads to {target}, which landing.<zone>.links does not allow"))
             continue
-        finding = _check_file(data, length, max_file_bytes, max_pixels)
+        finding = _check_size(data, length, max_file_bytes)
+        if data is not None and max_pixels is not None and not finding:
+            finding = check_image(data, max_pixels, formats) or _check_name(path, data)
         if finding and finding[0] == Reason.UNREADABLE and error:
             finding = Reason.UNREADABLE, f"{finding[1]}: {error}"[:LONGEST_DETAIL]
         findings.append(finding or _check_folder(path, label_rule))
@@ -121,8 +134,11 @@ def validate_files(
     return batch
 
 
-def check_image(data: bytes, max_pixels: int) -> Finding:
+def check_image(data: bytes, max_pixels: int, formats: Sequence[str] = FORMATS) -> Finding:
     """Return what is wrong with a picture's bytes, None where decode_rgb decodes all of them. Never raises."""
+    format_ = _begins_as(data)
+    if format_ is not None and (off := kinds.why_off(format_, formats)):
+        return Reason.FORMAT_OFF, off
     header = read_header(data)
     try:
         return _check_jpeg(data, header, max_pixels) if header else _check_with_pillow(data, None, max_pixels)
@@ -136,7 +152,7 @@ def _texts(batch: pa.RecordBatch, name: str) -> list[str | None]:
     return batch.column(name).to_pylist() if name in batch.schema.names else [None] * batch.num_rows
 
 
-def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max_pixels: int | None) -> Finding:
+def _check_size(data: bytes | None, length: int | None, max_file_bytes: int) -> Finding:
     size = max(length or 0, len(data or b""))
     if size > max_file_bytes:
         return Reason.TOO_LARGE, f"{size} bytes, more than {max_file_bytes}"
@@ -146,7 +162,13 @@ def _check_file(data: bytes | None, length: int | None, max_file_bytes: int, max
         return Reason.UNREADABLE, "the file could not be read"
     if len(data) < size:
         return Reason.TRUNCATED, f"{len(data)} bytes of {size}"
-    return None if max_pixels is None else check_image(data, max_pixels)
+    return None
+
+
+def _check_name(path: str, data: bytes) -> Finding:
+    """Refuse a camera's raw file that does not say so: it is a TIFF whose picture is a preview."""
+    is_raw = data.startswith(TIFF_BEGINNINGS) and kinds.kind_of_name(path) is kinds.RAW
+    return (Reason.FORMAT_NOT_ALLOWED, kinds.RAW.message) if is_raw else None
 
 
 def _check_folder(path: str, label_rule: LabelRule | None) -> Finding:
@@ -254,6 +276,8 @@ def _begins_as(data: bytes) -> str | None:
         return "WEBP"
     if data[:2] == b"BM" and not any(data[15:18]):  # upper bytes of its header's size: a text can begin with BM, too
         return "BMP"
+    if (format_ := heif.format_of(data)) is not None:
+        return format_
     return next((format_ for beginning, format_ in _BEGINNINGS.items() if data.startswith(beginning)), None)
 
 
@@ -273,25 +297,28 @@ def _reason_of(error: Exception, data: bytes, header: Header | None) -> tuple[Re
         return Reason.TOO_LARGE, detail
     is_unread = isinstance(error, UnreadKindError) or isinstance(error.__cause__, KeyError) or _UNREAD.search(detail)
     if is_unread or (header and header.is_for_nobody):
-        return Reason.FORMAT_NOT_ALLOWED, f"a kind of {format_} that is not read: {detail}"
-    return Reason.TRUNCATED if _CUT.search(detail) else Reason.UNREADABLE, detail
+        kind = f"a kind of {format_} that is not read: {detail}"
+        return Reason.FORMAT_NOT_ALLOWED, kinds.RAW.message if isinstance(error, RawFileError) else kind
+    # What their decoders say of damage has no words of its own, and the same bytes have the same end.
+    is_cut = format_ in {heif.HEIC, heif.AVIF} or _CUT.search(detail)
+    return Reason.TRUNCATED if is_cut else Reason.UNREADABLE, detail
 
 
 def _of_another_format(data: bytes) -> tuple[Reason, str]:
-    allowed = f"allowed: {', '.join(FORMATS)}"
-    if data[4:8] == b"ftyp":
-        return Reason.FORMAT_NOT_ALLOWED, f"{data[8:12]!r} (HEIC, AVIF, or a video); {allowed}"
+    if (kind := kinds.kind_of(data)) is not None:
+        return Reason.FORMAT_NOT_ALLOWED if kind.is_picture else Reason.NOT_AN_IMAGE, kind.message
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return Reason.FORMAT_NOT_ALLOWED, f"{image.format}; {allowed}"
+            advice = f"convert it to one of {', '.join(FORMATS)}"
+            return Reason.FORMAT_NOT_ALLOWED, f"{image.format} is not taken in: {advice}"
     except Exception:  # noqa: BLE001 - as above
-        return Reason.NOT_AN_IMAGE, f"begins with {data[:8]!r}"
+        return Reason.NOT_AN_IMAGE, f"no picture that is known: it begins with {data[:8]!r}"
 
 
 def _why_unidentified(data: bytes, format_: str) -> Exception | None:
     """Return what the format's own reader says, which Image.open keeps to itself."""
     try:
-        Image.OPEN[format_][0](io.BytesIO(data), "")
+        Image.OPEN[heif.pillow_name(format_)][0](io.BytesIO(data), "")
     except Exception as error:  # noqa: BLE001 - as above
         return error
     return None

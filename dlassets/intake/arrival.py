@@ -53,7 +53,13 @@ def check_files(batch: pa.RecordBatch, arrival: Arrival) -> pa.RecordBatch:
     import pyarrow as pa
 
     limits, rule = arrival.limits, LabelRule.of(arrival.zone)
-    checked = validate_files(batch, label_rule=rule, max_file_bytes=limits.max_file_bytes, max_pixels=limits.max_pixels)
+    checked = validate_files(
+        batch,
+        label_rule=rule,
+        max_file_bytes=limits.max_file_bytes,
+        max_pixels=limits.max_pixels,
+        formats=limits.formats,
+    )
     columns = _arrived(checked, arrival)
     columns["folder"] = pa.array([folder_of(path) for path in checked["path"].to_pylist()], pa.string())
     columns |= _captured(arrival.table, checked)
@@ -87,16 +93,19 @@ def _arrived(checked: pa.RecordBatch, arrival: Arrival) -> dict[str, pa.Array]:
 
 
 def _tried_again(checked: pa.RecordBatch, tries: Mapping[str, int]) -> dict[str, pa.Array]:
-    """Return tries, retry_at and detail: what could not be read says nothing of the file, and is tried again later."""
+    """Return tries, retry_at and detail: what could not be read says nothing of the file, and is tried again later.
+
+    What is off is tried again once it is on.
+    """
     import pyarrow as pa
 
     now = dt.datetime.now(dt.UTC)
     rows: list[tuple[int | None, dt.datetime | None, str | None]] = []
     for path, reason, detail in zip(*(checked[name].to_pylist() for name in ("path", "reason", "detail")), strict=True):
-        if reason != Reason.UNREADABLE:
-            rows.append((None, None, detail))
-            continue
         tried = tries.get(path, 0) + 1
+        if reason != Reason.UNREADABLE:
+            rows.append((tried if reason == Reason.FORMAT_OFF else None, None, detail))
+            continue
         retry_at = now + min(_FIRST_WAIT * 2 ** min(tried - 1, _MOST_DOUBLINGS), _LONGEST_WAIT)
         said = f"{detail} (tried {tried} times, and again after {retry_at:%Y-%m-%d %H:%M} UTC)"
         rows.append((tried, retry_at, said))

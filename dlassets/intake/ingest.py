@@ -30,11 +30,13 @@ from dlassets.engines.base import (
 from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Column, text_column
 from dlassets.errors import ConflictError, DlassetsError
+from dlassets.images.kinds import formats_on
 from dlassets.images.label_lists import ListRule
+from dlassets.images.validate import Reason
 from dlassets.intake.arrival import LIST_COLUMNS, Arrival, check_files, check_lists
 from dlassets.intake.events import Manifest
 from dlassets.intake.handover import Handover
-from dlassets.intake.listing import PartlyListedError, left_out, list_files, stat_files
+from dlassets.intake.listing import PartlyListedError, left_out, list_files, stat_files, unmatched
 from dlassets.lakehouse.listed_labels import take_in_lists
 from dlassets.lakehouse.snapshots import evolve, pin, replanned, transaction_version
 from dlassets.lakehouse.tables import (
@@ -62,7 +64,8 @@ class Ingested:
     """What an ingest did. `bad_events` are lines of event files that could not be read; `first_bad` says of one why.
 
     `lists` of labels were read, with `listed` entries; `bad_lists` says of those that are none why.
-    `zones` are the files taken in by landing zone, `left_out` the files and folders that its listing left out as junk.
+    `zones` are the files taken in by landing zone, `left_out` the files and folders that its listing left out as junk,
+    `unmatched` the files that its pattern left out.
     """
 
     images: int = 0
@@ -77,6 +80,7 @@ class Ingested:
     first_bad: str | None = None
     zones: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    unmatched: dict[str, int] = field(default_factory=dict)
     bad_lists: list[str] = field(default_factory=list)
 
 
@@ -186,18 +190,19 @@ class Intake:
             self.take_in(error.listing)
             return error
         self.take_in(listing)
-        self._count_junk(listing)
+        self._count_left_out(listing)
         self._record_changes(listing)
         return None
 
-    def _count_junk(self, listing: pa.Table) -> None:
-        if number := left_out(listing):
-            self.done.left_out[self.name] = number
+    def _count_left_out(self, listing: pa.Table) -> None:
+        for counts, number in ((self.done.left_out, left_out(listing)), (self.done.unmatched, unmatched(listing))):
+            if number:
+                counts[self.name] = number
 
     def _take_in_listed(self, listing: pa.Table) -> PartlyListedError | None:
         """Take in by a listing that is older than this run: what it says has gone, or is back, is looked at."""
         self.take_in(listing)
-        self._count_junk(listing)
+        self._count_left_out(listing)
         changes = self._changes(pin(self.lake, DELETED_FILES.name), listing)
         return self._take_in_named([self._within(path) for path in changes]) if changes else None
 
@@ -249,10 +254,11 @@ class Intake:
     def new_files(self, listing: pa.Table, raw: Snapshot, refused: Snapshot) -> pa.Table:
         """Return the files that no table knows as they are now, and whether they take an older row's place.
 
-        With them those that could not be read and are due to be tried again, and how often they were. Lists of labels
-        are among them.
+        With them those that could not be read and are due to be tried again, and how often they were, and those whose
+        format was off and is on by now. Lists of labels are among them.
         """
-        query = """
+        on = " OR ".join(f"refused.detail LIKE '{name} %'" for name in sorted(formats_on(self.settings.ingest.formats)))
+        query = f"""
             SELECT listing.path, listing.modificationTime, listing.length, listing.leads_to,
                 raw_images.path IS NOT NULL AS replaces, COALESCE(refused.tries, 0) AS tries
             FROM listing LEFT JOIN raw_images ON raw_images.path = listing.path
@@ -260,15 +266,16 @@ class Intake:
                 AND lists.modificationTime = listing.modificationTime AND lists.length = listing.length
             LEFT JOIN refused ON refused.path = listing.path
                 AND refused.modificationTime = listing.modificationTime AND refused.length = listing.length
-            WHERE lists.list_path IS NULL AND (refused.path IS NULL OR refused.retry_at <= now())
+            WHERE lists.list_path IS NULL AND (refused.path IS NULL OR refused.retry_at <= now()
+                OR (refused.reason = '{Reason.FORMAT_OFF}' AND ({on})))
                 AND (raw_images.path IS NULL OR raw_images.modificationTime <> listing.modificationTime
                     OR raw_images.length <> listing.length)
             ORDER BY listing.path
-        """
+        """  # noqa: S608 - names of formats
         key = ["path", "modificationTime", "length"]
         known = {
             **self._known({"raw_images": raw}, key, listing["path"]),
-            **self._known({"refused": refused}, [*key, "tries", "retry_at"], listing["path"]),
+            **self._known({"refused": refused}, [*key, "tries", "retry_at", "reason", "detail"], listing["path"]),
             "lists": self._lists_read(),
         }
         return self._embedded.sql(query, {"listing": self._embedded.rows(listing), **known}).arrow()

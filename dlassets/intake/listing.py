@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # So much of a listing is Python's at a time: the rest is Arrow's, in a third of the memory.
 _LISTED_AT_ONCE = 2**16
-_LEFT_OUT = b"dlassets.left_out"
+_LEFT_OUT, _UNMATCHED = b"dlassets.left_out", b"dlassets.unmatched"
 
 
 class PartlyListedError(DlassetsError):
@@ -57,7 +57,7 @@ def list_files(name: str, zone: LandingZone, uri: str) -> pa.Table:
         ) from error
     except OSError as error:
         raise DlassetsError(f"The landing zone {name!r} at {uri} cannot be listed: {advice(uri, error)}") from error
-    listing = listing.replace_schema_metadata({_LEFT_OUT: str(junk.met)})
+    listing = listing.replace_schema_metadata({**(listing.schema.metadata or {}), _LEFT_OUT: str(junk.met)})
     if is_full:
         raise PartlyListedError(
             f"The landing zone {name!r} at {uri} holds more than {zone.max_files:,} files, and no more are looked at: "
@@ -80,17 +80,23 @@ def _unreadable(name: str, failed: Sequence[OSError], what: str, action: str) ->
 def _listed(name: str, zone: LandingZone, found: Iterator[Found]) -> pa.Table:
     import pyarrow as pa
 
-    parts = [_listing([])]
+    parts, unmatched = [_listing([])], 0
     while part := list(islice(found, _LISTED_AT_ONCE)):
         # A pattern is about files: of a folder that is left out, nobody knows what it holds.
         chosen = [file for file in part if zone.takes_in(file[0]) or (file[3] or "").endswith("/")]
         parts.append(_listing([(f"{name}/{path}", time, size, target) for path, time, size, target in chosen]))
-    return pa.concat_tables(parts)
+        unmatched += len(part) - len(chosen)
+    return pa.concat_tables(parts).replace_schema_metadata({_UNMATCHED: str(unmatched)})
 
 
 def left_out(listing: pa.Table) -> int:
     """Return how many files and folders a listing found and left out, as the zone's `junk` says."""
     return int((listing.schema.metadata or {}).get(_LEFT_OUT, 0))
+
+
+def unmatched(listing: pa.Table) -> int:
+    """Return how many files a listing found and left out, as the zone's `pattern` says."""
+    return int((listing.schema.metadata or {}).get(_UNMATCHED, 0))
 
 
 def _stored(filesystem: pafs.FileSystem, folder: str, junk: Junk) -> Iterator[Found]:

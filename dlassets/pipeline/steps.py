@@ -204,8 +204,9 @@ def trained_model(session: Session, read: Reads, report: Report) -> Made:
 
 @step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES])
 def registered_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
-    """Register the trained model, and promote it where it is at least as good as the champion on the same rows."""
+    """Register the trained model, and promote it unless it is shown to be worse than the champion on the same rows."""
     from dlassets.learning.features import examples_for
+    from dlassets.registry.gate import Gate
     from dlassets.registry.lifecycle import compare, promote, register
     from dlassets.registry.lineage import record_registered
 
@@ -221,7 +222,8 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
     def test_for(package: ModelPackage) -> Examples:
         return examples_for(package.backbone, inputs.job.training_set, TEST, embedder)
 
-    verdict = compare(client, settings.model_name, version, test_for, settings.tolerance)
+    gate = Gate(settings.gate_confidence, settings.tolerance)
+    verdict = compare(client, settings.model_name, version, test_for, gate)
     if verdict.passed:
         promote(client, settings.model_name, version, verdict, session.run_id)
     provenance = read.provenance(ModelVersion(settings.model_name, version))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
 from dlassets.learning.examples import Examples
 from dlassets.learning.weights import MODEL
+from dlassets.registry.gate import Gate, Verdict
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage, digest_of
 
@@ -28,28 +28,6 @@ TAG_PROMOTIONS = "dlassets.promotions"
 TAG_PACKAGE = "dlassets.package_sha256"
 # The process whose run it is: see `end_dead_runs`.
 TAG_PROCESS = "dlassets.process"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How a challenger did against the champion (None for the first version) on the same test rows."""
-
-    challenger: Evaluation
-    champion: Evaluation | None
-    champion_version: int | None
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        return self.champion is None or self.challenger.accuracy >= self.champion.accuracy - self.tolerance
-
-    @property
-    def explanation(self) -> str:
-        says = f"accuracy {self.challenger.accuracy:.4f} on {self.challenger.rows} test rows"
-        if self.champion is None:
-            return f"{says}; there was no champion"
-        relation = "at least as good as" if self.passed else "worse than"
-        return f"{says}, {relation} champion version {self.champion_version}'s {self.champion.accuracy:.4f}"
 
 
 def find_run(client: MlflowClient, experiment: str, inputs_sha256: str) -> Run | None:
@@ -180,7 +158,7 @@ def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
 
 
 def compare(
-    client: MlflowClient, model_name: str, version: int, test_for: Callable[[ModelPackage], Examples], tolerance: float
+    client: MlflowClient, model_name: str, version: int, test_for: Callable[[ModelPackage], Examples], gate: Gate
 ) -> Verdict:
     """Evaluate a version and the champion on the same test photos.
 
@@ -194,8 +172,8 @@ def compare(
     champion = version_of(client, model_name)
     challenger = judged(version)
     if champion is None:
-        return Verdict(challenger, None, None, tolerance)
-    return Verdict(challenger, judged(champion), champion, tolerance)
+        return Verdict(challenger, None, None, gate)
+    return Verdict(challenger, judged(champion), champion, gate)
 
 
 def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:

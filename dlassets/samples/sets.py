@@ -7,17 +7,19 @@ server on loopback and archives of the same layout.
 from __future__ import annotations
 
 import difflib
-import os
+import re
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from dlassets.errors import DlassetsError
+from dlassets.masking import masked
 from dlassets.samples.fetch import fetch
 from dlassets.samples.generated import generate
-from dlassets.samples.unpack import Taken, unpack
+from dlassets.samples.unpack import ARCHIVE_NAME, Taken, unpack
 from dlassets.settings import load_settings
 from dlassets.storage.cache import cache_path
 
@@ -80,7 +82,8 @@ def samples(
     def progress_of(stage: Stage) -> Progress | None:
         return partial(progress, stage) if progress else None
 
-    name = os.path.expanduser(source)  # noqa: PTH111 - of a URL, Path would make another
+    name = str(source)
+    refuse_unknown(name)
     if checksum and "://" not in name and name not in ARCHIVES:
         raise DlassetsError(f"A checksum is of a download, and {name} is none: leave --checksum out.")
     if name == GENERATED:
@@ -88,12 +91,30 @@ def samples(
         return Taken(made, f"{made:,} drawings of {classes} classes.")
     if name in ARCHIVES:
         name, checksum = ARCHIVES[name].url, checksum or ARCHIVES[name].checksum
+    settings, place = load_settings(), Path(name)
     if "://" in name:
-        archive = fetch(name, cache_path(), checksum=checksum, progress=progress_of("download"))
-        return unpack(archive, folder, progress_of("unpack"), load_settings().archives)
-    if not Path(name).exists():
-        known = [GENERATED, *ARCHIVES]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise DlassetsError(f"{name} is neither a path that exists, nor a URL, nor one of {', '.join(known)}.{hint}")
-    return unpack(Path(name), folder, progress_of("unpack"), load_settings().archives)
+        place = fetch(name, cache_path(), checksum=checksum, progress=progress_of("download"))
+    return unpack(place, folder, progress_of("unpack"), settings.archives, settings.ingest.formats)
+
+
+def refuse_unknown(source: str) -> None:
+    """Raise DlassetsError for a source that is no path, no URL and no name of a set."""
+    if source in {GENERATED, *ARCHIVES} or "://" in source or Path(source).exists():
+        return
+    known = [GENERATED, *ARCHIVES]
+    near = difflib.get_close_matches(source, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise DlassetsError(f"{source} is neither a path that exists, nor a URL, nor one of {', '.join(known)}.{hint}")
+
+
+def set_of(source: str, seed: int = 0) -> str:
+    """Return what tells a set from others: where it lies or its name, and a generated one's seed."""
+    if source == GENERATED:
+        return f"{GENERATED}, seed {seed}" if seed else GENERATED
+    return masked(source) if source in ARCHIVES or "://" in source else str(Path(source).resolve())
+
+
+def short_name(source: str) -> str:
+    """Return a short name of a set, of letters, digits, - and _, such as photos for /data/photos.zip."""
+    last = PurePosixPath(urllib.parse.urlsplit(source).path if "://" in source else Path(source).resolve()).name
+    return re.sub(r"\W+", "-", ARCHIVE_NAME.sub("", last), flags=re.ASCII).strip("-") or "photos"

@@ -25,16 +25,16 @@ from typing import IO, TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_of_folder
+from dlassets.images.kinds import in_words, is_photo_name
 from dlassets.samples.layout import understand
-from dlassets.settings import JUNK, LISTS, ArchiveSettings
+from dlassets.settings import FORMATS, JUNK, LISTS, ArchiveSettings
 from dlassets.storage.junk import Junk
 
 if TYPE_CHECKING:
     from dlassets.engines.base import Progress
 
 _JUNK = Junk(JUNK)
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-_ARCHIVE_NAME = re.compile(r"(?i)\.(zip|tar|tgz|tar\.(gz|bz2|xz))$")
+ARCHIVE_NAME = re.compile(r"(?i)\.(zip|tar|tgz|tar\.(gz|bz2|xz))$")
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -111,24 +111,33 @@ class _Budget:
 
 @dataclass(frozen=True)
 class Taken:
-    """How many photos a set has of which a class is known, and what was understood of them, in a sentence."""
+    """How many photos a set has of which a class is known, and what was understood of them, in a sentence.
+
+    `not_taken_in` are sentences about its other files, and about photos of a format that is off.
+    """
 
     photos: int
     understood: str
+    not_taken_in: tuple[str, ...] = ()
 
 
 def unpack(
-    source: Path, folder: Path, progress: Progress | None = None, limits: ArchiveSettings | None = None
+    source: Path,
+    folder: Path,
+    progress: Progress | None = None,
+    limits: ArchiveSettings | None = None,
+    formats: Iterable[str] = FORMATS,
 ) -> Taken:
     """Copy the photos of a folder, zip or tar (.gz, .bz2, .xz) to `folder/NNN.class/`, by what says their classes.
 
     Class folders may lie anywhere in the source, also in archives within it. Those whose names begin with a number
     keep their names; where none does, the folders that hold photos are numbered from 001 in the order of their names,
     those of one name (`train/dress`, `test/dress`) being one class. A list of labels beside the photos, or file names
-    of a class and a number, say classes as well: see `understand`. Files that are no photos by their names, hidden
-    files (`.` or `_` first) and photos without a class are left out; photos that cannot be decoded come along,
-    for ingest to quarantine. A class appears in `folder` when it is complete; photos already there are left as they
-    are, so a run that was stopped goes on. `progress` is told the photos done and the photos in all.
+    of a class and a number, say classes as well: see `understand`. Files that are no photos by their names and photos
+    without a class are left out and counted, hidden files (`.` or `_` first) and junk are left out; photos that cannot
+    be decoded, or are not of the `formats`, come along, for ingest to quarantine. A class appears in `folder` when it
+    is complete; photos already there are left as they are, so a run that was stopped goes on. `progress` is told the
+    photos done and the photos in all.
     Raises DlassetsError for a source that is missing, damaged, says no classes, has members that point outside, or
     by what its headers declare goes beyond the `limits`, those of the settings' defaults if none are given.
     """
@@ -138,7 +147,7 @@ def unpack(
         raise DlassetsError(f"{folder} lies in {source} itself: photos of a folder must go to another place.")
     try:
         with ExitStack() as stack:
-            plan, understood = _plan(list(_members(source, stack, _Budget(limits or ArchiveSettings()))), source)
+            plan, taken = _plan(list(_members(source, stack, _Budget(limits or ArchiveSettings()))), source, formats)
             check_classes(folder, {place.parent.name for place in plan})
             _copy(plan, folder, progress)
     except _DAMAGED as error:
@@ -147,7 +156,7 @@ def unpack(
         raise DlassetsError(
             f"{source} could not be unpacked to {folder}: {error}. Put that right and run again: it goes on from there."
         ) from error
-    return Taken(len(plan), understood)
+    return taken
 
 
 def check_classes(folder: Path, names: Iterable[str]) -> None:
@@ -191,7 +200,7 @@ def _archive_members(
     members = list(found(file, name, stack, partial(budget.count, name, packed)))
     yield from members
     for member in members:
-        if _ARCHIVE_NAME.search(member.path.name) and not _JUNK.holds(str(member.path)):
+        if ARCHIVE_NAME.search(member.path.name) and not _JUNK.holds(str(member.path)):
             # On disk, since reading an archive goes to and fro, and a stream that is packed begins anew each time.
             inner = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - it is one
             _write_to(inner, member)
@@ -305,13 +314,13 @@ def _refused(archive: str, name: str, reason: str) -> DlassetsError:
     return DlassetsError(f"{archive}: {name!r} {reason}, so nothing of it was unpacked. Get the archive elsewhere.")
 
 
-def _plan(members: list[_Member], source: Path) -> tuple[dict[PurePosixPath, _Member], str]:
+def _plan(members: list[_Member], source: Path, formats: Iterable[str]) -> tuple[dict[PurePosixPath, _Member], Taken]:
     """Where each photo goes: `NNN.class/name`, photos of one name in one class told apart by where they come from.
 
-    And what was understood of the set, in a sentence.
+    And what was understood of the set.
     """
     wanted = [m for m in members if not _JUNK.holds(str(m.path))]
-    photos = [m for m in wanted if m.path.suffix.lower() in PHOTO_SUFFIXES]
+    photos = [m for m in wanted if is_photo_name(m.path.name)]
     lists = {
         m.path: partial(_content, m)
         for m in wanted
@@ -329,7 +338,16 @@ def _plan(members: list[_Member], source: Path) -> tuple[dict[PurePosixPath, _Me
         PurePosixPath(name, m.path.name if same[name, m.path.name] == 1 else "_".join(m.path.parts)): m
         for m, name in chosen
     }
-    return plan, layout.told(len(photos))
+    not_taken_in = in_words(_other_than(lists, wanted, source), formats)
+    return plan, Taken(len(plan), layout.told(len(photos)), tuple(not_taken_in))
+
+
+def _other_than(lists: Iterable[PurePosixPath], wanted: Iterable[_Member], source: Path) -> Iterator[str]:
+    """Yield the names of files that are no lists, and no archives in an archive, which were looked into."""
+    left_alone, is_archive = {*lists}, not source.is_dir()
+    for member in wanted:
+        if member.path not in left_alone and not (is_archive and ARCHIVE_NAME.search(member.path.name)):
+            yield member.path.name
 
 
 def _content(member: _Member) -> bytes:

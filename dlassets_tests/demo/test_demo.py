@@ -65,7 +65,7 @@ def test_the_demo_works_and_shows_what_it_did(finished, photos) -> None:
 
     assert ran.exit_code == 0, ran.output
     rows = contents(root)
-    held_back = sum(photo.is_held_back for photo in photos_in(photos))
+    held_back = sum(photo.is_held_back() for photo in photos_in(photos))
     assert len(rows["raw_images"]) == len(list(photos_in(photos)))
     assert sum(row["source"] == "human" for row in rows["labeled_images"]) == len(rows["human_labels"]) > 0
     assert sum(row["source"] == "folder" for row in rows["labeled_images"]) == len(rows["raw_images"]) - held_back
@@ -125,7 +125,9 @@ def test_what_a_step_says_to_people_is_shown_as_it_was(error) -> None:
 
 def test_labelled_and_held_back_photos_are_all_of_them_once(photos, tmp_path) -> None:
     labelled, unlabelled = tmp_path / "labeled", tmp_path / "unlabeled"
-    counts = [(arrive_labelled(photos, labelled), arrive_unlabelled(photos, unlabelled, tmp_path)) for _ in range(2)]
+    counts = [
+        (arrive_labelled(photos, labelled), arrive_unlabelled(photos, unlabelled, tmp_path, labelled)) for _ in range(2)
+    ]
 
     arrived = [path.read_bytes() for path in itertools.chain(labelled.glob("*/*"), unlabelled.iterdir())]
     assert sorted(arrived) == sorted(path.read_bytes() for path in photos.glob("*/*"))
@@ -134,18 +136,27 @@ def test_labelled_and_held_back_photos_are_all_of_them_once(photos, tmp_path) ->
     assert 10 < counts[0][1] < 38
 
 
+def test_what_came_labelled_is_not_held_back_where_more_is_held_back_by_now(photos, tmp_path) -> None:
+    labelled, unlabelled = tmp_path / "labeled", tmp_path / "unlabeled"
+    before = arrive_labelled(photos, labelled, 0.3)
+
+    now = arrive_labelled(photos, labelled, 0.8), arrive_unlabelled(photos, unlabelled, tmp_path, labelled, 0.8)
+
+    assert now == (0, 80 - before)
+
+
 def test_what_is_held_back_tells_its_class_nowhere_but_aside(photos, tmp_path) -> None:
-    arrive_unlabelled(photos, tmp_path / "unlabeled", tmp_path)
+    arrive_unlabelled(photos, tmp_path / "unlabeled", tmp_path, tmp_path / "labeled")
     truth = read_truth(tmp_path)
 
-    held_back = {photo.image_id: photo.folder for photo in photos_in(photos) if photo.is_held_back}
+    held_back = {photo.image_id: photo.folder for photo in photos_in(photos) if photo.is_held_back()}
     assert truth == held_back
     assert {path.name for path in (tmp_path / "unlabeled").iterdir()} == {f"{key[:16]}.jpg" for key in held_back}
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(photos, tmp_path) -> None:
     with disk_full_after(100), pytest.raises(DlassetsError, match=r"truth.csv could not be written.*run again"):
-        arrive_unlabelled(photos, tmp_path / "landing", tmp_path / "aside")
+        arrive_unlabelled(photos, tmp_path / "landing", tmp_path / "aside", tmp_path / "labeled")
 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

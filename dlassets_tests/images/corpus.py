@@ -184,6 +184,59 @@ def shared_tags(tags: int = 500, size: int = 4_000) -> bytes:
     return head[:directory] + struct.pack("<H", count + tags) + usual + shared + bytes(4) + bytes(size)
 
 
+# --- HEIC and AVIF ----------------------------------------------------------------------------------------------------
+
+
+def heif(image: Image.Image | npt.NDArray[Any], format_: str, **options: Any) -> bytes:
+    """HEIC or AVIF; of EXIF's orientation (given as bytes) the encoders make the boxes that say which way is up."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return encoded(image, {"HEIC": "HEIF"}.get(format_, format_), **{"quality": 95, **options})
+
+
+def heif_claiming(format_: str, width: int, height: int) -> bytes:
+    data = bytearray(heif(scene(), format_))
+    at = data.index(b"ispe")
+    struct.pack_into(">II", data, at + 8, width, height)
+    return bytes(data)
+
+
+def turned_by_exif_alone(turn: int) -> bytes:
+    """EXIF says that it lies on its side, and no box does: decoders and viewers do not turn it."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    return heif(scene(), "HEIC", exif=exif)  # as bytes it would become a box
+
+
+def _heifs() -> dict[str, Odd]:
+    found = {}
+    for format_ in ("HEIC", "AVIF"):
+        for turn, stored in stored_turned(scene()).items():
+            exif = Image.Exif()
+            exif[0x0112], exif[0x010F] = turn, "Canon"
+            data = heif(np.ascontiguousarray(stored), format_, exif=exif.tobytes())
+            found[f"{format_}, turned {turn}"] = Odd(data, scene(), 6)
+        whole = heif(scene(), format_)
+        for share in (40, 60, 95):
+            found[f"{format_}, {share}% of it"] = Odd(whole[: len(whole) * share // 100], Reason.TRUNCATED)
+        rgba = Image.fromarray(scene()).convert("RGBA")
+        rgba.paste((0, 0, 0, 0), (0, 0, WIDTH, HEIGHT // 2))
+        half = scene()
+        half[: HEIGHT // 2] = 255
+        tags = shared_tags(20_000, 40_000)
+        empty = tags[:4] + b"\x08\0\0\0" + bytes(len(tags) - 8)  # the encoder reads what it is given
+        many_tags = heif(scene(), format_, exif=b"Exif\0\0" + empty).replace(empty, tags)
+        found |= {
+            f"{format_}, grey": Odd(heif(Image.fromarray(scene()[..., 0]), format_), scene()[..., :1].repeat(3, 2), 6),
+            f"{format_}, half of it transparent": Odd(heif(rgba, format_), half, 8),
+            f"{format_}, tags that share their bytes": Odd(many_tags, scene(), 6),
+            f"{format_}, the first box alone": Odd(whole[:32], Reason.TRUNCATED),
+            f"{format_}, zeros behind the first box": Odd(whole[:32] + bytes(500), Reason.TRUNCATED),
+        }
+    return found | {"HEIC, turned by EXIF alone": Odd(turned_by_exif_alone(6), scene(), 6)}
+
+
 # --- others -----------------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +333,7 @@ def odd_files() -> dict[str, Odd]:
     """Every file by name."""
     pictures = _jpegs() | _turned() | _coloured() | _pngs() | _gifs_bmps_webps() | _tiffs()
     pictures |= _told_of() | _oddly_written() | _tiffs_that_mislead()
-    return pictures | _bombs() | _damaged() | _hidden_damage() | _other_formats()
+    return pictures | _heifs() | _bombs() | _damaged() | _hidden_damage() | _other_formats()
 
 
 def _jpegs() -> dict[str, Odd]:
@@ -520,23 +573,29 @@ def _preview_first(pixels: Pixels, rgb: Tags) -> bytes:
     return first[:pointer] + struct.pack("<I", len(first)) + first[pointer + 4 :] + bytes(moved)
 
 
+def stored_turned(upright: Pixels) -> dict[int, Pixels]:
+    """Return the picture as it is stored, by EXIF's orientation.
+
+    As the standard has it: which side of the stored picture is its first row, and which its first column.
+    """
+    return {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: upright.swapaxes(0, 1)[::-1],
+        7: upright.swapaxes(0, 1)[::-1, ::-1],
+        8: upright.swapaxes(0, 1)[:, ::-1],
+    }
+
+
 def _turned() -> dict[str, Odd]:
     found = {}
-    for turn in range(1, 9):
+    upright = scene()
+    for turn, stored in stored_turned(upright).items():
         exif = Image.Exif()
         exif[0x0112] = turn
-        upright = scene()
-        # As the standard has it: which side of the stored picture is its first row, and which its first column.
-        stored = {
-            1: upright,
-            2: upright[:, ::-1],
-            3: upright[::-1, ::-1],
-            4: upright[::-1],
-            5: upright.swapaxes(0, 1),
-            6: upright.swapaxes(0, 1)[::-1],
-            7: upright.swapaxes(0, 1)[::-1, ::-1],
-            8: upright.swapaxes(0, 1)[:, ::-1],
-        }[turn]
         image = Image.fromarray(np.ascontiguousarray(stored))
         for format_, options in (("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
             data = encoded(image, format_, exif=exif, **options)
@@ -739,6 +798,8 @@ def _bombs() -> dict[str, Odd]:
         "TIFF of 60,000 pixels a side": Odd(tiff(bytes(100), {}, width=HUGE, height=HUGE), too_large),
         "TIFF, a tile of 60,000 pixels a side": Odd(tiff(zlib.compress(bytes(10_000)), tile), too_large),
         "TIFF, billions of strips": Odd(b"II*\0\x08\0\0\0" + numbers + bytes(100), too_large),
+        "HEIC of 20,000 pixels a side": Odd(heif_claiming("HEIC", 20_000, 20_000), too_large),
+        "AVIF of 20,000 pixels a side": Odd(heif_claiming("AVIF", 20_000, 20_000), too_large),
         "JPEG, thousands of scans": Odd(many_scans(64, 5_000), too_large),
         "JPEG, thousands of empty scans": Odd(empty_scans(64, 5_000), too_large),
     }
@@ -789,12 +850,13 @@ def _other_formats() -> dict[str, Odd]:
     return {
         "ICO": Odd(encoded(image, "ICO", sizes=[(16, 16)]), NO),
         "JPEG 2000": Odd(encoded(image, "JPEG2000"), NO),
-        "AVIF": Odd(encoded(image, "AVIF"), NO),
-        "HEIC": Odd(b"\0\0\0\x18ftypheic" + bytes(12), NO),
         "MP4": Odd(b"\0\0\0\x18ftypmp42" + bytes(400), NO),
         "PPM": Odd(encoded(image, "PPM"), NO),
         "TGA": Odd(encoded(image, "TGA"), NO),
         "PDF": Odd(encoded(image, "PDF"), none),
+        "a Photoshop document": Odd(b"8BPS\0\1" + bytes(40), NO),
+        "Canon's newer raw": Odd(b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(400), NO),
+        "Fuji's raw": Odd(b"FUJIFILMCCD-RAW 0201" + bytes(400), NO),
         "a text": Odd(b"BMW has begun to build it.\n" * 9, none),
         "a page instead of the photo": Odd(b"<!DOCTYPE html><title>404</title>" * 9, none),
         "SVG": Odd(b'<svg xmlns="http://www.w3.org/2000/svg"/>', none),

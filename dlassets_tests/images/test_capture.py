@@ -10,11 +10,19 @@ from PIL.TiffImagePlugin import IFDRational
 
 from dlassets.images.capture import capture
 from dlassets.lakehouse.tables import CAPTURE
-from dlassets_tests.images.corpus import after_soi, encoded, odd_files, segment
+from dlassets_tests.images.corpus import after_soi, heif, odd_files, segment
 
 NOTHING = {column.name: None for column in CAPTURE}
 MAKER, MODEL, PHOTO, PLACE, TAKEN, OFFSET = 0x010F, 0x0110, 0x8769, 0x8825, 0x9003, 0x9011
-FORMATS = {"JPEG": {}, "PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}, "big TIFF": {"big_tiff": True}}
+FORMATS = {
+    "JPEG": {},
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "TIFF": {},
+    "big TIFF": {"big_tiff": True},
+    "HEIC": {},
+    "AVIF": {},
+}
 
 
 def exif(device=None, photo=None, place=None):
@@ -29,7 +37,7 @@ def exif(device=None, photo=None, place=None):
 
 def photo_with(block, format_="JPEG", **options):
     picture = Image.new("RGB", (8, 8))
-    return encoded(picture, format_.removeprefix("big "), exif=block, **FORMATS[format_], **options)
+    return heif(picture, format_.removeprefix("big "), exif=block.tobytes(), **FORMATS[format_], **options)
 
 
 def taken(text, offset=None):

@@ -10,8 +10,8 @@ from PIL import Image
 
 from dlassets.images.folders import LabelRule
 from dlassets.images.validate import Reason, check_image, validate_files
-from dlassets.settings import LABEL_RULE
-from dlassets_tests.images.corpus import encoded, jpeg_claiming
+from dlassets.settings import FORMATS, LABEL_RULE
+from dlassets_tests.images.corpus import encoded, heif, jpeg_claiming, scene
 
 # Days, ranges of numbers, and the sides of a split.
 NO_CLASSES = ("2026-11-26", "20261126", "2026.11", "2026/11", "2026/3/26", "0-10", "10_20", "train", "Val", "test")
@@ -84,12 +84,55 @@ def test_each_bad_file_says_its_reason_and_spoils_no_other():
         "short.jpg": Reason.TRUNCATED,
         "wide.jpg": Reason.TOO_LARGE,
         "icon.jpg": Reason.FORMAT_NOT_ALLOWED,
-        "heic.jpg": Reason.FORMAT_NOT_ALLOWED,
+        "heic.jpg": Reason.TRUNCATED,
         "last.jpg": None,
     }
     assert "1001x1000 pixels" in checked[7]["detail"]
     assert all(row["detail"] for row in checked if row["reason"])
     assert [row["image_id"] is None for row in checked] == [row["content"] is None for row in checked]
+
+
+@pytest.mark.parametrize("format_", ["HEIC", "AVIF"])
+def test_a_photo_whose_format_is_off_is_told_from_one_that_is_broken_and_says_what_turns_it_on(format_):
+    data = heif(scene(), format_)
+
+    assert check_image(data, 10_000) is None
+    on = [name for name in FORMATS if name != format_]
+    assert check_image(data, 10_000, on) == (
+        Reason.FORMAT_OFF,
+        f"{format_} is off: name it in ingest.formats, and these photos come in",
+    )
+    assert check_image(photo("JPEG"), 10_000, on) is None
+
+
+def test_without_its_extra_a_heic_says_which_one_it_needs_and_an_avif_does_not_mind(lacking):
+    with lacking("heif"):
+        reason, detail = check_image(heif(scene(), "HEIC"), 10_000)
+        assert check_image(heif(scene(), "AVIF"), 10_000) is None
+
+    assert (reason, detail.split(":")[0]) == (Reason.FORMAT_OFF, "HEIC is off")
+    assert "pip install 'dlassets[heif]'" in detail
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "expected"),
+    [
+        ("a/1.mp4", b"\0\0\0\x18ftypmp42" + bytes(40), "videos are not taken in: save the frames"),
+        ("a/1.CR3", b"\0\0\0\x18ftypcrx " + bytes(40), "RAW photos are not taken in: export them as JPEG or TIFF"),
+        ("a/1.cr2", b"II*\0\x10\0\0\0CR\2\0" + bytes(40), "RAW photos are not taken in: export them as JPEG or TIFF"),
+        ("a/1.nef", photo("TIFF"), "RAW photos are not taken in: export them as JPEG or TIFF"),
+        ("a/1.psd", b"8BPS" + bytes(40), "Photoshop documents are not taken in: export them as JPEG or PNG"),
+        ("a/1.svg", b'<?xml version="1.0"?>\n<svg/>', "drawings are not taken in: export them as PNG"),
+        ("a/1.zip", b"PK\3\4" + bytes(40), "archives are not taken in: unpack them"),
+        ("a/1.ico", photo("ICO"), "ICO is not taken in: convert it to one of JPEG, PNG"),
+        ("a/1.txt", b"a note", "no picture that is known: it begins with b'a note'"),
+    ],
+)
+def test_what_is_never_taken_in_says_what_to_do(path, data, expected):
+    row = validate_files(batch_of((path, len(data), data)), **LIMITS).to_pylist()[0]
+
+    assert row["reason"] in {Reason.FORMAT_NOT_ALLOWED, Reason.NOT_AN_IMAGE}
+    assert row["detail"].startswith(expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])

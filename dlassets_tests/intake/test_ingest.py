@@ -28,6 +28,7 @@ from dlassets.lakehouse.tables import QUARANTINED_FILES
 from dlassets.settings import IngestSettings, Settings
 from dlassets.storage import files, local_files
 from dlassets.storage.lake import Lake
+from dlassets_tests.images.corpus import heif, scene
 from dlassets_tests.killing import killed_at, overtaken_at
 from dlassets_tests.storage.test_local_files import refuse
 from dlassets_tests.tables import get
@@ -140,14 +141,60 @@ BAD = {
 def test_bad_files_are_set_aside_with_their_reason_and_the_good_ones_come_in(engine, lake, settings, landing) -> None:
     for place, (content, _) in BAD.items():
         put(landing / "labeled" / place, content)
+    for format_ in ("HEIC", "AVIF"):
+        put(landing / f"unlabeled/{format_}.jpg", heif(scene(), format_))
 
     done = ingest(engine, lake, settings, {})
 
-    assert (done.images, done.quarantined) == (4, len(BAD))
+    assert (done.images, done.quarantined) == (6, len(BAD))
     assert rows(engine, lake, "quarantined_files", "path, reason") == sorted(
         (f"labeled/{place}", reason) for place, (_, reason) in BAD.items()
     )
     assert ingest(engine, lake, settings, {}).quarantined == 0
+
+
+def test_a_photo_that_was_off_comes_in_once_it_is_on_and_not_before(lake, settings, landing, lacking) -> None:
+    heic, avif = (heif(scene(), format_) for format_ in ("HEIC", "AVIF"))
+    put(landing / "unlabeled/phone.jpg", heic)
+    put(landing / "unlabeled/b.avif", avif)
+    put(landing / "unlabeled/broken.heic", heic[:400])
+    without_avif = settings.model_copy(update={"ingest": IngestSettings(formats=("JPEG", "HEIC"))})
+
+    with lacking("heif"):
+        assert ingest(ENGINE, lake, without_avif, {}).quarantined == 3
+        off = {file.path: (file.reason, file.detail[:12]) for file in refused_files(ENGINE, lake)}
+        assert off == {
+            "unlabeled/b.avif": ("format_off", "AVIF is off:"),
+            "unlabeled/broken.heic": ("format_off", "HEIC is off:"),
+            "unlabeled/phone.jpg": ("format_off", "HEIC is off:"),
+        }
+        versions = [pin(lake, name).version for name in ("raw_images", "quarantined_files")]
+        assert ingest(ENGINE, lake, without_avif, {}).batches == 0
+        assert [pin(lake, name).version for name in ("raw_images", "quarantined_files")] == versions
+        assert ingest(ENGINE, lake, settings, {}).images == 1  # the AVIF alone, by its setting
+    done = ingest(ENGINE, lake, settings, {})
+
+    assert (done.images, done.quarantined) == (1, 0)
+    assert [(file.path, file.reason) for file in refused_files(ENGINE, lake)] == [
+        ("unlabeled/broken.heic", "truncated")
+    ]
+    came = {row["path"] for row in get(ENGINE, lake, "raw_images", "path")}
+    assert {"unlabeled/phone.jpg", "unlabeled/b.avif"} <= came
+    assert ingest(ENGINE, lake, settings, {}).batches == 0
+
+
+def test_no_file_leaves_without_a_row_or_a_count(lake, settings, landing) -> None:
+    zones = {**settings.landing, "labeled": settings.landing["labeled"].model_copy(update={"pattern": r"(?i)\.jpe?g$"})}
+    put(landing / "labeled/001.cat/raw.nef", photo())
+    for name in ("notes.txt", "film.mp4", "sheet.psd", "archive.zip", "no_ending"):
+        put(landing / "unlabeled" / name, b"what it is")
+
+    done = ingest(ENGINE, lake, settings.model_copy(update={"landing": zones}), {})
+
+    assert done.unmatched == {"labeled": 1}
+    files = sum(path.is_file() for path in landing.rglob("*"))
+    assert done.images + done.quarantined + 1 == files == 10
+    assert all(file.detail for file in refused_files(ENGINE, lake))
 
 
 @pytest.fixture

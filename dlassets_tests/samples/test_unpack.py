@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -60,6 +60,38 @@ MAKERS: dict[str, Callable[..., Path]] = {
     "tar": make_tar,
     "tar.gz": functools.partial(make_tar, mode="w:gz"),
 }
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_is_left_out_is_counted_and_named_and_photos_of_every_format_come_along(tmp_path, kind):
+    files = {
+        **{f"set/001.cat/{name}": b"a photo" for name in ("a.jpg", "b.HEIC", "c.heif", "d.avif", "e.jfif")},
+        **{
+            f"set/001.cat/{name}": b"none"
+            for name in ("a.cr2", "b.NEF", "film.mp4", "notes.txt", "Thumbs.db", ".hidden")
+        },
+        "set/labels.csv": b"path,label",
+    }
+    taken = unpack(MAKERS[kind](tmp_path / f"set.{kind}", files), tmp_path / "out", formats=("JPEG", "HEIC"))
+
+    assert taken.photos == len(contents(tmp_path / "out")) == 5
+    assert taken.not_taken_in == (
+        "2 files are RAW photos (.cr2, .nef): export them as JPEG or TIFF.",
+        "1 file is AVIF (.avif), and AVIF is off: name it in ingest.formats, and these photos come in.",
+        "1 file is a video (.mp4): save the frames that you want as JPEG.",
+        "1 file is of no kind that is known as a photo (.txt).",
+    )
+
+
+def test_an_archive_in_an_archive_is_looked_into_and_one_in_a_folder_is_named(tmp_path):
+    inner = make_zip(tmp_path / "inner.zip", {"001.cat/a.jpg": b"a photo"}).read_bytes()
+    photos: dict[Any, bytes] = {"002.dog/b.jpg": b"a photo", "inner.zip": inner}
+
+    of_zip = unpack(make_zip(tmp_path / "outer.zip", photos), tmp_path / "of_zip")
+    of_folder = unpack(make_folder(tmp_path / "folder", photos), tmp_path / "of_folder")
+
+    assert (of_zip.photos, of_zip.not_taken_in) == (2, ())
+    assert (of_folder.photos, of_folder.not_taken_in) == (1, ("1 file is an archive (.zip): unpack it.",))
 
 
 @pytest.mark.parametrize("kind", MAKERS)

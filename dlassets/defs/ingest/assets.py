@@ -25,6 +25,7 @@ def _files_of_zones(_: Session, __: Reads, made: Made) -> dict[str, Any]:
         "by_landing_zone": done.zones,
         "lists": done.lists,
         "left_out_as_junk": done.left_out,
+        "left_out_by_pattern": done.unmatched,
     }
 
 

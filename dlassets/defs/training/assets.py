@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LEARNED = "better_than_guessing"
-GATE = "at_least_as_good_as_champion"
+GATE = "not_worse_than_champion"
 COME_TO_AN_END = "trials_come_to_an_end"
 
 
@@ -155,6 +155,6 @@ registered_version = model_asset(
         GATE,
         asset=REGISTERED_VERSION.name,
         blocking=True,
-        description="Promoted only where its accuracy on the same test rows is not below the champion's.",
+        description="Promoted unless it is shown to be worse than the champion on the same test photos.",
     ),
 )

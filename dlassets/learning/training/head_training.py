@@ -1,6 +1,12 @@
-"""Train a linear head in torch on cached features, with early stopping.
+"""Train a linear head in torch on cached features, as strongly penalised as the validation rows would have it.
 
 Its rows are small (5 kB), so each process reads its shard once and keeps it in memory.
+
+How strong a penalty is right depends on the rows: it is far weaker for many classes, which each have a small share of
+the mean loss, than for few, and weaker for rows that are easily told apart than for those that are not. So there is no
+number for all, and heads are fitted along a path of penalties, each from where the last one ended (Friedman, Hastie and
+Tibshirani, 2010). The one is kept whose loss on the validation rows is least *after* its temperature: a strong penalty
+makes a head unsure, which calibration puts right, and its loss before that says little of how often it is right.
 """
 
 from __future__ import annotations
@@ -8,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count, repeat
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +23,7 @@ from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TRAIN, VALIDATION
+from dlassets.learning.evaluation.calibration import fit_temperature
 from dlassets.learning.examples import Examples, Splits, parts_of, read_split, read_splits, targets_of
 from dlassets.learning.head import Head
 from dlassets.learning.training.group import ALONE, Group
@@ -26,6 +34,12 @@ if TYPE_CHECKING:
     import torch
 
 STEPS_PER_EPOCH = 5
+# A path of penalties begins with the first, and each is so much of the one before. `_USUAL` is what is expected before
+# a row is looked at, give or take a decade. Both are for one feature and one class: a row is as long, squared, as it has
+# features, and the more there are the less a penalty does; and the more classes, the smaller is each one's share of the
+# loss, and the more it does.
+_STRONGEST, _USUAL, _RATIO = 100.0, 3e-4, 10**-0.5
+STEPS_PER_PENALTY = 10
 FEW_NUMBERS = 2**24
 
 Result = TypeVar("Result")
@@ -61,10 +75,12 @@ def train_head(
     group: Group = ALONE,
     chosen: Chosen | None = None,
 ) -> Trained:
-    """Fit a softmax head with an L2 penalty; keep the weights of the best validation loss.
+    """Fit a softmax head with an L2 penalty; keep the weights of the epoch that the validation rows fit best.
 
     The problem is convex and its rows are few and ready, so an epoch is a few L-BFGS steps on all of them (Liu and
-    Nocedal, 1989): no learning rate to choose, and the same rows and settings give the same weights. In a group each
+    Nocedal, 1989): no learning rate to choose, and the same rows and settings give the same weights. Where `l2` is
+    unset each epoch has the next penalty of the path (see above); else all have that one, and the best is the one
+    with the least validation loss as it is. In a group each
     process has its own `train` and the same `validation`: what they learn is what one would from all of the rows, but
     for the last digits of sums. With `chosen`, those rows alone are learned from, and tell when to stop; none is
     copied. Rank 0 alone calls `on_epoch`. Raises DlassetsError where validation shares no class with training, or
@@ -168,6 +184,7 @@ class _SharedLoss:
     def __init__(self, linear: torch.nn.Linear, rows: _Rows, settings: TrainingSettings, group: Group) -> None:
         import torch
 
+        self.l2 = np.nan  # of no penalty that a head is fitted with
         self._linear, self._rows, self._settings, self._group = linear, rows, settings, group
         counts = group.sum(torch.bincount(rows.targets, minlength=linear.out_features))
         # Each class as a whole weighs the same. Of all rows at once, drawing rare ones more often would be no other.
@@ -178,7 +195,7 @@ class _SharedLoss:
     def __call__(self) -> torch.Tensor:
         """Return the loss with its penalty, (), and leave its gradient in the parameters."""
         self._linear.zero_grad()
-        penalty = self._settings.l2 / 2 * self._linear.weight.square().sum() / self._group.size
+        penalty = self.l2 / 2 * self._linear.weight.square().sum() / self._group.size
         penalty.backward()  # type: ignore[no-untyped-call]
         total = penalty.detach().double()
         for loss, gradient in self._rows.map(self._of_part):
@@ -218,10 +235,13 @@ def _fit(
     """Fit `linear` in place, ending with the weights of the best epoch; return what each epoch gave, and that epoch."""
     import torch
 
-    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=STEPS_PER_EPOCH, line_search_fn="strong_wolfe")
+    usual = _USUAL * linear.in_features / linear.out_features
     history: list[Metrics] = []
-    best_epoch, best_loss, best_state = 0, float("inf"), linear.state_dict()
-    for epoch in range(settings.epochs):
+    best_epoch, least, best_state = 0, float("inf"), linear.state_dict()
+    for epoch, (l2, steps) in zip(range(settings.epochs), _penalties(settings.l2, usual), strict=False):
+        if l2 != penalised_loss.l2:  # what steps have learned of the loss holds for one penalty alone
+            penalised_loss.l2 = l2
+            optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
         before = [parameter.detach().clone() for parameter in linear.parameters()]
         loss = optimizer.step(penalised_loss).item()  # type: ignore[no-untyped-call]
         with torch.no_grad():
@@ -231,21 +251,43 @@ def _fit(
             is_moved = torch.stack([(old != new).any() for old, new in zip(before, linear.parameters(), strict=True)])
         told = torch.stack([losses, right, is_moved.any().float()])
         validation_loss, accuracy, moved = group.broadcast(told).tolist()
-        history.append({"train_loss": loss, "validation_loss": validation_loss, "validation_accuracy": accuracy})
-        if on_epoch is not None and group.is_main:
-            on_epoch(epoch, history[-1])
         if not (np.isfinite(loss) and np.isfinite(validation_loss)):
             raise DlassetsError(
                 f"The loss is not a number after epoch {epoch}. Look for features that are not numbers in the training "
-                f"set, or raise training.l2 ({settings.l2}), and run again."
+                f"set, or set training.l2 to more than {l2:.2g}, and run again."
             )
-        if validation_loss < best_loss - settings.min_improvement:
-            best_epoch, best_loss = epoch, validation_loss
+        metrics = {"train_loss": loss, "validation_loss": validation_loss, "validation_accuracy": accuracy}
+        judged_by = validation_loss
+        if settings.l2 is None:
+            calibrated = _calibrated_loss(logits, validation.targets, group)
+            metrics |= {"calibrated_loss": calibrated, "l2": l2}
+            judged_by = calibrated + np.log10(l2 / usual) ** 2 / 2 / len(logits)
+        history.append(metrics)
+        if on_epoch is not None and group.is_main:
+            on_epoch(epoch, metrics)
+        if judged_by < least - settings.min_improvement:
+            best_epoch, least = epoch, judged_by
             best_state = {name: value.clone() for name, value in linear.state_dict().items()}
         elif epoch - best_epoch >= settings.patience or not moved:
             break  # an epoch that has moved nothing is at the minimum, as far as float32 tells: none after it is better
     linear.load_state_dict(best_state)
     return history, best_epoch
+
+
+def _penalties(l2: float | None, usual: float) -> Iterator[tuple[float, int]]:
+    """Yield each epoch's penalty, and how many steps it has."""
+    if l2 is not None:
+        return repeat((l2, STEPS_PER_EPOCH))
+    return ((usual * _STRONGEST * _RATIO**number, STEPS_PER_PENALTY) for number in count())
+
+
+def _calibrated_loss(logits: torch.Tensor, targets: torch.Tensor, group: Group) -> float:
+    """Return the mean loss of the rows once their temperature is fitted, the same on every process."""
+    import torch
+
+    temperature = fit_temperature(logits.double().cpu().numpy(), targets.cpu().numpy())
+    loss = torch.nn.functional.cross_entropy(logits.double() / temperature, targets)
+    return group.broadcast(loss).item()
 
 
 def _all_names(train: Examples, places: NDArray[np.int64], group: Group) -> dict[int, str]:
