@@ -253,6 +253,31 @@ PREDICTIONS = Table(
     key=("path", "model_name", "model_version", "package"),
 )
 
+PREDICTIONS_CURRENT = Table(
+    "predictions_current",
+    "What the champion says of one photo that is there, whether it has a label or not.",
+    PREDICTIONS.columns,
+    key=("path",),
+)
+
+EVALUATED_ROWS = Table(
+    "evaluated_rows",
+    "What the model of one training run said of one row of validation or test.",
+    (
+        Column("run_id", "string", "MLflow's run of the training.", nullable=False),
+        PATH,
+        IMAGE_ID,
+        Column("split", "string", "validation or test.", nullable=False),
+        Column("label", "bigint", "The label that it had in the training set.", nullable=False),
+        Column("label_name", "string", "That class's name."),
+        Column("predicted_label", "bigint", "The likeliest class.", nullable=False),
+        Column("predicted_name", "string", "Its name."),
+        Column("confidence", "double", "Probability of the likeliest class, calibrated.", nullable=False),
+        Column("evaluated_at", "timestamp", "When the run had been evaluated.", nullable=False),
+    ),
+    key=("run_id", "path"),
+)
+
 LABEL_REQUESTS = Table(
     "label_requests",
     "One image sent to people for its label.",
@@ -302,7 +327,9 @@ TABLES = {
         IMAGE_FEATURES,
         TRAINING_SET,
         LABEL_ERRORS,
+        EVALUATED_ROWS,
         PREDICTIONS,
+        PREDICTIONS_CURRENT,
         LABEL_REQUESTS,
     )
 }

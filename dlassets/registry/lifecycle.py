@@ -26,6 +26,8 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
 TAG_PROMOTIONS = "dlassets.promotions"
 TAG_PACKAGE = "dlassets.package_sha256"
+# What the run is one of.
+TAG_ASSET = "dagster_asset"
 # The process whose run it is: see `end_dead_runs`.
 TAG_PROCESS = "dlassets.process"
 
