@@ -60,7 +60,14 @@ def problems(service: FolderService) -> list[str]:
 def test_a_batch_holds_photos_a_list_a_contact_sheet_and_a_how_to(service, tmp_path) -> None:
     assert service.send(batch(), iter(PHOTOS)) == {"aa11": "v1-ab/aa11", "bb22": "v1-ab/bb22"}
     folder = tmp_path / "requests" / "v1-ab"
-    assert sorted(contents(folder)) == ["README.txt", "aa11.jpg", "bb22.png", "index.html", "requests.csv"]
+    assert sorted(contents(folder)) == [
+        ".lists",
+        "README.txt",
+        "aa11.jpg",
+        "bb22.png",
+        "index.html",
+        "requests.csv",
+    ]
     assert (folder / "bb22.png").read_bytes() == PHOTOS[1][1]
     with (folder / "requests.csv").open(encoding="utf-8-sig", newline="") as stream:
         lines = list(csv.DictReader(stream))
@@ -107,7 +114,7 @@ def test_of_two_runs_that_send_a_batch_at_once_one_lays_it_out(service, tmp_path
 
     assert service.send(batch(), overtaken()).keys() == {"aa11", "bb22"}
     assert [path.name for path in (tmp_path / "requests").iterdir()] == ["v1-ab"]
-    assert len(contents(tmp_path / "requests" / "v1-ab")) == 5
+    assert len(contents(tmp_path / "requests" / "v1-ab")) == 6
 
 
 def test_a_batch_without_all_its_photos_is_not_laid_out(service, tmp_path) -> None:

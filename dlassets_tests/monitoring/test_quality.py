@@ -33,7 +33,7 @@ PREDICTION = {
 }
 ERROR = {"image_id": A, "label": 3, "suggested_label": 40, "quality": 0.1, "confidence": 0.8}
 REQUEST = {"request_id": "r", "image_id": B, "status": "open"}
-STATUSES = ("planned", "open", "answered")
+STATUSES = ("planned", "open", "answered", "withdrawn")
 REFUSED = {"path": "labeled/x.jpg", "batch_id": "labeled-000002"}
 CLEAN: dict[str, list[Row]] = {
     "raw_images": [
@@ -51,7 +51,7 @@ CLEAN: dict[str, list[Row]] = {
     "image_profiles": [{"image_id": A}, {"image_id": B}, {"image_id": C}],
     "listed_labels": [{"list_path": "labeled/labels.csv", "photo": "a.jpg"}],
     "classes": [{"label": 3}, {"label": 40}],
-    "human_labels": [ANSWER],
+    "human_labels": [ANSWER, {**ANSWER, "answer": "4", "status": "refused", "reason": "because", "read_order": -1}],
     "labeled_images": [LABEL, COPY, OTHER],
     "image_features": [{"image_id": each, "feature_version": "1"} for each in (A, B, C)],
     "training_set": [{**each, "feature_version": "1"} for each in (LABEL, OTHER)],
