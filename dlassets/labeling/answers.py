@@ -126,7 +126,11 @@ def collect_answers(
     asked = engine.sql("SELECT request_id FROM label_requests", {"label_requests": label_requests}).arrow()
     known = set(asked["request_id"].to_pylist())
     given = engine.rows(_answer_rows(_of_requests(service.each_answer(), known), classes))
-    tables = {"given": given, "human_labels": human_labels, "label_requests": label_requests}
+    tables: dict[str, Snapshot | Rows] = {
+        "given": given,
+        "human_labels": human_labels,
+        "label_requests": label_requests,
+    }
     new = engine.sql(query, tables)
     transaction = Transaction(_APP_ID, transaction_version(human_labels, _APP_ID) + 1)
     written = engine.append(new, HUMAN_LABELS, human_labels.uri, replace(commit, transaction=transaction))

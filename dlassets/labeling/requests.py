@@ -101,8 +101,8 @@ def send_requests(
     sent, unsent = (sum(map(len, each)) for each in (batches, planned_batches))
     updated = max(0, sent - planned.inserted)
     quarantined = failed_images(engine, images)
-    counts = {"inserted": planned.inserted, "updated": updated, "left_out": unsent - sent, "quarantined": quarantined}
-    return replace(written, **counts), unasked
+    written = replace(written, inserted=planned.inserted, updated=updated)
+    return replace(written, left_out=unsent - sent, quarantined=quarantined), unasked
 
 
 def without_photo(engine: Engine, service: LabelingService, label_requests: Snapshot) -> list[str]:

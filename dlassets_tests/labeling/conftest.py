@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from dlassets import __version__
-from dlassets.engines.base import Commit, Snapshot, Written
+from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.images.folders import class_folder
 from dlassets.labeling.answers import collect_answers
@@ -53,7 +53,7 @@ class Bench:
     """What the asset bodies will have: an engine, a lake and a service, and the tables pinned at each step."""
 
     root: Path
-    engine: LocalEngine = field(default_factory=LocalEngine)
+    engine: Engine = field(default_factory=LocalEngine)
 
     def __post_init__(self) -> None:
         self.lake = Lake.at(str(self.root / "lake"))
