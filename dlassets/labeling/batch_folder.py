@@ -51,6 +51,11 @@ def show_batch(folder: Path, batch_id: str, standings: Sequence[Standing]) -> No
             _put_aside(folder / name, folder / aside[request_id] / name)
 
 
+def touched_lists(folder: Path) -> Iterator[Path]:
+    """Yield the lists of a batch that a person has changed where they lay."""
+    return (path for path in _lists(folder) if _is_touched(path) and not path.is_symlink())
+
+
 def write_list(folder: Path, waiting: Sequence[Request]) -> None:
     """List what waits, in `requests.csv`; where a person has changed that one, what it lacks in `requests-2.csv`.
 
@@ -95,11 +100,11 @@ def _is_touched(path: Path) -> bool:
     if path.is_symlink() or path.with_name(f".~lock.{path.name}#").exists():
         return True
     try:
-        content = path.read_bytes()
-        written = path.with_name(_WRITTEN).read_text()
+        with open_regular(path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return digest not in path.with_name(_WRITTEN).read_text()
     except OSError:
         return path.exists()
-    return hashlib.sha256(content).hexdigest() not in written
 
 
 def _request_ids(path: Path) -> set[str]:
@@ -124,6 +129,6 @@ def _photos(folder: Path) -> dict[str, str]:
 def _put_aside(photo: Path, target: Path) -> None:
     """Move a photo, unless another lies there by that name or it has been moved meanwhile."""
     with suppress(FileNotFoundError):
-        if not target.exists() or target.read_bytes() == photo.read_bytes():
+        if not target.exists() or (target.is_file() and target.read_bytes() == photo.read_bytes()):
             target.parent.mkdir(exist_ok=True)
             photo.rename(target)

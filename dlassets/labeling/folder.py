@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_folder
-from dlassets.labeling.batch_folder import BEGINNINGS, OTHER_PHOTO, PHOTO_SUFFIXES, show_batch
+from dlassets.labeling.batch_folder import BEGINNINGS, OTHER_PHOTO, PHOTO_SUFFIXES, show_batch, touched_lists
 from dlassets.labeling.formats import how_to_answer, problem, read_answers
 from dlassets.labeling.refusal_files import is_refusal_file, write_refusals
 from dlassets.labeling.services import Answer, Batch, LabelingService, Refusal, Standing
@@ -39,6 +39,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 class FolderService(LabelingService):
     """`<requests>/<batch>/` holds what is asked, `<answers>/` what was answered, in class folders or in files.
+
+    A list that was filled in where it lay, among the requests, is an answer as well.
 
     A batch is written beside its place and then renamed to it, so where it stands it is whole; what joins it later is
     moved into it, photo by photo. It stays as people leave it: a photo they have moved does not come back. Links are
@@ -155,8 +157,14 @@ class FolderService(LabelingService):
                     shutil.rmtree(unfinished)
 
     def _files(self) -> Iterator[Path]:
-        """Every file under the answers that people have put there, and every link, in a stable order."""
-        return (path for path in self._walk() if not is_refusal_file(path))
+        """Every file under the answers that people have put there, and every link; then lists filled in where they lay.
+
+        In a stable order.
+        """
+        yield from (path for path in self._walk() if not is_refusal_file(path))
+        for folder in sorted(self._requests.glob("[!.]*")):
+            if not folder.is_symlink():
+                yield from touched_lists(folder)
 
     def _walk(self) -> Iterator[Path]:
         for folder, subfolders, names in os.walk(self._answers, onerror=_raise_unless_gone):
@@ -165,7 +173,7 @@ class FolderService(LabelingService):
             yield from (Path(folder, name) for name in sorted(names + links) if not _LEFT_ALONE.fullmatch(name))
 
     def _read(self, path: Path) -> Iterator[Answer]:
-        origin = as_text(path.relative_to(self._answers))
+        origin = as_text(os.path.relpath(path, self._answers))
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode):

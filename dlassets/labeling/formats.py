@@ -182,8 +182,8 @@ def how_to_answer(classes: Mapping[int, str], answers: str) -> str:
 
 1. Move (or copy) a photo into the folder of its class, without renaming it. Seen from here, those are in
     {answers}
-2. Or copy requests.csv into that folder, under any name that ends in .csv, and fill in its column `label`: the
-   number of the class (2), its name, or both (002.name). Leave it empty where you have no answer. You may add the
+2. Or fill in the column `label` of requests.csv, here or as a copy in that folder, under any name that ends in .csv:
+   the number of the class (2), its name, or both (002.name). Leave it empty where you have no answer. You may add the
    columns `annotator` (who you are) and `answered_at` (2026-01-31T14:05:00Z). Save it as CSV UTF-8, with commas,
    semicolons or tabs, or as Unicode text (.txt).
 3. Or put a .json file there (a list of objects) or a .jsonl file (an object a line) with request_id and label.

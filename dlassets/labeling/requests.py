@@ -127,7 +127,7 @@ def _newest_batch(engine: Engine, requests: Snapshot, model: ModelVersion, servi
     query = f"""
         SELECT batch_id, COUNT(*) AS requests, MIN(requested_at) AS since FROM label_requests
         WHERE service = '{service}' AND batch_id LIKE 'v{model.version:d}-%' AND requested_at IS NOT NULL
-        GROUP BY batch_id ORDER BY since DESC, batch_id LIMIT 1
+        GROUP BY batch_id ORDER BY since DESC, requests, batch_id LIMIT 1
     """  # noqa: S608 - a class's own name, and a number
     found = engine.sql(query, {LABEL_REQUESTS.name: requests}).arrow().to_pylist()
     return _Begun(**found[0]) if found else None

@@ -89,8 +89,10 @@ def test_photos_that_come_one_by_one_fill_a_batch_and_then_another(bench: Bench)
 
 def test_many_at_once_are_as_many_batches_as_they_take_the_least_sure_in_the_first(bench: Bench) -> None:
     ask(bench, "a", batch_size=2)
-    ask(bench, *"bcdef", batch_size=2)
-    assert batches(bench) == [["c", "b"], ["e", "d"], ["f", "a"]]
+    ask(bench, *"bcde", batch_size=2)
+    assert batches(bench) == [["b"], ["d", "c"], ["e", "a"]]
+    ask(bench, "f", batch_size=2)
+    assert batches(bench) == [["d", "c"], ["e", "a"], ["f", "b"]]
 
 
 @pytest.mark.parametrize(("version", "settings"), [(3, {"batch_hours": 0}), (4, {})])
@@ -148,6 +150,26 @@ def test_a_list_that_a_person_has_filled_in_stays_and_what_joins_is_listed_besid
     take_answers(bench)
     assert [name_of(row["path"]) for row in listed(folder / "requests.csv")] == ["d", "c", "b"]
     assert not (folder / "requests-2.csv").exists()
+
+
+def test_a_list_that_was_filled_in_where_it_lay_is_read_once(bench: Bench) -> None:
+    ask(bench, "a", "b")
+    (folder,) = folders(bench)
+    digest = bench.service.answers_digest()
+    assert bench.service.answers() == []
+    filled = (
+        (folder / "requests.csv").read_bytes().replace(b"0.8030,", b"0.8030,hat").replace(b"0.8020,", b"0.8020,cape")
+    )
+    (folder / "requests.csv").write_bytes(filled)
+    assert bench.service.answers_digest() != digest
+    written, (refusal,) = bench.collect_and_refuse()
+    assert written.inserted == 2
+    assert refusal.origin == f"../requests/{folder.name}/requests.csv, line 2"
+    assert bench.collect().changed is False
+    bench.close()
+    bench.show()
+    assert statuses(bench) == {"a": ("answered", None), "b": ("open", None)}
+    assert (folder / "requests.csv").read_bytes() == filled
 
 
 def test_a_list_that_somebody_has_open_is_not_written(bench: Bench) -> None:
