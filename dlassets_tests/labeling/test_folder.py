@@ -13,7 +13,7 @@ import pytest
 from dlassets.errors import DlassetsError
 from dlassets.labeling import folder, formats
 from dlassets.labeling.folder import FolderService
-from dlassets.labeling.services import Answer, Batch, Request
+from dlassets.labeling.services import Answer, Batch, Request, Standing
 from dlassets_tests.tables import NOON
 
 from .conftest import CLASSES, photo
@@ -130,6 +130,19 @@ def test_names_that_would_leave_the_folder_are_refused(service, tmp_path, name) 
     with pytest.raises(DlassetsError, match="cannot be a file's name"):
         service.send(Batch("v1-ab", [Request(name, "p", "i", 2, None, 0.5)], CLASSES), [(name, b"")])
     assert not (tmp_path / "requests").exists()
+
+
+def test_what_was_shown_is_not_looked_at_again(service, tmp_path) -> None:
+    service.send(batch(), iter(PHOTOS))
+    standings = [Standing(request) for request in batch().requests]
+    service.show_standing(iter([("v1-ab", standings), ("../out", []), ("taken-away", [])]), "state 1")
+    unread = iter([("v1-ab", standings)])
+    service.show_standing(unread, "state 1")
+    assert len(list(unread)) == 1
+    unread = iter([("v1-ab", standings)])
+    service.show_standing(unread, "state 2")
+    assert list(unread) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers", "requests"]
 
 
 def test_no_answers_folder_is_no_answers(tmp_path) -> None:
