@@ -100,9 +100,10 @@ def _is_touched(path: Path) -> bool:
     if path.is_symlink() or path.with_name(f".~lock.{path.name}#").exists():
         return True
     try:
-        with open_regular(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return digest not in path.with_name(_WRITTEN).read_text()
+        digest = hashlib.sha256()
+        for chunk in _chunks(path):
+            digest.update(chunk)
+        return digest.hexdigest() not in path.with_name(_WRITTEN).read_text()
     except OSError:
         return path.exists()
 
@@ -110,11 +111,15 @@ def _is_touched(path: Path) -> bool:
 def _request_ids(path: Path) -> set[str]:
     """Return the requests that a list has still, whatever a person has made of it."""
     try:
-        with open_regular(path) as file:
-            entries = read_records(iter(lambda: file.read(_READ_BYTES), b""), ".csv", ["request_id"])
-            return {str(entry["request_id"]).strip() for _, entry in entries if isinstance(entry, dict)}
+        entries = read_records(_chunks(path), ".csv", ["request_id"])
+        return {str(entry["request_id"]).strip() for _, entry in entries if isinstance(entry, dict)}
     except OSError:
         return set()
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open_regular(path) as file:
+        yield from iter(lambda: file.read(_READ_BYTES), b"")
 
 
 def _photos(folder: Path) -> dict[str, str]:
