@@ -212,3 +212,14 @@ def test_bytes_that_are_no_longer_to_be_had_are_not_asked_for(local_engine, lake
     ):
         lake_of_its_own = Lake.at(f"{lake.root}/{name}")
         assert broken(local_engine, lake_of_its_own, rule_named(table, name), tables).passed, name
+
+
+def test_a_conflict_names_a_path_of_each_label_and_how_many_there_are(local_engine, lake) -> None:
+    rule = rule_named("labeled_images", "equal_bytes_have_one_label")
+    said = {"labeled/1.jpg": 3, "labeled/2.jpg": 4, "labeled/3.jpg": 3}
+    rows = [{**LABEL, "path": path, "label": label} for path, label in said.items()]
+
+    finding = broken(local_engine, lake, rule, {**CLEAN, "labeled_images": [*rows, OTHER]})
+
+    paths = {"one_path": "labeled/1.jpg", "one": 3, "other_path": "labeled/2.jpg", "other": 4, "paths": 3}
+    assert finding.examples == [{"image_id": A, **paths}]
