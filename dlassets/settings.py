@@ -435,7 +435,11 @@ class LabelingSettings(_Section):
     service: Literal["folder"] = "folder"
     threshold: float = Field(0.95, ge=0, le=1, description="Predictions less confident than this go to people.")
     share: float = Field(1.0, gt=0, le=1, description="The share of those that is sent.")
-    batch_limit: Count | None = Field(None, description="At most this many in one batch, least confident first.")
+    batch_limit: Count | None = Field(
+        500, description="At most this many wait for an answer at once, least confident first; null: any number."
+    )
+    batch_size: Count = Field(200, description="A batch is filled up to this many photos,")
+    batch_hours: int = Field(24, ge=0, le=_CENTURY_HOURS, description="or until it is so old; then another begins.")
     relabel_limit: int = Field(
         0, ge=0, lt=2**31, description="At most this many of them have a label that looks wrong, the worst first."
     )

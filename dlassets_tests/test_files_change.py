@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlassets.engines.base import Commit, Engine, Written
+from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.ingest import ingest
 from dlassets.labeling.answers import collect_answers
+from dlassets.labeling.closing import close_requests
 from dlassets.labeling.folder import FolderService
-from dlassets.labeling.requests import close_answered, send_requests
+from dlassets.labeling.requests import send_requests
 from dlassets.lakehouse.classes import classes_of
 from dlassets.lakehouse.derived import Derivation
 from dlassets.lakehouse.profiles import profile_images
@@ -119,11 +120,11 @@ class Loop:
         return written
 
     def ask(self) -> Written:
-        snapshots = pins(
-            self.lake, "raw_images", "deleted_files", "quarantined_files", "classes", "predictions", "labeled_images"
-        )
         settings = self.settings.model_copy(update={"labeling": LabelingSettings(threshold=0.5)})
-        return send_requests(self.engine, self.lake, self.service, snapshots, MODEL, settings, Commit())
+        return send_requests(self.engine, self.lake, self.service, self.pinned(), MODEL, settings, Commit())[0]
+
+    def pinned(self) -> dict[str, Snapshot]:
+        return {name: pin(self.lake, name) for name in TABLES}
 
     def answer(self, folder: str) -> None:
         """A person moves every photo that is asked about into a class folder, and the answers are collected."""
@@ -132,7 +133,7 @@ class Loop:
         classes = {label: each.names for label, each in classes_of(EMBEDDED, pin(self.lake, "classes")).items()}
         answers, requests = pin(self.lake, "human_labels"), pin(self.lake, "label_requests")
         collect_answers(EMBEDDED, self.service, answers, requests, classes, Commit())
-        close_answered(EMBEDDED, self.lake, pin(self.lake, "human_labels"), Commit())
+        close_requests(EMBEDDED, self.lake, self.pinned(), MODEL, self.settings, Commit())
 
     def rows(self, table: str, columns: str) -> list[dict[str, Any]]:
         return get(EMBEDDED, self.lake, table, columns)
@@ -225,7 +226,8 @@ def test_a_conflict_goes_away_with_the_file_that_made_it(local_engine, lake) -> 
     loop.take_in()
     assert loop.learn() == {}
     assert loop.broken() == {
-        "equal_bytes_have_one_label": "By labels.conflicts=drop, the training set leaves these images out."
+        "equal_bytes_have_one_label": "By labels.conflicts=drop, the training set leaves these images out. Delete the "
+        "file in the wrong folder, or let people decide (labels.conflicts=ask)."
     }
     first = Loop(local_engine, lake, "first")
     assert first.learn() == {"labeled/012.dog/a.png": 12}

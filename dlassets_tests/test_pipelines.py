@@ -106,6 +106,20 @@ def test_requests_that_were_answered_are_closed_with_their_answers(ran) -> None:
     assert closed == answered != set()
 
 
+def test_people_see_what_was_answered_and_nothing_waits(ran) -> None:
+    pipelines, results = ran
+    (batch,) = {row["batch_id"] for row in rows(pipelines, "label_requests", "batch_id")}
+    folder = Path(pipelines.lake.requests, batch)
+    sent = len(rows(pipelines, "label_requests", "request_id"))
+
+    assert f"{batch}: {sent} of {sent} answered</h1>" in (folder / "index.html").read_text()
+    assert {path.name for path in folder.iterdir()} == {"index.html", "README.txt", ".lists"}
+    made = materialized(results["labeling_pipeline"])
+    closed = ("requests_sent", "requests_closed", "requests_withdrawn", "photos_left_to_ask")
+    assert [values(made["label_requests"])[name] for name in closed] == [0, sent, 0, 0]
+    assert values(made["human_labels"])["answers_refused_now"] == 0
+
+
 def test_a_materialization_names_the_versions_it_read(ran) -> None:
     _, results = ran
     made = materialized(results["scoring_pipeline"])

@@ -112,5 +112,8 @@ class _StepReport(Report):
     def event(self, event: Event) -> None:
         self.count(f"{event.kind}s", event.number, event.of if event.kind == "step" else None)
 
+    def info(self, message: str) -> None:
+        self._display.print(message)
+
     def warning(self, message: str) -> None:
         self._display.warn(message)

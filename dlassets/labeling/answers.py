@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
+from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction, Written
 from dlassets.engines.schema import schema_of
 from dlassets.images.folders import class_of_folder, comparable
 from dlassets.labeling.formats import MOST_PROBLEMS, problem
-from dlassets.labeling.services import Answer, LabelingService
+from dlassets.labeling.services import Answer, LabelingService, Refusal
 from dlassets.lakehouse.labels import NEWEST_ANSWER
 from dlassets.lakehouse.snapshots import transaction_version
 from dlassets.lakehouse.tables import HUMAN_LABELS
@@ -29,6 +29,40 @@ _APP_ID = f"dlassets/{HUMAN_LABELS.name}"
 
 CHANGES_NOTHING = "changes nothing: the answer in force says the same"
 
+# SQL over `given` and `label_requests`: the answers that count of those given, accepted or refused. A photo answers by
+# where it lies, and is a file of its own: in folders of two classes it says two things, of which neither counts.
+_RESOLVED = """
+        placed AS (
+            SELECT given.*, ROW_NUMBER() OVER (PARTITION BY file, request_id, annotator, dated ORDER BY place DESC)
+                AS nth
+            FROM given
+        ), counted AS (
+            SELECT placed.*, ROW_NUMBER() OVER (
+                PARTITION BY request_id, answered_at, annotator, answer ORDER BY place DESC) AS again
+            FROM placed WHERE dated OR nth = 1
+        ), laid AS (
+            SELECT request_id, file, label, MIN(label) OVER (PARTITION BY request_id) AS lowest,
+                MAX(label) OVER (PARTITION BY request_id) AS highest
+            FROM given WHERE file = origin AND NOT dated AND label IS NOT NULL
+        ), laid_twice AS (
+            SELECT request_id, MIN(CASE WHEN label = lowest THEN file END) AS one,
+                MIN(CASE WHEN label = highest THEN file END) AS other
+            FROM laid WHERE lowest <> highest GROUP BY request_id
+        ), judged AS (
+            SELECT g.request_id, r.path, r.image_id, g.label, g.annotator, g.answered_at,
+                CASE WHEN g.reason IS NOT NULL THEN g.reason
+                    WHEN r.request_id IS NULL THEN 'no such request'
+                    WHEN t.request_id IS NOT NULL
+                        THEN 'lies in folders of two classes, ' || t.one || ' and ' || t.other || ': leave it in one'
+                    END AS reason,
+                g.answer, g.origin, g.dated, g.read_at, g.seen_at, g.file, g.place
+            FROM counted AS g LEFT JOIN label_requests AS r ON r.request_id = g.request_id
+            LEFT JOIN laid_twice AS t ON t.request_id = g.request_id AND g.file = g.origin AND NOT g.dated
+            WHERE g.again = 1
+        ), resolved AS (
+            SELECT judged.*, CASE WHEN reason IS NULL THEN 'accepted' ELSE 'refused' END AS status FROM judged
+        )"""
+
 
 def collect_answers(
     engine: Engine,
@@ -37,34 +71,21 @@ def collect_answers(
     label_requests: Snapshot,
     classes: Mapping[int, Sequence[str]],
     commit: Commit,
-) -> Written:
-    """Append the answers that `human_labels` does not have yet; none new, no new version.
+) -> tuple[Written, list[Refusal]]:
+    """Append the answers that `human_labels` does not have yet; none new, no new version. Return what is refused now.
 
-    An answer is refused where it cannot be read, its class is not among `classes` (the names it goes by, by label) or
-    there is no such request, and accepted later should that have changed. An answer without a time of its own is new
-    only if it is not what that person's newest answer already says: saving a list again answers nothing again. Raises
-    ConflictError where another run wrote answers since `human_labels` was pinned: pin and collect again.
+    An answer is refused where it cannot be read, its class is not among `classes` (the names it goes by, by label),
+    there is no such request, or its photo lies in folders of two classes; and accepted later should that have changed.
+    An answer without a time of its own is new only if it is not what that person's newest answer already says: saving
+    a list again answers nothing again. Raises ConflictError where another run wrote answers since `human_labels` was
+    pinned: pin and collect again.
 
     Answers stand in the order in which they are read (`read_order`), those that are read together in the order in which
     the service saw their files, and those of one file by its own times and lines: which of two computers' clocks is
     ahead decides nothing, and no time counts as later than now. Of one that changes nothing the reason says so.
     """
     query = f"""
-        WITH placed AS (
-            SELECT *, ROW_NUMBER() OVER (PARTITION BY file, request_id, annotator, dated ORDER BY place DESC) AS nth
-            FROM given
-        ), counted AS (
-            SELECT *, ROW_NUMBER() OVER (
-                PARTITION BY request_id, answered_at, annotator, answer ORDER BY place DESC) AS again
-            FROM placed WHERE dated OR nth = 1
-        ), resolved AS (
-            SELECT g.request_id, r.path, r.image_id, g.label, g.annotator, g.answered_at,
-                CASE WHEN g.reason IS NULL AND r.request_id IS NOT NULL THEN 'accepted' ELSE 'refused' END AS status,
-                CASE WHEN g.reason IS NULL AND r.request_id IS NULL THEN 'no such request' ELSE g.reason END AS reason,
-                g.answer, g.origin, g.dated, g.read_at, g.seen_at, g.file, g.place
-            FROM counted AS g LEFT JOIN label_requests AS r ON r.request_id = g.request_id
-            WHERE g.again = 1
-        ), newest AS (
+        WITH {_RESOLVED}, newest AS (
             SELECT request_id, annotator, answer, status FROM (
                 SELECT request_id, annotator, answer, status, ROW_NUMBER() OVER (
                     PARTITION BY request_id, annotator
@@ -105,9 +126,43 @@ def collect_answers(
     asked = engine.sql("SELECT request_id FROM label_requests", {"label_requests": label_requests}).arrow()
     known = set(asked["request_id"].to_pylist())
     given = engine.rows(_answer_rows(_of_requests(service.each_answer(), known), classes))
-    new = engine.sql(query, {"given": given, "human_labels": human_labels, "label_requests": label_requests})
+    tables: dict[str, Snapshot | Rows] = {
+        "given": given,
+        "human_labels": human_labels,
+        "label_requests": label_requests,
+    }
+    new = engine.sql(query, tables)
     transaction = Transaction(_APP_ID, transaction_version(human_labels, _APP_ID) + 1)
-    return engine.append(new, HUMAN_LABELS, human_labels.uri, replace(commit, transaction=transaction))
+    written = engine.append(new, HUMAN_LABELS, human_labels.uri, replace(commit, transaction=transaction))
+    return written, _refusals(engine, tables)
+
+
+def _refusals(engine: Engine, tables: Mapping[str, Snapshot | Rows]) -> list[Refusal]:
+    """Return what is refused of the answers that stand there; of one file, MOST_PROBLEMS and how many more there are.
+
+    An answer that was accepted once stays so.
+    """
+    query = f"""
+        WITH {_RESOLVED}, refused AS (
+            SELECT r.file, r.origin, r.request_id, r.answer, r.annotator, r.reason,
+                ROW_NUMBER() OVER (PARTITION BY r.file ORDER BY r.place) AS nth,
+                COUNT(*) OVER (PARTITION BY r.file) AS refused_there
+            FROM resolved AS r
+            WHERE r.status = 'refused' AND NOT EXISTS (
+                SELECT 1 FROM human_labels AS h
+                WHERE h.request_id = r.request_id AND h.status = 'accepted'
+                    AND h.annotator IS NOT DISTINCT FROM r.annotator AND h.answer IS NOT DISTINCT FROM r.answer)
+        )
+        SELECT * FROM refused WHERE nth <= {MOST_PROBLEMS} ORDER BY file, nth
+    """  # noqa: S608 - constants
+    refusals = []
+    for row in engine.sql(query, tables).arrow().to_pylist():
+        nth, refused_there = row.pop("nth"), row.pop("refused_there")
+        refusals.append(Refusal(**row))
+        if nth == MOST_PROBLEMS < refused_there:
+            place, more = f"{row['file']}, further answers", f"{refused_there - MOST_PROBLEMS:,} more are refused"
+            refusals.append(Refusal(row["file"], place, "", None, None, more))
+    return refusals
 
 
 def class_of(answer: str, classes: Mapping[int, Sequence[str]]) -> int | None:

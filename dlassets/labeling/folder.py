@@ -7,39 +7,31 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_folder
-from dlassets.labeling.formats import (
-    contact_sheet,
-    how_to_answer,
-    problem,
-    read_answers,
-    request_list,
-)
-from dlassets.labeling.services import Answer, Batch, LabelingService
-from dlassets.storage.files import open_regular
+from dlassets.labeling.batch_folder import BEGINNINGS, OTHER_PHOTO, PHOTO_SUFFIXES, show_batch, touched_lists
+from dlassets.labeling.formats import how_to_answer, problem, read_answers
+from dlassets.labeling.refusal_files import is_refusal_file, write_refusals
+from dlassets.labeling.services import Answer, Batch, LabelingService, Refusal, Standing
+from dlassets.storage.files import open_regular, write_whole
 from dlassets.storage.records import READERS, as_text
-
-_BEGINNINGS = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG\r\n\x1a\n": ".png",
-    b"GIF8": ".gif",
-    b"BM": ".bmp",
-    b"II*\x00": ".tif",
-    b"MM\x00*": ".tif",
-    b"RIFF": ".webp",
-}
-_OTHER_PHOTO = ".img"
-_PHOTO_SUFFIXES = {*_BEGINNINGS.values(), _OTHER_PHOTO, ".jpeg", ".tiff"}
 
 # What file managers and editors leave behind, files still being copied, and what a batch brings with it.
 _LEFT_ALONE = re.compile(r"(?i)[._~].*|thumbs\.db|desktop\.ini|readme\.txt|index\.html")
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# What was shown last of where requests stand.
+_SHOWN = ".shown"
+# Seconds after which nobody is writing a batch any more that has not come to its place.
+_LONGEST_WRITING = 86_400
 
 READ_BYTES = 2**20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,8 +40,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class FolderService(LabelingService):
     """`<requests>/<batch>/` holds what is asked, `<answers>/` what was answered, in class folders or in files.
 
-    A batch is written beside its place and then renamed to it, so where it stands it is whole. It stays as people leave
-    it: a photo they have moved does not come back. Links are not followed.
+    A list that was filled in where it lay, among the requests, is an answer as well.
+
+    A batch is written beside its place and then renamed to it, so where it stands it is whole; what joins it later is
+    moved into it, photo by photo. It stays as people leave it: a photo they have moved does not come back. Links are
+    not followed.
     """
 
     name = "folder"
@@ -60,20 +55,18 @@ class FolderService(LabelingService):
 
     def send(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
         for name in (batch.id, *(request.request_id for request in batch.requests)):
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            if not _PLAIN.fullmatch(name):
                 raise DlassetsError(f"{name!r} cannot be a file's name: use letters, digits, '.', '_' and '-'.")
         try:
             for label, name in batch.classes.items():
                 (self._answers / class_folder(label, name)).mkdir(parents=True, exist_ok=True)
-            if not (self._requests / batch.id).exists():
-                self._lay_out(batch, photos)
+            self._lay_out(batch, photos)
+            self._clean(batch)
         except OSError as error:
             raise DlassetsError(
                 f"The labelling batch {batch.id} could not be written to {self._requests}: {error}. Check that the "
                 "place is there, has room and is yours to write, then run again: nothing is sent twice."
             ) from error
-        for unfinished in self._requests.glob(f".{batch.id}.*"):  # of this run or of another, killed or overtaken
-            shutil.rmtree(unfinished, ignore_errors=True)
         return {request.request_id: f"{batch.id}/{request.request_id}" for request in batch.requests}
 
     def each_answer(self) -> Iterator[Answer]:
@@ -89,44 +82,98 @@ class FolderService(LabelingService):
         return {
             path.stem
             for root in (self._requests, self._answers)
-            for path in root.glob("*/*")
-            if path.suffix.lower() in _PHOTO_SUFFIXES
+            for path in root.glob("[!.]*/*")
+            if path.suffix.lower() in PHOTO_SUFFIXES
         }
+
+    def show_refusals(self, refusals: Sequence[Refusal]) -> None:
+        try:
+            write_refusals(self._answers, refusals, filter(is_refusal_file, self._walk()))
+        except OSError as error:
+            raise DlassetsError(
+                f"People are not told which of their answers are refused: {error}. Make {self._answers} yours to write."
+            ) from error
+
+    def show_standing(self, batches: Iterable[tuple[str, Sequence[Standing]]], state: str) -> None:
+        record = self._requests / _SHOWN
+        if not self._requests.is_dir() or (record.is_file() and record.read_text(errors="replace") == state):
+            return
+        errors = []
+        for batch_id, standings in batches:
+            folder = self._requests / batch_id
+            if not _PLAIN.fullmatch(batch_id) or folder.is_symlink() or not folder.is_dir():
+                continue  # people have taken it away
+            try:
+                show_batch(folder, batch_id, standings)
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise DlassetsError(
+                f"{len(errors)} labelling batches do not show what was answered: {errors[0]}. Make {self._requests} "
+                "yours to write."
+            ) from errors[0]
+        write_whole(record, state)
 
     def _lay_out(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> None:
         folder = self._requests / batch.id
-        unfinished = folder.with_name(f".{batch.id}.{uuid.uuid4().hex}")
-        unfinished.mkdir(parents=True)
+        wanted = {request.request_id for request in batch.requests}
+        if folder.exists() and not (wanted := wanted - self.photos()):
+            return
+        unfinished = folder.with_name(f"{_unfinished(batch)}{uuid.uuid4().hex}")
         try:
-            self._fill(unfinished, batch, photos)
-            unfinished.rename(folder)
+            unfinished.mkdir(parents=True)
+            files = _write_photos(unfinished, wanted, photos)
+            if missing := sorted(wanted - files.keys()):
+                raise DlassetsError(
+                    f"{len(missing)} photos of the labelling batch {batch.id} are missing: {missing[:5]}."
+                )
+            show_batch(unfinished, batch.id, [Standing(request) for request in batch.requests])
+            how_to = how_to_answer(batch.classes, os.path.relpath(self._answers, folder))
+            (unfinished / "README.txt").write_text(how_to, encoding="utf-8")
+            self._bring(unfinished, folder, files)
         except OSError:
-            if not folder.exists():  # else another run was first
+            if wanted - self.photos():  # else another run was first
                 raise
 
-    def _fill(self, folder: Path, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> None:
-        files: dict[str, str] = {}
-        for request_id, photo in photos:
-            files[request_id] = request_id + _suffix(photo)
-            (folder / files[request_id]).write_bytes(photo)
-        if missing := [request.request_id for request in batch.requests if request.request_id not in files]:
-            raise DlassetsError(f"{len(missing)} photos of the labelling batch {batch.id} are missing: {missing[:5]}.")
-        unsure_first = sorted(batch.requests, key=lambda request: (request.confidence, request.request_id))
-        (folder / "requests.csv").write_bytes(request_list(unsure_first))
-        (folder / "index.html").write_text(contact_sheet(batch.id, unsure_first, files), encoding="utf-8")
-        (folder / "README.txt").write_text(
-            how_to_answer(batch.classes, os.path.relpath(self._answers, self._requests / batch.id)), encoding="utf-8"
-        )
+    def _bring(self, unfinished: Path, folder: Path, files: Mapping[str, str]) -> None:
+        """Bring what was laid out to its place; into a batch that is there, the photos that people do not have yet."""
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            (unfinished / "README.txt").replace(folder / "README.txt")
+            shown = self.photos()
+            for request_id, name in files.items():
+                if request_id not in shown:
+                    (unfinished / name).rename(folder / name)
+
+    def _clean(self, batch: Batch) -> None:
+        """Remove what runs have left that were killed, or overtaken by this one; not what another is writing now."""
+        for unfinished in self._requests.glob(f".{batch.id}.*"):
+            with suppress(OSError):
+                is_same = unfinished.name.startswith(_unfinished(batch))
+                if is_same or time.time() - unfinished.stat().st_mtime > _LONGEST_WRITING:
+                    shutil.rmtree(unfinished)
 
     def _files(self) -> Iterator[Path]:
-        """Every file under the answers, and every link, in a stable order."""
+        """Every file under the answers that people have put there, and every link; then lists filled in where they lay.
+
+        In a stable order.
+        """
+        yield from (path for path in self._walk() if not is_refusal_file(path))
+        for folder in sorted(self._requests.glob("[!.]*")):
+            if not folder.is_symlink():
+                yield from touched_lists(folder)
+
+    def _walk(self) -> Iterator[Path]:
         for folder, subfolders, names in os.walk(self._answers, onerror=_raise_unless_gone):
             links = [name for name in subfolders if Path(folder, name).is_symlink()]
             subfolders[:] = sorted(name for name in subfolders if not _LEFT_ALONE.fullmatch(name))
             yield from (Path(folder, name) for name in sorted(names + links) if not _LEFT_ALONE.fullmatch(name))
 
     def _read(self, path: Path) -> Iterator[Answer]:
-        origin = as_text(path.relative_to(self._answers))
+        origin = as_text(os.path.relpath(path, self._answers))
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode):
@@ -146,15 +193,31 @@ class FolderService(LabelingService):
     def _moved_photo(self, path: Path, origin: str, status: os.stat_result) -> Answer:
         # Moving a photo leaves its modification time (when it was sent) as it is: the move itself is the change time.
         moved_at = _time(status.st_ctime_ns)
-        if path.suffix.lower() not in _PHOTO_SUFFIXES:
+        if path.suffix.lower() not in PHOTO_SUFFIXES:
             return problem(origin, "is neither a photo nor a CSV, JSON or JSONL file", moved_at)
         if path.parent == self._answers:
             return problem(origin, "lies in no class folder: move it into one", moved_at)
         return Answer(as_text(path.stem), as_text(path.parent.name), None, moved_at, origin, dated=False, file=origin)
 
 
+def _unfinished(batch: Batch) -> str:
+    """Return what the names of folders begin with in which these requests, and no others, are laid out."""
+    ids = sorted(request.request_id for request in batch.requests)
+    return f".{batch.id}.{hashlib.sha256(repr(ids).encode()).hexdigest()[:8]}."
+
+
+def _write_photos(folder: Path, wanted: Collection[str], photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    """Write the wanted photos; return the name of each one's file, by request id."""
+    files = {}
+    for request_id, photo in photos:
+        if request_id in wanted:
+            files[request_id] = request_id + _suffix(photo)
+            (folder / files[request_id]).write_bytes(photo)
+    return files
+
+
 def _suffix(photo: bytes) -> str:
-    return next((suffix for start, suffix in _BEGINNINGS.items() if photo.startswith(start)), _OTHER_PHOTO)
+    return next((suffix for start, suffix in BEGINNINGS.items() if photo.startswith(start)), OTHER_PHOTO)
 
 
 def _state(path: Path) -> tuple[int, ...]:

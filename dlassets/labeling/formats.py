@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -11,12 +12,32 @@ from typing import Any
 from urllib.parse import quote
 
 from dlassets.images.folders import class_folder
-from dlassets.labeling.services import Answer, Request
+from dlassets.labeling.services import Answer, Refusal, Request, Standing
+from dlassets.lakehouse.tables import ANSWERED, OPEN
 from dlassets.storage.records import as_text, read_records
 
 REQUIRED = ("request_id", "label")
 # Of one file so many are told one by one.
 MOST_PROBLEMS = 1000
+# The first column of a list of what was refused, by which that is known.
+REFUSED = "refused"
+_REFUSAL_LIST = (
+    rb"""(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?(?:"?sep=."?\s+)?"?refused"?[,;\t|]"?request_id"?[,;\t|]"?answer\b"""
+)
+# What a person can do, by what the reason says; the first that fits.
+_REMEDIES = {
+    "unknown class": "Use one of the classes that are named. A new class: dlassets classes add <name>.",
+    "no such request": "Keep request_id, or the photo's name, as it was.",
+    "name no request": "Keep request_id, or the photo's name, as it was.",
+    "lies in folders of two classes": "Delete the photo from the folder of the class that it is not.",
+    "lies in no class folder": "Move the photo into the folder of its class.",
+    "links are not followed": "Put the file itself there.",
+    "is neither a photo nor": "Save the list as CSV UTF-8, or take the file away.",
+    "but no request_id": "Copy the request_id from the list that was sent.",
+    "answered_at": "Write the time as 2026-01-31T14:05:00Z, or leave it empty.",
+    "more are refused": "See to those above first.",
+    "": "Save the list anew as CSV UTF-8, with the first line that it was sent with.",
+}
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -81,29 +102,77 @@ def request_list(requests: Sequence[Request]) -> bytes:
     return stream.getvalue().encode("utf-8-sig")
 
 
-def contact_sheet(batch_id: str, requests: Sequence[Request], photos: Mapping[str, str]) -> str:
-    """Return a page that shows every photo of a batch; `photos` is the file name beside it, by request id."""
-    figures = "\n".join(
-        f'<figure><img src="{escape(quote(photos[r.request_id]))}" alt="" loading="lazy"><figcaption>'
-        f"<b>{escape(_class_text(r))}</b> {r.confidence:.1%}<br><small>{escape(r.request_id)}<br>{escape(r.path)}"
-        "</small></figcaption></figure>"
-        for r in requests
-    )
-    title = f"{escape(batch_id)}: {len(requests)} photos to label"
+def contact_sheet(batch_id: str, standings: Sequence[Standing], photos: Mapping[str, str]) -> str:
+    """Return a page that shows every request of a batch: those that wait first, the least sure before others.
+
+    `photos` is the photo's place, seen from the page, by request id: of one that it lacks no picture is shown.
+    """
+    closed = [s for s in standings if s.status != OPEN]
+    answered = [s for s in closed if s.status == ANSWERED]
+    title = f"{escape(batch_id)}: {len(answered):,} of {len(standings):,} answered"
+    withdrawn = f", {len(closed) - len(answered):,} no longer asked" if len(closed) > len(answered) else ""
+    figures = "\n".join(_figure(standing, photos.get(standing.request.request_id)) for standing in in_order(standings))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 14px/1.4 sans-serif; margin: 2em }}
 main {{ display: grid; gap: 1em; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)) }}
 figure {{ margin: 0; padding: .5em; border: 1px solid #ccc; border-radius: 4px; overflow-wrap: anywhere }}
+figure.answered, figure.withdrawn {{ opacity: .6 }}
+figure.answered b {{ color: #060 }}
+em {{ color: #b00; font-style: normal }}
 img {{ width: 100%; height: 200px; object-fit: contain; background: #f4f4f4 }}
 small {{ color: #666 }}
-</style></head><body><h1>{title}</h1>
-<p>Under each photo: what the model thinks it shows and how sure it is, the least sure first. README.txt says how to
-answer. A photo that was moved into a class folder no longer shows here.</p>
+</style></head><body><h1>{title}{withdrawn}</h1>
+<p>Under each photo that waits: what the model thinks it shows and how sure it is, the least sure first. README.txt says
+how to answer. This page is written anew when answers are read.</p>
 <main>
 {figures}
 </main></body></html>
 """
+
+
+def in_order(standings: Sequence[Standing]) -> list[Standing]:
+    """Return the requests as people see them: those that wait first, the least sure before others."""
+    places = {OPEN: 0, ANSWERED: 1}
+    return sorted(standings, key=lambda s: (places.get(s.status, 2), s.request.confidence, s.request.request_id))
+
+
+def _figure(standing: Standing, photo: str | None) -> str:
+    request = standing.request
+    picture = f'<img src="{escape(quote(photo))}" alt="" loading="lazy">' if photo else ""
+    where = f"<br><small>{escape(request.request_id)}<br>{escape(request.path)}</small>"
+    reason = escape(standing.reason or "")
+    if standing.status == ANSWERED:
+        by = f" by {escape(standing.annotator)}" if standing.annotator else ""
+        said = f"answered <b>{escape(standing.answer or '')}</b>{by}"
+    elif standing.status == OPEN:
+        said = f"<b>{escape(_class_text(request))}</b> {request.confidence:.1%}"
+        said += "" if photo else "<br>moved away"
+        said += f"<br><em>answer refused: {reason}</em>" if reason else ""
+    else:
+        said = f"no longer asked: {reason}"
+    return f'<figure class="{escape(standing.status)}">{picture}<figcaption>{said}{where}</figcaption></figure>'
+
+
+def refusal_list(refusals: Sequence[Refusal]) -> bytes:
+    """Return refused answers as CSV, with what to do about each, in UTF-8 with the mark spreadsheets know it by."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow([REFUSED, "request_id", "answer", "annotator", "reason", "what to do"])
+    for each in refusals:
+        told = (each.origin, each.request_id, each.answer or "", each.annotator or "", each.reason, remedy(each.reason))
+        writer.writerow([_cell(as_text(text)) for text in told])
+    return stream.getvalue().encode("utf-8-sig")
+
+
+def is_refusal_list(beginning: bytes) -> bool:
+    """Whether a file that begins so is a list of what was refused, also after a spreadsheet has saved it."""
+    return re.match(_REFUSAL_LIST, beginning.replace(b"\0", b"").lower()) is not None
+
+
+def remedy(reason: str) -> str:
+    """Return what a person can do about an answer that was refused for this reason."""
+    return next(what for part, what in _REMEDIES.items() if part in reason)
 
 
 def how_to_answer(classes: Mapping[int, str], answers: str) -> str:
@@ -113,13 +182,18 @@ def how_to_answer(classes: Mapping[int, str], answers: str) -> str:
 
 1. Move (or copy) a photo into the folder of its class, without renaming it. Seen from here, those are in
     {answers}
-2. Or copy requests.csv into that folder, under any name that ends in .csv, and fill in its column `label`: the
-   number of the class (2), its name, or both (002.name). Leave it empty where you have no answer. You may add the
+2. Or fill in the column `label` of requests.csv, here or as a copy in that folder, under any name that ends in .csv:
+   the number of the class (2), its name, or both (002.name). Leave it empty where you have no answer. You may add the
    columns `annotator` (who you are) and `answered_at` (2026-01-31T14:05:00Z). Save it as CSV UTF-8, with commas,
    semicolons or tabs, or as Unicode text (.txt).
 3. Or put a .json file there (a list of objects) or a .jsonl file (an object a line) with request_id and label.
 
-Changed your mind? Move the photo to another folder, or answer again: the answer that is read last counts.
+Changed your mind? Move the photo to another folder, or answer again: the answer that is read last counts. A photo that
+lies in the folders of two classes is no answer.
+
+When your answers have been read, index.html shows which they are, and what was answered lies in the folder `answered`.
+What was refused stands beside your answers, in a file whose name ends in refused.csv, with the reason and what to do.
+More photos may join these; and where more are unsure than are asked about at once, they come as these are answered.
 
 The classes:
 {known}

@@ -1,8 +1,11 @@
-"""Sending images to people, and closing the requests that were answered.
+"""Sending images to people.
 
 A batch is written down before it is sent: its rows stand in `label_requests` as `planned`, then the service gets the
 photos, then the rows become `open`. A run killed anywhere leaves a plan that the next one carries out to the letter,
 even if other predictions, another model or other settings would by then choose other images.
+
+What a model version asks joins the newest batch of that version, until that is full or too old: a photo a minute makes
+no folder a minute.
 """
 
 from __future__ import annotations
@@ -10,8 +13,8 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +26,14 @@ from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.failures import failed_images
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
-from dlassets.lakehouse.tables import LABEL_REQUESTS
+from dlassets.lakehouse.tables import LABEL_REQUESTS, OPEN, PLANNED
 from dlassets.registry.models import ModelVersion
-from dlassets.settings import Settings
+from dlassets.settings import LabelingSettings, Settings
 from dlassets.storage.files import micro_batches
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-PLANNED, OPEN = "planned", "open"
 
 _APP_ID = f"dlassets/{LABEL_REQUESTS.name}"
 
@@ -49,7 +50,7 @@ def request_id(image_id: str, model: ModelVersion) -> str:
 
 
 def batch_id(model_version: int, request_ids: Iterable[str]) -> str:
-    """Return the name of the batch that holds these requests, whatever their order."""
+    """Return the name of the batch that begins with these requests, whatever their order."""
     digest = hashlib.sha256("\n".join(sorted(request_ids)).encode()).hexdigest()
     return f"v{model_version}-{digest[:8]}"
 
@@ -62,27 +63,32 @@ def send_requests(
     model: ModelVersion | None,
     settings: Settings,
     commit: Commit,
-) -> Written:
+) -> tuple[Written, int]:
     """Choose images, send them to people and write them into `label_requests`; finish what a killed run had planned.
 
     Without a model none are chosen. `snapshots` holds raw_images, deleted_files, quarantined_files, classes,
     predictions, labeled_images and, where `labeling.relabel_limit` is not 0, label_errors. `inserted` counts the
     requests that are new, `updated` those of an earlier run that were sent now. `left_out` wait for their photos, which
-    are gone or damaged; of the `quarantined` photos nobody is asked. Nothing to send, no new version.
+    are gone or damaged; of the `quarantined` photos nobody is asked. Nothing to send, no new version. Returned is also
+    how many photos there are to ask about that `labeling.batch_limit` leaves for when others are answered.
     """
 
-    def plan() -> Written:
+    def plan() -> tuple[Written, int]:
         requests = pin(lake, LABEL_REQUESTS.name)
         if model is None:
-            return Written(requests.version, changed=False)
+            return Written(requests.version, changed=False), 0
         tables = {**snapshots, requests.name: requests}
-        chosen = select_requests(engine, tables, model, settings.labeling, settings.labels)
+        chosen, candidates = select_requests(engine, tables, model, settings.labeling, settings.labels)
         # Of two runs that choose at once, one is refused and chooses anew.
         transaction = Transaction(_APP_ID, transaction_version(requests, _APP_ID) + 1)
-        rows = engine.rows(_plan(chosen, model, service.name))
-        return engine.append(rows, LABEL_REQUESTS, requests.uri, replace(commit, transaction=transaction))
+        begun = _newest_batch(engine, requests, model, service.name)
+        rows = engine.rows(_plan(chosen, model, service.name, begun, settings.labeling))
+        # One that was withdrawn, and is asked again by the same model, has its row already.
+        written = engine.merge(rows, LABEL_REQUESTS, requests.uri, replace(commit, transaction=transaction))
+        return replace(written, inserted=chosen.num_rows, updated=0), candidates - chosen.num_rows
 
-    planned = written = replanned(plan)
+    planned, unasked = replanned(plan)
+    written = planned
     requests = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version)
     images = {name: snapshots[name] for name in ("raw_images", "deleted_files", "quarantined_files")}
     photos = Photos(engine, lake, images["raw_images"])
@@ -95,25 +101,8 @@ def send_requests(
     sent, unsent = (sum(map(len, each)) for each in (batches, planned_batches))
     updated = max(0, sent - planned.inserted)
     quarantined = failed_images(engine, images)
-    return replace(written, inserted=planned.inserted, updated=updated, left_out=unsent - sent, quarantined=quarantined)
-
-
-def close_answered(engine: Engine, lake: Lake, human_labels: Snapshot, commit: Commit) -> Written:
-    """Mark the requests that have an accepted answer as answered; none newly answered, no new version."""
-
-    def close() -> Written:
-        requests = pin(lake, LABEL_REQUESTS.name)
-        query = """
-            SELECT r.request_id, r.batch_id, r.path, r.image_id, r.predicted_label, r.predicted_name, r.confidence,
-                r.strategy, r.requested_at, 'answered' AS status, r.service, r.external_id
-            FROM label_requests AS r
-            WHERE r.status <> 'answered' AND EXISTS (
-                SELECT 1 FROM human_labels AS h WHERE h.request_id = r.request_id AND h.status = 'accepted')
-        """
-        answered = engine.sql(query, {"label_requests": requests, "human_labels": human_labels})
-        return engine.merge(answered, LABEL_REQUESTS, requests.uri, commit)
-
-    return replanned(close)
+    written = replace(written, inserted=planned.inserted, updated=updated)
+    return replace(written, left_out=unsent - sent, quarantined=quarantined), unasked
 
 
 def without_photo(engine: Engine, service: LabelingService, label_requests: Snapshot) -> list[str]:
@@ -124,14 +113,44 @@ def without_photo(engine: Engine, service: LabelingService, label_requests: Snap
     return [request for request in opened["request_id"].to_pylist() if request not in shown]
 
 
-def _plan(chosen: pa.Table, model: ModelVersion, service: str) -> pa.Table:
-    """Return the chosen images as a batch of requests that are yet to be sent."""
+@dataclass(frozen=True)
+class _Begun:
+    """A batch that others may join: how many requests it has, and since when."""
+
+    batch_id: str
+    requests: int
+    since: datetime
+
+
+def _newest_batch(engine: Engine, requests: Snapshot, model: ModelVersion, service: str) -> _Begun | None:
+    """Return the batch of this model version that was begun last, if there is one."""
+    query = f"""
+        SELECT batch_id, COUNT(*) AS requests, MIN(requested_at) AS since FROM label_requests
+        WHERE service = '{service}' AND batch_id LIKE 'v{model.version:d}-%' AND requested_at IS NOT NULL
+        GROUP BY batch_id ORDER BY since DESC, requests, batch_id LIMIT 1
+    """  # noqa: S608 - a class's own name, and a number
+    found = engine.sql(query, {LABEL_REQUESTS.name: requests}).arrow().to_pylist()
+    return _Begun(**found[0]) if found else None
+
+
+def _plan(
+    chosen: pa.Table, model: ModelVersion, service: str, begun: _Begun | None, settings: LabelingSettings
+) -> pa.Table:
+    """Return the chosen images as requests that are yet to be sent: in the batch that was begun, and in new ones."""
     import pyarrow as pa
 
+    now = datetime.now(UTC)
     rows = [{**row, "request_id": request_id(row["image_id"], model)} for row in chosen.to_pylist()]
-    name = batch_id(model.version, (row["request_id"] for row in rows))
-    common = {"batch_id": name, "requested_at": datetime.now(UTC), "status": PLANNED, "service": service}
-    return pa.Table.from_pylist([{**row, **common, "external_id": None} for row in rows], schema=LABEL_REQUESTS.schema)
+    common = {"requested_at": now, "status": PLANNED, "service": service, "external_id": None, "reason": None}
+    planned = []
+    if begun is not None and now - begun.since < timedelta(hours=settings.batch_hours):
+        room = max(0, settings.batch_size - begun.requests)
+        planned, rows = [{**row, "batch_id": begun.batch_id} for row in rows[:room]], rows[room:]
+    for start in range(0, len(rows), settings.batch_size):
+        together = rows[start : start + settings.batch_size]
+        name = batch_id(model.version, (row["request_id"] for row in together))
+        planned += [{**row, "batch_id": name} for row in together]
+    return pa.Table.from_pylist([{**row, **common} for row in planned], schema=LABEL_REQUESTS.schema)
 
 
 def _unsent(engine: Engine, images: Mapping[str, Snapshot], requests: Snapshot) -> list[list[dict[str, Any]]]:
@@ -155,12 +174,10 @@ def _unsent(engine: Engine, images: Mapping[str, Snapshot], requests: Snapshot) 
     return [list(batch) for _, batch in groupby(rows.to_pylist(), key=lambda row: row["batch_id"])]
 
 
-def _with_photos(photos: Photos, planned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the requests whose photo is whole, as a batch: its name is of what it holds, so that others come later."""
+def _with_photos(photos: Photos, planned: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the requests whose photo is whole: the others join their batch when theirs is."""
     whole = photos.readable([row["path"] for row in planned])
-    rows = [row for row in planned if row["path"] in whole]
-    version = int(planned[0]["batch_id"].removeprefix("v").partition("-")[0])
-    return [{**row, "batch_id": batch_id(version, (row["request_id"] for row in rows))} for row in rows]
+    return [row for row in planned if row["path"] in whole]
 
 
 def _send(

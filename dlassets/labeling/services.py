@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from dlassets.lakehouse.tables import OPEN
+
 
 @dataclass(frozen=True)
 class Request:
@@ -22,7 +24,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Batch:
-    """Requests that are sent together. `classes` are the possible answers, name by label."""
+    """Requests that are sent together, perhaps to others of the batch that were sent before.
+
+    `classes` are the possible answers, name by label.
+    """
 
     id: str
     requests: Sequence[Request]
@@ -51,8 +56,35 @@ class Answer:
     seen_at: datetime | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that stands there and is refused: where it was read, what it says, and the reason."""
+
+    file: str
+    origin: str
+    request_id: str
+    answer: str | None
+    annotator: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a request stands that was sent: open, answered or withdrawn.
+
+    `answer` is the class that was answered, as a folder is called, and `annotator` who did. `reason` says why it was
+    withdrawn or, of an open one, why its last answer was refused.
+    """
+
+    request: Request
+    status: str = OPEN
+    answer: str | None = None
+    annotator: str | None = None
+    reason: str | None = None
+
+
 class LabelingService(ABC):
-    """Sends photos to people and reads what they answered."""
+    """Sends photos to people, reads what they answered, and lets them know what became of it."""
 
     name: str
 
@@ -60,9 +92,9 @@ class LabelingService(ABC):
     def send(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
         """Show the requests to people and return the service's own name for each, by request id.
 
-        `photos` gives request id and bytes, once, in any order, and is read only as far as needed. The same batch sent
-        again is the same batch, by two runs at once as well: nothing stands there twice, and what a killed run left
-        half done is completed. Raises DlassetsError where the batch cannot be sent.
+        `photos` gives request id and bytes, once, in any order, and is read only as far as needed. A batch that is
+        there is added to. The same requests sent again are the same, by two runs at once as well: nothing stands there
+        twice, and what a killed run left half done is completed. Raises DlassetsError where they cannot be sent.
         """
 
     @abstractmethod
@@ -74,6 +106,21 @@ class LabelingService(ABC):
         """Yield every answer given so far, in a stable order, as they are read: memory is not of all of them.
 
         What cannot be read is among them, with its problem, and so is what a later one in its `file` has replaced.
+        """
+
+    @abstractmethod
+    def show_refusals(self, refusals: Sequence[Refusal]) -> None:
+        """Tell people which of the answers that stand there are refused: these, and none that they were told of before.
+
+        Raises DlassetsError where that cannot be.
+        """
+
+    @abstractmethod
+    def show_standing(self, batches: Iterable[tuple[str, Sequence[Standing]]], state: str) -> None:
+        """Show people where the requests of each batch stand, and take away from what waits those that are closed.
+
+        `batches` has every batch's name with its requests, and is read only as far as needed: of one that `state` names
+        all was shown once a call with it has come to its end. Raises DlassetsError where that cannot be.
         """
 
     def answers(self) -> list[Answer]:

@@ -9,6 +9,10 @@ from dlassets.engines.schema import Column, Table
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
+# Where a label request stands, and SQL for those that are yet to be answered.
+PLANNED, OPEN, ANSWERED, WITHDRAWN = "planned", "open", "answered", "withdrawn"
+WAITING = f"status IN ('{PLANNED}', '{OPEN}')"
+
 TOP_K = "array<struct<label:bigint,name:string,confidence:double>>"
 
 PATH = Column(
@@ -291,9 +295,15 @@ LABEL_REQUESTS = Table(
         Column("confidence", "double", "How sure it was.", nullable=False),
         Column("strategy", "string", "Why this image was chosen.", nullable=False),
         Column("requested_at", "timestamp", "When.", nullable=False),
-        Column("status", "string", "planned (not sent yet), open or answered.", nullable=False),
+        Column(
+            "status",
+            "string",
+            "planned (not sent yet), open, answered, or withdrawn: closed without an answer.",
+            nullable=False,
+        ),
         Column("service", "string", "The labelling service it went to.", nullable=False),
         Column("external_id", "string", "The service's own name for it."),
+        Column("reason", "string", "Why it was withdrawn; null where it was not."),
     ),
     key=("request_id",),
 )

@@ -10,15 +10,16 @@ from typing import Any
 from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.content import USABLE
-from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, CONFLICTS, labels_in_force, undecided
+from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, labels_in_force, undecided
 from dlassets.lakehouse.refusals import QUARANTINED
-from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION
+from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION, WAITING
 from dlassets.registry.models import NOT_CURRENT, PREDICTED, ModelVersion
 from dlassets.settings import LabelSettings
 
 SHOWN = 5
 # Photos of a class that a model learns from.
 FEWEST = 2
+_PATH_OF = "MIN(CASE WHEN label = {} THEN path END)"
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,11 @@ RULES = (
     Rule(
         "nothing_refused",
         "human_labels",
-        "No answer was refused. A warning: the column `reason` says why.",
-        "SELECT request_id, answer, reason, origin FROM human_labels WHERE status = 'refused'",
+        "No answer was refused, but where one to the same request was accepted later. A warning: `reason` says why.",
+        "SELECT request_id, answer, reason, origin FROM human_labels AS refused WHERE status = 'refused' "
+        "AND NOT EXISTS (SELECT 1 FROM human_labels AS later WHERE later.request_id = refused.request_id "
+        "AND later.status = 'accepted' AND COALESCE(later.read_order, 0) > COALESCE(refused.read_order, 0))",
+        remedy="Beside the answers, files called refused.csv name those that stand there still, and what to do.",
     ),
     Rule(
         "exactly_one_split",
@@ -177,9 +181,13 @@ RULES = (
         "equal_bytes_have_one_label",
         "labeled_images",
         "Equal bytes carry one label. A warning: the setting labels.conflicts says what becomes of those that do not.",
-        "SELECT image_id, MIN(path) AS path, MIN(label) AS one, MAX(label) AS other FROM labeled_images "  # noqa: S608
-        f"WHERE image_id IN ({CONFLICTS}) GROUP BY image_id",
-        remedy="By labels.conflicts={conflicts}, {outcome}.",
+        f"SELECT image_id, {_PATH_OF.format('lowest')} AS one_path, MIN(label) AS one, "  # noqa: S608 - constants
+        f"{_PATH_OF.format('highest')} AS other_path, MAX(label) AS other, COUNT(*) AS paths "
+        "FROM (SELECT labeled_images.*, MIN(label) OVER (PARTITION BY image_id) AS lowest, "
+        "MAX(label) OVER (PARTITION BY image_id) AS highest FROM labeled_images) AS said "
+        "WHERE lowest <> highest GROUP BY image_id",
+        remedy="By labels.conflicts={conflicts}, {outcome}. Delete the file in the wrong folder, or let people decide "
+        "(labels.conflicts=ask).",
     ),
     Rule(
         "every_image_embedded",
@@ -269,15 +277,15 @@ RULES = (
     Rule(
         "one_open_request_an_image",
         "label_requests",
-        "No image is open in two requests.",
-        "SELECT image_id, COUNT(*) AS requests FROM label_requests WHERE status = 'open' "
+        "No image waits in two requests.",
+        f"SELECT image_id, COUNT(*) AS requests FROM label_requests WHERE {WAITING} "  # noqa: S608 - a constant
         "GROUP BY image_id HAVING COUNT(*) > 1",
     ),
     Rule(
         "requests_are_about_current_images",
         "label_requests",
         "Every request that waits is about bytes that are still there.",
-        "SELECT request_id, path FROM label_requests WHERE status <> 'answered' "
+        f"SELECT request_id, path FROM label_requests WHERE {WAITING} "  # noqa: S608 - a constant
         "AND image_id NOT IN (SELECT image_id FROM raw_images)",
         remedy="An answer to these changes no label, unless the bytes come back.",
     ),

@@ -6,14 +6,15 @@ imported inside the steps, since Dagster reads their declarations each time a co
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Written
 from dlassets.engines.schema import Table
-from dlassets.errors import some_of
+from dlassets.errors import DlassetsError, some_of
 from dlassets.lakehouse.tables import (
     CLASSES,
     DELETED_FILES,
@@ -317,8 +318,10 @@ def predictions_current(session: Session, read: Reads, report: Report) -> Made: 
     ],
 )
 def label_requests(session: Session, read: Reads, report: Report) -> Made:
-    """Close the requests that were answered, and send people what the champion is unsure of."""
-    from dlassets.labeling.requests import close_answered, send_requests
+    """Close the requests that need no answer any more, and send people what the champion is unsure of."""
+    from dlassets.labeling.closing import close_requests
+    from dlassets.labeling.requests import send_requests
+    from dlassets.labeling.standing import show_standing
 
     settings, model = session.settings, read.champion
     images = read.named(RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES)
@@ -327,17 +330,27 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     commit = commit_of(provenance)
     if model is None:
         report.warning("No version is champion, so nobody is asked about more images.")
-    closed = close_answered(session.engine, session.lake, snapshots[HUMAN_LABELS.name], commit)
-    sent = send_requests(session.engine, session.lake, session.labeling, snapshots, model, settings, commit)
-    return Made(
-        provenance,
-        {LABEL_REQUESTS.name: sent if sent.changed else closed},
-        {"requests_sent": sent.inserted, "requests_closed": closed.updated},
-    )
+    closed, withdrawn = close_requests(session.engine, session.lake, snapshots, model, settings, commit)
+    sent, unasked = send_requests(session.engine, session.lake, session.labeling, snapshots, model, settings, commit)
+    if unasked:
+        report.info(
+            f"{sent.inserted:,} of {sent.inserted + unasked:,} photos are asked about now, the least sure first: no "
+            f"more than {settings.labeling.batch_limit:,} wait for people at once (labeling.batch_limit). The other "
+            f"{unasked:,} are asked about when these are answered."
+        )
+    shown = {LABEL_REQUESTS.name: read.own(LABEL_REQUESTS), **read.named(HUMAN_LABELS, CLASSES)}
+    _told(report, functools.partial(show_standing, session.engine, session.labeling, shown))
+    details = {
+        "requests_sent": sent.inserted,
+        "requests_closed": closed.updated - withdrawn,
+        "requests_withdrawn": withdrawn,
+        "photos_left_to_ask": unasked,
+    }
+    return Made(provenance, {LABEL_REQUESTS.name: sent if sent.changed else closed}, details)
 
 
 @step(HUMAN_LABELS, reads=[CLASSES], looks_back=[LABEL_REQUESTS])
-def human_labels(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+def human_labels(session: Session, read: Reads, report: Report) -> Made:
     """Write down what people have answered since, accepted or refused with a reason."""
     from dlassets.labeling.answers import collect_answers
     from dlassets.lakehouse.classes import classes_of
@@ -347,10 +360,19 @@ def human_labels(session: Session, read: Reads, report: Report) -> Made:  # noqa
     classes = {label: each.names for label, each in classes_of(session.engine, read[CLASSES]).items()}
     provenance = read.provenance()
     commit = commit_of(provenance)
-    written = replanned(
+    written, refusals = replanned(
         lambda: collect_answers(session.engine, session.labeling, read.own(HUMAN_LABELS), requests, classes, commit)
     )
-    return Made(provenance, {HUMAN_LABELS.name: written})
+    _told(report, functools.partial(session.labeling.show_refusals, refusals))
+    return Made(provenance, {HUMAN_LABELS.name: written}, {"answers_refused_now": len(refusals)})
+
+
+def _told(report: Report, tell: Callable[[], None]) -> None:
+    """Let people know; where that cannot be, what they answered counts all the same."""
+    try:
+        tell()
+    except DlassetsError as error:
+        report.warning(str(error))
 
 
 STEPS = (

@@ -56,6 +56,14 @@ def write_whole(
         raise
 
 
+def write_where_changed(path: Path, data: bytes) -> None:
+    """Write a local file as `write_whole` does, unless it is there and has these bytes."""
+    with suppress(FileNotFoundError):
+        if not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
+    write_whole(path, data)
+
+
 def listed(filesystem: pafs.FileSystem, folder: str, recursive: bool = False) -> list[pafs.FileInfo]:
     """Return what lies in a folder, or below it: nothing where it is not there.
 

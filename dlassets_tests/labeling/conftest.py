@@ -8,12 +8,15 @@ from typing import Any, Literal
 import pytest
 
 from dlassets import __version__
-from dlassets.engines.base import Commit, Snapshot, Written
+from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.images.folders import class_folder
 from dlassets.labeling.answers import collect_answers
+from dlassets.labeling.closing import close_requests
 from dlassets.labeling.folder import FolderService
-from dlassets.labeling.requests import close_answered, send_requests
+from dlassets.labeling.requests import send_requests
+from dlassets.labeling.services import Refusal
+from dlassets.labeling.standing import show_standing
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.registry.models import ModelVersion
@@ -23,6 +26,16 @@ from dlassets_tests.tables import arrow, get, put
 
 Conflicts = Literal["drop", "first", "ask"]
 MODEL = "image_classifier"
+READ = (
+    "raw_images",
+    "deleted_files",
+    "quarantined_files",
+    "classes",
+    "predictions",
+    "labeled_images",
+    "label_errors",
+    "human_labels",
+)
 CLASSES = {2: "hat", 6: "shirt", 10: "t-shirt"}
 
 
@@ -40,7 +53,7 @@ class Bench:
     """What the asset bodies will have: an engine, a lake and a service, and the tables pinned at each step."""
 
     root: Path
-    engine: LocalEngine = field(default_factory=LocalEngine)
+    engine: Engine = field(default_factory=LocalEngine)
 
     def __post_init__(self) -> None:
         self.lake = Lake.at(str(self.root / "lake"))
@@ -74,33 +87,42 @@ class Bench:
     def score(self, confidences: dict[str, float], version: int = 3, model: str = MODEL) -> None:
         self.add("predictions", [prediction(name, c, version, model) for name, c in confidences.items()])
 
+    @property
+    def snapshots(self) -> dict[str, Snapshot]:
+        return {name: self.pin(name) for name in READ}
+
     def send(self, version: int | None = 3, conflicts: Conflicts = "drop", **settings: Any) -> Written:
-        names = (
-            "raw_images",
-            "deleted_files",
-            "quarantined_files",
-            "classes",
-            "predictions",
-            "labeled_images",
-            "label_errors",
-        )
-        return send_requests(
-            self.engine,
-            self.lake,
-            self.service,
-            {name: self.pin(name) for name in names},
-            None if version is None else ModelVersion(MODEL, version),
-            Settings(labeling=LabelingSettings(**settings), labels=LabelSettings(conflicts=conflicts)),
-            Commit(),
-        )
+        return self.send_and_count(version, conflicts, **settings)[0]
+
+    def send_and_count(
+        self, version: int | None = 3, conflicts: Conflicts = "drop", **settings: Any
+    ) -> tuple[Written, int]:
+        chosen = _settings(conflicts, settings)
+        return send_requests(self.engine, self.lake, self.service, self.snapshots, _model(version), chosen, Commit())
 
     def collect(self, classes: dict[int, str] = CLASSES) -> Written:
+        return self.collect_and_refuse(classes)[0]
+
+    def collect_and_refuse(self, classes: dict[int, str] = CLASSES) -> tuple[Written, list[Refusal]]:
         labels, requests = self.pin("human_labels"), self.pin("label_requests")
         names = {label: [name] for label, name in classes.items()}
         return collect_answers(self.engine, self.service, labels, requests, names, Commit())
 
-    def close(self) -> Written:
-        return close_answered(self.engine, self.lake, self.pin("human_labels"), Commit())
+    def close(self, version: int | None = None, conflicts: Conflicts = "drop", **settings: Any) -> Written:
+        chosen = _settings(conflicts, settings)
+        return close_requests(self.engine, self.lake, self.snapshots, _model(version), chosen, Commit())[0]
+
+    def show(self) -> None:
+        shown = {name: self.pin(name) for name in ("label_requests", "human_labels", "classes")}
+        show_standing(self.engine, self.service, shown)
+
+
+def _settings(conflicts: Conflicts, labeling: dict[str, Any]) -> Settings:
+    return Settings(labeling=LabelingSettings(**labeling), labels=LabelSettings(conflicts=conflicts))
+
+
+def _model(version: int | None) -> ModelVersion | None:
+    return None if version is None else ModelVersion(MODEL, version)
 
 
 def labelled(name: str, label: int, path: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from dlassets.errors import DlassetsError
 from dlassets.labeling import folder, formats
 from dlassets.labeling.folder import FolderService
-from dlassets.labeling.services import Answer, Batch, Request
+from dlassets.labeling.services import Answer, Batch, Request, Standing
 from dlassets_tests.tables import NOON
 
 from .conftest import CLASSES, photo
@@ -60,7 +60,14 @@ def problems(service: FolderService) -> list[str]:
 def test_a_batch_holds_photos_a_list_a_contact_sheet_and_a_how_to(service, tmp_path) -> None:
     assert service.send(batch(), iter(PHOTOS)) == {"aa11": "v1-ab/aa11", "bb22": "v1-ab/bb22"}
     folder = tmp_path / "requests" / "v1-ab"
-    assert sorted(contents(folder)) == ["README.txt", "aa11.jpg", "bb22.png", "index.html", "requests.csv"]
+    assert sorted(contents(folder)) == [
+        ".lists",
+        "README.txt",
+        "aa11.jpg",
+        "bb22.png",
+        "index.html",
+        "requests.csv",
+    ]
     assert (folder / "bb22.png").read_bytes() == PHOTOS[1][1]
     with (folder / "requests.csv").open(encoding="utf-8-sig", newline="") as stream:
         lines = list(csv.DictReader(stream))
@@ -107,7 +114,7 @@ def test_of_two_runs_that_send_a_batch_at_once_one_lays_it_out(service, tmp_path
 
     assert service.send(batch(), overtaken()).keys() == {"aa11", "bb22"}
     assert [path.name for path in (tmp_path / "requests").iterdir()] == ["v1-ab"]
-    assert len(contents(tmp_path / "requests" / "v1-ab")) == 5
+    assert len(contents(tmp_path / "requests" / "v1-ab")) == 6
 
 
 def test_a_batch_without_all_its_photos_is_not_laid_out(service, tmp_path) -> None:
@@ -123,6 +130,19 @@ def test_names_that_would_leave_the_folder_are_refused(service, tmp_path, name) 
     with pytest.raises(DlassetsError, match="cannot be a file's name"):
         service.send(Batch("v1-ab", [Request(name, "p", "i", 2, None, 0.5)], CLASSES), [(name, b"")])
     assert not (tmp_path / "requests").exists()
+
+
+def test_what_was_shown_is_not_looked_at_again(service, tmp_path) -> None:
+    service.send(batch(), iter(PHOTOS))
+    standings = [Standing(request) for request in batch().requests]
+    service.show_standing(iter([("v1-ab", standings), ("../out", []), ("taken-away", [])]), "state 1")
+    unread = iter([("v1-ab", standings)])
+    service.show_standing(unread, "state 1")
+    assert len(list(unread)) == 1
+    unread = iter([("v1-ab", standings)])
+    service.show_standing(unread, "state 2")
+    assert list(unread) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers", "requests"]
 
 
 def test_no_answers_folder_is_no_answers(tmp_path) -> None:

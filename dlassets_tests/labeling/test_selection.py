@@ -33,7 +33,7 @@ def selected(
 ) -> list[dict[str, Any]]:
     names = ["raw_images", "deleted_files", "quarantined_files", "predictions", "labeled_images", "label_requests"]
     names += ["label_errors"] if changes.get("relabel_limit") else []
-    rows = select_requests(
+    rows, _ = select_requests(
         engine or bench.engine,
         {name: bench.pin(name) for name in names},
         ModelVersion(*model),

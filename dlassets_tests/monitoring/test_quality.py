@@ -34,7 +34,7 @@ PREDICTION = {
 EVALUATED = {"run_id": "r", "path": "labeled/a.jpg", "image_id": A, "split": "test", "confidence": 0.5}
 ERROR = {"image_id": A, "label": 3, "suggested_label": 40, "quality": 0.1, "confidence": 0.8}
 REQUEST = {"request_id": "r", "image_id": B, "status": "open"}
-STATUSES = ("planned", "open", "answered")
+STATUSES = ("planned", "open", "answered", "withdrawn")
 REFUSED = {"path": "labeled/x.jpg", "batch_id": "labeled-000002"}
 CLEAN: dict[str, list[Row]] = {
     "raw_images": [
@@ -52,7 +52,7 @@ CLEAN: dict[str, list[Row]] = {
     "image_profiles": [{"image_id": A}, {"image_id": B}, {"image_id": C}],
     "listed_labels": [{"list_path": "labeled/labels.csv", "photo": "a.jpg"}],
     "classes": [{"label": 3}, {"label": 40}],
-    "human_labels": [ANSWER],
+    "human_labels": [ANSWER, {**ANSWER, "answer": "4", "status": "refused", "reason": "because", "read_order": -1}],
     "labeled_images": [LABEL, COPY, OTHER],
     "image_features": [{"image_id": each, "feature_version": "1"} for each in (A, B, C)],
     "training_set": [{**each, "feature_version": "1"} for each in (LABEL, OTHER)],
@@ -228,3 +228,14 @@ def test_bytes_that_are_no_longer_to_be_had_are_not_asked_for(local_engine, lake
     ):
         lake_of_its_own = Lake.at(f"{lake.root}/{name}")
         assert broken(local_engine, lake_of_its_own, rule_named(table, name), tables).passed, name
+
+
+def test_a_conflict_names_a_path_of_each_label_and_how_many_there_are(local_engine, lake) -> None:
+    rule = rule_named("labeled_images", "equal_bytes_have_one_label")
+    said = {"labeled/1.jpg": 3, "labeled/2.jpg": 4, "labeled/3.jpg": 3}
+    rows = [{**LABEL, "path": path, "label": label} for path, label in said.items()]
+
+    finding = broken(local_engine, lake, rule, {**CLEAN, "labeled_images": [*rows, OTHER]})
+
+    paths = {"one_path": "labeled/1.jpg", "one": 3, "other_path": "labeled/2.jpg", "other": 4, "paths": 3}
+    assert finding.examples == [{"image_id": A, **paths}]
