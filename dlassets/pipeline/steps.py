@@ -206,7 +206,7 @@ def trained_model(session: Session, read: Reads, report: Report) -> Made:
 def registered_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
     """Register the trained model, and promote it where it is at least as good as the champion on the same rows."""
     from dlassets.learning.features import examples_for
-    from dlassets.registry.lifecycle import compare, promote, register
+    from dlassets.registry.lifecycle import compare, promote, refuse, register
     from dlassets.registry.lineage import record_registered
 
     client, settings = session.mlflow.client, session.settings.registry
@@ -224,6 +224,8 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
     verdict = compare(client, settings.model_name, version, test_for, settings.tolerance)
     if verdict.passed:
         promote(client, settings.model_name, version, verdict, session.run_id)
+    else:
+        refuse(client, settings.model_name, version, verdict)
     provenance = read.provenance(ModelVersion(settings.model_name, version))
     return Made(provenance, details={"run": run, "version": version, "verdict": verdict})
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dlassets.defs.common import TRAINING, details, model_asset, provenance_value, table_asset
+from dlassets.defs.common import TRAINING, details, model_asset, page, provenance_value, table_asset
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made
@@ -63,6 +63,7 @@ def _trained(session: Session, made: Made) -> dg.MaterializeResult:
             else "nothing new: the run that learned from these inputs stands",
             "mlflow_run_id": run.info.run_id,
             "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(run)),
+            "wrong_photos": page(session, "wrong", run=run.info.run_id),
             "test_accuracy": metrics["test_accuracy"],
             "calibration_error": metrics["test_calibration_error"],
             "worse_slices": run.data.tags.get("dlassets.worse_slices", "none"),
@@ -97,6 +98,7 @@ def _registered(session: Session, made: Made) -> dg.MaterializeResult:
             "model": session.model_name,
             "version": version,
             "verdict": verdict.explanation,
+            "wrong_photos": page(session, "wrong", version=version),
             "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(made.details["run"])),
             "provenance": provenance_value(made.provenance),
         },
