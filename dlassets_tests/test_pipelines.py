@@ -229,7 +229,8 @@ def test_an_answer_is_taken_and_its_request_closed_without_any_model(empty, phot
     statuses = {row["request_id"]: row["status"] for row in rows(empty, "label_requests", "request_id, status")}
     assert statuses == {"a": "answered", "b": "open"}
     metadata = values(materialized(result)["label_requests"])
-    assert (metadata["requests_sent"], metadata["requests_closed"]) == (0, 1)
+    assert (metadata["requests_sent"], metadata["requests_closed"], metadata["requests_open"]) == (0, 1, 1)
+    assert metadata["requests_page"] == "http://127.0.0.1:4000/requests"
 
 
 def test_training_before_any_label_says_what_is_missing(empty, photos) -> None:
