@@ -170,7 +170,7 @@ def look_at_pages(settings: Settings, raw_images: Snapshot) -> None:
     overview(reading)
     mistakes(reading, "a run", Chosen())
     search(reading, "a")
-    photo(reading, path)
+    photo(reading, photos["path"][0].as_py())
     paths_of(reading, "an image")
     waiting(reading)
 
