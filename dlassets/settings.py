@@ -397,6 +397,7 @@ class RegistrySettings(_Section):
 
 class ScoringSettings(_Section):
     top_k: Count = 5
+    labeled: bool = Field(True, description="Whether photos that have a label are scored too.")
 
 
 class LabelingSettings(_Section):
@@ -416,6 +417,7 @@ class MlflowSettings(_Section):
 
 _Z_ORDER: dict[str, tuple[str, ...]] = {
     "predictions": ("path",),
+    "predictions_current": ("path",),
     "labeled_images": ("path",),
     "image_features": ("image_id",),
 }

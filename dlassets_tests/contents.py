@@ -19,7 +19,9 @@ _COMPARED = {
     "labeled_images": "path, image_id, label, label_name, source, annotator, split",
     "image_features": "image_id, feature_version",
     "training_set": "path, image_id, label, split",
+    "evaluated_rows": "path, image_id, split, label, predicted_label, confidence",
     "predictions": "path, image_id, model_name, model_version, predicted_label, confidence",
+    "predictions_current": "path, image_id, model_name, model_version, predicted_label, confidence",
     "label_requests": "request_id, batch_id, path, predicted_label, confidence, status",
 }
 
@@ -31,7 +33,8 @@ def contents(root: Path) -> dict[str, Any]:
     """
     lake, mlflow = Lake.at(str(root)), MlflowStore(Settings(root=str(root)))
     tables = {name: get(LocalEngine(), lake, name, columns) for name, columns in _COMPARED.items()}
-    for row in tables["predictions"] + tables["label_requests"]:
+    confident = ("evaluated_rows", "predictions", "predictions_current", "label_requests")
+    for row in (row for name in confident for row in tables[name]):
         row["confidence"] = round(row["confidence"], 9)
     champion = mlflow.champion()
     return tables | {"registry": [versions_of(mlflow.client, "image_classifier"), champion and champion.version]}

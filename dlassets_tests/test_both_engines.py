@@ -34,8 +34,9 @@ from dlassets.monitoring.views.reading import Reading
 from dlassets.monitoring.views.waiting import waiting
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
+from dlassets.scoring import current
 from dlassets.scoring.batch import Scorer, score_new
-from dlassets.settings import LabelingSettings, LabelSettings, LandingZone, Settings, SplitSettings
+from dlassets.settings import LabelingSettings, LabelSettings, LandingZone, ScoringSettings, Settings, SplitSettings
 from dlassets_tests.registry.conftest import store_of
 from dlassets_tests.tables import pins
 from dlassets_tests.whole import Whole, comparable
@@ -151,11 +152,13 @@ def ask_everything(whole: Whole) -> None:
         for sees_photos in (None, embedder):
             seen = ["deleted_files", "quarantined_files"] if sees_photos else []
             chosen = ("raw_images", "labeled_images", "image_features", *seen)
-            scorer = Scorer(model, package, 3, sees_photos)
-            score_new(engine, pins(session.lake, *chosen), tables["predictions"], scorer, labels, {})
+            for labeled in (True, False):
+                scorer = Scorer(model, package, ScoringSettings(labeled=labeled), sees_photos)
+                score_new(engine, pins(session.lake, *chosen), tables["predictions"], scorer, labels, {})
         labelled = session.changed(settings=session.settings.model_copy(update={"labels": labels}))
         steps.images_to_embed(labelled, steps.labelled_image_features.hand_out(labelled))
     look_at_pages(session.settings, tables["raw_images"])
+    current._all(engine, tables, model)
     loop = Loop(session.settings, Console(quiet=True))
     loop.session = session
     loop._people_answer()

@@ -29,7 +29,8 @@ from dlassets.monitoring.quality import RULES, check
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import Scorer, score_new
-from dlassets.settings import LabelingSettings, LabelSettings, Settings
+from dlassets.scoring.current import update_current
+from dlassets.settings import LabelingSettings, LabelSettings, ScoringSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.lakehouse.test_derived import derived_from, lengths
 from dlassets_tests.tables import get, pins, take_labels
@@ -111,8 +112,11 @@ class Loop:
 
     def score(self, version: int = 1) -> Written:
         tables = pins(self.lake, "raw_images", "labeled_images", "image_features")
-        scorer = Scorer(MODEL._replace(version=version), package(), top_k=2)
-        return score_new(self.engine, tables, pin(self.lake, "predictions"), scorer, self.settings.labels, {})
+        scorer = Scorer(MODEL._replace(version=version), package(), ScoringSettings(top_k=2, labeled=False))
+        written = score_new(self.engine, tables, pin(self.lake, "predictions"), scorer, self.settings.labels, {})
+        current = pins(self.lake, "predictions", "raw_images", "deleted_files", "predictions_current")
+        update_current(self.engine, current, MODEL, {})
+        return written
 
     def ask(self) -> Written:
         snapshots = pins(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dlassets.engines.base import Snapshot
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.damage import HOLDERS
 from dlassets.intake.quarantine import drop, refused_files, retry
@@ -18,18 +20,21 @@ from dlassets.lakehouse.listed_labels import claims_of_lists
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.monitoring.gallery import write_gallery
+from dlassets.monitoring.outcomes import mistakes_of, scored_last
 from dlassets.monitoring.quality import RULES, check
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Step
+from dlassets.registry.evaluated import evaluated_runs, lacking_rows
 from dlassets.registry.lineage import unknown_models
+from dlassets.registry.models import ModelVersion
 from dlassets_tests.tables import get
 
 # A study of settings has tests of its own, and is the same whoever wrote the rows.
 EVERY_STEP = tuple(step for step in steps.STEPS if step is not steps.tuned_hyperparameters)
 _TRAINING = (steps.trained_model, steps.registered_version)
-# Of weights that may differ in their last digits.
-_DIGESTS = {"package"}
+# Of weights that may differ in their last digits, and of the run that learned them.
+_DIGESTS = {"package", "run_id"}
 # When it was that something happened.
 _TIMES = {
     "scored_at",
@@ -43,6 +48,7 @@ _TIMES = {
     "since",
     "said_at",
     "read_at",
+    "evaluated_at",
 }
 
 
@@ -79,6 +85,7 @@ class Whole:
         labels, champion = session.settings.labels, session.champion()
         gallery = write_gallery(session.engine, session.lake, tables, session.settings)
         photos = session.photos(tables["raw_images"])
+        runs = evaluated_runs(session.mlflow, session.lake)
         return {
             "broken": {f"{r.table} {r.name}": check(session.engine, r, tables, labels, champion).broken for r in RULES},
             "gallery": (gallery.images, gallery.files, gallery.defects, gallery.near_duplicate_groups, gallery.refused),
@@ -87,8 +94,19 @@ class Whole:
             "unknown models": unknown_models(session.engine, session.lake, session.mlflow.client),
             "damaged": [holder.damaged(photos, holder.paths(photos), None) for holder in HOLDERS],
             "refused": [(f.path, f.state) for f in refused_files(session.engine, session.lake, everything=True)],
+            "lacking rows": lacking_rows(session.engine, tables["evaluated_rows"], runs),
+            "wrong": [self._mistakes(run.info.run_id, tables) for run in runs],
+            "scored": None if champion is None else self._scored(champion, tables),
             "without photo": without_photo(session.engine, session.labeling, tables["label_requests"]),
         }
+
+    def _mistakes(self, run_id: str, tables: Mapping[str, Snapshot]) -> Any:
+        mistakes = mistakes_of(self.session.engine, tables["evaluated_rows"], run_id)
+        return mistakes.rows, mistakes.wrong, sorted(row["path"] for row in mistakes.surest)
+
+    def _scored(self, champion: ModelVersion, tables: Mapping[str, Snapshot]) -> Any:
+        scored = scored_last(self.session.engine, tables["predictions"], champion)
+        return sorted((name, photos) for name, photos, _ in scored.classes), sum(scored.by_confidence)
 
     def _run(self, *chosen: Step) -> None:
         for step in chosen:

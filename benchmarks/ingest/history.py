@@ -26,7 +26,7 @@ from dlassets.lakehouse.tables import (
     RAW_IMAGES,
     TABLES,
 )
-from dlassets.settings import LandingZone, Settings
+from dlassets.settings import LandingZone, ScoringSettings, Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -178,7 +178,7 @@ def _follow(session: Session) -> None:
     steps.training_set.run(session)
     names = (RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES)
     tables = {table.name: session.pin(table) for table in names}
-    scorer = Scorer(ModelVersion("image_classifier", 1), _package(session), 3)
+    scorer = Scorer(ModelVersion("image_classifier", 1), _package(session), ScoringSettings(top_k=3))
     score_new(
         session.engine, tables, session.pin(PREDICTIONS), scorer, session.settings.labels, {"asset": "predictions"}
     )

@@ -7,6 +7,7 @@ import dagster as dg
 from dlassets.lakehouse.tables import (
     CLASSES,
     DELETED_FILES,
+    EVALUATED_ROWS,
     IMAGE_PROFILES,
     LABEL_REQUESTS,
     LABELED_IMAGES,
@@ -187,6 +188,27 @@ def test_photos_are_new(session: dg.ResourceParam[Session]) -> dg.AssetCheckResu
     )
 
 
+@dg.asset_check(
+    asset=EVALUATED_ROWS.name,
+    name="every_row_is_there",
+    description="Every validation and test row of each training run is there, but for photos that could not be had.",
+)
+def every_row_is_there(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
+    from dlassets.registry.evaluated import evaluated_runs, lacking_rows
+
+    runs = evaluated_runs(session.mlflow, session.lake)
+    lacking = lacking_rows(session.engine, session.pin(EVALUATED_ROWS), runs)
+    return dg.AssetCheckResult(
+        passed=not lacking,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"runs": len(runs), "lacking": len(lacking), "examples": lacking[:5]},
+        description=f"The rows of {len(lacking)} of {len(runs)} training runs are not all there, such as {lacking[0]}. "
+        "Materialize `evaluated_rows`: its warnings say why a run's rows cannot be had."
+        if lacking
+        else None,
+    )
+
+
 CHECKS = [
     *(table_checks(table) for table in TABLES),
     photos_written,
@@ -195,4 +217,5 @@ CHECKS = [
     lists_name_photos,
     groups_never_straddle,
     test_photos_are_new,
+    every_row_is_there,
 ]

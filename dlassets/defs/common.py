@@ -151,6 +151,11 @@ def file_page(session: Session, location: str) -> dg.UrlMetadataValue:
     return page(session, f"files/{session.lake.within(location)}")
 
 
+def photo_page(session: Session) -> Callable[[str], str]:
+    """Return what gives the address of a photo's page, by its path."""
+    return lambda path: session.settings.ui.page("photo", path=path)
+
+
 def _deps(step: Step) -> Sequence[str]:
     read: Sequence[Table | Model] = step.reads
     return [each.name for each in read]

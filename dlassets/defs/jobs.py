@@ -33,6 +33,7 @@ TRAINING_PIPELINE = _pipeline(
     "training_set",
     "label_errors",
     "trained_model",
+    "evaluated_rows",
     "registered_version",
 )
 TUNING_PIPELINE = _pipeline(
@@ -42,14 +43,16 @@ TUNING_PIPELINE = _pipeline(
     "training_set",
     "tuned_hyperparameters",
     "trained_model",
+    "evaluated_rows",
     "registered_version",
 )
 SCORING_PIPELINE = _pipeline(
     "scoring_pipeline",
-    "Take photos in, score those without a label, and send the unsure ones to people.",
+    "Take photos in, score them, and send people the unsure ones that have no label.",
     *_INGESTED,
     "image_features",
     "predictions",
+    "predictions_current",
     "label_requests",
 )
 LABELING_PIPELINE = _pipeline(

@@ -13,7 +13,7 @@ from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, CONFLICTS, labels_in_force, undecided
 from dlassets.lakehouse.refusals import QUARANTINED
 from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION
-from dlassets.registry.models import PREDICTED, ModelVersion
+from dlassets.registry.models import NOT_CURRENT, PREDICTED, ModelVersion
 from dlassets.settings import LabelSettings
 
 SHOWN = 5
@@ -242,6 +242,21 @@ RULES = (
         "Confidence and margin lie between 0 and 1.",
         "SELECT path, confidence, margin FROM predictions WHERE NOT (confidence BETWEEN 0 AND 1 "
         "AND margin BETWEEN 0 AND 1)",
+        blocking=True,
+    ),
+    Rule(
+        "is_what_the_champion_says",
+        "predictions_current",
+        "What the champion says of the photos that are there is what stands here, and nothing else does.",
+        f"SELECT COALESCE(said.path, old.path) AS path {NOT_CURRENT}",
+        remedy="Materialize `predictions_current`.",
+    ),
+    Rule(
+        "evaluated_on_what_was_held_back",
+        "evaluated_rows",
+        "Every row is of validation or test, and its confidence is a probability.",
+        "SELECT run_id, path, split, confidence FROM evaluated_rows "  # noqa: S608 - constants
+        f"WHERE split NOT IN ('{VALIDATION}', '{TEST}') OR NOT (confidence BETWEEN 0 AND 1)",
         blocking=True,
     ),
     Rule(

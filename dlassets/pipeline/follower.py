@@ -11,7 +11,14 @@ from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Step
 from dlassets.registry.models import REGISTERED_VERSION
 
-FOLLOWING = (steps.classes, steps.image_profiles, steps.labeled_images, steps.image_features, steps.predictions)
+FOLLOWING = (
+    steps.classes,
+    steps.image_profiles,
+    steps.labeled_images,
+    steps.image_features,
+    steps.predictions,
+    steps.predictions_current,
+)
 CHAMPION_SECONDS = 2.0
 
 

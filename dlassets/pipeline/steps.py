@@ -17,6 +17,7 @@ from dlassets.errors import some_of
 from dlassets.lakehouse.tables import (
     CLASSES,
     DELETED_FILES,
+    EVALUATED_ROWS,
     HUMAN_LABELS,
     IMAGE_FEATURES,
     IMAGE_PROFILES,
@@ -25,6 +26,7 @@ from dlassets.lakehouse.tables import (
     LABELED_IMAGES,
     LISTED_LABELS,
     PREDICTIONS,
+    PREDICTIONS_CURRENT,
     QUARANTINED_FILES,
     RAW_IMAGES,
     TEST,
@@ -202,6 +204,25 @@ def trained_model(session: Session, read: Reads, report: Report) -> Made:
     return Made(read.provenance(inputs_sha256=inputs.sha256), details={"run": run, "inputs": inputs, "is_new": is_new})
 
 
+# The mistakes that Dagster shows beside it are seen by their profiles.
+@step(EVALUATED_ROWS, reads=[TRAINED_MODEL, IMAGE_PROFILES])
+def evaluated_rows(session: Session, read: Reads, report: Report) -> Made:
+    """Keep what the model of each training run said of every row of validation and test."""
+    from dlassets.lakehouse.snapshots import replanned
+    from dlassets.registry.evaluated import evaluated_runs, gather
+
+    read.declared(TRAINED_MODEL)
+    mlflow, provenance = session.mlflow, read.provenance()
+    runs = evaluated_runs(mlflow, session.lake)
+    gathered = replanned(
+        lambda: gather(session.engine, read.own(EVALUATED_ROWS), runs, mlflow.client, provenance.as_dict())
+    )
+    for problem in gathered.problems[:MOST_SAID]:
+        report.warning(problem)
+    newest = runs[0].info.run_id if runs else None
+    return Made(provenance, {EVALUATED_ROWS.name: gathered.written}, {"runs": gathered.runs, "newest": newest})
+
+
 @step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES])
 def registered_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
     """Register the trained model, and promote it where it is at least as good as the champion on the same rows."""
@@ -233,26 +254,52 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
 # ---- scoring and labelling
 
 
+# The photos that Dagster shows beside it are seen by their profiles.
 @step(
     PREDICTIONS,
-    reads=[RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES, LABELED_IMAGES, IMAGE_FEATURES, REGISTERED_VERSION],
+    reads=[
+        RAW_IMAGES,
+        DELETED_FILES,
+        QUARANTINED_FILES,
+        IMAGE_PROFILES,
+        LABELED_IMAGES,
+        IMAGE_FEATURES,
+        REGISTERED_VERSION,
+    ],
 )
 def predictions(session: Session, read: Reads, report: Report) -> Made:
-    """Have the champion score every image without a label, or that people are to decide."""
+    """Have the champion score every image, whether it has a label or not."""
     from dlassets.scoring.batch import Scorer, score_new
 
     model, labels = read.champion or session.required_champion(), session.settings.labels
     package = session.package(model)
     has_features = session.feature_version == package.feature_version
     embedder = None if has_features else session.embedder(read[RAW_IMAGES])
-    scorer = Scorer(model, package, session.settings.scoring.top_k, embedder)
+    scorer = Scorer(model, package, session.settings.scoring, embedder)
     sees_photos = [DELETED_FILES, QUARANTINED_FILES] if embedder else []
     tables = read.named(RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES, *sees_photos)
-    provenance = read.provenance(model, conflicts=labels.conflicts)
+    provenance = read.provenance(model, conflicts=labels.conflicts, labeled=scorer.settings.labeled)
     done, progress = read.own(PREDICTIONS), report.progress("images scored")
     written = score_new(session.engine, tables, done, scorer, labels, provenance.as_dict(), progress)
     _tell_of_failed(written, PREDICTIONS, report)
     return Made(provenance, {PREDICTIONS.name: written}, {"model": model.name, "model_version": model.version})
+
+
+@step(PREDICTIONS_CURRENT, reads=[PREDICTIONS, RAW_IMAGES, DELETED_FILES, REGISTERED_VERSION])
+def predictions_current(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+    """Keep what the champion says now of every photo that is there."""
+    from dlassets.lakehouse.snapshots import replanned
+    from dlassets.scoring.current import update_current
+
+    model, tables = read.champion or session.required_champion(), read.named(PREDICTIONS, RAW_IMAGES, DELETED_FILES)
+    provenance = read.provenance(model)
+
+    def update() -> Written:
+        now = {**tables, PREDICTIONS_CURRENT.name: read.own(PREDICTIONS_CURRENT)}
+        return update_current(session.engine, now, model, provenance.as_dict())
+
+    details = {"model": model.name, "model_version": model.version}
+    return Made(provenance, {PREDICTIONS_CURRENT.name: replanned(update)}, details)
 
 
 @step(
@@ -317,8 +364,10 @@ STEPS = (
     label_errors,
     tuned_hyperparameters,
     trained_model,
+    evaluated_rows,
     registered_version,
     predictions,
+    predictions_current,
     label_requests,
 )
 
@@ -445,9 +494,11 @@ def _settled_training_set(read: Reads) -> Snapshot:
 
 def _tags_of_run(session: Session) -> dict[str, str]:
     """Return who trains, and on which engine, in how many processes."""
+    from dlassets.registry.lifecycle import TAG_ASSET
+
     settings = session.settings
     tags = {
-        "dagster_asset": TRAINED_MODEL.name,
+        TAG_ASSET: TRAINED_MODEL.name,
         "dlassets.engine": settings.engine,
         "dlassets.processes": str(settings.training.compute.processes),
     }

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.tables import IMAGE_FEATURES, IMAGE_PROFILES, LABELED_IMAGES, PREDICTIONS
+from dlassets.lakehouse.tables import (
+    CLASSES,
+    IMAGE_FEATURES,
+    IMAGE_PROFILES,
+    LABELED_IMAGES,
+    PREDICTIONS,
+    PREDICTIONS_CURRENT,
+)
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made
@@ -28,10 +35,12 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.25
 
 _DONE_WORDS = {
+    CLASSES.name: "classes named",
     IMAGE_PROFILES.name: "profiled",
     LABELED_IMAGES.name: "labelled",
     IMAGE_FEATURES.name: "embedded",
     PREDICTIONS.name: "scored",
+    PREDICTIONS_CURRENT.name: "current",
 }
 
 

@@ -28,6 +28,8 @@ TAG_PROMOTIONS = "dlassets.promotions"
 # Of a version that was not promoted: why.
 TAG_VERDICT = "dlassets.verdict"
 TAG_PACKAGE = "dlassets.package_sha256"
+# What the run is one of.
+TAG_ASSET = "dagster_asset"
 # The process whose run it is: see `end_dead_runs`.
 TAG_PROCESS = "dlassets.process"
 

@@ -73,7 +73,7 @@ def record_registered(
     new = [
         _known(identified(version), run)
         for version in registered_versions(client, model_name)
-        if version.run_id not in recorded and (run := run_or_none(client, version.run_id)) and _learned_in(run, lake)
+        if version.run_id not in recorded and (run := run_or_none(client, version.run_id)) and learned_in(run, lake)
     ]
     record_models(engine, lake, new, provenance)
 
@@ -160,7 +160,7 @@ def _training_set_of(run: Run) -> int | None:
     return None if recorded_version is None else int(recorded_version)
 
 
-def _learned_in(run: Run, lake: Lake) -> bool:
+def learned_in(run: Run, lake: Lake) -> bool:
     """Whether a run learned from this lake's training set."""
     sources = [json.loads(read.dataset.source) for read in run.inputs.dataset_inputs] if run.inputs else []
     own = lake.table(TRAINING_SET.name).removeprefix("file://")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from dlassets.lakehouse.tables import PREDICTIONS_CURRENT
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -13,6 +15,22 @@ PREDICTED = """
     SELECT p.* FROM predictions AS p
     JOIN model ON p.model_name = model.model_name AND p.model_version = model.model_version
         AND p.package IS NOT DISTINCT FROM model.package
+"""
+
+# `predictions_current` as it is to be: SQL over `predictions`, `raw_images`, `deleted_files` and `model`.
+CURRENT = f"""
+    SELECT {", ".join(f"p.{name}" for name in PREDICTIONS_CURRENT.names)} FROM ({PREDICTED}) AS p
+    JOIN raw_images AS images ON images.path = p.path AND images.image_id = p.image_id
+    LEFT JOIN deleted_files AS gone ON gone.path = p.path AND gone.returned_at IS NULL
+    WHERE gone.path IS NULL
+"""  # noqa: S608 - the table's own columns
+
+# What of it is otherwise in `predictions_current`: both rows, as `said` and `old`, or the one that there is.
+NOT_CURRENT = f"""
+    FROM ({CURRENT}) AS said FULL JOIN predictions_current AS old ON old.path = said.path
+    WHERE said.path IS NULL OR old.path IS NULL OR said.image_id <> old.image_id OR said.scored_at <> old.scored_at
+        OR said.model_name <> old.model_name OR said.model_version <> old.model_version
+        OR said.package IS DISTINCT FROM old.package
 """
 
 

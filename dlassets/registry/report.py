@@ -6,14 +6,16 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlassets.lakehouse.photos import Photos
+from dlassets.lakehouse.tables import TEST, VALIDATION
 from dlassets.learning.evaluation import pictures
 from dlassets.learning.evaluation.evaluate import Evaluation
+from dlassets.learning.evaluation.rows import as_parquet, evaluated_rows, mistakes_as_csv
 from dlassets.learning.evaluation.slices import CLASS, Slice, significantly_worse, slices
 from dlassets.learning.examples import Examples
 from dlassets.learning.training.job import Trained
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
 
 GUESSING = "test_majority_share"
 EVALUATION, CONFUSION_MATRIX, SLICES = "evaluation", "confusion_matrix.png", "slices.json"
+ROWS, MISTAKES = "evaluated_rows.parquet", "mistakes.csv"
+# Of a run that has logged its ROWS: how many.
+TAG_ROWS = "dlassets.evaluated_rows"
 _WORST, _EXPLAINED = 24, 8
+# Letters of a class's name in a caption.
+_NAME = 30
 # Test photos of which one is the example of what the model takes.
 _EXAMPLES = 10
 
@@ -35,6 +42,7 @@ class Judged:
 
     package: ModelPackage
     rows: Examples
+    validation_rows: Examples
     before: Evaluation
     after: Evaluation
     validation_before: Evaluation
@@ -60,6 +68,7 @@ def log_report(
         SLICES: json.dumps([_plain(each) for each in found], indent=2).encode() + b"\n",
     }
     _log_files(mlflow, files)
+    _log_rows(mlflow, judged)
     _log_saliency(mlflow, judged, worst, shown)
     return next((shown[path] for path in judged.rows.paths[:_EXAMPLES] if path in shown), None)
 
@@ -67,16 +76,18 @@ def log_report(
 def misclassified(evaluation: Evaluation, test: Examples, worst: Sequence[int], photos: Mapping[str, bytes]) -> bytes:
     """Return a picture of the mistakes, the surest first."""
     # Where photos stay in the landing zone, they may have gone from there.
-    shown = [(photos[test.paths[row]], _caption(evaluation, row)) for row in worst if test.paths[row] in photos]
+    shown = [(photos[path], _caption(evaluation, row, path)) for row in worst if (path := test.paths[row]) in photos]
     wrong = int((~evaluation.right).sum())
     return pictures.gallery(shown, f"{wrong} of {len(test)} test photos misclassified")
 
 
-def _caption(evaluation: Evaluation, row: int) -> str:
-    names = dict(zip(evaluation.labels, evaluation.names, strict=True))
+def _caption(evaluation: Evaluation, row: int, path: str) -> str:
+    """Return the photo's file name and, below it, its class, what it was taken for, and how sure the model was."""
+    shown = (pictures.shortened(name, _NAME) for name in evaluation.names)
+    names = dict(zip(evaluation.labels, shown, strict=True))
     true, predicted = names[int(evaluation.truth[row])], names[int(evaluation.predicted[row])]
     taken = "" if true == predicted else f", taken for {predicted}"
-    return f"{true}{taken} ({evaluation.confidence[row]:.2f})"
+    return f"{pictures.shortened(PurePosixPath(path).name)}\n{true}{taken} ({evaluation.confidence[row]:.2f})"
 
 
 def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, tested: Sequence[Slice]) -> None:
@@ -118,6 +129,14 @@ def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, tested: Sequence
     mlflow.set_tags({name: value for name, value in said.items() if value})
 
 
+def _log_rows(mlflow: Any, judged: Judged) -> None:
+    """Log what the model said of each row, as the table `evaluated_rows` has it, and its mistakes for people."""
+    splits = {VALIDATION: (judged.validation_rows, judged.validation_after), TEST: (judged.rows, judged.after)}
+    rows = evaluated_rows(mlflow.active_run().info.run_id, splits)
+    _log_files(mlflow, {ROWS: as_parquet(rows), MISTAKES: mistakes_as_csv(rows)})
+    mlflow.set_tag(TAG_ROWS, rows.num_rows)
+
+
 def _log_saliency(mlflow: Any, judged: Judged, worst: Sequence[int], photos: Mapping[str, bytes]) -> None:
     """Log where the model looked in a few photos: its surest mistakes, and some that it got right."""
     from dlassets.learning.evaluation.saliency import NoFeatureMapError, explain
@@ -126,7 +145,8 @@ def _log_saliency(mlflow: Any, judged: Judged, worst: Sequence[int], photos: Map
     rows = [row for row in [*worst[: _EXPLAINED // 2], *right] if judged.rows.paths[row] in photos][:_EXPLAINED]
     if not rows:
         return
-    shown = [(photos[judged.rows.paths[row]], _caption(judged.after, row)) for row in rows]
+    paths = judged.rows.paths
+    shown = [(photos[paths[row]], _caption(judged.after, row, paths[row])) for row in rows]
     try:
         _log_files(mlflow, {"saliency.png": explain(judged.package.backbone, judged.package.head, shown)})
     except NoFeatureMapError as error:  # it has none to show, and is no worse for it

@@ -45,6 +45,7 @@ Fit = Callable[[Job, OnEvent, Splits], Trained]
 TRAINING_VERSION = 2
 JOB, ENVIRONMENT, PACKAGES = "job.json", "environment.json", "environment.txt"
 TAG_INPUT, TAG_REMARKS = "dlassets.input.", "dlassets.remarks"
+NOT_EVALUATED = "photos_not_evaluated"
 # What of the settings changes how long a training takes, and not what is learned; and what only pixels take.
 _OF_NO_MATTER = {"compute": True, "pixels": {"checkpoint_steps", "workers"}}
 _OF_PIXELS = {"compute", "pixels", "last_n"}
@@ -139,6 +140,7 @@ def train_and_log(
             judged = Judged(
                 package=package,
                 rows=test,
+                validation_rows=validation,
                 before=evaluate(trained.head, test),
                 after=evaluate(head, test),
                 validation_before=evaluate(trained.head, validation),
@@ -206,7 +208,7 @@ def _not_evaluated(mlflow: Any, splits: Splits, evaluated: Sequence[str]) -> lis
     missing = sorted({*splits[VALIDATION].paths, *splits[TEST].paths} - {*evaluated})
     if not missing:
         return []
-    mlflow.log_metric("photos_not_evaluated", len(missing))
+    mlflow.log_metric(NOT_EVALUATED, len(missing))
     said = f"Gone from raw_images or damaged, and not evaluated on, {len(missing)} in all, such as {missing[0]}."
     return [f"{said} `dlassets verify --restore` puts damaged ones back; then train again."]
 

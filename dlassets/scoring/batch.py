@@ -1,4 +1,4 @@
-"""Predict by one model version, from features: images without a label, and those that people are to decide."""
+"""Predict by one model version, from features: every image, or those alone that have no label that is settled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dlassets.learning.features import Embedder
 from dlassets.learning.head import Head
 from dlassets.registry.models import PREDICTED, ModelVersion
 from dlassets.registry.package import ModelPackage, ranked
-from dlassets.settings import LabelSettings
+from dlassets.settings import LabelSettings, ScoringSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ class Scorer:
 
     model: ModelVersion
     package: ModelPackage
-    top_k: int
+    settings: ScoringSettings
     embedder: Embedder | None = None
 
     def map(
@@ -43,7 +43,7 @@ class Scorer:
     ) -> tuple[Rows, Rows | None]:
         """Return what the model makes of each of `images` (path and image_id), and the photos that it failed for."""
         by_features = functools.partial(
-            classify, head=self.package.head, feature_version=self.package.feature_version, top_k=self.top_k
+            classify, head=self.package.head, feature_version=self.package.feature_version, top_k=self.settings.top_k
         )
         if self.embedder is None:
             image_ids = engine.rows(images.select(["image_id"]))
@@ -61,20 +61,22 @@ def score_new(
     provenance: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> Written:
-    """Score the paths that have no label, and no prediction by this model version, and merge them.
+    """Score the paths that have no prediction by this model version, and merge them.
 
-    Those whose labels people are asked to decide count as paths without one. A path whose bytes changed since it was
-    scored is scored again, labelled or not: what stands in `predictions` is about the bytes that are there. `tables`
-    are raw_images, labeled_images and image_features; and deleted_files and quarantined_files for a scorer that has to
-    see the photos, which passes over those that have gone and those that a step has failed for.
+    Without `scoring.labeled` those that have a label are passed over, but for labels that people are asked to decide. A
+    path whose bytes changed since it was scored is scored again all the same: what stands in `predictions` is about the
+    bytes that are there. `tables` are raw_images, labeled_images and image_features; and deleted_files and
+    quarantined_files for a scorer that has to see the photos, which passes over those that have gone and those that a
+    step has failed for.
     """
     chosen_from = {name: snapshot for name, snapshot in tables.items() if name != IMAGE_FEATURES.name}
     images = "SELECT path, image_id FROM raw_images" if scorer.embedder is None else USABLE
+    passed_over = "FALSE" if scorer.settings.labeled else f"image_id NOT IN ({undecided(labels)})"
     todo = engine.sql(
         f"""
         SELECT images.path, images.image_id FROM ({images}) AS images
         LEFT JOIN (
-            SELECT path, image_id FROM labeled_images WHERE image_id NOT IN ({undecided(labels)})
+            SELECT path, image_id FROM labeled_images WHERE {passed_over}
         ) AS labelled ON labelled.path = images.path AND labelled.image_id = images.image_id
         LEFT JOIN ({PREDICTED}) AS done ON done.path = images.path
         WHERE (done.path IS NULL AND labelled.path IS NULL) OR done.image_id <> images.image_id

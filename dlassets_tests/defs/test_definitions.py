@@ -42,12 +42,14 @@ GRAPH = {
         "training",
         {"training_set", "tuned_hyperparameters", "image_profiles", "labeled_images", "raw_images"},
     ),
+    "evaluated_rows": ("training", {"trained_model", "image_profiles"}),
     "registered_version": ("training", {"trained_model", "tuned_hyperparameters", "training_set", "raw_images"}),
     "predictions": (
         "scoring",
-        {"raw_images", "deleted_files", "quarantined_files"}
+        {"raw_images", "deleted_files", "quarantined_files", "image_profiles"}
         | {"labeled_images", "image_features", "registered_version"},
     ),
+    "predictions_current": ("scoring", {"predictions", "raw_images", "deleted_files", "registered_version"}),
     "label_requests": (
         "labeling",
         {

@@ -31,6 +31,7 @@ PREDICTION = {
     "confidence": 0.9,
     "margin": 0.8,
 }
+EVALUATED = {"run_id": "r", "path": "labeled/a.jpg", "image_id": A, "split": "test", "confidence": 0.5}
 ERROR = {"image_id": A, "label": 3, "suggested_label": 40, "quality": 0.1, "confidence": 0.8}
 REQUEST = {"request_id": "r", "image_id": B, "status": "open"}
 STATUSES = ("planned", "open", "answered")
@@ -57,6 +58,8 @@ CLEAN: dict[str, list[Row]] = {
     "training_set": [{**each, "feature_version": "1"} for each in (LABEL, OTHER)],
     "label_errors": [ERROR],
     "predictions": [PREDICTION, {**PREDICTION, "model_version": 1}, {**PREDICTION, "package": "q" * 64}],
+    "predictions_current": [PREDICTION],
+    "evaluated_rows": [EVALUATED, {**EVALUATED, "path": "labeled/c.jpg", "split": "validation"}],
     "label_requests": [REQUEST, {**REQUEST, "request_id": "s", "status": "answered"}],
 }
 
@@ -113,6 +116,19 @@ BREAKING: list[tuple[str, str, list[Row], int]] = [
         "predictions_are_of_current_bytes",
         [{**PREDICTION, "model_version": version, "image_id": A} for version in (1, 2)],
         1,
+    ),
+    *(
+        ("predictions_current", "is_what_the_champion_says", rows, count)
+        for rows, count in (
+            ([], 1),
+            ([{**PREDICTION, "image_id": A}], 1),
+            ([{**PREDICTION, "package": None}], 1),
+            ([PREDICTION, {**PREDICTION, "path": "labeled/gone.jpg"}], 1),
+        )
+    ),
+    *(
+        ("evaluated_rows", "evaluated_on_what_was_held_back", [{**EVALUATED, **change}], 1)
+        for change in ({"split": "train"}, {"confidence": 1.1}, {"confidence": float("nan")})
     ),
     (
         "label_requests",

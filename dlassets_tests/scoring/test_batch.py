@@ -16,7 +16,7 @@ from dlassets.learning.features import Embedder
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import Scorer, score_new
-from dlassets.settings import LabelSettings
+from dlassets.settings import LabelSettings, ScoringSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.learning.examples import head
 from dlassets_tests.tables import get, image_id, pins, put
@@ -54,8 +54,12 @@ def score(
     top_k: int = 5,
     conflicts: Literal["drop", "first", "ask"] = "drop",
     digest: str | None = None,
+    *,
+    labeled: bool = False,
 ) -> Written:
-    scorer = Scorer(ModelVersion("m", version, digest), model or package(3, 40), top_k)
+    scorer = Scorer(
+        ModelVersion("m", version, digest), model or package(3, 40), ScoringSettings(top_k=top_k, labeled=labeled)
+    )
     labels, predictions = LabelSettings(conflicts=conflicts), pin(lake, "predictions")
     return score_new(engine, pins(lake, *INPUTS), predictions, scorer, labels, {"asset": "predictions"})
 
@@ -231,7 +235,7 @@ def test_a_model_on_a_backbone_of_its_own_is_shown_the_photos(engine, lake, phot
     inputs = pins(lake, *INPUTS, "deleted_files", "quarantined_files")
 
     embedder = Embedder(Photos(engine, lake, inputs["raw_images"]), "torch")
-    scorer = Scorer(ModelVersion("m", 1), model, top_k=2, embedder=embedder)
+    scorer = Scorer(ModelVersion("m", 1), model, ScoringSettings(top_k=2, labeled=False), embedder)
     written = score_new(engine, inputs, pin(lake, "predictions"), scorer, LabelSettings(), {})
 
     assert (written.inserted, written.failed, written.left_out) == (2, ("unlabeled/bad copy.jpg",), 0)

@@ -1,6 +1,35 @@
-"""What the champion says of every image without a label, or that people are to decide."""
+"""What the champion says of every image, by each version that was champion and as it stands now."""
 
-from dlassets.defs.common import SCORING, details, table_asset
+from typing import Any
+
+import dagster as dg
+
+from dlassets.defs.common import SCORING, details, photo_page, table_asset
+from dlassets.lakehouse.tables import IMAGE_PROFILES, PREDICTIONS
 from dlassets.pipeline import steps
+from dlassets.pipeline.session import Session
+from dlassets.pipeline.step import Made, Reads
 
-predictions = table_asset(steps.predictions, SCORING, details)
+
+def _scored(session: Session, read: Reads, made: Made) -> dict[str, Any]:
+    """Return who scored; where anything was, also the classes, the confidence and the least sure photos of it."""
+    from dlassets.monitoring import markdown
+    from dlassets.monitoring.gallery.thumbnails import thumbnails_of
+    from dlassets.monitoring.outcomes import scored_last
+
+    if not made.changed or read.champion is None:
+        return dict(made.details)
+    scored = scored_last(session.engine, read.own(PREDICTIONS), read.champion)
+    image_ids = {row["image_id"] for row in scored.least_sure}
+    thumbnails = thumbnails_of(session.engine, read[IMAGE_PROFILES], image_ids)
+    columns = {"predicted_name": "predicted", "confidence": "confidence", "path": "path"}
+    return {
+        **made.details,
+        "classes": dg.MetadataValue.md(markdown.classes(scored)),
+        "confidence": dg.MetadataValue.md(markdown.confidence(scored)),
+        "least_sure": dg.MetadataValue.md(markdown.photos(scored.least_sure, thumbnails, columns, photo_page(session))),
+    }
+
+
+predictions = table_asset(steps.predictions, SCORING, _scored)
+predictions_current = table_asset(steps.predictions_current, SCORING, details)

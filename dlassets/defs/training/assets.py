@@ -1,13 +1,14 @@
 """From labelled images to a registered model: features, the training set, the model, its version."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dlassets.defs.common import TRAINING, details, model_asset, page, provenance_value, table_asset
+from dlassets.defs.common import TRAINING, details, model_asset, page, photo_page, provenance_value, table_asset
+from dlassets.lakehouse.tables import EVALUATED_ROWS, IMAGE_PROFILES
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
-from dlassets.pipeline.step import Made
+from dlassets.pipeline.step import Made, Reads
 from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HYPERPARAMETERS
 
 if TYPE_CHECKING:
@@ -90,6 +91,30 @@ def _better_than_guessing(run: "Run") -> dg.AssetCheckResult:
     )
 
 
+def _evaluated(session: Session, read: Reads, made: Made) -> dict[str, Any]:
+    """Return how many rows the newest run was wrong about, and its surest mistakes on test photos."""
+    from dlassets.monitoring import markdown
+    from dlassets.monitoring.gallery.thumbnails import thumbnails_of
+    from dlassets.monitoring.outcomes import mistakes_of
+
+    run_id = made.details["newest"]
+    if run_id is None:
+        return {}
+    mistakes = mistakes_of(session.engine, read.own(EVALUATED_ROWS), run_id)
+    image_ids = {row["image_id"] for row in mistakes.surest}
+    thumbnails = thumbnails_of(session.engine, read[IMAGE_PROFILES], image_ids)
+    columns = {"label_name": "true", "predicted_name": "predicted", "confidence": "confidence", "path": "path"}
+    return {
+        "mlflow_run_id": run_id,
+        "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(session.mlflow.client.get_run(run_id))),
+        "wrong_photos": page(session, "wrong", run=run_id),
+        **{f"{split}_wrong": f"{mistakes.wrong[split]} of {rows}" for split, rows in mistakes.rows.items()},
+        "surest_mistakes": dg.MetadataValue.md(
+            markdown.photos(mistakes.surest, thumbnails, columns, photo_page(session))
+        ),
+    }
+
+
 def _registered(session: Session, made: Made) -> dg.MaterializeResult:
     verdict, version = made.details["verdict"], made.details["version"]
     return dg.MaterializeResult(
@@ -149,6 +174,7 @@ trained_model = model_asset(
         description="On the test rows it is right more often than always saying the most frequent class.",
     ),
 )
+evaluated_rows = table_asset(steps.evaluated_rows, TRAINING, _evaluated)
 registered_version = model_asset(
     steps.registered_version,
     {"mlflow"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = 256  # pixels of a photo's longer side
+_LINE, _ROW = 24, 2.8  # letters in a line of a photo's caption, and inches of the photo with three such lines
 _USUAL, _RIGHT, _WORSE, _FEW = "tab:blue", "tab:orange", "tab:red", "lightsteelblue"
 
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure, its sides in inches, of 100 pixels each in the PNG."""
+    import matplotlib as mpl
+
     # Figure itself, not pyplot: no global state, so pictures can be drawn in any thread.
     from matplotlib.figure import Figure
 
+    mpl.rcParams["text.parse_math"] = False  # names of files and classes are no formulas, whatever is in them
+    warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # it is drawn as a box
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -145,12 +151,25 @@ def learning_curve(history: Sequence[Mapping[str, float]], best_epoch: int) -> b
     return as_png(figure)
 
 
+def shortened(name: str, letters: int = _LINE) -> str:
+    """Return a name with its middle left out where it is longer: its beginning and its end tell it from others."""
+    name = "".join(letter if letter.isprintable() else "?" for letter in name)
+    if len(name) <= letters:
+        return name
+    end = (letters - 1) // 2
+    return f"{name[: letters - 1 - end]}…{name[-end:]}"
+
+
+def _wrapped(caption: str) -> str:
+    return "\n".join(textwrap.fill(line, _LINE) for line in caption.splitlines())
+
+
 def gallery(photos: Sequence[tuple[bytes, str]], title: str, columns: int = 6) -> bytes:
     """Return a PNG that shows photos, each a file's bytes with its caption: this alone of what does not decode."""
     from PIL import Image
 
     rows = max(1, -(-len(photos) // columns))
-    figure = new_figure(2 * columns, 2.5 * rows + 0.4)
+    figure = new_figure(2 * columns, _ROW * rows + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -159,7 +178,7 @@ def gallery(photos: Sequence[tuple[bytes, str]], title: str, columns: int = 6) -
             image = Image.fromarray(decode_rgb(content, _SHOWN))
             image.thumbnail((_SHOWN, _SHOWN))
             axes.imshow(image)
-        axes.set_title(textwrap.fill(caption, 24), fontsize=8)
+        axes.set_title(_wrapped(caption), fontsize=8)
     figure.suptitle(title, fontsize=11)
     return as_png(figure)
 
@@ -170,13 +189,13 @@ def saliency_sheet(photos: Sequence[tuple[Pixels, NDArray[np.float32], str]], pa
     Each is its pixels, (height, width, 3), its saliency, (height, width) of 0 to 1, and its caption.
     """
     rows = max(1, -(-len(photos) // pairs))
-    figure = new_figure(4 * pairs, 2.5 * rows + 0.4)
+    figure = new_figure(4 * pairs, _ROW * rows + 0.4)
     grid = figure.subplots(rows, 2 * pairs, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for (plain, overlaid), (pixels, seen, caption) in zip(grid.reshape(-1, 2), photos, strict=False):
         plain.imshow(pixels)
-        plain.set_title(textwrap.fill(caption, 24), fontsize=8)
+        plain.set_title(_wrapped(caption), fontsize=8)
         overlaid.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255)
         overlaid.imshow(seen, cmap="inferno", vmin=0, vmax=1, alpha=0.7 * seen)
     figure.suptitle("What speaks for the predicted class (Grad-CAM)", fontsize=11)

@@ -1,0 +1,68 @@
+"""What was scored and what was wrong as Markdown with the photos in it, small enough for an asset's metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from dlassets.images.data_uri import data_uri
+from dlassets.monitoring.outcomes import BINS, Row, Scored
+
+# Letters that the pictures of one text may take: metadata lie in Dagster's database with each run.
+ROOM = 40_000
+_CLASSES, _BAR, _NAME = 20, 30, 200
+
+
+def classes(scored: Scored) -> str:
+    """Return a table of the classes predicted, the commonest first."""
+    shown = [(plain(name), f"{photos:,}", f"{mean:.3f}") for name, photos, mean in scored.classes[:_CLASSES]]
+    if others := scored.classes[_CLASSES:]:
+        photos = sum(number for _, number, _ in others)
+        mean = sum(number * mean for _, number, mean in others) / photos
+        shown.append((f"{len(others):,} other classes", f"{photos:,}", f"{mean:.3f}"))
+    return _table(("predicted", "photos", "mean confidence"), shown)
+
+
+def confidence(scored: Scored) -> str:
+    """Return a histogram of confidence, the surest first."""
+    most = max([*scored.by_confidence, 1])
+    rows = [
+        (f"{place / BINS:.1f} to {(place + 1) / BINS:.1f}", f"{photos:,}", "█" * -(-_BAR * photos // most))
+        for place, photos in enumerate(scored.by_confidence)
+    ]
+    return _table(("confidence", "photos", ""), [row for row in reversed(rows) if row[1] != "0"])
+
+
+def photos(
+    rows: Sequence[Row], thumbnails: Mapping[str, bytes], columns: Mapping[str, str], page_of: Callable[[str], str]
+) -> str:
+    """Return a table of photos, each seen as far as there is room, with `columns` of its row under these names.
+
+    `page_of` gives the address of a photo's page, to which its path is a link.
+    """
+    left, table = ROOM, []
+    for row in rows:
+        thumbnail = thumbnails.get(row["image_id"])
+        seen = "" if thumbnail is None else f"![]({data_uri(thumbnail)})"
+        if len(seen) > left:
+            seen = ""
+        left -= len(seen)
+        cells = {name: _cell(row[name]) for name in columns}
+        if "path" in cells:
+            cells["path"] = f"[{cells['path']}]({page_of(row['path'])})"
+        table.append((seen, *cells.values()))
+    return _table(("", *columns.values()), table)
+
+
+def plain(text: str) -> str:
+    """Return a text so that Markdown shows every letter of it and takes none for a sign of its own."""
+    return "".join(letter if letter.isalnum() or letter in " ./-" else f"&#{ord(letter)};" for letter in text[:_NAME])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else plain("" if value is None else str(value))
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
