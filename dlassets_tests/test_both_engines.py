@@ -167,9 +167,7 @@ def ask_everything(whole: Whole) -> None:
 
 def look_at_pages(settings: Settings, raw_images: Snapshot) -> None:
     reading = Reading(settings)
-    (path, *_) = (
-        LocalEngine().sql("SELECT path FROM raw_images", {"raw_images": raw_images}).arrow()["path"].to_pylist()
-    )
+    photos = LocalEngine().sql("SELECT path FROM raw_images", {"raw_images": raw_images}).arrow()
     overview(reading)
     mistakes(reading, "a run", Chosen())
     search(reading, "a")

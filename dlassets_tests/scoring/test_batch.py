@@ -57,9 +57,7 @@ def score(
     *,
     labeled: bool = False,
 ) -> Written:
-    scorer = Scorer(
-        ModelVersion("m", version, digest), model or package(3, 40), ScoringSettings(top_k=top_k, labeled=labeled)
-    )
+    scorer = Scorer(ModelVersion("m", version, digest), model or package(3, 40), ScoringSettings(top_k=top_k, labeled=labeled))
     labels, predictions = LabelSettings(conflicts=conflicts), pin(lake, "predictions")
     return score_new(engine, pins(lake, *INPUTS), predictions, scorer, labels, {"asset": "predictions"})
 

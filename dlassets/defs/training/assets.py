@@ -104,6 +104,7 @@ def _evaluated(session: Session, read: Reads, made: Made) -> dict[str, Any]:
     image_ids = {row["image_id"] for row in mistakes.surest}
     thumbnails = thumbnails_of(session.engine, read[IMAGE_PROFILES], image_ids)
     columns = {"label_name": "true", "predicted_name": "predicted", "confidence": "confidence", "path": "path"}
+    surest = markdown.photos(mistakes.surest, thumbnails, columns, photo_page(session))
     return {
         "mlflow_run_id": run_id,
         "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(session.mlflow.client.get_run(run_id))),
