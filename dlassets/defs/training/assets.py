@@ -110,9 +110,7 @@ def _evaluated(session: Session, read: Reads, made: Made) -> dict[str, Any]:
         "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(session.mlflow.client.get_run(run_id))),
         "wrong_photos": page(session, "wrong", run=run_id),
         **{f"{split}_wrong": f"{mistakes.wrong[split]} of {rows}" for split, rows in mistakes.rows.items()},
-        "surest_mistakes": dg.MetadataValue.md(
-            markdown.photos(mistakes.surest, thumbnails, columns, photo_page(session))
-        ),
+        "surest_mistakes": dg.MetadataValue.md(surest),
     }
 
 
