@@ -87,7 +87,8 @@ def test_the_tables_hold_what_arrived_was_scored_and_was_answered(ran) -> None:
     assert len(rows(pipelines, "raw_images", "path")) == 80
     assert len(rows(pipelines, "labeled_images", "path")) == 56 + len(sent)
     assert len(rows(pipelines, "training_set", "path")) == 56
-    assert len(rows(pipelines, "predictions", "path")) == 24
+    assert len(rows(pipelines, "predictions", "path")) == len(rows(pipelines, "predictions_current", "path")) == 80
+    assert {Path(row["path"]).parts[0] for row in sent} == {"unlabeled"}
     assert {row["status"] for row in rows(pipelines, "human_labels", "status")} == {"accepted"}
     human = rows(pipelines, "labeled_images", "path, label, source")
     answered = [row for row in human if row["source"] == "human"]
@@ -131,6 +132,26 @@ def test_dagster_s_run_and_mlflow_s_name_each_other(ran) -> None:
     assert metadata["test_accuracy"] == run.data.metrics["test_accuracy"]
     recorded = [found.dataset.name for found in run.inputs.dataset_inputs]
     assert sorted(recorded) == [f"training_set.{name}@v1" for name in ("test", "train", "validation")]
+
+
+def test_what_was_scored_and_what_was_wrong_is_seen_in_dagster_in_few_bytes(ran) -> None:
+    pipelines, results = ran
+    scored = values(materialized(results["scoring_pipeline"])["predictions"])
+    evaluated = values(materialized(results["training_pipeline"])["evaluated_rows"])
+    held_back = [row for row in rows(pipelines, "training_set", "path, split") if row["split"] != "train"]
+    kept = rows(pipelines, "evaluated_rows", "run_id, path, split, label, predicted_label")
+
+    assert sorted((row["path"], row["split"]) for row in kept) == sorted((r["path"], r["split"]) for r in held_back)
+    assert {row["run_id"] for row in kept} == {evaluated["mlflow_run_id"]}
+    for split in ("validation", "test"):
+        of_split = [row["label"] != row["predicted_label"] for row in kept if row["split"] == split]
+        assert evaluated[f"{split}_wrong"] == f"{sum(of_split)} of {len(of_split)}"
+    wrong = sum(row["split"] == "test" and row["label"] != row["predicted_label"] for row in kept)
+    assert evaluated["surest_mistakes"].count("data:image/jpeg;base64,") == min(wrong, 8)
+    assert scored["least_sure"].count("data:image/jpeg;base64,") == 8
+    assert sum(int(line.split(" | ")[1]) for line in scored["classes"].splitlines()[2:]) == 80
+    assert sum(int(line.split(" | ")[1]) for line in scored["confidence"].splitlines()[2:]) == 80
+    assert max(len(str(scored)), len(str(evaluated))) < 60_000
 
 
 def test_every_check_ran_and_none_that_blocks_is_broken(ran) -> None:

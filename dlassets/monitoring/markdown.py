@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def photos(
 
 def plain(text: str) -> str:
     """Return a text so that Markdown shows every letter of it and takes none for a sign of its own."""
-    return "".join(letter if letter.isalnum() or letter in " ./-" else f"&#{ord(letter)};" for letter in text[:_NAME])
+    return re.sub(r"\b_|_\b|[^\w ./-]", lambda found: f"&#{ord(found[0])};", text[:_NAME])
 
 
 def _cell(value: Any) -> str:

@@ -63,6 +63,11 @@ class MlflowStore:
         return client
 
     @property
+    def is_own(self) -> bool:
+        """Whether it lies in the lake, and so has runs of no other."""
+        return not self.settings.mlflow.tracking_uri
+
+    @property
     def experiment(self) -> str:
         return self.settings.mlflow.experiment
 

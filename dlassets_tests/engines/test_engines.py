@@ -341,6 +341,19 @@ class TestReading:
         assert rows.arrow()["path"].to_pylist() == ["zone/b.jpg", "zone/c.jpg"]
         assert sorted(runs.read_text().split()) == ["zone/b.jpg", "zone/c.jpg"]
 
+    def test_rows_that_have_no_other_are_found_where_what_the_other_must_be_is_null(self, engine: Engine) -> None:
+        import pyarrow as pa
+
+        gone = pa.table({"path": ["zone/a.jpg", "zone/b.jpg"], "returned": pa.array([None, 1], pa.int64())})
+        query = """
+            SELECT photos.path FROM photos LEFT JOIN gone ON gone.path = photos.path AND gone.returned IS NULL
+            WHERE gone.path IS NULL ORDER BY photos.path
+        """
+
+        found = engine.sql(query, {"photos": engine.rows(_paths("a", "b", "c")), "gone": engine.rows(gone)}).arrow()
+
+        assert found["path"].to_pylist() == ["zone/b.jpg", "zone/c.jpg"]
+
     def test_an_error_for_people_comes_out_as_it_was_wherever_rows_are_computed(
         self, engine: Engine, lake: Lake
     ) -> None:

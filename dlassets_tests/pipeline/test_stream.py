@@ -10,14 +10,15 @@ from typing import Any, Self
 
 import pytest
 
-from dlassets.engines.base import Engine
+from dlassets.engines.base import Engine, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.intake.events import Manifest
-from dlassets.intake.ingest import Intake, ingest
+from dlassets.intake.ingest import Ingested, Intake, ingest
+from dlassets.lakehouse.provenance import Provenance
 from dlassets.learning.backbones import BackboneRef, dimensions_of, feature_version
 from dlassets.pipeline import zones as zones_module
-from dlassets.pipeline.follower import Follower
+from dlassets.pipeline.follower import FOLLOWING, Follower
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made
 from dlassets.pipeline.stream import Batch, stream
@@ -302,12 +303,15 @@ def test_each_photo_goes_through_each_step_and_champion(lake, settings, follower
         assert not follower()
 
     first = champion(registry, "one", 3, 4)
-    assert rows_made(follower) == {"predictions": 1}
+    assert rows_made(follower) == {"predictions": 2, "predictions_current": 2}
     second = champion(registry, "two", 5, 6)
-    assert rows_made(follower) == {"predictions": 1}
+    assert rows_made(follower) == {"predictions": 2, "predictions_current": 0}
     rows = get(LOCAL, lake, "predictions", "path, model_version, predicted_label")
     scored = [(row["path"], row["model_version"]) for row in rows]
-    assert scored == [("unlabeled/a.jpg", version) for version in (first, second)]
+    photos = ("labeled/003.coat/b.jpg", "unlabeled/a.jpg")
+    assert scored == [(photo, version) for photo in photos for version in (first, second)]
+    current = get(LOCAL, lake, "predictions_current", "path, model_version")
+    assert [(row["path"], row["model_version"]) for row in current] == [(photo, second) for photo in photos]
     assert {row["predicted_label"] for row in rows} <= {3, 4, 5, 6}
     assert (len(warnings), follower()) == (1, [])
 
@@ -338,7 +342,8 @@ def test_a_photo_whose_file_was_away_meanwhile_is_made_up_for(
     if noticed:
         ingest(LOCAL, lake, settings, {})
 
-    assert rows_made(follower) == {"image_profiles": 1, "image_features": 1, "predictions": 1}
+    made = {"image_profiles": 1, "image_features": 1, "predictions": 1, "predictions_current": 1}
+    assert rows_made(follower) == made
     assert not follower()
 
 
@@ -359,10 +364,22 @@ def test_a_photo_that_was_away_when_the_champion_was_to_see_it_is_scored(
     photo.rename(aside)
     ingest(LOCAL, lake, settings, {})
     champion(registry, "one", 3, 4, backbone=OTHER)
-    assert rows_made(follower) == {"predictions": 1}
+    assert rows_made(follower) == {"predictions": 1, "predictions_current": 1}
 
     aside.rename(photo)
     ingest(LOCAL, lake, settings, {})
 
-    assert rows_made(follower) == {"predictions": 1}
+    assert rows_made(follower) == {"predictions": 1, "predictions_current": 1}
     assert [row["path"] for row in get(LOCAL, lake, "predictions", "path")] == ["unlabeled/a.jpg", "unlabeled/b.jpg"]
+
+
+def test_a_batch_has_a_word_for_every_table_that_follows() -> None:
+    provenance, files = Provenance("raw_images", {}), {"ingested": Ingested(images=1)}
+    tables = [table for step in FOLLOWING for table in step.makes]
+    followed = [Made(provenance, {table.name: Written(1, number)}) for number, table in enumerate(tables, start=1)]
+
+    said = str(Batch("labeled", [Made(provenance, {}, files), *followed], 2.0, None))
+
+    assert said == (
+        "labeled: 1 new, 1 classes named, 2 profiled, 3 labelled, 4 embedded, 5 scored, 6 current; 2.00 s, 0 images/s"
+    )

@@ -6,18 +6,19 @@ import io
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import dlassets
-from dlassets.engines.base import Snapshot
+from dlassets.engines.base import Snapshot, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.provenance import code_version
-from dlassets.lakehouse.snapshots import pin
+from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning import examples
 from dlassets.learning.backbones import BackboneRef, feature_version
@@ -27,11 +28,14 @@ from dlassets.learning.features import Embedder
 from dlassets.learning.loader.row_groups import read_columns
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.launch import Place, launch
-from dlassets.registry.lifecycle import TAG_INPUTS, load_run, load_version, register
+from dlassets.registry.evaluated import Gathered, evaluated_runs, gather, lacking_rows
+from dlassets.registry.lifecycle import TAG_ASSET, TAG_INPUTS, load_run, load_version, register
+from dlassets.registry.report import MISTAKES, ROWS, TAG_ROWS, misclassified
 from dlassets.registry.tracking import TrainingInputs, artifact_of, picture_of, train_and_log
 from dlassets.settings import ComputeSettings, PixelSettings, Settings, TrainingSettings
 from dlassets.storage.lake import Lake
-from dlassets_tests.registry.conftest import MODEL, Registry, store_of
+from dlassets_tests.registry.conftest import MODEL, Registry, points, store_of
+from dlassets_tests.registry.conftest import head as registry_head
 from dlassets_tests.tables import put
 
 BACKBONE = BackboneRef("efficientnet_lite0")
@@ -168,6 +172,76 @@ def test_pictures_are_pngs_that_show_something(logged, name) -> None:
 
     assert picture.format == "PNG"
     assert len(picture.convert("RGB").getcolors(2**24)) > 20
+
+
+def test_what_the_model_said_of_each_row_is_logged_and_its_mistakes_are_for_people_too(logged) -> None:
+    import pyarrow.parquet as pq
+
+    head, wrong = load_run(logged.registry.client, logged.run).head, []
+    rows = pq.read_table(io.BytesIO(artifact_of(logged.registry.client, logged.run_id, f"evaluation/{ROWS}")))
+    by_path = {row["path"]: row for row in rows.to_pylist()}
+
+    assert len(by_path) == rows.num_rows == 40
+    for split in (VALIDATION, TEST):
+        found = evaluate(head, logged.splits[split])
+        names = dict(zip(found.labels, found.names, strict=True))
+        for place, path in enumerate(logged.splits[split].paths):
+            row = by_path[path]
+            expected = (logged.run_id, split, found.truth[place], found.predicted[place])
+            assert (row["run_id"], row["split"], row["label"], row["predicted_label"]) == expected
+            assert (row["label_name"], row["predicted_name"]) == (names[row["label"]], names[row["predicted_label"]])
+            assert (row["image_id"], row["confidence"]) == (found.image_ids[place], found.confidence[place])
+            wrong += [path] if row["label"] != row["predicted_label"] else []
+    lines = logged.text(f"evaluation/{MISTAKES}").splitlines()
+    assert lines[0] == '"path","split","label","label_name","predicted_label","predicted_name","confidence"'
+    assert [line.split('"')[1] for line in lines[1:]] == sorted(wrong, key=lambda path: -by_path[path]["confidence"])
+    assert logged.run.data.tags[TAG_ROWS] == "40"
+
+
+def test_the_rows_of_runs_that_the_table_lacks_are_gathered_once(engine, logged) -> None:
+    lake = Lake.at(logged.registry.resource.settings.root)
+    (run,) = evaluated_runs(logged.registry.resource, lake)
+    table = Lake.at(str(Path(lake.root, engine.name)))  # where the engine's own table is
+    lost = SimpleNamespace(info=SimpleNamespace(run_id="0" * 32), data=run.data)
+
+    def gathered(*runs: Any) -> Gathered:
+        return gather(engine, pin(table, "evaluated_rows"), runs, logged.registry.client, {"asset": "evaluated_rows"})
+
+    assert lacking_rows(engine, pin(table, "evaluated_rows"), [run]) == [f"run {logged.run_id} has 0 of 40 rows"]
+    first, again = gathered(run, lost), gathered(run)
+
+    assert (first.written.inserted, first.runs) == (40, [logged.run_id])
+    assert [problem.startswith(f"The files of MLflow run {'0' * 32} cannot") for problem in first.problems] == [True]
+    assert again == Gathered(Written(first.written.version, changed=False))
+    assert lacking_rows(engine, pin(table, "evaluated_rows"), [run]) == []
+    assert provenance_of(pin(table, "evaluated_rows")) == {"asset": "evaluated_rows", "runs": [logged.run_id]}
+
+
+def test_neither_trials_nor_runs_that_reproduce_another_are_evaluated_runs(logged) -> None:
+    store, client = logged.registry.resource, logged.registry.client
+    experiment = client.get_experiment_by_name(store.experiment).experiment_id
+    for tags in ({TAG_ROWS: "40"}, {TAG_ASSET: "trained_model"}):
+        client.set_terminated(client.create_run(experiment, tags=tags).info.run_id)
+    running = client.create_run(experiment, tags={TAG_ROWS: "40", TAG_ASSET: "trained_model"})
+
+    found = [run.info.run_id for run in evaluated_runs(store, Lake.at(store.settings.root))]
+    client.set_terminated(running.info.run_id, "KILLED")
+
+    assert found == [logged.run_id]
+
+
+def test_a_mistake_is_shown_with_its_file_its_class_what_it_was_taken_for_and_how_sure_that_was(monkeypatch) -> None:
+    test = dataclasses.replace(
+        points(-1, 1, labels=(12, 12)), paths=["labeled/012.dog/of a very long name 0001.jpg", "b"]
+    )
+    shown: list[Any] = []
+    monkeypatch.setattr("dlassets.learning.evaluation.pictures.gallery", lambda *what: shown.append(what) or b"")
+
+    misclassified(evaluate(registry_head(3, 12), test), test, [0], dict.fromkeys(test.paths, b""))
+
+    ((((_, caption),), title),) = shown
+    assert title == "1 of 2 test photos misclassified"
+    assert caption == "of a very lo…me 0001.jpg\nclass 12, taken for class 3 (0.88)"
 
 
 def test_a_picture_that_is_gone_is_said_with_its_run(logged) -> None:

@@ -57,7 +57,9 @@ def score(
     *,
     labeled: bool = False,
 ) -> Written:
-    scorer = Scorer(ModelVersion("m", version, digest), model or package(3, 40), ScoringSettings(top_k=top_k, labeled=labeled))
+    scorer = Scorer(
+        ModelVersion("m", version, digest), model or package(3, 40), ScoringSettings(top_k=top_k, labeled=labeled)
+    )
     labels, predictions = LabelSettings(conflicts=conflicts), pin(lake, "predictions")
     return score_new(engine, pins(lake, *INPUTS), predictions, scorer, labels, {"asset": "predictions"})
 
@@ -94,13 +96,16 @@ def test_the_commit_says_what_made_it(local_engine, lake) -> None:
     assert provenance_of(pin(lake, "predictions")) == {"asset": "predictions"}
 
 
-def test_an_image_with_a_label_is_not_scored(local_engine, lake) -> None:
+def test_an_image_with_a_label_is_scored_where_the_setting_says_so(engine, lake) -> None:
     arrive(lake, "a", "b")
     put(lake, "labeled_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "label": 3})
 
-    score(local_engine, lake)
-
+    score(engine, lake)
     assert scored(lake) == {("unlabeled/b.jpg", 1): 40}
+
+    assert score(engine, lake, labeled=True).inserted == 1
+    assert scored(lake) == {("unlabeled/a.jpg", 1): 3, ("unlabeled/b.jpg", 1): 40}
+    assert not score(engine, lake, labeled=True).changed
 
 
 def test_a_label_of_other_bytes_under_the_same_path_does_not_count(local_engine, lake) -> None:

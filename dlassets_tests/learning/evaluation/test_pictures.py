@@ -112,6 +112,19 @@ def test_a_gallery_shows_the_photos_themselves(mode) -> None:
     assert close > 0.02
 
 
+def test_a_long_name_is_shortened_in_its_middle() -> None:
+    assert pictures.shortened("IMG_1.jpg") == "IMG_1.jpg"
+    assert pictures.shortened("IMG_20230101_123456_of a very long name.jpg") == "IMG_20230101…ng name.jpg"
+    assert len(pictures.shortened("x" * 99)) == 24
+    assert pictures.shortened("a\nb\x00.jpg") == "a?b?.jpg"
+
+
+def test_a_caption_of_several_lines_or_with_signs_of_a_formula_is_drawn(recwarn) -> None:
+    pictures.gallery([(photo((9, 9, 9)), "a$\\frac{$b.jpg\n写真")], "$\\frac{$")
+
+    assert not recwarn.list
+
+
 def test_a_photo_that_does_not_decode_keeps_no_other_from_being_shown() -> None:
     shown = pictures.gallery([(b"no photo", "x"), (photo((200, 20, 20)), "y")], "title")
 
