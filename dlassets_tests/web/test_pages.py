@@ -14,6 +14,7 @@ from dlassets.settings import Settings, UiSettings
 from dlassets.web.pages.app import create_app
 from dlassets.web.pages.lake import PAGE
 from dlassets_tests.earlier import unpack
+from dlassets_tests.servers import free_port
 from dlassets_tests.tables import image_id, put
 from dlassets_tests.web.small_lake import HAT, HOSTILE, PLAIN, SAYS_MUG, WHY, WHY_NOT, SmallLake, small_lake
 
@@ -344,6 +345,20 @@ def test_a_table_that_lacks_columns_of_today_is_read_all_the_same(lake):
     client = client_of(Settings(root=lake.root))
 
     assert "1 quarantined 1 too_large" in text_of(client.get("/").text)
+
+
+def test_where_mlflow_does_not_answer_the_first_page_says_so_and_counts_all_the_same(lake, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    put(lake, "raw_images", {"path": "unlabeled/a.jpg", "image_id": image_id("a")})
+    away = {"tracking_uri": f"http://me:hunter2@127.0.0.1:{free_port()}"}
+
+    client = client_of(Settings(root=lake.root, mlflow=away))
+
+    said = text_of(client.get("/").text)
+    assert "Who is champion cannot be said MLflow cannot say which models there are" in said
+    assert "1 photos" in said
+    assert "hunter2" not in said
+    assert client.get("/wrong").status_code == 503
 
 
 def test_a_table_whose_log_is_damaged_is_said_to_be_in_a_page(lake):

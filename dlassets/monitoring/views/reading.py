@@ -22,6 +22,8 @@ Row = dict[str, Any]
 
 # Types of columns that no page asks for by a query: bytes and embeddings.
 _WIDE = {"binary", "array<float>"}
+# Of photos with the same bytes so many are tried.
+_COPIES = 8
 
 
 class Reading:
@@ -54,12 +56,13 @@ class Reading:
         return thumbnails_of(self.engine, profiles, {*image_ids}) if profiles and image_ids else {}
 
     def photo(self, paths: Sequence[str]) -> bytes | None:
-        """Return the bytes of the first of the paths that has them still."""
+        """Return the bytes of the first of the paths that has them still; a few are tried."""
         images = self._newest(RAW_IMAGES)
-        if images is None or not paths:
+        if images is None:
             return None
-        found = Photos(self.engine, self.lake, images).bytes_of(paths)
-        return next((found[path] for path in paths if path in found), None)
+        photos = Photos(self.engine, self.lake, images)
+        found = (photos.bytes_of([path]).get(path) for path in paths[:_COPIES])
+        return next((content for content in found if content is not None), None)
 
     def _newest(self, table: Table) -> Snapshot | None:
         if table.name not in self._pinned:

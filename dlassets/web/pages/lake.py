@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TEST, VALIDATION
+from dlassets.masking import masked
 from dlassets.monitoring.views.mistakes import PAGE, Chosen, mistakes
 from dlassets.monitoring.views.models import Models, Version, models_of
 from dlassets.monitoring.views.overview import overview
@@ -41,7 +43,7 @@ class LakePages:
         self._templates = templates
 
     def start(self, _: Request) -> Response:
-        reading, models = Reading(self._settings), models_of(self._settings)
+        reading, (models, problem) = Reading(self._settings), self._models()
         champion = models.champion
         wrong = mistakes(reading, champion.run_id, Chosen(), most=_FEW) if champion else None
         queue = waiting(reading, batches=1, most=_FEW)
@@ -50,6 +52,7 @@ class LakePages:
         return self._templates.page(
             "start.html",
             models=models,
+            problem=problem,
             overview=overview(reading),
             wrong=wrong,
             few=few,
@@ -86,7 +89,7 @@ class LakePages:
             return self._templates.page("search.html", text=text, found=found, thumbnails=_thumbnails(reading, shown))
         if (known := photo(reading, path)) is None:
             raise HTTPException(404, f"The lake knows nothing of {path}.")
-        return self._templates.page("photo.html", photo=known, models=models_of(self._settings))
+        return self._templates.page("photo.html", photo=known, models=self._models()[0])
 
     def requests(self, _: Request) -> Response:
         reading = Reading(self._settings)
@@ -99,6 +102,13 @@ class LakePages:
             lake=reading.lake,
             thumbnails=_thumbnails(reading, shown),
         )
+
+    def _models(self) -> tuple[Models, str | None]:
+        """Return the models, or none and why: where MLflow does not answer, the tables have a word all the same."""
+        try:
+            return models_of(self._settings), None
+        except DlassetsError as error:
+            return Models(self._settings.registry.model_name), masked(str(error))
 
 
 def _judged(models: Models, request: Request) -> tuple[Version | None, str]:
