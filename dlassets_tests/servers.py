@@ -47,7 +47,11 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    folder: Path, mlflow_port: int | None = None, module: str = "stand_in", **environment: str
+    folder: Path,
+    mlflow_port: int | None = None,
+    module: str = "stand_in",
+    pages_port: int | None = None,
+    **environment: str,
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """All servers on `<folder>/lake`: the process that started them, and the addresses that it prints, by name.
 
@@ -56,7 +60,7 @@ def serving(
     (folder / "stand_in.py").write_text(DEFINITIONS)
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, module, str(free_port()), str(free_port()), str(mlflow_port or free_port())],
+        [sys.executable, "-c", SERVE, module, *(str(port or free_port()) for port in (pages_port, None, mlflow_port))],
         env=os.environ | {"DLASSETS_ROOT": str(folder / "lake"), "PYTHONPATH": path} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dlassets.cli.servers import HOST
+from dlassets.monitoring.views.models import models_of
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
-from dlassets.settings import LabelingSettings, Settings
+from dlassets.settings import LabelingSettings, Settings, UiSettings
 from dlassets_tests.browser import Person, chromium, needs_chromium
 from dlassets_tests.registry.conftest import opened
-from dlassets_tests.servers import serving
+from dlassets_tests.servers import free_port, serving
 from dlassets_tests.tables import get
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -28,6 +30,8 @@ pytestmark = [pytest.mark.slow, needs_chromium]
 SMALL = ("--classes", "4", "--per-class", "20")
 MOST_CLICKS = 2
 _COLOURS = 128
+# Milliseconds: Dagster's first page takes many on a machine that does other things as well.
+_PATIENCE = 120_000
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Served:
     def newcomer(self) -> Person:
         """Return someone who has opened the page that `dlassets dev` names first."""
         page = self.browser.new_page(viewport={"width": 1280, "height": 860})
+        page.set_default_timeout(_PATIENCE)
         page.goto(self.addresses["Start here"])
         return Person(page)
 
@@ -65,9 +70,12 @@ def pictures(request: pytest.FixtureRequest) -> Path | None:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, pictures: Path | None) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    settings = Settings(root=str(folder / "lake"), labeling=LabelingSettings(threshold=1))
+    port = free_port()
+    address = f"http://{HOST}:{port}"
+    settings = Settings(root=str(folder / "lake"), labeling=LabelingSettings(threshold=1), ui=UiSettings(pages=address))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLASSETS_ROOT", settings.root)
+        patch.setenv("DLASSETS_UI__PAGES", address)  # what is materialized links the pages
         patch.delenv("DAGSTER_HOME", raising=False)
         demo = [sys.executable, "-m", "dlassets", "demo", *(() if pictures else SMALL)]
         subprocess.run(demo, check=True, capture_output=True)
@@ -75,7 +83,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, pictures: Path | None) -> I
             session = Session(settings)
             session.mlflow = store
             steps.label_requests.run(session)
-        with serving(folder, module="dlassets.definitions") as (_, addresses), chromium() as browser:
+        with serving(folder, module="dlassets.definitions", pages_port=port) as (_, addresses), chromium() as browser:
             yield Served(settings, browser, addresses, pictures)
 
 
@@ -100,7 +108,7 @@ def test_which_photos_were_wrong_is_one_click_away_with_names_and_pictures(serve
     assert person.clicks <= MOST_CLICKS
     champion = person.page.locator("nav[aria-label=Version] a[aria-current]").inner_text()
     number = int(re.search(r"version (\d+) · champion", champion)[1])
-    (run_id,) = {row["run_id"] for row in served.rows("model_versions") if row["model_version"] == number}
+    run_id = models_of(served.settings).version(number).run_id
     rows = [row for row in served.rows("evaluated_rows") if row["run_id"] == run_id]
     wrong = [row for row in rows if row["label"] != row["predicted_label"]]
     wrong.sort(key=lambda row: (-row["confidence"], row["path"]))
@@ -170,8 +178,7 @@ def test_a_phone_and_a_dark_room_are_no_worse(served):
     path = served.rows("raw_images", "path")[0]["path"]
 
     for name, asked in (("", {}), ("wrong", {}), ("photo", {"path": path}), ("photo", {"q": "a"}), ("requests", {})):
-        settings = served.settings.ui.model_copy(update={"pages": served.addresses["Start here"]})
-        page.goto(settings.page(name, **asked))
+        page.goto(served.settings.ui.page(name, **asked))
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 390, name
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -66,6 +66,16 @@ class Version:
 
 
 @dataclass(frozen=True)
+class _Training:
+    experiment_id: str | None = None
+    accuracy: Accuracy | None = None
+    test_rows: int | None = None
+
+
+_ended: dict[tuple[str, str], _Training] = {}
+
+
+@dataclass(frozen=True)
 class Models:
     """The versions, newest first; `total` counts those that are not shown as well."""
 
@@ -122,21 +132,34 @@ def _version(
     champion: int | None,
     promotions: Mapping[int, Sequence[Promotion]],
 ) -> Version:
-    number, run = int(registered.version), run_or_none(client, registered.run_id)
-    metrics = run.data.metrics if run else {}
-    ends = [metrics.get(f"test_accuracy{end}") for end in ("", "_low", "_high")]
-    rows = run.data.params.get("test_rows") if run else None
+    number, training = int(registered.version), _training(client, registered.run_id or "")
     return Version(
         number=number,
         run_id=registered.run_id or "",
-        experiment_id=run.info.experiment_id if run else None,
+        experiment_id=training.experiment_id,
         made_at=dt.datetime.fromtimestamp(registered.creation_timestamp / 1000, dt.UTC),
-        accuracy=None if None in ends else Accuracy(*ends),
-        test_rows=None if rows is None else int(rows),
+        accuracy=training.accuracy,
+        test_rows=training.test_rows,
         is_champion=number == champion,
         verdict=registered.tags.get(TAG_VERDICT),
         promotions=tuple(promotions.get(number, ())),
     )
+
+
+def _training(client: MlflowClient, run_id: str) -> _Training:
+    """Return what a run of training measured; of one that has ended, MLflow is asked once."""
+    key = (client.tracking_uri, run_id)
+    if key in _ended:
+        return _ended[key]
+    if (run := run_or_none(client, run_id)) is None:
+        return _Training()
+    ends = [run.data.metrics.get(f"test_accuracy{end}") for end in ("", "_low", "_high")]
+    rows = run.data.params.get("test_rows")
+    accuracy = None if None in ends else Accuracy(*ends)
+    training = _Training(run.info.experiment_id, accuracy, None if rows is None else int(rows))
+    if run.info.end_time:
+        _ended[key] = training
+    return training
 
 
 @contextmanager

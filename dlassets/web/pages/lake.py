@@ -46,8 +46,9 @@ class LakePages:
         reading, (models, problem) = Reading(self._settings), self._models()
         champion = models.champion
         wrong = mistakes(reading, champion.run_id, Chosen(), most=_FEW) if champion else None
-        queue = waiting(reading, batches=1, most=_FEW)
-        few = [shown for batch in queue.batches for shown in batch.shown]
+        queue = waiting(reading, most=_FEW)
+        least_sure = sorted((shown for batch in queue.batches for shown in batch.shown), key=lambda row: row.confidence)
+        few = least_sure[:_FEW]
         gallery = f"{reading.lake.reports}/image_gallery/index.html"
         return self._templates.page(
             "start.html",

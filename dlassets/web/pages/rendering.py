@@ -49,8 +49,17 @@ def link(prefix: str, page: str, /, **asked: str | int | None) -> str:
 
 
 def style(_: Request) -> Response:
-    css = files("dlassets.web.pages").joinpath("style.css").read_bytes()
-    return Response(css, media_type="text/css", headers={"Cache-Control": "max-age=60"})
+    return _beside("style.css", "text/css")
+
+
+def icon(_: Request) -> Response:
+    return _beside("icon.svg", "image/svg+xml")
+
+
+def _beside(name: str, media_type: str) -> Response:
+    """Return a file that lies beside this module."""
+    content = files("dlassets.web.pages").joinpath(name).read_bytes()
+    return Response(content, media_type=media_type, headers={"Cache-Control": "max-age=60"})
 
 
 def _percent(share: float) -> str:
