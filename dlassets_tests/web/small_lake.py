@@ -94,12 +94,12 @@ def _models(settings: Settings) -> list[str]:
 
 
 def _photos(made: SmallLake) -> None:
-    images = [
+    images: list[dict[str, Any]] = [
         {"path": path, "image_id": made.image_id(path), "content": data, "length": len(data)}
         | {"landing": path.partition("/")[0], "folder": path.split("/")[-2]}
         for path, data in made.pictures.items()
     ]
-    profiles = {row["image_id"]: {"image_id": row["image_id"]} | profile(row["content"]) for row in images}
+    profiles = {image_id_of(data): {"image_id": image_id_of(data)} | profile(data) for data in made.pictures.values()}
     put(made.lake, "raw_images", *images)
     put(made.lake, "image_profiles", *profiles.values())
     put(

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from dlassets.monitoring.views.mistakes import PAGE
 from dlassets.settings import Settings, UiSettings
 from dlassets.web.pages.app import create_app
-from dlassets.web.pages.lake import PAGE
 from dlassets_tests.earlier import unpack
 from dlassets_tests.servers import free_port
 from dlassets_tests.tables import image_id, put
