@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import EVALUATED_ROWS, TEST, VALIDATION
-from dlassets.registry.lifecycle import TAG_ASSET, runs_where
+from dlassets.registry.lifecycle import TAG_ASSET, TAG_INPUTS, runs_where
 from dlassets.registry.lineage import learned_in
 from dlassets.registry.models import TRAINED_MODEL
 from dlassets.registry.report import EVALUATION, ROWS, TAG_ROWS
@@ -35,13 +35,18 @@ class Gathered:
 def evaluated_runs(mlflow: MlflowStore, lake: Lake) -> list[Run]:
     """Return the finished runs of `trained_model` on this lake that have logged their rows, the newest first.
 
-    Neither trials of a study are among them, nor trainings that reproduce another, nor those of earlier releases.
+    Neither trials of a study are among them, nor trainings that reproduce another, nor those of earlier releases; and
+    of several on the same inputs it is the first that finished.
     """
     condition = f"tags.{TAG_ASSET} = '{TRAINED_MODEL.name}' AND attributes.status = 'FINISHED'"
     found = runs_where(mlflow.client, mlflow.experiment, condition)
-    logged = [run for run in found if TAG_ROWS in run.data.tags]
     # A lake that was moved has its own runs still, whose inputs name where it was.
-    return logged if mlflow.is_own else [run for run in logged if learned_in(run, lake)]
+    of_lake = [run for run in found if TAG_ROWS in run.data.tags and (mlflow.is_own or learned_in(run, lake))]
+    in_turn = sorted(of_lake, key=lambda run: (run.info.end_time, run.info.run_id))
+    first: dict[str, Run] = {}  # of two trainings on the same inputs at once: see `find_run`
+    for run in in_turn:
+        first.setdefault(run.data.tags[TAG_INPUTS], run)
+    return list(first.values())[::-1]
 
 
 def gather(

@@ -217,10 +217,11 @@ def test_the_rows_of_runs_that_the_table_lacks_are_gathered_once(engine, logged)
     assert provenance_of(pin(table, "evaluated_rows")) == {"asset": "evaluated_rows", "runs": [logged.run_id]}
 
 
-def test_neither_trials_nor_runs_that_reproduce_another_are_evaluated_runs(logged) -> None:
+def test_neither_trials_nor_reproductions_nor_a_second_run_on_the_same_inputs_are_evaluated_runs(logged) -> None:
     store, client = logged.registry.resource, logged.registry.client
     experiment = client.get_experiment_by_name(store.experiment).experiment_id
-    for tags in ({TAG_ROWS: "40"}, {TAG_ASSET: "trained_model"}):
+    same = {TAG_INPUTS: logged.inputs.sha256, TAG_ROWS: "40", TAG_ASSET: "trained_model"}
+    for tags in ({TAG_ROWS: "40"}, {TAG_ASSET: "trained_model"}, same):
         client.set_terminated(client.create_run(experiment, tags=tags).info.run_id)
     running = client.create_run(experiment, tags={TAG_ROWS: "40", TAG_ASSET: "trained_model"})
 
