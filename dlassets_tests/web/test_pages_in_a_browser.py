@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, needs_chromium]
 
 SMALL = ("--classes", "4", "--per-class", "20")
 MOST_CLICKS = 2
-_COLOURS = 128
+_COLOURS = 256
 # Milliseconds: Dagster's first page takes many on a machine that does other things as well.
 _PATIENCE = 120_000
 
