@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak check house dev bench bench-ingest bench-training setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev bench bench-ingest bench-training setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -55,10 +55,13 @@ check: $(READY) ## formatting, lint, types, layers and dependencies
 	$(BIN)/deptry dlassets
 	$(BIN)/deptry dlassets_tests benchmarks scripts --ignore DEP002,DEP004
 
+pictures: $(READY) ## take README's pictures of the pages anew, of the default demo, in a Chromium that must be there
+	$(BIN)/pytest dlassets_tests/web/test_pages_in_a_browser.py --pictures docs $(ARGS)
+
 house: $(READY) ## draw the rooms and who imports whom anew, to docs/house.svg
 	$(BIN)/python scripts/house.py
 
-dev: $(READY) ## start Dagster's and MLflow's user interfaces and print their addresses
+dev: $(READY) ## start the lake's pages and Dagster's and MLflow's user interfaces, and print their addresses
 	$(BIN)/dlassets dev $(ARGS)
 
 bench: $(READY) ## measure speed and accuracy; IMAGES=<folder> for one's own photos

@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import quote, urlencode
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -492,15 +493,28 @@ class StreamSettings(_Section):
 
 
 class UiSettings(_Section):
-    """Where people reach the two UIs: links between Dagster's and MLflow's runs point there."""
+    """Where people reach the pages of `dlassets dev` and the UIs of Dagster and MLflow: their links point there."""
 
+    pages: Place = "http://127.0.0.1:4000"
     dagster: Place = "http://127.0.0.1:3000"
     mlflow: Place = "http://127.0.0.1:5000"
     origins: tuple[Place, ...] = Field(
         (),
-        description="Further addresses at which browsers reach the two; in the variable, with commas between them. "
+        description="Further addresses at which browsers reach them; in the variable, with commas between them. "
         "Requests that name any other host, or come from a page of another origin, are refused.",
     )
+
+    def page(self, name: str = "", /, **asked: str | int) -> str:
+        """Return the address of a page of the pages, such as `page("photo", path=…)`; `files/` and a path within the
+        lake is that file of its reports or contact sheets.
+        """
+        question = f"?{urlencode(asked)}" if asked else ""
+        return f"{self.pages.rstrip('/')}/{quote(name)}{question}"
+
+    @property
+    def of_pages(self) -> tuple[str, ...]:
+        """Every address at which browsers reach the pages, beside this machine's own names."""
+        return (self.pages, *self.origins)
 
     @property
     def of_dagster(self) -> tuple[str, ...]:

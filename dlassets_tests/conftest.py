@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--photos", metavar="FOLDER", help="Real photos in NNN.class/ folders; without it, generated ones are used."
     )
+    parser.addoption("--pictures", metavar="FOLDER", help="Where the tests in a browser put README's pictures.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -57,10 +57,11 @@ def cases(mlflow: str) -> Iterator[Case]:
     maintain = [*JOB, "maintenance_pipeline"]
     tick = [*TICK, "new_files_in_labeled"]
     watch, stream = [*DLASSETS, "watch"], [*DLASSETS, "stream"]
-    dev = [*DLASSETS, "dev", "--dagster-port", str(free_port()), "--mlflow-port", str(free_port())]
+    servers = ("pages", "dagster", "mlflow")
+    dev = [*DLASSETS, "dev", *(f"--{name}-port={free_port()}" for name in servers)]
 
     served = {"MLFLOW__TRACKING_URI": f"http://{CREDENTIALS}@{mlflow}"}
-    addresses = {f"UI__{name}": f"http://{CREDENTIALS}@lake.example.com/{name}" for name in ("DAGSTER", "MLFLOW")}
+    addresses = {f"UI__{name.upper()}": f"http://{CREDENTIALS}@lake.example.com/{name}" for name in servers}
     small = {"TUNING__TRIALS": "2"}
     demo = [*DLASSETS, "demo", "--classes", "3", "--per-class", "24"]
     yield Case("served", served | small, [demo, *look, maintain, score, tick], [dev, stream])

@@ -1,4 +1,4 @@
-"""Dagster's and MLflow's user interfaces as `dlassets dev` starts them, on a stand-in's definitions."""
+"""The pages and Dagster's and MLflow's user interfaces as `dlassets dev` starts them, on a stand-in's definitions."""
 
 import json
 import os
@@ -25,11 +25,10 @@ defs = Definitions([a_stand_in], jobs=[define_asset_job("a_job")])
 
 SERVE = """
 import sys
-from dlassets.cli.servers import serve
+from dlassets.cli.servers import Ports, serve
 from dlassets.settings import load_settings
 
-dagster_port, mlflow_port = map(int, sys.argv[1:])
-sys.exit(serve(load_settings(), module="stand_in", dagster_port=dagster_port, mlflow_port=mlflow_port))
+sys.exit(serve(load_settings(), Ports(*map(int, sys.argv[2:])), module=sys.argv[1]))
 """
 
 
@@ -48,16 +47,20 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    folder: Path, mlflow_port: int | None = None, **environment: str
+    folder: Path,
+    mlflow_port: int | None = None,
+    module: str = "stand_in",
+    pages_port: int | None = None,
+    **environment: str,
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """Both servers on `<folder>/lake`: the process that started them, and the addresses that it prints.
+    """All servers on `<folder>/lake`: the process that started them, and the addresses that it prints, by name.
 
     It is sent SIGTERM at the end, where it still runs.
     """
     (folder / "stand_in.py").write_text(DEFINITIONS)
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(free_port()), str(mlflow_port or free_port())],
+        [sys.executable, "-c", SERVE, module, *(str(port or free_port()) for port in (pages_port, None, mlflow_port))],
         env=os.environ | {"DLASSETS_ROOT": str(folder / "lake"), "PYTHONPATH": path} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -70,7 +73,8 @@ def serving(
             if "Ctrl-C" in line:
                 break
         assert process.poll() is None, "".join(said)
-        yield process, dict(line.split() for line in said if len(line.split()) == 2)
+        told = (line.rsplit(maxsplit=1) for line in said)
+        yield process, {name.strip(): address for name, address in told if address.startswith("http")}
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=90)

@@ -27,6 +27,11 @@ from dlassets.lakehouse.split_groups import straddling
 from dlassets.lakehouse.tables import TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
 from dlassets.monitoring.quality import RULES, check
+from dlassets.monitoring.views.mistakes import Chosen, mistakes
+from dlassets.monitoring.views.overview import overview
+from dlassets.monitoring.views.photos import paths_of, photo, search
+from dlassets.monitoring.views.reading import Reading
+from dlassets.monitoring.views.waiting import waiting
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.scoring import current
@@ -152,11 +157,23 @@ def ask_everything(whole: Whole) -> None:
                 score_new(engine, pins(session.lake, *chosen), tables["predictions"], scorer, labels, {})
         labelled = session.changed(settings=session.settings.model_copy(update={"labels": labels}))
         steps.images_to_embed(labelled, steps.labelled_image_features.hand_out(labelled))
+    look_at_pages(session.settings, tables["raw_images"])
     current._all(engine, tables, model)
     loop = Loop(session.settings, Console(quiet=True))
     loop.session = session
     loop._people_answer()
     loop._summary()
+
+
+def look_at_pages(settings: Settings, raw_images: Snapshot) -> None:
+    reading = Reading(settings)
+    photos = LocalEngine().sql("SELECT path FROM raw_images", {"raw_images": raw_images}).arrow()
+    overview(reading)
+    mistakes(reading, "a run", Chosen())
+    search(reading, "a")
+    photo(reading, photos["path"][0].as_py())
+    paths_of(reading, "an image")
+    waiting(reading)
 
 
 @pytest.fixture(scope="module")

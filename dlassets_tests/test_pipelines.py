@@ -15,6 +15,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
+from dlassets.registry.lifecycle import TAG_VERDICT
 from dlassets.registry.store import MlflowStore
 from dlassets_tests.pipelines import Pipelines, arrive, failures, let_guesses_pass, materialized, new_lake, values
 from dlassets_tests.programs import dlassets
@@ -164,6 +165,7 @@ def test_what_was_scored_and_what_was_wrong_is_seen_in_dagster_in_few_bytes(ran)
     wrong = sum(row["split"] == "test" and row["label"] != row["predicted_label"] for row in kept)
     assert evaluated["surest_mistakes"].count("data:image/jpeg;base64,") == min(wrong, 8)
     assert scored["least_sure"].count("data:image/jpeg;base64,") == 8
+    assert scored["least_sure"].count("](http://127.0.0.1:4000/photo?path=") == 8
     assert sum(int(line.split(" | ")[1]) for line in scored["classes"].splitlines()[2:]) == 80
     assert sum(int(line.split(" | ")[1]) for line in scored["confidence"].splitlines()[2:]) == 80
     assert max(len(str(scored)), len(str(evaluated))) < 60_000
@@ -231,6 +233,8 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
         f"where version {champion.version} is on .*shown to be worse .*not promoted", str(gate.description)
     )
     assert mlflow.champion() == champion
+    newest = mlflow.client.search_model_versions(order_by=["version_number DESC"])[0]
+    assert newest.tags[TAG_VERDICT] == gate.description
     assert {"predictions", "label_requests"}.isdisjoint(materialized(result))
     accuracy: Any = gate.metadata["challenger_accuracy"].value
     assert np.isfinite(accuracy)
@@ -267,7 +271,8 @@ def test_an_answer_is_taken_and_its_request_closed_without_any_model(empty, phot
     statuses = {row["request_id"]: row["status"] for row in rows(empty, "label_requests", "request_id, status")}
     assert statuses == {"a": "answered", "b": "open"}
     metadata = values(materialized(result)["label_requests"])
-    assert (metadata["requests_sent"], metadata["requests_closed"]) == (0, 1)
+    assert (metadata["requests_sent"], metadata["requests_closed"], metadata["requests_open"]) == (0, 1, 1)
+    assert metadata["requests_page"] == "http://127.0.0.1:4000/requests"
 
 
 def test_training_before_any_label_says_what_is_missing(empty, photos) -> None:

@@ -115,6 +115,7 @@ def called(result: subprocess.CompletedProcess[str]) -> list[str]:
                 )
             ],
         ),
+        (["pictures"], ["pytest dlassets_tests/web/test_pages_in_a_browser.py --pictures docs engine="]),
         (["house"], ["python scripts/house.py engine="]),
         (["changelog"], [f"towncrier build --yes --version {dlassets.__version__} engine="]),
     ],

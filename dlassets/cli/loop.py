@@ -86,13 +86,14 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
 
 
 @click.command()
+@click.option("--pages-port", type=click.IntRange(1, 65_535), default=4000, show_default=True)
 @click.option("--dagster-port", type=click.IntRange(1, 65_535), default=3000, show_default=True)
 @click.option("--mlflow-port", type=click.IntRange(1, 65_535), default=5000, show_default=True)
-def dev(dagster_port: int, mlflow_port: int) -> None:
-    """Start Dagster's and MLflow's UI on the lake, on this machine alone; Ctrl-C stops both."""
-    from dlassets.cli.servers import serve
+def dev(pages_port: int, dagster_port: int, mlflow_port: int) -> None:
+    """Start the lake's pages and Dagster's and MLflow's UI, on this machine alone; Ctrl-C stops all three."""
+    from dlassets.cli.servers import Ports, serve
 
-    sys.exit(serve(load_settings(), dagster_port=dagster_port, mlflow_port=mlflow_port))
+    sys.exit(serve(load_settings(), Ports(pages_port, dagster_port, mlflow_port)))
 
 
 def _images(source: str, settings: Settings, classes: int, per_class: int) -> tuple[Path, Taken]:
@@ -117,5 +118,5 @@ def _say(*lines: str) -> None:
 def _print_how_to_look(settings: Settings) -> None:
     from dlassets.demo.own_lake import program
 
-    _say("", "Look at this lake, these runs and these tables in Dagster's UI, and at the models in MLflow's:")
+    _say("", "Look at this lake, its models, photos and mistakes, and at the runs in Dagster's and MLflow's UIs:")
     _say(f"  DLASSETS_ROOT={shlex.quote(Lake.at(settings.root).root)} {program()} dev")

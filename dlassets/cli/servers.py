@@ -1,4 +1,4 @@
-"""Dagster's and MLflow's user interfaces on one lake: started, awaited and stopped together."""
+"""The pages of one lake, and Dagster's and MLflow's user interfaces: started, awaited and stopped together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
@@ -44,6 +44,15 @@ class ServerError(DlassetsError):
 
 
 @dataclass(frozen=True)
+class Ports:
+    """Where each server is to listen; a taken port gives way to the next free one."""
+
+    pages: int = 4000
+    dagster: int = 3000
+    mlflow: int = 5000
+
+
+@dataclass(frozen=True)
 class Server:
     """A running server. It leads a process group of its own, so that nothing it started outlives it."""
 
@@ -73,26 +82,25 @@ class Server:
 
 def serve(
     settings: Settings,
+    wanted: Ports = Ports(),
     *,
     module: str = "dlassets.definitions",
-    dagster_port: int = 3000,
-    mlflow_port: int = 5000,
     timeout: float = 300,
 ) -> int:
-    """Run both servers on the settings' lake until SIGINT, SIGTERM or SIGHUP; return the exit code.
+    """Run the servers on the settings' lake until SIGINT, SIGTERM or SIGHUP; return the exit code.
 
-    A taken port gives way to the next free one. `module` holds Dagster's definitions; `timeout` is how many seconds
-    the two may take to answer. Where MLflow's store is a server already, only Dagster is started. Must be called in
-    the main thread. Returns 1, having said why, where a server died or never answered. Raises DlassetsError where the
-    folders or ports cannot be had.
+    `module` holds Dagster's definitions; `timeout` is how many seconds they may take to answer. Where MLflow's store is
+    a server already, none is started for it. Must be called in the main thread. Returns 1, having said why, where a
+    server died or never answered. Raises DlassetsError where the folders or ports cannot be had.
     """
     lake = Lake.at(settings.root)
     home, (store, artifacts) = dagster_home(lake), opened_store(settings, lake)
     logs = home / "server_logs"  # Dagster empties `logs`, which its telemetry keeps for itself
     logs.mkdir(exist_ok=True)
-    ports = _free_ports(dagster_port, mlflow_port)
-    of_mlflow = f"http://{HOST}:{ports[1]}" if artifacts else without_secrets(store)
-    addresses = {"dagster": f"http://{HOST}:{ports[0]}", "mlflow": of_mlflow}
+    ports = Ports(*_free_ports(wanted.pages, wanted.dagster, wanted.mlflow))
+    addresses = {name: f"http://{HOST}:{port}" for name, port in asdict(ports).items()}
+    if not artifacts:
+        addresses["mlflow"] = without_secrets(store)
     environment = {
         **os.environ,
         HOME_VARIABLE: str(home),
@@ -102,10 +110,11 @@ def serve(
     }
 
     with _stop_requests() as stop, ExitStack() as started:
-        servers = [started.enter_context(_dagster(module, ports[0], logs, environment))]
+        servers = [started.enter_context(_pages(ports.pages, logs, environment))]
+        servers.append(started.enter_context(_dagster(module, ports.dagster, logs, environment)))
         if artifacts:
-            servers.append(started.enter_context(_mlflow(store, artifacts, ports[1], logs, environment)))
-        click.echo(f"Starting {' and '.join(server.name for server in servers)}; their logs are in {logs}.")
+            servers.append(started.enter_context(_mlflow(store, artifacts, ports.mlflow, logs, environment)))
+        click.echo(f"Starting {_names(servers)}; their logs are in {logs}.")
         try:
             _await(servers, stop, timeout)
             if not stop.is_set():
@@ -167,6 +176,13 @@ def _stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _pages(port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+    command = ["dlassets.web.pages", "--host", HOST, "--port", str(port)]
+    with _running("Pages", command, port, "/health", logs / "pages.log", environment) as server:
+        yield server
 
 
 @contextmanager
@@ -242,7 +258,7 @@ def _await(servers: Sequence[Server], stop: threading.Event, timeout: float) -> 
             click.echo(f"  {server.name} answers after {elapsed:.0f} s")
         if not waiting:
             return
-        names = " and ".join(server.name for server in waiting)
+        names = _names(waiting)
         if elapsed > timeout:
             raise ServerError(f"No answer from {names} in {timeout:.0f} s. {waiting[0].end_of_log()}")
         if elapsed // HEARTBEAT_SECONDS > heartbeats:
@@ -250,7 +266,14 @@ def _await(servers: Sequence[Server], stop: threading.Event, timeout: float) -> 
             click.echo(f"  waiting for {names} ({elapsed:.0f} s)")
 
 
+def _names(servers: Sequence[Server]) -> str:
+    """Return the servers' names, as in: Pages, Dagster and MLflow."""
+    *others, last = [server.name for server in servers]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _announce(addresses: Mapping[str, str]) -> None:
-    click.echo(f"Dagster  {addresses['dagster']}")
-    click.echo(f"MLflow   {addresses['mlflow']}")
+    click.echo(f"Start here  {addresses['pages']}")
+    click.echo(f"Dagster     {addresses['dagster']}")
+    click.echo(f"MLflow      {addresses['mlflow']}")
     click.echo("Press Ctrl-C to stop.")

@@ -141,6 +141,21 @@ def provenance_value(provenance: Provenance) -> dg.JsonMetadataValue:
     return dg.MetadataValue.json(json.loads(json.dumps(provenance.as_dict())))
 
 
+def page(session: Session, name: str, **asked: str | int) -> dg.UrlMetadataValue:
+    """Return a link to a page of `dlassets dev`: see `UiSettings.page`."""
+    return dg.MetadataValue.url(session.settings.ui.page(name, **asked))
+
+
+def file_page(session: Session, location: str) -> dg.UrlMetadataValue:
+    """Return a link to a report or contact sheet: browsers follow none from a page of a server to a file."""
+    return page(session, f"files/{session.lake.within(location)}")
+
+
+def photo_page(session: Session) -> Callable[[str], str]:
+    """Return what gives the address of a photo's page, by its path."""
+    return lambda path: session.settings.ui.page("photo", path=path)
+
+
 def _deps(step: Step) -> Sequence[str]:
     read: Sequence[Table | Model] = step.reads
     return [each.name for each in read]

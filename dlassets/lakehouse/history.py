@@ -18,7 +18,16 @@ from dlassets.engines.base import COMMIT_FIELD, Snapshot
 from dlassets.engines.delta_log import explained, open_table, read_table
 from dlassets.engines.local import BATCH_ROWS, dataset_of, writer_properties
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.snapshots import at_version, commits, files_of, provenance_of, recorded, row_count, time_of
+from dlassets.lakehouse.snapshots import (
+    at_version,
+    commits,
+    files_of,
+    newest,
+    provenance_of,
+    recorded,
+    row_count,
+    time_of,
+)
 from dlassets.lakehouse.tables import HUMAN_LABELS, TABLES, TRAINING_SET
 from dlassets.storage.files import listed
 from dlassets.storage.lake import Lake
@@ -59,20 +68,16 @@ class Restored:
 
 def table_of(lake: Lake, name: str) -> Snapshot:
     """Return the table's newest version, without creating it. Raises DlassetsError where there is no such table."""
-    from deltalake.exceptions import TableNotFoundError
-
     if name not in TABLES:
         near = difflib.get_close_matches(name, TABLES, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(TABLES)}."
         raise DlassetsError(f"There is no table {name!r}. {hint}")
-    uri = lake.table(name)
-    try:
-        return Snapshot(name, uri, read_table(uri).version())
-    except TableNotFoundError as error:
+    if (table := newest(lake, name)) is None:
         raise DlassetsError(
             f"The table {name} has not been made yet in the lake at {lake.root}. Materialize it first, or set "
             "DLASSETS_ROOT to another lake."
-        ) from error
+        )
+    return table
 
 
 def history(table: Snapshot, limit: int | None = None) -> Iterator[Version]:

@@ -55,6 +55,17 @@ def pin(lake: Lake, name: str) -> Snapshot:
     return evolve(lake, TABLES[name])
 
 
+def newest(lake: Lake, name: str) -> Snapshot | None:
+    """Return the table's newest version as it stands, None where it has not been made. Nothing is made or added."""
+    from deltalake.exceptions import TableNotFoundError
+
+    uri = lake.table(name)
+    try:
+        return Snapshot(name, uri, read_table(uri).version())
+    except TableNotFoundError:
+        return None
+
+
 def evolve(lake: Lake, table: Table) -> Snapshot:
     """Return the newest version of the table with every column that `table` has, adding those it lacks.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dlassets.images.data_uri import data_uri
@@ -34,8 +34,13 @@ def confidence(scored: Scored) -> str:
     return _table(("confidence", "photos", ""), [row for row in reversed(rows) if row[1] != "0"])
 
 
-def photos(rows: Sequence[Row], thumbnails: Mapping[str, bytes], columns: Mapping[str, str]) -> str:
-    """Return a table of photos, each seen as far as there is room, with `columns` of its row under these names."""
+def photos(
+    rows: Sequence[Row], thumbnails: Mapping[str, bytes], columns: Mapping[str, str], page_of: Callable[[str], str]
+) -> str:
+    """Return a table of photos, each seen as far as there is room, with `columns` of its row under these names.
+
+    `page_of` gives the address of a photo's page, to which its path is a link.
+    """
     left, table = ROOM, []
     for row in rows:
         thumbnail = thumbnails.get(row["image_id"])
@@ -43,7 +48,10 @@ def photos(rows: Sequence[Row], thumbnails: Mapping[str, bytes], columns: Mappin
         if len(seen) > left:
             seen = ""
         left -= len(seen)
-        table.append((seen, *(_cell(row[name]) for name in columns)))
+        cells = {name: _cell(row[name]) for name in columns}
+        if "path" in cells:
+            cells["path"] = f"[{cells['path']}]({page_of(row['path'])})"
+        table.append((seen, *cells.values()))
     return _table(("", *columns.values()), table)
 
 

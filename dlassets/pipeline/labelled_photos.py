@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
+from dlassets.lakehouse.snapshots import newest
 from dlassets.lakehouse.tables import DELETED_FILES, IMAGE_FEATURES, LABELED_IMAGES, RAW_IMAGES, TRAINING_SET
 from dlassets.pipeline import steps
 from dlassets.pipeline.report import Report
@@ -89,7 +90,7 @@ class LabelledPhotos:
         at = {table.name: Snapshot(table.name, lake.table(table.name), getattr(self, table.name)) for table in _PINNED}
         photos = Session(settings.model_copy(update={"root": self.root}), at=at, embeds_with=backbone)
         session = Session(settings, source=photos, own={TRAINING_SET.name}, embeds_with=backbone)
-        if _has_table(lake, IMAGE_FEATURES.name) and not _lacking(session):
+        if newest(lake, IMAGE_FEATURES.name) is not None and not _lacking(session):
             return session
         return session.changed(own={TRAINING_SET.name, IMAGE_FEATURES.name})
 
@@ -98,7 +99,7 @@ def photos_of_lake(settings: Settings) -> LabelledPhotos:
     """Return the labelled photos that the settings' lake has now. Raises DlassetsError where it has none."""
     session = Session(settings)
     # Where there is nothing, nothing is made: pinning a table creates it.
-    if not _has_table(session.lake, LABELED_IMAGES.name) or not session.measure(LABELED_IMAGES)[1]:
+    if newest(session.lake, LABELED_IMAGES.name) is None or not session.measure(LABELED_IMAGES)[1]:
         raise DlassetsError(
             f"The lake at {session.lake.root} has no labelled photos yet. Put photos into its labelled landing zone "
             "and materialize labeled_images, or name a folder of class folders with --images."
@@ -136,15 +137,3 @@ def photos_of_folder(folder: Path, settings: Settings, report: Report | None = N
 def _lacking(session: Session) -> list[str]:
     """Return a path of every labelled image that is to be had and has no features of the session's version."""
     return steps.images_to_embed(session, steps.labelled_image_features.hand_out(session))
-
-
-def _has_table(lake: Lake, name: str) -> bool:
-    from deltalake.exceptions import TableNotFoundError
-
-    from dlassets.engines.delta_log import open_table
-
-    try:
-        open_table(lake.table(name))
-    except TableNotFoundError:
-        return False
-    return True

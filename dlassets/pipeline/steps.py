@@ -229,7 +229,7 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
     """Register the trained model, and promote it unless it is shown to be worse than the champion on the same rows."""
     from dlassets.learning.features import examples_for
     from dlassets.registry.gate import Gate
-    from dlassets.registry.lifecycle import compare, promote, register
+    from dlassets.registry.lifecycle import compare, promote, refuse, register
     from dlassets.registry.lineage import record_registered
 
     client, settings = session.mlflow.client, session.settings.registry
@@ -248,6 +248,8 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
     verdict = compare(client, settings.model_name, version, test_for, gate)
     if verdict.passed:
         promote(client, settings.model_name, version, verdict, session.run_id)
+    else:
+        refuse(client, settings.model_name, version, verdict)
     provenance = read.provenance(ModelVersion(settings.model_name, version))
     return Made(provenance, details={"run": run, "version": version, "verdict": verdict})
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
 TAG_PROMOTIONS = "dlassets.promotions"
+# Of a version that was not promoted: why.
+TAG_VERDICT = "dlassets.verdict"
 TAG_PACKAGE = "dlassets.package_sha256"
 # What the run is one of.
 TAG_ASSET = "dagster_asset"
@@ -188,6 +190,11 @@ def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdic
         client.set_registered_model_alias(model_name, CHAMPION, version)
     if version_of(client, model_name, CHALLENGER) == version:
         client.delete_registered_model_alias(model_name, CHALLENGER)
+
+
+def refuse(client: MlflowClient, model_name: str, version: int, verdict: Verdict) -> None:
+    """Write down why a version is not promoted."""
+    client.set_model_version_tag(model_name, str(version), TAG_VERDICT, verdict.explanation)
 
 
 def _write_down(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:

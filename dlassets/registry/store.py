@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +120,24 @@ class MlflowStore:
     def run_url(self, run: Run) -> str:
         """Return the address of a run in MLflow's UI."""
         return f"{self.settings.ui.mlflow}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def existing_client(settings: Settings) -> MlflowClient | None:
+    """Return a client of the settings' store as it stands, None where that is a file which has not been made.
+
+    For those who only look: nothing is made or moved, and the store of this process stays what it is. Raises
+    DlassetsError where the store cannot be used.
+    """
+    uri = store_uri(settings, Lake.at(settings.root))
+    file = store_file(uri)
+    if file is not None and not file.is_file():
+        return None
+    from mlflow import MlflowClient
+
+    fail_soon()
+    quiet_mlflow()
+    with nullcontext() if file is None else _explained_store(file):
+        return MlflowClient(uri, uri)
 
 
 def _have_experiment(client: MlflowClient, name: str, location: str | None) -> None:

@@ -79,6 +79,12 @@ def listed(filesystem: pafs.FileSystem, folder: str, recursive: bool = False) ->
     return list(filesystem.get_file_info(selector))
 
 
+def is_there(location: str) -> bool:
+    """Whether a path or URI is that of a file."""
+    filesystem, path = cached_filesystem_of(location)
+    return bool(filesystem.get_file_info(path).is_file)
+
+
 def read_whole(location: str) -> bytes:
     """Return a file's bytes, of a path or URI. Raises OSError as `read_bytes`."""
     return read_bytes(*cached_filesystem_of(location))

@@ -61,6 +61,10 @@ class Lake:
     def under(self, *parts: str) -> str:
         return "/".join((self.root, *parts))
 
+    def within(self, location: str) -> str:
+        """Return a place of this lake as its path from the root."""
+        return location.removeprefix(f"{self.root}/")
+
     def table(self, name: str) -> str:
         return self.under("tables", name)
 
@@ -93,6 +97,11 @@ class Lake:
     def training(self) -> str:
         """Checkpoints of trainings that go on, a folder each."""
         return self.under("training")
+
+    @property
+    def reports(self) -> str:
+        """Pages and pictures that steps make for people."""
+        return self.under("reports")
 
     @property
     def requests(self) -> str:

@@ -1,1 +1,1 @@
-"""What browsers reach: the user interfaces of Dagster and MLflow, and who may ask them."""
+"""What browsers reach: the pages of a lake, the user interfaces of Dagster and MLflow, and who may ask them."""

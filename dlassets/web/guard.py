@@ -1,6 +1,6 @@
 """Which requests a user interface answers: its own pages' and those of programs, but no other web page's.
 
-Neither Dagster nor MLflow asks who is there, so whatever a browser on this machine is made to send to them, by any page
+None of them asks who is there, so whatever a browser on this machine is made to send to them, by any page
 that is open in it, would be done. A browser says where a request comes from, which no page can change: in `Origin`, in
 `Sec-Fetch-Site`, and in `Host` the name under which it found the server, which a page may have pointed at this machine.
 Programs (curl, MLflow's client) send none of these but `Host`.
@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HINT = (
     "Where browsers reach this server at another address than 127.0.0.1 or localhost, name it: "
-    "DLASSETS_UI__DAGSTER=https://… for Dagster, DLASSETS_UI__MLFLOW=https://… for MLflow, and any further ones in "
-    "DLASSETS_UI__ORIGINS.\n"
+    "DLASSETS_UI__PAGES=https://… for the pages, DLASSETS_UI__DAGSTER=https://… for Dagster, "
+    "DLASSETS_UI__MLFLOW=https://… for MLflow, and any further ones in DLASSETS_UI__ORIGINS.\n"
 )
 _DEFAULT_PORTS = (":80", ":443")
 

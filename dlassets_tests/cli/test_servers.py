@@ -50,7 +50,7 @@ def quick_server(log, port=None):
 
 
 @pytest.mark.slow
-def test_both_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_path):
+def test_all_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_path):
     with taken_port() as taken, serving(tmp_path, taken) as (process, addresses):
         assert not addresses["MLflow"].endswith(f":{taken}")
 
@@ -61,20 +61,22 @@ def test_both_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_pa
         assert asset["repository"]["location"]["name"] == location_name()
         assert "<html" in fetch(addresses["Dagster"])
         assert "<html" in fetch(addresses["MLflow"])
+        assert list(addresses) == ["Start here", "Dagster", "MLflow"]
+        assert f'href="{addresses["Dagster"]}"' in fetch(addresses["Start here"])
         assert_artifacts_lie_in_the_lake(addresses["MLflow"], tmp_path / "lake")
 
         children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) >= 7
+        assert len(children) >= 9
     assert process.returncode == 0
     assert psutil.wait_procs(children, timeout=60)[1] == []
     assert (tmp_path / "lake" / "dagster" / "server_logs" / "dagster.log").stat().st_size > 0
 
 
 @pytest.mark.slow
-def test_killed_without_a_word_both_servers_end_with_all_their_children(tmp_path):
+def test_killed_without_a_word_all_servers_end_with_all_their_children(tmp_path):
     with serving(tmp_path) as (process, _):
         children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) >= 7
+        assert len(children) >= 9
         process.kill()
         assert psutil.wait_procs(children, timeout=30)[1] == []
 
@@ -108,19 +110,21 @@ def assert_artifacts_lie_in_the_lake(mlflow: str, lake) -> None:
     assert fetch(f"{mlflow}/get-artifact?path=picture.txt&run_id={run['run_id']}") == "seen"
 
 
-def test_where_one_dies_the_other_is_stopped_and_the_log_says_why(tmp_path, monkeypatch, capsys):
+def test_where_one_dies_the_others_are_stopped_and_the_log_says_why(tmp_path, monkeypatch, capsys):
     running = []
 
     @contextmanager
-    def dagster(module, port, logs, environment):
-        with quick_server(logs / "dagster.log", port) as server:
+    def quick(*given):
+        *_, port, logs, _ = given
+        with quick_server(logs / "quick.log", port) as server:
             running.append(server.process)
             yield server
 
     def mlflow(store, artifacts, port, logs, environment):
         return servers._running("MLflow", ["no_such_server"], port, "/", logs / "mlflow.log", environment)
 
-    monkeypatch.setattr(servers, "_dagster", dagster)
+    monkeypatch.setattr(servers, "_pages", quick)
+    monkeypatch.setattr(servers, "_dagster", quick)
     monkeypatch.setattr(servers, "_mlflow", mlflow)
     handler = signal.getsignal(signal.SIGTERM)
 
@@ -128,14 +132,14 @@ def test_where_one_dies_the_other_is_stopped_and_the_log_says_why(tmp_path, monk
     said = capsys.readouterr().err
     assert "MLflow stopped by itself (exit code 1)" in said
     assert "No module named no_such_server" in said
-    assert running[0].returncode is not None
+    assert [process.returncode is not None for process in running] == [True, True]
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_a_store_that_is_a_server_is_shown_and_not_started(tmp_path, monkeypatch, capsys):
-
-    def dagster(module, port, logs, environment):
-        return quick_server(logs / "dagster.log", port)
+    def quick(*given):
+        *_, port, logs, _ = given
+        return quick_server(logs / "quick.log", port)
 
     def told(addresses):
         announce(addresses)
@@ -144,14 +148,15 @@ def test_a_store_that_is_a_server_is_shown_and_not_started(tmp_path, monkeypatch
         handler(signal.SIGINT, None)  # not sent: this process runs other tests, whose threads it would come to as well
 
     announce = servers._announce
-    monkeypatch.setattr(servers, "_dagster", dagster)
+    monkeypatch.setattr(servers, "_pages", quick)
+    monkeypatch.setattr(servers, "_dagster", quick)
     monkeypatch.setattr(servers, "_announce", told)
     settings = Settings(root=str(tmp_path), mlflow={"tracking_uri": "https://me:hunter2@mlflow.example.com"})
 
     assert serve(settings) == 0
     said = capsys.readouterr().out
-    assert "Starting Dagster; their logs" in said
-    assert "MLflow   https://mlflow.example.com\n" in said
+    assert "Starting Dagster and Dagster; their logs" in said
+    assert "MLflow      https://mlflow.example.com\n" in said
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path):
@@ -198,8 +203,15 @@ def test_nothing_a_server_started_outlives_it(tmp_path, monkeypatch):
 
 def test_links_follow_the_ports_unless_the_settings_name_an_address():
     ui = UiSettings(dagster="https://dagster.example.com")
-    moved = {"dagster": "http://127.0.0.1:3001", "mlflow": "http://127.0.0.1:5001"}
-    assert servers._links(ui, moved) == {"DLASSETS_UI__MLFLOW": "http://127.0.0.1:5001"}
+    moved = {
+        "pages": "http://127.0.0.1:4001",
+        "dagster": "http://127.0.0.1:3001",
+        "mlflow": "http://127.0.0.1:5001",
+    }
+    assert servers._links(ui, moved) == {
+        "DLASSETS_UI__PAGES": "http://127.0.0.1:4001",
+        "DLASSETS_UI__MLFLOW": "http://127.0.0.1:5001",
+    }
 
 
 def test_taken_ports_are_passed_over():

@@ -251,14 +251,8 @@ def test_the_lake_may_be_given_as_a_uri(tmp_path: Path) -> None:
 
     found = write(LocalEngine(), lake)
 
-    assert found.url == found.page == f"file://{tmp_path}/lake/reports/image_gallery/index.html"
+    assert found.page == f"file://{tmp_path}/lake/reports/image_gallery/index.html"
     assert (tmp_path / "lake/reports/image_gallery/index.html").stat().st_size > 1000
-
-
-def test_a_link_to_the_page_is_a_uri(lake: Lake) -> None:
-    odd = Gallery("/a lake/#1/index.html", 0, 0, {}, 0, 0, 0, 0, None)
-
-    assert odd.url == "file:///a%20lake/%231/index.html"
 
 
 def test_a_place_that_cannot_be_written_is_an_error_that_names_it(lake: Lake) -> None:

@@ -87,10 +87,14 @@ def test_photos_are_seen_as_long_as_there_is_room_and_named_after_that() -> None
     rows = [{"image_id": str(n), "path": f"{n}.jpg", "confidence": 0.25, "predicted_name": None} for n in range(9)]
     thumbnails = {str(n): b"\xff" * 6_000 for n in range(8)}
 
-    table = markdown.photos(rows, thumbnails, {"predicted_name": "predicted", "confidence": "sure", "path": "path"})
+    columns = {"predicted_name": "predicted", "confidence": "sure", "path": "path"}
+
+    table = markdown.photos(rows, thumbnails, columns, "http://there/{}".format)
 
     assert table.count("![](data:image/jpeg;base64,") == 4
     assert len(table) < 42_000
     assert table.splitlines()[0] == "|  | predicted | sure | path |"
-    assert [line.rsplit("| ", 1)[1] for line in table.splitlines()[2:]] == [f"{n}.jpg |" for n in range(9)]
-    assert table.splitlines()[-1] == "|  |  | 0.250 | 8.jpg |"
+    assert [line.rsplit("| ", 1)[1] for line in table.splitlines()[2:]] == [
+        f"[{n}.jpg](http://there/{n}.jpg) |" for n in range(9)
+    ]
+    assert table.splitlines()[-1] == "|  |  | 0.250 | [8.jpg](http://there/8.jpg) |"

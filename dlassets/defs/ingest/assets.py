@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets.defs.common import INGEST, table_asset
+from dlassets.defs.common import INGEST, file_page, table_asset
 from dlassets.lakehouse.tables import (
     CLASSES,
     DELETED_FILES,
@@ -30,7 +30,7 @@ def _files_of_zones(_: Session, __: Reads, made: Made) -> dict[str, Any]:
 
 
 def _gallery(session: Session, read: Reads, _: Made) -> dict[str, Any]:
-    """Return the gallery's link and path (browsers follow no link from a page of a server to a file) and its counts."""
+    """Return the gallery's page, its path (for where nobody serves the pages) and its counts."""
     from dlassets.images.data_uri import data_uri
     from dlassets.monitoring.gallery import write_gallery
 
@@ -38,7 +38,7 @@ def _gallery(session: Session, read: Reads, _: Made) -> dict[str, Any]:
     tables[IMAGE_PROFILES.name] = read.own(IMAGE_PROFILES)
     gallery = write_gallery(session.engine, session.lake, tables, session.settings)
     metadata: dict[str, Any] = {
-        "gallery": dg.MetadataValue.url(gallery.url),
+        "gallery": file_page(session, gallery.page),
         "gallery_path": dg.MetadataValue.path(gallery.page),
         "defects": dg.MetadataValue.json(gallery.defects),
         "near_duplicate_groups": dg.MetadataValue.int(gallery.near_duplicate_groups),

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets.defs.common import SCORING, details, table_asset
+from dlassets.defs.common import SCORING, details, photo_page, table_asset
 from dlassets.lakehouse.tables import IMAGE_PROFILES, PREDICTIONS
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
@@ -27,7 +27,7 @@ def _scored(session: Session, read: Reads, made: Made) -> dict[str, Any]:
         **made.details,
         "classes": dg.MetadataValue.md(markdown.classes(scored)),
         "confidence": dg.MetadataValue.md(markdown.confidence(scored)),
-        "least_sure": dg.MetadataValue.md(markdown.photos(scored.least_sure, thumbnails, columns)),
+        "least_sure": dg.MetadataValue.md(markdown.photos(scored.least_sure, thumbnails, columns, photo_page(session))),
     }
 
 

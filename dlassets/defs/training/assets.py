@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dlassets.defs.common import TRAINING, details, model_asset, provenance_value, table_asset
+from dlassets.defs.common import TRAINING, details, model_asset, page, photo_page, provenance_value, table_asset
 from dlassets.lakehouse.tables import EVALUATED_ROWS, IMAGE_PROFILES
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
@@ -64,6 +64,7 @@ def _trained(session: Session, made: Made) -> dg.MaterializeResult:
             else "nothing new: the run that learned from these inputs stands",
             "mlflow_run_id": run.info.run_id,
             "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(run)),
+            "wrong_photos": page(session, "wrong", run=run.info.run_id),
             "test_accuracy": metrics["test_accuracy"],
             "calibration_error": metrics["test_calibration_error"],
             "worse_slices": run.data.tags.get("dlassets.worse_slices", "none"),
@@ -103,11 +104,13 @@ def _evaluated(session: Session, read: Reads, made: Made) -> dict[str, Any]:
     image_ids = {row["image_id"] for row in mistakes.surest}
     thumbnails = thumbnails_of(session.engine, read[IMAGE_PROFILES], image_ids)
     columns = {"label_name": "true", "predicted_name": "predicted", "confidence": "confidence", "path": "path"}
+    surest = markdown.photos(mistakes.surest, thumbnails, columns, photo_page(session))
     return {
         "mlflow_run_id": run_id,
         "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(session.mlflow.client.get_run(run_id))),
+        "wrong_photos": page(session, "wrong", run=run_id),
         **{f"{split}_wrong": f"{mistakes.wrong[split]} of {rows}" for split, rows in mistakes.rows.items()},
-        "surest_mistakes": dg.MetadataValue.md(markdown.photos(mistakes.surest, thumbnails, columns)),
+        "surest_mistakes": dg.MetadataValue.md(surest),
     }
 
 
@@ -119,6 +122,7 @@ def _registered(session: Session, made: Made) -> dg.MaterializeResult:
             "model": session.model_name,
             "version": version,
             "verdict": verdict.explanation,
+            "wrong_photos": page(session, "wrong", version=version),
             "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(made.details["run"])),
             "provenance": provenance_value(made.provenance),
         },

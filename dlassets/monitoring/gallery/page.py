@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.errors import DlassetsError
@@ -18,7 +17,7 @@ from dlassets.monitoring.gallery.duplicates import near_duplicates
 from dlassets.monitoring.gallery.thumbnails import contact_sheet, thumbnails_of
 from dlassets.settings import Settings
 from dlassets.storage.files import read_bytes, write_whole
-from dlassets.storage.lake import Lake, is_uri
+from dlassets.storage.lake import Lake
 from dlassets.storage.stores import filesystem_of
 
 _PAGE, _SUMMARY, _SHEET = "index.html", "gallery.json", "contact_sheet.jpg"
@@ -46,10 +45,6 @@ class Gallery:
     contact_sheet: bytes | None
     changed: bool = True
 
-    @property
-    def url(self) -> str:
-        return self.page if is_uri(self.page) else f"file://{quote(self.page)}"
-
 
 def write_gallery(
     engine: Engine,
@@ -62,7 +57,7 @@ def write_gallery(
     `tables` are raw_images, deleted_files, classes, image_profiles and quarantined_files. Raises DlassetsError where
     the place cannot be written.
     """
-    folder = lake.under("reports", "image_gallery")
+    folder = f"{lake.reports}/image_gallery"
     digest = _digest(tables, settings)
     if existing := _existing_gallery(folder, digest):
         return existing
