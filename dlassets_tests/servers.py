@@ -70,7 +70,8 @@ def serving(
             if "Ctrl-C" in line:
                 break
         assert process.poll() is None, "".join(said)
-        yield process, dict(line.split() for line in said if len(line.split()) == 2)
+        printed = (line.split() for line in said if len(line.split()) == 2)
+        yield process, {name: page.partition("/#")[0] for name, page in printed}
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=90)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dlassets.pipeline.session import Session
+from dlassets.resources.code_location import give_location
 from dlassets.resources.dead_runs import claim, end_dead_runs
 from dlassets.settings import Settings
 from dlassets.storage.stores import on_s3
@@ -60,6 +61,7 @@ def session_resource(settings: Settings) -> dg.ResourceDefinition:
         run = context.run
         if run and context.instance and context.instance.has_run(run.run_id):
             claim(context.instance, run.run_id)
+            give_location(context.instance, run.run_id)
             for said in end_dead_runs(context.instance):
                 (context.log or _log).warning(said)
         return DagsterSession(settings, run_id=run.run_id if run else "", tags=run.tags if run else {}, context=context)
