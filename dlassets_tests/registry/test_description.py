@@ -3,42 +3,65 @@
 import json
 import re
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.registry.description import describe
-from dlassets.registry.lifecycle import compare, promote, register
+from dlassets.registry.lifecycle import Verdict, promote, register, version_of
+from dlassets.registry.package import ModelPackage
 from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings, UiSettings
 from dlassets_tests.registry.conftest import MODEL, Registry
-from dlassets_tests.registry.test_lifecycle import BAD, EQUAL, GOOD, rows_of
+from dlassets_tests.registry.test_lifecycle import BAD, EQUAL, GOOD, TEST
 from dlassets_tests.secrets import mlflow_server
 
 UI = UiSettings(dagster="https://dagster.example.com")
+TAGS = {"dlassets.input.training_set": "2", "dlassets.input.raw_images": "1, 2", "dagster_run_id": "a-run"}
 FIGURES = {
     "test_accuracy": 0.864, "test_accuracy_low": 0.785, "test_accuracy_high": 0.917,
     "test_macro_f1": 0.85, "test_calibration_error": 0.1054,
 }  # fmt: skip
 
 
-def enter(registry: Registry, package, figures=None) -> int:
-    """Register a package, promote it if it may be, and describe it, as the step does."""
-    client, run = registry.client, registry.run(package)
-    for name, value in (figures or {}).items():
-        client.log_metric(run.info.run_id, name, value)
-    for name, value in {"train": 350, "validation": 68, "test": 103}.items():
-        client.log_param(run.info.run_id, f"{name}_rows", value)
-    tags = {"dlassets.input.training_set": "2", "dlassets.input.raw_images": "1, 2", "dagster_run_id": "a-run"}
-    for name, value in {**tags, "mlflow.runName": "head on efficientnet_lite0"}.items():
-        client.set_tag(run.info.run_id, name, value)
-    version = register(client, MODEL, client.get_run(run.info.run_id))
-    verdict = compare(client, MODEL, version, rows_of, 0.0)
+def logged(registry: Registry) -> Any:
+    """A run with a model, of which nothing is there but its entry: none is loaded here."""
+    from mlflow.entities import LoggedModelOutput
+
+    client = registry.client
+    experiment = client.get_experiment_by_name(registry.resource.experiment).experiment_id
+    run_id = client.create_run(experiment, run_name="head on efficientnet_lite0").info.run_id
+    model = client.create_logged_model(experiment, name="model", source_run_id=run_id)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    return client.get_run(run_id)
+
+
+def enter(registry: Registry, package: ModelPackage, figures: Mapping[str, float] = MappingProxyType({})) -> int:
+    """Register a run's model, promote it if it may be, and describe it, as the step does."""
+    client, run_id = registry.client, logged(registry).info.run_id
+    for name, value in figures.items():
+        client.log_metric(run_id, name, value)
+    for name, rows in {"train": 350, "validation": 68, "test": 103}.items():
+        client.log_param(run_id, f"{name}_rows", rows)
+    for name, tag in TAGS.items():
+        client.set_tag(run_id, name, tag)
+    version = register(client, MODEL, client.get_run(run_id))
+    verdict = judged(registry, package)
     if verdict.passed:
         promote(client, MODEL, version, verdict, "a-run")
     describe(client, MODEL, version, verdict, UI)
     return version
+
+
+def judged(registry: Registry, package: ModelPackage) -> Verdict:
+    """The verdict on a package, where every champion is right each time."""
+    champion, now = version_of(registry.client, MODEL), evaluate(package.head, TEST)
+    return Verdict(now, None if champion is None else evaluate(GOOD.head, TEST), champion, 0.0)
 
 
 def said(registry: Registry, version: int) -> str:
@@ -71,12 +94,12 @@ def test_a_version_s_page_has_its_figures_its_data_its_pictures_and_where_to_loo
 
 
 def test_the_model_that_a_run_logged_names_its_version_once(registry) -> None:
-    run = registry.run(GOOD)
+    run = logged(registry)
 
     assert [register(registry.client, MODEL, run) for _ in range(2)] == [1, 1]
 
-    (logged,) = run.outputs.model_outputs
-    versions = registry.client.get_logged_model(logged.model_id).tags["mlflow.modelVersions"]
+    (model,) = run.outputs.model_outputs
+    versions = registry.client.get_logged_model(model.model_id).tags["mlflow.modelVersions"]
     assert json.loads(versions) == [{"name": MODEL, "version": "1"}]
 
 
@@ -105,8 +128,7 @@ def test_what_people_write_stays_and_what_would_be_the_same_is_not_written(regis
     client.update_model_version(MODEL, "1", said(registry, 1) + "\n\nIt knows no red hats.")
     before = client.get_model_version(MODEL, "1")
 
-    verdict = compare(client, MODEL, 1, rows_of, 0.0)
-    describe(client, MODEL, 1, verdict, UI)
+    describe(client, MODEL, 1, judged(registry, GOOD), UI)
     assert client.get_model_version(MODEL, "1").last_updated_timestamp == before.last_updated_timestamp
     enter(registry, EQUAL)
 
@@ -118,7 +140,7 @@ def test_what_people_write_stays_and_what_would_be_the_same_is_not_written(regis
 
 
 def test_versions_of_before_are_described_as_far_as_is_known(registry) -> None:
-    old = register(registry.client, MODEL, registry.run(BAD, "old"))
+    old = register(registry.client, MODEL, logged(registry))
     registry.client.update_registered_model(MODEL, "Photos to classes: a linear head on a backbone.")
     registry.client.create_model_version(MODEL, "file:///elsewhere")  # and not by dlassets
 
