@@ -73,8 +73,8 @@ def serving(
             if "Ctrl-C" in line:
                 break
         assert process.poll() is None, "".join(said)
-        told = (line.rsplit(maxsplit=1) for line in said)
-        yield process, {name.strip(): address for name, address in told if address.startswith("http")}
+        printed = (line.rsplit(maxsplit=1) for line in said)
+        yield process, {name.strip(): page.partition("/#")[0] for name, page in printed if page.startswith("http")}
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=90)

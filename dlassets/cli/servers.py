@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import quote
 from urllib.request import ProxyHandler, build_opener
 
 import click
@@ -23,12 +24,12 @@ import yaml
 from dlassets.errors import DlassetsError
 from dlassets.masking import without_secrets
 from dlassets.registry.store import opened_store
+from dlassets.resources.code_location import LOCATION
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
 from dlassets.settings import Settings, UiSettings
 from dlassets.storage.lake import Lake
 
 HOST = "127.0.0.1"
-LOCATION = "dlassets"
 PORTS_TRIED = 20
 POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 10
@@ -118,7 +119,9 @@ def serve(
         try:
             _await(servers, stop, timeout)
             if not stop.is_set():
-                _announce(addresses)
+                mlflow = addresses["mlflow"]
+                models = _models_page(mlflow, settings.registry.model_name) if artifacts else mlflow
+                _announce({**addresses, "mlflow": models})
             while not stop.wait(POLL_SECONDS):
                 for server in servers:
                     server.check()
@@ -187,7 +190,6 @@ def _pages(port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Se
 
 @contextmanager
 def _dagster(module: str, port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
-    # As the repository's workspace.yaml: under another name, sensors switched on here would be off in `dagster dev`.
     workspace = {"load_from": [{"python_module": {"module_name": module, "location_name": LOCATION}}]}
     (logs / "workspace.yaml").write_text(yaml.safe_dump(workspace))
     command = [
@@ -270,6 +272,16 @@ def _names(servers: Sequence[Server]) -> str:
     """Return the servers' names, as in: Pages, Dagster and MLflow."""
     *others, last = [server.name for server in servers]
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def _models_page(mlflow: str, model: str) -> str:
+    """Return the page of MLflow to begin with: the registered model's, or where there is none yet, of all there are."""
+    name = quote(model, safe="")
+    try:
+        with _direct.open(f"{mlflow}/api/2.0/mlflow/registered-models/get?name={name}", timeout=5):
+            return f"{mlflow}/#/models/{name}"
+    except (OSError, HTTPException):
+        return f"{mlflow}/#/models"
 
 
 def _announce(addresses: Mapping[str, str]) -> None:

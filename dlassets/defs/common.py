@@ -56,8 +56,12 @@ def model_asset(
     kinds: set[str],
     result: Callable[[Session, Made], dg.MaterializeResult],
     check: dg.AssetCheckSpec,
+    instead: Callable[[dg.AssetExecutionContext], Step | None] = lambda _: None,
 ) -> dg.AssetsDefinition:
-    """Return the asset of a step that makes something in MLflow; `result` says what it reports."""
+    """Return the asset of a step that makes something in MLflow; `result` says what it reports.
+
+    `instead` may name another step that a run takes in its place.
+    """
     (model,) = step.makes
 
     @dg.asset(
@@ -75,7 +79,7 @@ def model_asset(
         session: dg.ResourceParam[Session],
         progress: dg.ResourceParam[LoggedProgress],
     ) -> dg.MaterializeResult:
-        return result(session, step.run(session, progress.of(context)))
+        return result(session, (instead(context) or step).run(session, progress.of(context)))
 
     return asset
 

@@ -32,6 +32,7 @@ TRAINING_PIPELINE = _pipeline(
     "image_features",
     "training_set",
     "label_errors",
+    "tuned_hyperparameters",  # as it stands: see the asset
     "trained_model",
     "evaluated_rows",
     "registered_version",

@@ -24,7 +24,7 @@ from dlassets.pipeline.session import Session
 from dlassets.registry.lifecycle import CHAMPION, TAG_INPUTS, load_run
 from dlassets.registry.lineage import model_version
 from dlassets.registry.package import ModelPackage
-from dlassets.registry.tracking import ENVIRONMENT, JOB, PACKAGES, TrainingInputs, artifact_of
+from dlassets.registry.tracking import ENVIRONMENT, JOB, PACKAGES, TAG_RUN_NAME, TrainingInputs, artifact_of
 from dlassets.settings import LabelSettings
 from dlassets.storage.lake import Lake
 
@@ -131,10 +131,11 @@ def train_again(session: Session, original: Run, inputs: TrainingInputs, report:
         with suppress(DlassetsError):  # it serves pictures and slices alone, and what is learned is read elsewhere
             at.setdefault(name, _whole(session, session.lake, name, max(versions)))
     then = session.changed(at=at)
-    run = session.mlflow.run(f"reproduces {original.info.run_name}", original.info.experiment_id)
+    name = f"reproduces {original.info.run_name}"
+    run = session.mlflow.run(name, original.info.experiment_id)
     # Not found as a run of these inputs: trained_model goes on from the original.
-    tags = {TAG_REPRODUCES: original.info.run_id, TAG_INPUTS: f"reproduces {original.info.run_id}"}
-    run_id = steps.train(then, steps.trained_model.hand_out(then), inputs, run, tags, report)
+    own = {TAG_REPRODUCES: original.info.run_id, TAG_INPUTS: f"reproduces {original.info.run_id}", TAG_RUN_NAME: name}
+    run_id = steps.train(then, steps.trained_model.hand_out(then), inputs, run, own, report)
     return session.mlflow.client.get_run(run_id)
 
 

@@ -193,6 +193,16 @@ def tuned_hyperparameters(session: Session, read: Reads, report: Report) -> Made
     return Made(read.provenance(question=question.sha256), details=details)
 
 
+@step(TUNED_HYPERPARAMETERS, reads=[TRAINING_SET])
+def known_hyperparameters(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+    """Leave it at the newest study there is, if there is any."""
+    from dlassets.tuning.study import newest_study
+
+    mlflow, trainable = session.mlflow, session.settings.training.trainable
+    newest = newest_study(mlflow.client, mlflow.experiment, trainable, session.feature_version)
+    return Made(read.provenance(), details={"newest": newest})
+
+
 @step(TRAINED_MODEL, reads=[TRAINING_SET, TUNED_HYPERPARAMETERS, IMAGE_PROFILES, LABELED_IMAGES, RAW_IMAGES])
 def trained_model(session: Session, read: Reads, report: Report) -> Made:
     """Train on the training set, unless a run has learned from these very inputs already."""
@@ -228,6 +238,7 @@ def evaluated_rows(session: Session, read: Reads, report: Report) -> Made:
 def registered_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
     """Register the trained model, and promote it unless it is shown to be worse than the champion on the same rows."""
     from dlassets.learning.features import examples_for
+    from dlassets.registry.description import describe
     from dlassets.registry.gate import Gate
     from dlassets.registry.lifecycle import compare, promote, refuse, register
     from dlassets.registry.lineage import record_registered
@@ -250,6 +261,7 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
         promote(client, settings.model_name, version, verdict, session.run_id)
     else:
         refuse(client, settings.model_name, version, verdict)
+    describe(client, settings.model_name, version, verdict, session.settings.ui)
     provenance = read.provenance(ModelVersion(settings.model_name, version))
     return Made(provenance, details={"run": run, "version": version, "verdict": verdict})
 

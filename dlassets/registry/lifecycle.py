@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
@@ -30,6 +30,8 @@ TAG_VERDICT = "dlassets.verdict"
 TAG_PACKAGE = "dlassets.package_sha256"
 # What the run is one of.
 TAG_ASSET = "dagster_asset"
+# MLflow's own, of a logged model.
+TAG_VERSIONS = "mlflow.modelVersions"
 # The process whose run it is: see `end_dead_runs`.
 TAG_PROCESS = "dlassets.process"
 
@@ -67,7 +69,7 @@ def register(client: MlflowClient, model_name: str, run: Run) -> int:
 
     if not _versions_of_run(client, model_name, run):
         try:
-            client.create_registered_model(model_name, description="Photos to classes: a linear head on a backbone.")
+            client.create_registered_model(model_name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -79,10 +81,20 @@ def register(client: MlflowClient, model_name: str, run: Run) -> int:
         if int(made.version) != first:  # another process registered it at the same moment
             client.delete_model_version(model_name, made.version)
     version = _versions_of_run(client, model_name, run)[0]
+    _link(client, run, model_name, version)
     # Also of one that a killed process registered, and could not name any more.
     if version_of(client, model_name) != version and (version_of(client, model_name, CHALLENGER) or 0) < version:
         client.set_registered_model_alias(model_name, CHALLENGER, str(version))
     return version
+
+
+def _link(client: MlflowClient, run: Run, model_name: str, version: int) -> None:
+    """Have the page of the model that a run logged name its version, as `mlflow.register_model` does."""
+    id_ = _model_of(run).removeprefix(MODEL)
+    links = json.loads(client.get_logged_model(id_).tags.get(TAG_VERSIONS, "[]"))
+    link = {"name": model_name, "version": str(version)}
+    if link not in links:
+        client.set_logged_model_tags(id_, {TAG_VERSIONS: json.dumps([*links, link])})
 
 
 def _versions_of_run(client: MlflowClient, model_name: str, run: Run) -> list[int]:
@@ -111,6 +123,12 @@ def model_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> Mo
 def identified(registered: RegisteredVersion) -> ModelVersion:
     """Return a registered version as what tells it from every other."""
     return ModelVersion(registered.name, int(registered.version), registered.tags.get(TAG_PACKAGE))
+
+
+def promotions(client: MlflowClient, model_name: str) -> list[dict[str, Any]]:
+    """Return every promotion, oldest first: `version`, `over` (None for the first), `at` (ISO), `why`, `run_id`."""
+    history: list[dict[str, Any]] = json.loads(client.get_registered_model(model_name).tags.get(TAG_PROMOTIONS, "[]"))
+    return history
 
 
 def versions_of(client: MlflowClient, model_name: str) -> list[int]:
@@ -199,7 +217,7 @@ def refuse(client: MlflowClient, model_name: str, version: int, verdict: Verdict
 
 def _write_down(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:
     """Add a promotion to the model's history, unless it ends with this one: it was written down, and then cut short."""
-    history = json.loads(client.get_registered_model(model_name).tags.get(TAG_PROMOTIONS, "[]"))
+    history = promotions(client, model_name)
     over = verdict.champion_version
     if history and (history[-1]["version"], history[-1]["over"]) == (version, over):
         return

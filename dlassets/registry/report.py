@@ -29,6 +29,8 @@ EVALUATION, CONFUSION_MATRIX, SLICES = "evaluation", "confusion_matrix.png", "sl
 ROWS, MISTAKES = "evaluated_rows.parquet", "mistakes.csv"
 # Of a run that has logged its ROWS: how many.
 TAG_ROWS = "dlassets.evaluated_rows"
+TAG_WORSE = "dlassets.worse_slices"
+MISCLASSIFIED, CALIBRATION = "misclassified.png", "calibration.png"
 _WORST, _EXPLAINED = 24, 8
 # Letters of a class's name in a caption.
 _NAME = 30
@@ -62,9 +64,9 @@ def log_report(
         CONFUSION_MATRIX: pictures.confusion_matrix(judged.after),
         "learning_curve.png": pictures.learning_curve(trained.history, trained.best_epoch),
         "per_class.png": pictures.per_class(judged.after),
-        "calibration.png": pictures.calibration_plot(judged.before, judged.after),
+        CALIBRATION: pictures.calibration_plot(judged.before, judged.after),
         "slices.png": pictures.slices_chart(found, judged.after),
-        "misclassified.png": misclassified(judged.after, judged.rows, worst, shown),
+        MISCLASSIFIED: misclassified(judged.after, judged.rows, worst, shown),
         SLICES: json.dumps([_plain(each) for each in found], indent=2).encode() + b"\n",
     }
     _log_files(mlflow, files)
@@ -122,7 +124,7 @@ def _log_metrics(mlflow: Any, trained: Trained, judged: Judged, tested: Sequence
         }
     )
     said = {
-        "dlassets.worse_slices": ", ".join(f"{each.dimension}: {each.value}" for each in significantly_worse(tested)),
+        TAG_WORSE: ", ".join(f"{each.dimension}: {each.value}" for each in significantly_worse(tested)),
         "dlassets.untested_classes": ", ".join(test.untested),
         "dlassets.unknown_classes": ", ".join(test.unknown),
     }

@@ -46,6 +46,8 @@ TRAINING_VERSION = 2
 JOB, ENVIRONMENT, PACKAGES = "job.json", "environment.json", "environment.txt"
 TAG_INPUT, TAG_REMARKS = "dlassets.input.", "dlassets.remarks"
 NOT_EVALUATED = "photos_not_evaluated"
+# MLflow's own.
+TAG_RUN_NAME = "mlflow.runName"
 # What of the settings changes how long a training takes, and not what is learned; and what only pixels take.
 _OF_NO_MATTER = {"compute": True, "pixels": {"checkpoint_steps", "workers"}}
 _OF_PIXELS = {"compute", "pixels", "last_n"}
@@ -175,6 +177,7 @@ def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Splits, tags: Mappi
     mlflow.log_params({f"{split}_rows": len(rows) for split, rows in splits.items()})
     mlflow.set_tags(
         {
+            TAG_RUN_NAME: run_name(job, sum(map(len, splits.values()))),
             TAG_INPUTS: inputs.sha256,
             TAG_TRAINING_SET: job.training_set.version,
             "dlassets.code_version": found["code_version"],
@@ -188,6 +191,18 @@ def _log_inputs(mlflow: Any, inputs: TrainingInputs, splits: Splits, tags: Mappi
     mlflow.log_text(job.to_json(), JOB)
     mlflow.log_text(json.dumps(found, indent=2), ENVIRONMENT)
     mlflow.log_text("\n".join(installed()) + "\n", PACKAGES)
+
+
+def run_name(job: Job, photos: int) -> str:
+    """Return what a training's run is called: what is trained, and on what."""
+    settings = job.settings
+    blocks = "1 block" if settings.last_n == 1 else f"{settings.last_n} blocks"
+    trained = {
+        "head": f"head on {job.backbone.name}",
+        "last_n": f"head and last {blocks} of {job.backbone.name}",
+        "all": f"all of {job.backbone.name}",
+    }[settings.trainable]
+    return f"{trained}, {photos:,} photos, {job.training_set.name} v{job.training_set.version}"
 
 
 def _trained(mlflow: Any, job: Job, splits: Splits, fit: Fit, report: OnEvent) -> Trained:

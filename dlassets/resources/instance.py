@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from dlassets.errors import DlassetsError, SettingsError
+from dlassets.lakehouse.tables import HUMAN_LABELS
 from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake, local_path
@@ -85,8 +86,12 @@ def _is_whole(database: Path) -> bool:
 
 
 def _make(folder: Path) -> None:
-    """Make an instance's databases in an empty folder."""
-    from dagster import DagsterInstance
+    """Make an instance's databases in an empty folder.
 
-    with DagsterInstance.local_temp(str(folder)):
-        pass
+    They say of what other assets can do without that there is nothing yet, or Dagster asks, in red, whether to go on.
+    """
+    from dagster import AssetMaterialization, DagsterInstance
+
+    nothing_yet = {"changed": "nothing yet: nobody has answered"}
+    with DagsterInstance.local_temp(str(folder)) as instance:
+        instance.report_runless_asset_event(AssetMaterialization(HUMAN_LABELS.name, metadata=nothing_yet))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dlassets.pipeline.session import Session
+from dlassets.resources.code_location import give_location
 from dlassets.resources.dead_runs import claim, end_dead_runs
 from dlassets.resources.instance import other_lake_of
 from dlassets.settings import Settings
@@ -65,6 +66,7 @@ def session_resource(settings: Settings) -> dg.ResourceDefinition:
             claim(context.instance, run.run_id)
             if warning := other_lake_of(Path(context.instance.root_directory), Lake.at(settings.root)):
                 (context.log or _log).warning(warning)
+            give_location(context.instance, run.run_id)
             for said in end_dead_runs(context.instance):
                 (context.log or _log).warning(said)
         return DagsterSession(settings, run_id=run.run_id if run else "", tags=run.tags if run else {}, context=context)

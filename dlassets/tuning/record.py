@@ -122,7 +122,7 @@ class StudyRecord:
 
         running = create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
         run_id: str = self.storage.create_new_trial(self.run_id, running)
-        self.client.update_run(run_id, name=f"trial {self.storage.get_trial_number_from_id(run_id)}")
+        self.client.update_run(run_id, name=f"trial {self.storage.get_trial_number_from_id(run_id)} of {self.name}")
         return run_id
 
     def end_trial(self, run_id: str, state: TrialState, metrics: Mapping[str, float], failure: str) -> None:

@@ -23,6 +23,7 @@ from dlassets.tuning.trials import ACCURACY, OnTrial, best_of, run_id_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from optuna.trial import FrozenTrial
 
 
@@ -102,6 +103,13 @@ def _best(record: StudyRecord, *, is_new: bool) -> Best:
     )
 
 
+def newest_study(client: MlflowClient, experiment: str, trainable: str, feature_version: str) -> Run | None:
+    """Return the run of the newest study over these features that has ended, or None where there is none."""
+    condition = f"tags.`{TAG_FEATURES}` = '{feature_version}' AND tags.`{TAG_TRAINABLE}` = '{trainable}'"
+    finished = [run for run in runs_where(client, experiment, condition) if TAG_BEST in run.data.tags]
+    return max(finished, key=lambda run: run.data.tags[TAG_FINISHED], default=None)
+
+
 def winner(
     client: MlflowClient, experiment: str, training: TrainingSettings, feature_version: str
 ) -> TrainingSettings | None:
@@ -109,9 +117,5 @@ def winner(
 
     The training set may have grown since: settings that suited it then suit it better than those nobody has tried.
     """
-    condition = f"tags.`{TAG_FEATURES}` = '{feature_version}' AND tags.`{TAG_TRAINABLE}` = '{training.trainable}'"
-    finished = [run for run in runs_where(client, experiment, condition) if TAG_BEST in run.data.tags]
-    if not finished:
-        return None
-    newest = max(finished, key=lambda run: run.data.tags[TAG_FINISHED])
-    return settings_with(training, json.loads(newest.data.tags[TAG_BEST]))
+    newest = newest_study(client, experiment, training.trainable, feature_version)
+    return None if newest is None else settings_with(training, json.loads(newest.data.tags[TAG_BEST]))

@@ -5,15 +5,62 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse
 
 from dlassets.settings import load_settings
 from dlassets.web.guard import Guard
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+# What MLflow's pages keep in the browser, and no setting of its server says: as they are until somebody chooses.
+_CHOICES = {
+    "mlflow.workflowType_v1": "machine_learning",  # and not "genai", whose menu has no models in it
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,  # or it opens, over a quarter of the page
+    "mlflow.settings.telemetry.enabled_v1": False,
+    "mlflow.telemetry.info.alert.dismissed_v1": True,
+    "_mlflow_model_registry_promo_modal_dismissed_v1": True,
+}
+# Any query will do for MLflow to answer; a browser keeps the part behind #, which no server is told, to itself.
+_DOOR = """<!doctype html><meta charset="utf-8"><title>MLflow</title>
+<script>
+try {
+  for (const [key, value] of Object.entries(CHOICES))
+    if (localStorage.getItem(key) === null) localStorage.setItem(key, JSON.stringify(value));
+} catch { /* a browser that keeps nothing for anybody */ }
+location.replace("?models" + (location.hash || "#/models"));
+</script>
+<noscript>MLflow's pages need JavaScript.</noscript>
+""".replace("CHOICES", json.dumps(_CHOICES))
+
+
+class Door:
+    """ASGI middleware: a browser that opens MLflow's pages is let in by way of a page that makes the first choices.
+
+    They are about models, where nothing else is named, in the mode for these, with no assistant open beside them; what
+    somebody has chosen since stays. Programs, which ask for no page, meet MLflow itself.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _is_opened(scope):
+            await HTMLResponse(_DOOR, headers={"Cache-Control": "no-store"})(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _is_opened(scope: Scope) -> bool:
+    if scope["type"] != "http" or (scope["method"], scope["path"], scope["query_string"]) != ("GET", "/", b""):
+        return False
+    return "text/html" in Headers(scope=scope).get("accept", "")
 
 
 def create_app() -> ASGIApp:
@@ -27,7 +74,7 @@ def create_app() -> ASGIApp:
 
     from mlflow.server.fastapi_app import app
 
-    return Guard(app, addresses)
+    return Guard(Door(app), addresses)
 
 
 if __name__ == "__main__":

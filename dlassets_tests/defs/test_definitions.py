@@ -13,6 +13,7 @@ from dlassets.engines.base import Written
 from dlassets.lakehouse.provenance import Provenance
 from dlassets.lakehouse.tables import PREDICTIONS, TABLES
 from dlassets.pipeline.step import Made
+from dlassets.resources.instance import dagster_home
 from dlassets.resources.session import DagsterSession
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
@@ -130,6 +131,21 @@ def test_a_pipeline_is_a_job_that_runs_one_at_a_time(defs: dg.Definitions, job: 
 
     assert found.tags["dlassets/pipeline"] == job
     assert dg.AssetKey.from_user_string(last) in found.asset_layer.selected_asset_keys
+
+
+@pytest.mark.parametrize("job", ["ingest_pipeline", "training_pipeline"])
+def test_in_a_new_lake_dagster_asks_of_a_pipeline_that_begins_with_the_photos_nothing(
+    defs: dg.Definitions, lake: Lake, job: str
+) -> None:
+    """It asks, in red, where one of a job's assets reads what the job does not make and nobody has ever made."""
+    graph, made = defs.resolve_asset_graph(), defs.resolve_job_def(job).asset_layer.selected_asset_keys
+    read = {parent for key in made for parent in graph.get(key).parent_keys} - {*made}
+
+    with dg.DagsterInstance.local_temp(str(dagster_home(lake))) as instance:
+        never = [key for key in read if instance.get_latest_materialization_event(key) is None]
+
+    assert read
+    assert never == []
 
 
 def test_what_a_table_asset_reports_is_read_by_opening_its_table_once(

@@ -31,7 +31,7 @@ from dlassets.learning.training.launch import Place, launch
 from dlassets.registry.evaluated import Gathered, evaluated_runs, gather, lacking_rows
 from dlassets.registry.lifecycle import TAG_ASSET, TAG_INPUTS, load_run, load_version, register
 from dlassets.registry.report import MISTAKES, ROWS, TAG_ROWS, misclassified
-from dlassets.registry.tracking import TrainingInputs, artifact_of, picture_of, train_and_log
+from dlassets.registry.tracking import TrainingInputs, artifact_of, picture_of, run_name, train_and_log
 from dlassets.settings import ComputeSettings, PixelSettings, Settings, TrainingSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.registry.conftest import MODEL, Registry, points, store_of
@@ -128,6 +128,7 @@ def test_each_split_is_read_once_and_is_an_input_with_the_delta_version_it_was_r
 def test_parameters_and_tags_say_how_it_was_trained(logged) -> None:
     data = logged.run.data
 
+    assert logged.run.info.run_name == "head on efficientnet_lite0, 80 photos, training_set v1"
     assert data.params["epochs"] == "4"
     assert data.params["l2"] == str(SETTINGS.l2)
     assert data.params["feature_version"] == logged.inputs.feature_version
@@ -276,6 +277,21 @@ def test_a_model_is_calibrated_on_the_validation_rows(logged) -> None:
     assert metrics["validation_calibration_error"] == evaluate(head, validation).reliability.error
     uncalibrated = dataclasses.replace(head, temperature=1.0)
     assert metrics["test_calibration_error_before"] == evaluate(uncalibrated, logged.splits[TEST]).reliability.error
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (TrainingSettings(), "head on efficientnet_lite0, 1,420 photos, training_set v7"),
+        (
+            TrainingSettings(trainable="last_n", last_n=2),
+            "head and last 2 blocks of efficientnet_lite0, 1,420 photos, training_set v7",
+        ),
+        (TrainingSettings(trainable="all"), "all of efficientnet_lite0, 1,420 photos, training_set v7"),
+    ],
+)
+def test_a_run_is_called_after_what_it_trains_on_what(settings, name) -> None:
+    assert run_name(dataclasses.replace(INPUTS.job, settings=settings), 1420) == name
 
 
 def inputs(**changes: Any) -> TrainingInputs:

@@ -60,7 +60,7 @@ def test_half_made_databases_are_made_anew_and_used_ones_are_left(lake):
     for database, table in ((double, "secondary_indexes"), (used, "jobs")):
         with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute("INSERT INTO alembic_version VALUES ('another')")
-            connection.execute(f"INSERT INTO {table} (id) VALUES (1)" if table == "jobs" else "SELECT 1")
+            connection.execute(f"INSERT INTO {table} (id) VALUES (1)" if table == "jobs" else "DELETE FROM event_logs")
 
     dagster_home(lake)
 

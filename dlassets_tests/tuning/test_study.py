@@ -102,6 +102,8 @@ def test_the_run_of_a_study_says_who_has_won_and_shows_it(bench) -> None:
     assert run.data.metrics[LOSS] == best.value
     assert artifact_of(bench.mlflow.client, best.run_id, PICTURE).startswith(b"\x89PNG")
     assert {trial.info.status for trial in bench.trials(best.run_id)} == {"FINISHED"}
+    names = {trial.info.run_name for trial in bench.trials(best.run_id)}
+    assert names == {f"trial {number} of {run.info.run_name}" for number in range(len(best.trials))}
 
 
 @pytest.mark.slow

@@ -177,3 +177,7 @@ def test_a_foreign_page_does_and_reads_nothing_where_one_that_is_named_does_and_
 
         assert "a_stand_in" in shown(tmp_path, addresses["Dagster"] + "/assets/a_stand_in")
         assert "forged" in shown(tmp_path, addresses["MLflow"] + "/#/experiments")
+
+        models = shown(tmp_path, addresses["MLflow"])
+        assert "Model registry" in models  # which the other mode's menu does not have
+        assert "Ask questions about your experiments" not in models  # as the assistant does, once it is open

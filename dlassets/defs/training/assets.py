@@ -1,14 +1,15 @@
 """From labelled images to a registered model: features, the training set, the model, its version."""
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dlassets.defs.common import TRAINING, details, model_asset, page, photo_page, provenance_value, table_asset
-from dlassets.lakehouse.tables import EVALUATED_ROWS, IMAGE_PROFILES
+from dlassets.lakehouse.tables import EVALUATED_ROWS, IMAGE_PROFILES, RAW_IMAGES
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
-from dlassets.pipeline.step import Made, Reads
+from dlassets.pipeline.step import Made, Reads, Step
 from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HYPERPARAMETERS
 
 if TYPE_CHECKING:
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 LEARNED = "better_than_guessing"
 GATE = "not_worse_than_champion"
 COME_TO_AN_END = "trials_come_to_an_end"
+MAKES_ONE = "tuning_pipeline makes one, and so does this asset where it is materialized by itself."
 
 
 def _tuned(session: Session, made: Made) -> dg.MaterializeResult:
     from dlassets.tuning.record import PICTURE
 
+    if "best" not in made.details:
+        return _known(session, made)
     best, training_set = made.details["best"], made.details["job"].training_set
     failed, trials = [trial.state.name for trial in best.trials].count("FAIL"), len(best.trials)
     return dg.MaterializeResult(
@@ -48,6 +52,36 @@ def _tuned(session: Session, made: Made) -> dg.MaterializeResult:
             )
         ],
     )
+
+
+def _known(session: Session, made: Made) -> dg.MaterializeResult:
+    """Report that no study was made, and which one there is."""
+    from dlassets.tuning.record import TAG_BEST
+
+    newest: Run | None = made.details["newest"]
+    known = {}
+    if newest is not None:
+        known = {
+            "chosen": dg.MetadataValue.json(json.loads(newest.data.tags[TAG_BEST])),
+            "mlflow_run_id": newest.info.run_id,
+            "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(newest)),
+        }
+    there_is = "the newest study stands" if newest else "there is no study yet, and settings are taken as they are"
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(newest.info.run_id if newest else "none"),
+        metadata={
+            "changed": f"nothing new: {there_is}. {MAKES_ONE}",
+            **known,
+            "provenance": provenance_value(made.provenance),
+        },
+        check_results=[dg.AssetCheckResult(passed=True, check_name=COME_TO_AN_END, description="no trial was made")],
+    )
+
+
+def _without_a_study(context: dg.AssetExecutionContext) -> Step | None:
+    """A run that begins with the photos does not go into a search of many minutes: it takes what the last one found."""
+    is_of_all = dg.AssetKey(RAW_IMAGES.name) in context.job_def.asset_layer.selected_asset_keys
+    return steps.known_hyperparameters if is_of_all else None
 
 
 def _trained(session: Session, made: Made) -> dg.MaterializeResult:
@@ -161,6 +195,7 @@ tuned_hyperparameters = model_asset(
         asset=TUNED_HYPERPARAMETERS.name,
         description="Most trials came to an end, or were cut short for being worse than others.",
     ),
+    _without_a_study,
 )
 trained_model = model_asset(
     steps.trained_model,

@@ -1,0 +1,149 @@
+"""What MLflow's pages of the registered model and of its versions say: how good, why in use or not, and where to look.
+
+The text is Markdown, whose links and pictures name places of the server that shows it, wherever that lies. What people
+write below the line that ends it stays theirs.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
+from dlassets.registry.lifecycle import (
+    CHALLENGER,
+    CHAMPION,
+    Verdict,
+    promotions,
+    registered_versions,
+    run_or_none,
+    version_of,
+)
+from dlassets.registry.models import REGISTERED_VERSION
+from dlassets.registry.report import CALIBRATION, CONFUSION_MATRIX, EVALUATION, MISCLASSIFIED, TAG_WORSE
+from dlassets.registry.tracking import TAG_INPUT
+from dlassets.settings import UiSettings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_END = "*dlassets writes this again when something changes, and leaves what stands below this line.*"
+# All that a model's page said before it had such a text.
+_FORMER = "Photos to classes: a linear head on a backbone."
+_EXAMPLE = """```
+import mlflow, pandas
+
+model = mlflow.pyfunc.load_model("URI")
+model.predict(pandas.DataFrame({"content": [open("photo.jpg", "rb").read()]}))
+```"""
+_PICTURES = (CONFUSION_MATRIX, MISCLASSIFIED, CALIBRATION)
+_METRICS = {"macro F1": "test_macro_f1", "calibration error": "test_calibration_error"}
+# By the tag of the run that dagster-mlflow sets.
+_DAGSTER_RUN = "dagster_run_id"
+
+
+def describe(client: MlflowClient, model_name: str, version: int, verdict: Verdict, ui: UiSettings) -> None:
+    """Bring the pages of the model and its versions up to what is known, after this verdict on one of them.
+
+    Written are those of this version, of the last two champions, and of every version that has none; a text that would
+    be the same is left.
+    """
+    history, champion = promotions(client, model_name), version_of(client, model_name)
+    changed = {version, *(entry["version"] for entry in history[-2:])}
+    for each in registered_versions(client, model_name):
+        number = int(each.version)
+        run = run_or_none(client, each.run_id) if number in changed or not each.description else None
+        if run is not None:
+            standing = _standing(number, history, champion, verdict if number == version else None)
+            text = _with_what_people_wrote(_of_version(run, standing, ui), each.description)
+            if text != each.description:
+                client.update_model_version(model_name, each.version, text)
+    registered = client.get_registered_model(model_name)
+    text = _with_what_people_wrote(_of_model(model_name, history, champion, ui), registered.description)
+    if text != registered.description:
+        client.update_registered_model(model_name, text)
+
+
+def _standing(number: int, history: Sequence[dict[str, Any]], champion: int | None, verdict: Verdict | None) -> str:
+    """Return whether a version is, was or never was champion, and why: plain text, which lists of versions show."""
+    place = max((place for place, entry in enumerate(history) if entry["version"] == number), default=None)
+    if place is None:
+        if number == champion:
+            return "Champion, made so by hand."
+        return "Not promoted." if verdict is None else f"Not promoted: {verdict.explanation}."
+    promoted = f"{_time(history[place]['at'])}: {history[place]['why']}."
+    if number == champion:
+        return f"Champion since {promoted}"
+    later = history[place + 1 :]
+    taken = f": version {later[0]['version']} took its place at {_time(later[0]['at'])}" if later else ""
+    return f"No longer champion{taken}. It was promoted at {promoted}"
+
+
+def _of_version(run: Run, standing: str, ui: UiSettings) -> str:
+    figures = [f"- {name}: {value}" for name, value in _figures(run)]
+    pictures = [f"![{name}](get-artifact?{_artifact(run, name)})" for name in _PICTURES]
+    return "\n\n".join([standing, "\n".join(figures), _links(run, ui), *pictures])
+
+
+def _figures(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield what a run measured, and of what, as far as it did."""
+    metrics, params, tags = run.data.metrics, run.data.params, run.data.tags
+    if {"test_accuracy", "test_accuracy_low", "test_accuracy_high"} <= metrics.keys():
+        accuracy, low, high = (metrics[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
+        rows = params.get(f"{TEST}_rows", "its")
+        yield "accuracy", f"**{accuracy:.1%}** of {rows} test photos (95% interval: {low:.1%} to {high:.1%})"
+    for name, metric in _METRICS.items():
+        if metric in metrics:
+            yield name, f"{metrics[metric]:.3f}"
+    if TAG_WORSE in tags:
+        yield "worse on", tags[TAG_WORSE]
+    yield "training", ", ".join(filter(None, [run.info.run_name, _rows(params)]))
+    read = [f"{name.removeprefix(TAG_INPUT)} {read}" for name, read in tags.items() if name.startswith(TAG_INPUT)]
+    if read:
+        yield "made of the Delta versions", "; ".join(sorted(read))
+
+
+def _rows(params: Mapping[str, str]) -> str:
+    """Say how many photos were learned from, chosen by and tested on, where a run noted it."""
+    rows = [f"{params[f'{split}_rows']} {split}" for split in (TRAIN, VALIDATION, TEST) if f"{split}_rows" in params]
+    return f"split into {', '.join(rows)}" if rows else ""
+
+
+def _links(run: Run, ui: UiSettings) -> str:
+    links = {
+        "the run, with all its pictures and files": f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
+        "its asset in Dagster": f"{ui.dagster}/assets/{REGISTERED_VERSION.name}",
+    }
+    if dagster_run := run.data.tags.get(_DAGSTER_RUN):
+        links["the run in Dagster"] = f"{ui.dagster}/runs/{dagster_run}"
+    return "Look at " + ", ".join(f"[{name}]({address})" for name, address in links.items()) + "."
+
+
+def _of_model(model_name: str, history: Sequence[dict[str, Any]], champion: int | None, ui: UiSettings) -> str:
+    link = f"[Version {champion}](#/models/{quote(model_name, safe='')}/versions/{champion})"
+    why = "" if champion is None else _standing(champion, history, champion, None).partition("Champion")[2]
+    in_use = "No version is champion." if champion is None else f"{link} is **champion**{why}"
+    aliases = (
+        f"The alias `{CHAMPION}` is the version that scores; `{CHALLENGER}` did not do better, or is not judged yet."
+    )
+    asset = f"[Its asset in Dagster]({ui.dagster}/assets/{REGISTERED_VERSION.name})."
+    gives = "Bytes of photos go in; label, name, confidence, margin and the likeliest classes come out:"
+    example = _EXAMPLE.replace("URI", f"models:/{model_name}@{CHAMPION}")
+    return "\n\n".join([_FORMER, in_use, f"{aliases} {asset}", gives, example])
+
+
+def _artifact(run: Run, name: str) -> str:
+    return urlencode({"path": f"{EVALUATION}/{name}", "run_id": run.info.run_id})
+
+
+def _time(at: str) -> str:
+    return f"{dt.datetime.fromisoformat(at):%Y-%m-%d %H:%M} UTC"
+
+
+def _with_what_people_wrote(text: str, before: str | None) -> str:
+    """Return our text with what stands below our last one, or with all there was where that was none of ours."""
+    below = (before or "").removeprefix(_FORMER).rpartition(_END)[2]
+    return "\n\n".join(filter(None, [text, _END, below.strip()]))
