@@ -87,6 +87,7 @@ def test_photos_that_come_one_by_one_fill_a_batch_and_then_another(bench: Bench)
     ]
 
 
+@pytest.mark.slow
 def test_many_at_once_are_as_many_batches_as_they_take_the_least_sure_in_the_first(bench: Bench) -> None:
     ask(bench, "a", batch_size=2)
     ask(bench, *"bcde", batch_size=2)
@@ -172,6 +173,7 @@ def test_a_list_that_was_filled_in_where_it_lay_is_read_once(bench: Bench) -> No
     assert (folder / "requests.csv").read_bytes() == filled
 
 
+@pytest.mark.slow
 def test_a_list_that_somebody_has_open_is_not_written(bench: Bench) -> None:
     ask(bench, "a")
     (folder,) = folders(bench)
@@ -209,6 +211,7 @@ def test_what_was_answered_leaves_what_waits_and_the_sheet_shows_it(bench: Bench
     assert (photos(folder), (folder / "requests.csv").exists()) == ([], False)
 
 
+@pytest.mark.slow
 def test_nothing_that_a_person_has_put_into_a_batch_is_lost(bench: Bench) -> None:
     ask(bench, "a")
     (folder,) = folders(bench)
@@ -241,6 +244,7 @@ def test_killed_while_people_are_shown_what_was_answered_the_next_run_shows_it(b
     assert [name_of(row["path"]) for row in listed(folder / "requests.csv")] == ["a"]
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_written_is_said_and_shown_later(bench: Bench) -> None:
     ask(bench, "a", version=3)
     ask(bench, "b", version=4)
@@ -310,12 +314,14 @@ def test_what_needs_no_answer_any_more_is_withdrawn_and_says_why(waiting, engine
     assert "0 of 2 answered, 1 no longer asked" in sheet(folder)
 
 
+@pytest.mark.slow
 def test_what_people_were_to_decide_is_withdrawn_once_it_is_decided(waiting: Bench) -> None:
     assert waiting.close(3, "ask").changed is False
     assert waiting.close(3, "drop").updated == 1
     assert statuses(waiting)["c"] == ("withdrawn", DECIDED)
 
 
+@pytest.mark.slow
 def test_a_label_that_no_longer_looks_wrong_is_not_asked_about(bench: Bench) -> None:
     bench.add("raw_images", [raw_image("w", "labeled/006.shirt/w.jpg")])
     bench.add("labeled_images", [labelled("w", 6, "labeled/006.shirt/w.jpg")])
@@ -352,6 +358,7 @@ def test_what_was_withdrawn_is_asked_again_when_there_is_reason_to(waiting: Benc
     assert "0 of 2 answered" in sheet(folder)
 
 
+@pytest.mark.slow
 def test_a_planned_request_whose_photo_is_gone_is_withdrawn(bench: Bench) -> None:
     bench.add_photos("a", "b")
     bench.score({"a": 0.5, "b": 0.5})
@@ -363,6 +370,7 @@ def test_a_planned_request_whose_photo_is_gone_is_withdrawn(bench: Bench) -> Non
     assert statuses(bench) == {"a": ("withdrawn", GONE), "b": ("open", None)}
 
 
+@pytest.mark.slow
 def test_batches_of_before_this_version_are_shown_and_closed_like_others(bench: Bench) -> None:
     """Their list stays as it is: nothing says that no person has changed it."""
     ask(bench, "a", "b")
