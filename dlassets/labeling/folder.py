@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dlassets.errors import DlassetsError
+from dlassets.images.decode import viewable
 from dlassets.images.folders import class_folder
 from dlassets.labeling.formats import (
     contact_sheet,
@@ -107,8 +108,9 @@ class FolderService(LabelingService):
     def _fill(self, folder: Path, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> None:
         files: dict[str, str] = {}
         for request_id, photo in photos:
-            files[request_id] = request_id + _suffix(photo)
-            (folder / files[request_id]).write_bytes(photo)
+            shown = viewable(photo)
+            files[request_id] = request_id + _suffix(shown)
+            (folder / files[request_id]).write_bytes(shown)
         if missing := [request.request_id for request in batch.requests if request.request_id not in files]:
             raise DlassetsError(f"{len(missing)} photos of the labelling batch {batch.id} are missing: {missing[:5]}.")
         unsure_first = sorted(batch.requests, key=lambda request: (request.confidence, request.request_id))
