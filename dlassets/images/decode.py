@@ -109,6 +109,18 @@ def decode_rgb(data: bytes, at_least: int | None = None) -> Pixels:
     return open_photo(data, at_least).pixels
 
 
+def viewable(data: bytes) -> bytes:
+    """Return a photo as people's programs and browsers show it: HEIC and AVIF as JPEG, all else as it is.
+
+    Raises ImageError.
+    """
+    if heif.format_of(data) is None:
+        return data
+    jpeg_ = io.BytesIO()
+    Image.fromarray(decode_rgb(data)).save(jpeg_, "JPEG", quality=90)
+    return jpeg_.getvalue()
+
+
 def load_with_pillow(data: bytes, header: Header | None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return the first picture of a file as it is stored, decoded; `header` is a JPEG's.
 

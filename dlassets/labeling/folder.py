@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dlassets.errors import DlassetsError
+from dlassets.images.decode import viewable
 from dlassets.images.folders import class_folder
 from dlassets.labeling.batch_folder import BEGINNINGS, OTHER_PHOTO, PHOTO_SUFFIXES, show_batch, touched_lists
 from dlassets.labeling.formats import how_to_answer, problem, read_answers
@@ -211,8 +212,9 @@ def _write_photos(folder: Path, wanted: Collection[str], photos: Iterable[tuple[
     files = {}
     for request_id, photo in photos:
         if request_id in wanted:
-            files[request_id] = request_id + _suffix(photo)
-            (folder / files[request_id]).write_bytes(photo)
+            shown = viewable(photo)
+            files[request_id] = request_id + _suffix(shown)
+            (folder / files[request_id]).write_bytes(shown)
     return files
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlassets.images.decode import ImageError, decode_rgb, resize_center_crop
-from dlassets_tests.images.corpus import encoded, scene
+from dlassets.images.decode import ImageError, decode_rgb, resize_center_crop, viewable
+from dlassets_tests.images.corpus import encoded, heif, scene
 
 
 def test_a_large_jpeg_is_decoded_smaller_but_never_below_what_is_asked():
@@ -55,3 +55,14 @@ def test_it_is_resized_as_pillow_does_to_within_a_rounding(shape):
     difference = np.abs(expected - shown)
     assert difference.max() <= 2
     assert difference.mean() < 0.05
+
+
+@pytest.mark.parametrize("format_", ["HEIC", "AVIF"])
+def test_people_are_shown_a_jpeg_of_what_few_programs_open(format_):
+    photo, jpeg = heif(scene(), format_), encoded(scene(), "JPEG")
+
+    shown = viewable(photo)
+
+    assert shown.startswith(b"\xff\xd8\xff")
+    assert np.abs(decode_rgb(shown).astype(int) - scene()).mean() < 8
+    assert viewable(jpeg) is jpeg

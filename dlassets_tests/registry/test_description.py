@@ -13,7 +13,8 @@ import pytest
 
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.registry.description import describe
-from dlassets.registry.lifecycle import Verdict, promote, register, version_of
+from dlassets.registry.gate import Verdict
+from dlassets.registry.lifecycle import promote, register, version_of
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings, UiSettings
@@ -61,7 +62,7 @@ def enter(registry: Registry, package: ModelPackage, figures: Mapping[str, float
 def judged(registry: Registry, package: ModelPackage) -> Verdict:
     """The verdict on a package, where every champion is right each time."""
     champion, now = version_of(registry.client, MODEL), evaluate(package.head, TEST)
-    return Verdict(now, None if champion is None else evaluate(GOOD.head, TEST), champion, 0.0)
+    return Verdict(now, None if champion is None else evaluate(GOOD.head, TEST), champion)
 
 
 def said(registry: Registry, version: int) -> str:
