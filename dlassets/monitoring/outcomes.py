@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from dlassets.engines.base import Engine, Snapshot
+from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.lakehouse.tables import EVALUATED_ROWS, PREDICTIONS, TEST
 from dlassets.registry.models import PREDICTED, ModelVersion
 
@@ -44,7 +44,7 @@ class Mistakes:
 
 def scored_last(engine: Engine, predictions: Snapshot, model: ModelVersion) -> Scored:
     """Return what the run that scored by this model last made of its photos."""
-    tables = {PREDICTIONS.name: predictions, "model": engine.rows(model.row)}
+    tables: dict[str, Snapshot | Rows] = {PREDICTIONS.name: predictions, "model": engine.rows(model.row)}
     counted = engine.sql(
         f"""
         SELECT predicted_label, MIN(predicted_name) AS name, COUNT(*) AS photos, SUM(confidence) AS confidence,
@@ -77,7 +77,8 @@ def mistakes_of(engine: Engine, evaluated_rows: Snapshot, run_id: str) -> Mistak
     """Return how many of a run's rows were wrong, and the surest of its mistakes on test rows."""
     import pyarrow as pa
 
-    tables = {EVALUATED_ROWS.name: evaluated_rows, "run": engine.rows(pa.table({"run_id": [run_id]}))}
+    run = engine.rows(pa.table({"run_id": [run_id]}))
+    tables: dict[str, Snapshot | Rows] = {EVALUATED_ROWS.name: evaluated_rows, "run": run}
     counted = engine.sql(
         """
         SELECT split, COUNT(*) AS number, COUNT(CASE WHEN label <> predicted_label THEN 1 END) AS wrong

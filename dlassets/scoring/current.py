@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Written
+from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Rows, Snapshot, Written
 from dlassets.lakehouse.tables import PREDICTIONS_CURRENT
 from dlassets.registry.models import CURRENT, NOT_CURRENT, ModelVersion
 
@@ -38,6 +38,6 @@ def update_current(
     return replace(written, version=removed.version, changed=True)
 
 
-def _all(engine: Engine, tables: Mapping[str, Snapshot], model: ModelVersion) -> Any:
+def _all(engine: Engine, tables: Mapping[str, Snapshot], model: ModelVersion) -> Rows:
     read = {name: tables[name] for name in ("predictions", "raw_images", "deleted_files")}
     return engine.sql(CURRENT, {**read, "model": engine.rows(model.row)})

@@ -146,7 +146,12 @@ def test_a_model_on_pixels_is_trained_registered_scores_and_is_reproduced(photos
     assert failures(scored) == {}
 
     assert values(materialized(trained)["trained_model"])["test_accuracy"] > 0.5
-    assert values(materialized(scored)["predictions"])["rows_inserted"] == 24
+    assert values(materialized(scored)["predictions"])["rows_inserted"] == 80
+    evaluated = get(LocalEngine(), pipelines.lake, "evaluated_rows", "path, split, label, predicted_label")
+    held_back = get(LocalEngine(), pipelines.lake, "training_set", "path, split")
+    assert [row["path"] for row in evaluated] == [row["path"] for row in held_back if row["split"] != "train"]
+    right = [row["label"] == row["predicted_label"] for row in evaluated if row["split"] == "test"]
+    assert values(materialized(trained)["trained_model"])["test_accuracy"] == sum(right) / len(right)
     assert list(Path(pipelines.lake.training).iterdir()) == []
     again = reproduce(pipelines, "1", "--tolerance", "1e-4")
     assert again.exit_code == 0, again.output

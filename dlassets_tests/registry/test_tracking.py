@@ -236,7 +236,12 @@ def test_a_mistake_is_shown_with_its_file_its_class_what_it_was_taken_for_and_ho
         points(-1, 1, labels=(12, 12)), paths=["labeled/012.dog/of a very long name 0001.jpg", "b"]
     )
     shown: list[Any] = []
-    monkeypatch.setattr("dlassets.learning.evaluation.pictures.gallery", lambda *what: shown.append(what) or b"")
+
+    def gallery(*what: Any) -> bytes:
+        shown.append(what)
+        return b""
+
+    monkeypatch.setattr("dlassets.learning.evaluation.pictures.gallery", gallery)
 
     misclassified(evaluate(registry_head(3, 12), test), test, [0], dict.fromkeys(test.paths, b""))
 
