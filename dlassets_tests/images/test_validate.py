@@ -107,11 +107,11 @@ def test_a_photo_whose_format_is_off_is_told_from_one_that_is_broken_and_says_wh
 
 def test_without_its_extra_a_heic_says_which_one_it_needs_and_an_avif_does_not_mind(lacking):
     with lacking("heif"):
-        reason, detail = check_image(heif(scene(), "HEIC"), 10_000)
+        finding = check_image(heif(scene(), "HEIC"), 10_000)
         assert check_image(heif(scene(), "AVIF"), 10_000) is None
 
-    assert (reason, detail.split(":")[0]) == (Reason.FORMAT_OFF, "HEIC is off")
-    assert "pip install 'dlassets[heif]'" in detail
+    assert (finding[0], finding[1].split(":")[0]) == (Reason.FORMAT_OFF, "HEIC is off")
+    assert "pip install 'dlassets[heif]'" in finding[1]
 
 
 @pytest.mark.parametrize(
