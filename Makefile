@@ -70,8 +70,8 @@ bench: $(READY) ## measure speed and accuracy; IMAGES=<folder> for one's own pho
 bench-ingest: $(READY) ## measure taking photos in, beside its peers; IMAGES=<folder>, ARGS='take-in tick …' for parts
 	$(BIN)/python -m benchmarks ingest $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
-# The part `head` has no peer.
-bench-training: $(READY) $(if $(filter-out head,$(or $(ARGS),all)),.venv-peers/.ready) ## measure training, beside its peers; IMAGES=<folder>, ARGS='loader …' for parts
+# The parts `head` and `heads` need none of the peers that are installed for it.
+bench-training: $(READY) $(if $(filter-out head heads,$(or $(ARGS),all)),.venv-peers/.ready) ## measure training, beside its peers; IMAGES=<folder>, ARGS='loader …' for parts
 	$(BIN)/python -m benchmarks training $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
 setup: $(READY) ## build the environment, .venv

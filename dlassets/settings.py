@@ -392,7 +392,6 @@ class Span(_Section):
 Choices = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
 
 _SPACE: dict[str, Span | tuple[bool | int | float | str, ...]] = {
-    "l2": Span(low=1e-3, high=1.0, log=True),
     "label_smoothing": Span(low=0.0, high=0.2),
     "balance": ("none", "weights"),
 }

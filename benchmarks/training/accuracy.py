@@ -1,7 +1,7 @@
 """What makes the models better: heads on features of larger networks, more of the photo and more pixels.
 
 All learn from every photo's true class, on the same rows: those of the project's own split, and of re-drawn ones. A
-recipe's l2, and the recipe itself in the last row, are chosen by the validation rows' log loss, never by the test rows.
+head's penalty, and the recipe in the last row, are chosen by the validation rows' log loss, never by the test rows.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from benchmarks.training.photos import embedded, labelled
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef, backbone_of
 from dlassets.learning.training.head_training import train_head
+from dlassets.learning.training.job import CALIBRATED_LOSS
 from dlassets.settings import FeatureSettings, Settings
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lite2, 320 pixels, flips": {"backbone": "efficientnet_lite2", "side": 320, "flips": True},
 }
 CHOSEN = "whichever validation prefers"
-L2S = (0.02, 0.05, 0.1)
 DRAWS = 5
 GOAL = 0.04
 
@@ -170,16 +170,13 @@ def _probes(photos: Examples, splits: Sequence[Sides]) -> dict[str, Judged]:
 
 
 def _heads(photos: Examples, splits: Sequence[Sides]) -> Judged:
-    """Train the project's head on each split, with the l2 that has the least validation loss there."""
+    """Train the project's head on each split."""
     right, losses = [], []
     for sides in splits:
         train, validation, test = _parted(photos, sides)
-        tried = [train_head(train, validation, Settings().training.model_copy(update={"l2": l2})) for l2 in L2S]
-        loss, best = min(
-            ((one.history[one.best_epoch]["validation_loss"], one) for one in tried), key=lambda one: one[0]
-        )
-        right.append(best.head.predict(test.features) == test.labels)
-        losses.append(loss)
+        trained = train_head(train, validation, Settings().training)
+        right.append(trained.head.predict(test.features) == test.labels)
+        losses.append(trained.history[trained.best_epoch][CALIBRATED_LOSS])
     return Judged(right, losses)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.machine import Machine
 from benchmarks.report import Report
-from benchmarks.training import accuracy, embedding, head, loader, retrain, scaling
+from benchmarks.training import accuracy, embedding, head, heads, loader, retrain, scaling
 from benchmarks.training.bench import Bench
 
 # What a part measures is a dataclass of its figures with `tables()`, as benchmarks.report shows it.
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[[Bench], Any]] = {
     "accuracy": accuracy.measure,
     "retrain": retrain.measure,
     "head": head.measure,
+    "heads": heads.measure,
 }
 
 

@@ -18,7 +18,7 @@ from dlassets.lakehouse.history import lineage
 from dlassets.lakehouse.tables import TEST, VALIDATION
 from dlassets.lakehouse.training_set import identity
 from dlassets.learning.backbones import BackboneRef, feature_version
-from dlassets.learning.evaluation.calibration import calibrated
+from dlassets.learning.calibration import calibrated
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples, Splits, read_splits
 from dlassets.learning.features import Embedder

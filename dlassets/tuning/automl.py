@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 HEADS: Space = {
-    "l2": Span(low=1e-4, high=1.0, log=True),
     "label_smoothing": (0.0, 0.05, 0.1),  # a list: none at all is often best, and a span never gives it
     "balance": ("none", "weights"),
 }

@@ -104,7 +104,9 @@ def _suggest(trial: optuna.Trial, name: str, candidates: Candidates) -> Any:
 
 
 def _holds(candidates: Candidates, value: Any) -> bool:
-    return candidates.low <= value <= candidates.high if isinstance(candidates, Span) else value in candidates
+    if isinstance(candidates, Span):
+        return value is not None and candidates.low <= value <= candidates.high
+    return value in candidates
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:

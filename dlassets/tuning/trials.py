@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.learning.examples import Splits, read_splits
-from dlassets.learning.training.job import Event, Job, Metrics
+from dlassets.learning.training.job import CALIBRATED_LOSS, Event, Job, Metrics
 from dlassets.masking import masked
 from dlassets.settings import TuningSettings
 
@@ -59,7 +59,7 @@ def run_id_of(trial: FrozenTrial | Trial) -> str:
 
 
 def train_and_validate(job: Job, on_epoch: Callable[[Metrics], None]) -> Metrics:
-    """Train as the job says, and return the kept epoch's metrics."""
+    """Train as the job says, and return the kept epoch's metrics, its loss after its temperature if it has one."""
     from dlassets.learning.training.group import ALONE, Group, device_of
     from dlassets.learning.training.train import train
 
@@ -71,7 +71,9 @@ def train_and_validate(job: Job, on_epoch: Callable[[Metrics], None]) -> Metrics
     # A head takes moments on a processor, and trials run side by side.
     group = ALONE if is_head else Group(device=device_of(job.settings.compute))
     trained = train(job, group, on_event, _splits(job.training_set, is_head))
-    return trained.history[trained.best_epoch]
+    kept = trained.history[trained.best_epoch]
+    # Along a path of penalties, heads are as sure as these let them be, until they are calibrated.
+    return {**kept, LOSS: kept.get(CALIBRATED_LOSS, kept[LOSS])}
 
 
 @functools.lru_cache(maxsize=1)

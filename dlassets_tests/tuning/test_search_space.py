@@ -68,6 +68,7 @@ def test_what_is_suggested_lies_in_the_space_and_is_of_the_settings_type() -> No
 def test_the_settings_as_they_stand_are_a_trial_where_the_space_has_them() -> None:
     space: Space = {"l2": Span(low=0.01, high=1), "balance": ("none", "weights")}
 
-    assert current_values(space, HEAD) == {"l2": 0.05, "balance": "none"}
+    assert current_values(space, TrainingSettings(l2=0.05)) == {"l2": 0.05, "balance": "none"}
+    assert current_values(space, HEAD) is None  # l2 is unset, and no span has that
     assert current_values(space, TrainingSettings(l2=2)) is None
     assert current_values(space, TrainingSettings(balance="sampling")) is None

@@ -51,7 +51,7 @@ class Bench:
     snapshot: Snapshot
 
     def ask(self, training: TrainingSettings | None = None, space: Any = SPACE) -> Question:
-        return Question(Job(self.snapshot, BACKBONE, training or TrainingSettings()), "features-1", space)
+        return Question(Job(self.snapshot, BACKBONE, training or TrainingSettings(l2=0.05)), "features-1", space)
 
     def study(self, runner: Any, settings=ONE_AT_A_TIME, question=None, report: Any = lambda *_: None) -> Best:
         """Run a study; `runner` may be no more than what each trial does here."""
@@ -73,7 +73,7 @@ def bench(settings: Settings, local_engine, lake: Lake):
 
 def test_a_study_of_heads_finds_settings_no_worse_than_those_it_began_with(bench) -> None:
     reported = []
-    settings = TuningSettings(trials=5, processes=2)
+    settings = TuningSettings(trials=5, processes=2, space=SPACE)
 
     question = bench.ask(TrainingSettings(l2=1.0))
     best = bench.study(LocalTrials(), settings, question, lambda *progress: reported.append(progress))
@@ -317,7 +317,7 @@ def test_spark_spreads_the_trials_of_the_same_study(bench, spark_engine) -> None
     runs = bench.trials(best.run_id)
     assert best.run_id == begun.run_id
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
-    assert float(runs[0].data.params["l2"]) == TrainingSettings().l2
+    assert float(runs[0].data.params["l2"]) == 0.05
     values = [run.data.metrics["value"] for run in runs]
     assert best.value == min(values)
     assert all(run.data.metrics[LOSS] > 0 for run in runs)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.evaluation.calibration import Reliability, reliability
+from dlassets.learning.calibration import Reliability, reliability
 from dlassets.learning.examples import UNKNOWN, Examples, targets_of
 from dlassets.learning.head import Head
 

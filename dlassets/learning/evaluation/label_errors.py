@@ -15,7 +15,7 @@ from dlassets.errors import DlassetsError
 from dlassets.extras import LABEL_ERRORS as EXTRA
 from dlassets.extras import require
 from dlassets.lakehouse.tables import LABEL_ERRORS
-from dlassets.learning.evaluation.calibration import calibrated
+from dlassets.learning.calibration import calibrated
 from dlassets.learning.examples import Examples, targets_of
 from dlassets.learning.head import Head
 from dlassets.learning.training.head_training import Chosen, train_head

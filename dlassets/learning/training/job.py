@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Metrics = dict[str, float]
 OnEvent = Callable[["Event"], None]
 
+# Of an epoch's metrics, the validation loss after its temperature was fitted, where that decides which epoch is kept.
+CALIBRATED_LOSS = "calibrated_loss"
+
 _TRAINED, _HEAD, _WEIGHTS = "trained.json", "head.safetensors", "weights.safetensors"
 _ARRAYS = ("weight", "bias", "mean", "scale")
 

@@ -28,7 +28,8 @@ LABELS = [3, 12, 40] * 20
 
 
 # What float32 sums differ by when rows are added up in another order, as a share of the largest number.
-LAST_DIGITS = 1e-5
+# A path of penalties, of which none is fitted to its end, carries it on from each to the next.
+LAST_DIGITS, LAST_DIGITS_OF_A_PATH = 1e-5, 5e-3
 
 
 def weights(trained):
@@ -67,19 +68,23 @@ def test_the_same_rows_and_settings_give_the_same_weights_to_the_last_bit() -> N
     assert weights(train_head(train, validation, SETTINGS)) == weights(train_head(train, validation, SETTINGS))
 
 
-def test_many_rows_part_by_part_give_the_weights_that_they_give_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("l2", "digits"), [(0.05, LAST_DIGITS), (None, LAST_DIGITS_OF_A_PATH)])
+def test_many_rows_part_by_part_give_the_weights_that_they_give_at_once(
+    monkeypatch: pytest.MonkeyPatch, l2, digits
+) -> None:
     train, validation = rows(LABELS * 5), rows(LABELS, seed=1)
-    at_once = train_head(train, validation, SETTINGS)
+    settings = TrainingSettings(l2=l2)
+    at_once = train_head(train, validation, settings)
     monkeypatch.setattr(head_training, "FEW_NUMBERS", 0)
     monkeypatch.setattr(examples, "PART_NUMBERS", 7 * train.features.shape[1])
 
-    in_parts, again = (train_head(train, validation, SETTINGS) for _ in range(2))
+    in_parts, again = (train_head(train, validation, settings) for _ in range(2))
 
     assert weights(in_parts) == weights(again)
     assert in_parts.best_epoch == at_once.best_epoch
     for name in ARRAYS:
         one, other = getattr(at_once.head, name), getattr(in_parts.head, name)
-        assert np.abs(one - other).max() <= LAST_DIGITS * np.abs(one).max(), name
+        assert np.abs(one - other).max() <= digits * np.abs(one).max(), name
 
 
 def test_chosen_rows_are_learned_from_as_if_there_were_no_others() -> None:
@@ -178,6 +183,53 @@ def test_the_epoch_with_the_best_validation_loss_is_kept() -> None:
     assert -np.log(probabilities).mean() == pytest.approx(min(losses), abs=1e-4)
 
 
+def test_the_penalty_is_chosen_by_the_validation_loss_after_its_temperature() -> None:
+    """As found where many classes of few photos have features that tell them apart, and a head is unsure at first."""
+    labels = list(range(40)) * 6
+    train, validation, fresh = (rows(labels, features=64, seed=seed, spread=1.2) for seed in range(3))
+
+    chosen = train_head(train, validation, SETTINGS)
+
+    losses = [epoch["calibrated_loss"] for epoch in chosen.history]
+    assert losses[chosen.best_epoch] == pytest.approx(min(losses), abs=0.01)  # but for the prior
+    right = {l2: train_head(train, validation, TrainingSettings(l2=l2)).head for l2 in (0.5, 0.05, 0.005)}
+    accuracies = {l2: (head.predict(fresh.features) == fresh.labels).mean() for l2, head in right.items()}
+    assert (chosen.head.predict(fresh.features) == fresh.labels).mean() >= max(accuracies.values()) - 0.01
+    penalties = np.array([epoch["l2"] for epoch in chosen.history])
+    assert penalties[1:] / penalties[:-1] == pytest.approx(10**-0.25)
+
+
+def test_a_handful_of_validation_rows_decides_little() -> None:
+    train = rows([3, 12] * 30, spread=2.0)
+    usual = [
+        epoch["l2"]
+        for trained in (train_head(train, rows([3, 12], seed=seed, spread=2.0), SETTINGS) for seed in range(5))
+        for epoch in [trained.history[trained.best_epoch]]
+    ]
+
+    assert max(usual) / min(usual) < 100
+
+
+@pytest.mark.parametrize("classes", [4, 60])
+def test_more_labels_make_a_head_no_worse(classes) -> None:
+    """The fixed penalty of before lost 0.03 by the answers to its requests, where there were many classes."""
+    few, many = list(range(classes)) * 5, list(range(classes)) * 10
+    fresh = rows(many * 2, features=64, seed=9, spread=1.5)
+    before, after = (
+        train_head(*(rows(labels, features=64, seed=seed, spread=1.5) for seed in (0, 1)), SETTINGS).head
+        for labels in (few, many)
+    )
+
+    wins = [(head.predict(fresh.features) == fresh.labels).mean() for head in (before, after)]
+    assert wins[1] > wins[0]
+
+
+def test_a_penalty_that_is_set_is_every_epoch_s() -> None:
+    trained = train_head(rows(LABELS), rows(LABELS, seed=1), TrainingSettings(l2=0.05))
+
+    assert all(epoch.keys() == {"train_loss", "validation_loss", "validation_accuracy"} for epoch in trained.history)
+
+
 def test_training_ends_where_an_epoch_moves_nothing() -> None:
     patient = TrainingSettings(epochs=100, patience=100, l2=1.0)
     trained = train_head(rows(LABELS), rows(LABELS, seed=1), patient)
@@ -265,9 +317,15 @@ def fit(snapshot, processes=1, **settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [pytest.param({}, marks=pytest.mark.slow), {"balance": "weights", "label_smoothing": 0.1}]
+    ("settings", "digits"),
+    [
+        pytest.param({}, LAST_DIGITS_OF_A_PATH, marks=pytest.mark.slow),
+        ({"l2": 0.05, "balance": "weights", "label_smoothing": 0.1}, LAST_DIGITS),
+    ],
 )
-def test_two_processes_learn_from_their_shards_what_one_learns_from_all_rows(local_engine, lake, settings) -> None:
+def test_two_processes_learn_from_their_shards_what_one_learns_from_all_rows(
+    local_engine, lake, settings, digits
+) -> None:
     # By class, so that neither process has them all.
     train = rows([3] * 50 + [12] * 20 + [40] * 40, spread=2.0)
     parts = [(TRAIN, part(train, slice(0, 60))), (TRAIN, part(train, slice(60, None)))]
@@ -281,11 +339,12 @@ def test_two_processes_learn_from_their_shards_what_one_learns_from_all_rows(loc
     assert together.best_epoch == alone.best_epoch
     for name in ARRAYS:
         one, other = getattr(alone.head, name), getattr(together.head, name)
-        assert np.abs(one - other).max() <= LAST_DIGITS * np.abs(one).max(), name
+        assert np.abs(one - other).max() <= digits * np.abs(one).max(), name
     for told, trained in ((together_told, together), (alone_told, alone)):
         assert [event.number for event in told] == list(range(1, len(trained.history) + 1))
-    for one, other in zip(alone_told, together_told, strict=True):
-        assert other.metrics == pytest.approx(one.metrics, rel=1e-4)
+    # After the best epoch ever less holds what the last digits make of the rest.
+    for one, other in zip(alone_told[: alone.best_epoch + 1], together_told, strict=False):
+        assert other.metrics == pytest.approx(one.metrics, rel=10 * digits)
 
 
 def test_each_epoch_is_told_as_it_comes(local_engine, lake) -> None:

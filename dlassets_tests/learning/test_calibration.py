@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.evaluation.calibration import calibrated, fit_temperature, reliability
+from dlassets.learning.calibration import calibrated, fit_temperature, reliability
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import UNKNOWN, targets_of
 from dlassets.learning.training.head_training import train_head
