@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def demo(images: str | None, classes: int, per_class: int) -> None:
     """Run the whole loop on photos: ingest, train, score, ask people, learn from their answers."""
     from dlassets.demo.own_lake import taken_by, with_own_lake
-    from dlassets.demo.photos import HELD_BACK, HELD_BACK_OF_GENERATED
+    from dlassets.demo.photos import HELD_BACK, held_back_of_generated
     from dlassets.pipeline.session import Session
     from dlassets.samples.sets import GENERATED, refuse_unknown
 
@@ -51,7 +51,7 @@ def demo(images: str | None, classes: int, per_class: int) -> None:
         _say(
             f"{source}: {taken.understood}", *taken.not_taken_in, f"They go into the lake {Lake.at(settings.root).root}"
         )
-        held_back = HELD_BACK_OF_GENERATED if source == GENERATED else HELD_BACK
+        held_back = held_back_of_generated(per_class) if source == GENERATED else HELD_BACK
         run_demo(settings, folder, console(), not_taken_in=taken.not_taken_in, held_back=held_back)
     _print_how_to_look(settings)
 

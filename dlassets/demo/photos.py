@@ -18,10 +18,18 @@ from dlassets.settings import JUNK
 from dlassets.storage.files import write_whole
 from dlassets.storage.junk import Junk
 
-# The share that arrives unlabelled. Of generated samples, of which there are as many as one likes, few are labelled at
-# first: what people answer then shows, whichever photos chance makes the test photos.
-HELD_BACK, HELD_BACK_OF_GENERATED = 0.3, 0.8
+HELD_BACK = 0.3
+_LABELLED_A_CLASS, _MOST_HELD_BACK = 16, 0.8
 TRUTH = "truth.csv"
+
+
+def held_back_of_generated(per_class: int) -> float:
+    """Return the share of generated samples that arrives unlabelled, of which there are so many a class.
+
+    Few are labelled at first, about sixteen a class: what people answer then shows, whichever photos chance makes the
+    test photos.
+    """
+    return min(max(HELD_BACK, 1 - _LABELLED_A_CLASS / per_class), _MOST_HELD_BACK)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def sizes(data: bytes) -> list[tuple[int, int]]:
 def plain(data: bytes) -> Plain:
     """Return the file without its EXIF item, and that block; what colours mean stays with the pixels. Never raises.
 
-    Decoders hand EXIF to readers that copy every value of it before one is asked for.
+    No decoder then reads a block that may be hostile, and turns a photo by what it says.
     """
     inside = _inside(data)
     items = [at for at in _item_types(data, inside.get(b"iinf")) if data[at : at + 4] == _EXIF]

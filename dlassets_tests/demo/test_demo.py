@@ -9,7 +9,13 @@ import pytest
 
 from dlassets.demo.annotator import OpenRequest, answer
 from dlassets.demo.loop import _failure
-from dlassets.demo.photos import arrive_labelled, arrive_unlabelled, photos_in, read_truth
+from dlassets.demo.photos import (
+    arrive_labelled,
+    arrive_unlabelled,
+    held_back_of_generated,
+    photos_in,
+    read_truth,
+)
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
@@ -143,6 +149,24 @@ def test_what_came_labelled_is_not_held_back_where_more_is_held_back_by_now(phot
     now = arrive_labelled(photos, labelled, 0.8), arrive_unlabelled(photos, unlabelled, tmp_path, labelled, 0.8)
 
     assert now == (0, 80 - before)
+
+
+@pytest.mark.parametrize(("per_class", "share"), [(4, 0.3), (20, 0.3), (40, 0.6), (80, 0.8), (500, 0.8)])
+def test_of_generated_samples_some_sixteen_a_class_are_labelled_at_first(per_class, share) -> None:
+    assert held_back_of_generated(per_class) == pytest.approx(share)
+
+
+@pytest.mark.slow
+def test_the_samples_and_one_s_own_photos_after_them_are_two_lakes(photos, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DLASSETS_ROOT", raising=False)
+    for arguments in (("--classes", 3, "--per-class", 20), ("--images", photos)):
+        ran = dlassets("demo", *arguments)
+        assert ran.returncode == 0, ran.stderr
+
+    assert {path.name for path in tmp_path.iterdir()} == {"lake", f"lake-{photos.name}"}
+    assert len(contents(tmp_path / "lake")["raw_images"]) == 60
+    assert len(contents(tmp_path / f"lake-{photos.name}")["raw_images"]) == len(list(photos_in(photos)))
 
 
 def test_what_is_held_back_tells_its_class_nowhere_but_aside(photos, tmp_path) -> None:
