@@ -73,7 +73,7 @@ def _standing(number: int, history: Sequence[dict[str, Any]], champion: int | No
     if place is None:
         if number == champion:
             return "Champion, made so by hand."
-        return "Not promoted." if verdict is None else f"Not promoted: {verdict.explanation}."
+        return "Not promoted." if verdict is None else f"Not champion: {verdict.explanation}."
     promoted = f"{_time(history[place]['at'])}: {history[place]['why']}."
     if number == champion:
         return f"Champion since {promoted}"
