@@ -112,11 +112,12 @@ def test_when_the_champion_moves_so_do_the_words_and_a_version_that_is_refused_s
 
     first, refused, champion = (said(registry, version).splitlines()[0] for version in (1, 2, 3))
     assert re.fullmatch(
-        r"No longer champion: version 3 took its place at .* UTC. It was promoted at .* UTC: .*no champion: promoted\.", first
+        r"No longer champion: version 3 took its place at .* UTC. It was promoted at .* UTC: .*no champion: promoted\.",
+        first,
     )
     assert refused.startswith("Not champion: right on 0 of 4 test photos where version 1 is on 4 (0 gained, 4 lost): ")
     assert refused.endswith(", not promoted.")
-    assert champion.endswith("right on 4 of 4 test photos where version 1 is on 4 (0 gained, 0 lost): as good, promoted.")
+    assert champion.endswith("on 4 of 4 test photos where version 1 is on 4 (0 gained, 0 lost): as good, promoted.")
     model = registry.client.get_registered_model(MODEL).description
     assert f"[Version 3](#/models/{MODEL}/versions/3) is **champion** since" in model
     assert f'mlflow.pyfunc.load_model("models:/{MODEL}@champion")' in model
