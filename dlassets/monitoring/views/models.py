@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
-from dlassets.registry.lifecycle import CHAMPION, TAG_PROMOTIONS, TAG_VERDICT, registered_versions, run_or_none
+from dlassets.registry.lifecycle import CHAMPION, TAG_VERDICT, promotions, registered_versions, run_or_none
 from dlassets.registry.store import existing_client
 from dlassets.settings import Settings
 
@@ -104,14 +103,14 @@ def models_of(settings: Settings) -> Models:
             return Models(name)
         model = client.get_registered_model(name)
         champion = int(model.aliases[CHAMPION]) if CHAMPION in model.aliases else None
-        promotions = _promotions(json.loads(model.tags.get(TAG_PROMOTIONS, "[]")))
+        history = _by_version(promotions(client, name))
         newest_first = sorted(registered, key=lambda version: -int(version.version))
         shown = [v for place, v in enumerate(newest_first) if place < MOST_VERSIONS or int(v.version) == champion]
-        versions = tuple(_version(client, version, champion, promotions) for version in shown)
+        versions = tuple(_version(client, version, champion, history) for version in shown)
     return Models(name, versions, len(registered))
 
 
-def _promotions(history: Sequence[Mapping[str, Any]]) -> dict[int, list[Promotion]]:
+def _by_version(history: Sequence[Mapping[str, Any]]) -> dict[int, list[Promotion]]:
     """Return what the model's history says of each version."""
     found: dict[int, list[Promotion]] = {}
     for entry, after in zip(history, [*history[1:], None], strict=True):
@@ -130,7 +129,7 @@ def _version(
     client: MlflowClient,
     registered: RegisteredVersion,
     champion: int | None,
-    promotions: Mapping[int, Sequence[Promotion]],
+    history: Mapping[int, Sequence[Promotion]],
 ) -> Version:
     number, training = int(registered.version), _training(client, registered.run_id or "")
     return Version(
@@ -142,7 +141,7 @@ def _version(
         test_rows=training.test_rows,
         is_champion=number == champion,
         verdict=registered.tags.get(TAG_VERDICT),
-        promotions=tuple(promotions.get(number, ())),
+        promotions=tuple(history.get(number, ())),
     )
 
 
