@@ -10,9 +10,15 @@ from dlassets_tests.errors import ERRORS
 LOSS, ACCURACY = "validation_loss", "validation_accuracy"
 
 
+def l2_of(job: Job) -> float:
+    """Return the penalty of a job that has been given one."""
+    assert job.settings.l2 is not None
+    return job.settings.l2
+
+
 def bowl(job: Job, on_epoch) -> dict[str, float]:
     """Least at l2 = 0.1, and less with weights than without."""
-    loss = abs(math.log10(job.settings.l2) + 1) + (job.settings.balance == "none")
+    loss = abs(math.log10(l2_of(job)) + 1) + (job.settings.balance == "none")
     metrics = {LOSS: loss, ACCURACY: 1 / (1 + loss), "train_loss": 0.5}
     on_epoch({**metrics, LOSS: loss + 1})
     on_epoch(metrics)
@@ -35,5 +41,5 @@ def no_number(job: Job, on_epoch) -> dict[str, float]:
 
 def worse_with_l2(job: Job, on_epoch) -> dict[str, float]:
     for epoch in range(20):
-        on_epoch({LOSS: job.settings.l2 + 1 / (epoch + 1), ACCURACY: 0.5})
-    return {LOSS: job.settings.l2, ACCURACY: 0.5}
+        on_epoch({LOSS: l2_of(job) + 1 / (epoch + 1), ACCURACY: 0.5})
+    return {LOSS: l2_of(job), ACCURACY: 0.5}

@@ -225,7 +225,9 @@ def test_more_labels_make_a_head_no_worse(classes) -> None:
     few, many = list(range(classes)) * 5, list(range(classes)) * 10
     fresh = rows(many * 2, features=64, seed=9, spread=1.5)
     before, after = (
-        train_head(*(rows(labels, features=64, seed=seed, spread=1.5) for seed in (0, 1)), SETTINGS).head
+        train_head(
+            rows(labels, features=64, seed=0, spread=1.5), rows(labels, features=64, seed=1, spread=1.5), SETTINGS
+        ).head
         for labels in (few, many)
     )
 
