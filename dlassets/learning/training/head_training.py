@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
 STEPS_PER_EPOCH = 5
 # Each epoch of a path has a penalty so much of the last one's, from the strongest, so many times the usual, which is
-# what is expected, give or take a decade, before a row is looked at. That is for one feature and one class: a row is as
-# long, squared, as it has features, and of more classes each has less of the mean loss to set against its penalty.
-_USUAL, _STRONGEST, _RATIO = 3e-4, 30.0, 10**-0.25
+# what is expected, give or take `_DECADES`, before a row is looked at. That is for one feature and one class: a row is
+# as long, squared, as it has features, and of more classes each has less of the mean loss to set against its penalty.
+_USUAL, _STRONGEST, _RATIO, _DECADES = 3e-4, 30.0, 10**-0.5, 0.5
+# Enough to come near the minimum: what is far from it depends on the last digits of sums.
+STEPS_PER_PENALTY = 20
 FEW_NUMBERS = 2**24
 
 Result = TypeVar("Result")
@@ -236,10 +238,10 @@ def _fit(
     usual = _USUAL * linear.in_features / linear.out_features
     history: list[Metrics] = []
     best_epoch, least, best_state = 0, float("inf"), linear.state_dict()
-    for epoch, l2 in zip(range(settings.epochs), _penalties(settings.l2, usual), strict=False):
+    for epoch, (l2, steps) in zip(range(settings.epochs), _penalties(settings.l2, usual), strict=False):
         if l2 != penalised_loss.l2:  # what steps have learned of the loss holds for one penalty alone
             penalised_loss.l2 = l2
-            optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=STEPS_PER_EPOCH, line_search_fn="strong_wolfe")
+            optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
         before = [parameter.detach().clone() for parameter in linear.parameters()]
         loss = optimizer.step(penalised_loss).item()  # type: ignore[no-untyped-call]
         with torch.no_grad():
@@ -260,7 +262,7 @@ def _fit(
             calibrated = _calibrated_loss(logits, validation.targets, group)
             metrics |= {CALIBRATED_LOSS: calibrated, "l2": l2}
             # A normal prior on the decimal logarithm, as the temperature has one: a handful of rows decides little.
-            judged_by = calibrated + np.log10(l2 / usual) ** 2 / 2 / len(logits)
+            judged_by = calibrated + (np.log10(l2 / usual) / _DECADES) ** 2 / 2 / len(logits)
         history.append(metrics)
         if on_epoch is not None and group.is_main:
             on_epoch(epoch, metrics)
@@ -273,9 +275,11 @@ def _fit(
     return history, best_epoch
 
 
-def _penalties(l2: float | None, usual: float) -> Iterator[float]:
-    """Yield each epoch's penalty: the one that is set, or those of the path."""
-    return (usual * _STRONGEST * _RATIO**epoch for epoch in count()) if l2 is None else repeat(l2)
+def _penalties(l2: float | None, usual: float) -> Iterator[tuple[float, int]]:
+    """Yield each epoch's penalty, the one that is set or those of the path, and how many steps it has."""
+    if l2 is not None:
+        return repeat((l2, STEPS_PER_EPOCH))
+    return ((usual * _STRONGEST * _RATIO**epoch, STEPS_PER_PENALTY) for epoch in count())
 
 
 def _calibrated_loss(logits: torch.Tensor, targets: torch.Tensor, group: Group) -> float:
