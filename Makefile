@@ -55,7 +55,7 @@ check: $(READY) ## formatting, lint, types, layers and dependencies
 	$(BIN)/deptry dlassets
 	$(BIN)/deptry dlassets_tests benchmarks scripts --ignore DEP002,DEP004
 
-pictures: $(READY) ## take README's pictures of the pages anew, of the default demo, in a Chromium that must be there
+pictures: $(READY) ## take README's pictures anew, of the default demo, in a Chromium that must be there
 	$(BIN)/pytest dlassets_tests/web/test_pages_in_a_browser.py --pictures docs $(ARGS)
 
 house: $(READY) ## draw the rooms and who imports whom anew, to docs/house.svg
