@@ -76,7 +76,7 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
     from dlassets.samples.sets import refuse_unknown, set_of
     from dlassets.samples.sets import samples as make
 
-    refuse_unknown(source)
+    refuse_unknown(source, checksum)
     set_, record = set_of(source, seed), folder / ".dlassets-set"
     with filled_from(set_, folder, record, lambda: any(files_in(folder)), "Choose an empty folder."), bars() as report:
         taken = make(

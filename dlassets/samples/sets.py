@@ -83,9 +83,7 @@ def samples(
         return partial(progress, stage) if progress else None
 
     name = str(source)
-    refuse_unknown(name)
-    if checksum and "://" not in name and name not in ARCHIVES:
-        raise DlassetsError(f"A checksum is of a download, and {name} is none: leave --checksum out.")
+    refuse_unknown(name, checksum)
     if name == GENERATED:
         made = generate(folder, classes=classes, per_class=per_class, seed=seed, progress=progress_of("generate"))
         return Taken(made, f"{made:,} drawings of {classes} classes.")
@@ -97,9 +95,12 @@ def samples(
     return unpack(place, folder, progress_of("unpack"), settings.archives, settings.ingest.formats)
 
 
-def refuse_unknown(source: str) -> None:
-    """Raise DlassetsError for a source that is no path, no URL and no name of a set."""
-    if source in {GENERATED, *ARCHIVES} or "://" in source or Path(source).exists():
+def refuse_unknown(source: str, checksum: str | None = None) -> None:
+    """Raise DlassetsError for a source that is no path, no URL and no name of a set, or a checksum of no download."""
+    is_download = "://" in source or source in ARCHIVES
+    if checksum and not is_download:
+        raise DlassetsError(f"A checksum is of a download, and {source} is none: leave --checksum out.")
+    if is_download or source == GENERATED or Path(source).exists():
         return
     known = [GENERATED, *ARCHIVES]
     near = difflib.get_close_matches(source, known, n=1)

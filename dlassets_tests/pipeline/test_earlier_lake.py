@@ -11,7 +11,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.registry.lifecycle import versions_of
 from dlassets.registry.store import MlflowStore
-from dlassets.settings import Settings
+from dlassets.settings import Settings, TrainingSettings
 from dlassets_tests.earlier import unpack
 from dlassets_tests.pipelines import Pipelines, failures, materialized, values
 from dlassets_tests.programs import invoke
@@ -26,7 +26,8 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipelines]:
     root = tmp_path_factory.mktemp("earlier") / "lake"
     unpack(root)
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Pipelines(Settings(root=str(root)), instance)
+        # The penalty was a number then, and models would be trained anew without one.
+        yield Pipelines(Settings(root=str(root), training=TrainingSettings(l2=0.05)), instance)
 
 
 def test_with_nothing_new_no_table_changes_and_no_model_is_trained(earlier: Pipelines) -> None:
@@ -40,8 +41,9 @@ def test_with_nothing_new_no_table_changes_and_no_model_is_trained(earlier: Pipe
     assert refused.keys() == {"registered_version"}
     assert "not_worse_than_champion" in refused["registered_version"]
     assert {job: failures(results[job]) for job in JOBS[1:]} == {job: {} for job in JOBS[1:]}
-    # It had no such table: the classes that its folders say are written down.
-    assert earlier.versions() == before | {"classes": before["classes"] + 1}
+    # It had no such tables: the classes that its folders say, and what its champion says of every photo.
+    added = {name: before[name] + 1 for name in ("classes", "predictions", "predictions_current")}
+    assert earlier.versions() == before | added
     trained = values(materialized(results["training_pipeline"])["trained_model"])
     assert trained["changed"] == "nothing new: the run that learned from these inputs stands"
     assert (versions_of(mlflow.client, MODEL), mlflow.champion()) == ([1, 2], champion)

@@ -54,7 +54,7 @@ def bad() -> tuple[Content, ...]:
         Content(bytes(200), "not_an_image"),
         Content(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
         Content(_picture("PPM", 77), "format_not_allowed"),
-        Content(b"\0\0\0\x18ftypavif" + bytes(60), "format_not_allowed"),
+        Content(b"\0\0\0\x18ftypavif" + bytes(60), "truncated"),
         Content(jpeg[:frame] + struct.pack(">HH", 60_000, 60_000) + jpeg[frame + 4 :], "too_large"),
         Content(gif[:6] + struct.pack("<HH", 65_535, 65_535) + gif[10:], "too_large"),
     )
