@@ -27,7 +27,6 @@ _OF_THIS_LAKE = {
     "--version 12": "--version 1",
     "--model 3": "--model 1",
     "--at 2026-11-20T09:00": f"--at {time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(time.time() + 3600))}",
-    "rename 1 ": "rename 0 ",
     "'*.jpg' --reason too_large": "'*.jpg'",
     "'phones/*.txt'": "'labeled/*.txt' --yes",
 }
