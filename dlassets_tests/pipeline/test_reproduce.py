@@ -32,7 +32,7 @@ def trained(photos, tmp_path_factory):
     """A lake with a model that was trained once."""
     with dg.DagsterInstance.ephemeral() as instance:
         pipelines = new_lake(tmp_path_factory.mktemp("lake"), instance)
-        arrive(photos, pipelines, unlabelled_from=12)
+        arrive(photos, pipelines, unlabelled_from=16)
         result = pipelines.run("training_pipeline")
         assert failures(result) == {}
         yield pipelines, values(materialized(result)["trained_model"])["mlflow_run_id"]
