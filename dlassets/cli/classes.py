@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from dlassets.cli.group import settings_and_lake, show
-from dlassets.settings import load_settings
-from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from dlassets.lakehouse.classes import Class
@@ -57,7 +55,7 @@ def _classes() -> dict[int, Class]:
     from dlassets.lakehouse.snapshots import pin
     from dlassets.lakehouse.tables import CLASSES
 
-    lake = Lake.at(load_settings().root)
+    _, lake = settings_and_lake(is_there=False)
     return classes_of(LocalEngine(), pin(lake, CLASSES.name))
 
 
@@ -67,8 +65,7 @@ def _name(name: str, label: int | None) -> None:
     from dlassets.lakehouse.snapshots import pin, replanned
     from dlassets.lakehouse.tables import CLASSES
 
-    settings = load_settings()
-    lake = Lake.at(settings.root)  # a class may be there before anything else is
+    settings, lake = settings_and_lake(is_there=False)  # a class may be there before anything else is
     said_by, ignore_case = getpass.getuser(), settings.labels.ignore_case
 
     def write() -> Class:

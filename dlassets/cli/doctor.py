@@ -13,9 +13,10 @@ from urllib.parse import unquote
 
 import click
 
+from dlassets.cli.group import settings_and_lake
 from dlassets.errors import DlassetsError, SettingsError, some_of
 from dlassets.resources.instance import DATABASES, HOME_VARIABLE, home_of
-from dlassets.settings import Settings, load_settings
+from dlassets.settings import Settings
 from dlassets.storage.databases import explained_databases, remedy_of
 from dlassets.storage.lake import Lake, local_path
 
@@ -33,8 +34,7 @@ def doctor() -> None:
 
     The photos' own bytes are compared by `dlassets verify`.
     """
-    settings = load_settings()
-    lake = Lake.at(settings.root)
+    settings, lake = settings_and_lake(is_there=False)
     wrong = 0
     for name, look in _CHECKS.items():
         findings = list(_found(look, settings, lake))

@@ -60,16 +60,18 @@ def main() -> None:
     """
 
 
-def settings_and_lake() -> tuple[Settings, Lake]:
+def settings_and_lake(*, is_there: bool = True) -> tuple[Settings, Lake]:
     """Return the settings and the lake that they name, for a command on what is in one.
 
-    Raises DlassetsError where there is none: to make one of a slip of the hand in DLASSETS_ROOT helps nobody.
+    Raises DlassetsError where there is none, unless `is_there` is False: to make one of a slip of the hand in
+    DLASSETS_ROOT helps nobody.
     """
     from dlassets.lakehouse.snapshots import refuse_no_lake
 
     settings = load_settings()
     lake = Lake.at(settings.root)
-    refuse_no_lake(lake)
+    if is_there:
+        refuse_no_lake(lake)
     return settings, lake
 
 

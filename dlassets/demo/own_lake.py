@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from dlassets.lakehouse.snapshots import pin, row_count
+from dlassets.lakehouse.snapshots import newest, row_count
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.samples.one_set import files_in, filled_from
 from dlassets.samples.sets import GENERATED, set_of, short_name
@@ -65,6 +65,5 @@ def _has_photos(lake: Lake, settings: Settings) -> bool:
 
 
 def _has_taken_in(lake: Lake) -> bool:
-    from deltalake import DeltaTable
-
-    return DeltaTable.is_deltatable(lake.table(RAW_IMAGES.name)) and row_count(pin(lake, RAW_IMAGES.name)) > 0
+    images = newest(lake, RAW_IMAGES.name)
+    return images is not None and row_count(images) > 0
