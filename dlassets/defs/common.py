@@ -8,7 +8,7 @@ import dagster as dg
 
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.provenance import Provenance
-from dlassets.lakehouse.tables import TABLES
+from dlassets.lakehouse.tables import IMAGE_PROFILES, TABLES
 from dlassets.masking import masked
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step
@@ -155,9 +155,22 @@ def file_page(session: Session, location: str) -> dg.UrlMetadataValue:
     return page(session, f"files/{session.lake.within(location)}")
 
 
-def photo_page(session: Session) -> Callable[[str], str]:
-    """Return what gives the address of a photo's page, by its path."""
-    return lambda path: session.settings.ui.page("photo", path=path)
+def few_photos(
+    session: Session, read: Reads, rows: Sequence[dict[str, Any]], columns: Mapping[str, str]
+) -> dg.MarkdownMetadataValue:
+    """Return a table of photos with their thumbnails, each with a link to its page.
+
+    `rows` have path, image_id and those `columns`, by name with their titles; the step reads `image_profiles`.
+    """
+    from dlassets.monitoring import markdown
+    from dlassets.monitoring.gallery.thumbnails import thumbnails_of
+
+    thumbnails = thumbnails_of(session.engine, read[IMAGE_PROFILES], {row["image_id"] for row in rows})
+
+    def photo_page(path: str) -> str:
+        return session.settings.ui.page("photo", path=path)
+
+    return dg.MetadataValue.md(markdown.photos(rows, thumbnails, columns, photo_page))
 
 
 def _deps(step: Step) -> Sequence[str]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets.defs.common import SCORING, details, photo_page, table_asset
-from dlassets.lakehouse.tables import IMAGE_PROFILES, PREDICTIONS
+from dlassets.defs.common import SCORING, details, few_photos, table_asset
+from dlassets.lakehouse.tables import PREDICTIONS
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads
@@ -14,20 +14,17 @@ from dlassets.pipeline.step import Made, Reads
 def _scored(session: Session, read: Reads, made: Made) -> dict[str, Any]:
     """Return who scored; where anything was, also the classes, the confidence and the least sure photos of it."""
     from dlassets.monitoring import markdown
-    from dlassets.monitoring.gallery.thumbnails import thumbnails_of
     from dlassets.monitoring.outcomes import scored_last
 
     if not made.changed or read.champion is None:
         return dict(made.details)
     scored = scored_last(session.engine, read.own(PREDICTIONS), read.champion)
-    image_ids = {row["image_id"] for row in scored.least_sure}
-    thumbnails = thumbnails_of(session.engine, read[IMAGE_PROFILES], image_ids)
     columns = {"predicted_name": "predicted", "confidence": "confidence", "path": "path"}
     return {
         **made.details,
         "classes": dg.MetadataValue.md(markdown.classes(scored)),
         "confidence": dg.MetadataValue.md(markdown.confidence(scored)),
-        "least_sure": dg.MetadataValue.md(markdown.photos(scored.least_sure, thumbnails, columns, photo_page(session))),
+        "least_sure": few_photos(session, read, scored.least_sure, columns),
     }
 
 

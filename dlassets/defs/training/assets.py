@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dlassets.defs.common import TRAINING, details, model_asset, page, photo_page, provenance_value, table_asset
-from dlassets.lakehouse.tables import EVALUATED_ROWS, IMAGE_PROFILES, RAW_IMAGES
+from dlassets.defs.common import TRAINING, details, few_photos, model_asset, page, provenance_value, table_asset
+from dlassets.lakehouse.tables import EVALUATED_ROWS, RAW_IMAGES
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step
@@ -127,24 +127,19 @@ def _better_than_guessing(run: "Run") -> dg.AssetCheckResult:
 
 def _evaluated(session: Session, read: Reads, made: Made) -> dict[str, Any]:
     """Return how many rows the newest run was wrong about, and its surest mistakes on test photos."""
-    from dlassets.monitoring import markdown
-    from dlassets.monitoring.gallery.thumbnails import thumbnails_of
     from dlassets.monitoring.outcomes import mistakes_of
 
     run_id = made.details["newest"]
     if run_id is None:
         return {}
     mistakes = mistakes_of(session.engine, read.own(EVALUATED_ROWS), run_id)
-    image_ids = {row["image_id"] for row in mistakes.surest}
-    thumbnails = thumbnails_of(session.engine, read[IMAGE_PROFILES], image_ids)
     columns = {"label_name": "true", "predicted_name": "predicted", "confidence": "confidence", "path": "path"}
-    surest = markdown.photos(mistakes.surest, thumbnails, columns, photo_page(session))
     return {
         "mlflow_run_id": run_id,
         "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(session.mlflow.client.get_run(run_id))),
         "wrong_photos": page(session, "wrong", run=run_id),
         **{f"{split}_wrong": f"{mistakes.wrong[split]} of {rows}" for split, rows in mistakes.rows.items()},
-        "surest_mistakes": dg.MetadataValue.md(surest),
+        "surest_mistakes": few_photos(session, read, mistakes.surest, columns),
     }
 
 
