@@ -11,6 +11,7 @@ from dlassets.lakehouse.tables import (
     HUMAN_LABELS,
     LABEL_REQUESTS,
     LABELED_IMAGES,
+    OPEN,
     PREDICTIONS,
     QUARANTINED_FILES,
     RAW_IMAGES,
@@ -36,7 +37,7 @@ class Overview:
 
     @property
     def open_requests(self) -> int:
-        return self.requests.get("open", 0)
+        return self.requests.get(OPEN, 0)
 
 
 def overview(reading: Reading) -> Overview:

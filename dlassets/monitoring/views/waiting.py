@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from dlassets.lakehouse.tables import LABEL_REQUESTS
+from dlassets.lakehouse.tables import LABEL_REQUESTS, OPEN
 from dlassets.monitoring.views.reading import Reading, one_row
 
 MOST_BATCHES, MOST_OF_A_BATCH = 20, 24
@@ -49,17 +49,17 @@ class Queue:
 
 def waiting(reading: Reading, batches: int = MOST_BATCHES, most: int = MOST_OF_A_BATCH) -> Queue:
     """Return the newest batches that have open requests, with `most` requests of each at most."""
-    query = """
+    query = f"""
         WITH counted AS (
             SELECT r.*, COUNT(*) OVER (PARTITION BY r.batch_id) AS total,
-                SUM(CASE WHEN r.status = 'open' THEN 1 ELSE 0 END) OVER (PARTITION BY r.batch_id) AS open,
+                SUM(CASE WHEN r.status = '{OPEN}' THEN 1 ELSE 0 END) OVER (PARTITION BY r.batch_id) AS open,
                 MIN(r.requested_at) OVER (PARTITION BY r.batch_id) AS since
             FROM label_requests AS r
         ), placed AS (
             SELECT counted.*, COUNT(*) OVER () AS all_open,
                 ROW_NUMBER() OVER (PARTITION BY batch_id ORDER BY confidence, request_id) AS place,
                 DENSE_RANK() OVER (ORDER BY since DESC, batch_id) AS batch
-            FROM counted WHERE status = 'open'
+            FROM counted WHERE status = '{OPEN}'
         ), batches AS (
             SELECT COUNT(DISTINCT batch_id) AS of_batches FROM placed
         )
@@ -68,7 +68,7 @@ def waiting(reading: Reading, batches: int = MOST_BATCHES, most: int = MOST_OF_A
             placed.since, CAST(placed.open AS BIGINT) AS open, placed.total, placed.all_open, batches.of_batches
         FROM placed CROSS JOIN part CROSS JOIN batches
         WHERE placed.batch <= part.batches AND placed.place <= part.most ORDER BY placed.batch, placed.place
-    """
+    """  # noqa: S608 - constants
     rows = reading.asked(query, [LABEL_REQUESTS], part=one_row(batches=batches, most=most))
     if not rows:
         return Queue((), 0, 0)
