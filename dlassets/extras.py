@@ -8,12 +8,15 @@ from dlassets.errors import DlassetsError
 
 # An extra of pyproject.toml, and what is imported of it: it is there where all of these are.
 SPARK, TUNING, LABEL_ERRORS, PETASTORM, HEIF = "spark", "tuning", "label-errors", "petastorm", "heif"
+EDGE, TENSORBOARD = "edge", "tensorboard"
 MODULES = {
     SPARK: ("pyspark", "delta", "dagster_pyspark"),
     TUNING: ("optuna",),
     LABEL_ERRORS: ("cleanlab",),
     PETASTORM: ("petastorm",),
     HEIF: ("pillow_heif",),
+    EDGE: ("nncf", "onnx", "onnxruntime"),
+    TENSORBOARD: ("tensorboard",),
 }
 
 
