@@ -30,6 +30,12 @@ def by_hand(registry: Registry, version: int) -> None:
     registry.client.set_registered_model_alias(MODEL, CHAMPION, str(version))
 
 
+def let_go_of(registry: Registry) -> None:
+    """Close the store's file, which is about to be another."""
+    registry.client._tracking_client.store.engine.dispose()
+    registry.client._get_registry_client().store.engine.dispose()
+
+
 def two(registry: Registry) -> None:
     """Version 1 is champion, and 2 failed."""
     promoted(registry)
@@ -123,7 +129,7 @@ def test_a_store_that_is_restored_from_an_older_copy_is_brought_up_to_what_was_d
     store = Path(registry.resource.settings.root, "mlflow", "mlflow.db")
     shutil.copyfile(store, tmp_path / "copy.db")
     settle(registry.by(), registry.validation(model))
-    registry.client._tracking_client.store.engine.dispose()
+    let_go_of(registry)
     shutil.copyfile(tmp_path / "copy.db", store)
     assert alias(registry) == 1
 
@@ -135,6 +141,7 @@ def test_a_store_that_is_restored_from_an_older_copy_is_brought_up_to_what_was_d
 def test_a_store_that_was_lost_leaves_no_champion_and_a_new_one_begins_again(registry, rules) -> None:
     promoted(registry)
     root = registry.resource.settings.root
+    let_go_of(registry)
     shutil.rmtree(f"{root}/mlflow")
     give_store(registry.resource.settings)
     anew = Registry(MlflowStore(registry.resource.settings))
