@@ -76,9 +76,7 @@ def reject(version: int, reason: str, actor: str | None) -> None:
 
 
 @click.command()
-@click.option(
-    "--to", type=click.IntRange(min=1), metavar="N", help="Else the one that was champion before."
-)
+@click.option("--to", type=click.IntRange(min=1), metavar="N", help="Else the one that was champion before.")
 @click.option("--rescore", is_flag=True, help="Have it score at once what the bad version has scored.")
 @_decision
 def rollback(to: int | None, reason: str, actor: str | None, *, rescore: bool) -> None:
@@ -148,4 +146,4 @@ def _row(version: Version) -> tuple[str, ...]:
 
 
 def _time(at: dt.datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}"
+    return f"{at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"
