@@ -258,7 +258,7 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
     VALIDATED_VERSION,
     reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES, IMAGE_PROFILES, LABELED_IMAGES],
 )
-def validated_version(session: Session, read: Reads, report: Report) -> Made:
+def validated_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
     """Ask of the registered version whether it may be used, and promote it if so: see `registry.validation`."""
     from dlassets.registry.description import describe
     from dlassets.registry.lifecycle import identified, promote, refuse
@@ -271,9 +271,6 @@ def validated_version(session: Session, read: Reads, report: Report) -> Made:
         client = session.mlflow.client
         version = _version_to_validate(session, read)
         validation, is_new = validate(client, version, _grounds(session, read), session.settings)
-        for check in validation.checks:
-            if not check.passed:
-                report.warning(f"{name}/{version}: {check.sentence}")
         if validation.passed:
             promote(client, name, version, validation, session.run_id)
         else:

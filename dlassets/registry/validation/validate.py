@@ -87,7 +87,8 @@ def validate(client: MlflowClient, version: int, grounds: Grounds, settings: Set
     """
     name = settings.registry.model_name
     registered = client.get_model_version(name, str(version))
-    if run_or_none(client, registered.run_id) is None:
+    run = run_or_none(client, registered.run_id)
+    if run is None or run.info.lifecycle_stage == "deleted":
         raise DlassetsError(
             f"Version {version} of {name} has no run in MLflow, so its validation has nowhere to be kept. Train again; "
             "dlassets registers what its own runs have made."
