@@ -416,6 +416,25 @@ class RegistrySettings(_Section):
     tolerance: float = Field(
         0.05, ge=0, lt=1, description="How far below the champion's accuracy a challenger may be, shown or not."
     )
+    approval: Literal["automatic", "person"] = Field(
+        "automatic", description="Who promotes a version that passed its validation; `dlassets approve` is a person's."
+    )
+    self_approval: bool = Field(False, description="Whether who trained a version may approve it.")
+    outside_moves: Literal["follow", "put_back"] | None = Field(
+        None,
+        description="What becomes of the alias champion where it was moved by hand in MLflow; unset: it is followed "
+        "with approval `automatic`, and put back with `person`.",
+    )
+    actor: str | None = Field(
+        None,
+        max_length=200,
+        description="Who is written down as having done it; unset: the user of Dagster's run, else of this process.",
+    )
+
+    @property
+    def puts_back(self) -> bool:
+        """Whether a version counts as champion only where `model_events` says so."""
+        return (self.outside_moves or ("put_back" if self.approval == "person" else "follow")) == "put_back"
 
     @field_validator("model_name")
     @classmethod

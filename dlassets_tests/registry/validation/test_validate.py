@@ -20,8 +20,10 @@ from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import load_backbone
 from dlassets.learning.features import Embedder
 from dlassets.learning.head import Head
-from dlassets.registry.lifecycle import CHAMPION, TAG_PACKAGE, register, version_of
+from dlassets.registry.approval import settle
+from dlassets.registry.lifecycle import TAG_PACKAGE, version_of
 from dlassets.registry.model_log import signature
+from dlassets.registry.model_registry import ModelRegistry
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.store import explained_mlflow
 from dlassets.registry.validation.checks import Described
@@ -71,16 +73,22 @@ class Bench:
         experiment = client.get_experiment_by_name(self.registry.resource.experiment)
         with mlflow.start_run(experiment_id=experiment.experiment_id) as run:
             log_model(mlflow, package, **({"example": self.photo} | changes))
-        return register(client, MODEL, client.get_run(run.info.run_id))
+        return self.given().enter(client.get_run(run.info.run_id)).version
 
     def validate(self, version: int, **settings: Any) -> tuple[Validation, bool]:
-        return validate(self.registry.client, version, self.grounds, self.given(**settings))
+        return validate(self.given(**settings), version, self.grounds)
 
-    def given(self, **settings: Any) -> Settings:
-        return self.settings.model_copy(update={"validation": ValidationSettings(**({"sample": 0} | settings))})
+    def given(self, **settings: Any) -> ModelRegistry:
+        """Return the model with these settings of `validation`."""
+        validation = ValidationSettings(**({"sample": 0} | settings))
+        changed = self.settings.model_copy(update={"validation": validation})
+        return ModelRegistry(changed, LocalEngine(), self.registry.resource, "ann")
 
-    def champion(self, version: int) -> None:
-        self.registry.client.set_registered_model_alias(MODEL, CHAMPION, str(version))
+    def promoted(self, head: Head) -> int:
+        """Register a model, validate it, and have it be champion."""
+        version = self.version(head)
+        settle(self.given(), self.validate(version)[0])
+        return version
 
     def files(self, version: int) -> dict[str, bytes]:
         """What is kept with the version, by name."""
@@ -184,28 +192,48 @@ def test_a_first_version_is_asked_everything_and_its_validation_is_kept_with_it(
 
 @pytest.mark.usefixtures("quick")
 def test_the_same_question_is_answered_once_and_another_anew(bench, knows, tested) -> None:
-    version = bench.version(knows())
+    version, client = bench.version(knows()), bench.registry.client
     first, _ = bench.validate(version)
+    settle(bench.given(), first)
     before = bench.files(version)
 
+    assert version_of(client, MODEL) == version
+    assert bench.validate(version) == (first, False), "it was held against none, and is champion now"
+    client.set_model_version_tag(MODEL, str(version), TAG_VALIDATION, "by hand")
     assert bench.validate(version) == (first, False)
-    bench.champion(version)  # it was validated against none, and now is the one that others are held against
-    assert bench.validate(version) == (first, False)
+    assert bench.tags(version)[TAG_VALIDATION] == first.sha256
     assert bench.files(version) == before
     again, is_new = bench.validate(version, agreement=0.4)
-    assert (is_new, again.champion_version) == (True, version)  # the settings are others
-    bench.registry.client.set_model_version_tag(MODEL, str(version), TAG_VALIDATION, first.sha256)
-    assert bench.validate(version, agreement=0.4)[1], "what is kept is not what the version names"
+    assert (is_new, again.champion_version) == (True, version), "the settings are others"
+    assert bench.validate(version)[1], "what is kept is not what model_events names"
+    settle(bench.given(), bench.validate(version)[0])
     fewer = dataclasses.replace(bench.grounds)
     fewer.__dict__["rows_sha256"] = "of other rows"
-    assert validate(bench.registry.client, version, fewer, bench.given(agreement=0.4))[1]
+    assert validate(bench.given(), version, fewer)[1]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_validation_that_somebody_put_there_by_hand_is_not_believed(bench, knows) -> None:
+    bench.promoted(knows())
+    version, client = bench.version(knows(-1)), bench.registry.client
+    refused, _ = bench.validate(version)
+    settle(bench.given(), refused)
+    forged = dataclasses.replace(refused, checks=())
+    run_id = client.get_model_version(MODEL, str(version)).run_id
+    client.log_text(run_id, forged.json, f"{forged.folder}/validation.json")
+    client.set_model_version_tag(MODEL, str(version), TAG_VALIDATION, forged.sha256)
+    assert forged.passed
+
+    again, is_new = bench.validate(version)
+
+    assert (again.passed, is_new) == (False, True)
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_worse_version_is_refused_and_one_as_good_passes_and_the_same_inputs_give_the_same_numbers(
     bench, knows
 ) -> None:
-    bench.champion(bench.version(knows()))
+    bench.promoted(knows())
     worse, equal = bench.version(knows(-1)), bench.version(knows(1, 1 / 7))
 
     refused, _ = bench.validate(worse)
@@ -226,9 +254,7 @@ def test_a_worse_version_is_refused_and_one_as_good_passes_and_the_same_inputs_g
     assert "**Refused**: right on 0 of 24 test photos where version 1 is on 24" in report
     assert "| **refused** | not worse than champion | 1 | at most 0.05 |" in report
     assert "| **warns** | calibrated |" in report
-    bench.registry.client.delete_model_version_tag(MODEL, str(worse), TAG_VALIDATION)
-    again, is_new = bench.validate(worse)
-    assert is_new
+    again, _ = bench.validate(worse)  # nobody has written it down
     assert untimed(again) == untimed(refused)
 
 
@@ -277,12 +303,12 @@ def test_a_version_that_a_clean_process_cannot_load_or_whose_example_is_no_photo
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_a_champion_whose_files_are_gone_or_changed_is_said_and_nothing_is_promoted(bench, knows, damage) -> None:
-    bench.champion(bench.version(knows()))
+    bench.promoted(knows())
     version = bench.version(knows(1, 1 / 7))
     package = bench.packages()[0]
-    if damage == "gone":
-        shutil.rmtree(package.parent.parent)
-    else:
+    original = package.parent.parent.rename(bench.settings.root + "/kept")
+    if damage == "changed":
+        shutil.copytree(original, package.parent.parent)
         ModelPackage(knows(-1), BACKBONE, feature_version(BACKBONE)).save(package)
 
     with pytest.raises(DlassetsError) as raised:
@@ -290,11 +316,12 @@ def test_a_champion_whose_files_are_gone_or_changed_is_said_and_nothing_is_promo
 
     message = str(raised.value)
     assert message.startswith("Version 2 cannot be compared with the champion, version 1, so it is not promoted. ")
-    assert ("cannot be read" if damage == "gone" else "is not the one that was logged") in message
-    assert "give the alias champion to another version in MLflow's registry, or to none" in message
+    assert ("cannot be read" if damage == "gone" else "is not the one that was registered") in message
+    assert "Restore" in message
     assert version_of(bench.registry.client, MODEL) == 1
     assert TAG_VALIDATION not in bench.tags(2)
-    bench.registry.client.delete_registered_model_alias(MODEL, CHAMPION)
+    shutil.rmtree(package.parent.parent, ignore_errors=True)
+    original.rename(package.parent.parent)
     assert bench.validate(version)[0].passed, "what it says to do helps"
 
 
@@ -312,6 +339,7 @@ def test_a_validation_that_was_killed_is_made_again_and_says_the_same(bench, kno
     assert is_new
     assert validation.passed
     assert bench.files(version).keys() == FILES - {"robustness.png"}
+    settle(bench.given(), validation)
     assert bench.validate(version) == (validation, False)
 
 
@@ -343,7 +371,7 @@ def test_a_version_without_test_rows_or_without_a_run_is_said(bench, knows, lake
     nothing = grounds(lake)
 
     with pytest.raises(DlassetsError, match=r"There are no rows to evaluate a model on\. Put more photos into"):
-        validate(bench.registry.client, version, nothing, bench.given())
+        validate(bench.given(), version, nothing)
     assert TAG_VALIDATION not in bench.tags(version)
     client = bench.registry.client
     files = client.get_logged_model(client.get_model_version(MODEL, "1").source.rpartition("/")[2]).artifact_location
