@@ -17,7 +17,7 @@ from dlassets.registry.package import digest_of
 from dlassets.registry.store import MlflowStore
 from dlassets_tests.killing import killed_at
 from dlassets_tests.registry.conftest import MODEL, Registry
-from dlassets_tests.registry.test_approval import PERSON, SET_ALIAS, SET_TAG, alias, happened, promoted, story
+from dlassets_tests.registry.test_approval import PERSON, RARER, SET_ALIAS, SET_TAG, alias, happened, promoted, story
 from dlassets_tests.stores import give_store
 
 BACK = {"outside_moves": "put_back"}
@@ -64,8 +64,10 @@ def test_an_alias_that_is_moved_by_hand_is_noticed_once_and_followed(registry) -
     assert (alias(registry), scores_with(registry).version) == (2, 2)
 
 
-@pytest.mark.parametrize("rules", [BACK, PERSON])
-@pytest.mark.parametrize("killed", [None, SET_ALIAS, SET_TAG])
+@pytest.mark.parametrize(
+    ("rules", "killed"),
+    [(PERSON, None), (BACK, SET_ALIAS), *(RARER(*each) for each in ((BACK, None), (BACK, SET_TAG)))],
+)
 def test_an_alias_that_is_moved_by_hand_is_put_back_where_the_settings_say_so(registry, rules, killed) -> None:
     two(registry)
     by_hand(registry, 2)
@@ -136,7 +138,7 @@ def test_a_store_that_is_restored_from_an_older_copy_is_brought_up_to_what_was_d
     assert alias(registry) == 2
 
 
-@pytest.mark.parametrize("rules", [{}, BACK])
+@pytest.mark.parametrize("rules", [{}, RARER(BACK)])
 def test_a_store_that_was_lost_leaves_no_champion_and_a_new_one_begins_again(registry, rules) -> None:
     promoted(registry)
     root = registry.resource.settings.root
@@ -185,7 +187,7 @@ def test_a_model_from_before_has_its_history_taken_over_once(registry) -> None:
     assert rollback(registry.by(), None, "bad").restored == first
 
 
-@pytest.mark.parametrize("champion", [None, 2])
+@pytest.mark.parametrize("champion", [None, RARER(2)])
 def test_an_alias_that_was_moved_by_hand_before_there_were_events_stands(registry, champion) -> None:
     registry.entered(), registry.entered(2.0)
     shutil.rmtree(f"{registry.resource.settings.root}/tables/model_events")

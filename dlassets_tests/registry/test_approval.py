@@ -1,5 +1,7 @@
 """Who becomes champion, in a real registry and a real table: by the gate, by a person, and back again."""
 
+import functools
+
 import pytest
 
 from dlassets.engines.local import LocalEngine
@@ -13,6 +15,7 @@ from dlassets_tests.registry.conftest import MODEL, Registry
 
 PERSON = {"approval": "person"}
 SET_ALIAS, SET_TAG = "set_registered_model_alias", "set_registered_model_tag"
+RARER = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def story(registry: Registry, version: int | None = None) -> list[tuple[int, str, str | None, str]]:
@@ -69,7 +72,7 @@ def test_what_passes_is_promoted_and_what_fails_is_not_and_each_event_is_written
     assert "Not promoted: knows -1.0." in registry.client.get_model_version(MODEL, "3").description
 
 
-@pytest.mark.parametrize("killed", [SET_ALIAS, SET_TAG, "update_registered_model"])
+@pytest.mark.parametrize("killed", [SET_ALIAS, RARER(SET_TAG), RARER("update_registered_model")])
 def test_a_promotion_that_was_killed_halfway_is_done_by_the_next_and_written_down_once(registry, killed) -> None:
     promoted(registry)
     model = registry.entered(2.0)
@@ -132,7 +135,7 @@ def test_an_approval_promotes_and_is_its_reason(registry) -> None:
     assert "by bob: looked at the report." in registry.client.get_model_version(MODEL, "2").description
 
 
-@pytest.mark.parametrize("killed", [SET_ALIAS, SET_TAG])
+@pytest.mark.parametrize("killed", [SET_ALIAS, RARER(SET_TAG)])
 def test_an_approval_that_was_killed_halfway_is_done_when_it_is_repeated(registry, killed) -> None:
     promoted(registry)
     waiting(registry, 2.0)
@@ -295,7 +298,7 @@ def test_a_rollback_makes_the_one_before_champion_and_the_next_step_leaves_it_so
     assert "by bob: it takes hats for mugs." in description
 
 
-@pytest.mark.parametrize("killed", [SET_ALIAS, SET_TAG])
+@pytest.mark.parametrize("killed", [SET_ALIAS, RARER(SET_TAG)])
 def test_a_rollback_that_was_killed_halfway_is_done_when_it_is_repeated_and_no_further_one(registry, killed) -> None:
     for knows in (1.0, 2.0, 3.0):
         promoted(registry, knows)
