@@ -83,7 +83,7 @@ def test_an_alias_that_is_moved_by_hand_is_put_back_where_the_settings_say_so(re
     assert story(registry)[-2:] == [(2, "moved_outside", "failed", "failed"), (1, "put_back", "champion", "champion")]
 
 
-@pytest.mark.parametrize(("rules", "champion"), [({}, None), (BACK, 1)])
+@pytest.mark.parametrize(("rules", "champion"), [({}, None), RARER(BACK, 1)])
 def test_an_alias_that_is_taken_off_by_hand_is_followed_or_put_back(registry, rules, champion) -> None:
     two(registry)
     registry.client.delete_registered_model_alias(MODEL, CHAMPION)
@@ -95,6 +95,7 @@ def test_an_alias_that_is_taken_off_by_hand_is_followed_or_put_back(registry, ru
     assert notice_outside_moves(registry.by(**rules)) == []
 
 
+@pytest.mark.slow
 def test_a_first_champion_by_hand_is_none_where_moves_are_put_back(registry) -> None:
     registry.entered()
     by_hand(registry, 1)
@@ -105,6 +106,7 @@ def test_a_first_champion_by_hand_is_none_where_moves_are_put_back(registry) -> 
     assert notice_outside_moves(registry.by(**BACK)) == []
 
 
+@pytest.mark.slow
 def test_a_version_that_somebody_registered_by_hand_never_scores_where_moves_are_put_back(registry) -> None:
     promoted(registry)
     made = registry.client.create_model_version(MODEL, registry.client.get_model_version(MODEL, "1").source, None)
@@ -115,6 +117,7 @@ def test_a_version_that_somebody_registered_by_hand_never_scores_where_moves_are
     assert (alias(registry), story(registry, 2)) == (1, [(2, "moved_outside", None, "challenger")])
 
 
+@pytest.mark.slow
 def test_a_move_of_another_lake_with_the_same_store_is_one_from_outside(registry, tmp_path) -> None:
     two(registry)
     registry.client.set_registered_model_tag(MODEL, TAG_LAST_EVENT, "an event of another lake")
@@ -221,6 +224,7 @@ def test_files_tags_and_digest_that_were_changed_together_are_refused_by_what_st
         session.package(session.required_champion())
 
 
+@pytest.mark.slow
 def test_with_mlflow_away_nothing_is_decided_and_what_is_decided_is_done_once_it_is_back(registry, monkeypatch) -> None:
     from mlflow.exceptions import MlflowException
 

@@ -218,8 +218,8 @@ def _no_file(registry: Registry, model: ModelVersion) -> None:
     ("harm", "message"),
     [
         (_another_validation, "is not the one that stands in model_events"),
-        (_another_tag, "is not the one that stands in model_events"),
-        (_no_file, "cannot be read"),
+        RARER(_another_tag, "is not the one that stands in model_events"),
+        RARER(_no_file, "cannot be read"),
     ],
 )
 def test_a_validation_that_is_another_or_gone_is_no_ground_for_an_approval(registry, harm, message) -> None:
@@ -241,6 +241,7 @@ def test_what_was_never_validated_or_failed_is_not_approved(registry) -> None:
         approve(registry.by("bob", **PERSON), 9, "fine")
 
 
+@pytest.mark.slow
 def test_a_version_that_was_compared_with_another_champion_is_validated_again_before_it_is_approved(registry) -> None:
     promoted(registry)
     waiting(registry, 2.0)
@@ -254,6 +255,7 @@ def test_a_version_that_was_compared_with_another_champion_is_validated_again_be
     assert approve(registry.by("bob", **PERSON), 3, "fine").state == CHAMPION
 
 
+@pytest.mark.slow
 def test_an_older_version_that_waits_is_archived_when_a_newer_one_is_promoted(registry) -> None:
     promoted(registry)
     waiting(registry, 2.0)
@@ -311,6 +313,7 @@ def test_a_rollback_that_was_killed_halfway_is_done_when_it_is_repeated_and_no_f
     assert happened(registry)[-2:] == ["3 rolled_back", "2 promoted"]
 
 
+@pytest.mark.slow
 def test_a_rollback_goes_further_back_or_to_a_version_that_is_named_where_that_may_be(registry) -> None:
     for knows in (1.0, 2.0, 3.0):
         promoted(registry, knows)
@@ -331,6 +334,7 @@ def test_a_rollback_goes_further_back_or_to_a_version_that_is_named_where_that_m
     assert rollback(registry.by(), 3, "it was not so bad").restored.version == alias(registry) == 3
 
 
+@pytest.mark.slow
 def test_a_rollback_to_files_that_are_gone_changes_nothing(registry) -> None:
     import shutil
 

@@ -30,7 +30,7 @@ def test_models_show_who_is_live_and_why_and_one_all_that_happened_to_it(registr
     live = registry.by().history().reigns[-1].at
     assert f"2 champion bob {live:%Y-%m-%d %H:%M:%S} looked at it" in table
     assert table[-1] == "1 archived version 2 took its place"
-    assert [line.split()[2] for line in story if " → " in line] == [
+    assert [line.split()[2] for line in story if line.startswith("20")] == [
         "registered", "validated", "approval_wanted", "approved", "promoted"
     ]  # fmt: skip
     assert story[-1].endswith("promoted approved → champion bob looked at it")
@@ -46,22 +46,13 @@ def test_a_decision_wants_a_reason_and_what_is_refused_ends_with_1_and_says_what
     nothing = command(registry, "rollback", "--reason", "bad")
     rejected = command(registry, "reject", 1, "--reason", "blurred", **as_person)
 
-    assert (without.exit_code, own.exit_code, unknown.exit_code, nothing.exit_code, rejected.exit_code) == (
-        2,
-        1,
-        1,
-        1,
-        0,
-    )
+    assert [each.exit_code for each in (without, own, unknown, nothing, rejected)] == [2, 1, 1, 1, 0]
     assert "Missing option '--reason'" in without.output
     assert "Version 1 was trained by ann, who may not approve it" in own.output
     assert "has no version 7" in unknown.output
     assert "No version is champion, so that there is nothing to roll back" in nothing.output
-    assert (alias(registry), happened(registry)[-1], rejected.output) == (
-        None,
-        "1 rejected",
-        "Version 1 (rejected): blurred.\n",
-    )
+    assert rejected.output == "Version 1 (rejected): blurred.\n"
+    assert (alias(registry), happened(registry)[-1]) == (None, "1 rejected")
 
 
 def test_a_rollback_says_what_the_bad_version_has_predicted_and_what_of_it_is_in_use(registry) -> None:
