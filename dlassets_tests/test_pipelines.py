@@ -336,7 +336,7 @@ def test_with_approval_by_a_person_nothing_scores_until_somebody_approves(empty,
     assert trained.success
     decision = str(values(materialized(trained)["validated_version"])["decision"])
     assert re.fullmatch(
-        r"Version 1 \(waits for approval\): .*/report.md\. Answer with .* or `dlassets reject 1 .*", decision
+        r"Version 1 \(waits for approval\): .*/report.md\. Answer with .*dlassets reject 1 .*", decision
     )
     MlflowStore(asking.settings).client.set_registered_model_alias("image_classifier", "champion", "1")
     assert "or approve a version that waits" in failures(asking.run("scoring_pipeline"))["predictions"]
