@@ -326,7 +326,7 @@ def test_a_champion_whose_files_are_gone_or_changed_is_said_and_nothing_is_promo
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("killed", ["log_artifacts", "log_artifact", "set_model_version_tag"])
+@pytest.mark.parametrize("killed", ["log_artifact", "set_model_version_tag"])
 def test_a_validation_that_was_killed_is_made_again_and_says_the_same(bench, knows, killed) -> None:
     version = bench.version(knows())
     client = bench.registry.client
