@@ -279,25 +279,32 @@ def test_what_blocks_is_a_setting_and_what_else_failed_is_said_beside_the_gate(b
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_version_that_a_clean_process_cannot_load_or_whose_example_is_no_photo_is_refused(bench, knows) -> None:
-    memory, example = bench.version(knows()), bench.version(knows(), example=b"no photo")
-    without = bench.version(knows(), example=None)
+def test_a_version_that_gives_no_answer_in_a_clean_process_in_time_is_refused(bench, knows) -> None:
+    late, _ = bench.validate(bench.version(knows()), load_seconds=0.01)
 
-    small, _ = bench.validate(memory, memory_gigabytes=0.2)
-    late, _ = bench.validate(memory, load_seconds=0.01)
-    no_photo, _ = bench.validate(example)
-    none, _ = bench.validate(without, load_seconds=0.01)
-
-    assert not any(each.passed for each in (small, late, no_photo, none))
-    assert small.check(LOADS).sentence.startswith("it does not load in a clean process: ")
+    assert not late.passed
     assert late.check(LOADS).sentence == "it does not load in a clean process: it had given no answer after 0.01 s"
     assert late.explanation.endswith(
         "no champion to be worse than, refused: it does not load in a clean process: it had given no answer after "
         "0.01 s; it has not answered its example"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_a_version_without_memory_enough_or_whose_example_is_no_photo_is_refused(bench, knows) -> None:
+    version, example, without = (bench.version(knows(), **more) for more in ({}, {"example": b"no"}, {"example": None}))
+
+    small, _ = bench.validate(version, memory_gigabytes=0.2)
+    no_photo, _ = bench.validate(example)
+    none, _ = bench.validate(without)
+
+    assert not any(each.passed for each in (small, no_photo, none))
+    assert small.check(LOADS).sentence.startswith("it does not load in a clean process: ")
     assert no_photo.check(EXAMPLE).sentence.startswith("its input example is no photo: The bytes do not decode")
     assert none.check(EXAMPLE).sentence == "it has no input example"
     assert no_photo.check(LOADS).passed
+    assert none.check(LOADS).passed
 
 
 @pytest.mark.usefixtures("quick")
