@@ -22,7 +22,7 @@ _EXACT = 2**24
 # Pixels are taken for -128 to 127 in between, so that less adds up.
 _ZERO = 128
 # Outputs that are computed together, of the pixels that any of them needs, and rows: few enough to stay in a cache.
-_TOGETHER, _ROWS = 8, 256
+_TOGETHER, _ROWS = 8, 128
 
 
 class _Block(NamedTuple):
