@@ -454,7 +454,7 @@ class ServingSettings(_Section):
     port: int = Field(8000, ge=0, le=65_535, description="0: any free one.")
     token: Annotated[str, Field(min_length=16)] | None = Field(
         None,
-        description="What requests must bring, as `Authorization: Bearer …`; unset: whoever is on this machine is answered.",
+        description="What requests must bring, as `Authorization: Bearer …`; unset: this machine alone is answered.",
     )
     max_bytes: int = Field(32 * 2**20, gt=0, lt=2**31, description="A request with more bytes is refused (413).")
     max_pixels: Count = Field(50_000_000, description="A larger picture is refused before it is decoded.")
