@@ -549,9 +549,48 @@ class AutomationSettings(_Section):
     scoring_cron: str = "0 2 * * *"
     training_cron: str = "0 4 * * 0"
     maintenance_cron: str = "0 3 * * *"
+    fresh_hours: dict[str, Annotated[float, Field(gt=0, le=_CENTURY_HOURS)]] = Field(
+        default_factory=dict, description="Assets that are to be made at least every so many hours."
+    )
     streaming: bool = Field(
         False, description="Whether `dlassets stream` is to be up: Dagster then shows when nothing is heard of it."
     )
+
+
+AlertKind = Literal["run_failed", "check_failed", "freshness_missed", "approval_wanted", "champion_changed"]
+ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
+
+
+class AlertSettings(_Section):
+    """Who is told when something needs a person. Without a URL nobody is, and nothing is written."""
+
+    urls: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$")], ...] = Field(
+        (),
+        description="Where alerts go, as Apprise's URLs (mailto://…, json://…, slack://…); in the variable, with spaces "
+        "between them. All of them are secrets, and masked.",
+    )
+    urls_file: Place | None = Field(None, description="A file with further ones, a line each.")
+    kinds: tuple[AlertKind, ...] = Field(
+        ALERT_KINDS, min_length=1, description="What is told of; in the variable, with commas between them."
+    )
+    group_seconds: float = Field(
+        30, ge=0, le=86_400, description="Alerts that are raised within so many seconds of the first are one message."
+    )
+    attempts: Count = Field(20, description="How often, later and later, it is tried to send one: 20 take three days.")
+
+    @property
+    def are_on(self) -> bool:
+        return bool(self.urls or self.urls_file)
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _is_listed(cls, value: Any) -> Any:
+        return value.split() if isinstance(value, str) else () if value is None else value
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _are_listed(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class Settings(_Section):
@@ -581,6 +620,7 @@ class Settings(_Section):
     mlflow: MlflowSettings = MlflowSettings()
     ui: UiSettings = UiSettings()
     automation: AutomationSettings = AutomationSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _notes_the_cameras_it_groups_by(self) -> Settings:

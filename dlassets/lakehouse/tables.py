@@ -323,6 +323,31 @@ MODEL_VERSIONS = Table(
     key=("model_name", "model_version", "run_id", "package"),
 )
 
+# Where an alert stands.
+ALERT_WAITING, ALERT_SENT, ALERT_GIVEN_UP = "waiting", "sent", "given_up"
+
+# No asset: the outbox of what people are told, written by whoever raises or sends an alert.
+ALERTS = Table(
+    "alerts",
+    "One thing that people are told of, and whether they have been.",
+    (
+        Column("alert_id", "string", "A function of its kind and key.", nullable=False),
+        Column("kind", "string", "What it is about: one of the setting alerts.kinds.", nullable=False),
+        Column("subject", "string", "What happened, in a few words.", nullable=False),
+        Column("body", "string", "The same with all that helps, and what to do.", nullable=False),
+        Column("link", "string", "The page to look at."),
+        Column("raised_at", "timestamp", "When it was noticed.", nullable=False),
+        Column("key", "string", "What it is of its kind: a run, a check's failure, an event.", nullable=False),
+        Column("status", "string", "waiting, sent, or given_up: tried as often as it may be.", nullable=False),
+        Column("attempts", "int", "How often it was tried in vain to send it.", nullable=False),
+        Column("retry_at", "timestamp", "From when on it is tried again; null before the first attempt."),
+        Column("sent_at", "timestamp", "When it had been sent everywhere; null until then."),
+        Column("sent_to", "array<string>", "The addresses, masked, that have taken it.", nullable=False),
+        Column("problem", "string", "What was wrong with the others, the last time."),
+    ),
+    key=("alert_id",),
+)
+
 TABLES = {
     table.name: table
     for table in (

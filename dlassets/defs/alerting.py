@@ -1,0 +1,66 @@
+"""The sensor that tells people: what Dagster and the registry know becomes rows of the outbox, and these are sent."""
+
+import datetime as dt
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
+
+
+@dataclass
+class _Seen:
+    """What the sensor has seen: it begins when it is first asked, and what was before is no news."""
+
+    since: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat())
+    runs_until: str = ""
+    failing: dict[str, int] = field(default_factory=dict)
+
+
+def alerts_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Return the sensor that raises and sends alerts. It is on where the settings name an address."""
+    alerts = settings.alerts
+    lake = Lake.at(settings.root)
+
+    @dg.sensor(
+        name="alerts",
+        minimum_interval_seconds=settings.automation.sensor_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING if alerts.are_on else dg.DefaultSensorStatus.STOPPED,
+        description="Writes what people are to be told into the table alerts, and sends what waits there.",
+    )
+    def tell(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        if not alerts.are_on:
+            return dg.SensorResult(skip_reason="Nobody is to be told: alerts.urls is empty.")
+        from dlassets.alerts.channels import channels_of
+        from dlassets.alerts.outbox import raise_alerts, send_waiting
+        from dlassets.engines.local import LocalEngine
+        from dlassets.resources.dagster_alerts import failed_runs, failing_checks
+
+        engine, now = LocalEngine(), dt.datetime.now(dt.UTC)
+        seen = _Seen(**json.loads(context.cursor)) if context.cursor else _Seen()
+        runs_since = max(map(dt.datetime.fromisoformat, filter(None, (seen.since, seen.runs_until))))
+        found = failed_runs(context.instance, runs_since, settings.ui)
+        of_checks, failing = failing_checks(context.instance, _check_keys(context), seen.failing, settings.ui)
+        found += of_checks
+        raised = raise_alerts(engine, lake, [alert for alert in found if alert.kind in alerts.kinds])
+        tried = send_waiting(engine, lake, alerts, channels_of(alerts))
+        cursor = json.dumps(vars(_Seen(seen.since, now.isoformat(), failing)))
+        return dg.SensorResult(skip_reason=_summary(raised, tried), cursor=cursor)
+
+    return tell
+
+
+def _check_keys(context: dg.SensorEvaluationContext) -> set[dg.AssetCheckKey]:
+    return set(context.repository_def.asset_graph.asset_check_keys) if context.repository_def else set()
+
+
+def _summary(raised: int, tried: list[Any]) -> str:
+    sent = [entry for entry in tried if entry.sent_at]
+    waiting = [entry for entry in tried if not entry.sent_at]
+    parts = [f"{raised} alerts raised, {len(sent)} sent."]
+    if waiting:
+        parts.append(f"{len(waiting)} were not sent everywhere: {waiting[0].problem}")
+    return " ".join(parts)
