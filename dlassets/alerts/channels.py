@@ -94,11 +94,13 @@ def _urls_in(file: str | None) -> list[str]:
 class _Overheard(logging.Handler):
     """What Apprise logs in this thread meanwhile: why it could not send is said nowhere else."""
 
+    _logger = logging.getLogger("apprise")
+    _listening, _listeners = threading.Lock(), 0
+
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self._thread = threading.get_ident()
         self._lines: list[str] = []
-        self._logger = logging.getLogger("apprise")
 
     @property
     def problem(self) -> str:
@@ -111,21 +113,18 @@ class _Overheard(logging.Handler):
             self._lines.append(record.getMessage().strip())
 
     def __enter__(self) -> _Overheard:
-        with _listening:
-            _Overheard.count += 1
-            self._logger.addHandler(self)
-            self._logger.setLevel(logging.DEBUG)
-            self._logger.propagate = False
+        self._listen(1)
+        self._logger.addHandler(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        with _listening:
-            _Overheard.count -= 1
-            self._logger.removeHandler(self)
-            if not _Overheard.count:
-                self._logger.setLevel(logging.NOTSET)
+        self._logger.removeHandler(self)
+        self._listen(-1)
 
-    count = 0
-
-
-_listening = threading.Lock()
+    @classmethod
+    def _listen(cls, more: int) -> None:
+        """Have all be said while anybody listens, and nothing of it anywhere else."""
+        with cls._listening:
+            cls._listeners += more
+            cls._logger.setLevel(logging.DEBUG if cls._listeners else logging.NOTSET)
+            cls._logger.propagate = not cls._listeners

@@ -1,5 +1,6 @@
 """The `dlassets` command: what Dagster has no word for. Exit code 0: done; 1: a step failed; 2: used wrongly."""
 
+from dlassets.cli.alerts import alerts
 from dlassets.cli.classes import classes
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
@@ -26,6 +27,7 @@ for command in (
     quarantine,
     reproduce,
     automl,
+    alerts,
 ):
     main.add_command(command)
 

@@ -78,16 +78,16 @@ def _why(instance: dg.DagsterInstance, run_id: str) -> str:
     records = instance.get_records_for_run(run_id, of_type=_SAID, limit=1).records
     event = records[0].event_log_entry.dagster_event if records else None
     error = getattr(event and event.event_specific_data, "error", None)
-    message = _cause(error).message.strip() if error else (event and event.message) or "Its log says why."
+    message = _message(error) if error else (event and event.message) or "Its log says why."
     step = f"{event.step_key}: " if event and event.step_key else ""
     return f"{step}{message}"
 
 
-def _cause(error: SerializableErrorInfo) -> SerializableErrorInfo:
-    """Return the error that says what to do, else the first of all that led to this one."""
-    while error.cause is not None and printed_error(error.message) is None:
+def _message(error: SerializableErrorInfo) -> str:
+    """Return what says what to do, else the first error of all that led to this one."""
+    while (ours := printed_error(error.message)) is None and error.cause is not None:
         error = error.cause
-    return error
+    return str(ours or error.message).strip()
 
 
 def _of_check(key: dg.AssetCheckKey, description: str | None, alert_key: str, ui: UiSettings) -> Alert:
