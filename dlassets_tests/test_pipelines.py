@@ -231,9 +231,7 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     assert not result.success
     gate = evaluation(result, "not_worse_than_champion")
     assert not gate.passed
-    assert re.search(
-        f"where version {champion.version} is on .*shown to be worse .*not promoted", str(gate.description)
-    )
+    assert re.search(f"where version {champion.version} is on .*shown to be worse .*refused", str(gate.description))
     assert mlflow.champion() == champion
     newest = mlflow.client.search_model_versions(order_by=["version_number DESC"])[0]
     assert newest.tags[TAG_VERDICT] == gate.description

@@ -241,28 +241,27 @@ def evaluated_rows(session: Session, read: Reads, report: Report) -> Made:
 
 
 @step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET])
-def registered_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+def registered_version(session: Session, read: Reads, report: Report) -> Made:
     """Register the trained model as a version, which waits to be validated."""
-    from dlassets.registry.lifecycle import identified, register
     from dlassets.registry.lineage import record_registered
 
-    client, name = session.mlflow.client, session.model_name
     run = session.mlflow.run_of(*training_inputs(session, read).digests)
-    version = register(client, name, run)
-    model = identified(client.get_model_version(name, str(version)))
+    _notice_outside_moves(session, report)
+    model = session.registry.enter(run)
     provenance = read.provenance(model)
     # Before it can be champion: no model scores that the lake does not know.
-    record_registered(session.engine, session.lake, client, name, provenance.as_dict())
+    record_registered(session.engine, session.lake, session.mlflow.client, model.name, provenance.as_dict())
     return Made(provenance, details={"run": run, "model": model})
 
 
 @step(VALIDATED_VERSION, reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES])
-def validated_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
-    """Compare the registered version with the champion on the same rows, and promote it unless it is shown worse."""
+def validated_version(session: Session, read: Reads, report: Report) -> Made:
+    """Compare the registered version with the champion on the same rows, and have it be champion if it may be."""
     from dlassets.learning.features import examples_for
-    from dlassets.registry.description import describe
+    from dlassets.registry.approval import settle
     from dlassets.registry.gate import Gate
-    from dlassets.registry.lifecycle import compare, promote, refuse, registered_as
+    from dlassets.registry.lifecycle import compare, identified, registered_as
+    from dlassets.registry.validation.validation import Validation
 
     read.declared(REGISTERED_VERSION)
     client, settings = session.mlflow.client, session.settings.registry
@@ -274,15 +273,22 @@ def validated_version(session: Session, read: Reads, report: Report) -> Made:  #
     def test_for(package: ModelPackage) -> Examples:
         return examples_for(package.backbone, inputs.job.training_set, TEST, embedder)
 
-    gate = Gate(settings.gate_confidence, settings.tolerance)
-    verdict = compare(client, settings.model_name, version, test_for, gate)
-    if verdict.passed:
-        promote(client, settings.model_name, version, verdict, session.run_id)
-    else:
-        refuse(client, settings.model_name, version, verdict)
-    describe(client, settings.model_name, version, verdict, session.settings.ui)
-    provenance = read.provenance(ModelVersion(settings.model_name, version))
-    return Made(provenance, details={"run": run, "version": version, "verdict": verdict})
+    _notice_outside_moves(session, report)
+    gate, champion = Gate(settings.gate_confidence, settings.tolerance), session.champion()
+    model = identified(client.get_model_version(settings.model_name, str(version)))
+    verdict = compare(session.registry, version, test_for, gate)
+    validation = Validation.of(model, champion, verdict, {})
+    decision = settle(session.registry, validation)
+    provenance = read.provenance(model)
+    details = {"run": run, "version": version, "verdict": verdict, "decision": decision}
+    return Made(provenance, details=details)
+
+
+def _notice_outside_moves(session: Session, report: Report) -> None:
+    from dlassets.registry.aliases import notice_outside_moves
+
+    for sentence in notice_outside_moves(session.registry):
+        report.warning(sentence)
 
 
 # ---- scoring and labelling

@@ -153,7 +153,7 @@ def test_the_first_version_becomes_champion(registry) -> None:
 
     assert (version, verdict.passed, verdict.champion) == (1, True, None)
     assert registry.resource.champion().version == 1
-    assert verdict.explanation == "right on 0 of 4 test photos, and there was no champion: promoted"
+    assert verdict.explanation == "right on 0 of 4 test photos: no champion to be worse than, passed"
 
 
 def test_a_worse_challenger_is_refused_and_the_champion_stays(registry) -> None:
@@ -163,7 +163,7 @@ def test_a_worse_challenger_is_refused_and_the_champion_stays(registry) -> None:
     assert (version, verdict.passed) == (2, False)
     assert verdict.explanation == (
         "right on 0 of 4 test photos where version 1 is on 4 (0 gained, 4 lost): 100.0% below, and 5.0% is the most "
-        "that may be, though not shown to be worse (p = 0.06), not promoted"
+        "that may be, though not shown to be worse (p = 0.06), refused"
     )
     assert version_of(registry.client, MODEL) == 1
     with pytest.raises(DlassetsError, match=r"Version 2 may not be promoted: right on 0 of 4"):
@@ -190,7 +190,7 @@ def test_every_promotion_is_written_down_once(registry) -> None:
     promoted = [(entry["version"], entry["over"], entry["run_id"]) for entry in entries]
     assert promoted == [(1, None, "run-1"), (2, 1, "run-1")]
     assert entries[1]["why"] == (
-        "right on 4 of 4 test photos where version 1 is on 4 (0 gained, 0 lost): as good, promoted"
+        "right on 4 of 4 test photos where version 1 is on 4 (0 gained, 0 lost): as good, passed"
     )
     assert entries[0]["at"] <= entries[1]["at"]
 
