@@ -2,13 +2,18 @@
 
 import datetime as dt
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
+
+if TYPE_CHECKING:
+    from dlassets.alerts.outbox import Alert, Entry
+    from dlassets.engines.base import Engine
 
 
 @dataclass
@@ -18,6 +23,7 @@ class _Seen:
     since: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat())
     runs_until: str = ""
     failing: dict[str, int] = field(default_factory=dict)
+    event: int = 0
 
 
 def alerts_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -37,27 +43,38 @@ def alerts_sensor(settings: Settings) -> dg.SensorDefinition:
         from dlassets.alerts.channels import channels_of
         from dlassets.alerts.outbox import raise_alerts, send_waiting
         from dlassets.engines.local import LocalEngine
-        from dlassets.resources.dagster_alerts import failed_runs, failing_checks
 
-        engine, now = LocalEngine(), dt.datetime.now(dt.UTC)
+        engine = LocalEngine()
         seen = _Seen(**json.loads(context.cursor)) if context.cursor else _Seen()
-        runs_since = max(map(dt.datetime.fromisoformat, filter(None, (seen.since, seen.runs_until))))
-        found = failed_runs(context.instance, runs_since, settings.ui)
-        of_checks, failing = failing_checks(context.instance, _check_keys(context), seen.failing, settings.ui)
-        found += of_checks
+        found = [*_of_dagster(context, settings, seen), *_of_models(engine, settings, seen)]
         raised = raise_alerts(engine, lake, [alert for alert in found if alert.kind in alerts.kinds])
         tried = send_waiting(engine, lake, alerts, channels_of(alerts))
-        cursor = json.dumps(vars(_Seen(seen.since, now.isoformat(), failing)))
-        return dg.SensorResult(skip_reason=_summary(raised, tried), cursor=cursor)
+        return dg.SensorResult(skip_reason=_summary(raised, tried), cursor=json.dumps(vars(seen)))
 
     return tell
 
 
-def _check_keys(context: dg.SensorEvaluationContext) -> set[dg.AssetCheckKey]:
-    return set(context.repository_def.asset_graph.asset_check_keys) if context.repository_def else set()
+def _of_dagster(context: dg.SensorEvaluationContext, settings: Settings, seen: _Seen) -> list["Alert"]:
+    from dlassets.resources.dagster_alerts import failed_runs, failing_checks
+
+    now = dt.datetime.now(dt.UTC)
+    of_runs = failed_runs(context.instance, dt.datetime.fromisoformat(seen.runs_until or seen.since), settings.ui)
+    keys = context.repository_def.asset_graph.asset_check_keys if context.repository_def else ()
+    of_checks, seen.failing = failing_checks(context.instance, keys, seen.failing, settings.ui)
+    seen.runs_until = now.isoformat()
+    return [*of_runs, *of_checks]
 
 
-def _summary(raised: int, tried: list[Any]) -> str:
+def _of_models(engine: "Engine", settings: Settings, seen: _Seen) -> list["Alert"]:
+    from dlassets.alerts.model_events import alert_of, new_events
+
+    events = new_events(engine, Lake.at(settings.root), settings, seen.event)
+    seen.event = max([seen.event, *(event.number for event in events)])
+    since = dt.datetime.fromisoformat(seen.since)
+    return [alert for event in events if event.at >= since and (alert := alert_of(event, settings))]
+
+
+def _summary(raised: int, tried: Sequence["Entry"]) -> str:
     sent = [entry for entry in tried if entry.sent_at]
     waiting = [entry for entry in tried if not entry.sent_at]
     parts = [f"{raised} alerts raised, {len(sent)} sent."]

@@ -68,7 +68,11 @@ def _evaluated(instance: dg.DagsterInstance, asset: str, hours: float) -> dg.Ass
     key = dg.AssetKey.from_user_string(asset)
     record = next(iter(instance.fetch_materializations(key, limit=1).records), None)
     at = None if record is None else dt.datetime.fromtimestamp(record.timestamp, dt.UTC)
-    passed = at is not None and dt.datetime.now(dt.UTC) - at <= dt.timedelta(hours=hours)
+    passed = at is not None and now() - at <= dt.timedelta(hours=hours)
     made = f"was made last at {at:%Y-%m-%d %H:%M:%S} UTC" if at else "was never made"
     description = f"{asset} {made}, and is to be made every {hours:g} hours."
     return dg.AssetCheckEvaluation(key, IS_FRESH, passed, severity=dg.AssetCheckSeverity.ERROR, description=description)
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
