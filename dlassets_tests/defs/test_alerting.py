@@ -110,7 +110,7 @@ def test_while_a_run_is_under_way_the_check_s_last_end_counts(told) -> None:
     ticks = Ticks(told)
     report(told, passed=False)
     assert len(ticks.raised()) == 1
-    planned = AssetCheckEvaluationPlanned(dg.AssetKey("photo_stream"), "is_up")
+    planned = AssetCheckEvaluationPlanned(asset_key=dg.AssetKey("photo_stream"), check_name="is_up")
     kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
     run = told.instance.create_run_for_job(told.defs.resolve_job_def("ingest_pipeline"))
     told.instance.report_dagster_event(DagsterEvent(kind.value, run.job_name, event_specific_data=planned), run.run_id)
