@@ -261,7 +261,7 @@ def validated_version(session: Session, read: Reads, report: Report) -> Made:
     from dlassets.registry.approval import settle
     from dlassets.registry.gate import Gate
     from dlassets.registry.lifecycle import compare, identified, registered_as
-    from dlassets.registry.validation.validation import Validation
+    from dlassets.registry.validation.validation import Check, Validation
 
     read.declared(REGISTERED_VERSION)
     client, settings = session.mlflow.client, session.settings.registry
@@ -277,7 +277,11 @@ def validated_version(session: Session, read: Reads, report: Report) -> Made:
     gate, champion = Gate(settings.gate_confidence, settings.tolerance), session.champion()
     model = identified(client.get_model_version(settings.model_name, str(version)))
     verdict = compare(session.registry, version, test_for, gate)
-    validation = Validation.of(model, champion, verdict, {})
+    check = Check("not_worse_than_champion", None, None, verdict.passed, True, verdict.finding)
+    validation = Validation(
+        *model, champion and champion.version, champion and champion.package, {}, verdict.challenger.rows, "", {},
+        (check,), verdict.explanation, {},
+    )  # fmt: skip
     decision = settle(session.registry, validation)
     provenance = read.provenance(model)
     details = {"run": run, "version": version, "verdict": verdict, "decision": decision}

@@ -243,16 +243,13 @@ def _passed_validation(registry: ModelRegistry, history: History, model: ModelVe
 
 def _validation_of(registry: ModelRegistry, model: ModelVersion) -> tuple[Validation, str | None]:
     """Return the validation that a version's run holds, and what its tag names. Raises DlassetsError without one."""
-    from mlflow.exceptions import MlflowException
-
     from dlassets.registry.tracking import artifact_of
 
     registered = registry.client.get_model_version(model.name, str(model.version))
+    path = f"{folder_of(model.name, model.version)}/{DOCUMENT}"
     try:
-        file = artifact_of(
-            registry.client, registered.run_id or "", f"{folder_of(model.name, model.version)}/{DOCUMENT}"
-        )
-    except (MlflowException, OSError) as error:
+        file = artifact_of(registry.client, registered.run_id or "", path)
+    except DlassetsError as error:
         raise DlassetsError(f"The validation of version {model.version} cannot be read: {error} {_AGAIN}") from error
     return Validation.from_json(file.decode(errors="replace")), registered.tags.get(TAG_VALIDATION)
 

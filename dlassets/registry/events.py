@@ -31,11 +31,11 @@ ARCHIVED, ROLLED_BACK, MOVED_OUTSIDE, PUT_BACK = "archived", "rolled_back", "mov
 FAILED, WAITING = "failed", "waiting"
 STANDING = {
     CHALLENGER: "not validated yet",
-    VALIDATED: "not champion",
-    FAILED: "not champion",
+    VALIDATED: "passed its validation",
+    FAILED: "not promoted",
     WAITING: "waits for approval",
     CHAMPION: "champion",
-    ARCHIVED: "not champion",
+    ARCHIVED: "archived",
     REJECTED: "rejected",
     ROLLED_BACK: "rolled back",
 }
@@ -185,7 +185,8 @@ def _digest(event: Event) -> str:
 
 def events_of(engine: Engine, table: Snapshot | Rows, model_name: str) -> list[Event]:
     """Return the events of a model that `model_events` has, oldest first."""
-    query = f"SELECT {', '.join(MODEL_EVENTS.names)} FROM model_events"  # noqa: S608 - the table's own columns
+    columns = ", ".join(f"e.{name}" for name in MODEL_EVENTS.names)  # a bare `at` is a word of SQL's own
+    query = f"SELECT {columns} FROM model_events AS e"  # noqa: S608 - the table's own columns
     rows = engine.sql(query, {MODEL_EVENTS.name: table}).arrow().to_pylist()
     events = (Event(**row) for row in rows if row["model_name"] == model_name)
     return sorted(events, key=lambda event: event.number)
