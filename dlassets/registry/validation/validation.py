@@ -13,6 +13,8 @@ from dlassets.errors import DlassetsError
 
 # Of a version: the SHA-256 of its validation.
 TAG_VALIDATION = "dlassets.validation_sha256"
+# Of a run in Dagster: the number of the version that it is to validate.
+VERSION_TAG = "dlassets/model_version"
 DOCUMENT, REPORT = "validation.json", "report.md"
 
 
