@@ -30,7 +30,6 @@ from dlassets.lakehouse.tables import (
     PREDICTIONS_CURRENT,
     QUARANTINED_FILES,
     RAW_IMAGES,
-    TEST,
     TRAINING_SET,
 )
 from dlassets.masking import masked
@@ -42,7 +41,6 @@ from dlassets.registry.models import (
     TRAINED_MODEL,
     TUNED_HYPERPARAMETERS,
     VALIDATED_VERSION,
-    ModelVersion,
 )
 
 if TYPE_CHECKING:
@@ -51,10 +49,10 @@ if TYPE_CHECKING:
     from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.derived import Derivation
     from dlassets.lakehouse.training_set import Choice
-    from dlassets.learning.examples import Examples, Splits
+    from dlassets.learning.examples import Splits
     from dlassets.learning.training.job import Job, OnEvent, Trained
-    from dlassets.registry.package import ModelPackage
     from dlassets.registry.tracking import TrainingInputs
+    from dlassets.registry.validation.validate import Grounds
 
 # Of warnings that are alike.
 MOST_SAID = 5
@@ -254,38 +252,32 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:
     return Made(provenance, details={"run": run, "model": model})
 
 
-@step(VALIDATED_VERSION, reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES])
+@step(
+    VALIDATED_VERSION,
+    reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES, IMAGE_PROFILES, LABELED_IMAGES],
+)
 def validated_version(session: Session, read: Reads, report: Report) -> Made:
-    """Compare the registered version with the champion on the same rows, and have it be champion if it may be."""
-    from dlassets.learning.features import examples_for
+    """Ask of the registered version whether it may be used, and have it be champion if so, or wait for a person."""
     from dlassets.registry.approval import settle
-    from dlassets.registry.gate import Gate
-    from dlassets.registry.lifecycle import compare, identified, registered_as
-    from dlassets.registry.validation.validation import Check, Validation
+    from dlassets.registry.lifecycle import identified
+    from dlassets.registry.store import explained_mlflow
+    from dlassets.registry.validation.validate import validate
 
     read.declared(REGISTERED_VERSION)
-    client, settings = session.mlflow.client, session.settings.registry
-    inputs = training_inputs(session, read)
-    run = session.mlflow.run_of(*inputs.digests)
-    version = registered_as(client, settings.model_name, run)
-    embedder = session.embedder(read[RAW_IMAGES])
-
-    def test_for(package: ModelPackage) -> Examples:
-        return examples_for(package.backbone, inputs.job.training_set, TEST, embedder)
-
-    _notice_outside_moves(session, report)
-    gate, champion = Gate(settings.gate_confidence, settings.tolerance), session.champion()
-    model = identified(client.get_model_version(settings.model_name, str(version)))
-    verdict = compare(session.registry, version, test_for, gate)
-    check = Check("not_worse_than_champion", None, None, verdict.passed, True, verdict.finding)
-    validation = Validation(
-        *model, champion and champion.version, champion and champion.package, {}, verdict.challenger.rows, "", {},
-        (check,), verdict.explanation, {},
-    )  # fmt: skip
-    decision = settle(session.registry, validation)
-    provenance = read.provenance(model)
-    details = {"run": run, "version": version, "verdict": verdict, "decision": decision}
-    return Made(provenance, details=details)
+    name = session.model_name
+    with explained_mlflow(f"a version of {name} was validated"):
+        client = session.mlflow.client
+        _notice_outside_moves(session, report)
+        version = _version_to_validate(session, read)
+        validation, is_new = validate(session.registry, version, _grounds(session, read))
+        for check in validation.checks:
+            if not check.passed:
+                report.warning(f"{name}/{version}: {check.sentence}")
+        decision = settle(session.registry, validation)
+        registered = client.get_model_version(name, str(version))
+        run = client.get_run(registered.run_id)
+    details = {"validation": validation, "is_new": is_new, "decision": decision, "run": run}
+    return Made(read.provenance(identified(registered)), details=details)
 
 
 def _notice_outside_moves(session: Session, report: Report) -> None:
@@ -293,6 +285,30 @@ def _notice_outside_moves(session: Session, report: Report) -> None:
 
     for sentence in notice_outside_moves(session.registry):
         report.warning(sentence)
+
+
+def _version_to_validate(session: Session, read: Reads) -> int:
+    """Return the version that the run was asked for by VERSION_TAG, else that of the training set as it stands."""
+    from dlassets.registry.lifecycle import registered_as
+    from dlassets.registry.lineage import model_version
+    from dlassets.registry.validation.validation import VERSION_TAG
+
+    if (asked := session.tags.get(VERSION_TAG)) is not None:
+        return model_version(session.mlflow.client, session.model_name, asked)
+    run = session.mlflow.run_of(*training_inputs(session, read).digests)
+    return registered_as(session.mlflow.client, session.model_name, run)
+
+
+def _grounds(session: Session, read: Reads) -> Grounds:
+    """Return what a version is validated on: the test rows of the training set as it stands now."""
+    from dlassets.lakehouse.training_set import attributes_of
+    from dlassets.registry.validation.validate import Grounds
+
+    training_set, profiles, labels = _settled_training_set(read), read[IMAGE_PROFILES], read[LABELED_IMAGES]
+    attributes = functools.partial(attributes_of, session.engine, training_set, profiles, labels)
+    read_at = (training_set, profiles, labels, read[RAW_IMAGES])
+    tables = {snapshot.name: snapshot.version for snapshot in read_at}
+    return Grounds(training_set, session.embedder(read[RAW_IMAGES]), attributes, tables)
 
 
 # ---- scoring and labelling

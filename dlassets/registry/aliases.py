@@ -24,8 +24,9 @@ from dlassets.registry.events import (
     followed,
 )
 from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, identified
-from dlassets.registry.model_registry import ModelRegistry, mlflow_explained
+from dlassets.registry.model_registry import ModelRegistry
 from dlassets.registry.models import ModelVersion
+from dlassets.registry.store import explained_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,8 +37,7 @@ TAG_LAST_EVENT = "dlassets.last_event"
 
 def follow_events(registry: ModelRegistry, history: History) -> None:
     """Have the aliases be what the model's events come to. Raises DlassetsError where MLflow does not do it."""
-    late = "What was decided is written down in model_events: run it again, and the alias champion follows."
-    with mlflow_explained(late):
+    with explained_mlflow("its alias champion was to follow model_events, which has what was decided"):
         while True:
             _set_aliases(registry.client, registry.name, history)
             now = registry.history()
@@ -52,7 +52,7 @@ def notice_outside_moves(registry: ModelRegistry) -> list[str]:
     It is written down and followed, or put back where the setting `registry.outside_moves` says so. A move of ours that
     was cut short is done, and nothing is said of it. Raises DlassetsError where MLflow cannot say, or not do it.
     """
-    with mlflow_explained("Who is champion was not looked at."):
+    with explained_mlflow("it was asked who is champion"):
         found = _found(registry.client, registry.name)
     history, added = registry.add(lambda history: _unheard(registry, history, found))
     if found.model is not None:
@@ -62,7 +62,7 @@ def notice_outside_moves(registry: ModelRegistry) -> list[str]:
 
 def is_behind(registry: ModelRegistry, history: History) -> bool:
     """Whether a move of the champion that is written down was cut short before MLflow's alias followed."""
-    with mlflow_explained("Nothing was changed."):
+    with explained_mlflow("it was asked who is champion"):
         return _is_cut_short(history, _found(registry.client, registry.name).last_event)
 
 

@@ -28,8 +28,9 @@ from dlassets.registry.events import (
     taken_by,
 )
 from dlassets.registry.lifecycle import CHAMPION, load_version
-from dlassets.registry.model_registry import ModelRegistry, mlflow_explained
+from dlassets.registry.model_registry import ModelRegistry
 from dlassets.registry.models import VALIDATED_VERSION, ModelVersion
+from dlassets.registry.store import explained_mlflow
 from dlassets.registry.validation.validation import (
     DOCUMENT,
     REPORT,
@@ -68,7 +69,8 @@ def settle(registry: ModelRegistry, validation: Validation) -> Decision:
     What a person has rejected or rolled back stays so, whatever its validation says. Repeated, it changes nothing.
     Raises DlassetsError where the champion is another than the one that the version was compared with.
     """
-    model = ModelVersion(validation.model_name, validation.version, validation.package)
+    asked = validation.question
+    model = ModelVersion(asked.model_name, asked.version, asked.package)
     history, _ = registry.add(lambda history: _settled(registry, history, model, validation))
     return _done(registry, history, model)
 
@@ -142,9 +144,7 @@ def rollback(registry: ModelRegistry, to: int | None, reason: str) -> Rollback:
     return done[0]
 
 
-def _settled(
-    registry: ModelRegistry, history: History, model: ModelVersion, validation: Validation
-) -> Sequence[Event]:
+def _settled(registry: ModelRegistry, history: History, model: ModelVersion, validation: Validation) -> Sequence[Event]:
     state, sha256 = history.state(model), validation.sha256
     is_settled, events = state in {CHAMPION, *DECIDED}, []
     before = history.last(model, VALIDATED)
@@ -186,7 +186,7 @@ def _promoted(history: History, model: ModelVersion, reason: str, validation: st
 
 def _done(registry: ModelRegistry, history: History, model: ModelVersion) -> Decision:
     follow_events(registry, history)
-    with mlflow_explained("All is decided and done, but for the descriptions that MLflow shows: run it again."):
+    with explained_mlflow("it was told how to describe the version"):
         describe(registry, history, model.version)
     last = history.of(model)[-1]
     return Decision(model, last.to_state, last.reason)
@@ -255,15 +255,14 @@ def _validation_of(registry: ModelRegistry, model: ModelVersion) -> tuple[Valida
 
 
 def _champion_of(validation: Validation) -> ModelVersion | None:
-    if validation.champion_version is None:
+    asked = validation.question
+    if asked.champion_version is None:
         return None
-    return ModelVersion(validation.model_name, validation.champion_version, validation.champion_package)
+    return ModelVersion(asked.model_name, asked.champion_version, asked.champion_package)
 
 
 def _another_champion(model: ModelVersion, compared: ModelVersion | None, champion: ModelVersion | None) -> str:
-    with_, now = (
-        "no champion" if each is None else f"version {each.version}" for each in (compared, champion)
-    )
+    with_, now = ("no champion" if each is None else f"version {each.version}" for each in (compared, champion))
     return f"Version {model.version} was compared with {with_}, and now there is {now}."
 
 
@@ -286,8 +285,8 @@ def _before(history: History, bad: ModelVersion) -> ModelVersion:
     candidates = [model for model in reversed(reigns) if model != bad and history.state(model) not in DECIDED]
     if not candidates:
         raise DlassetsError(
-            f"No version was champion before version {bad.version} that was not taken back itself. Name one that passed "
-            "its validation: dlassets rollback --to N --reason ... (see dlassets models)."
+            f"No version was champion before version {bad.version} that was not taken back itself. Name one that "
+            "passed its validation: dlassets rollback --to N --reason ... (see dlassets models)."
         )
     return candidates[0]
 

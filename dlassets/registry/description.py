@@ -6,13 +6,12 @@ write below the line that ends it stays theirs.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
-from dlassets.registry.events import REPLACED, ROLLED_BACK, STANDING, History
+from dlassets.registry.events import NOBODY_KNOWN, REPLACED, ROLLED_BACK, STANDING, Event, History
 from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, identified, registered_versions, run_or_none
 from dlassets.registry.models import REGISTERED_VERSION, ModelVersion
 from dlassets.registry.report import CALIBRATION, CONFUSION_MATRIX, EVALUATION, MISCLASSIFIED, TAG_WORSE
@@ -71,10 +70,10 @@ def _standing(history: History, model: ModelVersion) -> str:
     reign = next((reign for reign in reversed(history.reigns) if reign.model == model), None)
     if reign is None:
         return f"{STANDING[last.to_state].capitalize()}: {last.reason}."
-    promoted = f"{_time(reign.at)}, by {reign.actor}: {reign.reason}."
+    promoted = f"{_when(reign)}: {reign.reason}."
     if (end := history.end_of(reign)) is None:
         return f"Champion since {promoted}"
-    ended = f"{_ENDED.get(end.event, 'Champion no more')} at {_time(end.at)}, by {end.actor}: {end.reason}."
+    ended = f"{_ENDED.get(end.event, 'Champion no more')} at {_when(end)}: {end.reason}."
     return f"{ended} It was promoted at {promoted}"
 
 
@@ -137,8 +136,10 @@ def _artifact(run: Run, name: str) -> str:
     return urlencode({"path": f"{EVALUATION}/{name}", "run_id": run.info.run_id})
 
 
-def _time(at: dt.datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC"
+def _when(event: Event) -> str:
+    """Return when something was done, and who did it where that is known."""
+    by = "" if event.actor == NOBODY_KNOWN else f", by {event.actor}"
+    return f"{event.at:%Y-%m-%d %H:%M} UTC{by}"
 
 
 def _with_what_people_wrote(text: str, before: str | None) -> str:

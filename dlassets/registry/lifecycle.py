@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
-from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
-from dlassets.learning.examples import Examples
 from dlassets.learning.weights import MODEL
-from dlassets.registry.gate import Gate, Verdict
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage, digest_of
 
@@ -29,6 +26,8 @@ TAG_INPUTS = "dlassets.inputs_sha256"
 TAG_PROMOTIONS = "dlassets.promotions"
 TAG_VERDICT = "dlassets.verdict"
 TAG_PACKAGE = "dlassets.package_sha256"
+# Where the package lies among the files of a logged model.
+PACKAGE = "artifacts/package"
 # What the run is one of.
 TAG_ASSET = "dagster_asset"
 # MLflow's own, of a logged model.
@@ -136,7 +135,10 @@ def identified(registered: RegisteredVersion) -> ModelVersion:
 
 
 def promotions(client: MlflowClient, model_name: str) -> list[dict[str, Any]]:
-    """Return every promotion from before `model_events`, oldest first: `version`, `over` (None for the first), `at` (ISO), `why`, `run_id`."""
+    """Return every promotion from before there was `model_events`, oldest first.
+
+    `version`, `over` (None for the first), `at` (ISO), `why` and `run_id` (Dagster's).
+    """
     history: list[dict[str, Any]] = json.loads(client.get_registered_model(model_name).tags.get(TAG_PROMOTIONS, "[]"))
     return history
 
@@ -172,6 +174,15 @@ def load_version(registry: ModelRegistry, version: int) -> ModelPackage:
     return _load(client, f"models:/{name}/{version}", registered.source, told)
 
 
+def version_files(client: MlflowClient, model_name: str, version: int) -> Path:
+    """Download all files of a registered version as MLflow keeps them, and return their folder; see PACKAGE.
+
+    Nothing of what they say has been looked at. Raises DlassetsError where they are gone.
+    """
+    source = client.get_model_version(model_name, str(version)).source
+    return _downloaded(client, f"models:/{model_name}/{version}", source)
+
+
 def load_run(client: MlflowClient, run: Run) -> ModelPackage:
     """Download the package that a run logged, registered or not. Raises DlassetsError as `load_version` does."""
     source = _model_of(run)
@@ -192,27 +203,21 @@ def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
         raise
 
 
-def compare(
-    registry: ModelRegistry, version: int, test_for: Callable[[ModelPackage], Examples], gate: Gate
-) -> Verdict:
-    """Evaluate a version and the champion on the same test photos.
-
-    `test_for` gives the test rows with the features that a model reads: the two may have different backbones.
-    """
-
-    def judged(number: int) -> Evaluation:
-        package = load_version(registry, number)
-        return evaluate(package.head, test_for(package))
-
-    champion = version_of(registry.client, registry.name)
-    challenger = judged(version)
-    if champion is None:
-        return Verdict(challenger, None, None, gate)
-    return Verdict(challenger, judged(champion), champion, gate)
-
-
 def _load(client: MlflowClient, uri: str, source: str, told: Mapping[str, str | None]) -> ModelPackage:
     """Download a package from where its model's `source` says; it is called `uri` in errors."""
+    package = _downloaded(client, uri, source) / PACKAGE
+    loaded = ModelPackage.load(package)
+    named = {place: digest for place, digest in told.items() if digest is not None}
+    if others := [place for place, digest in named.items() if digest != digest_of(package)]:
+        raise DlassetsError(
+            f"The package of {uri} is not the one that was registered: its files have another digest than "
+            f"{' and '.join(others)} say. Nothing is done with it. Restore its files (and tags) from a copy; or go "
+            "back to the version before with dlassets rollback, or train again."
+        )
+    return loaded
+
+
+def _downloaded(client: MlflowClient, uri: str, source: str) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -220,21 +225,11 @@ def _load(client: MlflowClient, uri: str, source: str, told: Mapping[str, str | 
         # Asked for a models:/ URI, MLflow looks into the store that this process opened last.
         id_ = source.removeprefix(MODEL)
         place = client.get_logged_model(id_).artifact_location if id_ != source else source
-        folder = mlflow.artifacts.download_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri)
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri))
     except (MlflowException, OSError) as error:
         raise DlassetsError(
             f"The files of {uri} cannot be read: {error} Restore MLflow's artifacts, or see that they can be reached."
         ) from error
-    package = Path(folder) / "artifacts" / "package"
-    loaded = ModelPackage.load(package)
-    named = {place: digest for place, digest in told.items() if digest is not None}
-    if others := [place for place, digest in named.items() if digest != digest_of(package)]:
-        raise DlassetsError(
-            f"The package of {uri} is not the one that was registered: its files have another digest than "
-            f"{' and '.join(others)} say. Nothing is done with it. Restore its files (and tags) from a copy; or go back "
-            "to the version before with dlassets rollback, or train again."
-        )
-    return loaded
 
 
 def _model_of(run: Run) -> str:

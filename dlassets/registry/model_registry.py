@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Engine
-from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import evolve
 from dlassets.lakehouse.tables import MODEL_EVENTS
 from dlassets.registry.events import (
@@ -43,14 +41,13 @@ from dlassets.registry.lifecycle import (
 )
 from dlassets.registry.lineage import training_set_of
 from dlassets.registry.models import ModelVersion
+from dlassets.registry.store import MlflowStore, explained_mlflow
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-    from dlassets.registry.store import MlflowStore
 
 
 @dataclass(frozen=True)
@@ -94,12 +91,12 @@ class ModelRegistry:
             return [*earlier, *signed(plan(history), self.actor, self.run_id)]
 
         provenance = {"asset": MODEL_EVENTS.name} | ({"run_id": self.run_id} if self.run_id else {})
-        with mlflow_explained("Nothing was written down."):
+        with explained_mlflow("what happened to the model was written down"):
             return write_events(self.engine, self.lake, self.name, whole_plan, provenance)
 
     def enter(self, run: Run) -> ModelVersion:
         """Register a run's model as a version, as challenger; one that is registered already keeps its version."""
-        with mlflow_explained("Run it again: a version that is there already is found."):
+        with explained_mlflow("a version was registered"):
             number = register(self.client, self.name, run)
             model = identified(self.client.get_model_version(self.name, str(number)))
         version = training_set_of(run)
@@ -113,18 +110,6 @@ class ModelRegistry:
 
         self.add(plan, new=model)
         return model
-
-
-@contextmanager
-def mlflow_explained(consequence: str) -> Iterator[None]:
-    """Raise what goes wrong with MLflow within as a DlassetsError, with what follows from it."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError) as error:
-        raise DlassetsError(f"MLflow does not do what it was asked: {error} {consequence}") from error
 
 
 def earlier_history(client: MlflowClient, model_name: str) -> History:

@@ -19,7 +19,7 @@ from dlassets.registry.model_registry import ModelRegistry
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage, digest_of
 from dlassets.registry.store import MlflowStore
-from dlassets.registry.validation.validation import DOCUMENT, TAG_VALIDATION, Check, Validation
+from dlassets.registry.validation.validation import DOCUMENT, TAG_VALIDATION, Check, Question, Validation
 from dlassets.settings import RegistrySettings, Settings
 from dlassets_tests.learning import examples
 from dlassets_tests.stores import give_store
@@ -77,10 +77,9 @@ class Registry:
     def validation(self, model: ModelVersion, *, passed: bool = True, why: str = "as good") -> Validation:
         """Return what a validation of a version says, against who is champion by now, with its files in MLflow."""
         champion = self.by().history().champion or ModelVersion(model.name, 0)
-        made = Validation(
-            *model, champion.version or None, champion.package, tables={}, rows=4, rows_sha256="", settings={},
-            checks=(Check("not_worse_than_champion", 1.0, None, passed, True, why),), explanation=why, details={},
-        )  # fmt: skip
+        question = Question(*model, champion.version or None, champion.package, rows_sha256="", settings={})
+        check = Check("not_worse_than_champion", passed, why, blocks=True)
+        made = Validation(question, tables={}, checks=(check,), explanation=why, details={})
         registered = self.client.get_model_version(model.name, str(model.version))
         self.client.log_text(registered.run_id, made.json, f"{made.folder}/{DOCUMENT}")
         self.client.set_model_version_tag(model.name, str(model.version), TAG_VALIDATION, made.sha256)
