@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from dlassets.errors import SettingsError
 from dlassets.masking import learn, masked
@@ -112,7 +112,7 @@ class _Overheard(logging.Handler):
         if says_why and record.thread == self._thread:
             self._lines.append(record.getMessage().strip())
 
-    def __enter__(self) -> _Overheard:
+    def __enter__(self) -> Self:
         self._listen(1)
         self._logger.addHandler(self)
         return self

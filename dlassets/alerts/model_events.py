@@ -1,4 +1,4 @@
-"""What happened to model versions that people are to be told: one waits for their word, or there is another champion."""
+"""What happened to model versions that people are to be told: one waits for a word, or there is another champion."""
 
 from __future__ import annotations
 

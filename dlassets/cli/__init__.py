@@ -11,6 +11,7 @@ from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
+from dlassets.cli.webhooks import webhooks
 
 for command in (
     demo,
@@ -28,6 +29,7 @@ for command in (
     reproduce,
     automl,
     alerts,
+    webhooks,
 ):
     main.add_command(command)
 

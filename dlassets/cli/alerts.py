@@ -91,4 +91,3 @@ def _channels(settings: AlertSettings) -> list[Channel]:
             "mailto://smtp.example.com:25?from=lake@example.com&to=me@example.com or json://127.0.0.1:9000/alerts."
         )
     return channels_of(settings)
-

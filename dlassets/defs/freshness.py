@@ -6,7 +6,7 @@ and of `dlassets stream`.
 
 import datetime as dt
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 import dagster as dg
 

@@ -41,9 +41,11 @@ from dlassets.registry.models import (
     TRAINED_MODEL,
     TUNED_HYPERPARAMETERS,
     VALIDATED_VERSION,
+    ModelVersion,
 )
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from optuna.trial import FrozenTrial
 
     from dlassets.engines.base import Snapshot
@@ -241,15 +243,10 @@ def evaluated_rows(session: Session, read: Reads, report: Report) -> Made:
 @step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET])
 def registered_version(session: Session, read: Reads, report: Report) -> Made:
     """Register the trained model as a version, which waits to be validated."""
-    from dlassets.registry.lineage import record_registered
-
     run = session.mlflow.run_of(*training_inputs(session, read).digests)
     _notice_outside_moves(session, report)
-    model = session.registry.enter(run)
-    provenance = read.provenance(model)
-    # Before it can be champion: no model scores that the lake does not know.
-    record_registered(session.engine, session.lake, session.mlflow.client, model.name, provenance.as_dict())
-    return Made(provenance, details={"run": run, "model": model})
+    model = _entered(session, read, run)
+    return Made(read.provenance(model), details={"run": run, "model": model})
 
 
 @step(
@@ -294,9 +291,41 @@ def _version_to_validate(session: Session, read: Reads) -> int:
     from dlassets.registry.validation.validation import VERSION_TAG
 
     if (asked := session.tags.get(VERSION_TAG)) is not None:
-        return model_version(session.mlflow.client, session.model_name, asked)
+        version = model_version(session.mlflow.client, session.model_name, asked)
+        return _taken_over(session, read, version)
     run = session.mlflow.run_of(*training_inputs(session, read).digests)
     return registered_as(session.mlflow.client, session.model_name, run)
+
+
+def _entered(session: Session, read: Reads, run: Run) -> ModelVersion:
+    """Return the version that a run's model is registered as, which the lake knows of from now on."""
+    from dlassets.registry.lineage import record_registered
+
+    model = session.registry.enter(run)
+    # Before it can be champion: no model scores that the lake does not know.
+    commit = read.provenance(model).as_dict()
+    record_registered(session.engine, session.lake, session.mlflow.client, model.name, commit)
+    return model
+
+
+def _taken_over(session: Session, read: Reads, version: int) -> int:
+    """Return a version that somebody may have registered by hand, and that the lake knows of from now on.
+
+    Raises DlassetsError for one that is not of this lake, and for one whose model was a version before.
+    """
+    from dlassets.registry.lifecycle import run_or_none
+    from dlassets.registry.lineage import learned_in
+
+    client = session.mlflow.client
+    run = run_or_none(client, client.get_model_version(session.model_name, str(version)).run_id)
+    if run is None or not learned_in(run, session.lake):
+        raise DlassetsError(
+            f"Version {version} of {session.model_name} did not learn from the training set of this lake, so that it "
+            "is not validated here."
+        )
+    if (first := _entered(session, read, run).version) != version:
+        raise DlassetsError(f"Version {version} of {session.model_name} is the model of version {first} again.")
+    return version
 
 
 def _grounds(session: Session, read: Reads) -> Grounds:

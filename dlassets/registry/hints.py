@@ -1,4 +1,4 @@
-"""Hints that the registry has changed: kept by who receives MLflow's webhooks, and seen by the sensor that looks anyway.
+"""Hints that the registry has changed: kept by who takes MLflow's webhooks, and seen by the sensor that looks anyway.
 
 They are a file of the lake. It has each delivery of the last minutes, so that none counts twice, over a restart too. Of
 two receivers at the same moment one may forget what the other has seen: then a replay is a hint again, and no more.

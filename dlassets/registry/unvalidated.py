@@ -1,4 +1,4 @@
-"""A look at the registry from outside of a run: which versions nobody has validated, and who was made champion by hand."""
+"""A look at the registry from outside of a run: versions that nobody has validated, and a champion set by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dlassets.registry.aliases import notice_outside_moves
 from dlassets.registry.events import History
 from dlassets.registry.lifecycle import CHALLENGER, identified, registered_versions, run_or_none
 from dlassets.registry.lineage import learned_in
-from dlassets.registry.model_registry import ModelRegistry, mlflow_explained
+from dlassets.registry.model_registry import ModelRegistry
+from dlassets.registry.store import explained_mlflow
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -33,7 +34,7 @@ def look(registry: ModelRegistry, is_going_on: Callable[[str], bool]) -> Look:
 
     `is_going_on` says of a run of Dagster whether it has not ended: what that has registered it validates itself.
     """
-    with mlflow_explained("The registry is looked at again later."):
+    with explained_mlflow("the registry was looked at"):
         versions = registered_versions(registry.client, registry.name)
     if not versions:
         return Look({}, ())

@@ -56,10 +56,9 @@ def _completed(
     """Return the newest evaluation of each check that has one: while a run is under way, the one before."""
     storage = instance.event_log_storage
     latest = dict(storage.get_latest_asset_check_execution_by_key([*keys]))
-    for key, record in [*latest.items()]:
-        if record.status not in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES:
-            known = COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
-            latest |= {key: found for found in storage.get_asset_check_execution_history(key, 1, status=known)}
+    done = COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+    for key in [key for key, record in latest.items() if record.status not in done]:
+        latest.update({key: before for before in storage.get_asset_check_execution_history(key, 1, status=done)})
     return latest
 
 

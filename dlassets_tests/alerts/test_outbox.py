@@ -21,7 +21,9 @@ from dlassets_tests.killing import killed_at, overtaken_at
 from dlassets_tests.programs import invoke
 
 ENGINE = LocalEngine()
-FAILED = Alert("run_failed", "Run of training_pipeline failed", "too few photos", "run 1", "http://127.0.0.1:3000/runs/1")
+FAILED = Alert(
+    "run_failed", "Run of training_pipeline failed", "too few photos", "run 1", "http://127.0.0.1:3000/runs/1"
+)
 NOW = dt.datetime.now(dt.UTC)
 ALL = ("waiting", "sent", "given_up")
 
@@ -224,5 +226,5 @@ def test_addresses_that_cannot_be_are_told_without_their_secrets(lake, urls, sai
 
 
 def test_a_file_of_addresses_that_is_not_there_is_told() -> None:
-    with pytest.raises(SettingsError, match="alerts.urls_file cannot be read"):
+    with pytest.raises(SettingsError, match=r"alerts\.urls_file cannot be read"):
         channels_of(AlertSettings(urls_file="/nowhere"))

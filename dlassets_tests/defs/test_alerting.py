@@ -49,7 +49,9 @@ class Ticks:
 
 def report(pipelines: Pipelines, passed: bool, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR) -> None:
     """Have Dagster be told what came of a check, as by a run or sensor."""
-    check = dg.AssetCheckEvaluation(dg.AssetKey("photo_stream"), "is_up", passed, severity=severity, description="It is silent.")
+    check = dg.AssetCheckEvaluation(
+        dg.AssetKey("photo_stream"), "is_up", passed, severity=severity, description="It is silent."
+    )
     pipelines.instance.report_runless_asset_event(check)
 
 
