@@ -549,6 +549,9 @@ class MlflowSettings(_Section):
         None, description="A server or database; unset: a sqlite store under <root>/mlflow."
     )
     experiment: Text = "dlassets"
+    tensorboard: bool = Field(
+        True, description="Whether curves go to <root>/tensorboard as well, where the extra tensorboard is installed."
+    )
 
 
 _Z_ORDER: dict[str, tuple[str, ...]] = {

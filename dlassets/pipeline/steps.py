@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Written
@@ -43,6 +43,8 @@ from dlassets.registry.models import (
     VALIDATED_VERSION,
     ModelVersion,
 )
+from dlassets.storage.lake import local_path
+from dlassets.storage.stores import is_object_storage
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from dlassets.lakehouse.derived import Derivation
     from dlassets.lakehouse.training_set import Choice
     from dlassets.learning.examples import Splits
-    from dlassets.learning.training.job import Job, OnEvent, Trained
+    from dlassets.learning.training.job import Event, Job, OnEvent, Trained
     from dlassets.registry.tracking import TrainingInputs
     from dlassets.registry.validation.validate import Grounds
 
@@ -591,9 +593,29 @@ def train(
     attributes = attributes_of(session.engine, inputs.job.training_set, read[IMAGE_PROFILES], read[LABELED_IMAGES])
     embedder = session.embedder(read[RAW_IMAGES])
     with run as mlflow:
-        for remark in train_and_log(mlflow, inputs, fit, embedder, attributes, tags, report.event):
-            report.warning(remark)
-        return str(mlflow.active_run().info.run_id)
+        run_id = str(mlflow.active_run().info.run_id)
+        with _events_to(report, session, f"{inputs.job.settings.trainable}-{run_id[:8]}") as on_event:
+            for remark in train_and_log(mlflow, inputs, fit, embedder, attributes, tags, on_event):
+                report.warning(remark)
+        return run_id
+
+
+@contextmanager
+def _events_to(report: Report, session: Session, name: str) -> Iterator[OnEvent]:
+    """Give what tells the report of each step and epoch, and TensorBoard, where it is there and the settings say so."""
+    from dlassets.extras import TENSORBOARD, installed
+    from dlassets.learning.training.curves import curves
+
+    if not session.settings.mlflow.tensorboard or is_object_storage(session.lake.root) or not installed(TENSORBOARD):
+        yield report.event
+        return
+    with curves(local_path(session.lake.tensorboard) / name) as write:
+
+        def both(event: Event) -> None:
+            write(event)
+            report.event(event)
+
+        yield both
 
 
 def _settled_training_set(read: Reads) -> Snapshot:
