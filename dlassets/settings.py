@@ -475,7 +475,9 @@ class ValidationSettings(_Section):
         0.5, ge=0, le=1, description="The least share of photos that it says what the champion says of."
     )
     sample: int = Field(64, ge=0, le=200, description="Test photos that are blurred, darkened and so on; 0: none.")
-    accuracy_lost: float = Field(0.2, ge=0, le=1, description="The most accuracy that any of that may cost.")
+    accuracy_lost: float = Field(
+        0.25, ge=0, le=1, description="The most accuracy that any of that may cost, where chance does not do as much."
+    )
     milliseconds: float = Field(500.0, gt=0, description="How long one photo may take, from its pixels to the answer.")
     megabytes: float = Field(500.0, gt=0, description="How large the package may be.")
     load_seconds: Seconds = Field(120.0, description="How long a clean process may take to load it and answer.")

@@ -15,7 +15,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.registry.lifecycle import TAG_VERDICT
+from dlassets.pipeline.session import Session
 from dlassets.registry.store import MlflowStore
 from dlassets_tests.pipelines import Pipelines, arrive, failures, let_guesses_pass, materialized, new_lake, values
 from dlassets_tests.programs import dlassets
@@ -249,8 +249,8 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     assert not gate.passed
     assert re.search(f"where version {champion.version} is on .*shown to be worse .*refused", str(gate.description))
     assert mlflow.champion() == champion
-    newest = mlflow.client.search_model_versions(order_by=["version_number DESC"])[0]
-    assert newest.tags[TAG_VERDICT] == gate.description
+    newest = Session(changed.settings).registry.history().events[-1]
+    assert (newest.event, newest.to_state, newest.reason) == ("validated", "failed", gate.description)
     assert {"predictions", "label_requests"}.isdisjoint(materialized(result))
     accuracy: Any = evaluation(result, "accurate").metadata["value"].value
     assert np.isfinite(accuracy)

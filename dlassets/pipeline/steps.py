@@ -269,9 +269,6 @@ def validated_version(session: Session, read: Reads, report: Report) -> Made:
         _notice_outside_moves(session, report)
         version = _version_to_validate(session, read)
         validation, is_new = validate(session.registry, version, _grounds(session, read))
-        for check in validation.checks:
-            if not check.passed:
-                report.warning(f"{name}/{version}: {check.sentence}")
         decision = settle(session.registry, validation)
         registered = client.get_model_version(name, str(version))
         run = client.get_run(registered.run_id)

@@ -123,20 +123,22 @@ def earlier_history(client: MlflowClient, model_name: str) -> History:
         return event_of(model, event, to_state, reason, actor=NOBODY_KNOWN, at=at, **more)
 
     begun: list[Event] = []
+    promoted = [(entry, dt.datetime.fromisoformat(entry["at"])) for entry in promotions(client, model_name)]
     for number, version in versions.items():
-        at = dt.datetime.fromtimestamp(version.creation_timestamp / 1000, dt.UTC).replace(microsecond=0)
+        made_at = dt.datetime.fromtimestamp(version.creation_timestamp / 1000, dt.UTC)
+        at = min([made_at, *(at for entry, at in promoted if entry["version"] == number)])
         run = run_or_none(client, version.run_id)
         learned_from = None if run is None else training_set_of(run)
         reason = "found in MLflow's registry when model_events began"
         begun.append(told(number, REGISTERED, CHALLENGER, reason, at, training_set_version=learned_from))
         if verdict := version.tags.get(TAG_VERDICT):
             begun.append(told(number, VALIDATED, FAILED, verdict, at))
-    for entry in promotions(client, model_name):
-        at, run_id = dt.datetime.fromisoformat(entry["at"]), entry.get("run_id", "")
+    for entry, at in promoted:
+        run_id = entry.get("run_id", "")
         if entry["over"] is not None:
             begun.append(told(entry["over"], REPLACED, ARCHIVED, taken_by(entry["version"]), at, run_id=run_id))
         begun.append(told(entry["version"], PROMOTED, CHAMPION, entry["why"], at, run_id=run_id))
-    # Promotions were told to the second, so versions were as well, above: of the same second, they come first.
+    # A version comes before its promotion, of which no more than the second was written down.
     history = History(History(()).grown(sorted(begun, key=lambda event: event.at), 1))
     champion = model_of(client, model_name)
     if champion == history.champion:

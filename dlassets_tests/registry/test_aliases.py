@@ -230,7 +230,7 @@ def test_with_mlflow_away_nothing_is_decided_and_what_is_decided_is_done_once_it
     for function in (SET_ALIAS, SET_TAG, "get_registered_model", "search_model_versions"):
         with monkeypatch.context() as patch:
             patch.setattr(registry.client, function, away)
-            with pytest.raises(DlassetsError, match="MLflow failed while .*: Connection refused"):
+            with pytest.raises(DlassetsError, match=r"MLflow failed while .*: Connection refused"):
                 settle(registry.by(), validation)
     settle(registry.by(), validation)
     second = registry.entered(2.0)

@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +21,9 @@ from dlassets.learning.embedding import load_backbone
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
 from dlassets.learning.examples import Examples, read_split
 from dlassets.learning.features import Embedder, examples_for
+from dlassets.registry.events import VALIDATED
 from dlassets.registry.gate import Gate, Verdict
-from dlassets.registry.lifecycle import PACKAGE, identified, load_version, model_of, run_or_none, version_files
+from dlassets.registry.lifecycle import PACKAGE, identified, load_version, run_or_none, version_files
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.tracking import artifact_of
@@ -89,35 +90,39 @@ def validate(registry: ModelRegistry, version: int, grounds: Grounds) -> tuple[V
     """
     client, name, settings = registry.client, registry.name, registry.settings
     registered = client.get_model_version(name, str(version))
-    if run_or_none(client, registered.run_id) is None:
+    run = run_or_none(client, registered.run_id)
+    if run is None or run.info.lifecycle_stage == "deleted":
         raise DlassetsError(
             f"Version {version} of {name} has no run in MLflow, so its validation has nowhere to be kept. Train again; "
             "dlassets registers what its own runs have made."
         )
-    question = _question(identified(registered), model_of(client, name), grounds, settings)
-    known = stored(client, registered.run_id, question, registered.tags.get(TAG_VALIDATION))
-    if known is not None:
+    history = registry.history()
+    model = history.known(identified(registered))
+    question = _question(model, history.champion, grounds, settings)
+    written = history.last(model, VALIDATED)
+    if written is not None and (known := _stored(client, run.info.run_id, question, written.validation)) is not None:
+        if registered.tags.get(TAG_VALIDATION) != known.sha256:  # it was taken off, or changed, by hand
+            client.set_model_version_tag(name, str(version), TAG_VALIDATION, known.sha256)
         return known, False
     validation, pictures = _answered(registry, question, grounds)
-    _keep(client, registered.run_id, validation, pictures)
+    _keep(client, run.info.run_id, validation, pictures)
     return validation, True
 
 
-def stored(client: MlflowClient, run_id: str, question: Question, sha256: str | None) -> Validation | None:
-    """Return the validation with this digest that the version's run keeps, where it answers this question."""
-    folder = folder_of(question.model_name, question.version)
-    if sha256 is None or not any(file.path == f"{folder}/{DOCUMENT}" for file in client.list_artifacts(run_id, folder)):
+def _stored(client: MlflowClient, run_id: str, question: Question, sha256: str | None) -> Validation | None:
+    """Return the validation that a run keeps, where it is the one that `model_events` names and of this question."""
+    path = f"{folder_of(question.model_name, question.version)}/{DOCUMENT}"
+    if not any(file.path == path for file in client.list_artifacts(run_id, str(PurePosixPath(path).parent))):
         return None
-    text = artifact_of(client, run_id, f"{folder}/{DOCUMENT}").decode(errors="replace")
-    if hashlib.sha256(text.encode()).hexdigest() != sha256:
+    content = artifact_of(client, run_id, path)
+    if hashlib.sha256(content).hexdigest() != sha256:
         return None
-    known = Validation.from_json(text)
-    if (
-        question.champion_version == question.version and known.passed
-    ):  # it took the place of the one it was held against
-        before = known.question
+    known = Validation.from_json(content.decode())
+    before = known.question
+    if question.champion_version == question.version and known.passed:
+        # It has taken the place of the champion that it was held against.
         question = replace(question, champion_version=before.champion_version, champion_package=before.champion_package)
-    return known if known.question == question else None
+    return known if before == question else None
 
 
 def _question(model: ModelVersion, champion: ModelVersion | None, grounds: Grounds, settings: Settings) -> Question:
