@@ -146,4 +146,4 @@ def _row(version: Version) -> tuple[str, ...]:
 
 
 def _time(at: dt.datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}"
+    return f"{at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"

@@ -19,6 +19,7 @@ from typing import Any
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction
 from dlassets.lakehouse.snapshots import evolve, replanned, transaction_version
 from dlassets.lakehouse.tables import MODEL_EVENTS
+from dlassets.masking import masked
 from dlassets.registry.lifecycle import CHALLENGER, CHAMPION
 from dlassets.registry.models import ModelVersion
 from dlassets.storage.lake import Lake
@@ -188,7 +189,7 @@ def events_of(engine: Engine, table: Snapshot | Rows, model_name: str) -> list[E
     columns = ", ".join(f"e.{name}" for name in MODEL_EVENTS.names)  # a bare `at` is a word of SQL's own
     query = f"SELECT {columns} FROM model_events AS e"  # noqa: S608 - the table's own columns
     rows = engine.sql(query, {MODEL_EVENTS.name: table}).arrow().to_pylist()
-    events = (Event(**row) for row in rows if row["model_name"] == model_name)
+    events = (Event(**row | {"at": row["at"].astimezone(dt.UTC)}) for row in rows if row["model_name"] == model_name)
     return sorted(events, key=lambda event: event.number)
 
 
@@ -223,11 +224,11 @@ def write_events(
 
 
 def signed(events: Sequence[Event], actor: str, run_id: str) -> Iterator[Event]:
-    """Yield events as done now by this one, in this run; those that say when they were done, or by whom, keep that."""
+    """Yield events as done now by this one, in this run, with no secret; those of before keep what they say."""
     now = dt.datetime.now(dt.UTC)
     for event in events:
         if event.at == _UNTIMED:
-            yield replace(event, actor=event.actor or actor, at=now, run_id=run_id)
+            yield replace(event, actor=event.actor or masked(actor), reason=masked(event.reason), at=now, run_id=run_id)
         else:
             yield event
 
