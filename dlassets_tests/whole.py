@@ -32,7 +32,7 @@ from dlassets_tests.tables import get
 
 # A study of settings has tests of its own, and is the same whoever wrote the rows.
 EVERY_STEP = tuple(step for step in steps.STEPS if step is not steps.tuned_hyperparameters)
-_TRAINING = (steps.trained_model, steps.registered_version)
+_TRAINING = (steps.trained_model, steps.registered_version, steps.validated_version)
 # Of weights that may differ in their last digits, and of the run that learned them.
 _DIGESTS = {"package", "run_id"}
 # When it was that something happened.
@@ -92,6 +92,10 @@ class Whole:
             "no class": problems_of_folders(session.engine, tables, session.settings),
             "listed": claims_of_lists(session.engine, tables, session.settings),
             "unknown models": unknown_models(session.engine, session.lake, session.mlflow.client),
+            "events": [
+                (e.number, e.model_version, e.event, e.from_state, e.to_state)
+                for e in session.registry.history().events
+            ],
             "damaged": [holder.damaged(photos, holder.paths(photos), None) for holder in HOLDERS],
             "refused": [(f.path, f.state) for f in refused_files(session.engine, session.lake, everything=True)],
             "lacking rows": lacking_rows(session.engine, tables["evaluated_rows"], runs),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Written
@@ -30,25 +30,33 @@ from dlassets.lakehouse.tables import (
     PREDICTIONS_CURRENT,
     QUARANTINED_FILES,
     RAW_IMAGES,
-    TEST,
     TRAINING_SET,
 )
 from dlassets.masking import masked
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step, commit_of, step
-from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HYPERPARAMETERS, ModelVersion
+from dlassets.registry.models import (
+    REGISTERED_VERSION,
+    TRAINED_MODEL,
+    TUNED_HYPERPARAMETERS,
+    VALIDATED_VERSION,
+    ModelVersion,
+)
+from dlassets.storage.lake import local_path
+from dlassets.storage.stores import is_object_storage
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from optuna.trial import FrozenTrial
 
     from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.derived import Derivation
     from dlassets.lakehouse.training_set import Choice
-    from dlassets.learning.examples import Examples, Splits
-    from dlassets.learning.training.job import Job, OnEvent, Trained
-    from dlassets.registry.package import ModelPackage
+    from dlassets.learning.examples import Splits
+    from dlassets.learning.training.job import Event, Job, OnEvent, Trained
     from dlassets.registry.tracking import TrainingInputs
+    from dlassets.registry.validation.validate import Grounds
 
 # Of warnings that are alike.
 MOST_SAID = 5
@@ -234,36 +242,101 @@ def evaluated_rows(session: Session, read: Reads, report: Report) -> Made:
     return Made(provenance, {EVALUATED_ROWS.name: gathered.written}, {"runs": gathered.runs, "newest": newest})
 
 
-@step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES])
-def registered_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
-    """Register the trained model, and promote it unless it is shown to be worse than the champion on the same rows."""
-    from dlassets.learning.features import examples_for
-    from dlassets.registry.description import describe
-    from dlassets.registry.gate import Gate
-    from dlassets.registry.lifecycle import compare, promote, refuse, register
+@step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET])
+def registered_version(session: Session, read: Reads, report: Report) -> Made:
+    """Register the trained model as a version, which waits to be validated."""
+    run = session.mlflow.run_of(*training_inputs(session, read).digests)
+    _notice_outside_moves(session, report)
+    model = _entered(session, read, run)
+    return Made(read.provenance(model), details={"run": run, "model": model})
+
+
+@step(
+    VALIDATED_VERSION,
+    reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES, IMAGE_PROFILES, LABELED_IMAGES],
+)
+def validated_version(session: Session, read: Reads, report: Report) -> Made:
+    """Ask of the registered version whether it may be used, and have it be champion if so, or wait for a person."""
+    from dlassets.registry.approval import settle
+    from dlassets.registry.lifecycle import identified
+    from dlassets.registry.store import explained_mlflow
+    from dlassets.registry.validation.validate import validate
+
+    read.declared(REGISTERED_VERSION)
+    name = session.model_name
+    with explained_mlflow(f"a version of {name} was validated"):
+        client = session.mlflow.client
+        _notice_outside_moves(session, report)
+        version = _version_to_validate(session, read)
+        validation, is_new = validate(session.registry, version, _grounds(session, read))
+        decision = settle(session.registry, validation)
+        registered = client.get_model_version(name, str(version))
+        run = client.get_run(registered.run_id)
+    details = {"validation": validation, "is_new": is_new, "decision": decision, "run": run}
+    return Made(read.provenance(identified(registered)), details=details)
+
+
+def _notice_outside_moves(session: Session, report: Report) -> None:
+    from dlassets.registry.aliases import notice_outside_moves
+
+    for sentence in notice_outside_moves(session.registry):
+        report.warning(sentence)
+
+
+def _version_to_validate(session: Session, read: Reads) -> int:
+    """Return the version that the run was asked for by VERSION_TAG, else that of the training set as it stands."""
+    from dlassets.registry.lifecycle import registered_as
+    from dlassets.registry.lineage import model_version
+    from dlassets.registry.validation.validation import VERSION_TAG
+
+    if (asked := session.tags.get(VERSION_TAG)) is not None:
+        version = model_version(session.mlflow.client, session.model_name, asked)
+        return _taken_over(session, read, version)
+    run = session.mlflow.run_of(*training_inputs(session, read).digests)
+    return registered_as(session.mlflow.client, session.model_name, run)
+
+
+def _entered(session: Session, read: Reads, run: Run) -> ModelVersion:
+    """Return the version that a run's model is registered as, which the lake knows of from now on."""
     from dlassets.registry.lineage import record_registered
 
-    client, settings = session.mlflow.client, session.settings.registry
-    inputs = training_inputs(session, read)
-    run = session.mlflow.run_of(*inputs.digests)
-    version = register(client, settings.model_name, run)
+    model = session.registry.enter(run)
     # Before it can be champion: no model scores that the lake does not know.
-    commit = read.provenance(ModelVersion(settings.model_name, version)).as_dict()
-    record_registered(session.engine, session.lake, client, settings.model_name, commit)
-    embedder = session.embedder(read[RAW_IMAGES])
+    commit = read.provenance(model).as_dict()
+    record_registered(session.engine, session.lake, session.mlflow.client, model.name, commit)
+    return model
 
-    def test_for(package: ModelPackage) -> Examples:
-        return examples_for(package.backbone, inputs.job.training_set, TEST, embedder)
 
-    gate = Gate(settings.gate_confidence, settings.tolerance)
-    verdict = compare(client, settings.model_name, version, test_for, gate)
-    if verdict.passed:
-        promote(client, settings.model_name, version, verdict, session.run_id)
-    else:
-        refuse(client, settings.model_name, version, verdict)
-    describe(client, settings.model_name, version, verdict, session.settings.ui)
-    provenance = read.provenance(ModelVersion(settings.model_name, version))
-    return Made(provenance, details={"run": run, "version": version, "verdict": verdict})
+def _taken_over(session: Session, read: Reads, version: int) -> int:
+    """Return a version that somebody may have registered by hand, and that the lake knows of from now on.
+
+    Raises DlassetsError for one that is not of this lake, and for one whose model was a version before.
+    """
+    from dlassets.registry.lifecycle import run_or_none
+    from dlassets.registry.lineage import learned_in
+
+    client = session.mlflow.client
+    run = run_or_none(client, client.get_model_version(session.model_name, str(version)).run_id)
+    if run is None or not learned_in(run, session.lake):
+        raise DlassetsError(
+            f"Version {version} of {session.model_name} did not learn from the training set of this lake, so that it "
+            "is not validated here."
+        )
+    if (first := _entered(session, read, run).version) != version:
+        raise DlassetsError(f"Version {version} of {session.model_name} is the model of version {first} again.")
+    return version
+
+
+def _grounds(session: Session, read: Reads) -> Grounds:
+    """Return what a version is validated on: the test rows of the training set as it stands now."""
+    from dlassets.lakehouse.training_set import attributes_of
+    from dlassets.registry.validation.validate import Grounds
+
+    training_set, profiles, labels = _settled_training_set(read), read[IMAGE_PROFILES], read[LABELED_IMAGES]
+    attributes = functools.partial(attributes_of, session.engine, training_set, profiles, labels)
+    read_at = (training_set, profiles, labels, read[RAW_IMAGES])
+    tables = {snapshot.name: snapshot.version for snapshot in read_at}
+    return Grounds(training_set, session.embedder(read[RAW_IMAGES]), attributes, tables)
 
 
 # ---- scoring and labelling
@@ -279,7 +352,7 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
         IMAGE_PROFILES,
         LABELED_IMAGES,
         IMAGE_FEATURES,
-        REGISTERED_VERSION,
+        VALIDATED_VERSION,
     ],
 )
 def predictions(session: Session, read: Reads, report: Report) -> Made:
@@ -300,7 +373,7 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
     return Made(provenance, {PREDICTIONS.name: written}, {"model": model.name, "model_version": model.version})
 
 
-@step(PREDICTIONS_CURRENT, reads=[PREDICTIONS, RAW_IMAGES, DELETED_FILES, REGISTERED_VERSION])
+@step(PREDICTIONS_CURRENT, reads=[PREDICTIONS, RAW_IMAGES, DELETED_FILES, VALIDATED_VERSION])
 def predictions_current(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
     """Keep what the champion says now of every photo that is there."""
     from dlassets.lakehouse.snapshots import replanned
@@ -328,7 +401,7 @@ def predictions_current(session: Session, read: Reads, report: Report) -> Made: 
         LABELED_IMAGES,
         HUMAN_LABELS,
         LABEL_ERRORS,
-        REGISTERED_VERSION,
+        VALIDATED_VERSION,
     ],
 )
 def label_requests(session: Session, read: Reads, report: Report) -> Made:
@@ -402,6 +475,7 @@ STEPS = (
     trained_model,
     evaluated_rows,
     registered_version,
+    validated_version,
     predictions,
     predictions_current,
     label_requests,
@@ -516,9 +590,29 @@ def train(
     attributes = attributes_of(session.engine, inputs.job.training_set, read[IMAGE_PROFILES], read[LABELED_IMAGES])
     embedder = session.embedder(read[RAW_IMAGES])
     with run as mlflow:
-        for remark in train_and_log(mlflow, inputs, fit, embedder, attributes, tags, report.event):
-            report.warning(remark)
-        return str(mlflow.active_run().info.run_id)
+        run_id = str(mlflow.active_run().info.run_id)
+        with _events_to(report, session, f"{inputs.job.settings.trainable}-{run_id[:8]}") as on_event:
+            for remark in train_and_log(mlflow, inputs, fit, embedder, attributes, tags, on_event):
+                report.warning(remark)
+        return run_id
+
+
+@contextmanager
+def _events_to(report: Report, session: Session, name: str) -> Iterator[OnEvent]:
+    """Give what tells the report of each step and epoch, and TensorBoard, where it is there and the settings say so."""
+    from dlassets.extras import TENSORBOARD, installed
+    from dlassets.learning.training.curves import curves
+
+    if not session.settings.mlflow.tensorboard or is_object_storage(session.lake.root) or not installed(TENSORBOARD):
+        yield report.event
+        return
+    with curves(local_path(session.lake.tensorboard) / name) as write:
+
+        def both(event: Event) -> None:
+            write(event)
+            report.event(event)
+
+        yield both
 
 
 def _settled_training_set(read: Reads) -> Snapshot:

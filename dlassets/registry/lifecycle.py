@@ -1,19 +1,15 @@
-"""A model version's life: found, registered, compared with the champion, promoted. Every step can be repeated."""
+"""Runs and versions of a model in MLflow: found, registered, loaded, compared. Every step can be repeated."""
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
-from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
-from dlassets.learning.examples import Examples
 from dlassets.learning.weights import MODEL
-from dlassets.registry.gate import Gate, Verdict
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage, digest_of
 
@@ -22,12 +18,16 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 
+    from dlassets.registry.model_registry import ModelRegistry
+
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
+# What these say, `model_events` says since there is one: when a version became champion, and why one was not promoted.
 TAG_PROMOTIONS = "dlassets.promotions"
-# Of a version that was not promoted: why.
 TAG_VERDICT = "dlassets.verdict"
 TAG_PACKAGE = "dlassets.package_sha256"
+# Where the package lies among the files of a logged model.
+PACKAGE = "artifacts/package"
 # What the run is one of.
 TAG_ASSET = "dagster_asset"
 # MLflow's own, of a logged model.
@@ -88,6 +88,15 @@ def register(client: MlflowClient, model_name: str, run: Run) -> int:
     return version
 
 
+def registered_as(client: MlflowClient, model_name: str, run: Run) -> int:
+    """Return the version that a run's model is registered as. Raises DlassetsError where it is not."""
+    if not (versions := _versions_of_run(client, model_name, run)):
+        raise DlassetsError(
+            f"The model of run {run.info.run_id} is not registered. Materialize registered_version first."
+        )
+    return versions[0]
+
+
 def _link(client: MlflowClient, run: Run, model_name: str, version: int) -> None:
     """Have the page of the model that a run logged name its version, as `mlflow.register_model` does."""
     id_ = _model_of(run).removeprefix(MODEL)
@@ -126,7 +135,10 @@ def identified(registered: RegisteredVersion) -> ModelVersion:
 
 
 def promotions(client: MlflowClient, model_name: str) -> list[dict[str, Any]]:
-    """Return every promotion, oldest first: `version`, `over` (None for the first), `at` (ISO), `why`, `run_id`."""
+    """Return every promotion from before there was `model_events`, oldest first.
+
+    `version`, `over` (None for the first), `at` (ISO), `why` and `run_id` (Dagster's).
+    """
     history: list[dict[str, Any]] = json.loads(client.get_registered_model(model_name).tags.get(TAG_PROMOTIONS, "[]"))
     return history
 
@@ -147,22 +159,34 @@ def registered_versions(client: MlflowClient, model_name: str | None = None) -> 
             return found
 
 
-def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPackage:
+def load_version(registry: ModelRegistry, version: int) -> ModelPackage:
     """Download the package of a registered version.
 
-    Raises DlassetsError where its files are gone or broken, or are not those that the version and its run were told of.
+    Raises DlassetsError where its files are gone or broken, or are not those that `model_events` says, or the version's
+    and its run's tags: of those anybody may set one who may write to MLflow.
     """
-    registered = client.get_model_version(model_name, str(version))
-    told = [registered.tags.get(TAG_PACKAGE)]
+    client, name = registry.client, registry.name
+    registered = client.get_model_version(name, str(version))
+    told = {f"the tag {TAG_PACKAGE} of its version": registered.tags.get(TAG_PACKAGE)}
     if (run := run_or_none(client, registered.run_id)) is not None:
-        told.append(run.data.tags.get(TAG_PACKAGE))
-    return _load(client, f"models:/{model_name}/{version}", registered.source, told)
+        told[f"the tag {TAG_PACKAGE} of its run"] = run.data.tags.get(TAG_PACKAGE)
+    told["model_events"] = registry.history().trusted_package(version)
+    return _load(client, f"models:/{name}/{version}", registered.source, told)
+
+
+def version_files(client: MlflowClient, model_name: str, version: int) -> Path:
+    """Download all files of a registered version as MLflow keeps them, and return their folder; see PACKAGE.
+
+    Nothing of what they say has been looked at. Raises DlassetsError where they are gone.
+    """
+    source = client.get_model_version(model_name, str(version)).source
+    return _downloaded(client, f"models:/{model_name}/{version}", source)
 
 
 def load_run(client: MlflowClient, run: Run) -> ModelPackage:
     """Download the package that a run logged, registered or not. Raises DlassetsError as `load_version` does."""
     source = _model_of(run)
-    return _load(client, source, source, [run.data.tags.get(TAG_PACKAGE)])
+    return _load(client, source, source, {f"the tag {TAG_PACKAGE} of its run": run.data.tags.get(TAG_PACKAGE)})
 
 
 def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
@@ -179,55 +203,21 @@ def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
         raise
 
 
-def compare(
-    client: MlflowClient, model_name: str, version: int, test_for: Callable[[ModelPackage], Examples], gate: Gate
-) -> Verdict:
-    """Evaluate a version and the champion on the same test photos.
-
-    `test_for` gives the test rows with the features that a model reads: the two may have different backbones.
-    """
-
-    def judged(number: int) -> Evaluation:
-        package = load_version(client, model_name, number)
-        return evaluate(package.head, test_for(package))
-
-    champion = version_of(client, model_name)
-    challenger = judged(version)
-    if champion is None:
-        return Verdict(challenger, None, None, gate)
-    return Verdict(challenger, judged(champion), champion, gate)
-
-
-def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:
-    """Make a version the champion; write down when, over which, and why. What a killed promotion lacks is done."""
-    if version_of(client, model_name) != version:
-        if not verdict.passed:
-            raise DlassetsError(f"Version {version} may not be promoted: {verdict.explanation}.")
-        # Written down before it is done: no promotion lacks its entry.
-        _write_down(client, model_name, version, verdict, run_id)
-        client.set_registered_model_alias(model_name, CHAMPION, version)
-    if version_of(client, model_name, CHALLENGER) == version:
-        client.delete_registered_model_alias(model_name, CHALLENGER)
-
-
-def refuse(client: MlflowClient, model_name: str, version: int, verdict: Verdict) -> None:
-    """Write down why a version is not promoted."""
-    client.set_model_version_tag(model_name, str(version), TAG_VERDICT, verdict.explanation)
-
-
-def _write_down(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:
-    """Add a promotion to the model's history, unless it ends with this one: it was written down, and then cut short."""
-    history = promotions(client, model_name)
-    over = verdict.champion_version
-    if history and (history[-1]["version"], history[-1]["over"]) == (version, over):
-        return
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    history.append({"version": version, "over": over, "at": now, "why": verdict.explanation, "run_id": run_id})
-    client.set_registered_model_tag(model_name, TAG_PROMOTIONS, json.dumps(history))
-
-
-def _load(client: MlflowClient, uri: str, source: str, told: Sequence[str | None]) -> ModelPackage:
+def _load(client: MlflowClient, uri: str, source: str, told: Mapping[str, str | None]) -> ModelPackage:
     """Download a package from where its model's `source` says; it is called `uri` in errors."""
+    package = _downloaded(client, uri, source) / PACKAGE
+    loaded = ModelPackage.load(package)
+    named = {place: digest for place, digest in told.items() if digest is not None}
+    if others := [place for place, digest in named.items() if digest != digest_of(package)]:
+        raise DlassetsError(
+            f"The package of {uri} is not the one that was registered: its files have another digest than "
+            f"{' and '.join(others)} say. Nothing is done with it. Restore its files (and tags) from a copy; or go "
+            "back to the version before with dlassets rollback, or train again."
+        )
+    return loaded
+
+
+def _downloaded(client: MlflowClient, uri: str, source: str) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -235,19 +225,11 @@ def _load(client: MlflowClient, uri: str, source: str, told: Sequence[str | None
         # Asked for a models:/ URI, MLflow looks into the store that this process opened last.
         id_ = source.removeprefix(MODEL)
         place = client.get_logged_model(id_).artifact_location if id_ != source else source
-        folder = mlflow.artifacts.download_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri)
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri))
     except (MlflowException, OSError) as error:
         raise DlassetsError(
             f"The files of {uri} cannot be read: {error} Restore MLflow's artifacts, or see that they can be reached."
         ) from error
-    package = Path(folder) / "artifacts" / "package"
-    loaded = ModelPackage.load(package)
-    if any(digest is not None and digest != digest_of(package) for digest in told):
-        raise DlassetsError(
-            f"The package of {uri} is not the one that was logged (its digest is not the {TAG_PACKAGE} of its version "
-            "or run). Restore its files from a copy, or train again."
-        )
-    return loaded
 
 
 def _model_of(run: Run) -> str:

@@ -1,6 +1,7 @@
 """From labelled images to a registered model: features, the training set, the model, its version."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -10,13 +11,20 @@ from dlassets.lakehouse.tables import EVALUATED_ROWS, RAW_IMAGES
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step
-from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HYPERPARAMETERS
+from dlassets.registry.models import (
+    REGISTERED_VERSION,
+    TRAINED_MODEL,
+    TUNED_HYPERPARAMETERS,
+    VALIDATED_VERSION,
+    ModelVersion,
+)
+from dlassets.registry.validation.validation import CHECKS, Check
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LEARNED = "better_than_guessing"
-GATE = "not_worse_than_champion"
+NAMES_PACKAGE = "names_its_package"
 COME_TO_AN_END = "trials_come_to_an_end"
 MAKES_ONE = "tuning_pipeline makes one, and so does this asset where it is materialized by itself."
 
@@ -144,29 +152,67 @@ def _evaluated(session: Session, read: Reads, made: Made) -> dict[str, Any]:
 
 
 def _registered(session: Session, made: Made) -> dg.MaterializeResult:
-    verdict, version = made.details["verdict"], made.details["version"]
+    model: ModelVersion = made.details["model"]
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(str(version)),
+        data_version=dg.DataVersion(str(model.version)),
         metadata={
-            "model": session.model_name,
-            "version": version,
-            "verdict": verdict.explanation,
-            "wrong_photos": page(session, "wrong", version=version),
+            "model": model.name,
+            "version": model.version,
+            "package": model.package or "its version names none",
             "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(made.details["run"])),
             "provenance": provenance_value(made.provenance),
         },
         check_results=[
             dg.AssetCheckResult(
-                passed=verdict.passed,
-                check_name=GATE,
-                description=verdict.explanation,
-                metadata={
-                    "challenger_accuracy": verdict.challenger.accuracy,
-                    "champion_accuracy": verdict.champion.accuracy if verdict.champion else None,
-                    "test_rows": verdict.challenger.rows,
-                },
+                passed=model.package is not None,
+                check_name=NAMES_PACKAGE,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=None if model.package else "An earlier release registered it: changed files go unnoticed.",
             )
         ],
+    )
+
+
+def _validated(session: Session, made: Made) -> dg.MaterializeResult:
+    from dlassets.registry.validation.report import PICTURES, markdown
+
+    validation, run = made.details["validation"], made.details["run"]
+    run_id, folder = run.info.run_id, validation.folder
+    drawn = {file.path for file in session.mlflow.client.list_artifacts(run_id, folder)}
+    pictures = {
+        Path(name).stem: _picture(session, run_id, f"{folder}/{name}", name)
+        for name in PICTURES
+        if f"{folder}/{name}" in drawn
+    }
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(validation.sha256),
+        metadata={
+            "model": session.model_name,
+            "version": validation.version,
+            "changed": "a new validation"
+            if made.details["is_new"]
+            else "nothing new: the validation of this version on these rows stands",
+            "verdict": validation.explanation,
+            "decision": made.details["decision"].sentence,
+            "report": dg.MetadataValue.md(markdown(validation)),
+            **pictures,
+            "wrong_photos": page(session, "wrong", version=validation.version),
+            "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(run)),
+            "validation_sha256": validation.sha256,
+            "provenance": provenance_value(made.provenance),
+        },
+        check_results=[_check_result(check) for check in validation.checks],
+    )
+
+
+def _check_result(check: Check) -> dg.AssetCheckResult:
+    numbers = {"value": check.value, f"limit_{check.bound.replace(' ', '_')}": check.limit}
+    return dg.AssetCheckResult(
+        passed=check.passed,
+        check_name=check.name,
+        severity=dg.AssetCheckSeverity.ERROR if check.blocks else dg.AssetCheckSeverity.WARN,
+        description=check.sentence,
+        metadata={name: number for name, number in numbers.items() if number is not None},
     )
 
 
@@ -185,33 +231,48 @@ tuned_hyperparameters = model_asset(
     steps.tuned_hyperparameters,
     {"optuna", "mlflow"},
     _tuned,
-    dg.AssetCheckSpec(
-        COME_TO_AN_END,
-        asset=TUNED_HYPERPARAMETERS.name,
-        description="Most trials came to an end, or were cut short for being worse than others.",
-    ),
+    [
+        dg.AssetCheckSpec(
+            COME_TO_AN_END,
+            asset=TUNED_HYPERPARAMETERS.name,
+            description="Most trials came to an end, or were cut short for being worse than others.",
+        ),
+    ],
     _without_a_study,
 )
 trained_model = model_asset(
     steps.trained_model,
     {"pytorch", "mlflow"},
     _trained,
-    dg.AssetCheckSpec(
-        LEARNED,
-        asset=TRAINED_MODEL.name,
-        blocking=True,
-        description="On the test rows it is right more often than always saying the most frequent class.",
-    ),
+    [
+        dg.AssetCheckSpec(
+            LEARNED,
+            asset=TRAINED_MODEL.name,
+            blocking=True,
+            description="On the test rows it is right more often than always saying the most frequent class.",
+        ),
+    ],
 )
 evaluated_rows = table_asset(steps.evaluated_rows, TRAINING, _evaluated)
 registered_version = model_asset(
     steps.registered_version,
     {"mlflow"},
     _registered,
-    dg.AssetCheckSpec(
-        GATE,
-        asset=REGISTERED_VERSION.name,
-        blocking=True,
-        description="Promoted unless it is shown to be worse than the champion on the same test photos.",
-    ),
+    [
+        dg.AssetCheckSpec(
+            NAMES_PACKAGE,
+            asset=REGISTERED_VERSION.name,
+            description="The version names its package by its SHA-256: files that were changed since are refused.",
+        )
+    ],
+)
+validated_version = model_asset(
+    steps.validated_version,
+    {"mlflow"},
+    _validated,
+    # Those that warn stop nothing, by their severity: which do is a setting.
+    [
+        dg.AssetCheckSpec(name, asset=VALIDATED_VERSION.name, blocking=True, description=description)
+        for name, description in CHECKS.items()
+    ],
 )

@@ -14,7 +14,7 @@ from dlassets.registry.lifecycle import CHALLENGER, version_of
 from dlassets.scoring.online import Listener, Served
 from dlassets.settings import ServingSettings, Settings, load_settings
 from dlassets.web.serving.app import create_app
-from dlassets_tests.registry.conftest import MODEL
+from dlassets_tests.registry.conftest import MODEL, opened
 from dlassets_tests.stores import give_store
 from dlassets_tests.web.serving.test_serving import NO_PICTURE, text
 
@@ -27,7 +27,7 @@ def client_of(
     settings: Settings, listeners: Sequence[Listener] = (), *, is_ready: bool = True
 ) -> Iterator[tuple[TestClient, Any]]:
     app = create_app(settings, listeners)
-    with TestClient(app, base_url="http://localhost") as client:
+    with opened(settings), TestClient(app, base_url="http://localhost") as client:
         deadline = time.monotonic() + 60
         while is_ready and client.get("/ready").status_code != 200:
             assert time.monotonic() < deadline, client.get("/ready").text

@@ -163,15 +163,13 @@ def test_mlflow_may_be_away_at_the_start_and_later(models, tmp_path) -> None:
         "DLASSETS_SERVING__CHAMPION_SECONDS": "0.2",
     }
     with serving(models.settings.root, tmp_path / "log", is_ready=False, **away) as served:
-        told = served.awaited(
-            lambda: "MLflow cannot say" in served.ask("/ready").body.decode() and served.ask("/ready")
-        )
+        told = served.awaited(lambda: "cannot be said" in served.ask("/ready").body.decode() and served.ask("/ready"))
         assert told.status == 503
         assert served.ask("/predict", models.photos[0]).status == 503
         with mlflow_server(Path(models.settings.root, "mlflow", "mlflow.db"), port):
             served.awaited(served.is_ready)
             assert served.ask("/predict", models.photos[0]).status == 200
-        served.awaited(lambda: "MLflow cannot say" in served.ask("/ready").body.decode())
+        served.awaited(lambda: "cannot be said" in served.ask("/ready").body.decode())
         assert served.ask("/ready").status == 200, "what answers goes on"
         assert served.ask("/predict", models.photos[0]).status == 200
 
