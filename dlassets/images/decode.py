@@ -19,8 +19,9 @@ from dlassets.images import heif, jpeg, png, tiff, webp
 from dlassets.images.colour import as_srgb
 from dlassets.images.exif import orientation
 from dlassets.images.jpeg import MAX_SCANS, MAX_SIDE, Header, has_too_many_scans, read_header
-from dlassets.images.resampling import Pixels, by_torch
+from dlassets.images.resampling import by_torch
 
+Pixels = npt.NDArray[np.uint8]
 Resize = Callable[[Pixels, int], Pixels]
 
 # The formats that Pillow reads by itself, as it calls them.

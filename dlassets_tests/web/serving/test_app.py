@@ -14,9 +14,11 @@ from dlassets.registry.lifecycle import CHALLENGER, version_of
 from dlassets.scoring.online import Listener, Served
 from dlassets.settings import ServingSettings, Settings, load_settings
 from dlassets.web.serving.app import create_app
+from dlassets.web.serving.webhooks import PATH
 from dlassets_tests.registry.conftest import MODEL, opened
 from dlassets_tests.stores import give_store
 from dlassets_tests.web.serving.test_serving import NO_PICTURE, text
+from dlassets_tests.web.serving.test_webhooks import BODY, SECRET, headers
 
 TOKEN = "a-token-of-twenty-signs"
 JPEG = {"Content-Type": "image/jpeg"}
@@ -150,3 +152,18 @@ def test_with_a_token_nobody_else_is_answered() -> None:
 def test_without_one_no_other_machine_is_listened_to() -> None:
     with pytest.raises(SettingsError, match="token must be set"):
         load_settings({"DLASSETS_SERVING__HOST": "0.0.0.0"})
+
+
+def test_a_webhook_of_mlflow_s_has_the_champion_looked_for_at_once_and_a_forged_one_does_not(tmp_path) -> None:
+    settings = Settings(root=str(tmp_path), serving=ServingSettings(webhook_secret=SECRET, token=TOKEN))
+    looks: list[int] = []
+    app = create_app(settings)
+    app.state.service.life.look_now = lambda: looks.append(1)
+    client = TestClient(app)
+
+    forged = client.post(PATH, content=BODY, headers=headers(secret="another secret of many letters"))
+    genuine = client.post(PATH, content=BODY, headers=headers())
+    replayed = client.post(PATH, content=BODY, headers=headers())
+
+    assert [forged.status_code, genuine.status_code, replayed.status_code] == [401, 202, 409]
+    assert len(looks) == 1
