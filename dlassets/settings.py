@@ -429,6 +429,9 @@ class RegistrySettings(_Section):
 class ScoringSettings(_Section):
     top_k: Count = 5
     labeled: bool = Field(True, description="Whether photos that have a label are scored too.")
+    challengers: bool = Field(
+        False, description="Whether versions that may become champion score the same photos beside it."
+    )
 
 
 class LabelingSettings(_Section):

@@ -11,11 +11,14 @@ from dlassets.pipeline import steps
 _INGESTED = (*(table.name for table in steps.ingested_files.makes), "image_profiles", "classes", "labeled_images")
 
 
-def _pipeline(name: str, description: str, *assets: str | dg.AssetsDefinition) -> Any:
+def _pipeline(
+    name: str, description: str, *assets: str | dg.AssetsDefinition, config: dg.PartitionedConfig | None = None
+) -> Any:
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*assets),
         description=description,
+        config=config,
         tags={PIPELINE_TAG: name},
     )
 
@@ -56,6 +59,17 @@ SCORING_PIPELINE = _pipeline(
     "predictions_current",
     "label_requests",
 )
+# Days that a backfill may be asked for: no lake is older than the first release of what makes it.
+DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_offset=1)
+RESCORING_PIPELINE = _pipeline(
+    "rescoring_pipeline",
+    "Score again the photos that were taken in on a day, whatever was said of them; a backfill takes many days.",
+    "predictions",
+    "predictions_current",
+    config=dg.PartitionedConfig(
+        DAYS, lambda day: {"ops": {"predictions": {"config": {"scope": f"on {day}"}}}}
+    ),
+)
 LABELING_PIPELINE = _pipeline(
     "labeling_pipeline",
     "Collect people's answers, merge them into the labels, close their requests, and ask about what is unsure next.",
@@ -69,4 +83,12 @@ MAINTENANCE_PIPELINE = _pipeline(
     "Put small files of every table together, and delete what neither a reader nor a model needs.",
     *MAINTENANCE_ASSETS,
 )
-JOBS = [INGEST_PIPELINE, TRAINING_PIPELINE, TUNING_PIPELINE, SCORING_PIPELINE, LABELING_PIPELINE, MAINTENANCE_PIPELINE]
+JOBS = [
+    INGEST_PIPELINE,
+    TRAINING_PIPELINE,
+    TUNING_PIPELINE,
+    SCORING_PIPELINE,
+    RESCORING_PIPELINE,
+    LABELING_PIPELINE,
+    MAINTENANCE_PIPELINE,
+]

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from dlassets.registry.package import ModelPackage
     from dlassets.registry.store import MlflowStore
 
+# Packages of models that are kept: the champion's and challengers'.
+_PACKAGES = 4
+
 
 @dataclass(eq=False)
 class Session:
@@ -40,7 +43,7 @@ class Session:
 
     `own` are the tables that this lake has where `source` has the others. `embeds_with` is the backbone in place of the
     settings'. `champion_seconds` is how long an answer of MLflow's on who is champion holds: a stream asks several
-    times a second.
+    times a second. `scope` is which photos are scored again: see `scoring.batch.Scope`.
     """
 
     settings: Settings
@@ -51,8 +54,9 @@ class Session:
     own: Collection[str] = ()
     embeds_with: BackboneRef | None = None
     champion_seconds: float = 0.0
+    scope: str = "new"
     _champion: tuple[float, ModelVersion | None] = field(default=(float("-inf"), None), init=False)
-    _package: tuple[ModelVersion, ModelPackage] | None = field(default=None, init=False)
+    _packages: dict[ModelVersion, ModelPackage] = field(default_factory=dict, init=False)
 
     @property
     def lake(self) -> Lake:
@@ -97,7 +101,7 @@ class Session:
         return FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
 
     def changed(self, **fields: Any) -> Self:
-        """Return this session with other `settings`, `at` or `own`, which goes on with what this one has opened."""
+        """Return this session with other `settings`, `at`, `own` or `scope`, which goes on with what this one opened."""
         other = replace(self, **fields)
         other.engine = self.engine
         if "mlflow" in vars(self):
@@ -148,6 +152,12 @@ class Session:
             self._champion = time.monotonic(), model
         return model
 
+    def challengers(self) -> list[ModelVersion]:
+        """Return the versions that are to answer beside the champion, where `scoring.challengers` says that any do."""
+        from dlassets.registry.lifecycle import challengers_of
+
+        return challengers_of(self.mlflow.client, self.model_name) if self.settings.scoring.challengers else []
+
     def required_champion(self) -> ModelVersion:
         """Return the champion. Raises DlassetsError where there is none."""
         if (model := self.champion()) is None:
@@ -155,12 +165,12 @@ class Session:
         return model
 
     def package(self, model: ModelVersion) -> ModelPackage:
-        """Return the files of a registered version, which are kept while it is asked for."""
+        """Return the files of a registered version; those of the few that were asked for last are kept."""
         from dlassets.registry.lifecycle import load_version
 
-        if self._package is None or self._package[0] != model:
-            self._package = model, load_version(self.mlflow.client, model.name, model.version)
-        return self._package[1]
+        package = self._packages.pop(model, None) or load_version(self.mlflow.client, model.name, model.version)
+        self._packages = {**dict(list(self._packages.items())[1 - _PACKAGES :]), model: package}
+        return package
 
     def _ready(self, table: Table) -> DeltaTable:
         return ready_table(self.lake, table, self._open)

@@ -28,5 +28,12 @@ def _scored(session: Session, read: Reads, made: Made) -> dict[str, Any]:
     }
 
 
-predictions = table_asset(steps.predictions, SCORING, _scored)
+SCOPE = dg.Field(
+    str,
+    default_value="new",
+    description="Which photos are scored. new: those that have no prediction by the champion. since 2026-11-01: "
+    "those that were taken in since that day again, too (on 2026-11-01: on that day). all: every photo again.",
+)
+
+predictions = table_asset(steps.predictions, SCORING, _scored, {"scope": SCOPE})
 predictions_current = table_asset(steps.predictions_current, SCORING, details)
