@@ -198,7 +198,7 @@ def test_a_run_with_nothing_new_makes_no_table_version_and_says_so(ran_twice) ->
     assert [model.version for model in found] == [model.version for model in models]
     for result in again.values():
         for name, made in materialized(result).items():
-            if name != "registered_version":
+            if name not in {"registered_version", "validated_version"}:
                 assert values(made)["changed"].startswith("nothing new"), name
 
 
@@ -223,7 +223,9 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     changed = Pipelines(pipelines.settings.model_copy(update={"training": training}), pipelines.instance)
 
     result = changed.run_only(
-        dg.AssetSelection.assets("trained_model", "registered_version", "predictions", "label_requests")
+        dg.AssetSelection.assets(
+            "trained_model", "registered_version", "validated_version", "predictions", "label_requests"
+        )
     )
 
     assert not result.success

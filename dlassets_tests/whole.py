@@ -32,7 +32,7 @@ from dlassets_tests.tables import get
 
 # A study of settings has tests of its own, and is the same whoever wrote the rows.
 EVERY_STEP = tuple(step for step in steps.STEPS if step is not steps.tuned_hyperparameters)
-_TRAINING = (steps.trained_model, steps.registered_version)
+_TRAINING = (steps.trained_model, steps.registered_version, steps.validated_version)
 # Of weights that may differ in their last digits, and of the run that learned them.
 _DIGESTS = {"package", "run_id"}
 # When it was that something happened.

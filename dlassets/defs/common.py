@@ -61,7 +61,7 @@ def model_asset(
     step: Step,
     kinds: set[str],
     result: Callable[[Session, Made], dg.MaterializeResult],
-    check: dg.AssetCheckSpec,
+    checks: Sequence[dg.AssetCheckSpec],
     instead: Callable[[dg.AssetExecutionContext], Step | None] = lambda _: None,
 ) -> dg.AssetsDefinition:
     """Return the asset of a step that makes something in MLflow; `result` says what it reports.
@@ -78,7 +78,7 @@ def model_asset(
         owners=OWNERS,
         kinds=kinds,
         code_version="1",
-        check_specs=[check],
+        check_specs=checks,
     )
     def asset(
         context: dg.AssetExecutionContext,

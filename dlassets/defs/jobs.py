@@ -30,7 +30,7 @@ INGEST_PIPELINE = _pipeline(
 )
 TRAINING_PIPELINE = _pipeline(
     "training_pipeline",
-    "Take photos in, label them, embed them, train, register, and promote what is not shown to be worse.",
+    "Take photos in, label them, embed them, train, register, validate, and promote what is not shown to be worse.",
     *_INGESTED,
     "image_features",
     "training_set",
@@ -39,16 +39,23 @@ TRAINING_PIPELINE = _pipeline(
     "trained_model",
     "evaluated_rows",
     "registered_version",
+    "validated_version",
 )
 TUNING_PIPELINE = _pipeline(
     "tuning_pipeline",
-    "Try settings of training, train with the best, register, and promote what is not shown to be worse.",
+    "Try settings of training, train with the best, register, validate, and promote what is not shown to be worse.",
     "image_features",
     "training_set",
     "tuned_hyperparameters",
     "trained_model",
     "evaluated_rows",
     "registered_version",
+    "validated_version",
+)
+VALIDATION_PIPELINE = _pipeline(
+    "validation_pipeline",
+    "Validate a registered version, and promote it where nothing shows that it is worse.",
+    "validated_version",
 )
 SCORING_PIPELINE = _pipeline(
     "scoring_pipeline",
@@ -87,6 +94,7 @@ JOBS = [
     INGEST_PIPELINE,
     TRAINING_PIPELINE,
     TUNING_PIPELINE,
+    VALIDATION_PIPELINE,
     SCORING_PIPELINE,
     RESCORING_PIPELINE,
     LABELING_PIPELINE,

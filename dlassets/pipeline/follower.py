@@ -9,7 +9,6 @@ from dlassets.pipeline import steps
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Step
-from dlassets.registry.models import REGISTERED_VERSION
 
 FOLLOWING = (
     steps.classes,
@@ -59,7 +58,7 @@ class Follower:
         return made
 
     def _can_run(self, step: Step) -> bool:
-        if REGISTERED_VERSION not in step.reads:
+        if not step.reads_champion:
             return True
         lacks_champion = self._session.champion() is None
         if lacks_champion and not self._lacks_champion:

@@ -15,7 +15,7 @@ from dlassets.engines.schema import Table
 from dlassets.lakehouse.provenance import Provenance
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
-from dlassets.registry.models import REGISTERED_VERSION, Model, ModelVersion
+from dlassets.registry.models import VALIDATED_VERSION, Model, ModelVersion
 from dlassets.storage.databases import explained_databases
 
 if TYPE_CHECKING:
@@ -65,11 +65,15 @@ class Step:
     def description(self) -> str:
         return (self.work.__doc__ or "").strip()
 
+    @property
+    def reads_champion(self) -> bool:
+        return VALIDATED_VERSION in self.reads
+
     @explained_databases()
     def hand_out(self, session: Session) -> Reads:
         """Pin everything that the step reads."""
         tables = [read for read in (*self.reads, *self.looks_back) if isinstance(read, Table)]
-        champion = session.champion() if REGISTERED_VERSION in self.reads else None
+        champion = session.champion() if self.reads_champion else None
         return Reads(self, session, {table.name: session.pin(table) for table in tables}, champion)
 
     def run(self, session: Session, report: Report | None = None) -> Made:
@@ -118,7 +122,7 @@ class Reads:
     @property
     def champion(self) -> ModelVersion | None:
         """The version of the registered model that was in use when the step began, if any was."""
-        self.declared(REGISTERED_VERSION)
+        self.declared(VALIDATED_VERSION)
         return self._champion
 
     @property

@@ -38,7 +38,13 @@ from dlassets.masking import masked
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step, commit_of, step
-from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HYPERPARAMETERS, ModelVersion
+from dlassets.registry.models import (
+    REGISTERED_VERSION,
+    TRAINED_MODEL,
+    TUNED_HYPERPARAMETERS,
+    VALIDATED_VERSION,
+    ModelVersion,
+)
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -237,22 +243,35 @@ def evaluated_rows(session: Session, read: Reads, report: Report) -> Made:
     return Made(provenance, {EVALUATED_ROWS.name: gathered.written}, {"runs": gathered.runs, "newest": newest})
 
 
-@step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES])
+@step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET])
 def registered_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
-    """Register the trained model, and promote it unless it is shown to be worse than the champion on the same rows."""
+    """Register the trained model as a version, which waits to be validated."""
+    from dlassets.registry.lifecycle import identified, register
+    from dlassets.registry.lineage import record_registered
+
+    client, name = session.mlflow.client, session.model_name
+    run = session.mlflow.run_of(*training_inputs(session, read).digests)
+    version = register(client, name, run)
+    model = identified(client.get_model_version(name, str(version)))
+    provenance = read.provenance(model)
+    # Before it can be champion: no model scores that the lake does not know.
+    record_registered(session.engine, session.lake, client, name, provenance.as_dict())
+    return Made(provenance, details={"run": run, "model": model})
+
+
+@step(VALIDATED_VERSION, reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES])
+def validated_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+    """Compare the registered version with the champion on the same rows, and promote it unless it is shown worse."""
     from dlassets.learning.features import examples_for
     from dlassets.registry.description import describe
     from dlassets.registry.gate import Gate
-    from dlassets.registry.lifecycle import compare, promote, refuse, register
-    from dlassets.registry.lineage import record_registered
+    from dlassets.registry.lifecycle import compare, promote, refuse, registered_as
 
+    read.declared(REGISTERED_VERSION)
     client, settings = session.mlflow.client, session.settings.registry
     inputs = training_inputs(session, read)
     run = session.mlflow.run_of(*inputs.digests)
-    version = register(client, settings.model_name, run)
-    # Before it can be champion: no model scores that the lake does not know.
-    commit = read.provenance(ModelVersion(settings.model_name, version)).as_dict()
-    record_registered(session.engine, session.lake, client, settings.model_name, commit)
+    version = registered_as(client, settings.model_name, run)
     embedder = session.embedder(read[RAW_IMAGES])
 
     def test_for(package: ModelPackage) -> Examples:
@@ -282,7 +301,7 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
         IMAGE_PROFILES,
         LABELED_IMAGES,
         IMAGE_FEATURES,
-        REGISTERED_VERSION,
+        VALIDATED_VERSION,
     ],
 )
 def predictions(session: Session, read: Reads, report: Report) -> Made:
@@ -350,7 +369,7 @@ def _not_heard(challenger: ModelVersion, error: DlassetsError) -> str:
     return f"The challenger {challenger} scores nothing now: {error}"
 
 
-@step(PREDICTIONS_CURRENT, reads=[PREDICTIONS, RAW_IMAGES, DELETED_FILES, REGISTERED_VERSION])
+@step(PREDICTIONS_CURRENT, reads=[PREDICTIONS, RAW_IMAGES, DELETED_FILES, VALIDATED_VERSION])
 def predictions_current(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
     """Keep what the champion says now of every photo that is there."""
     from dlassets.lakehouse.snapshots import replanned
@@ -378,7 +397,7 @@ def predictions_current(session: Session, read: Reads, report: Report) -> Made: 
         LABELED_IMAGES,
         HUMAN_LABELS,
         LABEL_ERRORS,
-        REGISTERED_VERSION,
+        VALIDATED_VERSION,
     ],
 )
 def label_requests(session: Session, read: Reads, report: Report) -> Made:
@@ -452,6 +471,7 @@ STEPS = (
     trained_model,
     evaluated_rows,
     registered_version,
+    validated_version,
     predictions,
     predictions_current,
     label_requests,

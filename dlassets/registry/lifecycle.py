@@ -88,6 +88,15 @@ def register(client: MlflowClient, model_name: str, run: Run) -> int:
     return version
 
 
+def registered_as(client: MlflowClient, model_name: str, run: Run) -> int:
+    """Return the version that a run's model is registered as. Raises DlassetsError where it is not."""
+    if not (versions := _versions_of_run(client, model_name, run)):
+        raise DlassetsError(
+            f"The model of run {run.info.run_id} is not registered. Materialize registered_version first."
+        )
+    return versions[0]
+
+
 def _link(client: MlflowClient, run: Run, model_name: str, version: int) -> None:
     """Have the page of the model that a run logged name its version, as `mlflow.register_model` does."""
     id_ = _model_of(run).removeprefix(MODEL)

@@ -68,6 +68,9 @@ TUNED_HYPERPARAMETERS = Model(
     "An MLflow run with a child run a trial: the settings of training with the least validation loss.",
 )
 TRAINED_MODEL = Model("trained_model", "An MLflow run with its model, metrics, pictures and inputs.")
-REGISTERED_VERSION = Model(
-    "registered_version", "A version in MLflow's registry, champion where it is at least as good as the champion was."
+REGISTERED_VERSION = Model("registered_version", "A version in MLflow's registry, which waits to be validated.")
+# What reads it comes after the promotion of a version that passed: it is handed the champion (see `Step.hand_out`).
+VALIDATED_VERSION = Model(
+    "validated_version",
+    "Whether a registered version may be used, and why: champion unless it is shown to be worse than the champion was.",
 )

@@ -44,13 +44,14 @@ GRAPH = {
         {"training_set", "tuned_hyperparameters", "image_profiles", "labeled_images", "raw_images"},
     ),
     "evaluated_rows": ("training", {"trained_model", "image_profiles"}),
-    "registered_version": ("training", {"trained_model", "tuned_hyperparameters", "training_set", "raw_images"}),
+    "registered_version": ("training", {"trained_model", "tuned_hyperparameters", "training_set"}),
+    "validated_version": ("training", {"registered_version", "tuned_hyperparameters", "training_set", "raw_images"}),
     "predictions": (
         "scoring",
         {"raw_images", "deleted_files", "quarantined_files", "image_profiles"}
-        | {"labeled_images", "image_features", "registered_version"},
+        | {"labeled_images", "image_features", "validated_version"},
     ),
-    "predictions_current": ("scoring", {"predictions", "raw_images", "deleted_files", "registered_version"}),
+    "predictions_current": ("scoring", {"predictions", "raw_images", "deleted_files", "validated_version"}),
     "label_requests": (
         "labeling",
         {
@@ -62,7 +63,7 @@ GRAPH = {
             "human_labels",
             "label_errors",
         }
-        | {"classes", "registered_version"},
+        | {"classes", "validated_version"},
     ),
     "human_labels": ("labeling", {"classes"}),
     "photo_stream": ("operations", set()),
@@ -120,7 +121,8 @@ def test_one_check_of_a_table_runs_by_itself(empty) -> None:
 @pytest.mark.parametrize(
     ("job", "last"),
     [
-        ("training_pipeline", "registered_version"),
+        ("training_pipeline", "validated_version"),
+        ("validation_pipeline", "validated_version"),
         ("scoring_pipeline", "label_requests"),
         ("labeling_pipeline", "label_requests"),
         ("maintenance_pipeline", "maintenance/raw_images"),

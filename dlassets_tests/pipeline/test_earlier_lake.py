@@ -38,8 +38,8 @@ def test_with_nothing_new_no_table_changes_and_no_model_is_trained(earlier: Pipe
 
     # Its second model did worse than the first on the few test photos there are: the gate refuses it again.
     refused = failures(results["training_pipeline"])
-    assert refused.keys() == {"registered_version"}
-    assert "not_worse_than_champion" in refused["registered_version"]
+    assert refused.keys() == {"validated_version"}
+    assert "not_worse_than_champion" in refused["validated_version"]
     assert {job: failures(results[job]) for job in JOBS[1:]} == {job: {} for job in JOBS[1:]}
     # It had no such tables: the classes that its folders say, and what its champion says of every photo.
     added = {name: before[name] + 1 for name in ("classes", "predictions", "predictions_current")}

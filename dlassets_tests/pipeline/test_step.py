@@ -21,7 +21,7 @@ from dlassets.pipeline import steps
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, UndeclaredReadError, step
-from dlassets.registry.models import REGISTERED_VERSION, ModelVersion
+from dlassets.registry.models import VALIDATED_VERSION, ModelVersion
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.programs import python
@@ -45,7 +45,7 @@ def handed(session: Session, *reads: Table) -> Reads:
         lambda read: read.named(RAW_IMAGES, LABELED_IMAGES),
         lambda read: read.own(LABELED_IMAGES),
         lambda read: read.champion,
-        lambda read: read.declared(REGISTERED_VERSION),
+        lambda read: read.declared(VALIDATED_VERSION),
     ],
 )
 def test_reading_what_is_not_declared_raises(settings: Settings, look: Any) -> None:

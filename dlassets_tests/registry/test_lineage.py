@@ -268,7 +268,7 @@ def test_with_a_store_made_anew_the_maintenance_pipeline_fails_and_deletes_nothi
             common = {"feature_version": session.feature_version}
             embedded = zip(rows, features, strict=True)
             put(lake, "image_features", *({"image_id": r["image_id"], "features": f, **common} for r, f in embedded))
-            for step in (steps.training_set, steps.trained_model, steps.registered_version):
+            for step in (steps.training_set, steps.trained_model, steps.registered_version, steps.validated_version):
                 step.run(session)
             versions.append(pin(lake, "training_set").version)
     assert [model.training_set_version for model in recorded_models(ENGINE, lake)] == versions

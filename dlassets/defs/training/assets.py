@@ -10,13 +10,20 @@ from dlassets.lakehouse.tables import EVALUATED_ROWS, RAW_IMAGES
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step
-from dlassets.registry.models import REGISTERED_VERSION, TRAINED_MODEL, TUNED_HYPERPARAMETERS
+from dlassets.registry.models import (
+    REGISTERED_VERSION,
+    TRAINED_MODEL,
+    TUNED_HYPERPARAMETERS,
+    VALIDATED_VERSION,
+    ModelVersion,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LEARNED = "better_than_guessing"
 GATE = "not_worse_than_champion"
+NAMES_PACKAGE = "names_its_package"
 COME_TO_AN_END = "trials_come_to_an_end"
 MAKES_ONE = "tuning_pipeline makes one, and so does this asset where it is materialized by itself."
 
@@ -144,6 +151,28 @@ def _evaluated(session: Session, read: Reads, made: Made) -> dict[str, Any]:
 
 
 def _registered(session: Session, made: Made) -> dg.MaterializeResult:
+    model: ModelVersion = made.details["model"]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(str(model.version)),
+        metadata={
+            "model": model.name,
+            "version": model.version,
+            "package": model.package or "its version names none",
+            "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(made.details["run"])),
+            "provenance": provenance_value(made.provenance),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                passed=model.package is not None,
+                check_name=NAMES_PACKAGE,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=None if model.package else "An earlier release registered it: changed files go unnoticed.",
+            )
+        ],
+    )
+
+
+def _validated(session: Session, made: Made) -> dg.MaterializeResult:
     verdict, version = made.details["verdict"], made.details["version"]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(version)),
@@ -185,33 +214,51 @@ tuned_hyperparameters = model_asset(
     steps.tuned_hyperparameters,
     {"optuna", "mlflow"},
     _tuned,
-    dg.AssetCheckSpec(
-        COME_TO_AN_END,
-        asset=TUNED_HYPERPARAMETERS.name,
-        description="Most trials came to an end, or were cut short for being worse than others.",
-    ),
+    [
+        dg.AssetCheckSpec(
+            COME_TO_AN_END,
+            asset=TUNED_HYPERPARAMETERS.name,
+            description="Most trials came to an end, or were cut short for being worse than others.",
+        ),
+    ],
     _without_a_study,
 )
 trained_model = model_asset(
     steps.trained_model,
     {"pytorch", "mlflow"},
     _trained,
-    dg.AssetCheckSpec(
-        LEARNED,
-        asset=TRAINED_MODEL.name,
-        blocking=True,
-        description="On the test rows it is right more often than always saying the most frequent class.",
-    ),
+    [
+        dg.AssetCheckSpec(
+            LEARNED,
+            asset=TRAINED_MODEL.name,
+            blocking=True,
+            description="On the test rows it is right more often than always saying the most frequent class.",
+        ),
+    ],
 )
 evaluated_rows = table_asset(steps.evaluated_rows, TRAINING, _evaluated)
 registered_version = model_asset(
     steps.registered_version,
     {"mlflow"},
     _registered,
-    dg.AssetCheckSpec(
-        GATE,
-        asset=REGISTERED_VERSION.name,
-        blocking=True,
-        description="Promoted unless it is shown to be worse than the champion on the same test photos.",
-    ),
+    [
+        dg.AssetCheckSpec(
+            NAMES_PACKAGE,
+            asset=REGISTERED_VERSION.name,
+            description="The version names its package by its SHA-256: files that were changed since are refused.",
+        )
+    ],
+)
+validated_version = model_asset(
+    steps.validated_version,
+    {"mlflow"},
+    _validated,
+    [
+        dg.AssetCheckSpec(
+            GATE,
+            asset=VALIDATED_VERSION.name,
+            blocking=True,
+            description="Promoted unless it is shown to be worse than the champion on the same test photos.",
+        )
+    ],
 )
