@@ -74,7 +74,7 @@ RESCORING_PIPELINE = _pipeline(
     "predictions",
     "predictions_current",
     config=dg.PartitionedConfig(
-        DAYS, lambda day: {"ops": {"predictions": {"config": {"scope": f"on {day}"}}}}
+        DAYS, run_config_for_partition_key_fn=lambda day: {"ops": {"predictions": {"config": {"scope": f"on {day}"}}}}
     ),
 )
 LABELING_PIPELINE = _pipeline(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written, counting
+from dlassets.engines.schema import schema_of
 from dlassets.errors import SettingsError
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.failures import attempted, note
@@ -19,11 +20,12 @@ from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
 from dlassets.learning.features import Embedder
 from dlassets.learning.head import Head
 from dlassets.registry.models import PREDICTED, ModelVersion
-from dlassets.registry.package import ModelPackage, ranked
+from dlassets.registry.package import ModelPackage
 from dlassets.settings import LabelSettings, ScoringSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from dlassets.engines.base import Advance, Kernel, Progress
 
@@ -227,24 +229,36 @@ def classify(
 
     batch = batch.filter(pc.equal(batch["feature_version"], feature_version))
     flat = np.asarray(batch["features"].flatten(), dtype=np.float32)
-    parts = []
+    schema, parts = schema_of(_SCORED), []
     for model, head in heads.items():
-        rows = ranked(head, head.probabilities(flat.reshape(batch.num_rows, len(head.mean))), top_k)
-        columns: dict[str, Any] = {
-            "image_id": batch["image_id"],
-            **{name: [value] * batch.num_rows for name, value in model.row.to_pylist()[0].items()},
-            "predicted_label": [row["label"] for row in rows],
-            "predicted_name": [row["name"] for row in rows],
-            **{name: [row[name] for row in rows] for name in ("confidence", "margin", "top_k")},
-        }
-        parts.append(_batch(columns))
+        probabilities = head.probabilities(flat.reshape(batch.num_rows, len(head.mean)))
+        of_model = {name: [value] * batch.num_rows for name, value in model.row.to_pylist()[0].items()}
+        said = _ranked(head, probabilities, top_k)
+        columns: dict[str, Any] = {"image_id": batch["image_id"], **of_model, **said}
+        parts.append(pa.RecordBatch.from_pydict(columns, schema))
     return pa.concat_batches(parts)
 
 
-def _batch(columns: Mapping[str, Any]) -> pa.RecordBatch:
+def _ranked(head: Head, probabilities: NDArray[np.float64], top_k: int) -> dict[str, pa.Array]:
+    """Return what `package.ranked` does, a column each: for many photos it takes a tenth of the time."""
     import pyarrow as pa
 
-    schema = PREDICTIONS.schema
-    return pa.RecordBatch.from_pydict(
-        {column.name: pa.array(columns[column.name], schema.field(column.name).type) for column in _SCORED}
-    )
+    rows = len(probabilities)
+    places = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(top_k, 2)]
+    sure = np.take_along_axis(probabilities, places, axis=1)
+    labels, names = pa.array(head.labels, pa.int64()), pa.array(head.names, pa.string())
+    best, listed = pa.array(places[:, 0]), places[:, :top_k]
+    of_listed = pa.array(listed.ravel())
+    entries = {
+        "label": labels.take(of_listed),
+        "name": names.take(of_listed),
+        "confidence": pa.array(sure[:, :top_k].ravel()),
+    }
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * listed.shape[1])
+    return {
+        "predicted_label": labels.take(best),
+        "predicted_name": names.take(best),
+        "confidence": pa.array(sure[:, 0]),
+        "margin": pa.array(sure[:, 0] - sure[:, 1]),
+        "top_k": pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([*entries.values()], [*entries])),
+    }

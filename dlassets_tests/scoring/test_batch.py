@@ -64,9 +64,7 @@ def score(
 ) -> Written:
     settings = ScoringSettings(top_k=top_k, labeled=labeled)
     model_version, again = ModelVersion("m", version, digest), Scope.parse(scope)
-    scorer = Scorer(
-        model_version, model or package(3, 40), settings, challengers=challengers or {}, scope=again
-    )
+    scorer = Scorer(model_version, model or package(3, 40), settings, challengers=challengers or {}, scope=again)
     labels, predictions = LabelSettings(conflicts=conflicts), pin(lake, "predictions")
     return score_new(engine, pins(lake, *INPUTS), predictions, scorer, labels, {"asset": "predictions"})
 
@@ -295,7 +293,11 @@ def test_challengers_answer_beside_the_champion_by_one_look_at_the_features(engi
 
     assert (written.inserted, len(passes)) == (3 + 1 + 3, 1)
     assert scored(lake) == {
-        **{(f"unlabeled/{name}.jpg", version): label for version in (1, 2) for name, label in zip("abc", (3, 40, 3), strict=True)},
+        **{
+            (f"unlabeled/{name}.jpg", version): label
+            for version in (1, 2)
+            for name, label in zip("abc", (3, 40, 3), strict=True)
+        },
         **{(f"unlabeled/{name}.jpg", 3): label for name, label in zip("abc", (40, 3, 40), strict=True)},
     }
     assert not score(engine, lake, challengers=challengers).changed
