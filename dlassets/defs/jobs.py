@@ -59,11 +59,12 @@ VALIDATION_PIPELINE = _pipeline(
 )
 SCORING_PIPELINE = _pipeline(
     "scoring_pipeline",
-    "Take photos in, score them, and send people the unsure ones that have no label.",
+    "Take photos in, score them, and send people the unsure ones that have no label; take in what was served.",
     *_INGESTED,
     "image_features",
     "predictions",
     "predictions_current",
+    "served_requests",
     "label_requests",
 )
 # Days that a backfill may be asked for: no lake is older than the first release of what makes it.

@@ -101,7 +101,7 @@ class Session:
         return FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
 
     def changed(self, **fields: Any) -> Self:
-        """Return this session with other `settings`, `at`, `own` or `scope`, which goes on with what this one opened."""
+        """Return this session with other `settings`, `at`, `own` or `scope`, which goes on with what this opened."""
         other = replace(self, **fields)
         other.engine = self.engine
         if "mlflow" in vars(self):

@@ -31,6 +31,7 @@ from dlassets.lakehouse.tables import (
     PREDICTIONS_CURRENT,
     QUARANTINED_FILES,
     RAW_IMAGES,
+    SERVED_REQUESTS,
     TEST,
     TRAINING_SET,
 )
@@ -305,7 +306,7 @@ def validated_version(session: Session, read: Reads, report: Report) -> Made:  #
     ],
 )
 def predictions(session: Session, read: Reads, report: Report) -> Made:
-    """Have the champion score every image, whether it has a label or not; and challengers, where the setting says so."""
+    """Have the champion score every image, whether it has a label or not, and challengers where the setting says so."""
     champion, *others = _scorers(session, read, report)
     challengers = [str(model) for model in (*champion.challengers, *(scorer.model for scorer in others))]
     more: dict[str, Any] = {"scope": session.scope} if champion.scope.again else {}
@@ -320,6 +321,17 @@ def predictions(session: Session, read: Reads, report: Report) -> Made:
             report.warning(_not_heard(scorer.model, error))
     details = {"model": model.name, "model_version": model.version, **more}
     return Made(provenance, {PREDICTIONS.name: written}, details)
+
+
+@step(SERVED_REQUESTS, reads=[LABELED_IMAGES])
+def served_requests(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+    """Take in what servers on this machine have answered and written down since; a later label judges an answer."""
+    from dlassets.scoring.served import merge_served
+
+    provenance = read.provenance()
+    return Made(
+        provenance, {SERVED_REQUESTS.name: merge_served(session.engine, session.settings, provenance.as_dict())}
+    )
 
 
 def _scorers(session: Session, read: Reads, report: Report) -> list[Scorer]:
@@ -474,6 +486,7 @@ STEPS = (
     validated_version,
     predictions,
     predictions_current,
+    served_requests,
     label_requests,
 )
 

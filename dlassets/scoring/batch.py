@@ -131,7 +131,7 @@ def score_new(
     import pyarrow as pa
 
     chosen_from = {name: snapshot for name, snapshot in tables.items() if name != IMAGE_FEATURES.name}
-    usable = "" if scorer.embedder is None else f"WHERE path IN (SELECT path FROM ({USABLE}) AS usable)"
+    usable = "" if scorer.embedder is None else f"WHERE path IN (SELECT path FROM ({USABLE}) AS usable)"  # noqa: S608
     passed_over = "FALSE" if scorer.settings.labeled else f"image_id NOT IN ({undecided(labels)})"
     models = engine.rows(pa.concat_tables([model.row for model in scorer.models]))
     todo = engine.sql(
