@@ -426,6 +426,43 @@ class RegistrySettings(_Section):
         return value
 
 
+ValidationCheck = Literal[
+    "loads_in_a_clean_process",
+    "has_signature_and_example",
+    "not_worse_than_champion",
+    "accurate",
+    "no_class_or_slice_worse",
+    "calibrated",
+    "agrees_with_champion",
+    "robust",
+    "fast",
+    "small",
+]
+
+
+class ValidationSettings(_Section):
+    blocking: tuple[ValidationCheck, ...] = Field(
+        ("loads_in_a_clean_process", "has_signature_and_example", "not_worse_than_champion"),
+        description="The checks that a version must pass to be promoted; the others warn.",
+    )
+    accuracy: float = Field(0.0, ge=0, le=1, description="The least share of test photos that it is right on.")
+    level: float = Field(
+        0.05, gt=0, lt=1, description="How likely a class or slice may be called worse by chance, of all there are."
+    )
+    calibration_error: float = Field(
+        0.1, ge=0, le=1, description="How far confidence and accuracy may be apart, where chance does not do as much."
+    )
+    agreement: float = Field(
+        0.5, ge=0, le=1, description="The least share of photos that it says what the champion says of."
+    )
+    sample: int = Field(64, ge=0, le=200, description="Test photos that are blurred, darkened and so on; 0: none.")
+    accuracy_lost: float = Field(0.2, ge=0, le=1, description="The most accuracy that any of that may cost.")
+    milliseconds: float = Field(500.0, gt=0, description="How long one photo may take, from its pixels to the answer.")
+    megabytes: float = Field(500.0, gt=0, description="How large the package may be.")
+    load_seconds: Seconds = Field(120.0, description="How long a clean process may take to load it and answer.")
+    memory_gigabytes: float = Field(16.0, gt=0, le=2**20, description="How much address space that process may have.")
+
+
 class ScoringSettings(_Section):
     top_k: Count = 5
     labeled: bool = Field(True, description="Whether photos that have a label are scored too.")
@@ -631,6 +668,7 @@ class Settings(_Section):
     training: TrainingSettings = TrainingSettings()
     tuning: TuningSettings = TuningSettings()
     registry: RegistrySettings = RegistrySettings()
+    validation: ValidationSettings = ValidationSettings()
     scoring: ScoringSettings = ScoringSettings()
     serving: ServingSettings = ServingSettings()
     labeling: LabelingSettings = LabelingSettings()

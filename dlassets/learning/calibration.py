@@ -78,3 +78,13 @@ def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins:
         confidence=np.bincount(places, confidence, bins) / rows,
         accuracy=np.bincount(places, right, bins) / rows,
     )
+
+
+def error_by_chance(confidence: NDArray[np.float64], share: float = 0.95, draws: int = 500) -> float:
+    """Return the calibration error that a model as sure as this, (rows,), stays below in `share` of all cases.
+
+    It is one whose every confidence is what it says: few rows give it an error all the same (Bröcker and Smith, 2007).
+    """
+    chance = np.random.default_rng(0)
+    right = (chance.random(len(confidence)) < confidence for _ in range(draws))
+    return float(np.quantile([reliability(confidence, drawn).error for drawn in right], share))

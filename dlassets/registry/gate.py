@@ -16,7 +16,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Gate:
-    """A version is promoted unless it is shown to be worse than the champion on the same test photos.
+    """A version passes unless it is shown to be worse than the champion on the same test photos.
 
     What shows it is McNemar's test ("Note on the sampling error of the difference between correlated proportions",
     1947), exact and one-sided: of two models that are equally good, each photo that just one of them is right on is
@@ -24,7 +24,7 @@ class Gate:
     1 - `confidence` it is shown. Photos on which both are right, or both wrong, say nothing.
 
     Few photos show little (at 0.95 it takes five lost and none gained), so what is not shown may still be large. A
-    version that is right on a share of the photos smaller by more than `tolerance` is never promoted, chance or not.
+    version that is right on a share of the photos smaller by more than `tolerance` is refused in any case.
 
     With a confidence of 1 the tolerance alone decides; with a tolerance of 0 a version may not be right on fewer. It is
     one comparison: many versions, each a little worse than the one before, are not noticed.
@@ -57,7 +57,7 @@ class Verdict:
 
     @property
     def is_shown_worse(self) -> bool:
-        return _chance(self.lost, self.gained) < 1 - self.gate.confidence
+        return chance_of(self.lost, self.gained) < 1 - self.gate.confidence
 
     @property
     def is_beyond_tolerance(self) -> bool:
@@ -70,56 +70,67 @@ class Verdict:
     @property
     def explanation(self) -> str:
         """What came of it, in one sentence with its figures."""
+        return f"{self.finding}, {'passed' if self.passed else 'refused'}"
+
+    @property
+    def finding(self) -> str:
+        """What shows, in one sentence with its figures that leaves open what is done about it."""
         challenger, champion = self._right
         rows = len(challenger)
         if self.champion is None:
-            return f"right on {challenger.sum()} of {rows} test photos, and there was no champion: promoted"
+            return f"right on {challenger.sum()} of {rows} test photos: no champion to be worse than"
         return (
             f"right on {challenger.sum()} of {rows} test photos where version {self.champion_version} is on "
-            f"{champion.sum()} ({self.gained} gained, {self.lost} lost): {self._outcome}"
+            f"{champion.sum()} ({self.gained} gained, {self.lost} lost): {self._comparison}"
         )
 
     @property
-    def _outcome(self) -> str:
-        worse, better = (_chance(*counts) for counts in ((self.lost, self.gained), (self.gained, self.lost)))
+    def _comparison(self) -> str:
+        worse, better = (chance_of(*counts) for counts in ((self.lost, self.gained), (self.gained, self.lost)))
         if self.is_shown_worse:
-            return f"shown to be worse ({_shown(worse)}), not promoted"
+            return f"shown to be worse ({shown(worse)})"
         if self.is_beyond_tolerance:
             drop = (self.lost - self.gained) / len(self._right[0])
             most = f"{drop:.1%} below, and {self.gate.tolerance:.1%} is the most that may be"
-            return f"{most}, though not shown to be worse ({_shown(worse)}), not promoted"
+            return f"{most}, though not shown to be worse ({shown(worse)})"
         if self.lost > self.gained:
-            return f"not shown to be worse ({_shown(worse)}), promoted"
+            return f"not shown to be worse ({shown(worse)})"
         if self.lost == self.gained:
-            return "as good, promoted"
+            return "as good"
         if better < 1 - self.gate.confidence:
-            return f"shown to be better ({_shown(better)}), promoted"
-        return f"better, though chance may do as much ({_shown(better)}), promoted"
+            return f"shown to be better ({shown(better)})"
+        return f"better, though chance may do as much ({shown(better)})"
+
+    @cached_property
+    def shared(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The places of the test photos that both were evaluated on, among the challenger's and the champion's rows.
+
+        Without a champion they are all. Raises DlassetsError where there is none.
+        """
+        ours, champion = self.challenger, self.champion
+        if champion is None or ours.image_ids == champion.image_ids:
+            return np.arange(ours.rows), np.arange(ours.rows)
+        theirs = {image_id: place for place, image_id in enumerate(champion.image_ids)}
+        pairs = [(place, theirs[image]) for place, image in enumerate(ours.image_ids) if image in theirs]
+        if not pairs:
+            raise DlassetsError("The two models share no test photo. Materialize training_set and image_features anew.")
+        both = np.array(pairs)
+        return both[:, 0], both[:, 1]
 
     @cached_property
     def _right(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which of the test photos that both were evaluated on the challenger is right on, and the champion."""
-        ours, champion = self.challenger, self.champion
-        if champion is None or ours.image_ids == champion.image_ids:
-            return ours.right, ours.right if champion is None else champion.right
-        theirs = dict(zip(champion.image_ids, champion.right.tolist(), strict=True))
-        pairs = [
-            (right, theirs[image])
-            for image, right in zip(ours.image_ids, ours.right.tolist(), strict=True)
-            if image in theirs
-        ]
-        if not pairs:
-            raise DlassetsError("The two models share no test photo. Materialize training_set and image_features anew.")
-        both = np.array(pairs, bool)
-        return both[:, 0], both[:, 1]
+        ours, theirs = self.shared
+        return self.challenger.right[ours], (self.champion or self.challenger).right[theirs]
 
 
-def _chance(lost: int, gained: int) -> float:
-    """Return how likely so many lost photos, or more, are of two models that are equally good."""
+def chance_of(lost: int, gained: int) -> float:
+    """Return how likely so many lost photos, or more, are of two models that are equally good (McNemar, exact)."""
     from scipy.stats import binom
 
     return float(binom.sf(lost - 1, lost + gained, 0.5)) if lost else 1.0
 
 
-def _shown(p: float) -> str:
+def shown(p: float) -> str:
+    """Return a p-value for people."""
     return f"p = {p:.2f}" if p >= 0.005 else "p < 0.01"  # noqa: PLR2004 - what would be shown as 0.00

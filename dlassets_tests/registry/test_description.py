@@ -74,7 +74,7 @@ def test_a_version_s_page_has_its_figures_its_data_its_pictures_and_where_to_loo
 
     page = said(registry, 1)
     assert page.splitlines()[0].startswith("Champion since 20")
-    assert page.splitlines()[0].endswith(" UTC: right on 4 of 4 test photos, and there was no champion: promoted.")
+    assert page.splitlines()[0].endswith(" UTC: right on 4 of 4 test photos: no champion to be worse than, passed.")
     for line in (
         "- accuracy: **86.4%** of 103 test photos (95% interval: 78.5% to 91.7%)",
         "- macro F1: 0.850",
@@ -112,12 +112,12 @@ def test_when_the_champion_moves_so_do_the_words_and_a_version_that_is_refused_s
 
     first, refused, champion = (said(registry, version).splitlines()[0] for version in (1, 2, 3))
     assert re.fullmatch(
-        r"No longer champion: version 3 took its place at .* UTC. It was promoted at .* UTC: .*no champion: promoted\.",
+        r"No longer champion: version 3 took its place at .* UTC. It was promoted at .* .* no champion .*, passed\.",
         first,
     )
     assert refused.startswith("Not champion: right on 0 of 4 test photos where version 1 is on 4 (0 gained, 4 lost): ")
-    assert refused.endswith(", not promoted.")
-    assert champion.endswith("on 4 of 4 test photos where version 1 is on 4 (0 gained, 0 lost): as good, promoted.")
+    assert refused.endswith(", refused.")
+    assert champion.endswith("on 4 of 4 test photos where version 1 is on 4 (0 gained, 0 lost): as good, passed.")
     model = registry.client.get_registered_model(MODEL).description
     assert f"[Version 3](#/models/{MODEL}/versions/3) is **champion** since" in model
     assert f'mlflow.pyfunc.load_model("models:/{MODEL}@champion")' in model

@@ -11,14 +11,14 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef
+from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples
-from dlassets.registry.gate import Gate
+from dlassets.registry.gate import Verdict
 from dlassets.registry.lifecycle import (
     CHALLENGER,
     TAG_PACKAGE,
     TAG_PROCESS,
     TAG_PROMOTIONS,
-    compare,
     end_dead_runs,
     find_run,
     load_run,
@@ -45,10 +45,21 @@ def rows_of(package: ModelPackage) -> Examples:
     return dataclasses.replace(TEST, features=sign * TEST.features)
 
 
+def compared(registry: Registry, version: int) -> Verdict:
+    """Compare a version with the champion on the same test photos."""
+
+    def judged(number: int):
+        package = load_version(registry.client, MODEL, number)
+        return evaluate(package.head, rows_of(package))
+
+    champion = version_of(registry.client, MODEL)
+    return Verdict(judged(version), None if champion is None else judged(champion), champion)
+
+
 def enter(registry: Registry, package: ModelPackage):
     """Register a package and promote it if the comparison allows."""
     version = register(registry.client, MODEL, registry.run(package))
-    verdict = compare(registry.client, MODEL, version, rows_of, Gate())
+    verdict = compared(registry, version)
     if verdict.passed:
         promote(registry.client, MODEL, version, verdict, "run-1")
     return version, verdict
@@ -153,7 +164,7 @@ def test_the_first_version_becomes_champion(registry) -> None:
 
     assert (version, verdict.passed, verdict.champion) == (1, True, None)
     assert registry.resource.champion().version == 1
-    assert verdict.explanation == "right on 0 of 4 test photos, and there was no champion: promoted"
+    assert verdict.explanation == "right on 0 of 4 test photos: no champion to be worse than, passed"
 
 
 def test_a_worse_challenger_is_refused_and_the_champion_stays(registry) -> None:
@@ -163,7 +174,7 @@ def test_a_worse_challenger_is_refused_and_the_champion_stays(registry) -> None:
     assert (version, verdict.passed) == (2, False)
     assert verdict.explanation == (
         "right on 0 of 4 test photos where version 1 is on 4 (0 gained, 4 lost): 100.0% below, and 5.0% is the most "
-        "that may be, though not shown to be worse (p = 0.06), not promoted"
+        "that may be, though not shown to be worse (p = 0.06), refused"
     )
     assert version_of(registry.client, MODEL) == 1
     with pytest.raises(DlassetsError, match=r"Version 2 may not be promoted: right on 0 of 4"):
@@ -190,7 +201,7 @@ def test_every_promotion_is_written_down_once(registry) -> None:
     promoted = [(entry["version"], entry["over"], entry["run_id"]) for entry in entries]
     assert promoted == [(1, None, "run-1"), (2, 1, "run-1")]
     assert entries[1]["why"] == (
-        "right on 4 of 4 test photos where version 1 is on 4 (0 gained, 0 lost): as good, promoted"
+        "right on 4 of 4 test photos where version 1 is on 4 (0 gained, 0 lost): as good, passed"
     )
     assert entries[0]["at"] <= entries[1]["at"]
 
@@ -199,10 +210,10 @@ def test_every_promotion_is_written_down_once(registry) -> None:
 def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next_and_written_down_once(registry, killed) -> None:
     enter(registry, GOOD)
     version = register(registry.client, MODEL, registry.run(EQUAL, "two"))
-    verdict = compare(registry.client, MODEL, version, rows_of, Gate())
+    verdict = compared(registry, version)
     with killed_at(registry.client, killed):
         promote(registry.client, MODEL, version, verdict, "run-1")
-    again = compare(registry.client, MODEL, version, rows_of, Gate())
+    again = compared(registry, version)
     promote(registry.client, MODEL, version, again, "run-2")
 
     assert version_of(registry.client, MODEL) == version

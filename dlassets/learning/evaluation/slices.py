@@ -54,6 +54,18 @@ class Slice:
         return self.rows < FEW
 
 
+@dataclass(frozen=True)
+class Group:
+    """The rows whose `dimension` has `value`: (rows,), true of those."""
+
+    dimension: str
+    value: str
+    inside: NDArray[np.bool_]
+
+    def __str__(self) -> str:
+        return f"{self.dimension}: {self.value}"
+
+
 def slices(evaluation: Evaluation, attributes: pa.Table | None = None) -> list[Slice]:
     """Return the evaluation's slices by class and by what `attributes` says of its images, a row an image_id.
 
@@ -61,6 +73,11 @@ def slices(evaluation: Evaluation, attributes: pa.Table | None = None) -> list[S
     and bright (170 and more); any further column of strings, such as source, is taken as it is. Images that are not in
     `attributes`, or of which it says nothing, are `unknown`. Raises DlassetsError where an image has several rows.
     """
+    return [_slice(group, evaluation.right) for group in groups(evaluation, attributes)]
+
+
+def groups(evaluation: Evaluation, attributes: pa.Table | None = None) -> list[Group]:
+    """Return which of the evaluation's rows are in each slice that has any; see `slices`."""
     names = dict(zip(evaluation.labels, evaluation.names, strict=True))
     dimensions: dict[str, _Dimension] = {
         CLASS: ([names[label] for label in evaluation.truth.tolist()], list(names.values()))
@@ -68,9 +85,10 @@ def slices(evaluation: Evaluation, attributes: pa.Table | None = None) -> list[S
     if attributes is not None:
         dimensions |= _dimensions(_of_rows(evaluation, attributes))
     return [
-        found
+        group
         for dimension, (values, order) in dimensions.items()
-        for found in _sliced(dimension, np.array(values), order, evaluation.right)
+        for value in dict.fromkeys((*order, UNKNOWN))
+        if (group := Group(dimension, value, np.array(values) == value)).inside.any()
     ]
 
 
@@ -81,8 +99,20 @@ def significantly_worse(candidates: Sequence[Slice], level: float = 0.05) -> lis
     being worse is at most `level`.
     """
     ranked = sorted(candidates, key=lambda each: each.p_value)
-    passed = [each.p_value <= level / (len(ranked) - place) for place, each in enumerate(ranked)]
-    return ranked[: passed.index(False)] if False in passed else ranked
+    corrected = holm([each.p_value for each in ranked])
+    return [each for each, p_value in zip(ranked, corrected, strict=True) if p_value <= level]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values as they are once it counts how many there are (Holm, 1979).
+
+    The probability that any of those at most `level` is so by chance alone is at most `level`.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values, float)[order] * factors), 1)
+    return [float(p_value) for p_value in corrected]
 
 
 def _of_rows(evaluation: Evaluation, attributes: pa.Table) -> pa.Table:
@@ -124,14 +154,9 @@ def _bucketed(column: pa.ChunkedArray, bounds: Sequence[float], names: Sequence[
     ]
 
 
-def _sliced(dimension: str, values: NDArray[np.str_], order: Sequence[str], is_right: NDArray[np.bool_]) -> list[Slice]:
+def _slice(group: Group, is_right: NDArray[np.bool_]) -> Slice:
     from scipy.stats import hypergeom
 
-    found = []
-    for value in dict.fromkeys((*order, UNKNOWN)):
-        inside = values == value
-        if rows := int(inside.sum()):
-            right = int(is_right[inside].sum())
-            p_value = float(hypergeom.cdf(right, len(is_right), is_right.sum(), rows))
-            found.append(Slice(dimension, value, rows, right, wilson_interval(right, rows), p_value))
-    return found
+    rows, right = int(group.inside.sum()), int(is_right[group.inside].sum())
+    p_value = float(hypergeom.cdf(right, len(is_right), is_right.sum(), rows))
+    return Slice(group.dimension, group.value, rows, right, wilson_interval(right, rows), p_value)
