@@ -1,6 +1,7 @@
 """The `dlassets` command: what Dagster has no word for. Exit code 0: done; 1: a step failed; 2: used wrongly."""
 
 from dlassets.cli.classes import classes
+from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
@@ -27,6 +28,7 @@ for command in (
     doctor,
     quarantine,
     reproduce,
+    compare,
     automl,
 ):
     main.add_command(command)

@@ -285,7 +285,7 @@ SERVED_REQUESTS = Table(
         Column("top_k", TOP_K, "The likeliest classes, best first."),
         Column("seconds", "double", "From the request's end to the answer.", nullable=False),
     ),
-    key=("request_id", "model_name", "model_version"),
+    key=("request_id", "received_at", "model_name", "model_version"),  # a client may give one name to two requests
     partition_by=("received_on",),
     wide=True,
     row_group=256,

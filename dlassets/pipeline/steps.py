@@ -43,6 +43,7 @@ from dlassets.registry.models import (
     TRAINED_MODEL,
     TUNED_HYPERPARAMETERS,
     VALIDATED_VERSION,
+    ModelVersion,
 )
 
 if TYPE_CHECKING:
