@@ -36,7 +36,8 @@ def compared(settings: Settings, lake: Lake) -> Settings:
         sure = 0.5 if version == 1 else 0.75
         rows = [said(name, version, int(label), sure, package="p") for name, label in answers.split()]
         put(lake, "predictions", *rows, {**rows[0], "path": "unlabeled/copy of a.jpg"})
-        put(lake, "served_requests", {**said("i", version, version, 1.0, package="p"), "request_id": "r", "role": "champion"})
+        of_request = {"request_id": "r", "role": "champion", "package": "p"}
+        put(lake, "served_requests", said("i", version, version, 1.0, **of_request))
     put(lake, "predictions", said("j", 1, 1, 0.5, package="p"))
     put(lake, "predictions", said("a", 2, 3, 0.1, scored_at=NOON - dt.timedelta(days=1)))  # of a lost store's version 2
     put(
@@ -86,7 +87,7 @@ def test_a_number_that_was_given_twice_is_the_version_that_answered_last(compare
 
 
 def test_a_version_that_answered_nothing_is_refused_with_those_that_have(compared) -> None:
-    with pytest.raises(DlassetsError, match=r"Version 7 of image_classifier has answered about no photo. Those .* 1, 2"):
+    with pytest.raises(DlassetsError, match=r"Version 7 of .* answered about no photo. Those .* 1, 2"):
         compare(Reading(compared), 1, 7)
 
 
