@@ -153,10 +153,13 @@ class Session:
         return model
 
     def challengers(self) -> list[ModelVersion]:
-        """Return the versions that are to answer beside the champion, where `scoring.challengers` says that any do."""
-        from dlassets.registry.lifecycle import challengers_of
+        """Return who is to answer beside the champion: MLflow's challenger, where `scoring.challengers` says so."""
+        from dlassets.registry.lifecycle import CHALLENGER, model_of
 
-        return challengers_of(self.mlflow.client, self.model_name) if self.settings.scoring.challengers else []
+        if not self.settings.scoring.challengers:
+            return []
+        challenger = model_of(self.mlflow.client, self.model_name, CHALLENGER)
+        return [] if challenger is None or challenger == self.champion() else [challenger]
 
     def required_champion(self) -> ModelVersion:
         """Return the champion. Raises DlassetsError where there is none."""

@@ -141,12 +141,6 @@ def model_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> Mo
         raise
 
 
-def challengers_of(client: MlflowClient, model_name: str) -> list[ModelVersion]:
-    """Return the versions that may yet become champion: that behind the alias, where it is not champion already."""
-    challenger = model_of(client, model_name, CHALLENGER)
-    return [] if challenger is None or challenger == model_of(client, model_name) else [challenger]
-
-
 def identified(registered: RegisteredVersion) -> ModelVersion:
     """Return a registered version as what tells it from every other."""
     return ModelVersion(registered.name, int(registered.version), registered.tags.get(TAG_PACKAGE))
