@@ -184,7 +184,7 @@ def _registered(session: Session) -> list[tuple[str, str, ModelPackage, Snapshot
         run = mlflow.client.get_run(mlflow.client.get_model_version(model, str(version)).run_id)
         uri = session.lake.table(TRAINING_SET.name)
         learned_from = Snapshot(TRAINING_SET.name, uri, int(run.data.tags[_TRAINED_BY]))
-        found.append((when, f"version {version}", load_version(mlflow.client, model, version), learned_from))
+        found.append((when, f"version {version}", load_version(session.registry, version), learned_from))
     return found
 
 

@@ -416,6 +416,25 @@ class RegistrySettings(_Section):
     tolerance: float = Field(
         0.05, ge=0, lt=1, description="How far below the champion's accuracy a challenger may be, shown or not."
     )
+    approval: Literal["automatic", "person"] = Field(
+        "automatic", description="Who promotes a version that passed its validation; `dlassets approve` is a person's."
+    )
+    self_approval: bool = Field(False, description="Whether who trained a version may approve it.")
+    outside_moves: Literal["follow", "put_back"] | None = Field(
+        None,
+        description="What becomes of the alias champion where it was moved by hand in MLflow; unset: it is followed "
+        "with approval `automatic`, and put back with `person`.",
+    )
+    actor: str | None = Field(
+        None,
+        max_length=200,
+        description="Who is written down as having done it; unset: the user of Dagster's run, else of this process.",
+    )
+
+    @property
+    def puts_back(self) -> bool:
+        """Whether a version counts as champion only where `model_events` says so."""
+        return (self.outside_moves or ("put_back" if self.approval == "person" else "follow")) == "put_back"
 
     @field_validator("model_name")
     @classmethod
@@ -456,7 +475,9 @@ class ValidationSettings(_Section):
         0.5, ge=0, le=1, description="The least share of photos that it says what the champion says of."
     )
     sample: int = Field(64, ge=0, le=200, description="Test photos that are blurred, darkened and so on; 0: none.")
-    accuracy_lost: float = Field(0.2, ge=0, le=1, description="The most accuracy that any of that may cost.")
+    accuracy_lost: float = Field(
+        0.25, ge=0, le=1, description="The most accuracy that any of that may cost, where chance does not do as much."
+    )
     milliseconds: float = Field(500.0, gt=0, description="How long one photo may take, from its pixels to the answer.")
     megabytes: float = Field(500.0, gt=0, description="How large the package may be.")
     load_seconds: Seconds = Field(120.0, description="How long a clean process may take to load it and answer.")
@@ -494,7 +515,7 @@ class ServingSettings(_Section):
     port: int = Field(8000, ge=0, le=65_535, description="0: any free one.")
     token: Annotated[str, Field(min_length=16)] | None = Field(
         None,
-        description="What requests must bring, as `Authorization: Bearer …`; unset: whoever is on this machine is answered.",
+        description="What requests must bring, as `Authorization: Bearer …`; unset: this machine alone is answered.",
     )
     max_bytes: int = Field(32 * 2**20, gt=0, lt=2**31, description="A request with more bytes is refused (413).")
     max_pixels: Count = Field(50_000_000, description="A larger picture is refused before it is decoded.")
@@ -543,6 +564,9 @@ class MlflowSettings(_Section):
         None, description="A server or database; unset: a sqlite store under <root>/mlflow."
     )
     experiment: Text = "dlassets"
+    tensorboard: bool = Field(
+        True, description="Whether curves go to <root>/tensorboard as well, where the extra tensorboard is installed."
+    )
 
 
 _Z_ORDER: dict[str, tuple[str, ...]] = {
@@ -642,9 +666,48 @@ class AutomationSettings(_Section):
     scoring_cron: str = "0 2 * * *"
     training_cron: str = "0 4 * * 0"
     maintenance_cron: str = "0 3 * * *"
+    fresh_hours: dict[str, Annotated[float, Field(gt=0, le=_CENTURY_HOURS)]] = Field(
+        default_factory=dict, description="Assets that are to be made at least every so many hours."
+    )
     streaming: bool = Field(
         False, description="Whether `dlassets stream` is to be up: Dagster then shows when nothing is heard of it."
     )
+
+
+AlertKind = Literal["run_failed", "check_failed", "freshness_missed", "approval_wanted", "champion_changed"]
+ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
+
+
+class AlertSettings(_Section):
+    """Who is told when something needs a person. Without a URL nobody is, and nothing is written."""
+
+    urls: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$")], ...] = Field(
+        (),
+        description="Where alerts go, as Apprise's URLs (mailto://…, json://…, slack://…); in the variable, with spaces "
+        "between them. All of them are secrets, and masked.",
+    )
+    urls_file: Place | None = Field(None, description="A file with further ones, a line each.")
+    kinds: tuple[AlertKind, ...] = Field(
+        ALERT_KINDS, min_length=1, description="What is told of; in the variable, with commas between them."
+    )
+    group_seconds: float = Field(
+        30, ge=0, le=86_400, description="Alerts that are raised within so many seconds of the first are one message."
+    )
+    attempts: Count = Field(20, description="How often, later and later, it is tried to send one: 20 take three days.")
+
+    @property
+    def are_on(self) -> bool:
+        return bool(self.urls or self.urls_file)
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _is_listed(cls, value: Any) -> Any:
+        return value.split() if isinstance(value, str) else () if value is None else value
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _are_listed(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class Settings(_Section):
@@ -676,6 +739,7 @@ class Settings(_Section):
     mlflow: MlflowSettings = MlflowSettings()
     ui: UiSettings = UiSettings()
     automation: AutomationSettings = AutomationSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _notes_the_cameras_it_groups_by(self) -> Settings:

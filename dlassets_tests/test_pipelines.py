@@ -15,7 +15,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.registry.lifecycle import TAG_VERDICT
+from dlassets.pipeline.session import Session
 from dlassets.registry.store import MlflowStore
 from dlassets_tests.pipelines import Pipelines, arrive, failures, let_guesses_pass, materialized, new_lake, values
 from dlassets_tests.programs import dlassets
@@ -150,6 +150,22 @@ def test_dagster_s_run_and_mlflow_s_name_each_other(ran) -> None:
     assert sorted(recorded) == [f"training_set.{name}@v1" for name in ("test", "train", "validation")]
 
 
+def test_tensorboard_has_the_curves_that_mlflow_has(ran) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    pipelines, results = ran
+    run_id = values(materialized(results["training_pipeline"])["trained_model"])["mlflow_run_id"]
+    (folder,) = Path(pipelines.lake.tensorboard).iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+
+    assert folder.name == f"head-{run_id[:8]}"
+    history = MlflowStore(pipelines.settings).client.get_metric_history(run_id, "validation_loss")
+    read = {each.step: each.value for each in events.Scalars("validation_loss")}
+    assert read == pytest.approx({each.step: each.value for each in history})
+    assert len(read) > 1
+
+
 def test_what_was_scored_and_what_was_wrong_is_seen_in_dagster_in_few_bytes(ran) -> None:
     pipelines, results = ran
     scored = values(materialized(results["scoring_pipeline"])["predictions"])
@@ -233,8 +249,8 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     assert not gate.passed
     assert re.search(f"where version {champion.version} is on .*shown to be worse .*refused", str(gate.description))
     assert mlflow.champion() == champion
-    newest = mlflow.client.search_model_versions(order_by=["version_number DESC"])[0]
-    assert newest.tags[TAG_VERDICT] == gate.description
+    newest = Session(changed.settings).registry.history().events[-1]
+    assert (newest.event, newest.to_state, newest.reason) == ("validated", "failed", gate.description)
     assert {"predictions", "label_requests"}.isdisjoint(materialized(result))
     accuracy: Any = evaluation(result, "accurate").metadata["value"].value
     assert np.isfinite(accuracy)

@@ -350,6 +350,66 @@ MODEL_VERSIONS = Table(
     key=("model_name", "model_version", "run_id", "package"),
 )
 
+# No asset either: what people decide stands in it beside what steps do.
+MODEL_EVENTS = Table(
+    "model_events",
+    "One thing that happened to a registered model version: who did it, when and why. Rows are only ever added.",
+    (
+        Column("event_id", "string", "SHA-256 of the other columns, shortened.", nullable=False),
+        Column("number", "bigint", "Its place among the model's events, from 1.", nullable=False),
+        Column("model_name", "string", "The registered model.", nullable=False),
+        Column("model_version", "bigint", "Its version.", nullable=False),
+        Column(
+            "event",
+            "string",
+            "registered, validated, approval_wanted, approved, rejected, promoted, replaced, archived, rolled_back, "
+            "moved_outside or put_back.",
+            nullable=False,
+        ),
+        Column("from_state", "string", "Where the version stood before; null of one that was not known."),
+        Column(
+            "to_state",
+            "string",
+            "Where it stands since: challenger, validated, failed, waiting, approved, champion, archived, rejected or "
+            "rolled_back.",
+            nullable=False,
+        ),
+        Column("actor", "string", "Who did it: a person, a schedule or sensor.", nullable=False),
+        Column("at", "timestamp", "When.", nullable=False),
+        Column("reason", "string", "Why, in a sentence.", nullable=False),
+        PACKAGE,
+        Column("validation", "string", "SHA-256 of the validation that it was decided by."),
+        Column("training_set_version", "bigint", "The version of training_set that the model learned from."),
+        Column("run_id", "string", "Dagster's run that did it; empty outside of one.", nullable=False),
+    ),
+    key=("event_id",),
+)
+
+# Where an alert stands.
+ALERT_WAITING, ALERT_SENT, ALERT_GIVEN_UP = "waiting", "sent", "given_up"
+
+# No asset: the outbox of what people are told, written by whoever raises or sends an alert.
+ALERTS = Table(
+    "alerts",
+    "One thing that people are told of, and whether they have been.",
+    (
+        Column("alert_id", "string", "A function of its kind and key.", nullable=False),
+        Column("kind", "string", "What it is about: one of the setting alerts.kinds.", nullable=False),
+        Column("subject", "string", "What happened, in a few words.", nullable=False),
+        Column("body", "string", "The same with all that helps, and what to do.", nullable=False),
+        Column("link", "string", "The page to look at."),
+        Column("raised_at", "timestamp", "When it was noticed.", nullable=False),
+        Column("key", "string", "What it is of its kind: a run, a check's failure, an event.", nullable=False),
+        Column("status", "string", "waiting, sent, or given_up: tried as often as it may be.", nullable=False),
+        Column("attempts", "int", "How often it was tried in vain to send it.", nullable=False),
+        Column("retry_at", "timestamp", "From when on it is tried again; null before the first attempt."),
+        Column("sent_at", "timestamp", "When it had been sent everywhere; null until then."),
+        Column("sent_to", "array<string>", "The addresses, masked, that have taken it.", nullable=False),
+        Column("problem", "string", "What was wrong with the others, the last time."),
+    ),
+    key=("alert_id",),
+)
+
 TABLES = {
     table.name: table
     for table in (

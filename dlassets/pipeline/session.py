@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dlassets.lakehouse.photos import Photos
     from dlassets.learning.backbones import BackboneRef
     from dlassets.learning.features import Embedder
+    from dlassets.registry.model_registry import ModelRegistry
     from dlassets.registry.package import ModelPackage
     from dlassets.registry.store import MlflowStore
 
@@ -79,6 +80,20 @@ class Session:
         from dlassets.registry.store import MlflowStore
 
         return MlflowStore(self.settings)
+
+    @property
+    def actor(self) -> str:
+        """Who does what is done in this session, as `model_events` has it."""
+        from dlassets.registry.events import acting
+
+        return acting(self.settings.registry.actor, self.tags)
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """The registered model, as this lake knows it."""
+        from dlassets.registry.model_registry import ModelRegistry
+
+        return ModelRegistry(self.settings, self.engine, self.mlflow, self.actor, self.run_id)
 
     @cached_property
     def backbone(self) -> BackboneRef:
@@ -145,10 +160,14 @@ class Session:
         return self.settings.registry.model_name
 
     def champion(self) -> ModelVersion | None:
-        """Return the version of the registered model that is in use, if any is."""
+        """Return the version of the registered model that is in use, if any is.
+
+        It is the one with the alias champion in MLflow, or by `registry.outside_moves` the one of `model_events` alone.
+        """
         asked_at, model = self._champion
         if time.monotonic() - asked_at >= self.champion_seconds:
-            model = self.mlflow.champion()
+            puts_back = self.settings.registry.puts_back
+            model = self.registry.history().champion if puts_back else self.mlflow.champion()
             self._champion = time.monotonic(), model
         return model
 
@@ -171,7 +190,7 @@ class Session:
         """Return the files of a registered version; those of the few that were asked for last are kept."""
         from dlassets.registry.lifecycle import load_version
 
-        package = self._packages.pop(model, None) or load_version(self.mlflow.client, model.name, model.version)
+        package = self._packages.pop(model, None) or load_version(self.registry, model.version)
         self._packages = {**dict(list(self._packages.items())[1 - _PACKAGES :]), model: package}
         return package
 

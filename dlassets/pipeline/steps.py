@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,11 @@ from dlassets.registry.models import (
     VALIDATED_VERSION,
     ModelVersion,
 )
+from dlassets.storage.lake import local_path
+from dlassets.storage.stores import is_object_storage
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from optuna.trial import FrozenTrial
 
     from dlassets.engines.base import Snapshot
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from dlassets.lakehouse.provenance import Provenance
     from dlassets.lakehouse.training_set import Choice
     from dlassets.learning.examples import Splits
-    from dlassets.learning.training.job import Job, OnEvent, Trained
+    from dlassets.learning.training.job import Event, Job, OnEvent, Trained
     from dlassets.registry.tracking import TrainingInputs
     from dlassets.registry.validation.validate import Grounds
     from dlassets.scoring.batch import Scorer
@@ -244,19 +247,12 @@ def evaluated_rows(session: Session, read: Reads, report: Report) -> Made:
 
 
 @step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET])
-def registered_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+def registered_version(session: Session, read: Reads, report: Report) -> Made:
     """Register the trained model as a version, which waits to be validated."""
-    from dlassets.registry.lifecycle import identified, register
-    from dlassets.registry.lineage import record_registered
-
-    client, name = session.mlflow.client, session.model_name
     run = session.mlflow.run_of(*training_inputs(session, read).digests)
-    version = register(client, name, run)
-    model = identified(client.get_model_version(name, str(version)))
-    provenance = read.provenance(model)
-    # Before it can be champion: no model scores that the lake does not know.
-    record_registered(session.engine, session.lake, client, name, provenance.as_dict())
-    return Made(provenance, details={"run": run, "model": model})
+    _notice_outside_moves(session, report)
+    model = _entered(session, read, run)
+    return Made(read.provenance(model), details={"run": run, "model": model})
 
 
 @step(
@@ -264,9 +260,9 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
     reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES, IMAGE_PROFILES, LABELED_IMAGES],
 )
 def validated_version(session: Session, read: Reads, report: Report) -> Made:
-    """Ask of the registered version whether it may be used, and promote it if so: see `registry.validation`."""
-    from dlassets.registry.description import describe
-    from dlassets.registry.lifecycle import identified, promote, refuse
+    """Ask of the registered version whether it may be used, and have it be champion if so, or wait for a person."""
+    from dlassets.registry.approval import settle
+    from dlassets.registry.lifecycle import identified
     from dlassets.registry.store import explained_mlflow
     from dlassets.registry.validation.validate import validate
 
@@ -274,19 +270,21 @@ def validated_version(session: Session, read: Reads, report: Report) -> Made:
     name = session.model_name
     with explained_mlflow(f"a version of {name} was validated"):
         client = session.mlflow.client
+        _notice_outside_moves(session, report)
         version = _version_to_validate(session, read)
-        validation, is_new = validate(client, version, _grounds(session, read), session.settings)
-        for check in validation.checks:
-            if not check.passed:
-                report.warning(f"{name}/{version}: {check.sentence}")
-        if validation.passed:
-            promote(client, name, version, validation, session.run_id)
-        else:
-            refuse(client, name, version, validation)
-        describe(client, name, version, validation, session.settings.ui)
+        validation, is_new = validate(session.registry, version, _grounds(session, read))
+        decision = settle(session.registry, validation)
         registered = client.get_model_version(name, str(version))
-    details = {"validation": validation, "is_new": is_new, "run": client.get_run(registered.run_id)}
+        run = client.get_run(registered.run_id)
+    details = {"validation": validation, "is_new": is_new, "decision": decision, "run": run}
     return Made(read.provenance(identified(registered)), details=details)
+
+
+def _notice_outside_moves(session: Session, report: Report) -> None:
+    from dlassets.registry.aliases import notice_outside_moves
+
+    for sentence in notice_outside_moves(session.registry):
+        report.warning(sentence)
 
 
 def _version_to_validate(session: Session, read: Reads) -> int:
@@ -296,9 +294,41 @@ def _version_to_validate(session: Session, read: Reads) -> int:
     from dlassets.registry.validation.validation import VERSION_TAG
 
     if (asked := session.tags.get(VERSION_TAG)) is not None:
-        return model_version(session.mlflow.client, session.model_name, asked)
+        version = model_version(session.mlflow.client, session.model_name, asked)
+        return _taken_over(session, read, version)
     run = session.mlflow.run_of(*training_inputs(session, read).digests)
     return registered_as(session.mlflow.client, session.model_name, run)
+
+
+def _entered(session: Session, read: Reads, run: Run) -> ModelVersion:
+    """Return the version that a run's model is registered as, which the lake knows of from now on."""
+    from dlassets.registry.lineage import record_registered
+
+    model = session.registry.enter(run)
+    # Before it can be champion: no model scores that the lake does not know.
+    commit = read.provenance(model).as_dict()
+    record_registered(session.engine, session.lake, session.mlflow.client, model.name, commit)
+    return model
+
+
+def _taken_over(session: Session, read: Reads, version: int) -> int:
+    """Return a version that somebody may have registered by hand, and that the lake knows of from now on.
+
+    Raises DlassetsError for one that is not of this lake, and for one whose model was a version before.
+    """
+    from dlassets.registry.lifecycle import run_or_none
+    from dlassets.registry.lineage import learned_in
+
+    client = session.mlflow.client
+    run = run_or_none(client, client.get_model_version(session.model_name, str(version)).run_id)
+    if run is None or not learned_in(run, session.lake):
+        raise DlassetsError(
+            f"Version {version} of {session.model_name} did not learn from the training set of this lake, so that it "
+            "is not validated here."
+        )
+    if (first := _entered(session, read, run).version) != version:
+        raise DlassetsError(f"Version {version} of {session.model_name} is the model of version {first} again.")
+    return version
 
 
 def _grounds(session: Session, read: Reads) -> Grounds:
@@ -623,9 +653,29 @@ def train(
     attributes = attributes_of(session.engine, inputs.job.training_set, read[IMAGE_PROFILES], read[LABELED_IMAGES])
     embedder = session.embedder(read[RAW_IMAGES])
     with run as mlflow:
-        for remark in train_and_log(mlflow, inputs, fit, embedder, attributes, tags, report.event):
-            report.warning(remark)
-        return str(mlflow.active_run().info.run_id)
+        run_id = str(mlflow.active_run().info.run_id)
+        with _events_to(report, session, f"{inputs.job.settings.trainable}-{run_id[:8]}") as on_event:
+            for remark in train_and_log(mlflow, inputs, fit, embedder, attributes, tags, on_event):
+                report.warning(remark)
+        return run_id
+
+
+@contextmanager
+def _events_to(report: Report, session: Session, name: str) -> Iterator[OnEvent]:
+    """Give what tells the report of each step and epoch, and TensorBoard, where it is there and the settings say so."""
+    from dlassets.extras import TENSORBOARD, installed
+    from dlassets.learning.training.curves import curves
+
+    if not session.settings.mlflow.tensorboard or is_object_storage(session.lake.root) or not installed(TENSORBOARD):
+        yield report.event
+        return
+    with curves(local_path(session.lake.tensorboard) / name) as write:
+
+        def both(event: Event) -> None:
+            write(event)
+            report.event(event)
+
+        yield both
 
 
 def _settled_training_set(read: Reads) -> Snapshot:

@@ -155,7 +155,7 @@ def test_every_epoch_has_its_metrics(logged) -> None:
 
 
 def test_the_figures_of_the_test_split_are_the_evaluation_s(logged) -> None:
-    head = load_version(logged.registry.client, MODEL, register(logged.registry.client, MODEL, logged.run)).head
+    head = load_version(logged.registry.by(), register(logged.registry.client, MODEL, logged.run)).head
     expected, metrics = evaluate(head, logged.splits[TEST]), logged.run.data.metrics
 
     assert metrics["test_accuracy"] == expected.accuracy

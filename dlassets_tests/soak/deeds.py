@@ -87,11 +87,10 @@ def champion_files(root: Path) -> list[str]:
 
 
 def champion_is_refused(root: Path) -> bool:
-    mlflow = Session(settings_of(root)).mlflow
-    champion = mlflow.champion()
-    assert champion is not None
+    session = Session(settings_of(root))
+    champion = session.required_champion()
     try:
-        load_version(mlflow.client, champion.name, champion.version)
+        load_version(session.registry, champion.version)
     except DlassetsError:
         return True
     return False

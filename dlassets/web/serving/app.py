@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -28,6 +28,8 @@ from dlassets.web.serving.asked import GONE, Noted, asked_of
 from dlassets.web.serving.metrics import CONTENT_TYPE
 from dlassets.web.serving.refusals import RefusedError, refusal, refusal_of
 from dlassets.web.serving.service import Service
+from dlassets.web.serving.webhooks import PATH as WEBHOOKS
+from dlassets.web.serving.webhooks import webhook_router
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -78,6 +80,12 @@ def create_app(settings: Settings, listeners: Sequence[Listener] = ()) -> FastAP
     app.state.service = service
     app.include_router(_routes(service))
     app.include_router(page.routes(service))
+
+    async def then_looks() -> AsyncIterator[None]:
+        yield  # what is refused raises here
+        service.life.look_now()
+
+    app.include_router(webhook_router(settings), dependencies=[Depends(then_looks)])
     return app
 
 
@@ -88,7 +96,7 @@ class Bearer:
         self._app, self._wanted = app, f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN or scope["path"].startswith("/webhooks/"):
+        if scope["type"] != "http" or scope["path"] in _OPEN or scope["path"] == WEBHOOKS:
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

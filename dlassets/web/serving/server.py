@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -97,6 +98,8 @@ def run(app: ASGIApp, settings: Settings) -> NoReturn:
     click.echo(f"Serving {settings.registry.model_name} on {address}. Press Ctrl-C to stop.")
     sys.stdout.flush()
     server = uvicorn.Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):  # which uvicorn sends itself once more at its end
+        signal.signal(number, lambda *_: None)
     server.run(sockets=[listening])
     raise SystemExit(0 if server.started else 1)
 
