@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Asked:
-    """A request. `form` is None for one that asks about no photo."""
+    """A request. `form` is None for one that asks about no photo; what is in `at_end` is called once it is over."""
 
     request_id: str
     received_at: dt.datetime
@@ -25,6 +26,7 @@ class Asked:
     model: ModelVersion | None = None
     photos: int = 0
     size: int = 0
+    at_end: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:

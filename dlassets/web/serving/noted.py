@@ -55,6 +55,8 @@ class Noted:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             raise
         finally:
+            for call in asked.at_end:
+                call()
             self._metrics.count(asked, status)
             if asked.form is not None:
                 _log.info(_line(asked, status))

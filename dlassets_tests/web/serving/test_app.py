@@ -113,6 +113,18 @@ def test_the_page_s_requests_are_known_as_its_own(client, notes, models) -> None
     assert {one.form for one in notes.told[0]} == {"page"}
 
 
+def test_no_more_bytes_are_held_at_once_than_there_is_memory_for(client, asked, models, monkeypatch) -> None:
+    bodies = asked[1].bodies
+    client.post("/predict", content=models.photos[0], headers=JPEG)
+    assert bodies._held == 0
+
+    monkeypatch.setattr(bodies, "_most", len(models.photos[0]) - 1)
+    refused = client.post("/predict", content=models.photos[0], headers=JPEG)
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert bodies._held == 0
+
+
 def test_without_a_champion_it_says_what_to_do_and_serves_the_first_that_comes(tmp_path, models) -> None:
     settings = Settings(root=str(tmp_path), serving=ServingSettings(champion_seconds=60))
     with client_of(settings, is_ready=False) as (client, service):
