@@ -12,7 +12,7 @@ import threading
 from dlassets.errors import DlassetsError
 from dlassets.masking import masked
 from dlassets.pipeline.session import Session
-from dlassets.registry.lifecycle import CHALLENGER, model_of
+from dlassets.registry.lifecycle import CHALLENGER, load_version, model_of
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.store import existing_client
 from dlassets.scoring.online import Network, Online, warm
@@ -97,7 +97,7 @@ class Life:
         for online in known:
             if online.model == model:
                 return online
-        package = self._session.package(model)
+        package = load_version(self._session.registry, model.version)
         network = next((online.network for online in known if online.package.backbone == package.backbone), None)
         online = Online(model, package, network or Network(package.backbone), self._settings.serving.top_k)
         warm(online)
