@@ -67,7 +67,8 @@ class Life:
     def _look(self) -> str:
         """Have the models be those that MLflow names; return what is wrong with the champion, if anything is."""
         # Where there is no store nothing is made: the lake may be another than was meant.
-        named = self._session.champion() if existing_client(self._settings) else None
+        is_there = bool(self.models) or existing_client(self._settings) is not None
+        named = self._session.champion() if is_there else None
         if named is None:
             return f"No version of {self._session.model_name} is champion yet. Run training_pipeline first."
         try:
