@@ -114,9 +114,11 @@ def test_an_address_is_told_without_user_and_query() -> None:
 # ---- settings
 
 # Texts that may hold one: those of servers that are told it, and what is no URI at all.
-TOLD = {"mlflow.tracking_uri", "spark.master", "spark.remote", "spark.conf"}
+TOLD = {"mlflow.tracking_uri", "alerts.urls", "spark.master", "spark.remote", "spark.conf"}
 NO_URIS = {
     "mlflow.experiment",
+    "serving.token",
+    "serving.webhook_secret",
     "registry.actor",
     *(f"landing.{name}" for name in ("pattern", "junk", "lists", "photo_column", "label_column")),
 }

@@ -1,16 +1,20 @@
 """The `dlassets` command: what Dagster has no word for. Exit code 0: done; 1: a step failed; 2: used wrongly."""
 
+from dlassets.cli.alerts import alerts
 from dlassets.cli.classes import classes
+from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.models import approve, models, reject, rollback
 from dlassets.cli.quarantine import quarantine
 from dlassets.cli.reproduce import reproduce
+from dlassets.cli.serving import serve
 from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
+from dlassets.cli.webhooks import webhooks
 
 for command in (
     demo,
@@ -18,6 +22,7 @@ for command in (
     dev,
     watch,
     stream,
+    serve,
     classes,
     history,
     restore,
@@ -30,7 +35,10 @@ for command in (
     doctor,
     quarantine,
     reproduce,
+    compare,
     automl,
+    alerts,
+    webhooks,
 ):
     main.add_command(command)
 
