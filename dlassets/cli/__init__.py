@@ -8,6 +8,7 @@ from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.models import approve, models, reject, rollback
 from dlassets.cli.quarantine import quarantine
 from dlassets.cli.reproduce import reproduce
+from dlassets.cli.serving import serve
 from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
@@ -20,6 +21,7 @@ for command in (
     dev,
     watch,
     stream,
+    serve,
     classes,
     history,
     restore,

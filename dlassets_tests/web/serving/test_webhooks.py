@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from dlassets.registry.hints import Deliveries, hint_of
 from dlassets.settings import Settings
+from dlassets.web.serving.app import create_app
 from dlassets.web.serving.webhooks import MAX_BYTES, PATH, signature_of, webhook_router
 
 SECRET = "a secret of sixteen letters"
@@ -129,6 +130,21 @@ def test_a_file_that_is_another_s_is_written_anew(receiver, lake, text) -> None:
     Path(lake.hints).write_text(text)
 
     assert receiver.post(PATH, content=BODY, headers=headers()).status_code == 202
+
+
+def test_the_service_takes_them_without_its_token_and_looks_at_once_who_is_champion(settings, lake) -> None:
+    serving = {"webhook_secret": SECRET, "token": "a token of sixteen letters"}
+    app = create_app(Settings(root=settings.root, serving=serving))
+    due = app.state.service.life._due
+    client = TestClient(app)
+
+    assert client.post(PATH, content=BODY, headers=headers(secret="another secret of the kind")).status_code == 401
+    assert not due.is_set()
+    assert client.post(PATH, content=BODY, headers=headers()).status_code == 202
+
+    assert due.is_set()
+    assert hint_of(lake)
+    assert PATH not in client.get("/openapi.json").text
 
 
 def test_without_a_secret_there_is_no_such_route(settings) -> None:
