@@ -57,8 +57,9 @@ def _completed(
     storage = instance.event_log_storage
     latest = dict(storage.get_latest_asset_check_execution_by_key([*keys]))
     done = COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
-    for key in [key for key, record in latest.items() if record.status not in done]:
-        latest.update({key: before for before in storage.get_asset_check_execution_history(key, 1, status=done)})
+    for key, record in latest.items():
+        if record.status not in done and (before := storage.get_asset_check_execution_history(key, 1, status=done)):
+            latest[key] = before[0]
     return latest
 
 
