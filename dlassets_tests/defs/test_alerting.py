@@ -79,6 +79,14 @@ def test_a_run_that_fails_is_told_once_with_what_it_failed_of_and_its_page(told)
     assert told.defs.resolve_sensor_def("alerts").default_status == dg.DefaultSensorStatus.RUNNING
 
 
+def test_a_run_of_assets_by_hand_is_told_by_their_names(told) -> None:
+    job = told.defs.resolve_implicit_global_asset_job_def()
+    chosen = frozenset(map(dg.AssetKey, ("raw_images", "classes")))
+    told.instance.report_run_failed(told.instance.create_run_for_job(job, asset_selection=chosen))
+
+    assert [alert.subject for alert in Ticks(told).raised()] == ["Run of classes, raw_images failed"]
+
+
 def test_what_failed_long_before_alerts_were_on_is_no_news(told, monkeypatch) -> None:
     told.run_only(dg.AssetSelection.assets("trained_model"))
     monkeypatch.setattr("dlassets.resources.dagster_alerts._OVERLAP", dt.timedelta(0))
