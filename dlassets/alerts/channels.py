@@ -61,7 +61,7 @@ def channels_of(settings: AlertSettings) -> list[Channel]:
             plugin = Apprise.instantiate(url)
         if plugin is None:
             raise SettingsError(
-                f"The {place}. URL of alerts.urls ({url.partition('://')[0]}://…) is none that Apprise can send to: "
+                f"URL {place} of alerts.urls ({url.partition('://')[0]}://…) is none that Apprise can send to: "
                 f"{overheard.problem} See https://github.com/caronc/apprise for how each service's is written."
             )
         shown: str = plugin.url(privacy=True)  # type: ignore[no-untyped-call]

@@ -213,7 +213,7 @@ def test_the_command_takes_its_addresses_from_a_file_too(lake, hook, tmp_path) -
     ("urls", "said"),
     [
         ("", "Nobody is to be told: set DLASSETS_ALERTS__URLS"),
-        ("nosuch://Qz7fToken1/x", "The 1. URL of alerts.urls (nosuch://…) is none that Apprise can send to"),
+        ("nosuch://Qz7fToken1/x", "URL 1 of alerts.urls (nosuch://…) is none that Apprise can send to"),
         ("Qz7fToken1", "alerts.urls"),
     ],
 )
