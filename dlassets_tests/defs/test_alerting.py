@@ -88,7 +88,7 @@ def test_a_run_of_assets_by_hand_is_told_by_their_names(told) -> None:
 
 
 def test_what_failed_long_before_alerts_were_on_is_no_news(told, monkeypatch) -> None:
-    told.run_only(dg.AssetSelection.assets("trained_model"))
+    told.instance.report_run_failed(told.instance.create_run_for_job(told.defs.resolve_job_def("ingest_pipeline")))
     monkeypatch.setattr("dlassets.resources.dagster_alerts._OVERLAP", dt.timedelta(0))
 
     assert Ticks(told).raised() == []
@@ -134,7 +134,7 @@ def test_while_a_run_is_under_way_the_check_s_last_end_counts(told) -> None:
 
 def test_kinds_that_are_left_out_are_not_told(tmp_path, instance) -> None:
     told = new_lake(tmp_path / "lake", instance, alerts={"urls": (NOBODY,), "kinds": ("check_failed",)})
-    told.run_only(dg.AssetSelection.assets("trained_model"))
+    told.instance.report_run_failed(told.instance.create_run_for_job(told.defs.resolve_job_def("ingest_pipeline")))
     report(told, passed=False)
 
     assert [alert.kind for alert in Ticks(told).raised()] == ["check_failed"]
