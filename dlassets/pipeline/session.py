@@ -170,7 +170,10 @@ class Session:
     def required_champion(self) -> ModelVersion:
         """Return the champion. Raises DlassetsError where there is none."""
         if (model := self.champion()) is None:
-            raise DlassetsError(f"No version of {self.model_name} is champion yet. Run training_pipeline first.")
+            raise DlassetsError(
+                f"No version of {self.model_name} is champion yet. Run training_pipeline first, or approve a version that "
+                "waits (dlassets models)."
+            )
         return model
 
     def package(self, model: ModelVersion) -> ModelPackage:

@@ -52,7 +52,7 @@ class Decision:
 
     @property
     def sentence(self) -> str:
-        return f"version {self.model.version}: {STANDING[self.state]}: {self.reason}"
+        return f"Version {self.model.version} ({STANDING[self.state]}): {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,7 @@ class ModelRegistry:
         with explained_mlflow("a version was registered"):
             number = register(self.client, self.name, run)
             model = identified(self.client.get_model_version(self.name, str(number)))
-        version = training_set_of(run)
-        learned_from = "photos" if version is None else f"version {version} of training_set"
-        reason = f"{run.info.run_name} learned from {learned_from}"
+        reason, version = f"trained as {run.info.run_name}", training_set_of(run)
 
         def plan(history: History) -> Sequence[Event]:
             if history.last(model) is not None:
