@@ -315,7 +315,7 @@ def test_scoring_before_any_model_says_what_to_run_and_keeps_what_came_in(empty,
 
     assert failures(result)["predictions"] == (
         "DlassetsError: dlassets.errors.DlassetsError: No version of image_classifier is champion yet. "
-        "Run training_pipeline first.\n"
+        "Run training_pipeline first, or approve a version that waits (dlassets models).\n"
     )
     assert len(rows(empty, "raw_images", "path")) == 80
     assert len(rows(empty, "image_features", "image_id")) == 80

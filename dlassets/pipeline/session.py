@@ -171,14 +171,14 @@ class Session:
         """Return the champion. Raises DlassetsError where there is none."""
         if (model := self.champion()) is None:
             raise DlassetsError(
-                f"No version of {self.model_name} is champion yet. Run training_pipeline first, or approve a version that "
-                "waits (dlassets models)."
+                f"No version of {self.model_name} is champion yet. Run training_pipeline first, or approve a version "
+                "that waits (dlassets models)."
             )
         return model
 
     def package(self, model: ModelVersion) -> ModelPackage:
         """Return the files of a registered version, which are kept while it is asked for."""
-        from dlassets.registry.lifecycle import load_version
+        from dlassets.registry.model_registry import load_version
 
         if self._package is None or self._package[0] != model:
             self._package = model, load_version(self.registry, model.version)

@@ -10,7 +10,8 @@ from dlassets.errors import DlassetsError
 from dlassets.pipeline.session import Session
 from dlassets.registry.aliases import TAG_LAST_EVENT, notice_outside_moves
 from dlassets.registry.approval import approve, rollback, settle
-from dlassets.registry.lifecycle import CHAMPION, TAG_PACKAGE, TAG_PROMOTIONS, TAG_VERDICT, load_version, register
+from dlassets.registry.lifecycle import CHAMPION, TAG_PACKAGE, TAG_PROMOTIONS, TAG_VERDICT, register
+from dlassets.registry.model_registry import load_version
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import digest_of
 from dlassets.registry.store import MlflowStore
@@ -215,7 +216,7 @@ def test_files_tags_and_digest_that_were_changed_together_are_refused_by_what_st
     with pytest.raises(
         DlassetsError, match=r"not the one that was registered: .* digest than model_events say.*Restore"
     ):
-        session.package(session.champion())
+        session.package(session.required_champion())
 
 
 def test_with_mlflow_away_nothing_is_decided_and_what_is_decided_is_done_once_it_is_back(registry, monkeypatch) -> None:
