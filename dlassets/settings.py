@@ -487,6 +487,9 @@ class ValidationSettings(_Section):
 class ScoringSettings(_Section):
     top_k: Count = 5
     labeled: bool = Field(True, description="Whether photos that have a label are scored too.")
+    challengers: bool = Field(
+        False, description="Whether versions that may become champion score the same photos beside it."
+    )
 
 
 class LabelingSettings(_Section):
@@ -528,6 +531,11 @@ class ServingSettings(_Section):
         False, description="Whether each request becomes a row of served_requests: one that cannot is not answered."
     )
     log_bytes: bool = Field(False, description="Whether that row has the photo as well.")
+    log_folder: Place | None = Field(
+        None,
+        description="A local folder where requests are written down before they are merged; unset: serving/ahead in "
+        "the lake's root, where that is a folder.",
+    )
     label_below: float | None = Field(
         None,
         ge=0,
@@ -537,6 +545,12 @@ class ServingSettings(_Section):
     webhook_secret: Annotated[str, Field(min_length=16)] | None = Field(
         None, description="The secret of MLflow's webhooks; unset: none is taken."
     )
+
+    @model_validator(mode="after")
+    def _asks_about_what_it_writes_down(self) -> ServingSettings:
+        if self.label_below is not None and not self.log_requests:
+            raise ValueError("label_below is about requests that are written down: set log_requests as well")
+        return self
 
     @model_validator(mode="after")
     def _is_open_to_none_but_this_machine(self) -> ServingSettings:

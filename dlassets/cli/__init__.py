@@ -2,6 +2,7 @@
 
 from dlassets.cli.alerts import alerts
 from dlassets.cli.classes import classes
+from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
@@ -34,6 +35,7 @@ for command in (
     doctor,
     quarantine,
     reproduce,
+    compare,
     automl,
     alerts,
     webhooks,

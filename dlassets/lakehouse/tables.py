@@ -264,6 +264,33 @@ PREDICTIONS_CURRENT = Table(
     key=("path",),
 )
 
+SERVED_REQUESTS = Table(
+    "served_requests",
+    "What one model version answered to one photo of a request to `dlassets serve`.",
+    (
+        Column("request_id", "string", "The request; with /1, /2 … the photos of one of several.", nullable=False),
+        Column("model_name", "string", "The registered model.", nullable=False),
+        Column("model_version", "bigint", "Its version.", nullable=False),
+        PACKAGE,
+        Column("role", "string", "champion, whose answer was sent, or challenger.", nullable=False),
+        Column("received_at", "timestamp", "When the request came.", nullable=False),
+        Column("received_on", "date", "That day (UTC).", nullable=False),
+        Column("form", "string", "How it was sent: raw, multipart, json, invocations, v2 or page.", nullable=False),
+        IMAGE_ID,
+        Column("content", "binary", "The photo's bytes, by serving.log_bytes, in the champion's row alone; else null."),
+        Column("predicted_label", "bigint", "The likeliest class.", nullable=False),
+        Column("predicted_name", "string", "Its name."),
+        Column("confidence", "double", "Probability of the likeliest class.", nullable=False),
+        Column("margin", "double", "That minus the probability of the second.", nullable=False),
+        Column("top_k", TOP_K, "The likeliest classes, best first."),
+        Column("seconds", "double", "From the request's end to the answer.", nullable=False),
+    ),
+    key=("request_id", "received_at", "model_name", "model_version"),  # a client may give one name to two requests
+    partition_by=("received_on",),
+    wide=True,
+    row_group=256,
+)
+
 EVALUATED_ROWS = Table(
     "evaluated_rows",
     "What the model of one training run said of one row of validation or test.",
@@ -400,6 +427,7 @@ TABLES = {
         EVALUATED_ROWS,
         PREDICTIONS,
         PREDICTIONS_CURRENT,
+        SERVED_REQUESTS,
         LABEL_REQUESTS,
     )
 }

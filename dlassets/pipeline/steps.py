@@ -10,6 +10,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Written
@@ -30,6 +31,7 @@ from dlassets.lakehouse.tables import (
     PREDICTIONS_CURRENT,
     QUARANTINED_FILES,
     RAW_IMAGES,
+    SERVED_REQUESTS,
     TRAINING_SET,
 )
 from dlassets.masking import masked
@@ -52,11 +54,13 @@ if TYPE_CHECKING:
 
     from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.derived import Derivation
+    from dlassets.lakehouse.provenance import Provenance
     from dlassets.lakehouse.training_set import Choice
     from dlassets.learning.examples import Splits
     from dlassets.learning.training.job import Event, Job, OnEvent, Trained
     from dlassets.registry.tracking import TrainingInputs
     from dlassets.registry.validation.validate import Grounds
+    from dlassets.scoring.batch import Scorer
 
 # Of warnings that are alike.
 MOST_SAID = 5
@@ -358,21 +362,79 @@ def _grounds(session: Session, read: Reads) -> Grounds:
     ],
 )
 def predictions(session: Session, read: Reads, report: Report) -> Made:
-    """Have the champion score every image, whether it has a label or not."""
-    from dlassets.scoring.batch import Scorer, score_new
+    """Have the champion score every image, whether it has a label or not, and challengers where the setting says so."""
+    champion, *others = _scorers(session, read, report)
+    challengers = [str(model) for model in (*champion.challengers, *(scorer.model for scorer in others))]
+    more: dict[str, Any] = {"scope": session.scope} if champion.scope.again else {}
+    if challengers:
+        more["challengers"] = challengers
+    model = champion.model
+    provenance, written = _score(session, read, champion, report, more)
+    for scorer in others:
+        try:
+            written = written.and_then(_score(session, read, scorer, report, more)[1])
+        except DlassetsError as error:
+            report.warning(_not_heard(scorer.model, error))
+    details = {"model": model.name, "model_version": model.version, **more}
+    return Made(provenance, {PREDICTIONS.name: written}, details)
 
-    model, labels = read.champion or session.required_champion(), session.settings.labels
+
+@step(SERVED_REQUESTS, reads=[LABELED_IMAGES])
+def served_requests(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+    """Take in what servers on this machine have answered and written down since; a later label judges an answer."""
+    from dlassets.scoring.served import merge_served
+
+    provenance = read.provenance()
+    return Made(
+        provenance, {SERVED_REQUESTS.name: merge_served(session.engine, session.settings, provenance.as_dict())}
+    )
+
+
+def _scorers(session: Session, read: Reads, report: Report) -> list[Scorer]:
+    """Return who scores: the champion, with challengers that read the same features; then each other challenger."""
+    model = read.champion or session.required_champion()
+    champion, beside, others = _scorer(session, read, model), {}, []
+    for challenger in session.challengers():
+        try:
+            scorer = _scorer(session, read, challenger)
+        except DlassetsError as error:
+            report.warning(_not_heard(challenger, error))
+            continue
+        if scorer.package.feature_version == champion.package.feature_version:
+            beside[challenger] = scorer.package
+        else:
+            others.append(scorer)
+    return [replace(champion, challengers=beside), *others]
+
+
+def _scorer(session: Session, read: Reads, model: ModelVersion) -> Scorer:
+    from dlassets.scoring.batch import Scope, Scorer
+
     package = session.package(model)
     has_features = session.feature_version == package.feature_version
     embedder = None if has_features else session.embedder(read[RAW_IMAGES])
-    scorer = Scorer(model, package, session.settings.scoring, embedder)
-    sees_photos = [DELETED_FILES, QUARANTINED_FILES] if embedder else []
+    return Scorer(model, package, session.settings.scoring, embedder, scope=Scope.parse(session.scope))
+
+
+def _score(
+    session: Session, read: Reads, scorer: Scorer, report: Report, parameters: Mapping[str, Any]
+) -> tuple[Provenance, Written]:
+    from dlassets.scoring.batch import score_new
+
+    labels = session.settings.labels
+    sees_photos = [DELETED_FILES, QUARANTINED_FILES] if scorer.embedder else []
     tables = read.named(RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES, *sees_photos)
-    provenance = read.provenance(model, conflicts=labels.conflicts, labeled=scorer.settings.labeled)
+    provenance = read.provenance(
+        scorer.model, conflicts=labels.conflicts, labeled=scorer.settings.labeled, **parameters
+    )
     done, progress = read.own(PREDICTIONS), report.progress("images scored")
     written = score_new(session.engine, tables, done, scorer, labels, provenance.as_dict(), progress)
     _tell_of_failed(written, PREDICTIONS, report)
-    return Made(provenance, {PREDICTIONS.name: written}, {"model": model.name, "model_version": model.version})
+    return provenance, written
+
+
+def _not_heard(challenger: ModelVersion, error: DlassetsError) -> str:
+    return f"The challenger {challenger} scores nothing now: {error}"
 
 
 @step(PREDICTIONS_CURRENT, reads=[PREDICTIONS, RAW_IMAGES, DELETED_FILES, VALIDATED_VERSION])
@@ -480,6 +542,7 @@ STEPS = (
     validated_version,
     predictions,
     predictions_current,
+    served_requests,
     label_requests,
 )
 

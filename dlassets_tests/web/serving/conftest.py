@@ -12,6 +12,7 @@ import pytest
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import embed_images
 from dlassets.registry.lifecycle import CHAMPION, register
+from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
 from dlassets.scoring.batch import classify
 from dlassets.settings import Settings
@@ -60,7 +61,8 @@ class Models:
         ids = [str(place) for place in range(len(photos))]
         batch = pa.RecordBatch.from_arrays([pa.array(ids), pa.array(photos, pa.binary())], ["image_id", "content"])
         embedded = embed_images(batch, backbone=package.backbone)
-        scored = classify(embedded, head=package.head, feature_version=package.feature_version, top_k=5)
+        heads = {ModelVersion(MODEL, version): package.head}
+        scored = classify(embedded, heads=heads, feature_version=package.feature_version, top_k=5)
         names = {"predicted_label": "label", "predicted_name": "name"}
         return [{names.get(name, name): value for name, value in row.items()} for row in scored.to_pylist()]
 
@@ -85,7 +87,7 @@ def models(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 
 @pytest.fixture(scope="session")
 def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(models.settings.root, tmp_path_factory.mktemp("server") / "log", **LIMITS) as served:
+    with serving(models.settings.root, tmp_path_factory.mktemp("server") / "log", LIMITS) as served:
         yield served
 
 
