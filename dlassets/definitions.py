@@ -31,18 +31,10 @@ def build_defs(
         ),
         streaming.PHOTO_STREAM,
     ]
-    freshness.refuse_unknown(
-        settings.automation.fresh_hours,
-        {
-            key.to_user_string()
-            for made in assets
-            for key in (made.keys if isinstance(made, dg.AssetsDefinition) else [made.key])
-        },
-    )
     resources = {"session": session_resource(settings), "progress": LoggedProgress()}
     return dg.Definitions(
         assets=assets,
-        asset_checks=[*checks.CHECKS, *automation.CHECKS, *freshness.checks(settings), streaming.is_up],
+        asset_checks=[*checks.CHECKS, *automation.CHECKS, *freshness.checks(settings, assets), streaming.is_up],
         jobs=jobs.JOBS,
         sensors=[
             *automation.sensors(settings),

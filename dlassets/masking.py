@@ -31,7 +31,7 @@ _LONGEST_WORD = 16
 # Of a password with a slash in a text, whose end is looked for from each :// on.
 _LONGEST = 200
 
-_NAME = r"[\w.-]*(?:secret|passw|pwd|token|signature|(?:access|account|api)[._-]?key)[\w.-]*|sig|sas|key"
+_NAME = r"[\w.-]*(?:secret|passw|pwd|token|signature|(?:access|account|api)[._-]?key)[\w.-]*|sig|sas|key|pass"
 _NAME_OF_USER = r"(?:user|uid)(?:[_-]?(?:id|name))?"
 _IS_SECRET = re.compile(rf"(?i){_NAME}")
 # Of the environment, which has much that merely is about secrets (AWS_WEB_IDENTITY_TOKEN_FILE).

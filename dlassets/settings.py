@@ -683,8 +683,8 @@ class AlertSettings(_Section):
 
     urls: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$")], ...] = Field(
         (),
-        description="Where alerts go, as Apprise's URLs (mailto://…, json://…, slack://…); in the variable, with spaces "
-        "between them. All of them are secrets, and masked.",
+        description="Where alerts go, as Apprise's URLs (mailto://…, json://…, slack://…), which are masked as secrets "
+        "are; in the variable, with spaces between them.",
     )
     urls_file: Place | None = Field(None, description="A file with further ones, a line each.")
     kinds: tuple[AlertKind, ...] = Field(

@@ -27,6 +27,7 @@ SIGN = re.compile(rb"Qz7f[A-Za-z0-9]+")
 USER, PASSWORD = "Qz7fUser1", "Qz7fPass%2FQz7fWord%40"
 CREDENTIALS = f"{USER}:{PASSWORD}"
 TOKENS = "token=Qz7fToken1&sig=Qz7fSig1%3D&password=Qz7fQuery1"
+MAIL = "from=lake@example.com&to=me@example.com"
 REFUSED = "127.0.0.1:9"  # the port of discard, on which nothing listens
 
 DLASSETS = COMMAND
@@ -67,6 +68,11 @@ def cases(mlflow: str) -> Iterator[Case]:
     yield Case("served", served | small, [demo, *look, maintain, score, tick], [dev, stream])
     yield Case("addresses", addresses | small, [demo], [dev])
     sqlite = {"MLFLOW__TRACKING_URI": f"sqlite:///store.db?{TOKENS}"}
+    told = f"json://{CREDENTIALS}@{REFUSED}/Qz7fToken1?{TOKENS} mailto://{CREDENTIALS}@{REFUSED}?{MAIL} nosuch://Qz7fToken1"
+    alerts = [[*DLASSETS, "alerts", word] for word in ("test", "list", "send")]
+    for name, urls in (("alerts", told.rpartition(" ")[0]), ("alerts-wrong", told)):
+        given = {"ALERTS__URLS": urls, "ALERTS__GROUP_SECONDS": "0"}
+        yield Case(name, given, [train, [*TICK, "alerts"], *alerts, doctor])
     yield Case("sqlite", sqlite | small, [train, *look, score], [dev], photos=True)
 
     down = {

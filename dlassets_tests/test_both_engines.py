@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 import dlassets
+from dlassets.alerts.outbox import Alert, raise_alerts, read_alerts
 from dlassets.demo.loop import Loop
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot
 from dlassets.engines.delta_log import open_table
@@ -161,6 +162,8 @@ def ask_everything(whole: Whole) -> None:
         labelled = session.changed(settings=session.settings.model_copy(update={"labels": labels}))
         steps.images_to_embed(labelled, steps.labelled_image_features.hand_out(labelled))
     predicted(engine, tables, model)
+    raise_alerts(engine, session.lake, [Alert("run_failed", "A run failed", "of nothing", "a run")])
+    read_alerts(engine, session.lake, "waiting")
     look_at_pages(session.settings, tables["raw_images"], model.version)
     current._all(engine, tables, model)
     loop = Loop(session.settings, Console(quiet=True))

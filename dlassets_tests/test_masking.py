@@ -290,7 +290,17 @@ def test_dagster_writes_down_none_of_an_errors_causes_or_of_what_is_logged(tmp_p
 # ---- whole commands and pipelines
 
 # One of a kind; `python -m dlassets_tests.secrets FOLDER` takes all, which is the better part of an hour.
-TRIED = ("served", "sqlite", "down-http", "down-sqlite-away", "zone-s3", "spark-wrong", "wrong-profile", "samples")
+TRIED = (
+    "served",
+    "sqlite",
+    "alerts-wrong",
+    "down-http",
+    "down-sqlite-away",
+    "zone-s3",
+    "spark-wrong",
+    "wrong-profile",
+    "samples",
+)
 
 
 @pytest.fixture(scope="module")

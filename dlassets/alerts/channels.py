@@ -61,10 +61,11 @@ def channels_of(settings: AlertSettings) -> list[Channel]:
             plugin = Apprise.instantiate(url)
         if plugin is None:
             raise SettingsError(
-                f"The {place}. URL of alerts.urls ({url.partition('://')[0]}://…) is none that Apprise can send to: "
+                f"URL {place} of alerts.urls ({url.partition('://')[0]}://…) is none that Apprise can send to: "
                 f"{overheard.problem} See https://github.com/caronc/apprise for how each service's is written."
             )
-        name = "/".join(map(masked, plugin.url(privacy=True).partition("?")[0].split("/")))
+        shown: str = plugin.url(privacy=True)  # type: ignore[no-untyped-call]
+        name = "/".join(map(masked, shown.partition("?")[0].split("/")))
         same = sum(channel.name.partition(" ")[0] == name for channel in channels)
         channels.append(Channel(f"{name} ({same + 1})" if same else name, plugin))
     return channels

@@ -9,7 +9,7 @@ from dlassets.engines.base import Engine
 from dlassets.lakehouse.snapshots import newest
 from dlassets.lakehouse.tables import MODEL_EVENTS
 from dlassets.registry.events import APPROVAL_WANTED, MOVED_OUTSIDE, PROMOTED, PUT_BACK, Event, events_of
-from dlassets.settings import Settings
+from dlassets.settings import AlertKind, Settings
 from dlassets.storage.lake import Lake
 
 _SUBJECTS = {
@@ -33,5 +33,5 @@ def alert_of(event: Event, settings: Settings) -> Alert | None:
         return None
     subject = _SUBJECTS[event.event].format(f"Version {event.model_version} of {event.model_name}")
     page = f"{settings.ui.mlflow}/#/models/{quote(event.model_name, safe='')}/versions/{event.model_version}"
-    kind = "approval_wanted" if event.event == APPROVAL_WANTED else "champion_changed"
+    kind: AlertKind = "approval_wanted" if event.event == APPROVAL_WANTED else "champion_changed"
     return Alert(kind, subject, f"{event.reason}.\nBy {event.actor}.", event.event_id, page)

@@ -164,7 +164,7 @@ def _tried(
     lacking = [name for name in names if name not in sent_to]
     if not lacking:
         return replace(entry, status=ALERT_SENT, sent_at=now, sent_to=sent_to, retry_at=None, problem=None)
-    problem = " ".join(f"{name}: {wrong[name]}" for name in lacking)
+    problem = "; ".join(f"{name}: {wrong[name]}" for name in lacking)
     if entry.retry_at and now < entry.retry_at:
         return replace(entry, sent_to=sent_to, problem=problem)
     attempts = entry.attempts + 1

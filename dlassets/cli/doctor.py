@@ -202,6 +202,19 @@ def _models(settings: Settings, lake: Lake) -> Iterator[Finding]:
     yield from ()
 
 
+def _alerts(settings: Settings, lake: Lake) -> Iterator[Finding]:
+    from dlassets.alerts.channels import channels_of
+    from dlassets.alerts.outbox import read_alerts
+    from dlassets.engines.local import LocalEngine
+    from dlassets.lakehouse.tables import ALERT_GIVEN_UP
+
+    if not settings.alerts.are_on:
+        return
+    if given_up := len(read_alerts(LocalEngine(), lake, ALERT_GIVEN_UP)):
+        yield f"{given_up} alerts were given up: see `dlassets alerts list`, and send them by `dlassets alerts send`."
+    channels_of(settings.alerts)
+
+
 _CHECKS: dict[str, Check] = {
     "lake": _is_there,
     "room and rights": _places,
@@ -210,4 +223,5 @@ _CHECKS: dict[str, Check] = {
     "MLflow's store": _mlflow,
     "Dagster's databases": _dagster,
     "models that the tables name": _models,
+    "alerts": _alerts,
 }

@@ -47,7 +47,7 @@ class ServerError(DlassetsError):
 
 @dataclass(frozen=True)
 class Ports:
-    """Where each server is to listen, TensorBoard where it is asked for; a taken port gives way to the next free one."""
+    """Where each server is to listen, if it is started; a taken port gives way to the next free one."""
 
     pages: int = 4000
     dagster: int = 3000
@@ -94,8 +94,9 @@ def serve(
     """Run the servers on the settings' lake until SIGINT, SIGTERM or SIGHUP; return the exit code.
 
     `module` holds Dagster's definitions; `timeout` is how many seconds they may take to answer. Where MLflow's store is
-    a server already, none is started for it; TensorBoard is one more where it is asked for. Must be called in the main thread. Returns 1, having said why, where a
-    server died or never answered. Raises DlassetsError where the folders or ports cannot be had.
+    a server already, none is started for it; TensorBoard is one more where it is asked for. Must be called in the main
+    thread. Returns 1, having said why, where a server died or never answered. Raises DlassetsError where the folders or
+    ports cannot be had.
     """
     lake = Lake.at(settings.root)
     home, (store, artifacts) = dagster_home(lake), opened_store(settings, lake)

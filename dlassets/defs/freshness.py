@@ -6,7 +6,8 @@ and of `dlassets stream`.
 
 import datetime as dt
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -15,8 +16,16 @@ from dlassets.resources.dagster_alerts import IS_FRESH
 from dlassets.settings import Settings
 
 
-def checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
-    return [_check(asset, hours) for asset, hours in settings.automation.fresh_hours.items()]
+def checks(settings: Settings, assets: Sequence[Any]) -> list[dg.AssetChecksDefinition]:
+    """Return a check of each asset of `automation.fresh_hours`. Raises SettingsError for a name of none of `assets`."""
+    fresh_hours = settings.automation.fresh_hours
+    known = {key.to_user_string() for asset in assets for key in getattr(asset, "keys", None) or [asset.key]}
+    if unknown := sorted({*fresh_hours} - known):
+        raise SettingsError(
+            f"automation.fresh_hours names {', '.join(unknown)}, and there is no such asset. There are "
+            f"{', '.join(sorted(known))}."
+        )
+    return [_check(asset, hours) for asset, hours in fresh_hours.items()]
 
 
 def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -42,15 +51,6 @@ def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
         )
 
     return notice
-
-
-def refuse_unknown(fresh_hours: Mapping[str, float], known: Collection[str]) -> None:
-    """Raise SettingsError for a name that is no asset's."""
-    if unknown := sorted({*fresh_hours} - {*known}):
-        raise SettingsError(
-            f"automation.fresh_hours names {', '.join(unknown)}, and there is no such asset. There are "
-            f"{', '.join(sorted(known))}."
-        )
 
 
 def _check(asset: str, hours: float) -> dg.AssetChecksDefinition:

@@ -14,11 +14,12 @@ from dagster._core.storage.asset_check_execution_record import (
 from dagster_shared.error import SerializableErrorInfo
 
 from dlassets.alerts.outbox import Alert
-from dlassets.errors import printed_error
+from dlassets.errors import printed_error, some_of
 from dlassets.settings import UiSettings
 
 # The check that says whether an asset was made in time: see defs/freshness.py.
 IS_FRESH = "is_fresh"
+_NAMED = 3
 # A run's end is written down a moment after its time: it is looked so far back.
 _OVERLAP = dt.timedelta(minutes=5)
 _SAID = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
@@ -57,19 +58,26 @@ def _completed(
     storage = instance.event_log_storage
     latest = dict(storage.get_latest_asset_check_execution_by_key([*keys]))
     done = COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
-    for key in [key for key, record in latest.items() if record.status not in done]:
-        latest.update({key: before for before in storage.get_asset_check_execution_history(key, 1, status=done)})
+    for key, record in latest.items():
+        if record.status not in done and (before := storage.get_asset_check_execution_history(key, 1, status=done)):
+            latest[key] = before[0]
     return latest
 
 
 def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, ui: UiSettings) -> Alert:
     return Alert(
         "run_failed",
-        f"Run of {run.job_name} failed",
+        f"Run of {_name(run)} failed",
         _why(instance, run.run_id),
         run.run_id,
         f"{ui.dagster}/runs/{run.run_id}",
     )
+
+
+def _name(run: dg.DagsterRun) -> str:
+    """Return what a run is of: its job, or the assets that were chosen where that is none of ours."""
+    assets = sorted(key.to_user_string() for key in run.asset_selection or ())
+    return some_of(assets, _NAMED) if assets and run.job_name.startswith("__") else run.job_name
 
 
 def _why(instance: dg.DagsterInstance, run_id: str) -> str:

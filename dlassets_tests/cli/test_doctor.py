@@ -1,5 +1,6 @@
 """`dlassets doctor` finds what is wrong with a lake, says what to do, and says of a sound one that it is well."""
 
+import datetime as dt
 import functools
 import shutil
 import sqlite3
@@ -8,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from dlassets.alerts.channels import channels_of
+from dlassets.alerts.outbox import Alert, raise_alerts, send_waiting
+from dlassets.engines.local import LocalEngine
 from dlassets.resources.instance import DATABASES
-from dlassets.settings import Settings
+from dlassets.settings import AlertSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.flipping import flip_footer
 from dlassets_tests.programs import invoke
@@ -45,14 +49,30 @@ def test_an_empty_root_has_no_lake_and_lacks_its_landing_zones(lake, monkeypatch
     assert code == 1
     assert "lake: 1 found" in said
     assert "landing zones: 2 found" in said
-    assert said.count(": well") == 5
+    assert said.count(": well") == 6
     assert not Path(lake.root).exists(), "looking makes nothing"
 
 
 def test_a_sound_lake_is_well(sound, monkeypatch) -> None:
     code, said = asked(sound, monkeypatch)
 
-    assert (code, said.count(": well")) == (0, 7), said
+    assert (code, said.count(": well")) == (0, 8), said
+
+
+def test_an_address_of_alerts_that_cannot_be_and_alerts_that_were_given_up_are_found(sound, monkeypatch) -> None:
+    settings = AlertSettings(urls=("json://127.0.0.1:1/alerts",), attempts=1)
+    raise_alerts(LocalEngine(), sound, [Alert("run_failed", "A run failed", "of nothing", "run 1")])
+    monkeypatch.setenv("DLASSETS_ALERTS__URLS", "nosuch://Qz7fToken1")
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1)
+    send_waiting(LocalEngine(), sound, settings, channels_of(settings), later)
+
+    code, said = asked(sound, monkeypatch)
+
+    assert code == 1
+    assert "alerts: 2 found" in said
+    assert "1 alerts were given up" in said
+    assert "none that Apprise can send to" in said
+    assert "Qz7fToken1" not in said
 
 
 def damage(file: Path) -> None:
@@ -82,7 +102,7 @@ def test_what_is_wrong_is_named_with_what_to_do(sound, monkeypatch, pattern, fau
 
     assert code == 1
     assert said in output
-    assert output.count(": well") == 6
+    assert output.count(": well") == 7
 
 
 def test_a_store_that_another_process_holds_is_not_called_damaged(sound, monkeypatch) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.events import AssetCheckEvaluationPlanned, DagsterEvent
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.events import DagsterEvent
 
 from dlassets.alerts.outbox import Entry, read_alerts
 from dlassets.definitions import build_defs
@@ -56,7 +57,7 @@ def report(pipelines: Pipelines, passed: bool, severity: dg.AssetCheckSeverity =
 
 
 def test_without_an_address_nothing_is_written_and_the_sensor_is_off(empty) -> None:
-    empty.run_only(dg.AssetSelection.assets("human_labels", "trained_model"))
+    empty.run_only(dg.AssetSelection.assets("trained_model"))
 
     assert empty.tick("alerts").skip_message == "Nobody is to be told: alerts.urls is empty."
     assert not Path(empty.lake.table("alerts")).exists()
@@ -78,8 +79,16 @@ def test_a_run_that_fails_is_told_once_with_what_it_failed_of_and_its_page(told)
     assert told.defs.resolve_sensor_def("alerts").default_status == dg.DefaultSensorStatus.RUNNING
 
 
+def test_a_run_of_assets_by_hand_is_told_by_their_names(told) -> None:
+    job = told.defs.resolve_implicit_global_asset_job_def()
+    chosen = frozenset(map(dg.AssetKey, ("raw_images", "classes")))
+    told.instance.report_run_failed(told.instance.create_run_for_job(job, asset_selection=chosen))
+
+    assert [alert.subject for alert in Ticks(told).raised()] == ["Run of classes, raw_images failed"]
+
+
 def test_what_failed_long_before_alerts_were_on_is_no_news(told, monkeypatch) -> None:
-    told.run_only(dg.AssetSelection.assets("trained_model"))
+    told.instance.report_run_failed(told.instance.create_run_for_job(told.defs.resolve_job_def("ingest_pipeline")))
     monkeypatch.setattr("dlassets.resources.dagster_alerts._OVERLAP", dt.timedelta(0))
 
     assert Ticks(told).raised() == []
@@ -125,7 +134,7 @@ def test_while_a_run_is_under_way_the_check_s_last_end_counts(told) -> None:
 
 def test_kinds_that_are_left_out_are_not_told(tmp_path, instance) -> None:
     told = new_lake(tmp_path / "lake", instance, alerts={"urls": (NOBODY,), "kinds": ("check_failed",)})
-    told.run_only(dg.AssetSelection.assets("trained_model"))
+    told.instance.report_run_failed(told.instance.create_run_for_job(told.defs.resolve_job_def("ingest_pipeline")))
     report(told, passed=False)
 
     assert [alert.kind for alert in Ticks(told).raised()] == ["check_failed"]

@@ -140,6 +140,7 @@ def test_a_hint_makes_the_next_look_due_at_once_and_without_one_it_is_due_later(
     assert asked(tick(hinted, a_look_later(told))) == ["1"]
 
 
+@pytest.mark.slow
 def test_a_version_whose_validation_fails_again_and_again_is_given_up_and_others_are_not(
     registry, settings, instance, lake
 ) -> None:

@@ -1,4 +1,4 @@
-"""A version that somebody registers in MLflow by hand, without any step: found, validated, and champion as any other."""
+"""A version that somebody registers in MLflow by hand, without any step: found, validated, and champion."""
 
 from pathlib import Path
 

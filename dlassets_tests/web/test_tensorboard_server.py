@@ -17,6 +17,7 @@ from dlassets_tests.programs import invoke
 from dlassets_tests.servers import fetch, free_port
 
 
+@pytest.mark.slow
 def test_it_shows_the_lake_s_curves_and_refuses_another_host(tmp_path) -> None:
     lake = Lake.at(str(tmp_path / "lake"))
     with curves(Path(lake.tensorboard, "head-1a2b3c4d")) as write:

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable
 from http import HTTPStatus
 
 from fastapi import APIRouter, HTTPException, Request
@@ -35,10 +34,9 @@ def signature_of(secret: str, delivery: str, timestamp: str, body: bytes) -> str
     return f"{_VERSION},{base64.b64encode(signed).decode()}"
 
 
-def webhook_router(settings: Settings, taken: Callable[[], None] = lambda: None) -> APIRouter:
+def webhook_router(settings: Settings) -> APIRouter:
     """Return the route that takes MLflow's webhooks; it has none where the settings have no secret of theirs.
 
-    `taken` is called with each new one, so that the service itself need not wait to see who is champion.
     202: taken. 401: forged, not signed, or not of these minutes. 409: taken before. 413: too large. 503: the lake could
     not be written, so that MLflow sends it again.
     """
@@ -66,7 +64,6 @@ def webhook_router(settings: Settings, taken: Callable[[], None] = lambda: None)
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "The lake could not be written.") from error
         if not is_new:
             raise HTTPException(HTTPStatus.CONFLICT, "It was taken before.")
-        taken()
         return {"status": "taken"}
 
     return router

@@ -91,7 +91,23 @@ def now(seconds: float) -> int:
         lambda: headers(delivery="x" * 101),
         lambda: headers(delivery="../x"),
     ],
-    ids="unsigned secret body delivery time version ASCII late early untimed NaN fraction nameless long path".split(),
+    ids=[
+        "unsigned",
+        "secret",
+        "body",
+        "delivery",
+        "time",
+        "version",
+        "ASCII",
+        "late",
+        "early",
+        "untimed",
+        "NaN",
+        "fraction",
+        "nameless",
+        "long",
+        "path",
+    ],
 )
 def test_what_is_not_of_mlflow_and_of_now_is_refused(receiver, lake, given) -> None:
     assert receiver.post(PATH, content=BODY, headers=given()).status_code == 401
