@@ -1,5 +1,6 @@
 """The step `predictions`: what a new champion costs, and who answers beside it."""
 
+import datetime as dt
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +10,16 @@ import numpy as np
 import pytest
 
 from dlassets.engines.local import LocalEngine
+from dlassets.images.digest import image_id_of
 from dlassets.learning.backbones import dimensions_of, feature_version
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, register
+from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
-from dlassets.settings import ScoringSettings, Settings
+from dlassets.scoring.online import Served
+from dlassets.scoring.served import RequestLog
+from dlassets.settings import ScoringSettings, ServingSettings, Settings
 from dlassets_tests.learning.examples import head
 from dlassets_tests.pipelines import Pipelines, Warnings, materialized, values
 from dlassets_tests.programs import python
@@ -142,3 +147,25 @@ def test_a_run_may_have_a_scope_and_so_may_a_backfill(empty: Pipelines) -> None:
 def _reported(pipelines: Pipelines, job: str, options: Mapping[str, Any]) -> dict[str, Any]:
     result = pipelines.defs.resolve_job_def(job).execute_in_process(instance=pipelines.instance, **options)
     return values(materialized(result)["predictions"])
+
+
+@pytest.mark.slow
+def test_a_served_photo_that_was_unsure_becomes_a_label_request(settings, registry, photos) -> None:  # noqa: F811
+    content = min(photos.glob("*/*")).read_bytes()
+    serving = ServingSettings(log_requests=True, label_below=0.9)
+    session = session_of(settings.model_copy(update={"serving": serving}), registry, challengers=False)
+    champion = model(registry, CHAMPION, 3, 4)
+    asked_at = dt.datetime(2026, 11, 26, 23, 59, tzinfo=dt.UTC)
+    answer = {"label": 3, "name": "class 3", "confidence": 0.6, "margin": 0.2, "top_k": []}
+    for zone in ("labeled", "unlabeled"):
+        Path(session.lake.zone(zone)).mkdir(parents=True)
+
+    with RequestLog(session.settings) as log:
+        by = ModelVersion(MODEL, champion)
+        log([Served("r", asked_at, image_id_of(content), content, "raw", answer, by, "champion", 0.1)])
+    for step in (steps.ingested_files, steps.image_features, steps.predictions, steps.label_requests):
+        step.run(session)
+
+    (request,) = get(LocalEngine(), session.lake, "label_requests")
+    assert request["path"] == f"unlabeled/served/2026-11-26/{image_id_of(content)}.jpg"
+    assert request["image_id"] == image_id_of(content)
