@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ from dlassets.scoring.online import Served
 from dlassets.scoring.served import RequestLog
 from dlassets.settings import ScoringSettings, ServingSettings, Settings
 from dlassets_tests.learning.examples import head
-from dlassets_tests.pipelines import Pipelines, Warnings, materialized, values
+from dlassets_tests.pipelines import Pipelines, Warnings, materialized, new_lake, values
 from dlassets_tests.programs import python
 from dlassets_tests.registry.conftest import Registry, opened, registry  # noqa: F401 - a fixture
 from dlassets_tests.tables import get, image_id, put
@@ -169,3 +170,19 @@ def test_a_served_photo_that_was_unsure_becomes_a_label_request(settings, regist
     (request,) = get(LocalEngine(), session.lake, "label_requests")
     assert request["path"] == f"unlabeled/served/2026-11-26/{image_id_of(content)}.jpg"
     assert request["image_id"] == image_id_of(content)
+
+
+@pytest.mark.slow
+def test_dagster_shows_how_a_challenger_differs(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    pipelines = new_lake(tmp_path / "lake", instance, scoring={"challengers": True})
+    photos_with_features(pipelines.settings, "a", "b")
+    with opened(pipelines.settings) as store:
+        model(Registry(store), CHAMPION, 3, 4)
+        model(Registry(store), CHALLENGER, 3, 5)
+
+    made = _reported(pipelines, "rescoring_pipeline", {"partition_key": "2026-11-01"})
+
+    text = made["beside_version_2"]
+    assert "Versions 1 and 2 say the same of 1 of 2 photos (50.0%)" in text
+    assert "| 1 | class 4 | class 5 |" in text
+    assert "[With the photos](http://127.0.0.1:4000/compare?a=1&b=2)" in text
