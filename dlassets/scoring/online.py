@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import MAX_PIXELS, ImageError, View, as_seen
-from dlassets.images.resampling import Pixels, by_numpy
+from dlassets.images.decode import MAX_PIXELS, ImageError, Pixels, View, as_seen
+from dlassets.images.resampling import by_numpy
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import Backbone, Features, openvino_backbone
 from dlassets.registry.models import ModelVersion

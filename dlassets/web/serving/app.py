@@ -24,8 +24,9 @@ from dlassets.settings import Settings
 from dlassets.web.guard import Guard
 from dlassets.web.pages.app import Safe
 from dlassets.web.serving import answers, documented, forms, page
-from dlassets.web.serving.asked import GONE, Noted, asked_of
+from dlassets.web.serving.asked import asked_of
 from dlassets.web.serving.metrics import CONTENT_TYPE
+from dlassets.web.serving.noted import GONE, Noted
 from dlassets.web.serving.refusals import RefusedError, refusal, refusal_of
 from dlassets.web.serving.service import Service
 from dlassets.web.serving.webhooks import PATH as WEBHOOKS
@@ -158,7 +159,10 @@ def _invocations(router: APIRouter, service: Service) -> None:
 
 def _v2(router: APIRouter, service: Service) -> None:
     versions = "/v2/models/{name}/versions/{version}"
-    absent = {"response_model": None, "responses": documented.refusals(503) | {404: documented.INFER["responses"][404]}}
+    absent: dict[str, Any] = {
+        "response_model": None,
+        "responses": documented.refusals(503) | {404: documented.INFER["responses"][404]},
+    }
 
     def champion(request: Request) -> tuple[str, int]:
         """Return the name and version that answers. Raises RefusedError where the request names another."""
@@ -247,15 +251,15 @@ def _json(tree: Any, status: int = HTTPStatus.OK) -> Response:
     return Response(json.dumps(tree), status, media_type="application/json")
 
 
-def _not_there(request: Request, error: Exception) -> Response:
+async def _not_there(request: Request, error: Exception) -> Response:
     status, headers = error.status_code, error.headers  # type: ignore[attr-defined]  # it is an HTTPException
     return refusal(request, status, error.detail, headers)  # type: ignore[attr-defined]
 
 
-def _gone(request: Request, _: Exception) -> Response:
+async def _gone(request: Request, _: Exception) -> Response:
     return refusal(request, GONE, "The client went away.")
 
 
-def _failed(request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     _log.error("A request failed.", exc_info=error)
     return refusal(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The request failed, as the server's log says.")

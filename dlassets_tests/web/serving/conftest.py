@@ -85,7 +85,7 @@ def models(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 
 @pytest.fixture(scope="session")
 def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(models.settings.root, tmp_path_factory.mktemp("server") / "log", **LIMITS) as served:
+    with serving(models.settings.root, tmp_path_factory.mktemp("server") / "log", LIMITS) as served:
         yield served
 
 

@@ -32,7 +32,7 @@ HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r
 
 
 def test_a_server_that_was_killed_amid_requests_answers_again(models, tmp_path) -> None:
-    with serving(models.settings.root, tmp_path / "first", **LIMITS) as served:
+    with serving(models.settings.root, tmp_path / "first", LIMITS) as served:
         ended = threading.Event()
 
         def asks() -> list[int]:
@@ -52,12 +52,12 @@ def test_a_server_that_was_killed_amid_requests_answers_again(models, tmp_path) 
             ended.set()
         assert {status for client in asking for status in client.result()} == {200}
 
-    with serving(models.settings.root, tmp_path / "second", **LIMITS) as served:
+    with serving(models.settings.root, tmp_path / "second", LIMITS) as served:
         assert served.ask("/predict", models.photos[0]).status == 200
 
 
 def test_sigterm_lets_those_who_asked_have_their_answer(models, tmp_path) -> None:
-    with serving(models.settings.root, tmp_path / "log", **LIMITS | {"DLASSETS_SERVING__BODY_SECONDS": "20"}) as served:
+    with serving(models.settings.root, tmp_path / "log", LIMITS | {"DLASSETS_SERVING__BODY_SECONDS": "20"}) as served:
         data = models.photos[0]
         with served.connect(HEAD % len(data) + data[:10]) as connection:
             served.awaited(lambda: served.ask("/health").status == 200)
@@ -73,7 +73,7 @@ def test_a_thousand_slow_clients_hold_up_nobody(models, tmp_path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
     try:
-        with serving(models.settings.root, tmp_path / "log", **LIMITS) as served, ExitStack() as slow:
+        with serving(models.settings.root, tmp_path / "log", LIMITS) as served, ExitStack() as slow:
             for place in range(1000):
                 begun = HEAD % 90_000
                 slow.enter_context(served.connect(begun + b"x" * place if place % 2 else begun[: 1 + place % 60]))
@@ -162,7 +162,7 @@ def test_mlflow_may_be_away_at_the_start_and_later(models, tmp_path) -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "DLASSETS_SERVING__CHAMPION_SECONDS": "0.2",
     }
-    with serving(models.settings.root, tmp_path / "log", is_ready=False, **away) as served:
+    with serving(models.settings.root, tmp_path / "log", away, is_ready=False) as served:
         told = served.awaited(lambda: "cannot be said" in served.ask("/ready").body.decode() and served.ask("/ready"))
         assert told.status == 503
         assert served.ask("/predict", models.photos[0]).status == 503
