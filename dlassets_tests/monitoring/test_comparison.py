@@ -34,7 +34,7 @@ def compared(settings: Settings, lake: Lake) -> Settings:
     twos = "a1 b1 c1 d2 e2 f2 g1 h1"
     for version, answers in ((1, ones), (2, twos)):
         sure = 0.5 if version == 1 else 0.75
-        rows = [said(name, version, int(label), sure, package="p") for name, label in answers.split()]
+        rows = [said(name, version, int(label), sure, package="p") for name, label in map(tuple, answers.split())]
         put(lake, "predictions", *rows, {**rows[0], "path": "unlabeled/copy of a.jpg"})
         of_request = {"request_id": "r", "role": "champion", "package": "p"}
         put(lake, "served_requests", said("i", version, version, 1.0, **of_request))
@@ -114,7 +114,8 @@ def test_answers_to_requests_are_judged_by_labels_that_came_since(engine, settin
     put(lake, "labeled_images", labelled("a", 1, source="human", labeled_at=LATER))
     put(lake, "labeled_images", labelled("b", 1, labeled_at=NOON - dt.timedelta(days=1)))
 
-    rows = judged_answers(engine, *(pin(lake, name) for name in ("served_requests", "labeled_images")), settings.labels)
+    requests, labels = (pin(lake, name) for name in ("served_requests", "labeled_images"))
+    rows = judged_answers(engine, requests, labels, settings.labels)
 
     assert [tuple(row.values()) for row in rows] == [(2, "challenger", 1, 1, 0), (1, "champion", 3, 1, 1)]
     assert "| 1 | champion | 3 | 1 | 1 |" in markdown.served(rows)

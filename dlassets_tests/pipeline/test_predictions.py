@@ -1,22 +1,28 @@
 """The step `predictions`: what a new champion costs, and who answers beside it."""
 
+import datetime as dt
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pytest
 
 from dlassets.engines.local import LocalEngine
+from dlassets.images.digest import image_id_of
 from dlassets.learning.backbones import dimensions_of, feature_version
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, register
+from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
-from dlassets.settings import ScoringSettings, Settings
+from dlassets.scoring.online import Served
+from dlassets.scoring.served import RequestLog
+from dlassets.settings import ScoringSettings, ServingSettings, Settings
 from dlassets_tests.learning.examples import head
-from dlassets_tests.pipelines import Pipelines, Warnings, materialized, values
+from dlassets_tests.pipelines import Pipelines, Warnings, materialized, new_lake, values
 from dlassets_tests.programs import python
 from dlassets_tests.registry.conftest import Registry, opened, registry  # noqa: F401 - a fixture
 from dlassets_tests.tables import get, image_id, put
@@ -142,3 +148,41 @@ def test_a_run_may_have_a_scope_and_so_may_a_backfill(empty: Pipelines) -> None:
 def _reported(pipelines: Pipelines, job: str, options: Mapping[str, Any]) -> dict[str, Any]:
     result = pipelines.defs.resolve_job_def(job).execute_in_process(instance=pipelines.instance, **options)
     return values(materialized(result)["predictions"])
+
+
+@pytest.mark.slow
+def test_a_served_photo_that_was_unsure_becomes_a_label_request(settings, registry, photos) -> None:  # noqa: F811
+    content = min(photos.glob("*/*")).read_bytes()
+    serving = ServingSettings(log_requests=True, label_below=0.9)
+    session = session_of(settings.model_copy(update={"serving": serving}), registry, challengers=False)
+    champion = model(registry, CHAMPION, 3, 4)
+    asked_at = dt.datetime(2026, 11, 26, 23, 59, tzinfo=dt.UTC)
+    answer = {"label": 3, "name": "class 3", "confidence": 0.6, "margin": 0.2, "top_k": []}
+    for zone in ("labeled", "unlabeled"):
+        Path(session.lake.zone(zone)).mkdir(parents=True)
+
+    with RequestLog(session.settings) as log:
+        by = ModelVersion(MODEL, champion)
+        log([Served("r", asked_at, image_id_of(content), content, "raw", answer, by, "champion", 0.1)])
+    for step in (steps.ingested_files, steps.image_features, steps.predictions, steps.label_requests):
+        step.run(session)
+
+    (request,) = get(LocalEngine(), session.lake, "label_requests")
+    assert request["path"] == f"unlabeled/served/2026-11-26/{image_id_of(content)}.jpg"
+    assert request["image_id"] == image_id_of(content)
+
+
+@pytest.mark.slow
+def test_dagster_shows_how_a_challenger_differs(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    pipelines = new_lake(tmp_path / "lake", instance, scoring={"challengers": True})
+    photos_with_features(pipelines.settings, "a", "b")
+    with opened(pipelines.settings) as store:
+        model(Registry(store), CHAMPION, 3, 4)
+        model(Registry(store), CHALLENGER, 3, 5)
+
+    made = _reported(pipelines, "rescoring_pipeline", {"partition_key": "2026-11-01"})
+
+    text = made["beside_version_2"]
+    assert "Versions 1 and 2 say the same of 1 of 2 photos (50.0%)" in text
+    assert "| 1 | class 4 | class 5 |" in text
+    assert "[With the photos](http://127.0.0.1:4000/compare?a=1&b=2)" in text

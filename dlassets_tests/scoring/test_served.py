@@ -4,12 +4,13 @@ import datetime as dt
 import functools
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dlassets.engines.base import Engine
+from dlassets.engines.base import Engine, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.images.digest import image_id_of
@@ -37,9 +38,9 @@ def answers(
     request_id: str, content: bytes = b"photo", *, both: bool = False, confidence: float = 0.75
 ) -> list[Served]:
     """What the champion says of a photo; and the challenger, where `both` do."""
-    common = (request_id, NOON, image_id_of(content), content, "raw", {**ANSWER, "confidence": confidence})
-    champion = Served(*common, CHAMPION, "champion", 0.25)
-    return [champion, Served(*common, CHALLENGER, "challenger", 0.25)] if both else [champion]
+    answer = {**ANSWER, "confidence": confidence}
+    champion = Served(request_id, NOON, image_id_of(content), content, "raw", answer, CHAMPION, "champion", 0.25)
+    return [champion, replace(champion, model=CHALLENGER, role="challenger")] if both else [champion]
 
 
 def logging(settings: Settings, **serving: Any) -> Settings:
@@ -112,7 +113,7 @@ def test_a_photo_is_kept_once_where_the_setting_says_so(settings) -> None:
 def test_nothing_is_made_where_nothing_was_served(settings) -> None:
     version = pin(Lake.at(settings.root), "served_requests").version
 
-    assert merge_served(ENGINE, settings, {}) == served.Written(version, changed=False)
+    assert merge_served(ENGINE, settings, {}) == Written(version, changed=False)
     with RequestLog(logging(settings), NEVER):
         pass
     assert left(settings) == []
@@ -203,7 +204,7 @@ def test_a_disk_that_is_full_refuses_the_request_and_harms_no_other(settings, mo
     with RequestLog(settings, NEVER) as log:
         log(answers("one"))
         with monkeypatch.context() as full:
-            full.setattr(served.os, "write", write_some)
+            full.setattr(os, "write", write_some)
             with pytest.raises(DlassetsError, match=r"cannot be written down in .*No space left"):
                 log(answers("two"))
         log(answers("three"))
