@@ -86,7 +86,7 @@ class Loop:
         self.display.print(f"{new:,} new photos in {self._zone(UNLABELED)}")
 
     def _train(self) -> None:
-        from dlassets.defs.training.assets import GATE
+        from dlassets.registry.validation.validation import GATE
 
         result = self._execute("training_pipeline")
         verdicts = [check for check in result.get_asset_check_evaluations() if check.check_name == GATE]

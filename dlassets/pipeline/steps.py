@@ -30,7 +30,6 @@ from dlassets.lakehouse.tables import (
     PREDICTIONS_CURRENT,
     QUARANTINED_FILES,
     RAW_IMAGES,
-    TEST,
     TRAINING_SET,
 )
 from dlassets.masking import masked
@@ -42,7 +41,6 @@ from dlassets.registry.models import (
     TRAINED_MODEL,
     TUNED_HYPERPARAMETERS,
     VALIDATED_VERSION,
-    ModelVersion,
 )
 
 if TYPE_CHECKING:
@@ -51,10 +49,10 @@ if TYPE_CHECKING:
     from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.derived import Derivation
     from dlassets.lakehouse.training_set import Choice
-    from dlassets.learning.examples import Examples, Splits
+    from dlassets.learning.examples import Splits
     from dlassets.learning.training.job import Job, OnEvent, Trained
-    from dlassets.registry.package import ModelPackage
     from dlassets.registry.tracking import TrainingInputs
+    from dlassets.registry.validation.validate import Grounds
 
 # Of warnings that are alike.
 MOST_SAID = 5
@@ -256,33 +254,58 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
     return Made(provenance, details={"run": run, "model": model})
 
 
-@step(VALIDATED_VERSION, reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES])
-def validated_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
-    """Compare the registered version with the champion on the same rows, and promote it unless it is shown worse."""
-    from dlassets.learning.features import examples_for
+@step(
+    VALIDATED_VERSION,
+    reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES, IMAGE_PROFILES, LABELED_IMAGES],
+)
+def validated_version(session: Session, read: Reads, report: Report) -> Made:
+    """Ask of the registered version whether it may be used, and promote it if so: see `registry.validation`."""
     from dlassets.registry.description import describe
-    from dlassets.registry.gate import Gate
-    from dlassets.registry.lifecycle import compare, promote, refuse, registered_as
+    from dlassets.registry.lifecycle import identified, promote, refuse
+    from dlassets.registry.store import explained_mlflow
+    from dlassets.registry.validation.validate import validate
 
     read.declared(REGISTERED_VERSION)
-    client, settings = session.mlflow.client, session.settings.registry
-    inputs = training_inputs(session, read)
-    run = session.mlflow.run_of(*inputs.digests)
-    version = registered_as(client, settings.model_name, run)
-    embedder = session.embedder(read[RAW_IMAGES])
+    name = session.model_name
+    with explained_mlflow(f"a version of {name} was validated"):
+        client = session.mlflow.client
+        version = _version_to_validate(session, read)
+        validation, is_new = validate(client, version, _grounds(session, read), session.settings)
+        for check in validation.checks:
+            if not check.passed:
+                report.warning(f"{name}/{version}: {check.sentence}")
+        if validation.passed:
+            promote(client, name, version, validation, session.run_id)
+        else:
+            refuse(client, name, version, validation)
+        describe(client, name, version, validation, session.settings.ui)
+        registered = client.get_model_version(name, str(version))
+    details = {"validation": validation, "is_new": is_new, "run": client.get_run(registered.run_id)}
+    return Made(read.provenance(identified(registered)), details=details)
 
-    def test_for(package: ModelPackage) -> Examples:
-        return examples_for(package.backbone, inputs.job.training_set, TEST, embedder)
 
-    gate = Gate(settings.gate_confidence, settings.tolerance)
-    verdict = compare(client, settings.model_name, version, test_for, gate)
-    if verdict.passed:
-        promote(client, settings.model_name, version, verdict, session.run_id)
-    else:
-        refuse(client, settings.model_name, version, verdict)
-    describe(client, settings.model_name, version, verdict, session.settings.ui)
-    provenance = read.provenance(ModelVersion(settings.model_name, version))
-    return Made(provenance, details={"run": run, "version": version, "verdict": verdict})
+def _version_to_validate(session: Session, read: Reads) -> int:
+    """Return the version that the run was asked for by VERSION_TAG, else that of the training set as it stands."""
+    from dlassets.registry.lifecycle import registered_as
+    from dlassets.registry.lineage import model_version
+    from dlassets.registry.validation.validation import VERSION_TAG
+
+    if (asked := session.tags.get(VERSION_TAG)) is not None:
+        return model_version(session.mlflow.client, session.model_name, asked)
+    run = session.mlflow.run_of(*training_inputs(session, read).digests)
+    return registered_as(session.mlflow.client, session.model_name, run)
+
+
+def _grounds(session: Session, read: Reads) -> Grounds:
+    """Return what a version is validated on: the test rows of the training set as it stands now."""
+    from dlassets.lakehouse.training_set import attributes_of
+    from dlassets.registry.validation.validate import Grounds
+
+    training_set, profiles, labels = _settled_training_set(read), read[IMAGE_PROFILES], read[LABELED_IMAGES]
+    attributes = functools.partial(attributes_of, session.engine, training_set, profiles, labels)
+    read_at = (training_set, profiles, labels, read[RAW_IMAGES])
+    tables = {snapshot.name: snapshot.version for snapshot in read_at}
+    return Grounds(training_set, session.embedder(read[RAW_IMAGES]), attributes, tables)
 
 
 # ---- scoring and labelling

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
-from dlassets.registry.gate import Verdict
 from dlassets.registry.lifecycle import (
     CHALLENGER,
     CHAMPION,
+    Verdict,
     promotions,
     registered_versions,
     run_or_none,

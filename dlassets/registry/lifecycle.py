@@ -1,19 +1,16 @@
-"""A model version's life: found, registered, compared with the champion, promoted. Every step can be repeated."""
+"""A model version's life: found, registered, promoted or refused. Every step can be repeated."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
-from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
-from dlassets.learning.examples import Examples
 from dlassets.learning.weights import MODEL
-from dlassets.registry.gate import Gate, Verdict
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage, digest_of
 
@@ -28,12 +25,27 @@ TAG_PROMOTIONS = "dlassets.promotions"
 # Of a version that was not promoted: why.
 TAG_VERDICT = "dlassets.verdict"
 TAG_PACKAGE = "dlassets.package_sha256"
+# Where the package lies among the files of a logged model.
+PACKAGE = "artifacts/package"
 # What the run is one of.
 TAG_ASSET = "dagster_asset"
 # MLflow's own, of a logged model.
 TAG_VERSIONS = "mlflow.modelVersions"
 # The process whose run it is: see `end_dead_runs`.
 TAG_PROCESS = "dlassets.process"
+
+
+class Verdict(Protocol):
+    """Whether a version may take the place of a champion (None for the first version), and why, in one sentence."""
+
+    @property
+    def passed(self) -> bool: ...
+
+    @property
+    def explanation(self) -> str: ...
+
+    @property
+    def champion_version(self) -> int | None: ...
 
 
 def find_run(client: MlflowClient, experiment: str, inputs_sha256: str) -> Run | None:
@@ -168,6 +180,15 @@ def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPa
     return _load(client, f"models:/{model_name}/{version}", registered.source, told)
 
 
+def version_files(client: MlflowClient, model_name: str, version: int) -> Path:
+    """Download all files of a registered version as MLflow keeps them, and return their folder; see PACKAGE.
+
+    Nothing of what they say has been looked at. Raises DlassetsError where they are gone.
+    """
+    source = client.get_model_version(model_name, str(version)).source
+    return _downloaded(client, f"models:/{model_name}/{version}", source)
+
+
 def load_run(client: MlflowClient, run: Run) -> ModelPackage:
     """Download the package that a run logged, registered or not. Raises DlassetsError as `load_version` does."""
     source = _model_of(run)
@@ -186,25 +207,6 @@ def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-
-
-def compare(
-    client: MlflowClient, model_name: str, version: int, test_for: Callable[[ModelPackage], Examples], gate: Gate
-) -> Verdict:
-    """Evaluate a version and the champion on the same test photos.
-
-    `test_for` gives the test rows with the features that a model reads: the two may have different backbones.
-    """
-
-    def judged(number: int) -> Evaluation:
-        package = load_version(client, model_name, number)
-        return evaluate(package.head, test_for(package))
-
-    champion = version_of(client, model_name)
-    challenger = judged(version)
-    if champion is None:
-        return Verdict(challenger, None, None, gate)
-    return Verdict(challenger, judged(champion), champion, gate)
 
 
 def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:
@@ -237,19 +239,7 @@ def _write_down(client: MlflowClient, model_name: str, version: int, verdict: Ve
 
 def _load(client: MlflowClient, uri: str, source: str, told: Sequence[str | None]) -> ModelPackage:
     """Download a package from where its model's `source` says; it is called `uri` in errors."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        # Asked for a models:/ URI, MLflow looks into the store that this process opened last.
-        id_ = source.removeprefix(MODEL)
-        place = client.get_logged_model(id_).artifact_location if id_ != source else source
-        folder = mlflow.artifacts.download_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri)
-    except (MlflowException, OSError) as error:
-        raise DlassetsError(
-            f"The files of {uri} cannot be read: {error} Restore MLflow's artifacts, or see that they can be reached."
-        ) from error
-    package = Path(folder) / "artifacts" / "package"
+    package = _downloaded(client, uri, source) / PACKAGE
     loaded = ModelPackage.load(package)
     if any(digest is not None and digest != digest_of(package) for digest in told):
         raise DlassetsError(
@@ -257,6 +247,21 @@ def _load(client: MlflowClient, uri: str, source: str, told: Sequence[str | None
             "or run). Restore its files from a copy, or train again."
         )
     return loaded
+
+
+def _downloaded(client: MlflowClient, uri: str, source: str) -> Path:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        # Asked for a models:/ URI, MLflow looks into the store that this process opened last.
+        id_ = source.removeprefix(MODEL)
+        place = client.get_logged_model(id_).artifact_location if id_ != source else source
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri))
+    except (MlflowException, OSError) as error:
+        raise DlassetsError(
+            f"The files of {uri} cannot be read: {error} Restore MLflow's artifacts, or see that they can be reached."
+        ) from error
 
 
 def _model_of(run: Run) -> str:

@@ -45,7 +45,17 @@ GRAPH = {
     ),
     "evaluated_rows": ("training", {"trained_model", "image_profiles"}),
     "registered_version": ("training", {"trained_model", "tuned_hyperparameters", "training_set"}),
-    "validated_version": ("training", {"registered_version", "tuned_hyperparameters", "training_set", "raw_images"}),
+    "validated_version": (
+        "training",
+        {
+            "registered_version",
+            "tuned_hyperparameters",
+            "training_set",
+            "raw_images",
+            "image_profiles",
+            "labeled_images",
+        },
+    ),
     "predictions": (
         "scoring",
         {"raw_images", "deleted_files", "quarantined_files", "image_profiles"}

@@ -11,14 +11,14 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef
+from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples
-from dlassets.registry.gate import Gate
+from dlassets.registry.gate import Verdict
 from dlassets.registry.lifecycle import (
     CHALLENGER,
     TAG_PACKAGE,
     TAG_PROCESS,
     TAG_PROMOTIONS,
-    compare,
     end_dead_runs,
     find_run,
     load_run,
@@ -45,10 +45,21 @@ def rows_of(package: ModelPackage) -> Examples:
     return dataclasses.replace(TEST, features=sign * TEST.features)
 
 
+def compared(registry: Registry, version: int) -> Verdict:
+    """Compare a version with the champion on the same test photos."""
+
+    def judged(number: int):
+        package = load_version(registry.client, MODEL, number)
+        return evaluate(package.head, rows_of(package))
+
+    champion = version_of(registry.client, MODEL)
+    return Verdict(judged(version), None if champion is None else judged(champion), champion)
+
+
 def enter(registry: Registry, package: ModelPackage):
     """Register a package and promote it if the comparison allows."""
     version = register(registry.client, MODEL, registry.run(package))
-    verdict = compare(registry.client, MODEL, version, rows_of, Gate())
+    verdict = compared(registry, version)
     if verdict.passed:
         promote(registry.client, MODEL, version, verdict, "run-1")
     return version, verdict
@@ -199,10 +210,10 @@ def test_every_promotion_is_written_down_once(registry) -> None:
 def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next_and_written_down_once(registry, killed) -> None:
     enter(registry, GOOD)
     version = register(registry.client, MODEL, registry.run(EQUAL, "two"))
-    verdict = compare(registry.client, MODEL, version, rows_of, Gate())
+    verdict = compared(registry, version)
     with killed_at(registry.client, killed):
         promote(registry.client, MODEL, version, verdict, "run-1")
-    again = compare(registry.client, MODEL, version, rows_of, Gate())
+    again = compared(registry, version)
     promote(registry.client, MODEL, version, again, "run-2")
 
     assert version_of(registry.client, MODEL) == version

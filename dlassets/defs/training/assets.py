@@ -1,6 +1,7 @@
 """From labelled images to a registered model: features, the training set, the model, its version."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -17,12 +18,12 @@ from dlassets.registry.models import (
     VALIDATED_VERSION,
     ModelVersion,
 )
+from dlassets.registry.validation.validation import CHECKS, Check
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LEARNED = "better_than_guessing"
-GATE = "not_worse_than_champion"
 NAMES_PACKAGE = "names_its_package"
 COME_TO_AN_END = "trials_come_to_an_end"
 MAKES_ONE = "tuning_pipeline makes one, and so does this asset where it is materialized by itself."
@@ -173,29 +174,44 @@ def _registered(session: Session, made: Made) -> dg.MaterializeResult:
 
 
 def _validated(session: Session, made: Made) -> dg.MaterializeResult:
-    verdict, version = made.details["verdict"], made.details["version"]
+    from dlassets.registry.validation.report import PICTURES, markdown
+
+    validation, run = made.details["validation"], made.details["run"]
+    run_id, folder = run.info.run_id, validation.folder
+    drawn = {file.path for file in session.mlflow.client.list_artifacts(run_id, folder)}
+    pictures = {
+        Path(name).stem: _picture(session, run_id, f"{folder}/{name}", name)
+        for name in PICTURES
+        if f"{folder}/{name}" in drawn
+    }
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(str(version)),
+        data_version=dg.DataVersion(validation.sha256),
         metadata={
             "model": session.model_name,
-            "version": version,
-            "verdict": verdict.explanation,
-            "wrong_photos": page(session, "wrong", version=version),
-            "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(made.details["run"])),
+            "version": validation.version,
+            "changed": "a new validation"
+            if made.details["is_new"]
+            else "nothing new: the validation of this version on these rows stands",
+            "verdict": validation.explanation,
+            "report": dg.MetadataValue.md(markdown(validation)),
+            **pictures,
+            "wrong_photos": page(session, "wrong", version=validation.version),
+            "mlflow_run": dg.MetadataValue.url(session.mlflow.run_url(run)),
+            "validation_sha256": validation.sha256,
             "provenance": provenance_value(made.provenance),
         },
-        check_results=[
-            dg.AssetCheckResult(
-                passed=verdict.passed,
-                check_name=GATE,
-                description=verdict.explanation,
-                metadata={
-                    "challenger_accuracy": verdict.challenger.accuracy,
-                    "champion_accuracy": verdict.champion.accuracy if verdict.champion else None,
-                    "test_rows": verdict.challenger.rows,
-                },
-            )
-        ],
+        check_results=[_check_result(check) for check in validation.checks],
+    )
+
+
+def _check_result(check: Check) -> dg.AssetCheckResult:
+    numbers = {"value": check.value, f"limit_{check.bound.replace(' ', '_')}": check.limit}
+    return dg.AssetCheckResult(
+        passed=check.passed,
+        check_name=check.name,
+        severity=dg.AssetCheckSeverity.ERROR if check.blocks else dg.AssetCheckSeverity.WARN,
+        description=check.sentence,
+        metadata={name: number for name, number in numbers.items() if number is not None},
     )
 
 
@@ -253,12 +269,9 @@ validated_version = model_asset(
     steps.validated_version,
     {"mlflow"},
     _validated,
+    # Those that warn stop nothing, by their severity: which do is a setting.
     [
-        dg.AssetCheckSpec(
-            GATE,
-            asset=VALIDATED_VERSION.name,
-            blocking=True,
-            description="Promoted unless it is shown to be worse than the champion on the same test photos.",
-        )
+        dg.AssetCheckSpec(name, asset=VALIDATED_VERSION.name, blocking=True, description=description)
+        for name, description in CHECKS.items()
     ],
 )

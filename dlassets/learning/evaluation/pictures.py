@@ -85,14 +85,19 @@ def per_class(evaluation: Evaluation) -> bytes:
 
 
 def calibration_plot(before: Evaluation, after: Evaluation) -> bytes:
-    """Return a PNG of how often a model was right by how sure it was, before and after it was calibrated.
+    """Return a PNG of how often a model was right by how sure it was, before and after it was calibrated."""
+    return reliability_plot({"before": before, "after": after})
+
+
+def reliability_plot(evaluations: Mapping[str, Evaluation]) -> bytes:
+    """Return a PNG of how often models were right by how sure they were, beside each other by what they are called.
 
     A calibrated model is on the diagonal; the bars below say how many rows a point stands for (a reliability diagram:
     Guo et al., 2017).
     """
-    figure = new_figure(9, 4.6)
-    grid = figure.subplots(2, 2, sharex=True, height_ratios=(3, 1), squeeze=False)
-    for (shares, rows), name, evaluation in zip(grid.T, ("before", "after"), (before, after), strict=True):
+    figure = new_figure(4.5 * len(evaluations), 4.6)
+    grid = figure.subplots(2, len(evaluations), sharex=True, height_ratios=(3, 1), squeeze=False)
+    for (shares, rows), (name, evaluation) in zip(grid.T, evaluations.items(), strict=True):
         _reliability_diagram(shares, rows, evaluation)
         shares.set_title(f"{name}: calibration error {evaluation.reliability.error:.3f}", fontsize=10)
     return as_png(figure)
@@ -130,6 +135,41 @@ def slices_chart(slices: Sequence[Slice], evaluation: Evaluation) -> bytes:
     axes.set_ylim(max(1, len(slices)) - 0.5, -0.5)
     axes.set_xlim(-0.01, 1.01)
     axes.set_title("accuracy by slice; red: worse than the rest, light: few rows, line: all rows", fontsize=10)
+    return as_png(figure)
+
+
+def gained_and_lost(changes: Sequence[tuple[str, int, int]], title: str) -> bytes:
+    """Return a PNG of how many photos one model gained on another, to the right, and lost, by what they are of."""
+    figure = new_figure(8, 1.4 + 0.28 * max(1, len(changes)))
+    axes = figure.subplots()
+    places = range(len(changes))
+    axes.barh(places, [gained for _, gained, _ in changes], color=_USUAL, label="gained")
+    axes.barh(places, [-lost for _, _, lost in changes], color=_WORSE, label="lost")
+    axes.axvline(0, color="black", linewidth=1)
+    most = max(1, *(max(gained, lost) for _, gained, lost in changes))
+    axes.set_xlim(-1.1 * most, 1.1 * most)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_formatter(lambda count, _: f"{abs(count):g}")
+    axes.set_yticks(places, [shortened(name, 2 * _LINE) for name, _, _ in changes], fontsize=8)
+    axes.set_ylim(max(1, len(changes)) - 0.5, -0.5)
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8, loc="lower right")
+    return as_png(figure)
+
+
+def bars(shares: Mapping[str, Mapping[str, float]], title: str) -> bytes:
+    """Return a PNG of shares of 0 to 1: a bar for each name within each model, models beside each other."""
+    figure = new_figure(8, 3.2)
+    axes = figure.subplots()
+    width = 0.8 / len(shares)
+    for place, (model, by_name) in enumerate(shares.items()):
+        lefts = np.arange(len(by_name)) + (place - (len(shares) - 1) / 2) * width
+        drawn = axes.bar(lefts, list(by_name.values()), width, label=model, color=(_USUAL, _RIGHT)[place % 2])
+        axes.bar_label(drawn, fmt="%.2f", fontsize=7)
+        axes.set_xticks(range(len(by_name)), list(by_name), fontsize=8)
+    axes.set_ylim(0, 1.08)
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8, loc="lower left")
     return as_png(figure)
 
 

@@ -119,7 +119,7 @@ def _bound_memory(gigabytes: float) -> None:
 
 def main(package: str, pixels: str, runtime: str, gigabytes: str) -> None:
     _bound_memory(float(gigabytes))
-    print(json.dumps(_answer(package, pixels, runtime)))
+    sys.stdout.write(json.dumps(_answer(package, pixels, runtime)) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,256 @@
+"""A version is validated: asked everything once, kept with its run in MLflow, and not asked the same again."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlassets.engines.base import Snapshot
+from dlassets.errors import DlassetsError
+from dlassets.images.decode import ImageError, Pixels, as_seen
+from dlassets.lakehouse.tables import TEST
+from dlassets.learning.backbones import BackboneRef, Runtime, feature_version
+from dlassets.learning.embedding import load_backbone
+from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
+from dlassets.learning.examples import Examples, read_split
+from dlassets.learning.features import Embedder, examples_for
+from dlassets.registry.gate import Gate, Verdict
+from dlassets.registry.lifecycle import PACKAGE, identified, load_version, model_of, run_or_none, version_files
+from dlassets.registry.models import ModelVersion
+from dlassets.registry.package import ModelPackage
+from dlassets.registry.tracking import artifact_of
+from dlassets.registry.validation import checks
+from dlassets.registry.validation.clean_process import Limits, ask
+from dlassets.registry.validation.regressions import comparisons
+from dlassets.registry.validation.report import draw, figures, markdown
+from dlassets.registry.validation.robustness import Robustness, robustness
+from dlassets.registry.validation.validation import (
+    DOCUMENT,
+    GATE,
+    REPORT,
+    TAG_VALIDATION,
+    Check,
+    Question,
+    Validation,
+    folder_of,
+)
+from dlassets.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from mlflow import MlflowClient
+
+# Of a picture that stands for one there is not.
+_GREY = 128
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What a version is validated on: the test rows of one version of `training_set`, and their photos.
+
+    `attributes` gives what of the photos slices are made by, `tables` are the versions that all this is read at.
+    """
+
+    training_set: Snapshot
+    embedder: Embedder
+    attributes: Callable[[], pa.Table]
+    tables: Mapping[str, int]
+
+    _examples: dict[str, Examples] = field(default_factory=dict, init=False)
+
+    @functools.cached_property
+    def rows_sha256(self) -> str:
+        rows = read_split(self.training_set, TEST, features=False)
+        lines = (f"{image_id} {label}\n" for image_id, label in zip(rows.image_ids, rows.labels.tolist(), strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def rows_for(self, backbone: BackboneRef) -> Examples:
+        """Return the test rows with the features that a model on this backbone reads."""
+        version = feature_version(backbone)
+        if version not in self._examples:
+            self._examples[version] = examples_for(backbone, self.training_set, TEST, self.embedder)
+        return self._examples[version]
+
+
+def validate(client: MlflowClient, version: int, grounds: Grounds, settings: Settings) -> tuple[Validation, bool]:
+    """Return the validation of a registered version, and whether it is new; kept are it, its report and its pictures.
+
+    One that answers the same question is not made again; nor is that of a version which became champion by it. Raises
+    DlassetsError where the version or the champion cannot be loaded, or where there are no test rows.
+    """
+    name = settings.registry.model_name
+    registered = client.get_model_version(name, str(version))
+    if run_or_none(client, registered.run_id) is None:
+        raise DlassetsError(
+            f"Version {version} of {name} has no run in MLflow, so its validation has nowhere to be kept. Train again; "
+            "dlassets registers what its own runs have made."
+        )
+    question = _question(identified(registered), model_of(client, name), grounds, settings)
+    known = stored(client, registered.run_id, question, registered.tags.get(TAG_VALIDATION))
+    if known is not None:
+        return known, False
+    validation, pictures = _answered(client, question, grounds, settings)
+    _keep(client, registered.run_id, validation, pictures)
+    return validation, True
+
+
+def stored(client: MlflowClient, run_id: str, question: Question, sha256: str | None) -> Validation | None:
+    """Return the validation with this digest that the version's run keeps, where it answers this question."""
+    folder = folder_of(question.model_name, question.version)
+    if sha256 is None or not any(file.path == f"{folder}/{DOCUMENT}" for file in client.list_artifacts(run_id, folder)):
+        return None
+    text = artifact_of(client, run_id, f"{folder}/{DOCUMENT}").decode(errors="replace")
+    if hashlib.sha256(text.encode()).hexdigest() != sha256:
+        return None
+    known = Validation.from_json(text)
+    if (
+        question.champion_version == question.version and known.passed
+    ):  # it took the place of the one it was held against
+        before = known.question
+        question = replace(question, champion_version=before.champion_version, champion_package=before.champion_package)
+    return known if known.question == question else None
+
+
+def _question(model: ModelVersion, champion: ModelVersion | None, grounds: Grounds, settings: Settings) -> Question:
+    registry = settings.registry
+    asked = {
+        "gate_confidence": registry.gate_confidence,
+        "tolerance": registry.tolerance,
+        **settings.validation.model_dump(mode="json"),
+    }
+    return Question(
+        model_name=model.name,
+        version=model.version,
+        package=model.package,
+        champion_version=None if champion is None else champion.version,
+        champion_package=None if champion is None else champion.package,
+        rows_sha256=grounds.rows_sha256,
+        settings=asked,
+    )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A registered version, and how it does on the test rows."""
+
+    version: int
+    package: ModelPackage
+    evaluation: Evaluation
+
+
+def _judged(client: MlflowClient, model_name: str, version: int, grounds: Grounds) -> _Judged:
+    package = load_version(client, model_name, version)
+    return _Judged(version, package, evaluate(package.head, grounds.rows_for(package.backbone)))
+
+
+def _champion(client: MlflowClient, question: Question, grounds: Grounds) -> _Judged | None:
+    if question.champion_version is None:
+        return None
+    try:
+        return _judged(client, question.model_name, question.champion_version, grounds)
+    except DlassetsError as error:
+        raise DlassetsError(
+            f"Version {question.version} cannot be compared with the champion, version {question.champion_version}, so "
+            f"it is not promoted. {error} Or give the alias champion to another version in MLflow's registry, or to "
+            "none, and materialize validated_version again."
+        ) from error
+
+
+def _answered(
+    client: MlflowClient, question: Question, grounds: Grounds, settings: Settings
+) -> tuple[Validation, dict[str, bytes]]:
+    """Ask everything, and return the validation with its pictures by the names of their files."""
+    limits, runtime = settings.validation, grounds.embedder.runtime
+    judged = _judged(client, question.model_name, question.version, grounds)
+    champion = _champion(client, question, grounds)
+    gate = Gate(settings.registry.gate_confidence, settings.registry.tolerance)
+    theirs = None if champion is None else champion.evaluation
+    verdict = Verdict(judged.evaluation, theirs, question.champion_version, gate)
+    files = version_files(client, question.model_name, question.version)
+    described, pixels = _described(files, judged.package, runtime)
+    answer = ask(files / PACKAGE, pixels, runtime, Limits(limits.load_seconds, limits.memory_gigabytes))
+    compared = comparisons(verdict, grounds.attributes())
+    robust = _robustness(judged, champion, grounds, limits.sample)
+    found = (
+        checks.loads(answer, limits.load_seconds),
+        checks.example(described, answer),
+        checks.gate(verdict),
+        checks.accurate(verdict.challenger, limits),
+        checks.slices(compared, question.champion_version, limits),
+        checks.calibrated(verdict, limits),
+        checks.agrees(verdict, limits),
+        checks.robust(robust, question.champion_version, limits),
+        checks.fast(answer, limits),
+        checks.small(_megabytes(files / PACKAGE), limits),
+    )
+    blocking = tuple(replace(check, blocks=check.name in limits.blocking) for check in found)
+    explanation = _explanation(verdict, blocking)
+    validation = Validation(question, dict(grounds.tables), blocking, explanation, figures(compared, robust))
+    return validation, draw(verdict, compared, robust, question.version)
+
+
+def _described(files: Path, package: ModelPackage, runtime: Runtime) -> tuple[checks.Described, Pixels]:
+    """Return what a version says of itself, and what a network sees of its example: grey, where there is none."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+
+    view = package.backbone.view
+    nothing = np.full((view.side, view.side, 3), _GREY, np.uint8)
+    try:
+        model = Model.load(str(files))
+        signature, example = model.signature, model.load_input_example(str(files))
+    except (MlflowException, OSError, ValueError) as error:
+        return checks.Described(None, f"what it says of itself cannot be read: {error}"), nothing
+    if example is None:
+        return checks.Described(signature, "it has no input example"), nothing
+    try:
+        pixels = as_seen(example["content"][0], view)
+    except (ImageError, KeyError, TypeError, IndexError) as error:
+        return checks.Described(signature, f"its input example is no photo: {error}"), nothing
+    (answer,) = package.head.probabilities(load_backbone(package.backbone, runtime).embed(pixels[None]))
+    label = package.head.labels[int(answer.argmax())]
+    return checks.Described(signature, label=label, confidence=float(answer.max())), pixels
+
+
+def _robustness(judged: _Judged, champion: _Judged | None, grounds: Grounds, sample: int) -> Robustness:
+    """Ask about the first rows, which are some of all classes: they are in the order of their ids, which are hashes."""
+    packages = [judged.package]
+    # Another backbone would have to be asked anew.
+    if champion is not None and champion.package.feature_version == judged.package.feature_version:
+        packages.append(champion.package)
+    rows = grounds.rows_for(judged.package.backbone)
+    few = rows.taken(np.arange(len(rows)) < sample)
+    return robustness(packages, few, grounds.embedder.photos, grounds.embedder.runtime) if len(few) else Robustness()
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+
+
+def _explanation(verdict: Verdict, asked: Sequence[Check]) -> str:
+    failed = [check for check in asked if check.blocks and not check.passed]
+    if not failed:
+        return f"{verdict.finding}, passed"
+    others = [check.sentence for check in failed if check.name != GATE]
+    return f"{verdict.finding}, refused" + (f": {'; '.join(others)}" if others else "")
+
+
+def _keep(client: MlflowClient, run_id: str, validation: Validation, pictures: Mapping[str, bytes]) -> None:
+    """Log it with the version's run: what names it comes last, so that one which was cut short is made again."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in pictures.items():
+            (Path(folder) / name).write_bytes(content)
+        (Path(folder) / REPORT).write_text(markdown(validation, sorted(pictures)))
+        client.log_artifacts(run_id, folder, validation.folder)
+        document = Path(folder) / DOCUMENT
+        document.write_text(validation.json)
+        client.log_artifact(run_id, str(document), validation.folder)
+    version = str(validation.version)
+    client.set_model_version_tag(validation.question.model_name, version, TAG_VALIDATION, validation.sha256)
