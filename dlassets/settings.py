@@ -485,7 +485,9 @@ class LabelingSettings(_Section):
 class ServingSettings(_Section):
     """`dlassets serve`: the champion, asked over HTTP."""
 
-    host: str = Field("127.0.0.1", pattern=r"^[\w.:-]+$", description="The address of this machine that is listened on.")
+    host: str = Field(
+        "127.0.0.1", pattern=r"^[\w.:-]+$", description="The address of this machine that is listened on."
+    )
     port: int = Field(8000, ge=1, le=65_535)
     token: Annotated[str, Field(min_length=16)] | None = Field(
         None,
@@ -507,7 +509,10 @@ class ServingSettings(_Section):
     )
     log_bytes: bool = Field(False, description="Whether that row has the photo as well.")
     label_below: float | None = Field(
-        None, ge=0, le=1, description="People are asked about served photos less confident than this; unset: about none."
+        None,
+        ge=0,
+        le=1,
+        description="People are asked about served photos less confident than this; unset: about none.",
     )
     webhook_secret: Annotated[str, Field(min_length=16)] | None = Field(
         None, description="The secret of MLflow's webhooks; unset: none is taken."
