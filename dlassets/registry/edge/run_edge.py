@@ -59,7 +59,7 @@ class Bundle:
                 if not off <= said["tolerance"]:
                     raise ValueError(f"its answer to {golden['file']} is {off:.3f} off the one where it was made")
         except Exception as error:  # whatever half a bundle leads to
-            raise BundleError(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}") from error
+            raise BundleError(f"{type(error).__name__}: {error}") from error
 
     def probabilities(self, photo: bytes) -> Any:
         return self.session.run(None, {"photo": as_seen(photo, self.description["view"])})[0][0]

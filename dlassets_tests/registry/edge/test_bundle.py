@@ -179,9 +179,9 @@ def test_a_new_bundle_takes_over_and_one_that_was_changed_or_has_not_come_whole_
 
     assert (device / "current").read_text() == "2"
     assert [*refused] == [10, 9, 8, 7]
-    assert refused[10] == "model-f32.onnx is not the file that it was made with"
+    assert refused[10] == "ValueError: model-f32.onnx is not the file that it was made with"
     assert "1.jpg" in refused[9]
-    assert refused[7] == "bundle.json is not the file that it was made with"
+    assert refused[7] == "ValueError: bundle.json is not the file that it was made with"
     assert bundle.answer((device / "bundles" / "1" / "golden" / "1.jpg").read_bytes())["model"]["version"] == 3
 
 
@@ -196,7 +196,7 @@ def test_a_bundle_that_answers_otherwise_than_where_it_was_made_does_not_take_ov
     _, refused = run_edge.newest(device, "f32")
 
     assert (device / "current").read_text() == "1"
-    assert refused == {2: "its answer to golden/1.jpg is 0.100 off the one where it was made"}
+    assert refused == {2: "ValueError: its answer to golden/1.jpg is 0.100 off the one where it was made"}
 
 
 def test_where_the_bundle_in_use_is_damaged_the_good_one_before_it_goes_on(device) -> None:
