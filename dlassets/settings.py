@@ -488,11 +488,10 @@ class ServingSettings(_Section):
     host: str = Field(
         "127.0.0.1", pattern=r"^[\w.:-]+$", description="The address of this machine that is listened on."
     )
-    port: int = Field(8000, ge=1, le=65_535)
+    port: int = Field(8000, ge=0, le=65_535, description="0: any free one.")
     token: Annotated[str, Field(min_length=16)] | None = Field(
         None,
-        description="What requests must bring, as `Authorization: Bearer …`; unset: anybody on this machine is answered, "
-        "and nobody else.",
+        description="What requests must bring, as `Authorization: Bearer …`; unset: this machine alone is answered.",
     )
     max_bytes: int = Field(32 * 2**20, gt=0, lt=2**31, description="A request with more bytes is refused (413).")
     max_pixels: Count = Field(50_000_000, description="A larger picture is refused before it is decoded.")

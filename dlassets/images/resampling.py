@@ -22,17 +22,29 @@ _EXACT = 2**24
 # Pixels are taken for -128 to 127 in between, so that less adds up.
 _ZERO = 128
 # Outputs that are computed together, of the pixels that any of them needs, and rows: few enough to stay in a cache.
-_TOGETHER, _ROWS = 8, 256
+_TOGETHER, _ROWS = 8, 128
 
 
 class _Block(NamedTuple):
-    """Outputs from `first` on: `weights` (outputs, pixels) by the pixels `low` to `high`, plus `bias` (outputs,)."""
+    """The outputs `first` to `last` are `weights`, (outputs, pixels), by the pixels `low` to `high`."""
 
     first: int
+    last: int
     low: int
     high: int
     weights: npt.NDArray[np.floating]
+
+
+class _Plan(NamedTuple):
+    """How lines of pixels become shorter or longer: sums of blocks, and `bias` (outputs,) that is added to them."""
+
+    blocks: tuple[_Block, ...]
     bias: npt.NDArray[np.floating]
+
+    def numbers(self, pixels: Pixels) -> npt.NDArray[np.floating]:
+        numbers = pixels.astype(self.bias.dtype)
+        numbers -= _ZERO
+        return numbers
 
 
 def by_torch(pixels: Pixels, side: int) -> Pixels:
@@ -58,12 +70,14 @@ def _rows(pixels: Pixels, side: int) -> Pixels:
     flat = pixels.reshape(height, width * channels)
     if width == side:
         return flat
+    plan = _plan(width, side, channels)
     resized = np.empty((height, side * channels), np.uint8)
     for top in range(0, height, _ROWS):
-        part, out = flat[top : top + _ROWS], resized[top : top + _ROWS]
-        for block in _blocks(width, side, channels):
-            rows = part[:, block.low : block.high].astype(block.weights.dtype) - _ZERO
-            out[:, block.first : block.first + len(block.bias)] = np.clip(rows @ block.weights.T + block.bias, 0, 255)
+        rows = plan.numbers(flat[top : top + _ROWS])
+        sums = np.empty((len(rows), side * channels), rows.dtype)
+        for block in plan.blocks:
+            sums[:, block.first : block.last] = rows[:, block.low : block.high] @ block.weights.T
+        resized[top : top + _ROWS] = _bytes(sums, plan.bias)
     return resized
 
 
@@ -71,17 +85,23 @@ def _columns(flat: Pixels, side: int) -> Pixels:
     """Return (height, anything) as (side, anything)."""
     if len(flat) == side:
         return flat
-    resized = np.empty((side, flat.shape[1]), np.uint8)
-    for block in _blocks(len(flat), side, 1):
-        rows = flat[block.low : block.high].astype(block.weights.dtype) - _ZERO
-        sums = block.weights @ rows + block.bias[:, None]
-        resized[block.first : block.first + len(sums)] = np.clip(sums, 0, 255)
-    return resized
+    plan = _plan(len(flat), side, 1)
+    rows = plan.numbers(flat)
+    sums = np.empty((side, flat.shape[1]), rows.dtype)
+    for block in plan.blocks:
+        np.matmul(block.weights, rows[block.low : block.high], out=sums[block.first : block.last])
+    return _bytes(sums, plan.bias[:, None])
 
 
-@functools.lru_cache(256)
-def _blocks(pixels: int, outputs: int, channels: int) -> tuple[_Block, ...]:
-    """Return what resizes lines of so many pixels, whose channels stand side by side."""
+def _bytes(sums: npt.NDArray[np.floating], bias: npt.NDArray[np.floating]) -> Pixels:
+    sums += bias
+    np.clip(sums, 0, 255, out=sums)
+    return sums.astype(np.uint8)
+
+
+@functools.lru_cache(32)
+def _plan(pixels: int, outputs: int, channels: int) -> _Plan:
+    """Return how lines of so many pixels are resized, whose channels stand side by side."""
     weights, bits = _weights(pixels, outputs)
     exact = np.float32 if _ZERO * np.abs(weights).sum(axis=1).max() < _EXACT else np.float64
     blocks = []
@@ -89,12 +109,11 @@ def _blocks(pixels: int, outputs: int, channels: int) -> tuple[_Block, ...]:
         part = weights[first : first + _TOGETHER]
         used = np.flatnonzero(part.any(axis=0))
         low, high = int(used[0]), int(used[-1]) + 1
-        # A half, since what becomes a byte is cut off: this rounds it.
-        bias = np.repeat(part.sum(axis=1) * _ZERO / 2**bits + 0.5, channels)
-        spread = np.kron(part[:, low:high] / 2**bits, np.eye(channels))
-        ends = first * channels, low * channels, high * channels
-        blocks.append(_Block(*ends, spread.astype(exact), bias.astype(exact)))
-    return tuple(blocks)
+        spread = np.kron(part[:, low:high] / 2**bits, np.eye(channels)).astype(exact)
+        blocks.append(_Block(*(channels * end for end in (first, first + len(part), low, high)), spread))
+    # A half, since what becomes a byte is cut off: this rounds it.
+    bias = np.repeat(weights.sum(axis=1) * _ZERO / 2**bits + 0.5, channels)
+    return _Plan(tuple(blocks), bias.astype(exact))
 
 
 def _weights(pixels: int, outputs: int) -> tuple[npt.NDArray[np.int64], int]:

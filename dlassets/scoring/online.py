@@ -7,11 +7,13 @@ those of batch scoring, and confidences to the 12th digit.
 from __future__ import annotations
 
 import datetime as dt
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import MAX_PIXELS, ImageError, View, as_seen
@@ -112,6 +114,13 @@ def answer(
         for place, said in zip(good, model.answers(features[network]), strict=True):
             answers[place].append(said)  # type: ignore[union-attr]
     return answers
+
+
+def warm(model: Online) -> None:
+    """Have a model answer for the first time, which takes longer than any other time."""
+    picture = io.BytesIO()
+    Image.new("RGB", (640, 480)).save(picture, "JPEG")
+    answer([model], [picture.getvalue()] * (FUSED + 1))
 
 
 def _seen(data: bytes, view: View, max_pixels: int) -> Pixels | ImageError:
