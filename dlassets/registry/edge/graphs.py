@@ -3,9 +3,9 @@
 A graph takes one photo, (1, side, side, 3) uint8 pixels, as `photo`, and gives `features`, or with a head
 `probabilities`.
 
-onnxruntime itself makes the bytes. On EfficientNet-Lite0, with 128 photos to calibrate with, that is as accurate as NNCF
-3.4, and faster: onnxruntime takes 4.5 ms by these, 8 by floats, and 22 by NNCF's, whose activations have a scale for each
-channel, which it cannot multiply; OpenVINO takes 3.5, 7.3 and 5.0 (one thread, with AVX-512).
+onnxruntime itself makes the bytes. On EfficientNet-Lite0, with 128 photos to calibrate with, that is as accurate as
+NNCF 3.4, and faster: onnxruntime takes 4.5 ms by these, 8 by floats, and 22 by NNCF's, whose activations have a scale
+for each channel, which it cannot multiply; OpenVINO takes 3.5, 7.3 and 5.0 (one thread, with AVX-512).
 """
 
 from __future__ import annotations
