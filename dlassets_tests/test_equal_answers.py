@@ -233,26 +233,27 @@ def test_in_sql_a_photo_that_does_not_decode_costs_its_own_answer(scored, spark_
 
 
 ANSWER = """
-import sys
-import pandas as pd
+import os, sys
 from pathlib import Path
+import pandas as pd
 from dlassets.pipeline.session import Session
-from dlassets.scoring.udf import photo_udf
-from dlassets.settings import Settings
-session = Session(Settings(root=sys.argv[1]))
-answers = photo_udf(session.settings, session.champion()).func(pd.Series([Path(sys.argv[2]).read_bytes()]))
+from dlassets.scoring.udf import answers_of
+from dlassets.settings import load_settings
+session = Session(load_settings())
+model = session.champion()
+content = pd.Series([Path(os.environ["PHOTO"]).read_bytes()])
+answers = answers_of(content, model, session.package(model), 5)
 print(answers["name"][0], "torch" in sys.modules)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.spark
 def test_where_photo_udf_answers_torch_is_not_imported(scored, tmp_path) -> None:
     (tmp_path / "photo.jpg").write_bytes(scored.files[0])
 
-    said = python(ANSWER, scored.settings.root, str(tmp_path / "photo.jpg"))
+    said = python(ANSWER, DLASSETS_ROOT=scored.settings.root, PHOTO=str(tmp_path / "photo.jpg"))
 
-    assert said.split("\n")[-2] == f"{scored.answers[image_id_of(scored.files[0])]['name']} False"
+    assert said.splitlines()[-1] == f"{scored.answers[image_id_of(scored.files[0])]['name']} False"
 
 
 def edge_photos(scored: Scored) -> EdgePhotos:

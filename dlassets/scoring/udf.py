@@ -36,13 +36,14 @@ def photo_udf(settings: Settings, model: ModelVersion, top_k: int = 5) -> Any:
     package = replace(package, backbone=published(package.backbone, Lake.at(settings.root)))
 
     def classify(content):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - said below, as types
-        return _answers(content, model, package, top_k)
+        return answers_of(content, model, package, top_k)
 
     classify.__annotations__ = {"content": pd.Series, "return": pd.DataFrame}
     return pandas_udf(classify, RETURNS)
 
 
-def _answers(content: pd.Series, model: ModelVersion, package: ModelPackage, top_k: int) -> pd.DataFrame:
+def answers_of(content: pd.Series, model: ModelVersion, package: ModelPackage, top_k: int) -> pd.DataFrame:
+    """Return the answers to image files, as `photo_udf` gives them; they are what a worker computes."""
     import pandas as pd
 
     online = Online(model, package, _network(package.backbone), top_k)

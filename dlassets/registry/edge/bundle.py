@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +42,8 @@ CHECKS = {
     SMALLER: "In int8 the graph has at most half the bytes.",
 }
 _DIGEST, _FILES = "digest", "sha256"
+# Folders that bundles are made in; one so old was left by a process that was killed.
+_WRITING, _LEFT_SECONDS = ".writing-", 86_400
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,19 @@ def keep_bundle(location: str, model: ModelVersion, fill: Callable[[Path], None]
     else:
         target = local_path(location)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as folder:
+        _remove_left(target.parent)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=_WRITING) as folder:
             made = _logged(Path(folder, target.name), model, fill, client)
             with suppress(FileNotFoundError):  # one of another model by that name, or a damaged one
                 target.rename(Path(folder, "before"))
             made.rename(target)
     return Bundle(location, json.loads(read_whole(f"{location}/{DESCRIPTION}")))
+
+
+def _remove_left(folder: Path) -> None:
+    for left in folder.glob(f"{_WRITING}*"):
+        if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _logged(folder: Path, model: ModelVersion, fill: Callable[[Path], None], client: MlflowClient) -> Path:
