@@ -15,7 +15,7 @@ MODULES = {
     LABEL_ERRORS: ("cleanlab",),
     PETASTORM: ("petastorm",),
     HEIF: ("pillow_heif",),
-    EDGE: ("nncf", "onnx", "onnxruntime"),
+    EDGE: ("onnx", "onnxruntime"),
     TENSORBOARD: ("tensorboard",),
 }
 

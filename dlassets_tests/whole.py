@@ -34,8 +34,8 @@ from dlassets.scoring.online import Served
 from dlassets.scoring.served import RequestLog
 from dlassets_tests.tables import get
 
-# A study of settings has tests of its own, and is the same whoever wrote the rows.
-EVERY_STEP = tuple(step for step in steps.STEPS if step is not steps.tuned_hyperparameters)
+# A study of settings and the bundle for devices have tests of their own, and are the same whoever wrote the rows.
+EVERY_STEP = tuple(step for step in steps.STEPS if step not in {steps.tuned_hyperparameters, steps.edge_model})
 _TRAINING = (steps.trained_model, steps.registered_version, steps.validated_version)
 # Of weights that may differ in their last digits, and of the run that learned them.
 _DIGESTS = {"package", "run_id"}

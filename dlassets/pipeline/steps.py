@@ -39,6 +39,7 @@ from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step, commit_of, step
 from dlassets.registry.models import (
+    EDGE_MODEL,
     REGISTERED_VERSION,
     TRAINED_MODEL,
     TUNED_HYPERPARAMETERS,
@@ -345,6 +346,33 @@ def _grounds(session: Session, read: Reads) -> Grounds:
     return Grounds(training_set, session.embedder(read[RAW_IMAGES]), attributes, tables)
 
 
+@step(EDGE_MODEL, reads=[VALIDATED_VERSION, TRAINING_SET, RAW_IMAGES])
+def edge_model(session: Session, read: Reads, report: Report) -> Made:
+    """Make a bundle of the champion, by which devices answer, unless it has one."""
+    from dlassets import extras
+    from dlassets.registry.edge.bundle import find_bundle, keep_bundle
+    from dlassets.registry.edge.make import make_bundle
+    from dlassets.registry.edge.photos import edge_photos
+
+    extras.require(extras.EDGE, "A model for devices")
+    model = read.champion or session.required_champion()
+    training_set, raw_images = _settled_training_set(read), read[RAW_IMAGES]
+    provenance, location = read.provenance(model), session.lake.edge(model.name, model.version)
+    bundle = there = find_bundle(location, model)
+    if bundle is None:
+        package, runtime = session.package(model), session.settings.features.runtime
+        photos = edge_photos(training_set, session.photos(raw_images), package.backbone.view)
+        tables = {snapshot.name: snapshot.version for snapshot in (training_set, raw_images)}
+        make = functools.partial(
+            make_bundle, model=model, package=package, photos=photos, tables=tables, runtime=runtime
+        )
+        bundle = keep_bundle(location, model, make, session.mlflow.client)
+    for check in bundle.checks:
+        if not check.passed:
+            report.warning(f"The bundle of {model}: {check.sentence}")
+    return Made(provenance, details={"bundle": bundle, "model": model, "is_new": there is None})
+
+
 # ---- scoring and labelling
 
 
@@ -540,6 +568,7 @@ STEPS = (
     evaluated_rows,
     registered_version,
     validated_version,
+    edge_model,
     predictions,
     predictions_current,
     served_requests,

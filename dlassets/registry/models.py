@@ -74,3 +74,7 @@ VALIDATED_VERSION = Model(
     "validated_version",
     "Whether a registered version may be used, and why: champion unless it is shown to be worse than the champion was.",
 )
+EDGE_MODEL = Model(
+    "edge_model",
+    "The champion for devices: a bundle of graphs, ONNX and OpenVINO, f32 and int8, and a program that answers by it.",
+)

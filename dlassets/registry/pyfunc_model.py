@@ -41,7 +41,8 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         side, head = self.backbone.view.side, self.package.head
         images = np.array([view for view in views if not isinstance(view, str)], np.uint8).reshape(-1, side, side, 3)
         answers = iter(ranked(head, head.probabilities(self.backbone.embed(images)), TOP_K))
-        rows = [{"error": view} if isinstance(view, str) else next(answers) for view in views]
+        # Nothing, and not the number that is none, which Spark cannot make a text of.
+        rows = [{"error": view} if isinstance(view, str) else {**next(answers), "error": None} for view in views]
         frame = pd.DataFrame(rows, columns=COLUMNS)
         if len(images) < len(views):  # JSON has no number for one that is missing
             frame = frame.astype(object).where(frame.notna(), None)

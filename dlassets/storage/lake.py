@@ -108,6 +108,10 @@ class Lake:
         """Checkpoints of trainings that go on, a folder each."""
         return self.under("training")
 
+    def edge(self, model: str, version: int) -> str:
+        """Where the bundle of a registered model's version lies, by which devices answer."""
+        return self.under("edge", f"{model}-{version}")
+
     @property
     def reports(self) -> str:
         """Pages and pictures that steps make for people."""

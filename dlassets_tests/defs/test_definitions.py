@@ -56,6 +56,7 @@ GRAPH = {
             "labeled_images",
         },
     ),
+    "edge_model": ("training", {"validated_version", "training_set", "raw_images"}),
     "predictions": (
         "scoring",
         {"raw_images", "deleted_files", "quarantined_files", "image_profiles"}

@@ -8,10 +8,13 @@ import dagster as dg
 
 from dlassets.defs.common import TRAINING, details, few_photos, model_asset, page, provenance_value, table_asset
 from dlassets.lakehouse.tables import EVALUATED_ROWS, RAW_IMAGES
+from dlassets.masking import masked
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step
+from dlassets.registry.edge import bundle as edge
 from dlassets.registry.models import (
+    EDGE_MODEL,
     REGISTERED_VERSION,
     TRAINED_MODEL,
     TUNED_HYPERPARAMETERS,
@@ -205,6 +208,31 @@ def _validated(session: Session, made: Made) -> dg.MaterializeResult:
     )
 
 
+def _edge(_: Session, made: Made) -> dg.MaterializeResult:
+    bundle, model = made.details["bundle"], made.details["model"]
+    figures = {
+        f"{precision}_{name}": value
+        for precision, said in bundle.precisions.items()
+        for name, value in said.items()
+        if isinstance(value, float)
+    }
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(bundle.digest),
+        metadata={
+            "model": model.name,
+            "version": model.version,
+            "changed": "a new bundle" if made.details["is_new"] else "nothing new: the bundle of this version stands",
+            "dagster/uri": masked(bundle.location),
+            "used_by_the_runner": bundle.description["use"],
+            **figures,
+            "milliseconds_a_photo": {name: said["milliseconds"] for name, said in bundle.precisions.items()},
+            "bundle_sha256": bundle.digest,
+            "provenance": provenance_value(made.provenance),
+        },
+        check_results=[_check_result(check) for check in bundle.checks],
+    )
+
+
 def _check_result(check: Check) -> dg.AssetCheckResult:
     numbers = {"value": check.value, f"limit_{check.bound.replace(' ', '_')}": check.limit}
     return dg.AssetCheckResult(
@@ -274,5 +302,14 @@ validated_version = model_asset(
     [
         dg.AssetCheckSpec(name, asset=VALIDATED_VERSION.name, blocking=True, description=description)
         for name, description in CHECKS.items()
+    ],
+)
+edge_model = model_asset(
+    steps.edge_model,
+    {"onnx", "openvino"},
+    _edge,
+    [
+        dg.AssetCheckSpec(name, asset=EDGE_MODEL.name, description=description)
+        for name, description in edge.CHECKS.items()
     ],
 )

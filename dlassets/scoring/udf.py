@@ -1,0 +1,60 @@
+"""A registered model as a function of Spark's columns: photos' bytes in, answers out."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dlassets.learning.backbones import BackboneRef, published
+from dlassets.registry.lifecycle import load_version
+from dlassets.registry.models import ModelVersion
+from dlassets.registry.package import ModelPackage
+from dlassets.registry.store import MlflowStore
+from dlassets.scoring.online import Network, Online, answer
+from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CANDIDATES = "array<struct<label:bigint,name:string,confidence:double>>"
+RETURNS = f"label bigint, name string, confidence double, margin double, top_k {_CANDIDATES}, error string"
+_COLUMNS = ("label", "name", "confidence", "margin", "top_k", "error")
+
+
+def photo_udf(settings: Settings, model: ModelVersion, top_k: int = 5) -> Any:
+    """Return a pandas UDF of a column of image files: a struct of label, name, confidence, margin, top_k and error.
+
+    The model's package is loaded here and travels with the function: workers ask no MLflow, and import no torch. A
+    photo that does not decode costs its own answer: its `error` says why. Raises DlassetsError as `load_version` does.
+    """
+    import pandas as pd
+    from pyspark.sql.functions import pandas_udf
+
+    package = load_version(MlflowStore(settings).client, model.name, model.version)
+    package = replace(package, backbone=published(package.backbone, Lake.at(settings.root)))
+
+    def classify(content):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - said below, as types
+        return answers_of(content, model, package, top_k)
+
+    classify.__annotations__ = {"content": pd.Series, "return": pd.DataFrame}
+    return pandas_udf(classify, RETURNS)
+
+
+def answers_of(content: pd.Series, model: ModelVersion, package: ModelPackage, top_k: int) -> pd.DataFrame:
+    """Return the answers to image files, as `photo_udf` gives them; they are what a worker computes."""
+    import pandas as pd
+
+    online = Online(model, package, _network(package.backbone), top_k)
+    rows: list[Any] = []
+    for file in content:
+        (found,) = answer([online], [file or b""])
+        rows.append(found[0] if isinstance(found, list) else {"error": str(found)})
+    return pd.DataFrame(rows, columns=_COLUMNS).astype(object).where(lambda frame: frame.notna(), None)
+
+
+@functools.cache
+def _network(ref: BackboneRef) -> Network:
+    """Return the one of this process: Spark's workers live from task to task."""
+    return Network(ref)
