@@ -445,6 +445,48 @@ class LabelingSettings(_Section):
     )
 
 
+class ServingSettings(_Section):
+    """`dlassets serve`: the champion, asked over HTTP."""
+
+    host: str = Field(
+        "127.0.0.1", pattern=r"^[\w.:-]+$", description="The address of this machine that is listened on."
+    )
+    port: int = Field(8000, ge=0, le=65_535, description="0: any free one.")
+    token: Annotated[str, Field(min_length=16)] | None = Field(
+        None,
+        description="What requests must bring, as `Authorization: Bearer …`; unset: whoever is on this machine is answered.",
+    )
+    max_bytes: int = Field(32 * 2**20, gt=0, lt=2**31, description="A request with more bytes is refused (413).")
+    max_pixels: Count = Field(50_000_000, description="A larger picture is refused before it is decoded.")
+    max_images: Count = Field(64, description="More photos in one request are refused (413).")
+    queue: Count = Field(256, description="No more photos wait at once: further requests are told to come back (429).")
+    body_seconds: Seconds = Field(20, description="A request that is not here whole by then is refused (408).")
+    top_k: Count = 5
+    champion_seconds: Seconds = Field(5, description="How often MLflow is asked who is champion.")
+    challengers: bool = Field(
+        False, description="Whether the challenger answers each request too, for the log of requests alone."
+    )
+    log_requests: bool = Field(
+        False, description="Whether each request becomes a row of served_requests: one that cannot is not answered."
+    )
+    log_bytes: bool = Field(False, description="Whether that row has the photo as well.")
+    label_below: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="People are asked about served photos less confident than this; unset: about none.",
+    )
+    webhook_secret: Annotated[str, Field(min_length=16)] | None = Field(
+        None, description="The secret of MLflow's webhooks; unset: none is taken."
+    )
+
+    @model_validator(mode="after")
+    def _is_open_to_none_but_this_machine(self) -> ServingSettings:
+        if self.token is None and self.host not in {"127.0.0.1", "localhost", "::1"}:
+            raise ValueError("host is reached from other machines, so that token must be set, or anybody is answered")
+        return self
+
+
 class MlflowSettings(_Section):
     tracking_uri: Annotated[str, AfterValidator(_of_a_store)] | None = Field(
         None, description="A server or database; unset: a sqlite store under <root>/mlflow."
@@ -575,6 +617,7 @@ class Settings(_Section):
     tuning: TuningSettings = TuningSettings()
     registry: RegistrySettings = RegistrySettings()
     scoring: ScoringSettings = ScoringSettings()
+    serving: ServingSettings = ServingSettings()
     labeling: LabelingSettings = LabelingSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     stream: StreamSettings = StreamSettings()

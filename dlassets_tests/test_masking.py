@@ -117,6 +117,8 @@ def test_an_address_is_told_without_user_and_query() -> None:
 TOLD = {"mlflow.tracking_uri", "spark.master", "spark.remote", "spark.conf"}
 NO_URIS = {
     "mlflow.experiment",
+    "serving.token",
+    "serving.webhook_secret",
     *(f"landing.{name}" for name in ("pattern", "junk", "lists", "photo_column", "label_column")),
 }
 

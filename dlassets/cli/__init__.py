@@ -6,6 +6,7 @@ from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.quarantine import quarantine
 from dlassets.cli.reproduce import reproduce
+from dlassets.cli.serving import serve
 from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
@@ -17,6 +18,7 @@ for command in (
     dev,
     watch,
     stream,
+    serve,
     classes,
     history,
     restore,

@@ -6,6 +6,7 @@ need not start at 0 nor be dense.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,14 +41,18 @@ class Head:
 
     def logits(self, features: NDArray[np.float32], places: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         """Return (rows, classes) of what the classes score, before the temperature; see `probabilities`."""
-        # In float64: a product of float32 differs in the fifth digit by how many rows it is computed with.
-        weight = self.weight.T.astype(np.float64)
+        weight = self._columns
         logits = np.empty((len(features) if places is None else len(places), len(self.bias)))
         for start in range(0, len(logits), _ROWS):  # all rows at once would be two copies, one of them twice as large
             part = slice(start, start + _ROWS)
             rows = features[part if places is None else places[part]]
             logits[part] = ((rows - self.mean) / self.scale).astype(np.float64) @ weight + self.bias
         return logits
+
+    @functools.cached_property
+    def _columns(self) -> NDArray[np.float64]:
+        # In float64: a product of float32 differs in the fifth digit by how many rows it is computed with.
+        return self.weight.T.astype(np.float64)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the likeliest label of each row."""

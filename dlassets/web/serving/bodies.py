@@ -1,0 +1,58 @@
+"""A request's body, read as far as it may go on: so many bytes, so many seconds, and so much memory for all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from starlette.requests import Request
+
+from dlassets.settings import ServingSettings
+from dlassets.web.serving.asked import asked_of
+from dlassets.web.serving.refusals import RefusedError, later
+
+# Of all bodies that are in memory at once, where none of them is larger than may be.
+_AT_ONCE = 256 * 2**20
+
+
+class Bodies:
+    """Reads bodies."""
+
+    def __init__(self, settings: ServingSettings) -> None:
+        self._settings = settings
+        self._most = max(_AT_ONCE, 4 * settings.max_bytes)
+        self._held = 0
+
+    async def read(self, request: Request) -> bytes:
+        """Return the whole body. Raises RefusedError, and ClientDisconnect where the client went away."""
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._settings.max_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._settings.body_seconds):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    self._held += len(chunk)
+                    if size > self._settings.max_bytes:
+                        raise self._too_large()
+                    if self._held > self._most:
+                        raise later(HTTPStatus.TOO_MANY_REQUESTS, "Too many bytes are being sent at once.")
+                    chunks.append(chunk)
+        except TimeoutError as error:
+            raise RefusedError(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"The request was not here whole after {self._settings.body_seconds:g} s (serving.body_seconds).",
+                {"Connection": "close"},
+            ) from error
+        finally:
+            self._held -= size
+        asked_of(request.scope).size = size
+        return b"".join(chunks)
+
+    def _too_large(self) -> RefusedError:
+        return RefusedError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"The request has more than {self._settings.max_bytes:,} bytes (serving.max_bytes).",
+        )

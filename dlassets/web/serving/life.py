@@ -1,0 +1,123 @@
+"""Which models answer: the champion, as MLflow names it, and beside it the challenger where that is asked for.
+
+A thread looks every few seconds, and when it is told to. Whatever it finds is loaded and warmed before it takes over,
+between two requests. What cannot be loaded does not, and the one before goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from dlassets.errors import DlassetsError
+from dlassets.masking import masked
+from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, load_version, model_of
+from dlassets.registry.models import ModelVersion
+from dlassets.registry.store import existing_client
+from dlassets.scoring.online import Network, Online, warm
+from dlassets.settings import Settings
+from dlassets.web.serving.metrics import Metrics
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_log = logging.getLogger("dlassets.serving")
+
+
+class Life:
+    """The models in use. `models` are those that answer from now on, the champion first; none, while there is none.
+
+    `problem` says what is wrong, where anything is; the models that are there answer all the same.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._client: MlflowClient | None = None
+        self._before: Online | None = None
+        self._due, self._ended = threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name="life", daemon=True)
+        self._told: dict[str, str] = {}
+        self.models: tuple[Online, ...] = ()
+        self.problem = "The model is being loaded."
+
+    @property
+    def champion(self) -> Online | None:
+        return self.models[0] if self.models else None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended = True
+        self._due.set()
+
+    def look_now(self) -> None:
+        """Have the next look at MLflow be at once."""
+        self._due.set()
+
+    def _run(self) -> None:
+        while not self._ended:
+            self._due.clear()
+            try:
+                self.problem = self._look()
+            except Exception as error:  # noqa: BLE001 - MLflow's client raises anything; the next look may do
+                self.problem = masked(f"MLflow cannot say which version is champion: {error}")
+            self._tell("champion", self.problem)
+            self._due.wait(self._settings.serving.champion_seconds)
+
+    def _look(self) -> str:
+        """Have the models be those that MLflow names; return what is wrong with the champion, if anything is."""
+        self._client = self._client or existing_client(self._settings)
+        name = self._settings.registry.model_name
+        named = self._client and model_of(self._client, name, CHAMPION)
+        if not named:
+            return f"No version of {name} is champion yet. Run training_pipeline first."
+        try:
+            champion = self._opened(named, *self.models)
+        except DlassetsError as error:
+            going_on = f" Version {self.champion.model.version} goes on." if self.champion else ""
+            return masked(f"{named} is champion, and cannot be served. {error}{going_on}")
+        self._take_over((champion, *self._challengers(champion)))
+        return ""
+
+    def _challengers(self, champion: Online) -> tuple[Online, ...]:
+        if not self._settings.serving.challengers:
+            return ()
+        named = model_of(self._client, champion.model.name, CHALLENGER)  # type: ignore[arg-type]  # it was just asked
+        if named is None or named == champion.model:
+            return ()
+        try:
+            challenger = self._opened(named, champion, *self.models)
+        except DlassetsError as error:
+            self._tell("challenger", masked(f"{named} is challenger, and cannot be asked. {error}"))
+            return ()
+        return (challenger,)
+
+    def _opened(self, model: ModelVersion, *others: Online) -> Online:
+        """Return a version that is in memory, else load and warm it. Raises DlassetsError where that cannot be."""
+        known = [*others, *([self._before] if self._before else [])]
+        for online in known:
+            if online.model == model:
+                return online
+        package = load_version(self._client, model.name, model.version)  # type: ignore[arg-type]  # as above
+        network = next((online.network for online in known if online.package.backbone == package.backbone), None)
+        online = Online(model, package, network or Network(package.backbone), self._settings.serving.top_k)
+        warm(online)
+        return online
+
+    def _take_over(self, models: tuple[Online, ...]) -> None:
+        if models == self.models:
+            return
+        if (before := self.champion) is not None and before is not models[0]:
+            self._before = before
+            self._metrics.swaps.inc()
+        self.models = models
+        _log.info("From now on %s.", " and ".join(f"{online.model} answers" for online in models))
+
+    def _tell(self, about: str, message: str) -> None:
+        """Log what is wrong for a while once."""
+        if message and self._told.get(about) != message:
+            _log.warning(message)
+            self._metrics.refused.inc()
+        self._told[about] = message
