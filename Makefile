@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev serve bench bench-ingest bench-training setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev serve bench bench-ingest bench-training bench-serving setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -76,6 +76,9 @@ bench-ingest: $(READY) ## measure taking photos in, beside its peers; IMAGES=<fo
 # The parts `head` and `heads` need none of the peers that are installed for it.
 bench-training: $(READY) $(if $(filter-out head heads,$(or $(ARGS),all)),.venv-peers/.ready) ## measure training, beside its peers; IMAGES=<folder>, ARGS='loader …' for parts
 	$(BIN)/python -m benchmarks training $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
+
+bench-serving: $(READY) .venv-peers/.ready ## measure serving and scoring, beside their peers; IMAGES=<folder>, ARGS='rest …' for parts
+	$(BIN)/python -m benchmarks serving $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
 setup: $(READY) ## build the environment, .venv
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [names…]`, `… ingest [parts…]`, `… training [parts…]`: measure, and print tables.
+"""`python -m benchmarks [names…]`, `… ingest|training|serving [parts…]`: measure, and print tables.
 
 Nothing passes or fails: goals stand beside figures.
 """
@@ -20,6 +20,7 @@ from benchmarks import accuracy, demo_time, loading
 from benchmarks.ingest import command as ingest
 from benchmarks.machine import Machine
 from benchmarks.report import Report
+from benchmarks.serving import command as serving
 from benchmarks.training import command as training
 from dlassets.errors import DlassetsError
 
@@ -91,6 +92,8 @@ if __name__ == "__main__":
                 ingest.main(rest, prog_name="python -m benchmarks ingest")
             case ["training", *rest]:
                 training.main(rest, prog_name="python -m benchmarks training")
+            case ["serving", *rest]:
+                serving.main(rest, prog_name="python -m benchmarks serving")
         main()
     except DlassetsError as error:
         sys.exit(f"error: {error}")

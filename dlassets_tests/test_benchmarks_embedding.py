@@ -1,8 +1,9 @@
 import pytest
 from rich.console import Console
 
+from benchmarks.contest import LIMIT, Outcome, Speed
 from benchmarks.training import embedders
-from benchmarks.training.embedding import CONTENDERS, LIMIT, LOCAL, SPARK, TORCH, Embedded, Speed
+from benchmarks.training.embedding import CONTEST, LOCAL, SPARK, TORCH
 
 
 def speed(who, rate, limit=None):
@@ -23,7 +24,7 @@ def test_each_is_compared_with_the_limit_of_its_own_minutes():
     speeds = [speed(LOCAL, 90, 100), speed(SPARK, 40, 50), speed(TORCH, 4, 50), speed("Daft", 30, 100)]
     missing = Speed("Ray", missing="not installed")
 
-    text = shown(Embedded(100, speed(LIMIT, 100), [*speeds, missing]))
+    text = shown(Outcome(CONTEST, 100, speed(LIMIT, 100), [*speeds, missing]))
 
     assert "0.90" in text
     assert "0.80" in text  # 40 of 50, though the limit did 100 at another time
@@ -52,7 +53,7 @@ def test_a_task_embeds_every_photo_and_says_what_it_took(lake, task):
 @pytest.mark.parametrize("task", ["spark", "spark_openvino", "spark_torch"])
 @pytest.mark.slow
 def test_so_does_one_on_spark(task, lake, spark_engine, monkeypatch):
-    monkeypatch.setattr(embedders, "_session", lambda _: spark_engine.session)
+    monkeypatch.setattr(embedders, "spark_with", lambda _: spark_engine.session)
 
     assert getattr(embedders, task)(lake, workers=2)["images"] == 20
 
@@ -63,9 +64,9 @@ def test_the_loop_s_embeddings_are_those_of_dlassets(lake):
     from deltalake import DeltaTable
 
     embedders.local(lake, workers=2)
-    contents = pq.read_table(embedders._files(lake)[0], columns=["image_id", "content"])
+    contents = pq.read_table(embedders.files_of(lake)[0], columns=["image_id", "content"])
     looped = dict(
-        zip(contents["image_id"].to_pylist(), embedders._embedder()(contents["content"].to_pylist()), strict=True)
+        zip(contents["image_id"].to_pylist(), embedders.embedder()(contents["content"].to_pylist()), strict=True)
     )
 
     rows = pq.read_table(DeltaTable(f"{lake}/tables/image_features").file_uris()[0]).to_pylist()
@@ -76,4 +77,4 @@ def test_the_loop_s_embeddings_are_those_of_dlassets(lake):
 
 
 def test_every_contender_is_a_task():
-    assert all(callable(getattr(embedders, contender.task)) for contender in CONTENDERS)
+    assert all(callable(getattr(embedders, contender.task)) for contender in CONTEST.contenders)

@@ -65,12 +65,12 @@ class Landing:
 
 
 class Reader(threading.Thread):
-    """Opens a Delta table afresh, again and again, and notes when each path is first there."""
+    """Opens a Delta table afresh, again and again, and notes when each value of a column is first there."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, column: str = "path") -> None:
         super().__init__(daemon=True)
         self.seen: dict[str, float] = {}
-        self._uri = uri
+        self._uri, self._column = uri, column
         self._ending = threading.Event()
 
     def run(self) -> None:
@@ -84,10 +84,10 @@ class Reader(threading.Thread):
             if table.version() == last:
                 continue
             last = table.version()
-            paths = table.to_pyarrow_dataset().to_table(columns=["path"])["path"].to_pylist()
+            values = table.to_pyarrow_dataset().to_table(columns=[self._column])[self._column].to_pylist()
             now = time.monotonic()
-            for path in paths:
-                self.seen.setdefault(path, now)
+            for value in values:
+                self.seen.setdefault(value, now)
 
     def stop(self) -> None:
         self._ending.set()
@@ -156,7 +156,7 @@ def _lags(
         return f"{ZONE}/{path}"
 
     reader = Reader(str(root / "tables" / "raw_images"))
-    with _running(command, environment, root / "process.log") as alive:
+    with running(command, environment, root / "process.log") as alive:
         reader.start()
         try:
             reader.wait_for([land(0)], START_SECONDS, alive)  # until it is up, and the first use of everything is over
@@ -183,7 +183,7 @@ def _lags(
 
 
 @contextmanager
-def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[Callable[[], None]]:
+def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[Callable[[], None]]:
     """Run a program in a process group of its own until the end; gives what raises where it ended by itself."""
     with (
         log.open("wb") as output,

@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table as Grid
 
 from benchmarks.accuracy import PEER, PEER_DEFAULT, paired_difference, probes, redrawn_hashes, sides_of
-from benchmarks.training.bench import Bench
+from benchmarks.bench import Bench
 from benchmarks.training.photos import embedded, labelled
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import BackboneRef, backbone_of

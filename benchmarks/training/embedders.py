@@ -34,15 +34,17 @@ def loop(lake: str, workers: int) -> Figures:
     """The limit: threads that decode, resize and infer photos lying in memory, and keep nothing."""
     import pyarrow.parquet as pq
 
-    contents = [content for file in _files(lake) for content in pq.read_table(file, columns=["content"])[0].to_pylist()]
-    embed = _embedder()
+    contents = [
+        content for file in files_of(lake) for content in pq.read_table(file, columns=["content"])[0].to_pylist()
+    ]
+    embed = embedder()
 
     def job() -> int:
         with ThreadPoolExecutor(workers) as threads:
             parts = (contents[rank::workers] for rank in range(workers))
             return sum(threads.map(lambda part: len(embed(part)), parts))
 
-    return _second(job)
+    return second(job)
 
 
 def local(lake: str, workers: int) -> Figures:
@@ -53,49 +55,49 @@ def local(lake: str, workers: int) -> Figures:
 
 def spark(lake: str, workers: int) -> Figures:
 
-    _session(workers)  # which is then everyone's in this process
+    spark_with(workers)  # which is then everyone's in this process
     return _derived("spark", lake)
 
 
 def spark_openvino(lake: str, workers: int) -> Figures:
     """The usual loop over Arrow batches, without an engine around it."""
-    session, out = _session(workers), _out(lake)
+    session, out = spark_with(workers), out_of(lake)
 
     def embedded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        embed = _embedder()
+        embed = embedder()
         for batch in batches:
             features = list(embed(batch.column("content").to_pylist()))
             yield pa.RecordBatch.from_pydict({"image_id": batch.column("image_id"), "features": features})
 
     def job() -> int:
-        photos = session.read.parquet(*_files(lake)).select("image_id", "content")
+        photos = session.read.parquet(*files_of(lake)).select("image_id", "content")
         rows = photos.mapInArrow(embedded, "image_id string, features array<float>")
         rows.write.mode("overwrite").parquet(out)
         return int(session.read.parquet(out).count())
 
-    return _second(job)
+    return second(job)
 
 
 def spark_torch(lake: str, workers: int) -> Figures:
     """Torch as it comes, in a pandas function: fewer photos, since it is slow."""
-    session, out = _session(workers), _out(lake)
+    session, out = spark_with(workers), out_of(lake)
 
     def embedded(parts: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         import pandas as pd
 
-        embed = _with_torch()
+        embed = with_torch()
         for part in parts:
             yield pd.DataFrame({"image_id": part["image_id"], "features": list(embed(list(part["content"])))})
 
     def job() -> int:
-        photos = session.read.parquet(*_few(lake, workers))
+        photos = session.read.parquet(*few_of(lake, workers))
         rows = photos.mapInPandas(embedded, "image_id string, features array<float>")
         rows.write.mode("overwrite").parquet(out)
         return int(session.read.parquet(out).count())
 
-    return _second(job)
+    return second(job)
 
 
 def ray(lake: str, workers: int) -> Figures:
@@ -105,24 +107,24 @@ def ray(lake: str, workers: int) -> Figures:
     ray.init(address="local", num_cpus=2 * workers, include_dashboard=False, log_to_driver=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    out = _out(lake)
+    out = out_of(lake)
 
     def job() -> int:
         shutil.rmtree(out, ignore_errors=True)
         blocks = 8 * workers  # left to itself it makes one of a file, which one worker would be given
-        photos = ray.data.read_parquet(_files(lake), columns=["image_id", "content"], override_num_blocks=blocks)
+        photos = ray.data.read_parquet(files_of(lake), columns=["image_id", "content"], override_num_blocks=blocks)
         rows = photos.map_batches(_Worker, batch_size=STEP, batch_format="pyarrow", concurrency=workers, num_cpus=1)
         rows.write_parquet(out)
         return 0
 
-    return _between_batches(job, out)
+    return between_batches(job, out)
 
 
 class _Worker:
     """What Ray makes an actor of."""
 
     def __init__(self) -> None:
-        self._embed = _embedder()
+        self._embed = embedder()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         import pyarrow as pa
@@ -135,7 +137,7 @@ class _Worker:
 def daft(lake: str, workers: int) -> Figures:
     import daft
 
-    out = _out(lake)
+    out = out_of(lake)
     dtype = daft.DataType.struct(
         {"features": daft.DataType.list(daft.DataType.float32()), "done": daft.DataType.float64()}
     )
@@ -143,7 +145,7 @@ def daft(lake: str, workers: int) -> Figures:
     @daft.udf(return_dtype=dtype, concurrency=workers, batch_size=STEP, num_cpus=1, use_process=True)
     class Embed:
         def __init__(self) -> None:
-            self._embed = _embedder()
+            self._embed = embedder()
 
         def __call__(self, contents: Any) -> list[Any]:
             features = self._embed(contents.to_pylist())
@@ -152,13 +154,13 @@ def daft(lake: str, workers: int) -> Figures:
 
     def job() -> int:
         shutil.rmtree(out, ignore_errors=True)
-        photos = daft.read_parquet(_files(lake)).select("image_id", "content")
+        photos = daft.read_parquet(files_of(lake)).select("image_id", "content")
         made = Embed(photos["content"])  # type: ignore[call-arg]  # the decorator made it a function of columns
         rows = photos.with_column("made", made).exclude("content")
         rows.select("image_id", rows["made"]["features"], rows["made"]["done"]).write_parquet(out)
         return 0
 
-    return _between_batches(job, out)
+    return between_batches(job, out)
 
 
 def written(images: str, lake: str, photos: int) -> int:
@@ -174,7 +176,7 @@ def written(images: str, lake: str, photos: int) -> int:
     copied(originals(Path(images)), photos, Path(lake, "landing", "labeled"))
     settings = Settings(root=lake, landing={"labeled": LandingZone(uri="labeled", labelled=True)})
     ingest(LocalEngine(), Lake.at(lake), settings, {})
-    _embedder()  # converts the network, once a machine
+    embedder()  # converts the network, once a machine
     return row_count(pin(Lake.at(lake), "raw_images"))
 
 
@@ -192,10 +194,10 @@ def _derived(engine: str, root: str) -> Figures:
         shutil.rmtree(session.lake.table(IMAGE_FEATURES.name), ignore_errors=True)
         return steps.image_features.run(session).written[IMAGE_FEATURES.name].inserted
 
-    return _second(job)
+    return second(job)
 
 
-def _embedder() -> Callable[[list[bytes]], np.ndarray]:
+def embedder() -> Callable[[list[bytes]], np.ndarray]:
     """Return the loop that everyone writes: simplejpeg, torch's resize, OpenVINO."""
     import numpy as np
     import simplejpeg
@@ -225,7 +227,7 @@ def _embedder() -> Callable[[list[bytes]], np.ndarray]:
     return embed
 
 
-def _with_torch() -> Callable[[list[bytes]], np.ndarray]:
+def with_torch() -> Callable[[list[bytes]], np.ndarray]:
     """Return what the guides show: Pillow, torchvision's transforms, the network in eager mode."""
     import io
 
@@ -248,36 +250,36 @@ def _with_torch() -> Callable[[list[bytes]], np.ndarray]:
     return embed
 
 
-def _session(workers: int) -> Any:
+def spark_with(workers: int) -> Any:
     from dlassets.engines.spark_session import spark_session
     from dlassets.settings import SparkSettings
 
     return spark_session(SparkSettings(master=f"local[{workers}]"))
 
 
-def _files(lake: str) -> list[str]:
+def files_of(lake: str) -> list[str]:
     from deltalake import DeltaTable
 
     return DeltaTable(f"{lake}/tables/raw_images").file_uris()
 
 
-def _few(lake: str, workers: int, photos: int = 2 * STEP) -> list[str]:
+def few_of(lake: str, workers: int, photos: int = 2 * STEP) -> list[str]:
     """Write so many of the photos to a file a worker, and return the files."""
     import pyarrow.dataset as pads
     import pyarrow.parquet as pq
 
-    found = pads.dataset(_files(lake)).head(photos * workers, columns=["image_id", "content"])
+    found = pads.dataset(files_of(lake)).head(photos * workers, columns=["image_id", "content"])
     files = [f"{lake}/few-{rank}.parquet" for rank in range(workers)]
     for rank, file in enumerate(files):
         pq.write_table(found.slice(rank * photos, photos), file)
     return files
 
 
-def _out(lake: str) -> str:
+def out_of(lake: str) -> str:
     return f"{lake}/embedded"
 
 
-def _second(job: Callable[[], int]) -> Figures:
+def second(job: Callable[[], int]) -> Figures:
     """Run a job twice, and return what the second took, and how long the first."""
     first = Meter()
     job()
@@ -286,14 +288,14 @@ def _second(job: Callable[[], int]) -> Figures:
     return {"images": images, "first_s": first_s, **asdict(meter.read())}
 
 
-def _between_batches(job: Callable[[], int], out: str) -> Figures:
-    """As `_second`, of a job that notes when each row was `done`: from the first batch to the last.
+def between_batches(job: Callable[[], int], out: str) -> Figures:
+    """As `second`, of a job that notes when each row was `done`: from the first batch to the last.
 
     The workers are no children of this process that it could ask what they took of the processors.
     """
     import pyarrow.dataset as pads
 
-    figures = _second(job)
+    figures = second(job)
     done = sorted(pads.dataset(out, format="parquet").to_table(["done"])["done"].to_pylist())
     later = sum(at > done[0] for at in done)
     return {"images": later, "first_s": figures["first_s"], "wall_s": done[-1] - done[0]}

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table as Grid
 
+from benchmarks.bench import Bench
 from benchmarks.ingest.usage import Meter
-from benchmarks.training.bench import Bench
 from dlassets.lakehouse.tables import IMAGE_FEATURES, LABELED_IMAGES
 
 COUNTS = (10_000, 30_000, 100_000)
@@ -96,7 +96,7 @@ def measure(bench: Bench) -> Heads:
 
 
 def fill(root: str, rows: int) -> dict[str, int]:
-    """Write labels and features of so many images. A task of benchmarks.training.worker."""
+    """Write labels and features of so many images. A task of benchmarks.worker."""
     import pyarrow as pa
 
     from dlassets.engines.base import Commit
@@ -140,7 +140,7 @@ def fill(root: str, rows: int) -> dict[str, int]:
 
 
 def learn(root: str) -> dict[str, Any]:
-    """Run the steps on a lake that `fill` has filled. A task of benchmarks.training.worker."""
+    """Run the steps on a lake that `fill` has filled. A task of benchmarks.worker."""
     from dlassets.pipeline import steps
 
     began = time.perf_counter()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table as Grid
 
-from benchmarks.training.bench import Bench
+from benchmarks.bench import Bench
 from benchmarks.training.photos import embedded, labelled
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.learning.backbones import backbone_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table as Grid
 
-from benchmarks.training.bench import Bench
+from benchmarks.bench import Bench
 from dlassets.errors import DlassetsError
 
 LIMIT, OURS = "bare simplejpeg loop", "dlassets, from Delta"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.accuracy import rows_of
-from benchmarks.training.bench import Bench
+from benchmarks.bench import Bench
 from dlassets.demo.photos import photos_in
 from dlassets.engines.base import Snapshot
 from dlassets.learning.backbones import BackboneRef
@@ -40,7 +40,7 @@ def embedded(bench: Bench, paths: Sequence[str], ref: BackboneRef) -> tuple[NDAr
 
 
 def embed(place: str, ref: dict[str, Any], threads: int) -> dict[str, float]:
-    """Embed the files that paths.txt names. A task of benchmarks.training.worker."""
+    """Embed the files that paths.txt names. A task of benchmarks.worker."""
     from dlassets.learning.embedding import load_backbone
 
     paths = Path(place, "paths.txt").read_text(encoding="utf-8").splitlines()

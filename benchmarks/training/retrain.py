@@ -17,7 +17,7 @@ import numpy as np
 from rich.table import Table as Grid
 
 from benchmarks.accuracy import paired_difference, redrawn_hashes, sides_of
-from benchmarks.training.bench import Bench
+from benchmarks.bench import Bench
 from benchmarks.training.photos import embedded, labelled, training_set
 from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
@@ -187,7 +187,7 @@ def _task(bench: Bench, table: Snapshot, ref: BackboneRef, trainable: str, folde
 
 
 def train(table: dict[str, Any], ref: dict[str, Any], trainable: str, folder: str) -> dict[str, float]:
-    """Train, from rows in Delta to a model in `folder`. A task of benchmarks.training.worker."""
+    """Train, from rows in Delta to a model in `folder`. A task of benchmarks.worker."""
     from dlassets.learning.training.job import Job
     from dlassets.learning.training.launch import Place, launch
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table as Grid
 
-from benchmarks.training.bench import Bench
+from benchmarks.bench import Bench
 from dlassets.lakehouse.training_set import PIXELS
 
 HEAD_ROWS, FEATURES, CLASSES = 40_000, 1280, 10

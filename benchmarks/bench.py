@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import REPOSITORY, clean_environment, run
-from benchmarks.training.worker import FIGURES
+from benchmarks.worker import FIGURES
 from dlassets.errors import DlassetsError
 
 PEERS = REPOSITORY / ".venv-peers"
@@ -42,7 +42,7 @@ class Bench:
         """
         self.say(f"{module.rpartition('.')[2]}: {task}")
         python = PEERS / "bin" / "python" if peer else sys.executable
-        command = [str(python), "-m", "benchmarks.training.worker", module, task, json.dumps(arguments)]
+        command = [str(python), "-m", "benchmarks.worker", module, task, json.dumps(arguments)]
         ran = run(command, clean_environment(OMP_NUM_THREADS=str(self.cores)))
         said = [line for _, line in ran.lines if line.startswith(FIGURES)]
         if not said:

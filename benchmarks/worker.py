@@ -1,6 +1,7 @@
-"""`python -m benchmarks.training.worker MODULE TASK ARGUMENTS`: one task in a process of its own, its figures as JSON.
+"""`python -m benchmarks.worker MODULE TASK ARGUMENTS`: one task in a process of its own, its figures as JSON.
 
-A task is a function of a module of this package: it gets everything ready (imports, files), and measures from then on.
+A task is a function of a module of these packages: it gets everything ready (imports, files), and measures from
+then on.
 """
 
 from __future__ import annotations
