@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from urllib.parse import quote
 
 from dlassets.alerts.outbox import Alert
@@ -20,17 +21,15 @@ _SUBJECTS = {
 }
 
 
-def new_events(engine: Engine, lake: Lake, settings: Settings, after: int) -> list[Event]:
-    """Return the events of the settings' model with a greater number, oldest first. Nothing is made."""
+def of_models(engine: Engine, lake: Lake, settings: Settings, since: dt.datetime) -> list[Alert]:
+    """Return an alert for each event since then of the settings' model that people are to be told. Nothing is made."""
     if (table := newest(lake, MODEL_EVENTS.name)) is None:
         return []
-    return [event for event in events_of(engine, table, settings.registry.model_name) if event.number > after]
+    events = events_of(engine, table, settings.registry.model_name)
+    return [_alert(event, settings) for event in events if event.at >= since and event.event in _SUBJECTS]
 
 
-def alert_of(event: Event, settings: Settings) -> Alert | None:
-    """Return what people are to be told of an event, if anything."""
-    if event.event not in _SUBJECTS:
-        return None
+def _alert(event: Event, settings: Settings) -> Alert:
     subject = _SUBJECTS[event.event].format(f"Version {event.model_version} of {event.model_name}")
     page = f"{settings.ui.mlflow}/#/models/{quote(event.model_name, safe='')}/versions/{event.model_version}"
     kind: AlertKind = "approval_wanted" if event.event == APPROVAL_WANTED else "champion_changed"

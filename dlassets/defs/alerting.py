@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,18 +12,19 @@ from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
-    from dlassets.alerts.outbox import Alert, Entry
-    from dlassets.engines.base import Engine
+    from dlassets.alerts.outbox import Entry
+
+
+# What happened is written down a moment after its time: it is looked so far back. Nothing is told twice for that.
+_OVERLAP = dt.timedelta(minutes=5)
 
 
 @dataclass
 class _Seen:
-    """What the sensor has seen: it begins when it is first asked, and what was before is no news."""
+    """What the sensor has seen: all until then, and which checks failed. What was before its first look is no news."""
 
-    since: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat())
-    runs_until: str = ""
+    until: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat())
     failing: dict[str, int] = field(default_factory=dict)
-    event: int = 0
 
 
 def alerts_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -41,37 +42,27 @@ def alerts_sensor(settings: Settings) -> dg.SensorDefinition:
         if not alerts.are_on:
             return dg.SensorResult(skip_reason="Nobody is to be told: alerts.urls is empty.")
         from dlassets.alerts.channels import channels_of
+        from dlassets.alerts.model_events import of_models
         from dlassets.alerts.outbox import raise_alerts, send_waiting
         from dlassets.engines.local import LocalEngine
+        from dlassets.resources.dagster_alerts import failed_runs, failing_checks
 
-        engine = LocalEngine()
+        engine, now = LocalEngine(), dt.datetime.now(dt.UTC)
         seen = _Seen(**json.loads(context.cursor)) if context.cursor else _Seen()
-        found = [*_of_dagster(context, settings, seen), *_of_models(engine, settings, seen)]
+        since = dt.datetime.fromisoformat(seen.until) - _OVERLAP
+        of_checks, failing = failing_checks(context.instance, _check_keys(context), seen.failing, settings.ui)
+        of_runs = failed_runs(context.instance, since, settings.ui)
+        found = [*of_runs, *of_checks, *of_models(engine, lake, settings, since)]
         raised = raise_alerts(engine, lake, [alert for alert in found if alert.kind in alerts.kinds])
         tried = send_waiting(engine, lake, alerts, channels_of(alerts))
-        return dg.SensorResult(skip_reason=_summary(raised, tried), cursor=json.dumps(vars(seen)))
+        cursor = json.dumps(vars(_Seen(now.isoformat(), failing)))
+        return dg.SensorResult(skip_reason=_summary(raised, tried), cursor=cursor)
 
     return tell
 
 
-def _of_dagster(context: dg.SensorEvaluationContext, settings: Settings, seen: _Seen) -> list["Alert"]:
-    from dlassets.resources.dagster_alerts import failed_runs, failing_checks
-
-    now = dt.datetime.now(dt.UTC)
-    of_runs = failed_runs(context.instance, dt.datetime.fromisoformat(seen.runs_until or seen.since), settings.ui)
-    keys = context.repository_def.asset_graph.asset_check_keys if context.repository_def else ()
-    of_checks, seen.failing = failing_checks(context.instance, keys, seen.failing, settings.ui)
-    seen.runs_until = now.isoformat()
-    return [*of_runs, *of_checks]
-
-
-def _of_models(engine: "Engine", settings: Settings, seen: _Seen) -> list["Alert"]:
-    from dlassets.alerts.model_events import alert_of, new_events
-
-    events = new_events(engine, Lake.at(settings.root), settings, seen.event)
-    seen.event = max([seen.event, *(event.number for event in events)])
-    since = dt.datetime.fromisoformat(seen.since)
-    return [alert for event in events if event.at >= since and (alert := alert_of(event, settings))]
+def _check_keys(context: dg.SensorEvaluationContext) -> Collection[dg.AssetCheckKey]:
+    return context.repository_def.asset_graph.asset_check_keys if context.repository_def else ()
 
 
 def _summary(raised: int, tried: Sequence["Entry"]) -> str:

@@ -20,14 +20,12 @@ from dlassets.settings import UiSettings
 # The check that says whether an asset was made in time: see defs/freshness.py.
 IS_FRESH = "is_fresh"
 _NAMED = 3
-# A run's end is written down a moment after its time: it is looked so far back.
-_OVERLAP = dt.timedelta(minutes=5)
 _SAID = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
 
 
 def failed_runs(instance: dg.DagsterInstance, since: dt.datetime, ui: UiSettings) -> list[Alert]:
-    """Return an alert for each run that has failed since then, or some minutes before."""
-    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since - _OVERLAP)
+    """Return an alert for each run that has failed since then."""
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
     return [_of_run(instance, record.dagster_run, ui) for record in instance.get_run_records(failed)]
 
 
