@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.registry.events import NOBODY_KNOWN, REPLACED, ROLLED_BACK, STANDING, Event, History
 from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, identified, registered_versions, run_or_none
-from dlassets.registry.models import REGISTERED_VERSION, ModelVersion
+from dlassets.registry.models import VALIDATED_VERSION, ModelVersion
 from dlassets.registry.report import CALIBRATION, CONFUSION_MATRIX, EVALUATION, MISCLASSIFIED, TAG_WORSE
 from dlassets.registry.tracking import TAG_INPUT
 from dlassets.settings import UiSettings
@@ -112,7 +112,7 @@ def _links(run: Run, ui: UiSettings) -> str:
         "the photos it had wrong": ui.page("wrong", run=run.info.run_id),
         "the run, with all its pictures and files": f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
         "its validation": f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/validation",
-        "its asset in Dagster": f"{ui.dagster}/assets/{REGISTERED_VERSION.name}",
+        "its asset in Dagster": f"{ui.dagster}/assets/{VALIDATED_VERSION.name}",
     }
     if dagster_run := run.data.tags.get(_DAGSTER_RUN):
         links["the run in Dagster"] = f"{ui.dagster}/runs/{dagster_run}"
@@ -127,7 +127,7 @@ def _of_model(model_name: str, history: History, ui: UiSettings) -> str:
     aliases = (
         f"The alias `{CHAMPION}` is the version that scores; `{CHALLENGER}` did not do better, or is not judged yet."
     )
-    asset = f"[Its asset in Dagster]({ui.dagster}/assets/{REGISTERED_VERSION.name})."
+    asset = f"[Its asset in Dagster]({ui.dagster}/assets/{VALIDATED_VERSION.name})."
     gives = "Bytes of photos go in; label, name, confidence, margin and the likeliest classes come out:"
     example = _EXAMPLE.replace("URI", f"models:/{model_name}@{CHAMPION}")
     return "\n\n".join([_FORMER, in_use, f"{aliases} {asset}", gives, example])
