@@ -95,7 +95,7 @@ def test_a_version_s_page_has_its_figures_its_data_its_pictures_and_where_to_loo
     assert (
         f"[its validation](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/validation)" in page
     )
-    assert "(https://dagster.example.com/assets/registered_version)" in page
+    assert "(https://dagster.example.com/assets/validated_version)" in page
     assert "(https://dagster.example.com/runs/a-run)" in page
     pictures = [parse_qs(urlsplit(link).query) for link in re.findall(r"!\[.*?\]\((get-artifact.*?)\)", page)]
     assert [picture["path"] for picture in pictures] == [

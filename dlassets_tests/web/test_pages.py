@@ -65,7 +65,7 @@ def test_the_first_page_says_who_is_champion_and_why_and_why_others_are_not(page
     until = "to 2026-01-02 00:00 UTC: version 2 took its place. It had come with: there was no champion"
     assert f"Was champion from 2026-01-01 00:00 UTC {until}" in said
     assert links(page, "http://127.0.0.1:5000/#/models/image_classifier/versions/2")
-    assert links(page, "http://127.0.0.1:3000/assets/registered_version")
+    assert links(page, "http://127.0.0.1:3000/assets/validated_version")
 
 
 def test_the_first_page_counts_and_links_what_there_is(pages):
