@@ -293,7 +293,7 @@ def _version_to_validate(session: Session, read: Reads) -> int:
     from dlassets.registry.validation.validation import VERSION_TAG
 
     if (asked := session.tags.get(VERSION_TAG)) is not None:
-        return model_version(session.mlflow.client, session.model_name, asked)
+        return model_version(session.mlflow.client, session.model_name, asked, session.champion())
     run = session.mlflow.run_of(*training_inputs(session, read).digests)
     return registered_as(session.mlflow.client, session.model_name, run)
 
