@@ -124,11 +124,12 @@ def forget(model: str, *, yes: bool) -> None:
 
 
 def _trained_from(settings: Settings, lake: Lake, model: str) -> tuple[int, dict[str, int]]:
+    from dlassets.pipeline.session import Session
     from dlassets.registry.lineage import model_version, trained_from
-    from dlassets.registry.store import MlflowStore
 
-    client, name = MlflowStore(settings).client, settings.registry.model_name
-    version = model_version(client, name, model)
+    session = Session(settings)
+    client, name = session.mlflow.client, session.model_name
+    version = model_version(client, name, model, session.champion())
     return version, trained_from(lake, client, name, version)
 
 

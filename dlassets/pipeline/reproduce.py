@@ -76,7 +76,7 @@ def find_original(session: Session, model: str) -> Run:
 
     client, run_id = session.mlflow.client, model
     if model == CHAMPION or model.isdecimal():
-        version = model_version(client, session.model_name, model)
+        version = model_version(client, session.model_name, model, session.champion())
         run_id = str(client.get_model_version(session.model_name, str(version)).run_id)
     try:
         return client.get_run(run_id)

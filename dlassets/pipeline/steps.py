@@ -297,7 +297,7 @@ def _version_to_validate(session: Session, read: Reads) -> int:
     from dlassets.registry.validation.validation import VERSION_TAG
 
     if (asked := session.tags.get(VERSION_TAG)) is not None:
-        version = model_version(session.mlflow.client, session.model_name, asked)
+        version = model_version(session.mlflow.client, session.model_name, asked, session.champion())
         return _taken_over(session, read, version)
     run = session.mlflow.run_of(*training_inputs(session, read).digests)
     return registered_as(session.mlflow.client, session.model_name, run)

@@ -160,10 +160,10 @@ def _settled(registry: ModelRegistry, history: History, model: ModelVersion, val
         return [*events, *_promoted(history, model, validation.explanation, sha256)]
     if state == WAITING and not events:
         return events
-    return [*events, event_of(model, APPROVAL_WANTED, WAITING, _question(registry, validation), validation=sha256)]
+    return [*events, event_of(model, APPROVAL_WANTED, WAITING, _request(registry, validation), validation=sha256)]
 
 
-def _question(registry: ModelRegistry, validation: Validation) -> str:
+def _request(registry: ModelRegistry, validation: Validation) -> str:
     """Return what the validation says, where its report is and how to answer."""
     client, version = registry.client, validation.version
     run = client.get_run(client.get_model_version(registry.name, str(version)).run_id).info

@@ -139,10 +139,6 @@ class History:
                 champion = None
         return champion
 
-    def champion_when(self, event: Event) -> ModelVersion | None:
-        """Return who was champion when this happened."""
-        return self.champion_at(self.events.index(event))
-
     @cached_property
     def last_move(self) -> Event | None:
         """The newest event after which the alias champion is to be set or taken off."""

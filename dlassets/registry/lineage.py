@@ -19,7 +19,6 @@ from dlassets.registry.lifecycle import (
     identified,
     registered_versions,
     run_or_none,
-    version_of,
     versions_of,
 )
 from dlassets.registry.models import ModelVersion
@@ -33,10 +32,11 @@ TAG_TRAINING_SET = "dlassets.training_set_version"
 _SHOWN = 5
 
 
-def model_version(client: MlflowClient, model_name: str, version: str) -> int:
+def model_version(client: MlflowClient, model_name: str, version: str, champion: ModelVersion | None) -> int:
     """Return the registered version that `version` names: a number, or champion. Raises DlassetsError for another."""
     known = versions_of(client, model_name)
-    number = version_of(client, model_name) if version == CHAMPION else int(version) if version.isdecimal() else None
+    named = champion and champion.version if version == CHAMPION else version
+    number = int(named) if named is not None and str(named).isdecimal() else None
     if number in known:
         return number
     if not known:

@@ -185,6 +185,10 @@ READING = (
     ("quarantine", "list"),
     ("classes",),
     ("reproduce", "champion"),
+    ("models",),
+    ("approve", "1", "--reason", "fine"),
+    ("reject", "1", "--reason", "blurred"),
+    ("rollback", "--reason", "bad"),
 )
 
 

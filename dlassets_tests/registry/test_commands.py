@@ -1,8 +1,14 @@
 """`dlassets models`, `approve`, `reject` and `rollback`, as a person calls them."""
 
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
 from click.testing import Result
 
-from dlassets_tests.programs import invoke
+from dlassets_tests.programs import COMMAND, dlassets, invoke
 from dlassets_tests.registry.conftest import MODEL, Registry
 from dlassets_tests.registry.test_approval import alias, happened, promoted, waiting
 from dlassets_tests.tables import NOON, put
@@ -71,3 +77,47 @@ def test_a_rollback_says_what_the_bad_version_has_predicted_and_what_of_it_is_in
         f"Version 2 has made 3 predictions since {NOON:%Y-%m-%d %H:%M:%S} UTC (table predictions), {in_use}.",
         "Have version 1 score these photos: dagster job execute -m dlassets.definitions -j scoring_pipeline",
     ]
+
+
+@pytest.mark.slow
+def test_an_approval_whose_process_is_killed_is_done_by_the_next_and_written_down_once(registry) -> None:
+    promoted(registry)
+    waiting(registry, 2.0)
+    dies = """
+import os, signal, mlflow
+mlflow.MlflowClient.set_registered_model_alias = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+"""
+    approve = ("approve", "2", "--reason", "fine", "--as", "bob")
+    program = (sys.executable, "-c", dies + COMMAND[-1])
+
+    killed = dlassets(*approve, command=program, DLASSETS_ROOT=registry.resource.settings.root)
+
+    assert (killed.returncode, alias(registry), happened(registry)[-1]) == (-signal.SIGKILL, 1, "2 promoted")
+    assert command(registry, *approve).output == "Version 2 (champion): fine.\n"
+    assert alias(registry) == 2
+    assert [happened(registry).count(f"2 {event}") for event in ("approved", "promoted")] == [1, 1]
+
+
+@pytest.mark.slow
+def test_of_two_people_who_approve_at_once_one_promotes_and_the_other_is_told_so(registry) -> None:
+    promoted(registry)
+    waiting(registry, 2.0)
+    environment = os.environ | {"DLASSETS_ROOT": registry.resource.settings.root}
+    people = [
+        subprocess.Popen(
+            [*COMMAND, "approve", "2", "--reason", f"says {name}", "--as", name],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in ("bob", "eve")
+    ]
+    said = {person.communicate(timeout=200)[0].strip(): person.returncode for person in people}
+
+    assert sorted(said.values()) == [0, 1]
+    (first,), (second,) = ([text for text, code in said.items() if code == each] for each in (0, 1))
+    name = first.rpartition(" ")[2].removesuffix(".")
+    assert first == f"Version 2 (champion): says {name}."
+    assert f"Version 2 is champion already: {name} decided so at " in second
+    assert [happened(registry).count(f"2 {event}") for event in ("approved", "promoted")] == [1, 1]

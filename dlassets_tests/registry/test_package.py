@@ -107,6 +107,21 @@ def test_pickled_arrays_are_refused(folder) -> None:
         ModelPackage.load(folder)
 
 
+@pytest.mark.parametrize("name", ["helper.py", "sitecustomize.pyc", "head.pkl", "hooks/helper.py"])
+def test_code_that_is_put_into_a_package_makes_it_another_and_is_never_run(folder, name, tmp_path) -> None:
+    before, ran = digest_of(folder), tmp_path / "ran"
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(f"open({str(ran)!r}, 'w')")
+
+    with pytest.raises(DlassetsError, match="holds no readable model package"):
+        ModelPackage.load(folder)
+    if (folder / name).parent == folder:  # whole in itself again, as another package
+        describe(folder)
+        assert ModelPackage.load(folder).feature_version == "features-1"
+        assert digest_of(folder) != before
+    assert not ran.exists()
+
+
 def test_a_newer_format_names_the_remedy(folder) -> None:
     describe(folder, format=4)
 
