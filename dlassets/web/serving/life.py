@@ -12,7 +12,7 @@ import threading
 from dlassets.errors import DlassetsError
 from dlassets.masking import masked
 from dlassets.pipeline.session import Session
-from dlassets.registry.lifecycle import CHALLENGER, model_of
+from dlassets.registry.lifecycle import CHALLENGER, load_version, model_of
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.store import existing_client
 from dlassets.scoring.online import Network, Online, warm
@@ -67,7 +67,8 @@ class Life:
     def _look(self) -> str:
         """Have the models be those that MLflow names; return what is wrong with the champion, if anything is."""
         # Where there is no store nothing is made: the lake may be another than was meant.
-        named = self._session.champion() if existing_client(self._settings) else None
+        is_there = bool(self.models) or existing_client(self._settings) is not None
+        named = self._session.champion() if is_there else None
         if named is None:
             return f"No version of {self._session.model_name} is champion yet. Run training_pipeline first."
         try:
@@ -97,7 +98,7 @@ class Life:
         for online in known:
             if online.model == model:
                 return online
-        package = self._session.package(model)
+        package = load_version(self._session.registry, model.version)
         network = next((online.network for online in known if online.package.backbone == package.backbone), None)
         online = Online(model, package, network or Network(package.backbone), self._settings.serving.top_k)
         warm(online)

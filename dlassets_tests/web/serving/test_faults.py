@@ -17,12 +17,11 @@ import pytest
 from hypothesis.errors import Unsatisfiable
 
 from dlassets.learning.backbones import feature_version
-from dlassets.registry.lifecycle import register
 from dlassets.registry.package import ModelPackage
 from dlassets_tests.browser import Person, chromium, needs_chromium
-from dlassets_tests.registry.conftest import MODEL, Registry, opened
+from dlassets_tests.registry.conftest import MODEL, opened
 from dlassets_tests.servers import free_port
-from dlassets_tests.web.serving.conftest import LIMITS, REF
+from dlassets_tests.web.serving.conftest import LIMITS, REF, enter
 from dlassets_tests.web.serving.service import HOST, Served, serving
 from dlassets_tests.web.serving.test_serving import NO_PICTURE
 
@@ -115,7 +114,7 @@ def test_a_champion_on_another_network_takes_over_amid_requests(models, champion
     ref = replace(REF, root=False)
     package = ModelPackage(models.packages[0].head, ref, feature_version(ref))
     with opened(models.settings) as store:
-        version = register(models.client, MODEL, Registry(store).run(package, inputs="another network"))
+        version = enter(store, package)
     ended = threading.Event()
 
     def asks() -> set[tuple[int, int]]:
