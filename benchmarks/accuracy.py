@@ -33,7 +33,8 @@ from dlassets.learning.evaluation.evaluate import Z_95, wilson_interval
 from dlassets.learning.examples import Examples, read_split
 from dlassets.learning.training.head_training import train_head
 from dlassets.pipeline.session import Session
-from dlassets.registry.lifecycle import load_version, versions_of
+from dlassets.registry.lifecycle import versions_of
+from dlassets.registry.model_registry import load_version
 from dlassets.registry.package import ModelPackage
 from dlassets.settings import Settings
 

@@ -17,8 +17,9 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.pipeline.session import Session
 from dlassets.registry.store import MlflowStore
+from dlassets.settings import RegistrySettings
 from dlassets_tests.pipelines import Pipelines, arrive, failures, let_guesses_pass, materialized, new_lake, values
-from dlassets_tests.programs import dlassets
+from dlassets_tests.programs import dlassets, invoke
 from dlassets_tests.tables import get, put
 
 MODEL = "image_classifier"
@@ -263,7 +264,7 @@ def test_scoring_before_any_model_says_what_to_run_and_keeps_what_came_in(empty,
 
     assert failures(result)["predictions"] == (
         "DlassetsError: dlassets.errors.DlassetsError: No version of image_classifier is champion yet. "
-        "Run training_pipeline first.\n"
+        "Run training_pipeline first, or approve a version that waits (dlassets models).\n"
     )
     assert len(rows(empty, "raw_images", "path")) == 80
     assert len(rows(empty, "image_features", "image_id")) == 80
@@ -338,6 +339,28 @@ def test_one_bad_file_of_each_kind_fails_no_run(empty, photos) -> None:
     assert all(refused.values())
     warning = evaluation(result, "nothing_quarantined")
     assert (warning.passed, warning.severity) == (False, dg.AssetCheckSeverity.WARN)
+
+
+@pytest.mark.slow
+def test_with_approval_by_a_person_nothing_scores_until_somebody_approves(empty, photos) -> None:
+    arrive(photos, empty)
+    by_person = RegistrySettings(approval="person", actor="ann")
+    asking = Pipelines(empty.settings.model_copy(update={"registry": by_person}), empty.instance)
+
+    trained = asking.run("training_pipeline")
+
+    assert trained.success
+    decision = str(values(materialized(trained)["validated_version"])["decision"])
+    assert re.fullmatch(
+        r"Version 1 \(waits for approval\): .*/report.md\. Answer with .*dlassets reject 1 .*", decision
+    )
+    MlflowStore(asking.settings).client.set_registered_model_alias("image_classifier", "champion", "1")
+    assert "or approve a version that waits" in failures(asking.run("scoring_pipeline"))["predictions"]
+    environment = {"DLASSETS_ROOT": asking.settings.root, "DLASSETS_REGISTRY__APPROVAL": "person"}
+    approved = invoke("approve", 1, "--reason", "looked at it", "--as", "bob", **environment)
+    assert (approved.exit_code, approved.output) == (0, "Version 1 (champion): looked at it.\n")
+    assert failures(asking.run("scoring_pipeline")) == {}
+    assert len(rows(asking, "predictions_current", "path")) == 80
 
 
 def dagster(pipelines: Pipelines, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

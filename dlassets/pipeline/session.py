@@ -183,12 +183,15 @@ class Session:
     def required_champion(self) -> ModelVersion:
         """Return the champion. Raises DlassetsError where there is none."""
         if (model := self.champion()) is None:
-            raise DlassetsError(f"No version of {self.model_name} is champion yet. Run training_pipeline first.")
+            raise DlassetsError(
+                f"No version of {self.model_name} is champion yet. Run training_pipeline first, or approve a version "
+                "that waits (dlassets models)."
+            )
         return model
 
     def package(self, model: ModelVersion) -> ModelPackage:
         """Return the files of a registered version; those of the few that were asked for last are kept."""
-        from dlassets.registry.lifecycle import load_version
+        from dlassets.registry.model_registry import load_version
 
         package = self._packages.pop(model, None) or load_version(self.registry, model.version)
         self._packages = {**dict(list(self._packages.items())[1 - _PACKAGES :]), model: package}

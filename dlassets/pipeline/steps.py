@@ -262,7 +262,7 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:
 def validated_version(session: Session, read: Reads, report: Report) -> Made:
     """Ask of the registered version whether it may be used, and have it be champion if so, or wait for a person."""
     from dlassets.registry.approval import settle
-    from dlassets.registry.lifecycle import identified
+    from dlassets.registry.lifecycle import CHAMPION, identified
     from dlassets.registry.store import explained_mlflow
     from dlassets.registry.validation.validate import validate
 
@@ -274,6 +274,8 @@ def validated_version(session: Session, read: Reads, report: Report) -> Made:
         version = _version_to_validate(session, read)
         validation, is_new = validate(session.registry, version, _grounds(session, read))
         decision = settle(session.registry, validation)
+        if validation.passed and decision.state != CHAMPION:
+            report.warning(decision.sentence)
         registered = client.get_model_version(name, str(version))
         run = client.get_run(registered.run_id)
     details = {"validation": validation, "is_new": is_new, "decision": decision, "run": run}

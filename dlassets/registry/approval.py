@@ -27,8 +27,8 @@ from dlassets.registry.events import (
     event_of,
     taken_by,
 )
-from dlassets.registry.lifecycle import CHAMPION, load_version
-from dlassets.registry.model_registry import ModelRegistry
+from dlassets.registry.lifecycle import CHAMPION
+from dlassets.registry.model_registry import ModelRegistry, load_version
 from dlassets.registry.models import VALIDATED_VERSION, ModelVersion
 from dlassets.registry.store import explained_mlflow
 from dlassets.registry.validation.validation import (
@@ -52,7 +52,7 @@ class Decision:
 
     @property
     def sentence(self) -> str:
-        return f"version {self.model.version}: {STANDING[self.state]}: {self.reason}"
+        return f"Version {self.model.version} ({STANDING[self.state]}): {self.reason}"
 
 
 @dataclass(frozen=True)

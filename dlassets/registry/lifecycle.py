@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 
-    from dlassets.registry.model_registry import ModelRegistry
-
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
 # What these say, `model_events` says since there is one: when a version became champion, and why one was not promoted.
@@ -159,21 +157,6 @@ def registered_versions(client: MlflowClient, model_name: str | None = None) -> 
             return found
 
 
-def load_version(registry: ModelRegistry, version: int) -> ModelPackage:
-    """Download the package of a registered version.
-
-    Raises DlassetsError where its files are gone or broken, or are not those that `model_events` says, or the version's
-    and its run's tags: of those anybody may set one who may write to MLflow.
-    """
-    client, name = registry.client, registry.name
-    registered = client.get_model_version(name, str(version))
-    told = {f"the tag {TAG_PACKAGE} of its version": registered.tags.get(TAG_PACKAGE)}
-    if (run := run_or_none(client, registered.run_id)) is not None:
-        told[f"the tag {TAG_PACKAGE} of its run"] = run.data.tags.get(TAG_PACKAGE)
-    told["model_events"] = registry.history().trusted_package(version)
-    return _load(client, f"models:/{name}/{version}", registered.source, told)
-
-
 def version_files(client: MlflowClient, model_name: str, version: int) -> Path:
     """Download all files of a registered version as MLflow keeps them, and return their folder; see PACKAGE.
 
@@ -184,9 +167,9 @@ def version_files(client: MlflowClient, model_name: str, version: int) -> Path:
 
 
 def load_run(client: MlflowClient, run: Run) -> ModelPackage:
-    """Download the package that a run logged, registered or not. Raises DlassetsError as `load_version` does."""
+    """Download the package that a run logged, registered or not. Raises DlassetsError as `load_package` does."""
     source = _model_of(run)
-    return _load(client, source, source, {f"the tag {TAG_PACKAGE} of its run": run.data.tags.get(TAG_PACKAGE)})
+    return load_package(client, source, source, {f"the tag {TAG_PACKAGE} of its run": run.data.tags.get(TAG_PACKAGE)})
 
 
 def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
@@ -203,8 +186,12 @@ def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
         raise
 
 
-def _load(client: MlflowClient, uri: str, source: str, told: Mapping[str, str | None]) -> ModelPackage:
-    """Download a package from where its model's `source` says; it is called `uri` in errors."""
+def load_package(client: MlflowClient, uri: str, source: str, told: Mapping[str, str | None]) -> ModelPackage:
+    """Download a package from where its model's `source` says; it is called `uri` in errors.
+
+    `told` are the digests that it is said to have, by who says so; None of those that do not. Raises DlassetsError
+    where its files are gone or broken, or have another.
+    """
     package = _downloaded(client, uri, source) / PACKAGE
     loaded = ModelPackage.load(package)
     named = {place: digest for place, digest in told.items() if digest is not None}

@@ -31,8 +31,10 @@ from dlassets.registry.events import (
 from dlassets.registry.lifecycle import (
     CHALLENGER,
     CHAMPION,
+    TAG_PACKAGE,
     TAG_VERDICT,
     identified,
+    load_package,
     model_of,
     promotions,
     register,
@@ -41,6 +43,7 @@ from dlassets.registry.lifecycle import (
 )
 from dlassets.registry.lineage import training_set_of
 from dlassets.registry.models import ModelVersion
+from dlassets.registry.package import ModelPackage
 from dlassets.registry.store import MlflowStore, explained_mlflow
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
@@ -99,9 +102,7 @@ class ModelRegistry:
         with explained_mlflow("a version was registered"):
             number = register(self.client, self.name, run)
             model = identified(self.client.get_model_version(self.name, str(number)))
-        version = training_set_of(run)
-        learned_from = "photos" if version is None else f"version {version} of training_set"
-        reason = f"{run.info.run_name} learned from {learned_from}"
+        reason, version = f"trained as {run.info.run_name}", training_set_of(run)
 
         def plan(history: History) -> Sequence[Event]:
             if history.last(model) is not None:
@@ -110,6 +111,21 @@ class ModelRegistry:
 
         self.add(plan, new=model)
         return model
+
+
+def load_version(registry: ModelRegistry, version: int) -> ModelPackage:
+    """Download the package of a registered version.
+
+    Raises DlassetsError where its files are gone or broken, or are not those of which `model_events` has the digest, or
+    the tags of the version and its run: whoever may write to MLflow may set those.
+    """
+    client, name = registry.client, registry.name
+    registered = client.get_model_version(name, str(version))
+    told = {f"the tag {TAG_PACKAGE} of its version": registered.tags.get(TAG_PACKAGE)}
+    if (run := run_or_none(client, registered.run_id)) is not None:
+        told[f"the tag {TAG_PACKAGE} of its run"] = run.data.tags.get(TAG_PACKAGE)
+    told["model_events"] = registry.history().trusted_package(version)
+    return load_package(client, f"models:/{name}/{version}", registered.source, told)
 
 
 def earlier_history(client: MlflowClient, model_name: str) -> History:

@@ -10,13 +10,14 @@ from dlassets.errors import DlassetsError
 from dlassets.pipeline.session import Session
 from dlassets.registry.aliases import TAG_LAST_EVENT, notice_outside_moves
 from dlassets.registry.approval import approve, rollback, settle
-from dlassets.registry.lifecycle import CHAMPION, TAG_PACKAGE, TAG_PROMOTIONS, TAG_VERDICT, load_version, register
+from dlassets.registry.lifecycle import CHAMPION, TAG_PACKAGE, TAG_PROMOTIONS, TAG_VERDICT, register
+from dlassets.registry.model_registry import load_version
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import digest_of
 from dlassets.registry.store import MlflowStore
 from dlassets_tests.killing import killed_at
 from dlassets_tests.registry.conftest import MODEL, Registry
-from dlassets_tests.registry.test_approval import PERSON, SET_ALIAS, SET_TAG, alias, happened, promoted, story
+from dlassets_tests.registry.test_approval import PERSON, RARER, SET_ALIAS, SET_TAG, alias, happened, promoted, story
 from dlassets_tests.stores import give_store
 
 BACK = {"outside_moves": "put_back"}
@@ -63,8 +64,10 @@ def test_an_alias_that_is_moved_by_hand_is_noticed_once_and_followed(registry) -
     assert (alias(registry), scores_with(registry).version) == (2, 2)
 
 
-@pytest.mark.parametrize("rules", [BACK, PERSON])
-@pytest.mark.parametrize("killed", [None, SET_ALIAS, SET_TAG])
+@pytest.mark.parametrize(
+    ("rules", "killed"),
+    [(PERSON, None), (BACK, SET_ALIAS), *(RARER(*each) for each in ((BACK, None), (BACK, SET_TAG)))],
+)
 def test_an_alias_that_is_moved_by_hand_is_put_back_where_the_settings_say_so(registry, rules, killed) -> None:
     two(registry)
     by_hand(registry, 2)
@@ -80,7 +83,7 @@ def test_an_alias_that_is_moved_by_hand_is_put_back_where_the_settings_say_so(re
     assert story(registry)[-2:] == [(2, "moved_outside", "failed", "failed"), (1, "put_back", "champion", "champion")]
 
 
-@pytest.mark.parametrize(("rules", "champion"), [({}, None), (BACK, 1)])
+@pytest.mark.parametrize(("rules", "champion"), [({}, None), RARER(BACK, 1)])
 def test_an_alias_that_is_taken_off_by_hand_is_followed_or_put_back(registry, rules, champion) -> None:
     two(registry)
     registry.client.delete_registered_model_alias(MODEL, CHAMPION)
@@ -92,6 +95,7 @@ def test_an_alias_that_is_taken_off_by_hand_is_followed_or_put_back(registry, ru
     assert notice_outside_moves(registry.by(**rules)) == []
 
 
+@pytest.mark.slow
 def test_a_first_champion_by_hand_is_none_where_moves_are_put_back(registry) -> None:
     registry.entered()
     by_hand(registry, 1)
@@ -102,6 +106,7 @@ def test_a_first_champion_by_hand_is_none_where_moves_are_put_back(registry) -> 
     assert notice_outside_moves(registry.by(**BACK)) == []
 
 
+@pytest.mark.slow
 def test_a_version_that_somebody_registered_by_hand_never_scores_where_moves_are_put_back(registry) -> None:
     promoted(registry)
     made = registry.client.create_model_version(MODEL, registry.client.get_model_version(MODEL, "1").source, None)
@@ -112,6 +117,7 @@ def test_a_version_that_somebody_registered_by_hand_never_scores_where_moves_are
     assert (alias(registry), story(registry, 2)) == (1, [(2, "moved_outside", None, "challenger")])
 
 
+@pytest.mark.slow
 def test_a_move_of_another_lake_with_the_same_store_is_one_from_outside(registry, tmp_path) -> None:
     two(registry)
     registry.client.set_registered_model_tag(MODEL, TAG_LAST_EVENT, "an event of another lake")
@@ -135,7 +141,7 @@ def test_a_store_that_is_restored_from_an_older_copy_is_brought_up_to_what_was_d
     assert alias(registry) == 2
 
 
-@pytest.mark.parametrize("rules", [{}, BACK])
+@pytest.mark.parametrize("rules", [{}, RARER(BACK)])
 def test_a_store_that_was_lost_leaves_no_champion_and_a_new_one_begins_again(registry, rules) -> None:
     promoted(registry)
     root = registry.resource.settings.root
@@ -184,7 +190,7 @@ def test_a_model_from_before_has_its_history_taken_over_once(registry) -> None:
     assert rollback(registry.by(), None, "bad").restored == first
 
 
-@pytest.mark.parametrize("champion", [None, 2])
+@pytest.mark.parametrize("champion", [None, RARER(2)])
 def test_an_alias_that_was_moved_by_hand_before_there_were_events_stands(registry, champion) -> None:
     registry.entered(), registry.entered(2.0)
     shutil.rmtree(f"{registry.resource.settings.root}/tables/model_events")
@@ -215,9 +221,10 @@ def test_files_tags_and_digest_that_were_changed_together_are_refused_by_what_st
     with pytest.raises(
         DlassetsError, match=r"not the one that was registered: .* digest than model_events say.*Restore"
     ):
-        session.package(session.champion())
+        session.package(session.required_champion())
 
 
+@pytest.mark.slow
 def test_with_mlflow_away_nothing_is_decided_and_what_is_decided_is_done_once_it_is_back(registry, monkeypatch) -> None:
     from mlflow.exceptions import MlflowException
 

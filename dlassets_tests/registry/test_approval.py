@@ -1,5 +1,7 @@
 """Who becomes champion, in a real registry and a real table: by the gate, by a person, and back again."""
 
+import functools
+
 import pytest
 
 from dlassets.engines.local import LocalEngine
@@ -13,6 +15,7 @@ from dlassets_tests.registry.conftest import MODEL, Registry
 
 PERSON = {"approval": "person"}
 SET_ALIAS, SET_TAG = "set_registered_model_alias", "set_registered_model_tag"
+RARER = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def story(registry: Registry, version: int | None = None) -> list[tuple[int, str, str | None, str]]:
@@ -69,7 +72,7 @@ def test_what_passes_is_promoted_and_what_fails_is_not_and_each_event_is_written
     assert "Not promoted: knows -1.0." in registry.client.get_model_version(MODEL, "3").description
 
 
-@pytest.mark.parametrize("killed", [SET_ALIAS, SET_TAG, "update_registered_model"])
+@pytest.mark.parametrize("killed", [SET_ALIAS, RARER(SET_TAG), RARER("update_registered_model")])
 def test_a_promotion_that_was_killed_halfway_is_done_by_the_next_and_written_down_once(registry, killed) -> None:
     promoted(registry)
     model = registry.entered(2.0)
@@ -132,7 +135,7 @@ def test_an_approval_promotes_and_is_its_reason(registry) -> None:
     assert "by bob: looked at the report." in registry.client.get_model_version(MODEL, "2").description
 
 
-@pytest.mark.parametrize("killed", [SET_ALIAS, SET_TAG])
+@pytest.mark.parametrize("killed", [SET_ALIAS, RARER(SET_TAG)])
 def test_an_approval_that_was_killed_halfway_is_done_when_it_is_repeated(registry, killed) -> None:
     promoted(registry)
     waiting(registry, 2.0)
@@ -215,8 +218,8 @@ def _no_file(registry: Registry, model: ModelVersion) -> None:
     ("harm", "message"),
     [
         (_another_validation, "is not the one that stands in model_events"),
-        (_another_tag, "is not the one that stands in model_events"),
-        (_no_file, "cannot be read"),
+        RARER(_another_tag, "is not the one that stands in model_events"),
+        RARER(_no_file, "cannot be read"),
     ],
 )
 def test_a_validation_that_is_another_or_gone_is_no_ground_for_an_approval(registry, harm, message) -> None:
@@ -238,6 +241,7 @@ def test_what_was_never_validated_or_failed_is_not_approved(registry) -> None:
         approve(registry.by("bob", **PERSON), 9, "fine")
 
 
+@pytest.mark.slow
 def test_a_version_that_was_compared_with_another_champion_is_validated_again_before_it_is_approved(registry) -> None:
     promoted(registry)
     waiting(registry, 2.0)
@@ -251,6 +255,7 @@ def test_a_version_that_was_compared_with_another_champion_is_validated_again_be
     assert approve(registry.by("bob", **PERSON), 3, "fine").state == CHAMPION
 
 
+@pytest.mark.slow
 def test_an_older_version_that_waits_is_archived_when_a_newer_one_is_promoted(registry) -> None:
     promoted(registry)
     waiting(registry, 2.0)
@@ -295,7 +300,7 @@ def test_a_rollback_makes_the_one_before_champion_and_the_next_step_leaves_it_so
     assert "by bob: it takes hats for mugs." in description
 
 
-@pytest.mark.parametrize("killed", [SET_ALIAS, SET_TAG])
+@pytest.mark.parametrize("killed", [SET_ALIAS, RARER(SET_TAG)])
 def test_a_rollback_that_was_killed_halfway_is_done_when_it_is_repeated_and_no_further_one(registry, killed) -> None:
     for knows in (1.0, 2.0, 3.0):
         promoted(registry, knows)
@@ -308,6 +313,7 @@ def test_a_rollback_that_was_killed_halfway_is_done_when_it_is_repeated_and_no_f
     assert happened(registry)[-2:] == ["3 rolled_back", "2 promoted"]
 
 
+@pytest.mark.slow
 def test_a_rollback_goes_further_back_or_to_a_version_that_is_named_where_that_may_be(registry) -> None:
     for knows in (1.0, 2.0, 3.0):
         promoted(registry, knows)
@@ -328,6 +334,7 @@ def test_a_rollback_goes_further_back_or_to_a_version_that_is_named_where_that_m
     assert rollback(registry.by(), 3, "it was not so bad").restored.version == alias(registry) == 3
 
 
+@pytest.mark.slow
 def test_a_rollback_to_files_that_are_gone_changes_nothing(registry) -> None:
     import shutil
 

@@ -16,11 +16,11 @@ from dlassets.registry.lifecycle import (
     end_dead_runs,
     find_run,
     load_run,
-    load_version,
     register,
     version_of,
     versions_of,
 )
+from dlassets.registry.model_registry import load_version
 from dlassets.registry.package import ModelPackage
 from dlassets.settings import Settings
 from dlassets_tests.killing import killed_at, overtaken_at

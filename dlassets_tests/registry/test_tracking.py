@@ -29,7 +29,8 @@ from dlassets.learning.loader.row_groups import read_columns
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.launch import Place, launch
 from dlassets.registry.evaluated import Gathered, evaluated_runs, gather, lacking_rows
-from dlassets.registry.lifecycle import TAG_ASSET, TAG_INPUTS, load_run, load_version, register
+from dlassets.registry.lifecycle import TAG_ASSET, TAG_INPUTS, load_run, register
+from dlassets.registry.model_registry import load_version
 from dlassets.registry.report import MISTAKES, ROWS, TAG_ROWS, misclassified
 from dlassets.registry.tracking import TrainingInputs, artifact_of, picture_of, run_name, train_and_log
 from dlassets.settings import ComputeSettings, PixelSettings, Settings, TrainingSettings

@@ -23,7 +23,8 @@ from dlassets.learning.examples import Examples, read_split
 from dlassets.learning.features import Embedder, examples_for
 from dlassets.registry.events import VALIDATED
 from dlassets.registry.gate import Gate, Verdict
-from dlassets.registry.lifecycle import PACKAGE, identified, load_version, run_or_none, version_files
+from dlassets.registry.lifecycle import PACKAGE, identified, run_or_none, version_files
+from dlassets.registry.model_registry import ModelRegistry, load_version
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.tracking import artifact_of
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow import MlflowClient
 
-    from dlassets.registry.model_registry import ModelRegistry
 
 # Of a picture that stands for one there is not.
 _GREY = 128
