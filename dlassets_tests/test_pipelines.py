@@ -17,7 +17,8 @@ from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.pipeline.session import Session
 from dlassets.registry.store import MlflowStore
-from dlassets.settings import RegistrySettings
+from dlassets.registry.validation.validation import CHECKS, VERSION_TAG
+from dlassets.settings import RegistrySettings, ValidationSettings
 from dlassets_tests.pipelines import Pipelines, arrive, failures, let_guesses_pass, materialized, new_lake, values
 from dlassets_tests.programs import dlassets, invoke
 from dlassets_tests.tables import get, put
@@ -217,6 +218,56 @@ def test_a_run_with_nothing_new_makes_no_table_version_and_says_so(ran_twice) ->
         for name, made in materialized(result).items():
             if name != "registered_version":
                 assert values(made)["changed"].startswith("nothing new"), name
+
+
+def test_a_validation_is_seen_in_dagster_with_each_check_and_its_number(ran) -> None:
+    pipelines, results = ran
+    result = results["training_pipeline"]
+    checks = {
+        check.check_name: check
+        for check in result.get_asset_check_evaluations()
+        if check.asset_key == dg.AssetKey("validated_version")
+    }
+    metadata = values(materialized(result)["validated_version"])
+
+    assert checks.keys() == CHECKS.keys()
+    errors = {name for name, check in checks.items() if check.severity is dg.AssetCheckSeverity.ERROR}
+    assert errors == {"loads_in_a_clean_process", "has_signature_and_example", "not_worse_than_champion"}
+    assert all(checks[name].passed for name in errors)
+    numbers = {name: check.metadata["value"].value for name, check in checks.items() if "value" in check.metadata}
+    assert numbers.keys() >= {"accurate", "calibrated", "robust", "fast", "small", "loads_in_a_clean_process"}
+    assert metadata["report"].startswith(f"# Validation of {MODEL} version 1\n\n**Passed**: right on ")
+    for picture in ("reliability", "robustness"):
+        assert metadata[picture].startswith(f"![{picture}.png](data:image/png;base64,")
+    tags = MlflowStore(pipelines.settings).client.get_model_version(MODEL, "1").tags
+    assert metadata["validation_sha256"] == tags["dlassets.validation_sha256"]
+    assert materialized(result)["validated_version"].tags["dagster/data_version"] == metadata["validation_sha256"]
+
+
+def test_a_run_may_be_asked_to_validate_a_version_by_its_number(ran_twice) -> None:
+    pipelines, _, _ = ran_twice
+    champion = MlflowStore(pipelines.settings).champion().version
+
+    asked = pipelines.run("validation_pipeline", tags={VERSION_TAG: str(champion)})
+    unknown = pipelines.run("validation_pipeline", tags={VERSION_TAG: "99"})
+
+    made = values(materialized(asked)["validated_version"])
+    assert (made["version"], made["changed"][:11]) == (champion, "nothing new")
+    assert f"{MODEL} has no version 99. It has 1, 2" in failures(unknown)["validated_version"]
+
+
+def test_a_check_that_warns_stops_nothing(ran_twice) -> None:
+    pipelines, _, _ = ran_twice
+    strict = pipelines.settings.model_copy(update={"validation": ValidationSettings(milliseconds=1e-3, sample=0)})
+
+    result = Pipelines(strict, pipelines.instance).run_only(
+        dg.AssetSelection.assets("validated_version", "predictions_current")
+    )
+
+    fast = evaluation(result, "fast")
+    assert (fast.passed, fast.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert result.success
+    assert "predictions_current" in materialized(result)
 
 
 def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch) -> None:

@@ -111,6 +111,7 @@ def _links(run: Run, ui: UiSettings) -> str:
     links = {
         "the photos it had wrong": ui.page("wrong", run=run.info.run_id),
         "the run, with all its pictures and files": f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
+        "its validation": f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/validation",
         "its asset in Dagster": f"{ui.dagster}/assets/{REGISTERED_VERSION.name}",
     }
     if dagster_run := run.data.tags.get(_DAGSTER_RUN):

@@ -92,6 +92,9 @@ def test_a_version_s_page_has_its_figures_its_data_its_pictures_and_where_to_loo
         assert line in page.splitlines()
     run = registry.client.get_run(registry.client.get_model_version(MODEL, "1").run_id)
     assert f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" in page
+    assert (
+        f"[its validation](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/validation)" in page
+    )
     assert "(https://dagster.example.com/assets/registered_version)" in page
     assert "(https://dagster.example.com/runs/a-run)" in page
     pictures = [parse_qs(urlsplit(link).query) for link in re.findall(r"!\[.*?\]\((get-artifact.*?)\)", page)]

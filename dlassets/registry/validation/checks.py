@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.errors import some_of
 from dlassets.learning.calibration import error_by_chance
@@ -148,7 +149,7 @@ def agrees(verdict: Verdict, settings: ValidationSettings) -> Check:
     return Check(AGREES, share >= settings.agreement, sentence, share, settings.agreement, "at least")
 
 
-def kappa(one: np.ndarray[tuple[int], np.dtype[np.int64]], other: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
+def kappa(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
     """Return Cohen's kappa of two models' answers, each (rows,): 1 where they are the same, 0 as by chance."""
     labels = np.union1d(one, other)
     shares = [np.array([(said == label).mean() for label in labels]) for said in (one, other)]

@@ -18,7 +18,8 @@ def test_a_photo_changes_visibly_and_the_same_way_each_time(pixels, name) -> Non
 
     once, again = (CORRUPTIONS[name](pixels, "id") for _ in range(2))
 
-    assert (once.shape, once.dtype) == (pixels.shape, np.uint8)
+    assert once.shape == pixels.shape
+    assert once.dtype == np.uint8
     assert (once == again).all()
     assert (pixels == before).all()
     difference = np.abs(once.astype(int) - pixels).mean()

@@ -19,7 +19,7 @@ ROBUST = Robustness(40, [{AS_THEY_ARE: 0.75} | dict.fromkeys(CORRUPTIONS, 0.5)] 
 def validation(*checks: Check) -> Validation:
     question = Question("flowers", 8, "p" * 64, 7, "c" * 64, "r" * 64, {})
     details = figures(comparisons(COMPARED, None), ROBUST)
-    return Validation(question, {"training_set": 3}, checks, "no worse, passed", details)
+    return Validation(question, {"training_set": 3}, checks, "worse (p < 0.01), refused", details)
 
 
 def test_the_verdict_comes_first_and_then_each_check_with_its_number() -> None:
@@ -32,7 +32,7 @@ def test_the_verdict_comes_first_and_then_each_check_with_its_number() -> None:
     report = markdown(made, ["robustness.png"])
 
     assert report.startswith(
-        "# Validation of flowers version 8, against version 7\n\n**Refused**: no worse, passed.\n\n"
+        "# Validation of flowers version 8, against version 7\n\n**Refused**: worse (p < 0.01).\n\n"
     )
     assert "| passed | small | 0.5 | at most 500 | the package has 0.50 MB |\n" in report
     assert "| **warns** | robust | 0.45 | at most 0.3 | noise \\| worst |\n" in report
