@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import datetime as dt
 import functools
 import inspect
 import traceback
@@ -156,7 +157,7 @@ def ask_everything(whole: Whole) -> None:
             seen = ["deleted_files", "quarantined_files"] if sees_photos else []
             chosen = ("raw_images", "labeled_images", "image_features", *seen)
             for labeled in (True, False):
-                again = Scope(again=labeled)
+                again = Scope(labeled, dt.date(2026, 1, 1) if sees_photos else None)
                 scorer = Scorer(model, package, ScoringSettings(labeled=labeled), sees_photos, scope=again)
                 score_new(engine, pins(session.lake, *chosen), tables["predictions"], scorer, labels, {})
         labelled = session.changed(settings=session.settings.model_copy(update={"labels": labels}))

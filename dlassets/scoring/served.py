@@ -66,8 +66,8 @@ def log_folder(settings: Settings) -> Path:
 class RequestLog:
     """A listener of the server that writes down what it is given, and merges it now and then. Safe in many threads.
 
-    What it has returned from is on the disk: neither a kill nor a power cut loses it. Requests that come together share
-    one call of fdatasync.
+    What it has returned from is on the disk: neither a kill nor a power cut loses it, until it is merged and as safe as
+    the lake's tables are. Requests that come together share one call of fdatasync.
     """
 
     def __init__(self, settings: Settings, merge_seconds: float = MERGE_SECONDS) -> None:
@@ -150,7 +150,8 @@ class RequestLog:
                 os.fdatasync(file)
             finally:
                 os.close(file)
-            self._synced = written
+            with self._writing:
+                self._synced = max(self._synced, written)  # a segment that was sealed meanwhile has more
 
     def _seal(self) -> None:
         with self._writing:
@@ -178,7 +179,10 @@ class _Segment:
             while view:
                 view = view[os.write(self.descriptor, view) :]
         except BaseException:
-            os.ftruncate(self.descriptor, self.size)  # else the next frame would stand behind a part of this one
+            # The next frame must not stand behind a part of this one: where that cannot be taken off, in another file.
+            whole, self.size = self.size, SEGMENT_BYTES
+            os.ftruncate(self.descriptor, whole)
+            self.size = whole
             raise
         self.size += len(frame)
 

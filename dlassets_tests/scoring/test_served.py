@@ -212,6 +212,55 @@ def test_a_disk_that_is_full_refuses_the_request_and_harms_no_other(settings, mo
     assert names(settings) == ["one", "three"]
 
 
+def test_a_part_that_cannot_be_taken_off_again_has_no_request_behind_it(settings, monkeypatch) -> None:
+    settings = logging(settings)
+    write, truncate = os.write, os.ftruncate
+
+    def no_more(*_: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    with RequestLog(settings, NEVER) as log:
+        log(answers("one"))
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:10]) and no_more())
+            broken.setattr(os, "ftruncate", no_more)
+            with pytest.raises(DlassetsError, match="Input/output error"):
+                log(answers("two"))
+        assert os.ftruncate is truncate
+        log(answers("three"))
+
+    assert names(settings) == ["one", "three"]
+
+
+def test_a_segment_that_is_sealed_while_the_disk_works_keeps_whoever_wrote_to_it(settings, monkeypatch) -> None:
+    settings = logging(settings)
+    problems: list[Exception] = []
+    keep, others = os.fdatasync, []
+
+    def ask() -> None:
+        try:
+            log(answers("two"))
+        except DlassetsError as error:
+            problems.append(error)
+
+    def slowly(descriptor: int) -> None:
+        if not others:
+            others.append(threading.Thread(target=ask))
+            others[0].start()
+            while log._written < 2:
+                others[0].join(0.001)
+            log._seal()
+        keep(descriptor)
+
+    with RequestLog(settings, NEVER) as log:
+        monkeypatch.setattr(os, "fdatasync", slowly)
+        log(answers("one"))
+        others[0].join()
+
+    assert problems == []
+    assert names(settings) == ["one", "two"]
+
+
 def test_damage_in_a_segment_costs_what_is_behind_it_and_is_kept(settings, caplog) -> None:
     settings = logging(settings)
     with RequestLog(settings, NEVER) as log:
