@@ -88,7 +88,9 @@ def scored(photos, tmp_path_factory) -> Iterator[Scored]:
         session = Session(settings)
         for step in (steps.ingested_files, steps.image_features, steps.predictions):
             step.run(session)
-        yield Scored(settings, store.client.tracking_uri, store.champion(), package, files, predictions_of(settings))
+        yield Scored(
+            settings, store.client.tracking_uri, session.required_champion(), package, files, predictions_of(settings)
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ def photo_udf(settings: Settings, model: ModelVersion, top_k: int = 5) -> Any:
     photo that does not decode costs its own answer: its `error` says why. Raises DlassetsError as `load_version` does.
     """
     import pandas as pd
-    from pyspark.sql.functions import pandas_udf
+    from pyspark.sql.functions import pandas_udf  # type: ignore[attr-defined]  # chosen as it is imported
 
     package = load_version(MlflowStore(settings).client, model.name, model.version)
     package = replace(package, backbone=published(package.backbone, Lake.at(settings.root)))
