@@ -33,7 +33,8 @@ from dlassets.learning.evaluation.evaluate import Z_95, wilson_interval
 from dlassets.learning.examples import Examples, read_split
 from dlassets.learning.training.head_training import train_head
 from dlassets.pipeline.session import Session
-from dlassets.registry.lifecycle import load_version, versions_of
+from dlassets.registry.lifecycle import versions_of
+from dlassets.registry.model_registry import load_version
 from dlassets.registry.package import ModelPackage
 from dlassets.settings import Settings
 
@@ -184,7 +185,7 @@ def _registered(session: Session) -> list[tuple[str, str, ModelPackage, Snapshot
         run = mlflow.client.get_run(mlflow.client.get_model_version(model, str(version)).run_id)
         uri = session.lake.table(TRAINING_SET.name)
         learned_from = Snapshot(TRAINING_SET.name, uri, int(run.data.tags[_TRAINED_BY]))
-        found.append((when, f"version {version}", load_version(mlflow.client, model, version), learned_from))
+        found.append((when, f"version {version}", load_version(session.registry, version), learned_from))
     return found
 
 

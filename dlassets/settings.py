@@ -416,6 +416,25 @@ class RegistrySettings(_Section):
     tolerance: float = Field(
         0.05, ge=0, lt=1, description="How far below the champion's accuracy a challenger may be, shown or not."
     )
+    approval: Literal["automatic", "person"] = Field(
+        "automatic", description="Who promotes a version that passed its validation; `dlassets approve` is a person's."
+    )
+    self_approval: bool = Field(False, description="Whether who trained a version may approve it.")
+    outside_moves: Literal["follow", "put_back"] | None = Field(
+        None,
+        description="What becomes of the alias champion where it was moved by hand in MLflow; unset: it is followed "
+        "with approval `automatic`, and put back with `person`.",
+    )
+    actor: str | None = Field(
+        None,
+        max_length=200,
+        description="Who is written down as having done it; unset: the user of Dagster's run, else of this process.",
+    )
+
+    @property
+    def puts_back(self) -> bool:
+        """Whether a version counts as champion only where `model_events` says so."""
+        return (self.outside_moves or ("put_back" if self.approval == "person" else "follow")) == "put_back"
 
     @field_validator("model_name")
     @classmethod
@@ -456,7 +475,9 @@ class ValidationSettings(_Section):
         0.5, ge=0, le=1, description="The least share of photos that it says what the champion says of."
     )
     sample: int = Field(64, ge=0, le=200, description="Test photos that are blurred, darkened and so on; 0: none.")
-    accuracy_lost: float = Field(0.2, ge=0, le=1, description="The most accuracy that any of that may cost.")
+    accuracy_lost: float = Field(
+        0.25, ge=0, le=1, description="The most accuracy that any of that may cost, where chance does not do as much."
+    )
     milliseconds: float = Field(500.0, gt=0, description="How long one photo may take, from its pixels to the answer.")
     megabytes: float = Field(500.0, gt=0, description="How large the package may be.")
     load_seconds: Seconds = Field(120.0, description="How long a clean process may take to load it and answer.")

@@ -36,6 +36,7 @@ from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.scoring import current
 from dlassets.scoring.batch import Scorer, score_new
+from dlassets.scoring.made import predicted
 from dlassets.settings import LabelingSettings, LabelSettings, LandingZone, ScoringSettings, Settings, SplitSettings
 from dlassets_tests.registry.conftest import store_of
 from dlassets_tests.tables import pins
@@ -157,6 +158,7 @@ def ask_everything(whole: Whole) -> None:
                 score_new(engine, pins(session.lake, *chosen), tables["predictions"], scorer, labels, {})
         labelled = session.changed(settings=session.settings.model_copy(update={"labels": labels}))
         steps.images_to_embed(labelled, steps.labelled_image_features.hand_out(labelled))
+    predicted(engine, tables, model)
     look_at_pages(session.settings, tables["raw_images"])
     current._all(engine, tables, model)
     loop = Loop(session.settings, Console(quiet=True))

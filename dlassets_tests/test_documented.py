@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,12 +27,16 @@ _OF_THIS_LAKE = {
     "--minutes 10": "--minutes 0.3",
     "--version 12": "--version 1",
     "--model 3": "--model 1",
+    "models 3": "models 2",
+    "rollback --to 3": "rollback --to 2",
+    "approve 3": "approve 2",
+    "reject 3": "reject 1",
     "--at 2026-11-20T09:00": f"--at {time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(time.time() + 3600))}",
     "'*.jpg' --reason too_large": "'*.jpg'",
     "'phones/*.txt'": "'labeled/*.txt' --yes",
 }
 # In a sentence on them their arguments are left out.
-_WITHOUT_ARGUMENTS = {"dlassets automl", "dlassets reproduce"}
+_WITHOUT_ARGUMENTS = {"dlassets automl", "dlassets reproduce", "dlassets approve", "dlassets reject"}
 # These go on until they are stopped.
 _SERVICES = {"dlassets watch": "watching ", "dlassets stream": "watching "}
 # These are not run by a test of this file, but there.
@@ -80,11 +85,11 @@ def parsed(group: click.Group, arguments: list[str], parent: click.Context | Non
 def test_every_command_that_is_named_is_one_that_there_is(document) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     for command in [*commands(document), *named_in_passing(document)]:
-        program, *arguments = command.removeprefix(".venv/bin/").split()
+        program, *arguments = shlex.split(command.removeprefix(".venv/bin/"))
         if program == "make" and arguments[0] != "…":
             assert arguments[0] in targets, command
         elif program == "dlassets":
-            parsed(main, [argument.strip("'").replace("N", "1") for argument in arguments])
+            parsed(main, [argument.replace("N", "1") for argument in arguments])
 
 
 @pytest.mark.parametrize(("command", "where"), _ELSEWHERE.items())

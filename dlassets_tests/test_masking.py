@@ -119,6 +119,7 @@ NO_URIS = {
     "mlflow.experiment",
     "serving.token",
     "serving.webhook_secret",
+    "registry.actor",
     *(f"landing.{name}" for name in ("pattern", "junk", "lists", "photo_column", "label_column")),
 }
 

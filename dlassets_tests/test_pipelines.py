@@ -15,10 +15,12 @@ from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.provenance import code_version
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
-from dlassets.registry.lifecycle import TAG_VERDICT
+from dlassets.pipeline.session import Session
 from dlassets.registry.store import MlflowStore
+from dlassets.registry.validation.validation import CHECKS, VERSION_TAG
+from dlassets.settings import RegistrySettings, ValidationSettings
 from dlassets_tests.pipelines import Pipelines, arrive, failures, let_guesses_pass, materialized, new_lake, values
-from dlassets_tests.programs import dlassets
+from dlassets_tests.programs import dlassets, invoke
 from dlassets_tests.tables import get, put
 
 MODEL = "image_classifier"
@@ -202,6 +204,56 @@ def test_a_run_with_nothing_new_makes_no_table_version_and_says_so(ran_twice) ->
                 assert values(made)["changed"].startswith("nothing new"), name
 
 
+def test_a_validation_is_seen_in_dagster_with_each_check_and_its_number(ran) -> None:
+    pipelines, results = ran
+    result = results["training_pipeline"]
+    checks = {
+        check.check_name: check
+        for check in result.get_asset_check_evaluations()
+        if check.asset_key == dg.AssetKey("validated_version")
+    }
+    metadata = values(materialized(result)["validated_version"])
+
+    assert checks.keys() == CHECKS.keys()
+    errors = {name for name, check in checks.items() if check.severity is dg.AssetCheckSeverity.ERROR}
+    assert errors == {"loads_in_a_clean_process", "has_signature_and_example", "not_worse_than_champion"}
+    assert all(checks[name].passed for name in errors)
+    numbers = {name: check.metadata["value"].value for name, check in checks.items() if "value" in check.metadata}
+    assert numbers.keys() >= {"accurate", "calibrated", "robust", "fast", "small", "loads_in_a_clean_process"}
+    assert metadata["report"].startswith(f"# Validation of {MODEL} version 1\n\n**Passed**: right on ")
+    for picture in ("reliability", "robustness"):
+        assert metadata[picture].startswith(f"![{picture}.png](data:image/png;base64,")
+    tags = MlflowStore(pipelines.settings).client.get_model_version(MODEL, "1").tags
+    assert metadata["validation_sha256"] == tags["dlassets.validation_sha256"]
+    assert materialized(result)["validated_version"].tags["dagster/data_version"] == metadata["validation_sha256"]
+
+
+def test_a_run_may_be_asked_to_validate_a_version_by_its_number(ran_twice) -> None:
+    pipelines, _, _ = ran_twice
+    champion = MlflowStore(pipelines.settings).champion().version
+
+    asked = pipelines.run("validation_pipeline", tags={VERSION_TAG: str(champion)})
+    unknown = pipelines.run("validation_pipeline", tags={VERSION_TAG: "99"})
+
+    made = values(materialized(asked)["validated_version"])
+    assert (made["version"], made["changed"][:11]) == (champion, "nothing new")
+    assert f"{MODEL} has no version 99. It has 1, 2" in failures(unknown)["validated_version"]
+
+
+def test_a_check_that_warns_stops_nothing(ran_twice) -> None:
+    pipelines, _, _ = ran_twice
+    strict = pipelines.settings.model_copy(update={"validation": ValidationSettings(milliseconds=1e-3, sample=0)})
+
+    result = Pipelines(strict, pipelines.instance).run_only(
+        dg.AssetSelection.assets("validated_version", "predictions_current")
+    )
+
+    fast = evaluation(result, "fast")
+    assert (fast.passed, fast.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert result.success
+    assert "predictions_current" in materialized(result)
+
+
 def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch) -> None:
     import numpy as np
 
@@ -233,8 +285,8 @@ def test_the_gate_stops_promotion_and_what_depends_on_it(ran_twice, monkeypatch)
     assert not gate.passed
     assert re.search(f"where version {champion.version} is on .*shown to be worse .*refused", str(gate.description))
     assert mlflow.champion() == champion
-    newest = mlflow.client.search_model_versions(order_by=["version_number DESC"])[0]
-    assert newest.tags[TAG_VERDICT] == gate.description
+    newest = Session(changed.settings).registry.history().events[-1]
+    assert (newest.event, newest.to_state, newest.reason) == ("validated", "failed", gate.description)
     assert {"predictions", "label_requests"}.isdisjoint(materialized(result))
     accuracy: Any = evaluation(result, "accurate").metadata["value"].value
     assert np.isfinite(accuracy)
@@ -247,7 +299,7 @@ def test_scoring_before_any_model_says_what_to_run_and_keeps_what_came_in(empty,
 
     assert failures(result)["predictions"] == (
         "DlassetsError: dlassets.errors.DlassetsError: No version of image_classifier is champion yet. "
-        "Run training_pipeline first.\n"
+        "Run training_pipeline first, or approve a version that waits (dlassets models).\n"
     )
     assert len(rows(empty, "raw_images", "path")) == 80
     assert len(rows(empty, "image_features", "image_id")) == 80
@@ -322,6 +374,28 @@ def test_one_bad_file_of_each_kind_fails_no_run(empty, photos) -> None:
     assert all(refused.values())
     warning = evaluation(result, "nothing_quarantined")
     assert (warning.passed, warning.severity) == (False, dg.AssetCheckSeverity.WARN)
+
+
+@pytest.mark.slow
+def test_with_approval_by_a_person_nothing_scores_until_somebody_approves(empty, photos) -> None:
+    arrive(photos, empty)
+    by_person = RegistrySettings(approval="person", actor="ann")
+    asking = Pipelines(empty.settings.model_copy(update={"registry": by_person}), empty.instance)
+
+    trained = asking.run("training_pipeline")
+
+    assert trained.success
+    decision = str(values(materialized(trained)["validated_version"])["decision"])
+    assert re.fullmatch(
+        r"Version 1 \(waits for approval\): .*/report.md\. Answer with .* or `dlassets reject 1 .*", decision
+    )
+    MlflowStore(asking.settings).client.set_registered_model_alias("image_classifier", "champion", "1")
+    assert "or approve a version that waits" in failures(asking.run("scoring_pipeline"))["predictions"]
+    environment = {"DLASSETS_ROOT": asking.settings.root, "DLASSETS_REGISTRY__APPROVAL": "person"}
+    approved = invoke("approve", 1, "--reason", "looked at it", "--as", "bob", **environment)
+    assert (approved.exit_code, approved.output) == (0, "Version 1 (champion): looked at it.\n")
+    assert failures(asking.run("scoring_pipeline")) == {}
+    assert len(rows(asking, "predictions_current", "path")) == 80
 
 
 def dagster(pipelines: Pipelines, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

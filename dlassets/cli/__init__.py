@@ -4,6 +4,7 @@ from dlassets.cli.classes import classes
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
+from dlassets.cli.models import approve, models, reject, rollback
 from dlassets.cli.quarantine import quarantine
 from dlassets.cli.reproduce import reproduce
 from dlassets.cli.serving import serve
@@ -23,6 +24,10 @@ for command in (
     history,
     restore,
     forget,
+    models,
+    approve,
+    reject,
+    rollback,
     verify,
     doctor,
     quarantine,

@@ -90,13 +90,13 @@ def console() -> Console:
 
 
 def show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: numbers to the right, and no line broken but of what a version was made from."""
+    """Print a table: numbers to the right, and no line broken but of why, and of what a version was made from."""
     from rich.table import Table
 
     shown = Table(*titles, box=None, pad_edge=False, header_style="bold")
     for column in shown.columns:
         column.justify = "right" if column.header in {"version", "rows", "written", "label"} else "left"
-        column.no_wrap = column.header != "from"
+        column.no_wrap = column.header not in {"from", "why"}
     for row in rows:
         shown.add_row(*row)
     console().print(shown)

@@ -323,6 +323,41 @@ MODEL_VERSIONS = Table(
     key=("model_name", "model_version", "run_id", "package"),
 )
 
+# No asset either: what people decide stands in it beside what steps do.
+MODEL_EVENTS = Table(
+    "model_events",
+    "One thing that happened to a registered model version: who did it, when and why. Rows are only ever added.",
+    (
+        Column("event_id", "string", "SHA-256 of the other columns, shortened.", nullable=False),
+        Column("number", "bigint", "Its place among the model's events, from 1.", nullable=False),
+        Column("model_name", "string", "The registered model.", nullable=False),
+        Column("model_version", "bigint", "Its version.", nullable=False),
+        Column(
+            "event",
+            "string",
+            "registered, validated, approval_wanted, approved, rejected, promoted, replaced, archived, rolled_back, "
+            "moved_outside or put_back.",
+            nullable=False,
+        ),
+        Column("from_state", "string", "Where the version stood before; null of one that was not known."),
+        Column(
+            "to_state",
+            "string",
+            "Where it stands since: challenger, validated, failed, waiting, approved, champion, archived, rejected or "
+            "rolled_back.",
+            nullable=False,
+        ),
+        Column("actor", "string", "Who did it: a person, a schedule or sensor.", nullable=False),
+        Column("at", "timestamp", "When.", nullable=False),
+        Column("reason", "string", "Why, in a sentence.", nullable=False),
+        PACKAGE,
+        Column("validation", "string", "SHA-256 of the validation that it was decided by."),
+        Column("training_set_version", "bigint", "The version of training_set that the model learned from."),
+        Column("run_id", "string", "Dagster's run that did it; empty outside of one.", nullable=False),
+    ),
+    key=("event_id",),
+)
+
 TABLES = {
     table.name: table
     for table in (

@@ -43,6 +43,8 @@ class Embedder:
         found = rows.arrow()
         for failure in failed.arrow().to_pylist():
             _log.warning("The image %s is left out: %s", failure["image_id"], failure[FAILURE.name])
+        if not found.num_rows:
+            return {}
         vectors = np.asarray(found["features"].combine_chunks().flatten(), np.float32)
         return dict(zip(found["image_id"].to_pylist(), vectors.reshape(found.num_rows, -1), strict=True))
 

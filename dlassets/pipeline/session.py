@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dlassets.lakehouse.photos import Photos
     from dlassets.learning.backbones import BackboneRef
     from dlassets.learning.features import Embedder
+    from dlassets.registry.model_registry import ModelRegistry
     from dlassets.registry.package import ModelPackage
     from dlassets.registry.store import MlflowStore
 
@@ -75,6 +76,20 @@ class Session:
         from dlassets.registry.store import MlflowStore
 
         return MlflowStore(self.settings)
+
+    @property
+    def actor(self) -> str:
+        """Who does what is done in this session, as `model_events` has it."""
+        from dlassets.registry.events import acting
+
+        return acting(self.settings.registry.actor, self.tags)
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """The registered model, as this lake knows it."""
+        from dlassets.registry.model_registry import ModelRegistry
+
+        return ModelRegistry(self.settings, self.engine, self.mlflow, self.actor, self.run_id)
 
     @cached_property
     def backbone(self) -> BackboneRef:
@@ -141,25 +156,32 @@ class Session:
         return self.settings.registry.model_name
 
     def champion(self) -> ModelVersion | None:
-        """Return the version of the registered model that is in use, if any is."""
+        """Return the version of the registered model that is in use, if any is.
+
+        It is the one with the alias champion in MLflow, or by `registry.outside_moves` the one of `model_events` alone.
+        """
         asked_at, model = self._champion
         if time.monotonic() - asked_at >= self.champion_seconds:
-            model = self.mlflow.champion()
+            puts_back = self.settings.registry.puts_back
+            model = self.registry.history().champion if puts_back else self.mlflow.champion()
             self._champion = time.monotonic(), model
         return model
 
     def required_champion(self) -> ModelVersion:
         """Return the champion. Raises DlassetsError where there is none."""
         if (model := self.champion()) is None:
-            raise DlassetsError(f"No version of {self.model_name} is champion yet. Run training_pipeline first.")
+            raise DlassetsError(
+                f"No version of {self.model_name} is champion yet. Run training_pipeline first, or approve a version "
+                "that waits (dlassets models)."
+            )
         return model
 
     def package(self, model: ModelVersion) -> ModelPackage:
         """Return the files of a registered version, which are kept while it is asked for."""
-        from dlassets.registry.lifecycle import load_version
+        from dlassets.registry.model_registry import load_version
 
         if self._package is None or self._package[0] != model:
-            self._package = model, load_version(self.mlflow.client, model.name, model.version)
+            self._package = model, load_version(self.registry, model.version)
         return self._package[1]
 
     def _ready(self, table: Table) -> DeltaTable:

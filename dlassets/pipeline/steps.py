@@ -240,18 +240,16 @@ def evaluated_rows(session: Session, read: Reads, report: Report) -> Made:
 
 
 @step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET])
-def registered_version(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+def registered_version(session: Session, read: Reads, report: Report) -> Made:
     """Register the trained model as a version, which waits to be validated."""
-    from dlassets.registry.lifecycle import identified, register
     from dlassets.registry.lineage import record_registered
 
-    client, name = session.mlflow.client, session.model_name
     run = session.mlflow.run_of(*training_inputs(session, read).digests)
-    version = register(client, name, run)
-    model = identified(client.get_model_version(name, str(version)))
+    _notice_outside_moves(session, report)
+    model = session.registry.enter(run)
     provenance = read.provenance(model)
     # Before it can be champion: no model scores that the lake does not know.
-    record_registered(session.engine, session.lake, client, name, provenance.as_dict())
+    record_registered(session.engine, session.lake, session.mlflow.client, model.name, provenance.as_dict())
     return Made(provenance, details={"run": run, "model": model})
 
 
@@ -260,9 +258,9 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:  
     reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES, IMAGE_PROFILES, LABELED_IMAGES],
 )
 def validated_version(session: Session, read: Reads, report: Report) -> Made:
-    """Ask of the registered version whether it may be used, and promote it if so: see `registry.validation`."""
-    from dlassets.registry.description import describe
-    from dlassets.registry.lifecycle import identified, promote, refuse
+    """Ask of the registered version whether it may be used, and have it be champion if so, or wait for a person."""
+    from dlassets.registry.approval import settle
+    from dlassets.registry.lifecycle import CHAMPION, identified
     from dlassets.registry.store import explained_mlflow
     from dlassets.registry.validation.validate import validate
 
@@ -270,19 +268,23 @@ def validated_version(session: Session, read: Reads, report: Report) -> Made:
     name = session.model_name
     with explained_mlflow(f"a version of {name} was validated"):
         client = session.mlflow.client
+        _notice_outside_moves(session, report)
         version = _version_to_validate(session, read)
-        validation, is_new = validate(client, version, _grounds(session, read), session.settings)
-        for check in validation.checks:
-            if not check.passed:
-                report.warning(f"{name}/{version}: {check.sentence}")
-        if validation.passed:
-            promote(client, name, version, validation, session.run_id)
-        else:
-            refuse(client, name, version, validation)
-        describe(client, name, version, validation, session.settings.ui)
+        validation, is_new = validate(session.registry, version, _grounds(session, read))
+        decision = settle(session.registry, validation)
+        if validation.passed and decision.state != CHAMPION:
+            report.warning(decision.sentence)
         registered = client.get_model_version(name, str(version))
-    details = {"validation": validation, "is_new": is_new, "run": client.get_run(registered.run_id)}
+        run = client.get_run(registered.run_id)
+    details = {"validation": validation, "is_new": is_new, "decision": decision, "run": run}
     return Made(read.provenance(identified(registered)), details=details)
+
+
+def _notice_outside_moves(session: Session, report: Report) -> None:
+    from dlassets.registry.aliases import notice_outside_moves
+
+    for sentence in notice_outside_moves(session.registry):
+        report.warning(sentence)
 
 
 def _version_to_validate(session: Session, read: Reads) -> int:

@@ -6,29 +6,22 @@ write below the line that ends it stays theirs.
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
-from dlassets.registry.lifecycle import (
-    CHALLENGER,
-    CHAMPION,
-    Verdict,
-    promotions,
-    registered_versions,
-    run_or_none,
-    version_of,
-)
-from dlassets.registry.models import REGISTERED_VERSION
+from dlassets.registry.events import NOBODY_KNOWN, REPLACED, ROLLED_BACK, STANDING, Event, History
+from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, identified, registered_versions, run_or_none
+from dlassets.registry.models import REGISTERED_VERSION, ModelVersion
 from dlassets.registry.report import CALIBRATION, CONFUSION_MATRIX, EVALUATION, MISCLASSIFIED, TAG_WORSE
 from dlassets.registry.tracking import TAG_INPUT
 from dlassets.settings import UiSettings
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
+
+    from dlassets.registry.model_registry import ModelRegistry
 
 _END = "*dlassets writes this again when something changes, and leaves what stands below this line.*"
 # All that a model's page said before it had such a text.
@@ -41,45 +34,47 @@ model.predict(pandas.DataFrame({"content": [open("photo.jpg", "rb").read()]}))
 ```"""
 _PICTURES = (CONFUSION_MATRIX, MISCLASSIFIED, CALIBRATION)
 _METRICS = {"macro F1": "test_macro_f1", "calibration error": "test_calibration_error"}
+# What ended the reign of a version that was champion.
+_ENDED = {REPLACED: "No longer champion", ROLLED_BACK: "Rolled back"}
 # By the tag of the run that dagster-mlflow sets.
 _DAGSTER_RUN = "dagster_run_id"
 
 
-def describe(client: MlflowClient, model_name: str, version: int, verdict: Verdict, ui: UiSettings) -> None:
-    """Bring the pages of the model and its versions up to what is known, after this verdict on one of them.
+def describe(registry: ModelRegistry, history: History, version: int) -> None:
+    """Bring the pages of the model and its versions up to what is known, after something happened to this version.
 
     Written are those of this version, of the last two champions, and of every version that has none; a text that would
     be the same is left.
     """
-    history, champion = promotions(client, model_name), version_of(client, model_name)
-    changed = {version, *(entry["version"] for entry in history[-2:])}
+    client, model_name, ui = registry.client, registry.name, registry.settings.ui
+    changed = {version, *(reign.model_version for reign in history.reigns[-2:])}
     for each in registered_versions(client, model_name):
         number = int(each.version)
         run = run_or_none(client, each.run_id) if number in changed or not each.description else None
         if run is not None:
-            standing = _standing(number, history, champion, verdict if number == version else None)
+            standing = _standing(history, history.known(identified(each)))
             text = _with_what_people_wrote(_of_version(run, standing, ui), each.description)
             if text != each.description:
                 client.update_model_version(model_name, each.version, text)
     registered = client.get_registered_model(model_name)
-    text = _with_what_people_wrote(_of_model(model_name, history, champion, ui), registered.description)
+    text = _with_what_people_wrote(_of_model(model_name, history, ui), registered.description)
     if text != registered.description:
         client.update_registered_model(model_name, text)
 
 
-def _standing(number: int, history: Sequence[dict[str, Any]], champion: int | None, verdict: Verdict | None) -> str:
-    """Return whether a version is, was or never was champion, and why: plain text, which lists of versions show."""
-    place = max((place for place, entry in enumerate(history) if entry["version"] == number), default=None)
-    if place is None:
-        if number == champion:
-            return "Champion, made so by hand."
-        return "Not promoted." if verdict is None else f"Not champion: {verdict.explanation}."
-    promoted = f"{_time(history[place]['at'])}: {history[place]['why']}."
-    if number == champion:
+def _standing(history: History, model: ModelVersion) -> str:
+    """Return where a version stands, and why: plain text, which lists of versions show."""
+    last = history.last(model)
+    if last is None:
+        return "Not promoted."
+    reign = next((reign for reign in reversed(history.reigns) if reign.model == model), None)
+    if reign is None:
+        return f"{STANDING[last.to_state].capitalize()}: {last.reason}."
+    promoted = f"{_when(reign)}: {reign.reason}."
+    if (end := history.end_of(reign)) is None:
         return f"Champion since {promoted}"
-    later = history[place + 1 :]
-    taken = f": version {later[0]['version']} took its place at {_time(later[0]['at'])}" if later else ""
-    return f"No longer champion{taken}. It was promoted at {promoted}"
+    ended = f"{_ENDED.get(end.event, 'Champion no more')} at {_when(end)}: {end.reason}."
+    return f"{ended} It was promoted at {promoted}"
 
 
 def _of_version(run: Run, standing: str, ui: UiSettings) -> str:
@@ -116,6 +111,7 @@ def _links(run: Run, ui: UiSettings) -> str:
     links = {
         "the photos it had wrong": ui.page("wrong", run=run.info.run_id),
         "the run, with all its pictures and files": f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
+        "its validation": f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/validation",
         "its asset in Dagster": f"{ui.dagster}/assets/{REGISTERED_VERSION.name}",
     }
     if dagster_run := run.data.tags.get(_DAGSTER_RUN):
@@ -123,10 +119,11 @@ def _links(run: Run, ui: UiSettings) -> str:
     return "Look at " + ", ".join(f"[{name}]({address})" for name, address in links.items()) + "."
 
 
-def _of_model(model_name: str, history: Sequence[dict[str, Any]], champion: int | None, ui: UiSettings) -> str:
-    link = f"[Version {champion}](#/models/{quote(model_name, safe='')}/versions/{champion})"
-    why = "" if champion is None else _standing(champion, history, champion, None).partition("Champion")[2]
-    in_use = "No version is champion." if champion is None else f"{link} is **champion**{why}"
+def _of_model(model_name: str, history: History, ui: UiSettings) -> str:
+    in_use = "No version is champion."
+    if (champion := history.champion) is not None:
+        link = f"[Version {champion.version}](#/models/{quote(model_name, safe='')}/versions/{champion.version})"
+        in_use = f"{link} is **champion**{_standing(history, champion).partition('Champion')[2]}"
     aliases = (
         f"The alias `{CHAMPION}` is the version that scores; `{CHALLENGER}` did not do better, or is not judged yet."
     )
@@ -140,8 +137,10 @@ def _artifact(run: Run, name: str) -> str:
     return urlencode({"path": f"{EVALUATION}/{name}", "run_id": run.info.run_id})
 
 
-def _time(at: str) -> str:
-    return f"{dt.datetime.fromisoformat(at):%Y-%m-%d %H:%M} UTC"
+def _when(event: Event) -> str:
+    """Return when something was done, and who did it where that is known."""
+    by = "" if event.actor == NOBODY_KNOWN else f", by {event.actor}"
+    return f"{event.at:%Y-%m-%d %H:%M} UTC{by}"
 
 
 def _with_what_people_wrote(text: str, before: str | None) -> str:

@@ -1,12 +1,11 @@
-"""A model version's life: found, registered, promoted or refused. Every step can be repeated."""
+"""Runs and versions of a model in MLflow: found, registered, loaded, compared. Every step can be repeated."""
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
+# What these say, `model_events` says since there is one: when a version became champion, and why one was not promoted.
 TAG_PROMOTIONS = "dlassets.promotions"
-# Of a version that was not promoted: why.
 TAG_VERDICT = "dlassets.verdict"
 TAG_PACKAGE = "dlassets.package_sha256"
 # Where the package lies among the files of a logged model.
@@ -33,19 +32,6 @@ TAG_ASSET = "dagster_asset"
 TAG_VERSIONS = "mlflow.modelVersions"
 # The process whose run it is: see `end_dead_runs`.
 TAG_PROCESS = "dlassets.process"
-
-
-class Verdict(Protocol):
-    """Whether a version may take the place of a champion (None for the first version), and why, in one sentence."""
-
-    @property
-    def passed(self) -> bool: ...
-
-    @property
-    def explanation(self) -> str: ...
-
-    @property
-    def champion_version(self) -> int | None: ...
 
 
 def find_run(client: MlflowClient, experiment: str, inputs_sha256: str) -> Run | None:
@@ -147,7 +133,10 @@ def identified(registered: RegisteredVersion) -> ModelVersion:
 
 
 def promotions(client: MlflowClient, model_name: str) -> list[dict[str, Any]]:
-    """Return every promotion, oldest first: `version`, `over` (None for the first), `at` (ISO), `why`, `run_id`."""
+    """Return every promotion from before there was `model_events`, oldest first.
+
+    `version`, `over` (None for the first), `at` (ISO), `why` and `run_id` (Dagster's).
+    """
     history: list[dict[str, Any]] = json.loads(client.get_registered_model(model_name).tags.get(TAG_PROMOTIONS, "[]"))
     return history
 
@@ -168,18 +157,6 @@ def registered_versions(client: MlflowClient, model_name: str | None = None) -> 
             return found
 
 
-def load_version(client: MlflowClient, model_name: str, version: int) -> ModelPackage:
-    """Download the package of a registered version.
-
-    Raises DlassetsError where its files are gone or broken, or are not those that the version and its run were told of.
-    """
-    registered = client.get_model_version(model_name, str(version))
-    told = [registered.tags.get(TAG_PACKAGE)]
-    if (run := run_or_none(client, registered.run_id)) is not None:
-        told.append(run.data.tags.get(TAG_PACKAGE))
-    return _load(client, f"models:/{model_name}/{version}", registered.source, told)
-
-
 def version_files(client: MlflowClient, model_name: str, version: int) -> Path:
     """Download all files of a registered version as MLflow keeps them, and return their folder; see PACKAGE.
 
@@ -190,9 +167,9 @@ def version_files(client: MlflowClient, model_name: str, version: int) -> Path:
 
 
 def load_run(client: MlflowClient, run: Run) -> ModelPackage:
-    """Download the package that a run logged, registered or not. Raises DlassetsError as `load_version` does."""
+    """Download the package that a run logged, registered or not. Raises DlassetsError as `load_package` does."""
     source = _model_of(run)
-    return _load(client, source, source, [run.data.tags.get(TAG_PACKAGE)])
+    return load_package(client, source, source, {f"the tag {TAG_PACKAGE} of its run": run.data.tags.get(TAG_PACKAGE)})
 
 
 def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
@@ -209,42 +186,20 @@ def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
         raise
 
 
-def promote(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:
-    """Make a version the champion; write down when, over which, and why. What a killed promotion lacks is done."""
-    if version_of(client, model_name) != version:
-        if not verdict.passed:
-            raise DlassetsError(f"Version {version} may not be promoted: {verdict.explanation}.")
-        # Written down before it is done: no promotion lacks its entry.
-        _write_down(client, model_name, version, verdict, run_id)
-        client.set_registered_model_alias(model_name, CHAMPION, version)
-    if version_of(client, model_name, CHALLENGER) == version:
-        client.delete_registered_model_alias(model_name, CHALLENGER)
+def load_package(client: MlflowClient, uri: str, source: str, told: Mapping[str, str | None]) -> ModelPackage:
+    """Download a package from where its model's `source` says; it is called `uri` in errors.
 
-
-def refuse(client: MlflowClient, model_name: str, version: int, verdict: Verdict) -> None:
-    """Write down why a version is not promoted."""
-    client.set_model_version_tag(model_name, str(version), TAG_VERDICT, verdict.explanation)
-
-
-def _write_down(client: MlflowClient, model_name: str, version: int, verdict: Verdict, run_id: str) -> None:
-    """Add a promotion to the model's history, unless it ends with this one: it was written down, and then cut short."""
-    history = promotions(client, model_name)
-    over = verdict.champion_version
-    if history and (history[-1]["version"], history[-1]["over"]) == (version, over):
-        return
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    history.append({"version": version, "over": over, "at": now, "why": verdict.explanation, "run_id": run_id})
-    client.set_registered_model_tag(model_name, TAG_PROMOTIONS, json.dumps(history))
-
-
-def _load(client: MlflowClient, uri: str, source: str, told: Sequence[str | None]) -> ModelPackage:
-    """Download a package from where its model's `source` says; it is called `uri` in errors."""
+    `told` are the digests that it is said to have, by who says so; None of those that do not. Raises DlassetsError
+    where its files are gone or broken, or have another.
+    """
     package = _downloaded(client, uri, source) / PACKAGE
     loaded = ModelPackage.load(package)
-    if any(digest is not None and digest != digest_of(package) for digest in told):
+    named = {place: digest for place, digest in told.items() if digest is not None}
+    if others := [place for place, digest in named.items() if digest != digest_of(package)]:
         raise DlassetsError(
-            f"The package of {uri} is not the one that was logged (its digest is not the {TAG_PACKAGE} of its version "
-            "or run). Restore its files from a copy, or train again."
+            f"The package of {uri} is not the one that was registered: its files have another digest than "
+            f"{' and '.join(others)} say. Nothing is done with it. Restore its files (and tags) from a copy; or go "
+            "back to the version before with dlassets rollback, or train again."
         )
     return loaded
 

@@ -53,7 +53,7 @@ def trained_from(lake: Lake, client: MlflowClient, model_name: str, version: int
     Raises DlassetsError where the model's run recorded none.
     """
     run = run_or_none(client, client.get_model_version(model_name, str(version)).run_id)
-    learned_from = None if run is None else _training_set_of(run)
+    learned_from = None if run is None else training_set_of(run)
     if learned_from is None:
         raise DlassetsError(
             f"The run that trained version {version} of {model_name} is gone, or did not record which version of "
@@ -123,7 +123,7 @@ def unknown_models(engine: Engine, lake: Lake, client: MlflowClient) -> list[Kno
 
 
 def _known(model: ModelVersion, run: Run) -> KnownModel:
-    return KnownModel(model.name, model.version, run.info.run_id, model.package, _training_set_of(run))
+    return KnownModel(model.name, model.version, run.info.run_id, model.package, training_set_of(run))
 
 
 def _identity(model: KnownModel) -> ModelVersion:
@@ -151,10 +151,10 @@ def _learned_from(client: MlflowClient, run_id: str, recorded: Mapping[str, int 
     if (version := recorded.get(run_id)) is not None:
         return version
     run = run_or_none(client, run_id)
-    return None if run is None else _training_set_of(run)
+    return None if run is None else training_set_of(run)
 
 
-def _training_set_of(run: Run) -> int | None:
+def training_set_of(run: Run) -> int | None:
     """Return the version of `training_set` that a run recorded, or None."""
     recorded_version = run.data.tags.get(TAG_TRAINING_SET)
     return None if recorded_version is None else int(recorded_version)

@@ -21,7 +21,7 @@ _RUNTIME_PACKAGES = (
 def log_model(mlflow: Any, package: ModelPackage, example: bytes | None) -> None:
     """Log the package as a pyfunc with signature, input example if there is one, and the code that loads it.
 
-    The run is told its digest, by which an edited one is known (see `lifecycle.load_version`).
+    The run is told its digest, by which an edited one is known (see `model_registry.load_version`).
     """
     import pandas as pd
 

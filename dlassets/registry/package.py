@@ -87,8 +87,8 @@ class ModelPackage:
             return cls(head, _backbone(folder, description), description["feature_version"])
         except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise DlassetsError(
-                f"{folder} holds no readable model package: {error}. Restore its files; or go on without it: take the "
-                "alias champion off that version in MLflow's registry, and train with another training.seed."
+                f"{folder} holds no readable model package: {error}. Restore its files; or go on without it: go "
+                "back to the version before with dlassets rollback, and train with another training.seed."
             ) from error
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.calibration import calibrated, fit_temperature, reliability
+from dlassets.learning.calibration import calibrated, error_by_chance, fit_temperature, reliability
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import UNKNOWN, targets_of
 from dlassets.learning.training.head_training import train_head
@@ -124,3 +124,16 @@ def test_certain_and_clueless_models_have_the_errors_that_they_deserve() -> None
 
 def test_targets_are_places_and_not_labels() -> None:
     assert targets_of(np.array([40, 3, 7]), (3, 12, 40)).tolist() == [2, 0, UNKNOWN]
+
+
+def test_what_chance_does_to_a_calibrated_model_is_seldom_more_and_less_with_more_rows() -> None:
+    chance = np.random.default_rng(1)
+    sure = chance.uniform(0.5, 1, 100)
+
+    limit = error_by_chance(sure)
+
+    errors = [reliability(sure, chance.random(100) < sure).error for _ in range(400)]
+    assert 0.01 < np.mean(np.array(errors) > limit) < 0.1
+    assert error_by_chance(np.tile(sure, 100)) < limit / 5
+    assert error_by_chance(sure) == limit
+    assert error_by_chance(np.ones(5)) == 0

@@ -3,16 +3,24 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dlassets.engines.local import LocalEngine
+from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
-from dlassets.registry.package import ModelPackage
+from dlassets.registry.lifecycle import TAG_PACKAGE
+from dlassets.registry.lineage import TAG_TRAINING_SET
+from dlassets.registry.model_registry import ModelRegistry
+from dlassets.registry.models import ModelVersion
+from dlassets.registry.package import ModelPackage, digest_of
 from dlassets.registry.store import MlflowStore
-from dlassets.settings import Settings
+from dlassets.registry.validation.validation import DOCUMENT, TAG_VALIDATION, Check, Question, Validation
+from dlassets.settings import RegistrySettings, Settings
 from dlassets_tests.learning import examples
 from dlassets_tests.stores import give_store
 
@@ -38,6 +46,44 @@ class Registry:
     @property
     def client(self) -> Any:
         return self.resource.client
+
+    def by(self, actor: str = "ann", **settings: Any) -> ModelRegistry:
+        """Return the model as somebody finds it, by these settings of `registry`."""
+        registry = RegistrySettings(**settings)
+        changed = self.resource.settings.model_copy(update={"registry": registry})
+        return ModelRegistry(changed, LocalEngine(), self.resource, actor)
+
+    def entered(self, knows: float = 1.0, by: str = "ann") -> ModelVersion:
+        """Register a model that nothing was trained for: MLflow has its run and its package, and no more of it."""
+        from mlflow.entities import LoggedModelOutput
+
+        client = self.client
+        experiment = client.get_experiment_by_name(self.resource.experiment).experiment_id
+        run_id = client.create_run(experiment, run_name=f"knows {knows}").info.run_id
+        logged = client.create_logged_model(experiment, name="model", source_run_id=run_id)
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+        folder = Path(logged.artifact_location.removeprefix("file://"), "artifacts", "package")
+        ModelPackage(head(3, 40, knows=knows), BackboneRef("efficientnet_lite0"), "features-1").save(folder)
+        client.set_tag(run_id, TAG_PACKAGE, digest_of(folder))
+        client.set_tag(run_id, TAG_TRAINING_SET, "7")
+        return self.by(by).enter(client.get_run(run_id))
+
+    def package_of(self, version: int) -> Path:
+        """Return the folder of a version's package."""
+        source = self.client.get_model_version(MODEL, str(version)).source
+        place = self.client.get_logged_model(source.removeprefix("models:/")).artifact_location
+        return Path(place.removeprefix("file://"), "artifacts", "package")
+
+    def validation(self, model: ModelVersion, *, passed: bool = True, why: str = "as good") -> Validation:
+        """Return what a validation of a version says, against who is champion by now, with its files in MLflow."""
+        champion = self.by().history().champion or ModelVersion(model.name, 0)
+        question = Question(*model, champion.version or None, champion.package, rows_sha256="", settings={})
+        check = Check("not_worse_than_champion", passed, why, blocks=True)
+        made = Validation(question, tables={}, checks=(check,), explanation=why, details={})
+        registered = self.client.get_model_version(model.name, str(model.version))
+        self.client.log_text(registered.run_id, made.json, f"{made.folder}/{DOCUMENT}")
+        self.client.set_model_version_tag(model.name, str(model.version), TAG_VALIDATION, made.sha256)
+        return made
 
     def run(self, package: ModelPackage, inputs: str = "inputs", status: str = "FINISHED") -> Any:
         """Return a run that logged the package, as training would."""

@@ -4,6 +4,7 @@ import json
 import re
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,9 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from dlassets.learning.evaluation.evaluate import evaluate
+from dlassets.registry.approval import settle
 from dlassets.registry.description import describe
 from dlassets.registry.gate import Verdict
-from dlassets.registry.lifecycle import promote, register, version_of
+from dlassets.registry.lifecycle import register, version_of
+from dlassets.registry.model_registry import ModelRegistry
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings, UiSettings
@@ -51,12 +54,14 @@ def enter(registry: Registry, package: ModelPackage, figures: Mapping[str, float
         client.log_param(run_id, f"{name}_rows", rows)
     for name, tag in TAGS.items():
         client.set_tag(run_id, name, tag)
-    version = register(client, MODEL, client.get_run(run_id))
-    verdict = judged(registry, package)
-    if verdict.passed:
-        promote(client, MODEL, version, verdict, "a-run")
-    describe(client, MODEL, version, verdict, UI)
-    return version
+    model, verdict = shown(registry).enter(client.get_run(run_id)), judged(registry, package)
+    settle(shown(registry), registry.validation(model, passed=verdict.passed, why=verdict.explanation))
+    return model.version
+
+
+def shown(registry: Registry) -> ModelRegistry:
+    by_ann = registry.by("ann")
+    return replace(by_ann, settings=by_ann.settings.model_copy(update={"ui": UI}))
 
 
 def judged(registry: Registry, package: ModelPackage) -> Verdict:
@@ -74,7 +79,9 @@ def test_a_version_s_page_has_its_figures_its_data_its_pictures_and_where_to_loo
 
     page = said(registry, 1)
     assert page.splitlines()[0].startswith("Champion since 20")
-    assert page.splitlines()[0].endswith(" UTC: right on 4 of 4 test photos: no champion to be worse than, passed.")
+    assert page.splitlines()[0].endswith(
+        " UTC, by ann: right on 4 of 4 test photos: no champion to be worse than, passed."
+    )
     for line in (
         "- accuracy: **86.4%** of 103 test photos (95% interval: 78.5% to 91.7%)",
         "- macro F1: 0.850",
@@ -85,6 +92,9 @@ def test_a_version_s_page_has_its_figures_its_data_its_pictures_and_where_to_loo
         assert line in page.splitlines()
     run = registry.client.get_run(registry.client.get_model_version(MODEL, "1").run_id)
     assert f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" in page
+    assert (
+        f"[its validation](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/validation)" in page
+    )
     assert "(https://dagster.example.com/assets/registered_version)" in page
     assert "(https://dagster.example.com/runs/a-run)" in page
     pictures = [parse_qs(urlsplit(link).query) for link in re.findall(r"!\[.*?\]\((get-artifact.*?)\)", page)]
@@ -112,10 +122,11 @@ def test_when_the_champion_moves_so_do_the_words_and_a_version_that_is_refused_s
 
     first, refused, champion = (said(registry, version).splitlines()[0] for version in (1, 2, 3))
     assert re.fullmatch(
-        r"No longer champion: version 3 took its place at .* UTC. It was promoted at .* .* no champion .*, passed\.",
+        r"No longer champion at .* UTC, by ann: version 3 took its place\. "
+        r"It was promoted at .* UTC, by ann: .* no champion .*, passed\.",
         first,
     )
-    assert refused.startswith("Not champion: right on 0 of 4 test photos where version 1 is on 4 (0 gained, 4 lost): ")
+    assert refused.startswith("Not promoted: right on 0 of 4 test photos where version 1 is on 4 (0 gained, 4 lost): ")
     assert refused.endswith(", refused.")
     assert champion.endswith("on 4 of 4 test photos where version 1 is on 4 (0 gained, 0 lost): as good, passed.")
     model = registry.client.get_registered_model(MODEL).description
@@ -130,7 +141,7 @@ def test_what_people_write_stays_and_what_would_be_the_same_is_not_written(regis
     client.update_model_version(MODEL, "1", said(registry, 1) + "\n\nIt knows no red hats.")
     before = client.get_model_version(MODEL, "1")
 
-    describe(client, MODEL, 1, judged(registry, GOOD), UI)
+    describe(shown(registry), registry.by().history(), 1)
     assert client.get_model_version(MODEL, "1").last_updated_timestamp == before.last_updated_timestamp
     enter(registry, EQUAL)
 
@@ -148,7 +159,9 @@ def test_versions_of_before_are_described_as_far_as_is_known(registry) -> None:
 
     enter(registry, GOOD, FIGURES)
 
-    assert said(registry, old).startswith("Not promoted.\n\n- training: ")
+    assert said(registry, old).startswith(
+        "Not validated yet: found in MLflow's registry when model_events began.\n\n- training"
+    )
     assert not said(registry, 2)
     assert said(registry, 3).startswith("Champion since")
     assert registry.client.get_registered_model(MODEL).description.count("Photos to classes") == 1
@@ -157,7 +170,13 @@ def test_versions_of_before_are_described_as_far_as_is_known(registry) -> None:
 @pytest.mark.slow
 def test_a_server_has_the_same_pages_and_shows_their_pictures(tmp_path, registry) -> None:
     with mlflow_server(tmp_path) as address:
-        served = Registry(MlflowStore(Settings.model_validate({"mlflow": {"tracking_uri": f"http://{address}"}})))
+        served = Registry(
+            MlflowStore(
+                Settings.model_validate(
+                    {"root": str(tmp_path / "lake"), "mlflow": {"tracking_uri": f"http://{address}"}}
+                )
+            )
+        )
         version = enter(served, GOOD, FIGURES)
         run_id = served.client.get_model_version(MODEL, str(version)).run_id
         picture = tmp_path / "confusion_matrix.png"

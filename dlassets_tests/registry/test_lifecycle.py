@@ -1,7 +1,5 @@
-"""Versions in a real registry on sqlite: registered once, compared, promoted, and written down."""
+"""Runs and versions in a real registry on sqlite: found, registered once, loaded as they were logged."""
 
-import dataclasses
-import json
 import os
 import shutil
 import socket
@@ -11,62 +9,27 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef
-from dlassets.learning.evaluation.evaluate import evaluate
-from dlassets.learning.examples import Examples
-from dlassets.registry.gate import Verdict
 from dlassets.registry.lifecycle import (
     CHALLENGER,
     TAG_PACKAGE,
     TAG_PROCESS,
-    TAG_PROMOTIONS,
     end_dead_runs,
     find_run,
     load_run,
-    load_version,
-    promote,
     register,
     version_of,
     versions_of,
 )
+from dlassets.registry.model_registry import load_version
 from dlassets.registry.package import ModelPackage
 from dlassets.settings import Settings
 from dlassets_tests.killing import killed_at, overtaken_at
-from dlassets_tests.registry.conftest import MODEL, Registry, head, points, store_of
+from dlassets_tests.registry.conftest import MODEL, head, points, store_of
 
 GOOD, EQUAL, BAD = (
     ModelPackage(head(3, 40, knows=knows), BackboneRef("efficientnet_lite0"), "features-1") for knows in (1, 2, -1)
 )
 TEST = points(-1, -1, 1, 1, labels=(3, 3, 40, 40))
-
-
-def rows_of(package: ModelPackage) -> Examples:
-    """The same photos by either backbone: the second one's features have the other sign."""
-    sign = -1 if package.feature_version == "features-2" else 1
-    return dataclasses.replace(TEST, features=sign * TEST.features)
-
-
-def compared(registry: Registry, version: int) -> Verdict:
-    """Compare a version with the champion on the same test photos."""
-
-    def judged(number: int):
-        package = load_version(registry.client, MODEL, number)
-        return evaluate(package.head, rows_of(package))
-
-    champion = version_of(registry.client, MODEL)
-    return Verdict(judged(version), None if champion is None else judged(champion), champion)
-
-
-def enter(registry: Registry, package: ModelPackage):
-    """Register a package and promote it if the comparison allows."""
-    version = register(registry.client, MODEL, registry.run(package))
-    verdict = compared(registry, version)
-    if verdict.passed:
-        promote(registry.client, MODEL, version, verdict, "run-1")
-    return version, verdict
-
-
-def history(registry: Registry):
-    return json.loads(registry.client.get_registered_model(MODEL).tags[TAG_PROMOTIONS])
 
 
 def test_a_run_is_found_by_what_it_learned_from_once_it_has_finished(registry) -> None:
@@ -130,7 +93,7 @@ def test_a_version_is_loaded_from_its_own_store_whichever_was_opened_last(regist
 
     with store_of(Settings(root=str(tmp_path / "another"))) as another:
         assert another.client.search_registered_models() == []
-        assert load_version(registry.client, MODEL, version).feature_version == GOOD.feature_version
+        assert load_version(registry.by(), version).feature_version == GOOD.feature_version
 
 
 def test_a_version_is_loaded_as_the_package_that_was_logged_and_one_whose_files_are_gone_is_said(
@@ -138,13 +101,13 @@ def test_a_version_is_loaded_as_the_package_that_was_logged_and_one_whose_files_
 ) -> None:
     version = register(registry.client, MODEL, registry.run(GOOD))
 
-    loaded = load_version(registry.client, MODEL, version)
+    loaded = load_version(registry.by(), version)
 
     assert (loaded.backbone, loaded.feature_version) == (GOOD.backbone, GOOD.feature_version)
     assert loaded.head.weight.tolist() == GOOD.head.weight.tolist()
     shutil.rmtree(f"{settings.root}/mlflow/artifacts")
     with pytest.raises(DlassetsError, match=f"The files of models:/{MODEL}/1 cannot be read: .*Restore"):
-        load_version(registry.client, MODEL, version)
+        load_version(registry.by(), version)
 
 
 def test_a_package_put_in_place_of_the_one_that_was_logged_is_refused_by_all_that_load_one(registry, settings) -> None:
@@ -153,72 +116,10 @@ def test_a_package_put_in_place_of_the_one_that_was_logged_is_refused_by_all_tha
     (package,) = Path(settings.root, "mlflow", "artifacts").rglob("package")
     BAD.save(package)  # whole in itself
 
-    for load in (lambda: load_version(registry.client, MODEL, version), lambda: load_run(registry.client, run)):
-        with pytest.raises(DlassetsError, match=r"is not the one that was logged .*dlassets.package_sha256"):
+    for load in (lambda: load_version(registry.by(), version), lambda: load_run(registry.client, run)):
+        with pytest.raises(DlassetsError, match=r"not the one that was registered: .*dlassets.package_sha256"):
             load()
     assert registry.client.get_model_version(MODEL, "1").tags[TAG_PACKAGE] == run.data.tags[TAG_PACKAGE]
-
-
-def test_the_first_version_becomes_champion(registry) -> None:
-    version, verdict = enter(registry, BAD)
-
-    assert (version, verdict.passed, verdict.champion) == (1, True, None)
-    assert registry.resource.champion().version == 1
-    assert verdict.explanation == "right on 0 of 4 test photos: no champion to be worse than, passed"
-
-
-def test_a_worse_challenger_is_refused_and_the_champion_stays(registry) -> None:
-    enter(registry, GOOD)
-    version, verdict = enter(registry, BAD)
-
-    assert (version, verdict.passed) == (2, False)
-    assert verdict.explanation == (
-        "right on 0 of 4 test photos where version 1 is on 4 (0 gained, 4 lost): 100.0% below, and 5.0% is the most "
-        "that may be, though not shown to be worse (p = 0.06), refused"
-    )
-    assert version_of(registry.client, MODEL) == 1
-    with pytest.raises(DlassetsError, match=r"Version 2 may not be promoted: right on 0 of 4"):
-        promote(registry.client, MODEL, version, verdict, "run-1")
-    assert version_of(registry.client, MODEL) == 1
-    assert [entry["version"] for entry in history(registry)] == [1]
-
-
-def test_an_equal_challenger_is_promoted(registry) -> None:
-    enter(registry, GOOD)
-    version, verdict = enter(registry, EQUAL)
-
-    assert (verdict.challenger.accuracy, verdict.champion.accuracy, verdict.champion_version) == (1, 1, 1)
-    assert version_of(registry.client, MODEL) == version == 2
-    assert version_of(registry.client, MODEL, CHALLENGER) is None
-
-
-def test_every_promotion_is_written_down_once(registry) -> None:
-    enter(registry, GOOD)
-    version, verdict = enter(registry, EQUAL)
-    promote(registry.client, MODEL, version, verdict, "run-2")
-
-    entries = history(registry)
-    promoted = [(entry["version"], entry["over"], entry["run_id"]) for entry in entries]
-    assert promoted == [(1, None, "run-1"), (2, 1, "run-1")]
-    assert entries[1]["why"] == (
-        "right on 4 of 4 test photos where version 1 is on 4 (0 gained, 0 lost): as good, passed"
-    )
-    assert entries[0]["at"] <= entries[1]["at"]
-
-
-@pytest.mark.parametrize("killed", ["set_registered_model_alias", "delete_registered_model_alias"])
-def test_a_promotion_that_was_killed_halfway_is_finished_by_the_next_and_written_down_once(registry, killed) -> None:
-    enter(registry, GOOD)
-    version = register(registry.client, MODEL, registry.run(EQUAL, "two"))
-    verdict = compared(registry, version)
-    with killed_at(registry.client, killed):
-        promote(registry.client, MODEL, version, verdict, "run-1")
-    again = compared(registry, version)
-    promote(registry.client, MODEL, version, again, "run-2")
-
-    assert version_of(registry.client, MODEL) == version
-    assert version_of(registry.client, MODEL, CHALLENGER) is None
-    assert [(entry["version"], entry["over"]) for entry in history(registry)] == [(1, None), (2, 1)]
 
 
 def test_a_version_whose_registration_was_killed_becomes_challenger_with_the_next(registry) -> None:
@@ -250,18 +151,10 @@ def test_a_run_that_two_processes_register_at_once_is_one_version(registry) -> N
     assert version_of(registry.client, MODEL, CHALLENGER) == 1
 
 
-def test_models_of_other_features_are_compared_on_theirs(registry) -> None:
-    enter(registry, GOOD)
-    version, verdict = enter(registry, dataclasses.replace(BAD, feature_version="features-2"))
-
-    assert (verdict.challenger.accuracy, verdict.champion.accuracy) == (1.0, 1.0)
-    assert version_of(registry.client, MODEL) == version
-
-
 @pytest.mark.parametrize("name", ["photos of v1.2-rc", "gebäude_模型"])
 def test_a_name_that_settings_take_is_one_that_mlflow_finds(registry, name) -> None:
     run = registry.run(GOOD)
 
     assert [register(registry.client, name, run) for _ in range(2)] == [1, 1]
     assert (versions_of(registry.client, name), version_of(registry.client, name, CHALLENGER)) == ([1], 1)
-    assert load_version(registry.client, name, 1).feature_version == GOOD.feature_version
+    assert load_version(registry.by(model_name=name), 1).feature_version == GOOD.feature_version

@@ -29,7 +29,8 @@ from dlassets.learning.loader.row_groups import read_columns
 from dlassets.learning.training.job import Event, Job
 from dlassets.learning.training.launch import Place, launch
 from dlassets.registry.evaluated import Gathered, evaluated_runs, gather, lacking_rows
-from dlassets.registry.lifecycle import TAG_ASSET, TAG_INPUTS, load_run, load_version, register
+from dlassets.registry.lifecycle import TAG_ASSET, TAG_INPUTS, load_run, register
+from dlassets.registry.model_registry import load_version
 from dlassets.registry.report import MISTAKES, ROWS, TAG_ROWS, misclassified
 from dlassets.registry.tracking import TrainingInputs, artifact_of, picture_of, run_name, train_and_log
 from dlassets.settings import ComputeSettings, PixelSettings, Settings, TrainingSettings
@@ -155,7 +156,7 @@ def test_every_epoch_has_its_metrics(logged) -> None:
 
 
 def test_the_figures_of_the_test_split_are_the_evaluation_s(logged) -> None:
-    head = load_version(logged.registry.client, MODEL, register(logged.registry.client, MODEL, logged.run)).head
+    head = load_version(logged.registry.by(), register(logged.registry.client, MODEL, logged.run)).head
     expected, metrics = evaluate(head, logged.splits[TEST]), logged.run.data.metrics
 
     assert metrics["test_accuracy"] == expected.accuracy

@@ -17,8 +17,8 @@ from dlassets.lakehouse.snapshots import at_version, files_of, pin
 from dlassets.lakehouse.tables import PREDICTIONS, RAW_IMAGES, TABLES, TRAINING_SET
 from dlassets.monitoring.quality import check, rules_of
 from dlassets.pipeline.session import Session
-from dlassets.registry.lifecycle import load_version
 from dlassets.registry.lineage import needed_versions
+from dlassets.registry.model_registry import load_version
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.flipping import flip_a_bit
@@ -87,11 +87,10 @@ def champion_files(root: Path) -> list[str]:
 
 
 def champion_is_refused(root: Path) -> bool:
-    mlflow = Session(settings_of(root)).mlflow
-    champion = mlflow.champion()
-    assert champion is not None
+    session = Session(settings_of(root))
+    champion = session.required_champion()
     try:
-        load_version(mlflow.client, champion.name, champion.version)
+        load_version(session.registry, champion.version)
     except DlassetsError:
         return True
     return False

@@ -61,8 +61,8 @@ def test_the_first_page_says_who_is_champion_and_why_and_why_others_are_not(page
     said = text_of(page)
     assert f"image_classifier version 2 Why: {WHY}." in said
     assert "90.0% of 10 test photos right 95% interval 80.0% to 95.0%" in said
-    assert f"Not champion: {WHY_NOT}." in said
-    until = "to 2026-01-02 00:00 UTC, when version 2 took its place. It had come with: there was no champion"
+    assert f"Not promoted: {WHY_NOT}." in said
+    until = "to 2026-01-02 00:00 UTC: version 2 took its place. It had come with: there was no champion"
     assert f"Was champion from 2026-01-01 00:00 UTC {until}" in said
     assert links(page, "http://127.0.0.1:5000/#/models/image_classifier/versions/2")
     assert links(page, "http://127.0.0.1:3000/assets/registered_version")

@@ -196,6 +196,7 @@ def _validated(session: Session, made: Made) -> dg.MaterializeResult:
             if made.details["is_new"]
             else "nothing new: the validation of this version on these rows stands",
             "verdict": validation.explanation,
+            "decision": made.details["decision"].sentence,
             "report": dg.MetadataValue.md(markdown(validation)),
             **pictures,
             "wrong_photos": page(session, "wrong", version=validation.version),

@@ -140,6 +140,8 @@ def slices_chart(slices: Sequence[Slice], evaluation: Evaluation) -> bytes:
 
 def gained_and_lost(changes: Sequence[tuple[str, int, int]], title: str) -> bytes:
     """Return a PNG of how many photos one model gained on another, to the right, and lost, by what they are of."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(8, 1.4 + 0.28 * max(1, len(changes)))
     axes = figure.subplots()
     places = range(len(changes))
@@ -148,7 +150,7 @@ def gained_and_lost(changes: Sequence[tuple[str, int, int]], title: str) -> byte
     axes.axvline(0, color="black", linewidth=1)
     most = max(1, *(max(gained, lost) for _, gained, lost in changes))
     axes.set_xlim(-1.1 * most, 1.1 * most)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(lambda count, _: f"{abs(count):g}")
     axes.set_yticks(places, [shortened(name, 2 * _LINE) for name, _, _ in changes], fontsize=8)
     axes.set_ylim(max(1, len(changes)) - 0.5, -0.5)

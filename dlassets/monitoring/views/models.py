@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
-from dlassets.registry.lifecycle import CHAMPION, TAG_VERDICT, promotions, registered_versions, run_or_none
+from dlassets.lakehouse.snapshots import newest
+from dlassets.lakehouse.tables import MODEL_EVENTS
+from dlassets.registry.events import STANDING, Event, History, events_of
+from dlassets.registry.lifecycle import CHAMPION, identified, model_of, registered_versions, run_or_none
+from dlassets.registry.model_registry import earlier_history
 from dlassets.registry.store import existing_client
 from dlassets.settings import Settings
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,21 +37,18 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Promotion:
-    """How a version became champion: `why` in a sentence, in which run of Dagster, and until when it was it."""
+class Reign:
+    """A time for which a version was champion: what made it so, and what ended that, if anything has."""
 
-    at: dt.datetime
-    why: str
-    run_id: str
-    until: dt.datetime | None = None
-    successor: int | None = None
+    begun: Event
+    ended: Event | None
 
 
 @dataclass(frozen=True)
 class Version:
     """`accuracy` is on the test photos of its own training; None where MLflow no longer has its run.
 
-    `verdict` is how it did against who was champion when it came; None of one that came before that was written down.
+    `events` are what happened to it, oldest first; `reign` is the last time for which it was champion.
     """
 
     number: int
@@ -55,13 +58,23 @@ class Version:
     accuracy: Accuracy | None
     test_rows: int | None
     is_champion: bool
-    verdict: str | None
-    promotions: tuple[Promotion, ...]
+    events: tuple[Event, ...]
+    reign: Reign | None
 
     @property
-    def promotion(self) -> Promotion | None:
-        """The latest one."""
-        return self.promotions[-1] if self.promotions else None
+    def last(self) -> Event | None:
+        return self.events[-1] if self.events else None
+
+    @property
+    def standing(self) -> str:
+        """Where it stands, in a few words."""
+        if self.is_champion:
+            return STANDING[CHAMPION]
+        return "not known" if self.last is None else STANDING[self.last.to_state]
+
+    def last_of(self, event: str) -> Event | None:
+        """Return the newest event of this kind."""
+        return next((each for each in reversed(self.events) if each.event == event), None)
 
 
 @dataclass(frozen=True)
@@ -94,44 +107,31 @@ class Models:
 
 
 def models_of(settings: Settings) -> Models:
-    """Return what MLflow has of the settings' registered model. Raises DlassetsError where it cannot say."""
+    """Return what MLflow has of the settings' registered model, and `model_events` of its versions.
+
+    Raises DlassetsError where MLflow cannot say.
+    """
     name = settings.registry.model_name
     with _explained():
         client = existing_client(settings)
         registered = [] if client is None else registered_versions(client, name)
         if client is None or not registered:
             return Models(name)
-        model = client.get_registered_model(name)
-        champion = int(model.aliases[CHAMPION]) if CHAMPION in model.aliases else None
-        history = _by_version(promotions(client, name))
+        table = newest(Lake.at(settings.root), MODEL_EVENTS.name)
+        events = [] if table is None else events_of(LocalEngine(), table, name)
+        history = History(events) if events else earlier_history(client, name)
+        champion = history.champion if settings.registry.puts_back else model_of(client, name)
         newest_first = sorted(registered, key=lambda version: -int(version.version))
-        shown = [v for place, v in enumerate(newest_first) if place < MOST_VERSIONS or int(v.version) == champion]
-        versions = tuple(_version(client, version, champion, history) for version in shown)
+        number = None if champion is None else champion.version
+        shown = [v for place, v in enumerate(newest_first) if place < MOST_VERSIONS or int(v.version) == number]
+        versions = tuple(_version(client, version, number, history) for version in shown)
     return Models(name, versions, len(registered))
 
 
-def _by_version(history: Sequence[Mapping[str, Any]]) -> dict[int, list[Promotion]]:
-    """Return what the model's history says of each version."""
-    found: dict[int, list[Promotion]] = {}
-    for entry, after in zip(history, [*history[1:], None], strict=True):
-        promotion = Promotion(
-            at=dt.datetime.fromisoformat(entry["at"]),
-            why=entry["why"],
-            run_id=entry.get("run_id", ""),
-            until=dt.datetime.fromisoformat(after["at"]) if after else None,
-            successor=after["version"] if after else None,
-        )
-        found.setdefault(int(entry["version"]), []).append(promotion)
-    return found
-
-
-def _version(
-    client: MlflowClient,
-    registered: RegisteredVersion,
-    champion: int | None,
-    history: Mapping[int, Sequence[Promotion]],
-) -> Version:
+def _version(client: MlflowClient, registered: RegisteredVersion, champion: int | None, history: History) -> Version:
     number, training = int(registered.version), _training(client, registered.run_id or "")
+    model = history.known(identified(registered))
+    begun = next((reign for reign in reversed(history.reigns) if reign.model == model), None)
     return Version(
         number=number,
         run_id=registered.run_id or "",
@@ -140,8 +140,8 @@ def _version(
         accuracy=training.accuracy,
         test_rows=training.test_rows,
         is_champion=number == champion,
-        verdict=registered.tags.get(TAG_VERDICT),
-        promotions=tuple(history.get(number, ())),
+        events=history.of(model),
+        reign=None if begun is None else Reign(begun, history.end_of(begun)),
     )
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlassets.errors import some_of
 from dlassets.learning.calibration import error_by_chance
-from dlassets.learning.evaluation.evaluate import Evaluation, wilson_interval
+from dlassets.learning.evaluation.evaluate import Evaluation
 from dlassets.registry.gate import Verdict, shown
 from dlassets.registry.validation.clean_process import Answer
 from dlassets.registry.validation.regressions import Comparison
@@ -148,7 +149,7 @@ def agrees(verdict: Verdict, settings: ValidationSettings) -> Check:
     return Check(AGREES, share >= settings.agreement, sentence, share, settings.agreement, "at least")
 
 
-def kappa(one: np.ndarray[tuple[int], np.dtype[np.int64]], other: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
+def kappa(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
     """Return Cohen's kappa of two models' answers, each (rows,): 1 where they are the same, 0 as by chance."""
     labels = np.union1d(one, other)
     shares = [np.array([(said == label).mean() for label in labels]) for said in (one, other)]
@@ -157,19 +158,19 @@ def kappa(one: np.ndarray[tuple[int], np.dtype[np.int64]], other: np.ndarray[tup
 
 
 def robust(found: Robustness, champion_version: int | None, settings: ValidationSettings) -> Check:
+    from scipy.stats import binom
+
     if not found.photos:
         return Check(ROBUST, True, "no photo was looked at", limit=settings.accuracy_lost)
-    lost = found.lost(0)
+    lost, accuracy = found.lost(0), found.accuracies[0]
     worst = max(lost, key=lambda name: lost[name])
-    low, high = wilson_interval(round(found.accuracies[0][worst] * found.photos), found.photos)
-    than = ""
-    if len(found.accuracies) > 1:
-        than = f"; version {champion_version} loses {found.lost(1)[worst]:.3f}"
+    limit = float(binom.ppf(0.95, found.photos, settings.accuracy_lost)) / found.photos
+    than = f" (version {champion_version} loses {found.lost(1)[worst]:.3f})" if len(found.accuracies) > 1 else ""
     sentence = (
-        f"of {found.photos} test photos it is right on {found.accuracies[0][AS_THEY_ARE]:.3f}, and worst with {worst}: "
-        f"{found.accuracies[0][worst]:.3f} ({low:.3f} to {high:.3f}), {max(lost[worst], 0):.3f} lost{than}"
+        f"of {found.photos} test photos it is right on {accuracy[AS_THEY_ARE]:.3f}, and worst with {worst}: "
+        f"{accuracy[worst]:.3f}, {lost[worst]:.3f} lost{than}; of so many, {limit:.3f} may be chance"
     )
-    return Check(ROBUST, lost[worst] <= settings.accuracy_lost, sentence, lost[worst], settings.accuracy_lost)
+    return Check(ROBUST, lost[worst] <= limit, sentence, lost[worst], limit)
 
 
 def fast(answer: Answer, settings: ValidationSettings) -> Check:

@@ -20,7 +20,8 @@ def markdown(validation: Validation, shown_pictures: Sequence[str] = ()) -> str:
     """Return the report; it shows those pictures, which lie beside it."""
     question = validation.question
     against = "" if question.champion_version is None else f", against version {question.champion_version}"
-    verdict = f"**{'Passed' if validation.passed else 'Refused'}**: {validation.explanation}."
+    word = "passed" if validation.passed else "refused"
+    verdict = f"**{word.capitalize()}**: {validation.explanation.removesuffix(f', {word}')}."
     return "\n\n".join(
         [
             f"# Validation of {question.model_name} version {question.version}{against}",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.images.decode import ImageError, Pixels, View, as_seen
+from dlassets.images.digest import image_id_of
 from dlassets.lakehouse.photos import Photos
 from dlassets.learning.backbones import Runtime
 from dlassets.learning.embedding import BATCH, load_backbone
@@ -36,7 +38,7 @@ class Robustness:
 def robustness(packages: Sequence[ModelPackage], rows: Examples, photos: Photos, runtime: Runtime) -> Robustness:
     """Ask models of one backbone, the same for all, about what becomes of the photos of these rows.
 
-    A photo whose bytes are gone, or do not decode, is left out.
+    A photo whose bytes are gone, others by now, or do not decode is left out.
     """
     backbone = load_backbone(packages[0].backbone, runtime)
     content = photos.bytes_of(rows.paths)
@@ -64,11 +66,11 @@ def robustness(packages: Sequence[ModelPackage], rows: Examples, photos: Photos,
 def _chunks(rows: Examples, content: dict[str, bytes], view: View) -> Iterator[list[tuple[int, Pixels]]]:
     """Yield the rows' places and what a network sees of them, as many as it is shown at once."""
     chunk = []
-    for place, path in enumerate(rows.paths):
-        try:
-            chunk.append((place, as_seen(content[path], view)))
-        except (KeyError, ImageError):
+    for place, (path, image_id) in enumerate(zip(rows.paths, rows.image_ids, strict=True)):
+        if path not in content or image_id_of(content[path]) != image_id:
             continue
+        with suppress(ImageError):
+            chunk.append((place, as_seen(content[path], view)))
         if len(chunk) == BATCH:
             yield chunk
             chunk = []

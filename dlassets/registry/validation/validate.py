@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +21,10 @@ from dlassets.learning.embedding import load_backbone
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate
 from dlassets.learning.examples import Examples, read_split
 from dlassets.learning.features import Embedder, examples_for
+from dlassets.registry.events import VALIDATED
 from dlassets.registry.gate import Gate, Verdict
-from dlassets.registry.lifecycle import PACKAGE, identified, load_version, model_of, run_or_none, version_files
+from dlassets.registry.lifecycle import PACKAGE, identified, run_or_none, version_files
+from dlassets.registry.model_registry import ModelRegistry, load_version
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.tracking import artifact_of
@@ -46,6 +48,7 @@ from dlassets.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow import MlflowClient
+
 
 # Of a picture that stands for one there is not.
 _GREY = 128
@@ -79,43 +82,47 @@ class Grounds:
         return self._examples[version]
 
 
-def validate(client: MlflowClient, version: int, grounds: Grounds, settings: Settings) -> tuple[Validation, bool]:
+def validate(registry: ModelRegistry, version: int, grounds: Grounds) -> tuple[Validation, bool]:
     """Return the validation of a registered version, and whether it is new; kept are it, its report and its pictures.
 
     One that answers the same question is not made again; nor is that of a version which became champion by it. Raises
     DlassetsError where the version or the champion cannot be loaded, or where there are no test rows.
     """
-    name = settings.registry.model_name
+    client, name, settings = registry.client, registry.name, registry.settings
     registered = client.get_model_version(name, str(version))
-    if run_or_none(client, registered.run_id) is None:
+    run = run_or_none(client, registered.run_id)
+    if run is None or run.info.lifecycle_stage == "deleted":
         raise DlassetsError(
             f"Version {version} of {name} has no run in MLflow, so its validation has nowhere to be kept. Train again; "
             "dlassets registers what its own runs have made."
         )
-    question = _question(identified(registered), model_of(client, name), grounds, settings)
-    known = stored(client, registered.run_id, question, registered.tags.get(TAG_VALIDATION))
-    if known is not None:
+    history = registry.history()
+    model = history.known(identified(registered))
+    question = _question(model, history.champion, grounds, settings)
+    written = history.last(model, VALIDATED)
+    if written is not None and (known := _stored(client, run.info.run_id, question, written.validation)) is not None:
+        if registered.tags.get(TAG_VALIDATION) != known.sha256:  # it was taken off, or changed, by hand
+            client.set_model_version_tag(name, str(version), TAG_VALIDATION, known.sha256)
         return known, False
-    validation, pictures = _answered(client, question, grounds, settings)
-    _keep(client, registered.run_id, validation, pictures)
+    validation, pictures = _answered(registry, question, grounds)
+    _keep(client, run.info.run_id, validation, pictures)
     return validation, True
 
 
-def stored(client: MlflowClient, run_id: str, question: Question, sha256: str | None) -> Validation | None:
-    """Return the validation with this digest that the version's run keeps, where it answers this question."""
-    folder = folder_of(question.model_name, question.version)
-    if sha256 is None or not any(file.path == f"{folder}/{DOCUMENT}" for file in client.list_artifacts(run_id, folder)):
+def _stored(client: MlflowClient, run_id: str, question: Question, sha256: str | None) -> Validation | None:
+    """Return the validation that a run keeps, where it is the one that `model_events` names and of this question."""
+    path = f"{folder_of(question.model_name, question.version)}/{DOCUMENT}"
+    if not any(file.path == path for file in client.list_artifacts(run_id, str(PurePosixPath(path).parent))):
         return None
-    text = artifact_of(client, run_id, f"{folder}/{DOCUMENT}").decode(errors="replace")
-    if hashlib.sha256(text.encode()).hexdigest() != sha256:
+    content = artifact_of(client, run_id, path)
+    if hashlib.sha256(content).hexdigest() != sha256:
         return None
-    known = Validation.from_json(text)
-    if (
-        question.champion_version == question.version and known.passed
-    ):  # it took the place of the one it was held against
-        before = known.question
+    known = Validation.from_json(content.decode())
+    before = known.question
+    if question.champion_version == question.version and known.passed:
+        # It has taken the place of the champion that it was held against.
         question = replace(question, champion_version=before.champion_version, champion_package=before.champion_package)
-    return known if known.question == question else None
+    return known if before == question else None
 
 
 def _question(model: ModelVersion, champion: ModelVersion | None, grounds: Grounds, settings: Settings) -> Question:
@@ -145,31 +152,29 @@ class _Judged:
     evaluation: Evaluation
 
 
-def _judged(client: MlflowClient, model_name: str, version: int, grounds: Grounds) -> _Judged:
-    package = load_version(client, model_name, version)
+def _judged(registry: ModelRegistry, version: int, grounds: Grounds) -> _Judged:
+    package = load_version(registry, version)
     return _Judged(version, package, evaluate(package.head, grounds.rows_for(package.backbone)))
 
 
-def _champion(client: MlflowClient, question: Question, grounds: Grounds) -> _Judged | None:
+def _champion(registry: ModelRegistry, question: Question, grounds: Grounds) -> _Judged | None:
     if question.champion_version is None:
         return None
     try:
-        return _judged(client, question.model_name, question.champion_version, grounds)
+        return _judged(registry, question.champion_version, grounds)
     except DlassetsError as error:
         raise DlassetsError(
             f"Version {question.version} cannot be compared with the champion, version {question.champion_version}, so "
-            f"it is not promoted. {error} Or give the alias champion to another version in MLflow's registry, or to "
-            "none, and materialize validated_version again."
+            f"it is not promoted. {error} Then materialize validated_version again."
         ) from error
 
 
-def _answered(
-    client: MlflowClient, question: Question, grounds: Grounds, settings: Settings
-) -> tuple[Validation, dict[str, bytes]]:
+def _answered(registry: ModelRegistry, question: Question, grounds: Grounds) -> tuple[Validation, dict[str, bytes]]:
     """Ask everything, and return the validation with its pictures by the names of their files."""
+    client, settings = registry.client, registry.settings
     limits, runtime = settings.validation, grounds.embedder.runtime
-    judged = _judged(client, question.model_name, question.version, grounds)
-    champion = _champion(client, question, grounds)
+    judged = _judged(registry, question.version, grounds)
+    champion = _champion(registry, question, grounds)
     gate = Gate(settings.registry.gate_confidence, settings.registry.tolerance)
     theirs = None if champion is None else champion.evaluation
     verdict = Verdict(judged.evaluation, theirs, question.champion_version, gate)

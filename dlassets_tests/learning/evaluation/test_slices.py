@@ -5,7 +5,7 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.evaluation.evaluate import Evaluation, evaluate_probabilities, wilson_interval
-from dlassets.learning.evaluation.slices import Slice, significantly_worse, slices
+from dlassets.learning.evaluation.slices import Slice, holm, significantly_worse, slices
 from dlassets_tests.learning.examples import examples
 
 
@@ -84,6 +84,13 @@ def test_a_slice_that_is_much_worse_is_named_and_a_slightly_worse_one_is_not() -
 def test_a_slice_of_two_rows_is_not_named_and_nor_is_a_model_without_mistakes() -> None:
     assert significantly_worse(slices(evaluation([1] * 2 + [2] * 8, [2] * 1 + [1] + [2] * 6 + [1] * 2))) == []
     assert significantly_worse(slices(evaluation([1] * 200 + [2] * 100, [1] * 200 + [2] * 100))) == []
+
+
+def test_holm_s_correction_is_the_one_by_hand() -> None:
+    # By hand: 4 x 0.01, 3 x 0.013, which may not be less, 2 x 0.03, and 1 x 0.9.
+    assert holm([0.03, 0.01, 0.9, 0.013]) == pytest.approx([0.06, 0.04, 0.9, 0.04])
+    assert holm([0.6, 0.7]) == [1, 1]
+    assert holm([]) == []
 
 
 def test_slices_that_differ_by_chance_alone_are_seldom_named() -> None:
