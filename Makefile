@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev bench bench-ingest bench-training setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev serve bench bench-ingest bench-training setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -63,6 +63,9 @@ house: $(READY) ## draw the rooms and who imports whom anew, to docs/house.svg
 
 dev: $(READY) ## start the lake's pages and Dagster's and MLflow's user interfaces, and print their addresses
 	$(BIN)/dlassets dev $(ARGS)
+
+serve: $(READY) ## answer over HTTP what the champion says of photos, with a page to try one; ARGS='--port 8080'
+	$(BIN)/dlassets serve $(ARGS)
 
 bench: $(READY) ## measure speed and accuracy; IMAGES=<folder> for one's own photos
 	$(BIN)/python -m benchmarks $(if $(IMAGES),--images "$$IMAGES") $(ARGS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets.defs import automation, checks, jobs, streaming
+from dlassets.defs import alerting, automation, checks, freshness, jobs, streaming
 from dlassets.defs.ingest import assets as ingest_assets
 from dlassets.defs.labeling import assets as labeling_assets
 from dlassets.defs.operations import assets as operations_assets
@@ -25,17 +25,31 @@ def build_defs(
     loggers: Mapping[str, dg.LoggerDefinition] | None = None,
 ) -> dg.Definitions:
     """Return the definitions for these settings; `overrides` swaps resources, `loggers` adds to Dagster's own."""
+    assets = [
+        *dg.load_assets_from_modules(
+            [ingest_assets, labeling_assets, training_assets, scoring_assets, operations_assets]
+        ),
+        streaming.PHOTO_STREAM,
+    ]
+    freshness.refuse_unknown(
+        settings.automation.fresh_hours,
+        {
+            key.to_user_string()
+            for made in assets
+            for key in (made.keys if isinstance(made, dg.AssetsDefinition) else [made.key])
+        },
+    )
     resources = {"session": session_resource(settings), "progress": LoggedProgress()}
     return dg.Definitions(
-        assets=[
-            *dg.load_assets_from_modules(
-                [ingest_assets, labeling_assets, training_assets, scoring_assets, operations_assets]
-            ),
-            streaming.PHOTO_STREAM,
-        ],
-        asset_checks=[*checks.CHECKS, *automation.CHECKS, streaming.is_up],
+        assets=assets,
+        asset_checks=[*checks.CHECKS, *automation.CHECKS, *freshness.checks(settings), streaming.is_up],
         jobs=jobs.JOBS,
-        sensors=[*automation.sensors(settings), streaming.silence_sensor(settings)],
+        sensors=[
+            *automation.sensors(settings),
+            streaming.silence_sensor(settings),
+            freshness.freshness_sensor(settings),
+            alerting.alerts_sensor(settings),
+        ],
         schedules=automation.schedules(settings),
         resources={**resources, **(overrides or {})},
         # One process a run: one JVM on Spark, and no import of torch or mlflow paid for twice.

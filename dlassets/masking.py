@@ -24,6 +24,10 @@ MASK = "…"
 _SHORTEST = 6
 # A user of fewer letters, or without a digit, may well be a word (postgres, mlflow) that says something elsewhere.
 _SHORTEST_USER = 8
+# Settings whose URLs are secret as a whole: some have a token in place of a host, or in the path.
+_SECRET_URLS = re.compile(r"(?i)urls")
+# What of them may be a token: it has a digit, or is so long, and is no name of a host.
+_LONGEST_WORD = 16
 # Of a password with a slash in a text, whose end is looked for from each :// on.
 _LONGEST = 200
 
@@ -34,9 +38,11 @@ _IS_SECRET = re.compile(rf"(?i){_NAME}")
 _SECRET_VARIABLE = re.compile(r"\w*(PASSWORD|SECRET|SECRET_KEY|ACCESS_KEY|ACCOUNT_KEY|API_KEY|TOKEN)")
 # A host and its port, with a path after them: an @ behind that belongs to the path.
 _PORT = r"[^/\s'\"]*:\d+[/?#]"
+# The same with a query after them, as of mail (mailto://host:25?from=me@example.com).
+_QUERY = r"[^/@\s'\":]*:\d+\?"
 # Some passwords have a slash that should have been escaped.
-_USER_IN_TEXT = re.compile(rf"://(?:[^/\s'\"]*|(?!{_PORT})[^/\s'\":]*:[^\s'\"@]{{0,{_LONGEST}}})@")
-_USER = re.compile(rf"://([^/\s]*|(?!{_PORT})[^/:\s]*:[^@]*)@")
+_USER_IN_TEXT = re.compile(rf"://(?:(?!{_QUERY})[^/\s'\"]*|(?!{_PORT})[^/\s'\":]*:[^\s'\"@]{{0,{_LONGEST}}})@")
+_USER = re.compile(rf"://((?!{_QUERY})[^/\s]*|(?!{_PORT})[^/:\s]*:[^@]*)@")
 _PARAMETER = re.compile(rf"(?i)(?<=[?&;])({_NAME}|{_NAME_OF_USER})=([^&;#\s'\"]+)")
 
 
@@ -91,11 +97,27 @@ def _secrets_in(given: object, name: str) -> Iterator[Iterator[str]]:
     elif isinstance(given, str):
         if _IS_SECRET.fullmatch(name):
             yield _patterns(given)
+        if _SECRET_URLS.fullmatch(name):
+            yield from map(_patterns, _tokens_of_urls(given))
         for key, value in _PARAMETER.findall(given):
             is_user = re.fullmatch(rf"(?i){_NAME_OF_USER}", key)
             yield _patterns_of_user(value, given.replace(value, "")) if is_user else _patterns(value)
         for found in _USER.finditer(given):
             yield _patterns_of_both(found[1], given.replace(found[1], ""))
+
+
+def _tokens_of_urls(given: str) -> Iterator[str]:
+    """Yield all that may be secret in URLs of which any part may be."""
+    for url in given.split():
+        rest = url.partition("://")[2]
+        path = rest.partition("/")[2]
+        yield rest
+        if "/" in path:
+            yield path
+        for part in re.split(r"[/:@?&=#,;]+", rest):
+            is_word = not re.search(r"\d", part) and len(part) < _LONGEST_WORD
+            if len(part) >= _SHORTEST_USER and not is_word and "." not in part:
+                yield part
 
 
 def _patterns_of_both(userinfo: str, elsewhere: str) -> Iterator[str]:

@@ -487,6 +487,9 @@ class ValidationSettings(_Section):
 class ScoringSettings(_Section):
     top_k: Count = 5
     labeled: bool = Field(True, description="Whether photos that have a label are scored too.")
+    challengers: bool = Field(
+        False, description="Whether versions that may become champion score the same photos beside it."
+    )
 
 
 class LabelingSettings(_Section):
@@ -528,6 +531,11 @@ class ServingSettings(_Section):
         False, description="Whether each request becomes a row of served_requests: one that cannot is not answered."
     )
     log_bytes: bool = Field(False, description="Whether that row has the photo as well.")
+    log_folder: Place | None = Field(
+        None,
+        description="A local folder where requests are written down before they are merged; unset: serving/ahead in "
+        "the lake's root, where that is a folder.",
+    )
     label_below: float | None = Field(
         None,
         ge=0,
@@ -537,6 +545,12 @@ class ServingSettings(_Section):
     webhook_secret: Annotated[str, Field(min_length=16)] | None = Field(
         None, description="The secret of MLflow's webhooks; unset: none is taken."
     )
+
+    @model_validator(mode="after")
+    def _asks_about_what_it_writes_down(self) -> ServingSettings:
+        if self.label_below is not None and not self.log_requests:
+            raise ValueError("label_below is about requests that are written down: set log_requests as well")
+        return self
 
     @model_validator(mode="after")
     def _is_open_to_none_but_this_machine(self) -> ServingSettings:
@@ -550,6 +564,9 @@ class MlflowSettings(_Section):
         None, description="A server or database; unset: a sqlite store under <root>/mlflow."
     )
     experiment: Text = "dlassets"
+    tensorboard: bool = Field(
+        True, description="Whether curves go to <root>/tensorboard as well, where the extra tensorboard is installed."
+    )
 
 
 _Z_ORDER: dict[str, tuple[str, ...]] = {
@@ -649,9 +666,48 @@ class AutomationSettings(_Section):
     scoring_cron: str = "0 2 * * *"
     training_cron: str = "0 4 * * 0"
     maintenance_cron: str = "0 3 * * *"
+    fresh_hours: dict[str, Annotated[float, Field(gt=0, le=_CENTURY_HOURS)]] = Field(
+        default_factory=dict, description="Assets that are to be made at least every so many hours."
+    )
     streaming: bool = Field(
         False, description="Whether `dlassets stream` is to be up: Dagster then shows when nothing is heard of it."
     )
+
+
+AlertKind = Literal["run_failed", "check_failed", "freshness_missed", "approval_wanted", "champion_changed"]
+ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
+
+
+class AlertSettings(_Section):
+    """Who is told when something needs a person. Without a URL nobody is, and nothing is written."""
+
+    urls: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$")], ...] = Field(
+        (),
+        description="Where alerts go, as Apprise's URLs (mailto://…, json://…, slack://…); in the variable, with spaces "
+        "between them. All of them are secrets, and masked.",
+    )
+    urls_file: Place | None = Field(None, description="A file with further ones, a line each.")
+    kinds: tuple[AlertKind, ...] = Field(
+        ALERT_KINDS, min_length=1, description="What is told of; in the variable, with commas between them."
+    )
+    group_seconds: float = Field(
+        30, ge=0, le=86_400, description="Alerts that are raised within so many seconds of the first are one message."
+    )
+    attempts: Count = Field(20, description="How often, later and later, it is tried to send one: 20 take three days.")
+
+    @property
+    def are_on(self) -> bool:
+        return bool(self.urls or self.urls_file)
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _is_listed(cls, value: Any) -> Any:
+        return value.split() if isinstance(value, str) else () if value is None else value
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _are_listed(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class Settings(_Section):
@@ -683,6 +739,7 @@ class Settings(_Section):
     mlflow: MlflowSettings = MlflowSettings()
     ui: UiSettings = UiSettings()
     automation: AutomationSettings = AutomationSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _notes_the_cameras_it_groups_by(self) -> Settings:

@@ -51,9 +51,12 @@ class Pipelines:
 
     def tick(self, sensor: str, cursor: str | None = None) -> Any:
         """Evaluate a sensor once, as the daemon would."""
-        found = self.defs.resolve_sensor_def(sensor)
-        resources = {name: self.defs.resources[name] for name in found.required_resource_keys}
-        with dg.build_sensor_context(instance=self.instance, cursor=cursor, resources=resources) as context:
+        defs = self.defs
+        found = defs.resolve_sensor_def(sensor)
+        resources = {name: defs.resources[name] for name in found.required_resource_keys}
+        with dg.build_sensor_context(
+            instance=self.instance, cursor=cursor, resources=resources, definitions=defs
+        ) as context:
             return found.evaluate_tick(context)
 
     def versions(self) -> dict[str, int]:

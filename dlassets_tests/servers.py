@@ -28,7 +28,8 @@ import sys
 from dlassets.cli.servers import Ports, serve
 from dlassets.settings import load_settings
 
-sys.exit(serve(load_settings(), Ports(*map(int, sys.argv[2:])), module=sys.argv[1]))
+module, tensorboard, *ports = sys.argv[1:]
+sys.exit(serve(load_settings(), Ports(*map(int, ports)), tensorboard=tensorboard == "True", module=module))
 """
 
 
@@ -51,6 +52,7 @@ def serving(
     mlflow_port: int | None = None,
     module: str = "stand_in",
     pages_port: int | None = None,
+    tensorboard: bool = False,
     **environment: str,
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """All servers on `<folder>/lake`: the process that started them, and the addresses that it prints, by name.
@@ -59,8 +61,9 @@ def serving(
     """
     (folder / "stand_in.py").write_text(DEFINITIONS)
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ports = (str(port or free_port()) for port in (pages_port, None, mlflow_port, None))
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, module, *(str(port or free_port()) for port in (pages_port, None, mlflow_port))],
+        [sys.executable, "-c", SERVE, module, str(tensorboard), *ports],
         env=os.environ | {"DLASSETS_ROOT": str(folder / "lake"), "PYTHONPATH": path} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

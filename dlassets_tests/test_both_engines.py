@@ -27,6 +27,7 @@ from dlassets.lakehouse.split_groups import straddling
 from dlassets.lakehouse.tables import TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
 from dlassets.monitoring.quality import RULES, check
+from dlassets.monitoring.views.comparison import compare
 from dlassets.monitoring.views.mistakes import Chosen, mistakes
 from dlassets.monitoring.views.overview import overview
 from dlassets.monitoring.views.photos import paths_of, photo, search
@@ -35,7 +36,7 @@ from dlassets.monitoring.views.waiting import waiting
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.scoring import current
-from dlassets.scoring.batch import Scorer, score_new
+from dlassets.scoring.batch import Scope, Scorer, score_new
 from dlassets.scoring.made import predicted
 from dlassets.settings import LabelingSettings, LabelSettings, LandingZone, ScoringSettings, Settings, SplitSettings
 from dlassets_tests.registry.conftest import store_of
@@ -154,12 +155,13 @@ def ask_everything(whole: Whole) -> None:
             seen = ["deleted_files", "quarantined_files"] if sees_photos else []
             chosen = ("raw_images", "labeled_images", "image_features", *seen)
             for labeled in (True, False):
-                scorer = Scorer(model, package, ScoringSettings(labeled=labeled), sees_photos)
+                again = Scope(again=labeled)
+                scorer = Scorer(model, package, ScoringSettings(labeled=labeled), sees_photos, scope=again)
                 score_new(engine, pins(session.lake, *chosen), tables["predictions"], scorer, labels, {})
         labelled = session.changed(settings=session.settings.model_copy(update={"labels": labels}))
         steps.images_to_embed(labelled, steps.labelled_image_features.hand_out(labelled))
     predicted(engine, tables, model)
-    look_at_pages(session.settings, tables["raw_images"])
+    look_at_pages(session.settings, tables["raw_images"], model.version)
     current._all(engine, tables, model)
     loop = Loop(session.settings, Console(quiet=True))
     loop.session = session
@@ -167,7 +169,7 @@ def ask_everything(whole: Whole) -> None:
     loop._summary()
 
 
-def look_at_pages(settings: Settings, raw_images: Snapshot) -> None:
+def look_at_pages(settings: Settings, raw_images: Snapshot, version: int) -> None:
     reading = Reading(settings)
     photos = LocalEngine().sql("SELECT path FROM raw_images", {"raw_images": raw_images}).arrow()
     overview(reading)
@@ -176,6 +178,7 @@ def look_at_pages(settings: Settings, raw_images: Snapshot) -> None:
     photo(reading, photos["path"][0].as_py())
     paths_of(reading, "an image")
     waiting(reading)
+    compare(reading, version, version)
 
 
 @pytest.fixture(scope="module")

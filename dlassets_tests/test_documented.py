@@ -38,7 +38,7 @@ _OF_THIS_LAKE = {
 # In a sentence on them their arguments are left out.
 _WITHOUT_ARGUMENTS = {"dlassets automl", "dlassets reproduce", "dlassets approve", "dlassets reject"}
 # These go on until they are stopped.
-_SERVICES = {"dlassets watch": "watching ", "dlassets stream": "watching "}
+_SERVICES = {"dlassets watch": "watching ", "dlassets stream": "watching ", "dlassets serve": "Serving "}
 # These are not run by a test of this file, but there.
 _ELSEWHERE = {
     "make demo": ".ci/run",
@@ -46,6 +46,7 @@ _ELSEWHERE = {
     "make wheel": ".ci/run",
     "make demo IMAGES=/path/to/photos": ".ci/run",
     "make dev": "dlassets_tests/secrets.py",
+    "make serve": "dlassets_tests/web/serving/service.py",
     'pip install "$(echo dist/dlassets-*.whl)[spark,tuning]"': "scripts/wheel.sh",
     "pip install dist/dlassets-*.whl": "scripts/wheel.sh",
     "dlassets demo": "scripts/wheel.sh",
@@ -96,7 +97,7 @@ def test_every_command_that_is_named_is_one_that_there_is(document) -> None:
 def test_what_is_run_elsewhere_is_run_there(command, where) -> None:
     program, target = command.split()[:2]
     sign = {"make": f"make {target}", "pip": "install", "dlassets": "demo"}[program]
-    assert {"make dev": '"dev"'}.get(command, sign) in (REPOSITORY / where).read_text()
+    assert {"make dev": '"dev"', "make serve": '"serve"'}.get(command, sign) in (REPOSITORY / where).read_text()
 
 
 @pytest.fixture(scope="module")

@@ -152,6 +152,22 @@ def test_dagster_s_run_and_mlflow_s_name_each_other(ran) -> None:
     assert sorted(recorded) == [f"training_set.{name}@v1" for name in ("test", "train", "validation")]
 
 
+def test_tensorboard_has_the_curves_that_mlflow_has(ran) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    pipelines, results = ran
+    run_id = values(materialized(results["training_pipeline"])["trained_model"])["mlflow_run_id"]
+    (folder,) = Path(pipelines.lake.tensorboard).iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+
+    assert folder.name == f"head-{run_id[:8]}"
+    history = MlflowStore(pipelines.settings).client.get_metric_history(run_id, "validation_loss")
+    read = {each.step: each.value for each in events.Scalars("validation_loss")}
+    assert read == pytest.approx({each.step: each.value for each in history})
+    assert len(read) > 1
+
+
 def test_what_was_scored_and_what_was_wrong_is_seen_in_dagster_in_few_bytes(ran) -> None:
     pipelines, results = ran
     scored = values(materialized(results["scoring_pipeline"])["predictions"])

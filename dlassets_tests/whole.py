@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from dlassets.engines.base import Snapshot
 from dlassets.engines.local import LocalEngine
+from dlassets.images.digest import image_id_of
 from dlassets.intake.damage import HOLDERS
 from dlassets.intake.quarantine import drop, refused_files, retry
 from dlassets.labeling.requests import without_photo
@@ -20,7 +22,7 @@ from dlassets.lakehouse.listed_labels import claims_of_lists
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.monitoring.gallery import write_gallery
-from dlassets.monitoring.outcomes import mistakes_of, scored_last
+from dlassets.monitoring.outcomes import judged_answers, mistakes_of, scored_last
 from dlassets.monitoring.quality import RULES, check
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
@@ -28,6 +30,8 @@ from dlassets.pipeline.step import Step
 from dlassets.registry.evaluated import evaluated_runs, lacking_rows
 from dlassets.registry.lineage import unknown_models
 from dlassets.registry.models import ModelVersion
+from dlassets.scoring.online import Served
+from dlassets.scoring.served import RequestLog
 from dlassets_tests.tables import get
 
 # A study of settings and the bundle for devices have tests of their own, and are the same whoever wrote the rows.
@@ -49,6 +53,8 @@ _TIMES = {
     "said_at",
     "read_at",
     "evaluated_at",
+    "received_at",
+    "received_on",
 }
 
 
@@ -70,6 +76,7 @@ class Whole:
         engine, lake, settings = self.session.engine, self.session.lake, self.session.settings
         self._photos_arrive(photos)
         self._run(*EVERY_STEP)
+        self._photos_are_asked_about()
         self.people_answer()
         self._run(steps.human_labels)
         self.photos_change()
@@ -101,6 +108,7 @@ class Whole:
             "lacking rows": lacking_rows(session.engine, tables["evaluated_rows"], runs),
             "wrong": [self._mistakes(run.info.run_id, tables) for run in runs],
             "scored": None if champion is None else self._scored(champion, tables),
+            "judged": judged_answers(session.engine, tables["served_requests"], tables["labeled_images"], labels),
             "without photo": without_photo(session.engine, session.labeling, tables["label_requests"]),
         }
 
@@ -115,6 +123,17 @@ class Whole:
     def _run(self, *chosen: Step) -> None:
         for step in chosen:
             step.run(self.session)
+
+    def _photos_are_asked_about(self) -> None:
+        """A server answers about a photo that is there, and is yet to merge what it has written down."""
+        photo = min(self.zone("labeled").glob("*/*.jpg")).read_bytes()
+        top = [{"label": 1, "name": "one", "confidence": 0.75}, {"label": 2, "name": "two", "confidence": 0.25}]
+        answer = {"label": 1, "name": "one", "confidence": 0.75, "margin": 0.5, "top_k": top}
+        model, now = self.session.required_champion(), datetime.now(UTC)
+        with RequestLog(self.session.settings, merge_seconds=1e6) as log:
+            log([Served("a request", now, image_id_of(photo), photo, "raw", answer, model, "champion", 0.25)])
+            log._seal()
+            self._run(steps.served_requests)
 
     def _photos_arrive(self, photos: Path) -> None:
         """Some have a label and some not, one is in two classes, a list names two, and three files are no photos."""

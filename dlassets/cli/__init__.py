@@ -1,6 +1,8 @@
 """The `dlassets` command: what Dagster has no word for. Exit code 0: done; 1: a step failed; 2: used wrongly."""
 
+from dlassets.cli.alerts import alerts
 from dlassets.cli.classes import classes
+from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
 from dlassets.cli.loop import demo, dev, samples
@@ -12,6 +14,7 @@ from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
+from dlassets.cli.webhooks import webhooks
 
 for command in (
     demo,
@@ -32,7 +35,10 @@ for command in (
     doctor,
     quarantine,
     reproduce,
+    compare,
     automl,
+    alerts,
+    webhooks,
 ):
     main.add_command(command)
 

@@ -89,11 +89,18 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
 @click.option("--pages-port", type=click.IntRange(1, 65_535), default=4000, show_default=True)
 @click.option("--dagster-port", type=click.IntRange(1, 65_535), default=3000, show_default=True)
 @click.option("--mlflow-port", type=click.IntRange(1, 65_535), default=5000, show_default=True)
-def dev(pages_port: int, dagster_port: int, mlflow_port: int) -> None:
-    """Start the lake's pages and Dagster's and MLflow's UI, on this machine alone; Ctrl-C stops all three."""
+@click.option("--tensorboard", is_flag=True, help="TensorBoard as well, which shows the curves of trainings.")
+@click.option("--tensorboard-port", type=click.IntRange(1, 65_535), default=6006, show_default=True)
+def dev(pages_port: int, dagster_port: int, mlflow_port: int, tensorboard: bool, tensorboard_port: int) -> None:
+    """Start the lake's pages and Dagster's and MLflow's UI, on this machine alone; Ctrl-C stops all of them."""
     from dlassets.cli.servers import Ports, serve
+    from dlassets.extras import TENSORBOARD, require
 
-    sys.exit(serve(load_settings(), Ports(pages_port, dagster_port, mlflow_port)))
+    settings, ports = load_settings(), Ports(pages_port, dagster_port, mlflow_port, tensorboard_port)
+    if tensorboard:
+        require(TENSORBOARD, "dlassets dev --tensorboard")
+        local_path(Lake.at(settings.root).tensorboard)
+    sys.exit(serve(settings, ports, tensorboard=tensorboard))
 
 
 def _images(source: str, settings: Settings, classes: int, per_class: int) -> tuple[Path, Taken]:

@@ -35,6 +35,7 @@ POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 20
 TAIL_LINES = 30
+_TENSORBOARD = "tensorboard"  # which is started where it is asked for
 
 # The servers are on this machine: a proxy that the environment names must not be asked for them.
 _direct = build_opener(ProxyHandler({}))
@@ -46,11 +47,12 @@ class ServerError(DlassetsError):
 
 @dataclass(frozen=True)
 class Ports:
-    """Where each server is to listen; a taken port gives way to the next free one."""
+    """Where each server is to listen, TensorBoard where it is asked for; a taken port gives way to the next free one."""
 
     pages: int = 4000
     dagster: int = 3000
     mlflow: int = 5000
+    tensorboard: int = 6006
 
 
 @dataclass(frozen=True)
@@ -85,21 +87,23 @@ def serve(
     settings: Settings,
     wanted: Ports = Ports(),
     *,
+    tensorboard: bool = False,
     module: str = "dlassets.definitions",
     timeout: float = 300,
 ) -> int:
     """Run the servers on the settings' lake until SIGINT, SIGTERM or SIGHUP; return the exit code.
 
     `module` holds Dagster's definitions; `timeout` is how many seconds they may take to answer. Where MLflow's store is
-    a server already, none is started for it. Must be called in the main thread. Returns 1, having said why, where a
+    a server already, none is started for it; TensorBoard is one more where it is asked for. Must be called in the main thread. Returns 1, having said why, where a
     server died or never answered. Raises DlassetsError where the folders or ports cannot be had.
     """
     lake = Lake.at(settings.root)
     home, (store, artifacts) = dagster_home(lake), opened_store(settings, lake)
     logs = home / "server_logs"  # Dagster empties `logs`, which its telemetry keeps for itself
     logs.mkdir(exist_ok=True)
-    ports = Ports(*_free_ports(wanted.pages, wanted.dagster, wanted.mlflow))
-    addresses = {name: f"http://{HOST}:{port}" for name, port in asdict(ports).items()}
+    names = [name for name in asdict(wanted) if tensorboard or name != _TENSORBOARD]
+    ports = Ports(**dict(zip(names, _free_ports(*(getattr(wanted, name) for name in names)), strict=True)))
+    addresses = {name: f"http://{HOST}:{getattr(ports, name)}" for name in names}
     if not artifacts:
         addresses["mlflow"] = without_secrets(store)
     environment = {
@@ -115,6 +119,8 @@ def serve(
         servers.append(started.enter_context(_dagster(module, ports.dagster, logs, environment)))
         if artifacts:
             servers.append(started.enter_context(_mlflow(store, artifacts, ports.mlflow, logs, environment)))
+        if tensorboard:
+            servers.append(started.enter_context(_tensorboard(ports.tensorboard, logs, environment)))
         click.echo(f"Starting {_names(servers)}; their logs are in {logs}.")
         try:
             _await(servers, stop, timeout)
@@ -138,7 +144,7 @@ def _links(ui: UiSettings, addresses: Mapping[str, str]) -> dict[str, str]:
     return {
         f"DLASSETS_UI__{name.upper()}": address
         for name, address in addresses.items()
-        if getattr(ui, name) == getattr(default, name)
+        if name in UiSettings.model_fields and getattr(ui, name) == getattr(default, name)
     }
 
 
@@ -219,6 +225,13 @@ def _mlflow(store: str, artifacts: str, port: int, logs: Path, environment: Mapp
 
 
 @contextmanager
+def _tensorboard(port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+    command = ["dlassets.web.tensorboard_server", "--host", HOST, "--port", str(port)]
+    with _running("TensorBoard", command, port, "/data/environment", logs / "tensorboard.log", environment) as server:
+        yield server
+
+
+@contextmanager
 def _running(
     name: str, command: Sequence[str], port: int, probe: str, log: Path, environment: Mapping[str, str]
 ) -> Iterator[Server]:
@@ -288,4 +301,6 @@ def _announce(addresses: Mapping[str, str]) -> None:
     click.echo(f"Start here  {addresses['pages']}")
     click.echo(f"Dagster     {addresses['dagster']}")
     click.echo(f"MLflow      {addresses['mlflow']}")
+    if _TENSORBOARD in addresses:
+        click.echo(f"TensorBoard {addresses[_TENSORBOARD]}")
     click.echo("Press Ctrl-C to stop.")

@@ -1,6 +1,8 @@
 """What starts a pipeline by itself: new files, new answers, the clock. Started or stopped by `automation` settings."""
 
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -11,15 +13,22 @@ from dlassets.defs.jobs import (
     MAINTENANCE_PIPELINE,
     SCORING_PIPELINE,
     TRAINING_PIPELINE,
+    VALIDATION_PIPELINE,
 )
 from dlassets.errors import SettingsError
 from dlassets.lakehouse.tables import HUMAN_LABELS, RAW_IMAGES
 from dlassets.masking import masked
 from dlassets.pipeline.session import Session
+from dlassets.registry.hints import hint_of
+from dlassets.registry.models import VALIDATED_VERSION
+from dlassets.registry.store import existing_client
 from dlassets.resources.asked_runs import Asked, ask
 from dlassets.resources.dead_runs import end_dead_runs
 from dlassets.settings import LandingZone, Settings
+from dlassets.storage.lake import Lake
 
+# How often it is looked for a hint of MLflow's webhooks, where there may be any; Dagster's daemon looks no more often.
+HINT_SECONDS = 5
 # The check of what sensors ask for, on the first asset that a run makes of it.
 DONE = "asked_for_is_done"
 
@@ -72,17 +81,86 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
     return new_answers
 
 
+def registry_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Return the sensor of the registry: a version that nobody has validated is, and moves of the champion are noticed.
+
+    It looks as often as the others do, and at once where a webhook of MLflow's was taken: that is a hint, and what none
+    came of is found all the same. Each version is a run of its own.
+    """
+    sensor, lake = "registry_changes", Lake.at(settings.root)
+    hints = settings.serving.webhook_secret is not None
+    seconds = settings.automation.sensor_seconds
+
+    @_sensor(
+        sensor,
+        VALIDATION_PIPELINE,
+        settings,
+        f"Starts {VALIDATION_PIPELINE.name} for versions without a validation, and notices a champion moved by hand.",
+        min(HINT_SECONDS, seconds) if hints else None,
+    )
+    def registry_changes(
+        context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]
+    ) -> dg.SensorResult | dg.SkipReason:
+        seen = json.loads(context.cursor or "{}")
+        now, hint = time.time(), hint_of(lake) if hints else ""
+        if hint == seen.get("hint", "") and now - seen.get("looked_at", 0) < seconds - 1:
+            return dg.SkipReason("No webhook has come since the last look, and the next one is not due.")
+        if existing_client(settings) is None:
+            return dg.SkipReason("There is no registry yet.")
+        from dlassets.engines.local import LocalEngine
+        from dlassets.registry.model_registry import ModelRegistry
+        from dlassets.registry.unvalidated import look
+
+        registry = ModelRegistry(settings, LocalEngine(), session.mlflow, f"sensor {sensor}")
+        found = look(registry, lambda run_id: _is_going_on(context.instance, run_id))
+        attempts = settings.automation.attempts
+        asked = {number: ask(context.instance, sensor, name, attempts) for number, name in found.unvalidated.items()}
+        return _asked_for_versions(asked, found.sentences, {"looked_at": now, "hint": hint}, seen.get("given_up"))
+
+    return registry_changes
+
+
+def _is_going_on(instance: dg.DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id) if run_id else None
+    return run is not None and not run.is_finished
+
+
+def _asked_for_versions(
+    asked: Mapping[int, Asked], sentences: Sequence[str], seen: Mapping[str, Any], given_up_before: str | None
+) -> dg.SensorResult:
+    """Return the runs that are asked for, one a version; where any is given up, the asset's check fails, once."""
+    from dlassets.registry.validation.validation import VERSION_TAG
+
+    requests = [
+        dg.RunRequest(run_key=each.request.run_key, tags={**each.request.tags, VERSION_TAG: str(number)})
+        for number, each in asked.items()
+        if each.request
+    ]
+    given_up = " ".join(each.said for each in asked.values() if each.is_given_up) or None
+    events = [_failed_check(VALIDATED_VERSION.name, given_up)] if given_up and given_up != given_up_before else []
+    said = " ".join([*sentences, *(each.said for each in asked.values() if each.said)])
+    return dg.SensorResult(
+        requests,
+        skip_reason=None if requests else said or "Every version has a validation.",
+        cursor=json.dumps({**seen, "given_up": given_up}),
+        asset_events=events,
+    )
+
+
 def _not_asked(
     context: dg.SensorEvaluationContext, asked: Asked, asset: str, nothing: str, cursor: str | None
 ) -> dg.SensorResult:
     """Return why a sensor asks for no run; where it has given up, the asset's check fails, once."""
     if not asked.is_given_up:
         return dg.SensorResult(skip_reason=asked.said or nothing, cursor=cursor)
-    check = dg.AssetCheckEvaluation(
-        dg.AssetKey(asset), DONE, passed=False, severity=dg.AssetCheckSeverity.ERROR, description=asked.said
-    )
-    events = [check] if context.cursor != asked.said else []
+    events = [_failed_check(asset, asked.said)] if context.cursor != asked.said else []
     return dg.SensorResult(skip_reason=asked.said, cursor=asked.said, asset_events=events)
+
+
+def _failed_check(asset: str, said: str) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        dg.AssetKey(asset), DONE, passed=False, severity=dg.AssetCheckSeverity.ERROR, description=said
+    )
 
 
 def _done_check(asset: str) -> dg.AssetChecksDefinition:
@@ -97,7 +175,7 @@ def _done_check(asset: str) -> dg.AssetChecksDefinition:
     return done
 
 
-CHECKS = [_done_check(table.name) for table in (RAW_IMAGES, HUMAN_LABELS)]
+CHECKS = [_done_check(made.name) for made in (RAW_IMAGES, HUMAN_LABELS, VALIDATED_VERSION)]
 
 
 def dead_runs_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -134,16 +212,18 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 def sensors(settings: Settings) -> list[dg.SensorDefinition]:
     zones = [landing_sensor(name, zone, settings) for name, zone in settings.landing.items()]
-    return [*zones, answers_sensor(settings), dead_runs_sensor(settings)]
+    return [*zones, answers_sensor(settings), registry_sensor(settings), dead_runs_sensor(settings)]
 
 
-def _sensor(name: str, job: Any, settings: Settings, description: str) -> Callable[..., dg.SensorDefinition]:
+def _sensor(
+    name: str, job: Any, settings: Settings, description: str, seconds: int | None = None
+) -> Callable[..., dg.SensorDefinition]:
     """Return the decorator of a sensor that looks as often as the settings say, and from the beginning if they do."""
     automation = settings.automation
     return dg.sensor(
         name=name,
         job=job,
-        minimum_interval_seconds=automation.sensor_seconds,
+        minimum_interval_seconds=seconds or automation.sensor_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING if automation.sensors else dg.DefaultSensorStatus.STOPPED,
         description=description,
     )

@@ -23,17 +23,21 @@ Metadata = Mapping[str, Any]
 
 
 def table_asset(
-    step: Step, group: str, metadata: Callable[[Session, Reads, Made], Metadata] | None = None
+    step: Step,
+    group: str,
+    metadata: Callable[[Session, Reads, Made], Metadata] | None = None,
+    config: Mapping[str, dg.Field] | None = None,
 ) -> dg.AssetsDefinition:
     """Return the assets of a step that makes tables. `metadata` says what they report besides their table's.
 
-    It may read what the step declares, and nothing else.
+    It may read what the step declares, and nothing else. `config` is what a run may set of its session's fields.
     """
 
     @dg.multi_asset(
         name=step.name,
         specs=[table_spec(table, group, step) for table in step.makes if isinstance(table, Table)],
         description=step.description,
+        config_schema=config,
         can_subset=len(step.makes) > 1,  # so that `--select raw_images` will do; all are written whichever is asked for
     )
     def asset(
@@ -41,6 +45,8 @@ def table_asset(
         session: dg.ResourceParam[Session],
         progress: dg.ResourceParam[LoggedProgress],
     ) -> Iterator[dg.MaterializeResult]:
+        if config:
+            session = session.changed(**context.op_execution_context.op_config)
         read = step.hand_out(session)
         made = step.work(session, read, progress.of(context))
         more = metadata(session, read, made) if metadata else {}

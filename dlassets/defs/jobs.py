@@ -11,11 +11,14 @@ from dlassets.pipeline import steps
 _INGESTED = (*(table.name for table in steps.ingested_files.makes), "image_profiles", "classes", "labeled_images")
 
 
-def _pipeline(name: str, description: str, *assets: str | dg.AssetsDefinition) -> Any:
+def _pipeline(
+    name: str, description: str, *assets: str | dg.AssetsDefinition, config: dg.PartitionedConfig | None = None
+) -> Any:
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*assets),
         description=description,
+        config=config,
         tags={PIPELINE_TAG: name},
     )
 
@@ -56,12 +59,24 @@ VALIDATION_PIPELINE = _pipeline(
 )
 SCORING_PIPELINE = _pipeline(
     "scoring_pipeline",
-    "Take photos in, score them, and send people the unsure ones that have no label.",
+    "Take photos in, score them, and send people the unsure ones that have no label; take in what was served.",
     *_INGESTED,
     "image_features",
     "predictions",
     "predictions_current",
+    "served_requests",
     "label_requests",
+)
+# Days that a backfill may be asked for: no lake is older than the first release of what makes it.
+DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_offset=1)
+RESCORING_PIPELINE = _pipeline(
+    "rescoring_pipeline",
+    "Score again the photos that were taken in on a day, whatever was said of them; a backfill takes many days.",
+    "predictions",
+    "predictions_current",
+    config=dg.PartitionedConfig(
+        DAYS, run_config_for_partition_key_fn=lambda day: {"ops": {"predictions": {"config": {"scope": f"on {day}"}}}}
+    ),
 )
 LABELING_PIPELINE = _pipeline(
     "labeling_pipeline",
@@ -82,6 +97,7 @@ JOBS = [
     TUNING_PIPELINE,
     VALIDATION_PIPELINE,
     SCORING_PIPELINE,
+    RESCORING_PIPELINE,
     LABELING_PIPELINE,
     MAINTENANCE_PIPELINE,
 ]

@@ -81,6 +81,18 @@ class Written:
     failed: Sequence[str] = ()
     quarantined: int = 0
 
+    def and_then(self, later: Written) -> Written:
+        """Return what this write and a later one of the same table did together."""
+        return Written(
+            later.version,
+            self.inserted + later.inserted,
+            self.updated + later.updated,
+            changed=self.changed or later.changed,
+            left_out=self.left_out + later.left_out,
+            failed=(*self.failed, *later.failed),
+            quarantined=self.quarantined + later.quarantined,
+        )
+
 
 @dataclass(frozen=True)
 class Maintained:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 # Rows of a step through image bytes: at some 30 kB to 10 MB a photo, more would be gigabytes in flight.
 BATCH_ROWS = 64
-# Rows of a step through a join, which are keys and embeddings.
-JOINED_ROWS = 512
+# Rows of a step through a join, or a map, which are keys and embeddings.
+NARROW_ROWS = 512
 SQL_BATCH_ROWS = 4096
 # What is read of a column at a time, where a row group has more of it.
 READ_BYTES = 4 * 2**20
@@ -186,7 +186,7 @@ class LocalEngine(DeltaEngine):
             return pa.RecordBatch.from_arrays([*beside, *(batch[name] for name in columns)], schema=schema)
 
         wanted = rows.arrow()[on[0]].combine_chunks()
-        return LocalRows(schema, _matching(dataset, [*on, *columns], on[0], wanted, JOINED_ROWS), compute)
+        return LocalRows(schema, _matching(dataset, [*on, *columns], on[0], wanted, NARROW_ROWS), compute)
 
     def map(
         self,
@@ -197,10 +197,13 @@ class LocalEngine(DeltaEngine):
         returns: Sequence[Column],
         advance: Advance | None = None,
     ) -> LocalRows:
+        import pyarrow as pa
+
         from dlassets.engines.columns import columns_of
 
         key, wanted = keys.arrow().column_names[0], keys.arrow().column(0).combine_chunks()
-        schema = schema_of(returns)
+        schema, dataset = schema_of(returns), columns_of(snapshot)
+        has_bytes = any(pa.types.is_binary(dataset.schema.field(name).type) for name in columns)
 
         def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
             result = kernel(batch).cast(schema)
@@ -208,7 +211,8 @@ class LocalEngine(DeltaEngine):
                 advance(batch.num_rows)
             return result
 
-        return LocalRows(schema, _matching(columns_of(snapshot), columns, key, wanted), compute)
+        rows = BATCH_ROWS if has_bytes else NARROW_ROWS
+        return LocalRows(schema, _matching(dataset, columns, key, wanted, rows), compute)
 
     def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
         return _write(rows, table, uri, commit, mode="append")

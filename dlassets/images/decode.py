@@ -6,6 +6,7 @@ JPEG goes through simplejpeg, everything else (and what simplejpeg refuses, such
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,9 @@ from dlassets.images import heif, jpeg, png, tiff, webp
 from dlassets.images.colour import as_srgb
 from dlassets.images.exif import orientation
 from dlassets.images.jpeg import MAX_SCANS, MAX_SIDE, Header, has_too_many_scans, read_header
-from dlassets.images.resampling import Pixels, by_torch
+from dlassets.images.resampling import by_torch
 
+Pixels = npt.NDArray[np.uint8]
 Resize = Callable[[Pixels, int], Pixels]
 
 # The formats that Pillow reads by itself, as it calls them.
@@ -52,6 +54,8 @@ USUAL_VIEW = View()
 _JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 # What simplejpeg raises for what it does not read; a KeyError for a subsampling that has no name.
 REFUSALS = (ValueError, KeyError)
+# How Pillow names a file that has no name.
+_NAMELESS = re.compile(r" <_io\.BytesIO object at 0x\w+>")
 _ROWS = 256
 # Of a large picture so many are worked on at a time: what comes in between takes several times their memory.
 PIXELS_AT_ONCE = 1_000_000
@@ -102,7 +106,8 @@ def open_photo(data: bytes, at_least: int | None = None, max_pixels: int = MAX_P
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # bytes from anywhere make Pillow's parsers raise nearly anything
-        raise ImageError(f"The bytes do not decode as a picture: {type(error).__name__}: {error}") from error
+        message = _NAMELESS.sub("", str(error))
+        raise ImageError(f"The bytes do not decode as a picture: {type(error).__name__}: {message}") from error
 
 
 def decode_rgb(data: bytes, at_least: int | None = None) -> Pixels:

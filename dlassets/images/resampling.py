@@ -109,8 +109,9 @@ def _plan(pixels: int, outputs: int, channels: int) -> _Plan:
         part = weights[first : first + _TOGETHER]
         used = np.flatnonzero(part.any(axis=0))
         low, high = int(used[0]), int(used[-1]) + 1
-        spread = np.kron(part[:, low:high] / 2**bits, np.eye(channels)).astype(exact)
-        blocks.append(_Block(*(channels * end for end in (first, first + len(part), low, high)), spread))
+        spread: npt.NDArray[np.floating] = np.kron(part[:, low:high] / 2**bits, np.eye(channels)).astype(exact)
+        last = first + len(part)
+        blocks.append(_Block(channels * first, channels * last, channels * low, channels * high, spread))
     # A half, since what becomes a byte is cut off: this rounds it.
     bias = np.repeat(weights.sum(axis=1) * _ZERO / 2**bits + 0.5, channels)
     return _Plan(tuple(blocks), bias.astype(exact))
@@ -124,7 +125,7 @@ def _weights(pixels: int, outputs: int) -> tuple[npt.NDArray[np.int64], int]:
     for place in range(outputs):
         centre = scale * (place + 0.5)
         low, high = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), pixels)
-        kernel = _cubic((np.arange(low, high) - centre + 0.5) / max(scale, 1.0))
+        kernel = _cubic((np.arange(low, high, dtype=np.float64) - centre + 0.5) / max(scale, 1.0))
         shares[place, low:high] = kernel / np.cumsum(kernel)[-1]  # summed up one by one, as torch does
     bits, most = 0, shares.max()
     while bits < _MOST_BITS and int(0.5 + most * 2 ** (bits + 1)) < _WEIGHT_LIMIT:
@@ -133,7 +134,7 @@ def _weights(pixels: int, outputs: int) -> tuple[npt.NDArray[np.int64], int]:
     return np.trunc(scaled + np.copysign(0.5, scaled)).astype(np.int64), bits
 
 
-def _cubic(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _cubic(distance: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     x = np.abs(distance)
     near = ((_A + 2) * x - (_A + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * _A

@@ -264,6 +264,33 @@ PREDICTIONS_CURRENT = Table(
     key=("path",),
 )
 
+SERVED_REQUESTS = Table(
+    "served_requests",
+    "What one model version answered to one photo of a request to `dlassets serve`.",
+    (
+        Column("request_id", "string", "The request; with /1, /2 … the photos of one of several.", nullable=False),
+        Column("model_name", "string", "The registered model.", nullable=False),
+        Column("model_version", "bigint", "Its version.", nullable=False),
+        PACKAGE,
+        Column("role", "string", "champion, whose answer was sent, or challenger.", nullable=False),
+        Column("received_at", "timestamp", "When the request came.", nullable=False),
+        Column("received_on", "date", "That day (UTC).", nullable=False),
+        Column("form", "string", "How it was sent: raw, multipart, json, invocations, v2 or page.", nullable=False),
+        IMAGE_ID,
+        Column("content", "binary", "The photo's bytes, by serving.log_bytes, in the champion's row alone; else null."),
+        Column("predicted_label", "bigint", "The likeliest class.", nullable=False),
+        Column("predicted_name", "string", "Its name."),
+        Column("confidence", "double", "Probability of the likeliest class.", nullable=False),
+        Column("margin", "double", "That minus the probability of the second.", nullable=False),
+        Column("top_k", TOP_K, "The likeliest classes, best first."),
+        Column("seconds", "double", "From the request's end to the answer.", nullable=False),
+    ),
+    key=("request_id", "received_at", "model_name", "model_version"),  # a client may give one name to two requests
+    partition_by=("received_on",),
+    wide=True,
+    row_group=256,
+)
+
 EVALUATED_ROWS = Table(
     "evaluated_rows",
     "What the model of one training run said of one row of validation or test.",
@@ -358,6 +385,31 @@ MODEL_EVENTS = Table(
     key=("event_id",),
 )
 
+# Where an alert stands.
+ALERT_WAITING, ALERT_SENT, ALERT_GIVEN_UP = "waiting", "sent", "given_up"
+
+# No asset: the outbox of what people are told, written by whoever raises or sends an alert.
+ALERTS = Table(
+    "alerts",
+    "One thing that people are told of, and whether they have been.",
+    (
+        Column("alert_id", "string", "A function of its kind and key.", nullable=False),
+        Column("kind", "string", "What it is about: one of the setting alerts.kinds.", nullable=False),
+        Column("subject", "string", "What happened, in a few words.", nullable=False),
+        Column("body", "string", "The same with all that helps, and what to do.", nullable=False),
+        Column("link", "string", "The page to look at."),
+        Column("raised_at", "timestamp", "When it was noticed.", nullable=False),
+        Column("key", "string", "What it is of its kind: a run, a check's failure, an event.", nullable=False),
+        Column("status", "string", "waiting, sent, or given_up: tried as often as it may be.", nullable=False),
+        Column("attempts", "int", "How often it was tried in vain to send it.", nullable=False),
+        Column("retry_at", "timestamp", "From when on it is tried again; null before the first attempt."),
+        Column("sent_at", "timestamp", "When it had been sent everywhere; null until then."),
+        Column("sent_to", "array<string>", "The addresses, masked, that have taken it.", nullable=False),
+        Column("problem", "string", "What was wrong with the others, the last time."),
+    ),
+    key=("alert_id",),
+)
+
 TABLES = {
     table.name: table
     for table in (
@@ -375,6 +427,7 @@ TABLES = {
         EVALUATED_ROWS,
         PREDICTIONS,
         PREDICTIONS_CURRENT,
+        SERVED_REQUESTS,
         LABEL_REQUESTS,
     )
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 from dlassets.images.data_uri import data_uri
 from dlassets.monitoring.outcomes import BINS, Row, Scored
+from dlassets.monitoring.views.comparison import Comparison
 
 # Letters that the pictures of one text may take: metadata lie in Dagster's database with each run.
 ROOM = 40_000
@@ -32,6 +33,23 @@ def confidence(scored: Scored) -> str:
         for place, photos in enumerate(scored.by_confidence)
     ]
     return _table(("confidence", "photos", ""), [row for row in reversed(rows) if row[1] != "0"])
+
+
+def comparison(found: Comparison) -> str:
+    """Return how two versions differ: sentences, and a table of which class one takes for which."""
+    text = [*found.sentences]
+    if found.pairs:
+        titles = ("photos", f"version {found.a.version} says", f"version {found.b.version} says")
+        rows = [(f"{pair.photos:,}", plain(pair.name_a), plain(pair.name_b)) for pair in found.pairs]
+        text.append(_table(titles, rows))
+    return "\n\n".join(text)
+
+
+def served(rows: Sequence[Row]) -> str:
+    """Return how many answers each version gave to requests, and how many of those with a label were right."""
+    counts = ("answers", "judged", "correct")
+    shown = [(str(row["model_version"]), plain(row["role"]), *(f"{row[name]:,}" for name in counts)) for row in rows]
+    return _table(("version", "role", "answers", "labelled since", "right"), shown)
 
 
 def photos(

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlassets.engines.base import Engine, Rows, Snapshot
-from dlassets.lakehouse.tables import EVALUATED_ROWS, PREDICTIONS, TEST
+from dlassets.lakehouse.labels import labels_in_force
+from dlassets.lakehouse.tables import EVALUATED_ROWS, LABELED_IMAGES, PREDICTIONS, SERVED_REQUESTS, TEST
 from dlassets.registry.models import PREDICTED, ModelVersion
+from dlassets.settings import LabelSettings
 
 SHOWN, BINS = 8, 10
 
@@ -71,6 +73,35 @@ def scored_last(engine: Engine, predictions: Snapshot, model: ModelVersion) -> S
         bins[row["place"]] += row["photos"]
     classes = [(names[label], number, sums[label] / number) for label, number in photos.most_common()]
     return Scored(classes, [bins[place] for place in range(BINS)], least_sure.to_pylist())
+
+
+def judged_answers(
+    engine: Engine, served_requests: Snapshot, labeled_images: Snapshot, labels: LabelSettings
+) -> list[Row]:
+    """Return, for each version and role, its `answers` to requests, those `judged` by a label, and the `correct` ones.
+
+    A label judges an answer that it came after, or that is of the test side: no model has learned from it.
+    """
+    tables = {SERVED_REQUESTS.name: served_requests, LABELED_IMAGES.name: labeled_images}
+    rows: list[Row] = (
+        engine.sql(
+            f"""
+            SELECT model_version, role, COUNT(*) AS answers, COUNT(label) AS judged,
+                COUNT(CASE WHEN label = predicted_label THEN 1 END) AS correct
+            FROM (
+                SELECT s.model_version, s.role, s.predicted_label,
+                    CASE WHEN f.split = '{TEST}' OR said.labeled_at > s.received_at THEN f.label END AS label
+                FROM served_requests AS s
+                LEFT JOIN ({labels_in_force(labels)}) AS f ON f.image_id = s.image_id
+                LEFT JOIN labeled_images AS said ON said.path = f.path
+            ) AS answered GROUP BY model_version, role ORDER BY model_version DESC, role
+            """,  # noqa: S608 - constants and a setting
+            tables,
+        )
+        .arrow()
+        .to_pylist()
+    )
+    return rows
 
 
 def mistakes_of(engine: Engine, evaluated_rows: Snapshot, run_id: str) -> Mistakes:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from dlassets.registry.package import ModelPackage
     from dlassets.registry.store import MlflowStore
 
+# Packages of models that are kept: the champion's and challengers'.
+_PACKAGES = 4
+
 
 @dataclass(eq=False)
 class Session:
@@ -41,7 +44,7 @@ class Session:
 
     `own` are the tables that this lake has where `source` has the others. `embeds_with` is the backbone in place of the
     settings'. `champion_seconds` is how long an answer of MLflow's on who is champion holds: a stream asks several
-    times a second.
+    times a second. `scope` is which photos are scored again: see `scoring.batch.Scope`.
     """
 
     settings: Settings
@@ -52,8 +55,9 @@ class Session:
     own: Collection[str] = ()
     embeds_with: BackboneRef | None = None
     champion_seconds: float = 0.0
+    scope: str = "new"
     _champion: tuple[float, ModelVersion | None] = field(default=(float("-inf"), None), init=False)
-    _package: tuple[ModelVersion, ModelPackage] | None = field(default=None, init=False)
+    _packages: dict[ModelVersion, ModelPackage] = field(default_factory=dict, init=False)
 
     @property
     def lake(self) -> Lake:
@@ -112,7 +116,7 @@ class Session:
         return FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
 
     def changed(self, **fields: Any) -> Self:
-        """Return this session with other `settings`, `at` or `own`, which goes on with what this one has opened."""
+        """Return this session with other `settings`, `at`, `own` or `scope`, which goes on with what this opened."""
         other = replace(self, **fields)
         other.engine = self.engine
         if "mlflow" in vars(self):
@@ -167,6 +171,15 @@ class Session:
             self._champion = time.monotonic(), model
         return model
 
+    def challengers(self) -> list[ModelVersion]:
+        """Return who is to answer beside the champion: MLflow's challenger, where `scoring.challengers` says so."""
+        from dlassets.registry.lifecycle import CHALLENGER, model_of
+
+        if not self.settings.scoring.challengers:
+            return []
+        challenger = model_of(self.mlflow.client, self.model_name, CHALLENGER)
+        return [] if challenger is None or challenger == self.champion() else [challenger]
+
     def required_champion(self) -> ModelVersion:
         """Return the champion. Raises DlassetsError where there is none."""
         if (model := self.champion()) is None:
@@ -177,12 +190,12 @@ class Session:
         return model
 
     def package(self, model: ModelVersion) -> ModelPackage:
-        """Return the files of a registered version, which are kept while it is asked for."""
+        """Return the files of a registered version; those of the few that were asked for last are kept."""
         from dlassets.registry.model_registry import load_version
 
-        if self._package is None or self._package[0] != model:
-            self._package = model, load_version(self.registry, model.version)
-        return self._package[1]
+        package = self._packages.pop(model, None) or load_version(self.registry, model.version)
+        self._packages = {**dict(list(self._packages.items())[1 - _PACKAGES :]), model: package}
+        return package
 
     def _ready(self, table: Table) -> DeltaTable:
         return ready_table(self.lake, table, self._open)

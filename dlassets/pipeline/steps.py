@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Written
@@ -30,6 +31,7 @@ from dlassets.lakehouse.tables import (
     PREDICTIONS_CURRENT,
     QUARANTINED_FILES,
     RAW_IMAGES,
+    SERVED_REQUESTS,
     TRAINING_SET,
 )
 from dlassets.masking import masked
@@ -42,18 +44,24 @@ from dlassets.registry.models import (
     TRAINED_MODEL,
     TUNED_HYPERPARAMETERS,
     VALIDATED_VERSION,
+    ModelVersion,
 )
+from dlassets.storage.lake import local_path
+from dlassets.storage.stores import is_object_storage
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from optuna.trial import FrozenTrial
 
     from dlassets.engines.base import Snapshot
     from dlassets.lakehouse.derived import Derivation
+    from dlassets.lakehouse.provenance import Provenance
     from dlassets.lakehouse.training_set import Choice
     from dlassets.learning.examples import Splits
-    from dlassets.learning.training.job import Job, OnEvent, Trained
+    from dlassets.learning.training.job import Event, Job, OnEvent, Trained
     from dlassets.registry.tracking import TrainingInputs
     from dlassets.registry.validation.validate import Grounds
+    from dlassets.scoring.batch import Scorer
 
 # Of warnings that are alike.
 MOST_SAID = 5
@@ -242,15 +250,10 @@ def evaluated_rows(session: Session, read: Reads, report: Report) -> Made:
 @step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET])
 def registered_version(session: Session, read: Reads, report: Report) -> Made:
     """Register the trained model as a version, which waits to be validated."""
-    from dlassets.registry.lineage import record_registered
-
     run = session.mlflow.run_of(*training_inputs(session, read).digests)
     _notice_outside_moves(session, report)
-    model = session.registry.enter(run)
-    provenance = read.provenance(model)
-    # Before it can be champion: no model scores that the lake does not know.
-    record_registered(session.engine, session.lake, session.mlflow.client, model.name, provenance.as_dict())
-    return Made(provenance, details={"run": run, "model": model})
+    model = _entered(session, read, run)
+    return Made(read.provenance(model), details={"run": run, "model": model})
 
 
 @step(
@@ -294,9 +297,41 @@ def _version_to_validate(session: Session, read: Reads) -> int:
     from dlassets.registry.validation.validation import VERSION_TAG
 
     if (asked := session.tags.get(VERSION_TAG)) is not None:
-        return model_version(session.mlflow.client, session.model_name, asked)
+        version = model_version(session.mlflow.client, session.model_name, asked)
+        return _taken_over(session, read, version)
     run = session.mlflow.run_of(*training_inputs(session, read).digests)
     return registered_as(session.mlflow.client, session.model_name, run)
+
+
+def _entered(session: Session, read: Reads, run: Run) -> ModelVersion:
+    """Return the version that a run's model is registered as, which the lake knows of from now on."""
+    from dlassets.registry.lineage import record_registered
+
+    model = session.registry.enter(run)
+    # Before it can be champion: no model scores that the lake does not know.
+    commit = read.provenance(model).as_dict()
+    record_registered(session.engine, session.lake, session.mlflow.client, model.name, commit)
+    return model
+
+
+def _taken_over(session: Session, read: Reads, version: int) -> int:
+    """Return a version that somebody may have registered by hand, and that the lake knows of from now on.
+
+    Raises DlassetsError for one that is not of this lake, and for one whose model was a version before.
+    """
+    from dlassets.registry.lifecycle import run_or_none
+    from dlassets.registry.lineage import learned_in
+
+    client = session.mlflow.client
+    run = run_or_none(client, client.get_model_version(session.model_name, str(version)).run_id)
+    if run is None or not learned_in(run, session.lake):
+        raise DlassetsError(
+            f"Version {version} of {session.model_name} did not learn from the training set of this lake, so that it "
+            "is not validated here."
+        )
+    if (first := _entered(session, read, run).version) != version:
+        raise DlassetsError(f"Version {version} of {session.model_name} is the model of version {first} again.")
+    return version
 
 
 def _grounds(session: Session, read: Reads) -> Grounds:
@@ -355,21 +390,79 @@ def edge_model(session: Session, read: Reads, report: Report) -> Made:
     ],
 )
 def predictions(session: Session, read: Reads, report: Report) -> Made:
-    """Have the champion score every image, whether it has a label or not."""
-    from dlassets.scoring.batch import Scorer, score_new
+    """Have the champion score every image, whether it has a label or not, and challengers where the setting says so."""
+    champion, *others = _scorers(session, read, report)
+    challengers = [str(model) for model in (*champion.challengers, *(scorer.model for scorer in others))]
+    more: dict[str, Any] = {"scope": session.scope} if champion.scope.again else {}
+    if challengers:
+        more["challengers"] = challengers
+    model = champion.model
+    provenance, written = _score(session, read, champion, report, more)
+    for scorer in others:
+        try:
+            written = written.and_then(_score(session, read, scorer, report, more)[1])
+        except DlassetsError as error:
+            report.warning(_not_heard(scorer.model, error))
+    details = {"model": model.name, "model_version": model.version, **more}
+    return Made(provenance, {PREDICTIONS.name: written}, details)
 
-    model, labels = read.champion or session.required_champion(), session.settings.labels
+
+@step(SERVED_REQUESTS, reads=[LABELED_IMAGES])
+def served_requests(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001
+    """Take in what servers on this machine have answered and written down since; a later label judges an answer."""
+    from dlassets.scoring.served import merge_served
+
+    provenance = read.provenance()
+    return Made(
+        provenance, {SERVED_REQUESTS.name: merge_served(session.engine, session.settings, provenance.as_dict())}
+    )
+
+
+def _scorers(session: Session, read: Reads, report: Report) -> list[Scorer]:
+    """Return who scores: the champion, with challengers that read the same features; then each other challenger."""
+    model = read.champion or session.required_champion()
+    champion, beside, others = _scorer(session, read, model), {}, []
+    for challenger in session.challengers():
+        try:
+            scorer = _scorer(session, read, challenger)
+        except DlassetsError as error:
+            report.warning(_not_heard(challenger, error))
+            continue
+        if scorer.package.feature_version == champion.package.feature_version:
+            beside[challenger] = scorer.package
+        else:
+            others.append(scorer)
+    return [replace(champion, challengers=beside), *others]
+
+
+def _scorer(session: Session, read: Reads, model: ModelVersion) -> Scorer:
+    from dlassets.scoring.batch import Scope, Scorer
+
     package = session.package(model)
     has_features = session.feature_version == package.feature_version
     embedder = None if has_features else session.embedder(read[RAW_IMAGES])
-    scorer = Scorer(model, package, session.settings.scoring, embedder)
-    sees_photos = [DELETED_FILES, QUARANTINED_FILES] if embedder else []
+    return Scorer(model, package, session.settings.scoring, embedder, scope=Scope.parse(session.scope))
+
+
+def _score(
+    session: Session, read: Reads, scorer: Scorer, report: Report, parameters: Mapping[str, Any]
+) -> tuple[Provenance, Written]:
+    from dlassets.scoring.batch import score_new
+
+    labels = session.settings.labels
+    sees_photos = [DELETED_FILES, QUARANTINED_FILES] if scorer.embedder else []
     tables = read.named(RAW_IMAGES, LABELED_IMAGES, IMAGE_FEATURES, *sees_photos)
-    provenance = read.provenance(model, conflicts=labels.conflicts, labeled=scorer.settings.labeled)
+    provenance = read.provenance(
+        scorer.model, conflicts=labels.conflicts, labeled=scorer.settings.labeled, **parameters
+    )
     done, progress = read.own(PREDICTIONS), report.progress("images scored")
     written = score_new(session.engine, tables, done, scorer, labels, provenance.as_dict(), progress)
     _tell_of_failed(written, PREDICTIONS, report)
-    return Made(provenance, {PREDICTIONS.name: written}, {"model": model.name, "model_version": model.version})
+    return provenance, written
+
+
+def _not_heard(challenger: ModelVersion, error: DlassetsError) -> str:
+    return f"The challenger {challenger} scores nothing now: {error}"
 
 
 @step(PREDICTIONS_CURRENT, reads=[PREDICTIONS, RAW_IMAGES, DELETED_FILES, VALIDATED_VERSION])
@@ -478,6 +571,7 @@ STEPS = (
     edge_model,
     predictions,
     predictions_current,
+    served_requests,
     label_requests,
 )
 
@@ -590,9 +684,29 @@ def train(
     attributes = attributes_of(session.engine, inputs.job.training_set, read[IMAGE_PROFILES], read[LABELED_IMAGES])
     embedder = session.embedder(read[RAW_IMAGES])
     with run as mlflow:
-        for remark in train_and_log(mlflow, inputs, fit, embedder, attributes, tags, report.event):
-            report.warning(remark)
-        return str(mlflow.active_run().info.run_id)
+        run_id = str(mlflow.active_run().info.run_id)
+        with _events_to(report, session, f"{inputs.job.settings.trainable}-{run_id[:8]}") as on_event:
+            for remark in train_and_log(mlflow, inputs, fit, embedder, attributes, tags, on_event):
+                report.warning(remark)
+        return run_id
+
+
+@contextmanager
+def _events_to(report: Report, session: Session, name: str) -> Iterator[OnEvent]:
+    """Give what tells the report of each step and epoch, and TensorBoard, where it is there and the settings say so."""
+    from dlassets.extras import TENSORBOARD, installed
+    from dlassets.learning.training.curves import curves
+
+    if not session.settings.mlflow.tensorboard or is_object_storage(session.lake.root) or not installed(TENSORBOARD):
+        yield report.event
+        return
+    with curves(local_path(session.lake.tensorboard) / name) as write:
+
+        def both(event: Event) -> None:
+            write(event)
+            report.event(event)
+
+        yield both
 
 
 def _settled_training_set(read: Reads) -> Snapshot:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from dlassets.errors import DlassetsError
-from dlassets.images.decode import MAX_PIXELS, ImageError, View, as_seen
-from dlassets.images.resampling import Pixels, by_numpy
+from dlassets.images.decode import MAX_PIXELS, ImageError, Pixels, View, as_seen
+from dlassets.images.resampling import by_numpy
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import Backbone, Features, openvino_backbone
 from dlassets.registry.models import ModelVersion
@@ -98,22 +98,14 @@ def answer(
 
     Models that share a network share its inference, and networks that are shown the same share the decoding.
     """
-    answers: list[list[Answer] | ImageError] = [[] for _ in files]
     views = {model.network.view for model in models}
-    shown = {view: [_seen(data, view, max_pixels) for data in files] for view in views}
-    for place in range(len(files)):
-        for images in shown.values():
-            if isinstance(images[place], ImageError):
-                answers[place] = images[place]  # type: ignore[assignment]  # as was just asked
-    good = [place for place, found in enumerate(answers) if isinstance(found, list)]
-    features: dict[Network, Features] = {}
-    for model in models:
-        network = model.network
-        if network not in features:
-            features[network] = network.features([shown[network.view][place] for place in good])  # type: ignore[misc]
-        for place, said in zip(good, model.answers(features[network]), strict=True):
-            answers[place].append(said)  # type: ignore[union-attr]
-    return answers
+    seen = [_seen(data, views, max_pixels) for data in files]
+    good = [each for each in seen if not isinstance(each, ImageError)]
+    networks = {model.network for model in models}
+    features = {network: network.features([each[network.view] for each in good]) for network in networks}
+    of_models = [model.answers(features[model.network]) for model in models]
+    by_photo = zip(*of_models, strict=True)
+    return [each if isinstance(each, ImageError) else [*next(by_photo)] for each in seen]
 
 
 def warm(model: Online) -> None:
@@ -123,9 +115,9 @@ def warm(model: Online) -> None:
     answer([model], [picture.getvalue()] * (FUSED + 1))
 
 
-def _seen(data: bytes, view: View, max_pixels: int) -> Pixels | ImageError:
+def _seen(data: bytes, views: Collection[View], max_pixels: int) -> Mapping[View, Pixels] | ImageError:
     try:
-        return as_seen(data, view, resize=by_numpy, max_pixels=max_pixels)
+        return {view: as_seen(data, view, resize=by_numpy, max_pixels=max_pixels) for view in views}
     except ImageError as error:
         return error
 

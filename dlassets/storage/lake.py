@@ -84,6 +84,16 @@ class Lake:
         return self.under("events", zone)
 
     @property
+    def hints(self) -> str:
+        """What MLflow's webhooks brought lately: a file that makes the sensor of the registry look at once."""
+        return self.under("hints", "mlflow.json")
+
+    @property
+    def tensorboard(self) -> str:
+        """Curves of trainings as TensorBoard reads them, a folder each."""
+        return self.under("tensorboard")
+
+    @property
     def files(self) -> str:
         """Photos' bytes, where they are kept as files of the lake."""
         return self.under("files")

@@ -51,7 +51,7 @@ def quick_server(log, port=None):
 
 @pytest.mark.slow
 def test_all_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_path):
-    with taken_port() as taken, serving(tmp_path, taken) as (process, addresses):
+    with taken_port() as taken, serving(tmp_path, taken, tensorboard=True) as (process, addresses):
         assert not addresses["MLflow"].endswith(f":{taken}")
 
         query = {"query": "{ assetNodes { assetKey { path } repository { location { name } } } }"}
@@ -61,12 +61,13 @@ def test_all_servers_answer_on_the_lake_and_stop_with_all_their_children(tmp_pat
         assert asset["repository"]["location"]["name"] == location_name()
         assert "<html" in fetch(addresses["Dagster"])
         assert "<html" in fetch(addresses["MLflow"])
-        assert list(addresses) == ["Start here", "Dagster", "MLflow"]
+        assert "<html" in fetch(addresses["TensorBoard"])
+        assert list(addresses) == ["Start here", "Dagster", "MLflow", "TensorBoard"]
         assert f'href="{addresses["Dagster"]}"' in fetch(addresses["Start here"])
         assert_artifacts_lie_in_the_lake(addresses["MLflow"], tmp_path / "lake")
 
         children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) >= 9
+        assert len(children) >= 11
     assert process.returncode == 0
     assert psutil.wait_procs(children, timeout=60)[1] == []
     assert (tmp_path / "lake" / "dagster" / "server_logs" / "dagster.log").stat().st_size > 0

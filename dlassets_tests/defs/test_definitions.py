@@ -63,6 +63,7 @@ GRAPH = {
         | {"labeled_images", "image_features", "validated_version"},
     ),
     "predictions_current": ("scoring", {"predictions", "raw_images", "deleted_files", "validated_version"}),
+    "served_requests": ("scoring", {"labeled_images"}),
     "label_requests": (
         "labeling",
         {

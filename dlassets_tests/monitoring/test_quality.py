@@ -31,6 +31,8 @@ PREDICTION = {
     "confidence": 0.9,
     "margin": 0.8,
 }
+SERVED = {**CHAMPION.row.to_pylist()[0], "request_id": "q", "image_id": A, "role": "champion", "confidence": 0.9}
+LATER = NOON + dt.timedelta(seconds=1)
 EVALUATED = {"run_id": "r", "path": "labeled/a.jpg", "image_id": A, "split": "test", "confidence": 0.5}
 ERROR = {"image_id": A, "label": 3, "suggested_label": 40, "quality": 0.1, "confidence": 0.8}
 REQUEST = {"request_id": "r", "image_id": B, "status": "open"}
@@ -59,6 +61,7 @@ CLEAN: dict[str, list[Row]] = {
     "label_errors": [ERROR],
     "predictions": [PREDICTION, {**PREDICTION, "model_version": 1}, {**PREDICTION, "package": "q" * 64}],
     "predictions_current": [PREDICTION],
+    "served_requests": [SERVED, {**SERVED, "role": "challenger", "model_version": 1}, {**SERVED, "received_at": LATER}],
     "evaluated_rows": [EVALUATED, {**EVALUATED, "path": "labeled/c.jpg", "split": "validation"}],
     "label_requests": [REQUEST, {**REQUEST, "request_id": "s", "status": "answered"}],
 }

@@ -1,6 +1,8 @@
 """Batch scoring: every image without a label, once a model version, on either engine."""
 
+import datetime as dt
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from dlassets.engines.base import Engine, Written
 from dlassets.engines.local import LocalEngine
+from dlassets.errors import SettingsError
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.learning.backbones import BackboneRef, feature_version
@@ -15,7 +18,7 @@ from dlassets.learning.embedding import load_backbone
 from dlassets.learning.features import Embedder
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
-from dlassets.scoring.batch import Scorer, score_new
+from dlassets.scoring.batch import Scope, Scorer, score_new
 from dlassets.settings import LabelSettings, ScoringSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.learning.examples import head
@@ -56,10 +59,12 @@ def score(
     digest: str | None = None,
     *,
     labeled: bool = False,
+    scope: str = "new",
+    challengers: Mapping[ModelVersion, ModelPackage] | None = None,
 ) -> Written:
-    scorer = Scorer(
-        ModelVersion("m", version, digest), model or package(3, 40), ScoringSettings(top_k=top_k, labeled=labeled)
-    )
+    settings = ScoringSettings(top_k=top_k, labeled=labeled)
+    model_version, again = ModelVersion("m", version, digest), Scope.parse(scope)
+    scorer = Scorer(model_version, model or package(3, 40), settings, challengers=challengers or {}, scope=again)
     labels, predictions = LabelSettings(conflicts=conflicts), pin(lake, "predictions")
     return score_new(engine, pins(lake, *INPUTS), predictions, scorer, labels, {"asset": "predictions"})
 
@@ -217,6 +222,85 @@ def test_top_k_is_as_long_as_asked(local_engine, lake) -> None:
 
     (row,) = get(ENGINE, lake, "predictions")
     assert [best["label"] for best in row["top_k"]] == [3]
+
+
+def test_all_are_scored_again_and_what_differs_is_written(engine, lake) -> None:
+    arrive(lake, "a", "b")
+    score(engine, lake)
+    before = get(ENGINE, lake, "predictions")
+    turned = package(40, 3)  # as if the rows had been made by a bug: the same version says the opposite now
+
+    again = score(engine, lake, scope="all")
+    changed = score(engine, lake, model=turned, scope="all")
+
+    assert (again.changed, again.version) == (False, before_version(lake) - 1)
+    assert (changed.inserted, changed.updated) == (0, 2)
+    after = get(ENGINE, lake, "predictions")
+    assert [row["predicted_label"] for row in (*before, *after)] == [3, 40, 40, 3]
+    assert all(new["scored_at"] > old["scored_at"] for old, new in zip(before, after, strict=True))
+
+
+def before_version(lake: Lake) -> int:
+    return pin(lake, "predictions").version
+
+
+@pytest.mark.parametrize(
+    ("scope", "again"),
+    [("new", ""), ("since 2026-11-02", "bc"), ("on 2026-11-02", "b"), ("since 2027-01-01", ""), ("all", "abc")],
+)
+def test_a_scope_is_by_the_day_that_photos_were_taken_in(local_engine, lake, scope, again) -> None:
+    for day, name in enumerate("abc", 1):
+        put(lake, "raw_images", {**raw(name, f"unlabeled/{name}.jpg"), "load_date": dt.date(2026, 11, day)})
+    embed(lake, *"abc")
+    score(local_engine, lake, model=package(3, 40))
+    turned = package(30, 4)  # other labels, so that what is scored again is seen to be
+    arrive(lake, "d")
+
+    score(local_engine, lake, model=turned, scope=scope)
+
+    of_turned = {path for (path, _), label in scored(lake).items() if label in {30, 4}}
+    assert of_turned == {f"unlabeled/{name}.jpg" for name in (*again, "d")}
+
+
+@pytest.mark.parametrize("text", ["", "old", "since", "since yesterday", "from 2026-11-01", "on 2026-13-01"])
+def test_a_scope_that_says_nothing_is_refused(text) -> None:
+    with pytest.raises(SettingsError, match="have no scope"):
+        Scope.parse(text)
+
+
+@pytest.mark.parametrize("text", ["new", "all", "since 2026-11-01", "on 2026-11-01"])
+def test_a_scope_is_written_as_it_is_read(text) -> None:
+    assert str(Scope.parse(text)) == text
+
+
+def test_a_shorter_list_of_classes_is_a_difference(local_engine, lake) -> None:
+    arrive(lake, "a")
+    score(local_engine, lake)
+
+    assert score(local_engine, lake, top_k=1, scope="all").updated == 1
+
+
+def test_challengers_answer_beside_the_champion_by_one_look_at_the_features(engine, lake, monkeypatch) -> None:
+    arrive(lake, "a", "b")
+    score(engine, lake, version=2)  # the challenger has been here alone before
+    arrive(lake, "c")
+    challengers = {ModelVersion("m", 2): package(3, 40), ModelVersion("m", 3, "digest"): package(40, 3)}
+    passes = []
+    look = type(engine).map
+    monkeypatch.setattr(type(engine), "map", lambda *given: passes.append(given) or look(*given))
+
+    written = score(engine, lake, challengers=challengers)
+
+    assert (written.inserted, len(passes)) == (3 + 1 + 3, 1)
+    assert scored(lake) == {
+        **{
+            (f"unlabeled/{name}.jpg", version): label
+            for version in (1, 2)
+            for name, label in zip("abc", (3, 40, 3), strict=True)
+        },
+        **{(f"unlabeled/{name}.jpg", 3): label for name, label in zip("abc", (40, 3, 40), strict=True)},
+    }
+    assert not score(engine, lake, challengers=challengers).changed
 
 
 def test_a_model_on_a_backbone_of_its_own_is_shown_the_photos(engine, lake, photos) -> None:

@@ -44,7 +44,9 @@ def test_each_model_answers_for_itself_and_a_photo_that_does_not_decode_has_its_
     first, bad, second = answer(models, [FILES[0], b"none", FILES[1]])
 
     features = load_backbone(REF).embed_bytes(FILES[:2])
+    assert isinstance(first, list)
     for place, found in enumerate((first, second)):
+        assert isinstance(found, list)
         for model, said in zip(models, found, strict=True):
             expected = ranked(model.package.head, model.package.head.probabilities(features[place : place + 1]), 5)[0]
             assert said["name"] == expected["name"]

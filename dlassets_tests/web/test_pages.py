@@ -19,7 +19,7 @@ from dlassets_tests.tables import image_id, put
 from dlassets_tests.web.small_lake import HAT, HOSTILE, PLAIN, SAYS_MUG, WHY, WHY_NOT, SmallLake, small_lake
 
 OWN = "http://127.0.0.1:4000"
-PAGES = ("/", "/wrong", "/photo", "/photo?q=a", "/requests")
+PAGES = ("/", "/wrong", "/photo", "/photo?q=a", "/requests", "/compare")
 
 
 def client_of(settings: Settings) -> TestClient:
@@ -97,6 +97,19 @@ def test_wrong_photos_are_of_the_split_the_classes_and_the_model_that_are_asked_
     assert "Version 1 was wrong on 0 of 4" in text_of(pages.get("/wrong?version=1").text)
     assert "Nothing is written down of what version 3 said" in text_of(pages.get("/wrong?version=3").text)
     assert names(pages.get(f"/wrong?run={small.runs[1]}").text) == names(pages.get("/wrong").text)
+
+
+def test_two_versions_are_compared_with_the_photos_that_they_differ_on(pages):
+    page = pages.get("/compare").text
+
+    said = text_of(page)
+    assert "Versions 2 and 1 say the same of 0 of 1 photos (0.0%); their mean confidence is 0.520 and 0.610." in said
+    assert "1 mug by version 2, hat by version 1" in said
+    assert names(page) == ["waits.jpg"]
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert text_of(pages.get("/compare?a=1&b=2").text).count("1 hat by version 1, mug by version 2") == 1
+    for question, status in (("a=1&b=9", 404), ("a=x", 400), ("a=2&b=2", 200)):
+        assert pages.get(f"/compare?{question}").status_code == status
 
 
 @pytest.mark.parametrize(

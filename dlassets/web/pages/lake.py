@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -13,6 +13,7 @@ from starlette.routing import Route
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TEST, VALIDATION
 from dlassets.masking import masked
+from dlassets.monitoring.views.comparison import compare, versions_that_answered
 from dlassets.monitoring.views.mistakes import PAGE, Chosen, mistakes
 from dlassets.monitoring.views.models import Models, Version, models_of
 from dlassets.monitoring.views.overview import overview
@@ -34,6 +35,7 @@ def routes(settings: Settings, templates: Templates) -> list[Route]:
         Route("/wrong", pages.wrong),
         Route("/photo", pages.photo),
         Route("/requests", pages.requests),
+        Route("/compare", pages.compare),
     ]
 
 
@@ -81,6 +83,26 @@ class LakePages:
             thumbnails=_thumbnails(reading, found.shown),
         )
 
+    def compare(self, request: Request) -> Response:
+        reading, (models, _) = Reading(self._settings), self._models()
+        answered = versions_that_answered(reading)
+        a, b = _two_of(answered, models, _number(request, "a"), _number(request, "b"))
+        found = None
+        if a is not None and b is not None:
+            for version in (a, b):
+                if version not in answered:
+                    raise HTTPException(404, f"Version {version} of {models.name} has answered about no photo.")
+            found = compare(reading, a, b)
+        return self._templates.page(
+            "compare.html",
+            answered=sorted(answered, reverse=True),
+            champion=models.champion.number if models.champion else None,
+            a=a,
+            b=b,
+            found=found,
+            thumbnails=_thumbnails(reading, found.shown if found else ()),
+        )
+
     def photo(self, request: Request) -> Response:
         reading = Reading(self._settings)
         if (path := request.query_params.get("path")) is None:
@@ -124,6 +146,17 @@ def _judged(models: Models, request: Request) -> tuple[Version | None, str]:
     elif (version := models.version(number)) is None:
         raise HTTPException(404, f"There is no version {number} of {models.name}.")
     return version, version.run_id if version else ""
+
+
+def _two_of(answered: Collection[int], models: Models, a: int | None, b: int | None) -> tuple[int | None, int | None]:
+    """Return the versions that are asked for: by default the champion, and the newest other that has answered."""
+    newest_first = sorted(answered, reverse=True)
+    if a is None:
+        others = [version for version in newest_first if version != b]
+        a = models.champion.number if models.champion and models.champion.number in others else next(iter(others), None)
+    if b is None:
+        b = next((version for version in newest_first if version != a), None)
+    return a, b
 
 
 def _thumbnails(reading: Reading, rows: Sequence[Any]) -> dict[str, bytes]:

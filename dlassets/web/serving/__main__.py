@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 import click
 
 from dlassets.errors import DlassetsError
+from dlassets.scoring.served import RequestLog
 from dlassets.settings import load_settings
 from dlassets.web.serving.app import create_app
 from dlassets.web.serving.server import run
@@ -20,7 +22,8 @@ def serve(host: str | None, port: int | None) -> None:
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     try:
         settings = load_settings(serving=given)
-        run(create_app(settings), settings)
+        with RequestLog(settings) if settings.serving.log_requests else nullcontext() as log:
+            run(create_app(settings, [log] if log else []), settings)
     except DlassetsError as error:
         click.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)

@@ -39,7 +39,7 @@ def many(asked: Asked, answers: Sequence[Answered]) -> Response:
 
 def as_mlflow(answers: Sequence[Answered]) -> Response:
     """Return what MLflow's scoring server answers."""
-    rows = [dict.fromkeys(_COLUMNS) | _or_error(answer) for answer in answers]
+    rows = [{**dict.fromkeys(_COLUMNS), **_or_error(answer)} for answer in answers]
     return _json({"predictions": rows})
 
 

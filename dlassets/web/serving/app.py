@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -24,10 +24,13 @@ from dlassets.settings import Settings
 from dlassets.web.guard import Guard
 from dlassets.web.pages.app import Safe
 from dlassets.web.serving import answers, documented, forms, page
-from dlassets.web.serving.asked import GONE, Noted, asked_of
+from dlassets.web.serving.asked import asked_of
 from dlassets.web.serving.metrics import CONTENT_TYPE
+from dlassets.web.serving.noted import GONE, Noted
 from dlassets.web.serving.refusals import RefusedError, refusal, refusal_of
 from dlassets.web.serving.service import Service
+from dlassets.web.serving.webhooks import PATH as WEBHOOKS
+from dlassets.web.serving.webhooks import webhook_router
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -78,6 +81,12 @@ def create_app(settings: Settings, listeners: Sequence[Listener] = ()) -> FastAP
     app.state.service = service
     app.include_router(_routes(service))
     app.include_router(page.routes(service))
+
+    async def then_looks() -> AsyncIterator[None]:
+        yield  # what is refused raises here
+        service.life.look_now()
+
+    app.include_router(webhook_router(settings), dependencies=[Depends(then_looks)])
     return app
 
 
@@ -88,7 +97,7 @@ class Bearer:
         self._app, self._wanted = app, f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN or scope["path"].startswith("/webhooks/"):
+        if scope["type"] != "http" or scope["path"] in _OPEN or scope["path"] == WEBHOOKS:
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
@@ -150,7 +159,10 @@ def _invocations(router: APIRouter, service: Service) -> None:
 
 def _v2(router: APIRouter, service: Service) -> None:
     versions = "/v2/models/{name}/versions/{version}"
-    absent = {"response_model": None, "responses": documented.refusals(503) | {404: documented.INFER["responses"][404]}}
+    absent: dict[str, Any] = {
+        "response_model": None,
+        "responses": documented.refusals(503) | {404: documented.INFER["responses"][404]},
+    }
 
     def champion(request: Request) -> tuple[str, int]:
         """Return the name and version that answers. Raises RefusedError where the request names another."""
@@ -239,15 +251,15 @@ def _json(tree: Any, status: int = HTTPStatus.OK) -> Response:
     return Response(json.dumps(tree), status, media_type="application/json")
 
 
-def _not_there(request: Request, error: Exception) -> Response:
+async def _not_there(request: Request, error: Exception) -> Response:
     status, headers = error.status_code, error.headers  # type: ignore[attr-defined]  # it is an HTTPException
     return refusal(request, status, error.detail, headers)  # type: ignore[attr-defined]
 
 
-def _gone(request: Request, _: Exception) -> Response:
+async def _gone(request: Request, _: Exception) -> Response:
     return refusal(request, GONE, "The client went away.")
 
 
-def _failed(request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     _log.error("A request failed.", exc_info=error)
     return refusal(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The request failed, as the server's log says.")

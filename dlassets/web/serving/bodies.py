@@ -8,7 +8,7 @@ from http import HTTPStatus
 from starlette.requests import Request
 
 from dlassets.settings import ServingSettings
-from dlassets.web.serving.asked import asked_of
+from dlassets.web.serving.asked import Asked, asked_of
 from dlassets.web.serving.refusals import RefusedError, later
 
 # Of all bodies that are in memory at once, where none of them is larger than may be.
@@ -16,7 +16,7 @@ _AT_ONCE = 256 * 2**20
 
 
 class Bodies:
-    """Reads bodies."""
+    """Reads bodies, and knows how many bytes of them are held: each until its request is over."""
 
     def __init__(self, settings: ServingSettings) -> None:
         self._settings = settings
@@ -29,13 +29,14 @@ class Bodies:
         if declared.isdecimal() and int(declared) > self._settings.max_bytes:
             raise self._too_large()
         chunks: list[bytes] = []
-        size = 0
+        asked = asked_of(request.scope)
+        asked.at_end.append(lambda: self._let_go(asked))
         try:
             async with asyncio.timeout(self._settings.body_seconds):
                 async for chunk in request.stream():
-                    size += len(chunk)
+                    asked.size += len(chunk)
                     self._held += len(chunk)
-                    if size > self._settings.max_bytes:
+                    if asked.size > self._settings.max_bytes:
                         raise self._too_large()
                     if self._held > self._most:
                         raise later(HTTPStatus.TOO_MANY_REQUESTS, "Too many bytes are being sent at once.")
@@ -46,10 +47,10 @@ class Bodies:
                 f"The request was not here whole after {self._settings.body_seconds:g} s (serving.body_seconds).",
                 {"Connection": "close"},
             ) from error
-        finally:
-            self._held -= size
-        asked_of(request.scope).size = size
         return b"".join(chunks)
+
+    def _let_go(self, asked: Asked) -> None:
+        self._held -= asked.size
 
     def _too_large(self) -> RefusedError:
         return RefusedError(

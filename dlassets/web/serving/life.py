@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
 from dlassets.masking import masked
-from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, load_version, model_of
+from dlassets.pipeline.session import Session
+from dlassets.registry.lifecycle import CHALLENGER, load_version, model_of
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.store import existing_client
 from dlassets.scoring.online import Network, Online, warm
 from dlassets.settings import Settings
 from dlassets.web.serving.metrics import Metrics
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 _log = logging.getLogger("dlassets.serving")
 
@@ -33,7 +30,8 @@ class Life:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
-        self._client: MlflowClient | None = None
+        # What it reads of the lake are rows of one small table, for which nobody starts Spark.
+        self._session = Session(settings.model_copy(update={"engine": "local"}))
         self._before: Online | None = None
         self._due, self._ended = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="life", daemon=True)
@@ -62,17 +60,17 @@ class Life:
             try:
                 self.problem = self._look()
             except Exception as error:  # noqa: BLE001 - MLflow's client raises anything; the next look may do
-                self.problem = masked(f"MLflow cannot say which version is champion: {error}")
+                self.problem = masked(f"Which version is champion cannot be said. {error}")
             self._tell("champion", self.problem)
             self._due.wait(self._settings.serving.champion_seconds)
 
     def _look(self) -> str:
         """Have the models be those that MLflow names; return what is wrong with the champion, if anything is."""
-        self._client = self._client or existing_client(self._settings)
-        name = self._settings.registry.model_name
-        named = self._client and model_of(self._client, name, CHAMPION)
-        if not named:
-            return f"No version of {name} is champion yet. Run training_pipeline first."
+        # Where there is no store nothing is made: the lake may be another than was meant.
+        is_there = bool(self.models) or existing_client(self._settings) is not None
+        named = self._session.champion() if is_there else None
+        if named is None:
+            return f"No version of {self._session.model_name} is champion yet. Run training_pipeline first."
         try:
             champion = self._opened(named, *self.models)
         except DlassetsError as error:
@@ -84,7 +82,7 @@ class Life:
     def _challengers(self, champion: Online) -> tuple[Online, ...]:
         if not self._settings.serving.challengers:
             return ()
-        named = model_of(self._client, champion.model.name, CHALLENGER)  # type: ignore[arg-type]  # it was just asked
+        named = model_of(self._session.mlflow.client, champion.model.name, CHALLENGER)
         if named is None or named == champion.model:
             return ()
         try:
@@ -100,7 +98,7 @@ class Life:
         for online in known:
             if online.model == model:
                 return online
-        package = load_version(self._client, model.name, model.version)  # type: ignore[arg-type]  # as above
+        package = load_version(self._session.registry, model.version)
         network = next((online.network for online in known if online.package.backbone == package.backbone), None)
         online = Online(model, package, network or Network(package.backbone), self._settings.serving.top_k)
         warm(online)

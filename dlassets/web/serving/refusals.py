@@ -26,7 +26,7 @@ def later(status: HTTPStatus, message: str, seconds: int = 1) -> RefusedError:
     return RefusedError(status, message, {"Retry-After": str(seconds)})
 
 
-def refusal_of(request: Request, error: RefusedError) -> Response:
+async def refusal_of(request: Request, error: RefusedError) -> Response:
     return refusal(request, error.status, error.message, error.headers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -68,6 +69,20 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(HEAD_SECONDS, self._look)
 
 
+class _Server(uvicorn.Server):
+    """Prints a text once it listens, and can be stopped."""
+
+    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            click.echo(self._announcement)
+            sys.stdout.flush()
+
+
 def run(app: ASGIApp, settings: Settings) -> NoReturn:
     """Serve until SIGINT or SIGTERM, then answer what was asked, and end the process.
 
@@ -94,9 +109,9 @@ def run(app: ASGIApp, settings: Settings) -> NoReturn:
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    click.echo(f"Serving {settings.registry.model_name} on {address}. Press Ctrl-C to stop.")
-    sys.stdout.flush()
-    server = uvicorn.Server(config)
+    server = _Server(config, f"Serving {settings.registry.model_name} on {address}. Press Ctrl-C to stop.")
+    for number in (signal.SIGINT, signal.SIGTERM):  # which uvicorn sends itself once more at its end
+        signal.signal(number, lambda *_: None)
     server.run(sockets=[listening])
     raise SystemExit(0 if server.started else 1)
 

@@ -11,11 +11,13 @@ import pytest
 
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import embed_images
-from dlassets.registry.lifecycle import CHAMPION, register
-from dlassets.registry.package import ModelPackage
+from dlassets.registry.lifecycle import CHAMPION, PACKAGE, TAG_PACKAGE, register
+from dlassets.registry.models import ModelVersion
+from dlassets.registry.package import ModelPackage, digest_of
+from dlassets.registry.store import MlflowStore
 from dlassets.scoring.batch import classify
 from dlassets.settings import Settings
-from dlassets_tests.registry.conftest import MODEL, Registry, store_of
+from dlassets_tests.registry.conftest import MODEL, store_of
 from dlassets_tests.registry.test_pyfunc import head_for
 from dlassets_tests.web.serving.service import Served, serving
 
@@ -50,7 +52,7 @@ class Models:
         """Return the folder of a version's package."""
         source = self.client.get_model_version(MODEL, str(version)).source
         logged = self.client.get_logged_model(source.removeprefix("models:/"))
-        return Path(logged.artifact_location.removeprefix("file://"), "artifacts", "package")
+        return Path(logged.artifact_location.removeprefix("file://"), PACKAGE)
 
     def batch_scored(self, photos: list[bytes], version: int = 1) -> list[dict[str, Any]]:
         """Return what the kernels of batch scoring say of photos."""
@@ -60,9 +62,25 @@ class Models:
         ids = [str(place) for place in range(len(photos))]
         batch = pa.RecordBatch.from_arrays([pa.array(ids), pa.array(photos, pa.binary())], ["image_id", "content"])
         embedded = embed_images(batch, backbone=package.backbone)
-        scored = classify(embedded, head=package.head, feature_version=package.feature_version, top_k=5)
+        heads = {ModelVersion(MODEL, version): package.head}
+        scored = classify(embedded, heads=heads, feature_version=package.feature_version, top_k=5)
         names = {"predicted_label": "label", "predicted_name": "name"}
         return [{names.get(name, name): value for name, value in row.items()} for row in scored.to_pylist()]
+
+
+def enter(store: MlflowStore, package: ModelPackage) -> int:
+    """Register a version of which MLflow has the package alone, and not what its own server would load."""
+    from mlflow.entities import LoggedModelOutput
+
+    client = store.client
+    experiment = client.get_experiment_by_name(store.experiment).experiment_id
+    run_id = client.create_run(experiment).info.run_id
+    logged = client.create_logged_model(experiment, name="model", source_run_id=run_id)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+    folder = Path(logged.artifact_location.removeprefix("file://"), PACKAGE)
+    package.save(folder)
+    client.set_tag(run_id, TAG_PACKAGE, digest_of(folder))
+    return register(client, MODEL, client.get_run(run_id))
 
 
 @pytest.fixture(scope="session")
@@ -75,9 +93,8 @@ def models(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         for times in (1, 2, 4)
     )
     with store_of(settings) as store:
-        registry = Registry(store)
-        for place, package in enumerate(packages):
-            register(store.client, MODEL, registry.run(package, inputs=str(place)))
+        for package in packages:
+            enter(store, package)
         made = Models(settings, store.client, packages, known)
         made.name_champion(1)
         yield made
@@ -85,7 +102,7 @@ def models(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 
 @pytest.fixture(scope="session")
 def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(models.settings.root, tmp_path_factory.mktemp("server") / "log", **LIMITS) as served:
+    with serving(models.settings.root, tmp_path_factory.mktemp("server") / "log", LIMITS) as served:
         yield served
 
 

