@@ -88,7 +88,9 @@ def scored(photos, tmp_path_factory) -> Iterator[Scored]:
         session = Session(settings)
         for step in (steps.ingested_files, steps.image_features, steps.predictions):
             step.run(session)
-        yield Scored(settings, store.client.tracking_uri, store.champion(), package, files, predictions_of(settings))
+        yield Scored(
+            settings, store.client.tracking_uri, session.required_champion(), package, files, predictions_of(settings)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -220,7 +222,7 @@ def test_the_documented_functions_of_spark_answer_as_batch_does(scored, spark_en
 @pytest.mark.slow
 @pytest.mark.spark
 def test_in_sql_a_photo_that_does_not_decode_costs_its_own_answer(scored, spark_engine) -> None:
-    classify = photo_udf(scored.settings, scored.model)
+    classify = photo_udf(scored.model, scored.package, Session(scored.settings).lake)
     rows = [(0, scored.files[0]), (1, b"no photo"), (2, None)]
     photos = spark_engine.session.createDataFrame(rows, "number int, content binary")
 

@@ -7,12 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.learning.backbones import BackboneRef, published
-from dlassets.registry.lifecycle import load_version
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
-from dlassets.registry.store import MlflowStore
 from dlassets.scoring.online import Network, Online, answer
-from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -23,17 +20,17 @@ RETURNS = f"label bigint, name string, confidence double, margin double, top_k {
 _COLUMNS = ("label", "name", "confidence", "margin", "top_k", "error")
 
 
-def photo_udf(settings: Settings, model: ModelVersion, top_k: int = 5) -> Any:
+def photo_udf(model: ModelVersion, package: ModelPackage, lake: Lake, top_k: int = 5) -> Any:
     """Return a pandas UDF of a column of image files: a struct of label, name, confidence, margin, top_k and error.
 
-    The model's package is loaded here and travels with the function: workers ask no MLflow, and import no torch. A
-    photo that does not decode costs its own answer: its `error` says why. Raises DlassetsError as `load_version` does.
+    The package travels with the function: workers ask no MLflow, and import no torch. Weights that no installed package
+    has are kept in the lake, where workers find them. A photo that does not decode costs its own answer: `error` says
+    why.
     """
     import pandas as pd
-    from pyspark.sql.functions import pandas_udf
+    from pyspark.sql.functions import pandas_udf  # type: ignore[attr-defined]  # chosen as it is imported
 
-    package = load_version(MlflowStore(settings).client, model.name, model.version)
-    package = replace(package, backbone=published(package.backbone, Lake.at(settings.root)))
+    package = replace(package, backbone=published(package.backbone, lake))
 
     def classify(content):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - said below, as types
         return answers_of(content, model, package, top_k)

@@ -53,7 +53,8 @@ def _seen(training_set: Snapshot, split: str, photos: Photos, view: View, most: 
     """Return the first rows by image_id, a hash: as good as drawn by chance. Unreadable ones are left out."""
     rows = read_split(training_set, split, features=False)
     rows = rows.taken(np.arange(len(rows)) < most)
-    views, files = {}, []
+    views: dict[str, Pixels] = {}
+    files: list[bytes] = []
     for path, content in _bytes_of(photos, rows.paths):
         try:
             views[path] = as_seen(content, view)

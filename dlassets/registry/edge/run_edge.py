@@ -23,16 +23,16 @@ class BundleError(Exception): ...
 
 def as_seen(photo: bytes, view: dict[str, Any]) -> Any:
     """Return an image file as the network sees it, (1, side, side, 3). Raises OSError for what Pillow cannot open."""
-    image = Image.open(io.BytesIO(photo))
-    image.draft(None, (view["decode_at_least"],) * 2)
-    profile, image = image.info.get("icc_profile"), ImageOps.exif_transpose(image)
+    opened = Image.open(io.BytesIO(photo))
+    opened.draft(None, (view["decode_at_least"],) * 2)
+    image: Image.Image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     with contextlib.suppress(OSError, ValueError, ImageCms.PyCMSError):  # no profile, or a broken one, asks for nothing
-        source, srgb = io.BytesIO(profile or b""), ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+        profile, srgb = io.BytesIO(opened.info.get("icc_profile") or b""), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB") or image
     side = max(1, round(min(image.size) * view["crop"]))
     left, top = (image.width - side) // 2, (image.height - side) // 2
     middle = image.convert("RGB").crop((left, top, left + side, top + side))
@@ -74,7 +74,7 @@ class Bundle:
 
 def newest(home: Path, precision: str | None = None) -> tuple[Bundle, dict[int, str]]:
     """Take the newest good bundle in use; return it, and why newer ones are refused. Raises BundleError without one."""
-    refused, pointer = {}, home / "current"
+    pointer, refused = home / "current", dict[int, str]()
     for number in sorted((int(one.name) for one in home.glob("bundles/*") if one.name.isdecimal()), reverse=True):
         try:
             is_known = pointer.exists() and pointer.read_text() == str(number)
