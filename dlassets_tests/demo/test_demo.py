@@ -33,7 +33,7 @@ KILLS = [
     ("dlassets.labeling.folder.FolderService", "_lay_out", "after", 1),
     ("dlassets.demo.annotator", "_move", "after", 2),
     ("dlassets.lakehouse.labels", "update_labels", "before", 3),
-    ("dlassets.registry.lifecycle", "compare", "after", 1),
+    ("dlassets.registry.validation.validate", "validate", "after", 1),
 ]
 KILLED = """
 import os, pkgutil, signal, sys
