@@ -12,7 +12,8 @@ import threading
 from dlassets.errors import DlassetsError
 from dlassets.masking import masked
 from dlassets.pipeline.session import Session
-from dlassets.registry.lifecycle import CHALLENGER, load_version, model_of
+from dlassets.registry.lifecycle import CHALLENGER, model_of
+from dlassets.registry.model_registry import load_version
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.store import existing_client
 from dlassets.scoring.online import Network, Online, warm
