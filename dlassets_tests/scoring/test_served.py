@@ -235,7 +235,7 @@ def test_a_part_that_cannot_be_taken_off_again_has_no_request_behind_it(settings
 def test_a_segment_that_is_sealed_while_the_disk_works_keeps_whoever_wrote_to_it(settings, monkeypatch) -> None:
     settings = logging(settings)
     problems: list[Exception] = []
-    keep, others = os.fdatasync, []
+    keep, others = os.fdatasync, list[threading.Thread]()
 
     def ask() -> None:
         try:

@@ -12,7 +12,6 @@ import pytest
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import embed_images
 from dlassets.registry.lifecycle import CHAMPION, PACKAGE, TAG_PACKAGE, register
-from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage, digest_of
 from dlassets.registry.store import MlflowStore
 from dlassets.scoring.batch import classify
@@ -62,8 +61,7 @@ class Models:
         ids = [str(place) for place in range(len(photos))]
         batch = pa.RecordBatch.from_arrays([pa.array(ids), pa.array(photos, pa.binary())], ["image_id", "content"])
         embedded = embed_images(batch, backbone=package.backbone)
-        heads = {ModelVersion(MODEL, version): package.head}
-        scored = classify(embedded, heads=heads, feature_version=package.feature_version, top_k=5)
+        scored = classify(embedded, head=package.head, feature_version=package.feature_version, top_k=5)
         names = {"predicted_label": "label", "predicted_name": "name"}
         return [{names.get(name, name): value for name, value in row.items()} for row in scored.to_pylist()]
 

@@ -29,7 +29,7 @@ def test_a_killed_server_has_a_row_of_every_answer_and_of_each_one(models, tmp_p
     logs, folder = {"DLASSETS_SERVING__LOG_REQUESTS": "true"}, tmp_path / "requests"
     environment = {**logs, "DLASSETS_SERVING__LOG_FOLDER": str(folder)}
     answered: list[tuple[str, str]] = []
-    with serving(models.settings.root, tmp_path / "log", **environment) as served:
+    with serving(models.settings.root, tmp_path / "log", environment) as served:
         ended = threading.Event()
 
         def asks(client: int) -> None:
@@ -69,7 +69,7 @@ def test_a_server_that_ends_merges_what_it_said_and_what_its_challenger_would_ha
     names = ("log_requests", "log_bytes", "challengers")
     environment = {f"DLASSETS_SERVING__{name.upper()}": "true" for name in names}
     try:
-        with serving(models.settings.root, tmp_path / "log", **environment) as served:
+        with serving(models.settings.root, tmp_path / "log", environment) as served:
             asked = served.ask("/predict", models.photos[0], X_Request_Id="mine")
     finally:
         models.client.delete_registered_model_alias(MODEL, CHALLENGER)
