@@ -147,7 +147,7 @@ def test_the_stream_answers_as_batch_to_the_last_bit(scored, tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def served(scored, tmp_path_factory) -> Iterator[Served]:
-    with serving(scored.settings.root, tmp_path_factory.mktemp("server") / "log") as server:
+    with serving(scored.settings.root, tmp_path_factory.mktemp("server") / "log", {}) as server:
         yield server
 
 
