@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import absl.logging
 import pytest
 
 from dlassets import extras, masking
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from dlassets_tests.pipelines import Pipelines
 
 pytest_plugins = ["dlassets_tests.lanes"]
+
+# TensorBoard's logging closes the stream that it found, once logging is set up anew, as Dagster does: pytest's own, but
+# for this one, which it leaves alone.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # What Spark compiles, and plans anew midway, costs more than the few rows of a test: these take a third off.
 FOR_FEW_ROWS = {
