@@ -230,7 +230,7 @@ def test_a_validation_is_seen_in_dagster_with_each_check_and_its_number(ran) -> 
     }
     metadata = values(materialized(result)["validated_version"])
 
-    assert checks.keys() == CHECKS.keys()
+    assert checks.keys() - {"asked_for_is_done"} == CHECKS.keys()
     errors = {name for name, check in checks.items() if check.severity is dg.AssetCheckSeverity.ERROR}
     assert errors == {"loads_in_a_clean_process", "has_signature_and_example", "not_worse_than_champion"}
     assert all(checks[name].passed for name in errors)

@@ -30,7 +30,7 @@ class _Request:
 
 
 class Workers:
-    """A thread a processor. Photos that wait together are looked at together."""
+    """One thread more than processors, since one waits for each inference. Photos that wait together go together."""
 
     def __init__(self, settings: ServingSettings) -> None:
         self._settings = settings
@@ -41,7 +41,7 @@ class Workers:
         self.waiting = 0
 
     def start(self) -> None:
-        for number in range(processors()):
+        for number in range(processors() + 1):
             thread = threading.Thread(target=self._work, name=f"looks-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
