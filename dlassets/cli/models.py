@@ -137,7 +137,8 @@ def _rescore(session: Session) -> None:
 def _row(version: Version) -> tuple[str, ...]:
     from dlassets.registry.events import APPROVED, DECIDED
 
-    accuracy = "" if version.accuracy is None else f"{version.accuracy.value:.1%}"
+    rows = "" if version.test_rows is None else f" of {version.test_rows}"
+    accuracy = "" if version.accuracy is None else f"{version.accuracy.value:.1%}{rows}"
     approved = None if version.last is None or version.last.to_state in DECIDED else version.last_of(APPROVED)
     is_live = version.is_champion and version.reign is not None and version.reign.ended is None
     reason = version.reign.begun.reason if is_live and version.reign else version.last.reason if version.last else ""
