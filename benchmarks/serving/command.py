@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from benchmarks.part_command import Parts, part_command
-from benchmarks.serving import arrival, batch, moving, rescore, rest
+from benchmarks.serving import arrival, batch, edge, moving, rescore, rest
 
 PARTS: Parts = {
     "rest": rest.measure,
     "moving": moving.measure,
     "batch": batch.measure,
     "rescore": rescore.measure,
+    "edge": edge.measure,
     "arrival": arrival.measure,
 }
 
