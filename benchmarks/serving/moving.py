@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,13 +31,13 @@ class Moved:
 
     def tables(self) -> list[Grid]:
         grid = Grid(
-            "champion", "answered", "requests/s", "p50", "p99", "failed",
+            "champion", "taken over", "answered", "requests/s", "p50", "p99", "failed",
             title=f"{CLIENTS} clients of dlassets serve for {SECONDS:.0f} s, medians of the runs", title_justify="left",
         )  # fmt: skip
         for name, runs in (("stays", self.staying), (f"moves {MOVES} times", self.moving)):
             p50, p99, rate = (_median(runs, key) for key in ("p50_ms", "p99_ms", "per_second"))
-            answered, failed = (sum(run[key] for run in runs) for key in ("answered", "failed"))
-            grid.add_row(name, str(answered), f"{rate:.0f}", f"{p50:.1f} ms", f"{p99:.1f} ms", str(failed))
+            swaps, answered, failed = (str(sum(run[key] for run in runs)) for key in ("swaps", "answered", "failed"))
+            grid.add_row(name, swaps, answered, f"{rate:.0f}", f"{p50:.1f} ms", f"{p99:.1f} ms", failed)
         goals = Grid("dlassets serve", "here", "goal", title_justify="left")
         goals.add_row("failed while it moves", str(sum(run["failed"] for run in self.moving)), "0")
         times = _median(self.moving, "p99_ms") / _median(self.staying, "p99_ms")
@@ -55,12 +57,15 @@ def measure(bench: Bench) -> Moved:
 
 def _asked(bench: Bench, lake: Path, photos: Path) -> dict[str, Any]:
     ours = CONTENDERS[0]
-    with started(bench, ours, lake) as server:
+    with started(bench, ours, lake, DLASSETS_SERVING__CHAMPION_SECONDS="1") as server:
         asked: dict[str, Any] = bench.task(
             "benchmarks.serving.clients", "ask", port=server.port, path=ours.path, form=ours.form,
             photos=str(photos), clients=CLIENTS, seconds=SECONDS, warm=WARM,
         )  # fmt: skip
-        return asked
+        address = f"http://127.0.0.1:{server.port}/metrics"
+        with urllib.request.urlopen(address) as metrics:
+            found = re.search(rb"^dlassets_model_swaps_total ([\d.]+)", metrics.read(), re.MULTILINE)
+        return {**asked, "swaps": int(float(found[1])) if found else 0}
 
 
 @contextmanager

@@ -157,8 +157,8 @@ def _asked(bench: Bench, one: Contender, lake: Path, photos: Path) -> Iterator[t
 
 
 @contextmanager
-def started(bench: Bench, one: Contender, lake: Path) -> Iterator[Server]:
-    """Have a server answer until the end."""
+def started(bench: Bench, one: Contender, lake: Path, **more: str) -> Iterator[Server]:
+    """Have a server answer until the end, with more variables in its environment."""
     bench.say(f"{one.name} starts")
     port = free_port()
     variables = {
@@ -166,6 +166,7 @@ def started(bench: Bench, one: Contender, lake: Path) -> Iterator[Server]:
         "MLFLOW_TRACKING_URI": f"sqlite:///{Lake.at(str(lake)).mlflow.removeprefix('file://')}/mlflow.db",
         "PATH": f"{_BIN}:/usr/bin:/bin",
         "OMP_NUM_THREADS": str(bench.cores),
+        **more,
     }
     log = bench.folder / f"{one.form}-{port}.log"
     with served(one.command(lake, port), clean_environment(**variables), port, one.ready, log) as server:
