@@ -1,8 +1,7 @@
 """Say what is on photos, by a bundle that dlassets made: `python run_edge.py photo.jpg …`, or `import run_edge`.
 
-It needs onnxruntime, numpy and Pillow. Bundles lie beside it, in `bundles/1`, `bundles/2`, … The newest that has the
-files it was made with, and answers its own photos as it did then, is used from now on: `current` names it. Any other is
-refused, and the last good one goes on. The copy of this file that lies in a bundle answers by that bundle.
+It needs onnxruntime, numpy and Pillow. Of the bundles beside it, `bundles/1`, …, the newest is used that is whole and
+answers its own photos as it did: `current` names it, others are refused. In a bundle's folder it answers by that one.
 """
 
 import contextlib
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageCms, ImageOps
 
 
@@ -43,6 +41,8 @@ class Bundle:
     """A model with the files that it was made with, that answers as it did then. Raises BundleError for any other."""
 
     def __init__(self, folder: Path, precision: str | None = None, is_known: bool = False) -> None:
+        import onnxruntime
+
         try:
             self.description = said = json.loads((folder / "bundle.json").read_bytes())
             listed = {**said["sha256"], "bundle.json": said.pop("digest")}
