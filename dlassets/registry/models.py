@@ -10,12 +10,17 @@ from dlassets.lakehouse.tables import PREDICTIONS_CURRENT
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Those predictions that the one model of the table `model` made: see `ModelVersion.row`.
-PREDICTED = """
-    SELECT p.* FROM predictions AS p
-    JOIN model ON p.model_name = model.model_name AND p.model_version = model.model_version
-        AND p.package IS NOT DISTINCT FROM model.package
-"""
+
+def of_one_model(one: str, other: str) -> str:
+    """Return SQL for whether the rows of two tables are of the same model version."""
+    return (
+        f"{one}.model_name = {other}.model_name AND {one}.model_version = {other}.model_version "
+        f"AND {one}.package IS NOT DISTINCT FROM {other}.package"
+    )
+
+
+# Those predictions that the models of the table `model` made: see `ModelVersion.row`.
+PREDICTED = f"SELECT p.* FROM predictions AS p JOIN model ON {of_one_model('p', 'model')}"  # noqa: S608 - names of columns
 
 # `predictions_current` as it is to be: SQL over `predictions`, `raw_images`, `deleted_files` and `model`.
 CURRENT = f"""

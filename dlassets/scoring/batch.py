@@ -19,7 +19,7 @@ from dlassets.lakehouse.labels import undecided
 from dlassets.lakehouse.tables import IMAGE_FEATURES, PREDICTIONS
 from dlassets.learning.features import Embedder
 from dlassets.learning.head import Head
-from dlassets.registry.models import PREDICTED, ModelVersion
+from dlassets.registry.models import PREDICTED, ModelVersion, of_one_model
 from dlassets.registry.package import ModelPackage
 from dlassets.settings import LabelSettings, ScoringSettings
 
@@ -142,7 +142,7 @@ def score_new(
         LEFT JOIN (
             SELECT path, image_id FROM labeled_images WHERE {passed_over}
         ) AS labelled ON labelled.path = images.path AND labelled.image_id = images.image_id
-        LEFT JOIN ({PREDICTED}) AS done ON done.path = images.path AND {_of_one_model("done", "model")}
+        LEFT JOIN ({PREDICTED}) AS done ON done.path = images.path AND {of_one_model("done", "model")}
         WHERE (done.path IS NULL AND labelled.path IS NULL) OR done.image_id <> images.image_id
             OR (done.path IS NOT NULL AND images.again)
         """,  # noqa: S608 - constants, days and a setting
@@ -157,7 +157,7 @@ def score_new(
     rows = engine.sql(
         f"""
         SELECT todo.*, {", ".join(f"scored.{column.name}" for column in _SAID)}
-        FROM todo JOIN scored ON scored.image_id = todo.image_id AND {_of_one_model("scored", "todo")}
+        FROM todo JOIN scored ON scored.image_id = todo.image_id AND {of_one_model("scored", "todo")}
         """,  # noqa: S608 - constants
         {"todo": engine.rows(_stamped(todo)), "scored": scored},
     )
@@ -173,14 +173,6 @@ def score_new(
     return replace(written, left_out=todo.num_rows - made - of_failed, failed=tuple(failed))
 
 
-def _of_one_model(one: str, other: str) -> str:
-    """Return SQL for whether two rows are of the same model version."""
-    return (
-        f"{one}.model_name = {other}.model_name AND {one}.model_version = {other}.model_version "
-        f"AND {one}.package IS NOT DISTINCT FROM {other}.package"
-    )
-
-
 def _that_differ(engine: Engine, rows: Rows, predictions: Snapshot) -> Rows:
     """Return those of the rows that say something else than `predictions` does, or what it says nothing of."""
     beside = engine.sql(
@@ -188,7 +180,7 @@ def _that_differ(engine: Engine, rows: Rows, predictions: Snapshot) -> Rows:
         SELECT made.*, done.predicted_label AS old_label, done.confidence AS old_confidence,
             done.margin AS old_margin, done.top_k AS old_top_k
         FROM made LEFT JOIN predictions AS done ON done.path = made.path AND done.image_id = made.image_id
-            AND {_of_one_model("done", "made")}
+            AND {of_one_model("done", "made")}
         """,  # noqa: S608 - constants
         {"made": rows, PREDICTIONS.name: predictions},
     )

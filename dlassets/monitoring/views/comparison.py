@@ -11,7 +11,7 @@ from dlassets.lakehouse.labels import labels_in_force
 from dlassets.lakehouse.tables import LABELED_IMAGES, PREDICTIONS, SERVED_REQUESTS, TEST
 from dlassets.monitoring.views.reading import Reading
 from dlassets.registry.gate import chance_of, shown
-from dlassets.registry.models import ModelVersion
+from dlassets.registry.models import ModelVersion, of_one_model
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,17 +19,14 @@ if TYPE_CHECKING:
 SHOWN, PAIRS = 12, 10
 
 # SQL over `predictions`, `served_requests` and `asked`, the two versions with their `side`: what both say of an image.
-_BOTH = """
+_BOTH = f"""
     WITH said AS (
         SELECT asked.side, p.image_id, p.path, p.predicted_label, p.predicted_name, p.confidence, p.scored_at AS said_at
-        FROM predictions AS p JOIN asked ON p.model_name = asked.model_name AND p.model_version = asked.model_version
-            AND p.package IS NOT DISTINCT FROM asked.package
+        FROM predictions AS p JOIN asked ON {of_one_model("p", "asked")}
         UNION ALL
         SELECT asked.side, s.image_id, CAST(NULL AS STRING) AS path, s.predicted_label, s.predicted_name, s.confidence,
             s.received_at AS said_at
-        FROM served_requests AS s
-        JOIN asked ON s.model_name = asked.model_name AND s.model_version = asked.model_version
-            AND s.package IS NOT DISTINCT FROM asked.package
+        FROM served_requests AS s JOIN asked ON {of_one_model("s", "asked")}
     ), ranked AS (
         SELECT said.*, COALESCE(predicted_name, CAST(predicted_label AS STRING)) AS name, ROW_NUMBER() OVER (
             PARTITION BY side, image_id ORDER BY CASE WHEN path IS NULL THEN 1 ELSE 0 END, path, said_at DESC) AS place
@@ -41,7 +38,7 @@ _BOTH = """
         FROM ranked AS a JOIN ranked AS b ON b.image_id = a.image_id AND b.side = 'b' AND b.place = 1
         WHERE a.side = 'a' AND a.place = 1
     )
-"""
+"""  # noqa: S608 - names of columns
 # SQL, behind that: how often each says what.
 _COUNTED = """
     SELECT label_a, label_b, MIN(name_a) AS name_a, MIN(name_b) AS name_b, COUNT(*) AS photos,
