@@ -173,12 +173,12 @@ class Session:
 
     def challengers(self) -> list[ModelVersion]:
         """Return who is to answer beside the champion: MLflow's challenger, where `scoring.challengers` says so."""
-        from dlassets.registry.lifecycle import CHALLENGER, model_of
+        from dlassets.registry.lifecycle import challenger_beside
 
         if not self.settings.scoring.challengers:
             return []
-        challenger = model_of(self.mlflow.client, self.model_name, CHALLENGER)
-        return [] if challenger is None or challenger == self.champion() else [challenger]
+        challenger = challenger_beside(self.mlflow.client, self.model_name, self.champion())
+        return [] if challenger is None else [challenger]
 
     def required_champion(self) -> ModelVersion:
         """Return the champion. Raises DlassetsError where there is none."""

@@ -23,7 +23,7 @@ from dlassets.registry.events import (
     event_of,
     followed,
 )
-from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, identified
+from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, identified, if_there
 from dlassets.registry.model_registry import ModelRegistry
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.store import explained_mlflow
@@ -85,14 +85,7 @@ def _found(client: MlflowClient, model_name: str) -> _Found:
 
 
 def _entry(client: MlflowClient, model_name: str) -> RegisteredModel | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_registered_model(model_name)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+    return if_there(lambda: client.get_registered_model(model_name))
 
 
 def _unheard(registry: ModelRegistry, history: History, found: _Found) -> Sequence[Event]:
@@ -124,15 +117,8 @@ def _is_cut_short(history: History, followed: str | None) -> bool:
 
 
 def _has(client: MlflowClient, champion: ModelVersion, history: History) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        there = identified(client.get_model_version(champion.name, str(champion.version)))
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        raise
-    return history.known(there) == champion
+    there = if_there(lambda: client.get_model_version(champion.name, str(champion.version)))
+    return there is not None and history.known(identified(there)) == champion
 
 
 def _put_back(history: History, alias: ModelVersion | None, champion: ModelVersion | None) -> list[Event]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
+
+T = TypeVar("T")
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAG_INPUTS = "dlassets.inputs_sha256"
@@ -117,12 +119,24 @@ def version_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> 
 
 def model_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> ModelVersion | None:
     """Return the model behind an alias, or None."""
+    found = if_there(lambda: client.get_model_version_by_alias(model_name, alias), "INVALID_PARAMETER_VALUE")
+    return None if found is None else identified(found)
+
+
+def challenger_beside(client: MlflowClient, model_name: str, champion: ModelVersion | None) -> ModelVersion | None:
+    """Return the challenger, or None where there is none, or it is the champion."""
+    challenger = model_of(client, model_name, CHALLENGER)
+    return None if challenger == champion else challenger
+
+
+def if_there(ask: Callable[[], T], *also: str) -> T | None:
+    """Return what MLflow is asked for; None where it says that there is no such thing, by a code of `also` too."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return identified(client.get_model_version_by_alias(model_name, alias))
+        return ask()
     except MlflowException as error:
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", *also}:
             return None
         raise
 
@@ -174,16 +188,7 @@ def load_run(client: MlflowClient, run: Run) -> ModelPackage:
 
 def run_or_none(client: MlflowClient, run_id: str | None) -> Run | None:
     """Return a run, or None where the store has no such run; a version that came from no run has none either."""
-    from mlflow.exceptions import MlflowException
-
-    if not run_id:
-        return None
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+    return if_there(lambda: client.get_run(run_id)) if run_id else None
 
 
 def load_package(client: MlflowClient, uri: str, source: str, told: Mapping[str, str | None]) -> ModelPackage:

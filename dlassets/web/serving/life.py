@@ -12,7 +12,7 @@ import threading
 from dlassets.errors import DlassetsError
 from dlassets.masking import masked
 from dlassets.pipeline.session import Session
-from dlassets.registry.lifecycle import CHALLENGER, model_of
+from dlassets.registry.lifecycle import challenger_beside
 from dlassets.registry.model_registry import load_version
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.store import existing_client
@@ -83,8 +83,8 @@ class Life:
     def _challengers(self, champion: Online) -> tuple[Online, ...]:
         if not self._settings.serving.challengers:
             return ()
-        named = model_of(self._session.mlflow.client, champion.model.name, CHALLENGER)
-        if named is None or named == champion.model:
+        named = challenger_beside(self._session.mlflow.client, champion.model.name, champion.model)
+        if named is None:
             return ()
         try:
             challenger = self._opened(named, champion, *self.models)
