@@ -180,17 +180,7 @@ def _limit(bench: Bench, photos: Path) -> float:
 
 def loop(photos: str, workers: int, images: int = 1500) -> dict[str, float]:
     """The limit: threads that decode, resize and infer photos lying in memory. A task of benchmarks.worker."""
-    from concurrent.futures import ThreadPoolExecutor
-    from dataclasses import asdict
-
-    from benchmarks.ingest.usage import Meter
-    from benchmarks.training.embedders import embedder
+    from benchmarks.training.embedders import bare
 
     files = [file.read_bytes() for file in sorted(Path(photos).iterdir())]
-    contents = (files * (images // len(files) + 1))[:images]
-    embed = embedder()
-    with ThreadPoolExecutor(workers) as threads:
-        list(threads.map(embed, [files] * workers))
-        meter = Meter()
-        count = sum(threads.map(lambda rank: len(embed(contents[rank::workers])), range(workers)))
-    return {"images": count, **asdict(meter.read())}
+    return bare((files * (images // len(files) + 1))[:images], workers)

@@ -37,6 +37,11 @@ def loop(lake: str, workers: int) -> Figures:
     contents = [
         content for file in files_of(lake) for content in pq.read_table(file, columns=["content"])[0].to_pylist()
     ]
+    return bare(contents, workers)
+
+
+def bare(contents: list[bytes], workers: int) -> Figures:
+    """Do so with photos that are in memory already."""
     embed = embedder()
 
     def job() -> int:

@@ -28,7 +28,7 @@ from dlassets.registry.lifecycle import TAG_INPUTS
 from dlassets.registry.lineage import TAG_TRAINING_SET
 from dlassets.registry.model_log import log_model
 from dlassets.registry.package import ModelPackage
-from dlassets.registry.report import EVALUATION, Judged, log_report
+from dlassets.registry.report import Judged, log_report
 from dlassets.settings import TrainingSettings
 from dlassets.storage.lake import Lake
 from dlassets.storage.stores import filesystem_of
@@ -150,11 +150,6 @@ def train_and_log(
             )
             log_model(mlflow, package, example=log_report(mlflow, trained, judged, embedder.photos, attributes))
     return remarks
-
-
-def picture_of(client: MlflowClient, run_id: str, name: str) -> bytes:
-    """Return a picture that was logged with a run. Raises DlassetsError where it is gone."""
-    return artifact_of(client, run_id, f"{EVALUATION}/{name}")
 
 
 def artifact_of(client: MlflowClient, run_id: str, path: str) -> bytes:

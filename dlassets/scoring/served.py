@@ -37,7 +37,8 @@ from dlassets.lakehouse.tables import SERVED_REQUESTS
 from dlassets.scoring.online import Served
 from dlassets.settings import Settings
 from dlassets.storage.files import is_there, write_whole
-from dlassets.storage.lake import Lake, is_uri, local_path
+from dlassets.storage.lake import Lake, local_path
+from dlassets.storage.stores import is_object_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -202,7 +203,7 @@ def merge_served(engine: Engine, settings: Settings, provenance: Mapping[str, An
     """
     lake = Lake.at(settings.root)
     written = Written(pin(lake, SERVED_REQUESTS.name).version, changed=False)
-    if settings.serving.log_folder is None and is_uri(lake.root) and not lake.root.startswith("file://"):
+    if settings.serving.log_folder is None and is_object_storage(lake.root):
         return written  # no server can have written anything down
     folder = log_folder(settings)
     if not folder.is_dir():

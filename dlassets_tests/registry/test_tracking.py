@@ -31,8 +31,8 @@ from dlassets.learning.training.launch import Place, launch
 from dlassets.registry.evaluated import Gathered, evaluated_runs, gather, lacking_rows
 from dlassets.registry.lifecycle import TAG_ASSET, TAG_INPUTS, load_run, register
 from dlassets.registry.model_registry import load_version
-from dlassets.registry.report import MISTAKES, ROWS, TAG_ROWS, misclassified
-from dlassets.registry.tracking import TrainingInputs, artifact_of, picture_of, run_name, train_and_log
+from dlassets.registry.report import EVALUATION, MISTAKES, ROWS, TAG_ROWS, misclassified
+from dlassets.registry.tracking import TrainingInputs, artifact_of, run_name, train_and_log
 from dlassets.settings import ComputeSettings, PixelSettings, Settings, TrainingSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.registry.conftest import MODEL, Registry, points, store_of
@@ -61,7 +61,7 @@ class Logged:
     def picture(self, name: str):
         from PIL import Image
 
-        image = Image.open(io.BytesIO(picture_of(self.registry.client, self.run_id, name)))
+        image = Image.open(io.BytesIO(artifact_of(self.registry.client, self.run_id, f"{EVALUATION}/{name}")))
         image.load()
         return image
 
@@ -254,7 +254,7 @@ def test_a_mistake_is_shown_with_its_file_its_class_what_it_was_taken_for_and_ho
 
 def test_a_picture_that_is_gone_is_said_with_its_run(logged) -> None:
     with pytest.raises(DlassetsError, match=f"The files of MLflow run {logged.run_id} cannot be read: .*Restore"):
-        picture_of(logged.registry.client, logged.run_id, "none.png")
+        artifact_of(logged.registry.client, logged.run_id, f"{EVALUATION}/none.png")
 
 
 def test_the_environment_and_what_it_takes_to_train_again_are_written_down(logged) -> None:
