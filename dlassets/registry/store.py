@@ -45,6 +45,7 @@ class MlflowStore:
         """A client of the store, with the experiment made. Raises DlassetsError where the store cannot be reached."""
         import mlflow
         from mlflow.exceptions import MlflowException
+        from mlflow.tracking._tracking_service import utils
         from sqlalchemy.exc import SQLAlchemyError
 
         fail_soon()
@@ -52,6 +53,8 @@ class MlflowStore:
         uri, artifacts = opened_store(self.settings, self._lake)
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
+        # Where a run's files lie MLflow keeps by its id alone, and a copy of a lake has the same runs elsewhere.
+        utils._artifact_repos_cache.clear()  # noqa: SLF001 - it has no other way
         client = mlflow.MlflowClient(uri, uri)
         try:
             _have_experiment(client, self.experiment, artifacts)
