@@ -522,6 +522,9 @@ class ServingSettings(_Section):
     max_images: Count = Field(64, description="More photos in one request are refused (413).")
     queue: Count = Field(256, description="No more photos wait at once: further requests are told to come back (429).")
     body_seconds: Seconds = Field(20, description="A request that is not here whole by then is refused (408).")
+    processes: Count | None = Field(
+        None, description="How many look at photos, some 200 MB of memory each; unset: one a processor."
+    )
     top_k: Count = 5
     champion_seconds: Seconds = Field(5, description="How often MLflow is asked who is champion.")
     challengers: bool = Field(

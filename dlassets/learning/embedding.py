@@ -93,8 +93,10 @@ def load_backbone(ref: BackboneRef, runtime: Runtime = "auto") -> Backbone:
         return _load(ref, runtime)
 
 
-def openvino_backbone(ref: BackboneRef, batch: int) -> Backbone:
+def openvino_backbone(ref: BackboneRef, batch: int, streams: int | None = None) -> Backbone:
     """Return a new network on OpenVINO for batches of this size, in memory as long as it is held.
+
+    It infers so many batches at once, by default one a processor.
 
     torch is not imported: what was not converted yet is converted by another process, and kept in the user's cache.
     Raises DlassetsError where OpenVINO does not run it, or it cannot be kept.
@@ -104,7 +106,7 @@ def openvino_backbone(ref: BackboneRef, batch: int) -> Backbone:
         _convert_elsewhere(ref)
     try:
         with _build_lock:
-            return _openvino(ref, batch)
+            return _openvino(ref, batch, streams)
     except (ImportError, RuntimeError) as error:
         raise DlassetsError(f"OpenVINO does not run {ref.name} here: {error}") from error
 
@@ -155,14 +157,14 @@ def _torch(ref: BackboneRef) -> Backbone:
     return Backbone(ref, "torch", made.dimensions, infer)
 
 
-def _openvino(ref: BackboneRef, batch: int = BATCH) -> Backbone:
+def _openvino(ref: BackboneRef, batch: int = BATCH, streams: int | None = None) -> Backbone:
     import openvino
 
     core = openvino.Core()
     model = _openvino_model(ref, core)
     shape = (batch, ref.side, ref.side, 3)
     model.reshape(list(shape))
-    streams = processors()
+    streams = streams or processors()
     offers_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     compiled = core.compile_model(
         model,

@@ -62,9 +62,10 @@ class Network:
     Raises DlassetsError where OpenVINO does not run it.
     """
 
-    def __init__(self, ref: BackboneRef) -> None:
+    def __init__(self, ref: BackboneRef, streams: int | None = None) -> None:
+        """`streams` is how many photos are inferred at once, by as many threads: by default one a processor."""
         self.view = ref.view
-        self._single, self._fused = (openvino_backbone(ref, batch) for batch in (1, FUSED))
+        self._single, self._fused = (openvino_backbone(ref, batch, streams) for batch in (1, FUSED))
 
     def features(self, images: Sequence[Pixels]) -> Features:
         """Return the features, (N, dimensions), of images as `as_seen` gives them."""

@@ -55,7 +55,7 @@ def create_app(settings: Settings, listeners: Sequence[Listener] = ()) -> FastAP
     async def lives(_: FastAPI) -> AsyncIterator[None]:
         service.start()
         yield
-        await asyncio.to_thread(service.stop)
+        await service.stop()
 
     token = settings.serving.token
     app = FastAPI(
@@ -215,7 +215,7 @@ def _state(router: APIRouter, service: Service) -> None:
     async def ready() -> Response:
         """Say which model answers; 503, and why, while none does."""
         life = service.life
-        models = [str(online.model) for online in life.models]
+        models = [str(loaded.model) for loaded in life.models]
         told = {"ready": bool(models), "models": models, **({"error": life.problem} if life.problem else {})}
         return _json(told, HTTPStatus.OK if models else HTTPStatus.SERVICE_UNAVAILABLE)
 

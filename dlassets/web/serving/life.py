@@ -16,9 +16,9 @@ from dlassets.registry.lifecycle import challenger_beside
 from dlassets.registry.model_registry import load_version
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.store import existing_client
-from dlassets.scoring.online import Network, Online, warm
 from dlassets.settings import Settings
 from dlassets.web.serving.metrics import Metrics
+from dlassets.web.serving.workers import Loaded, Workers
 
 _log = logging.getLogger("dlassets.serving")
 
@@ -29,19 +29,19 @@ class Life:
     `problem` says what is wrong, where anything is; the models that are there answer all the same.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, workers: Workers) -> None:
+        self._settings, self._metrics, self._workers = settings, metrics, workers
         # What it reads of the lake are rows of one small table, for which nobody starts Spark.
         self._session = Session(settings.model_copy(update={"engine": "local"}))
-        self._before: Online | None = None
+        self._before: Loaded | None = None
         self._due, self._ended = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="life", daemon=True)
         self._told: dict[str, str] = {}
-        self.models: tuple[Online, ...] = ()
+        self.models: tuple[Loaded, ...] = ()
         self.problem = "The model is being loaded."
 
     @property
-    def champion(self) -> Online | None:
+    def champion(self) -> Loaded | None:
         return self.models[0] if self.models else None
 
     def start(self) -> None:
@@ -80,7 +80,7 @@ class Life:
         self._take_over((champion, *self._challengers(champion)))
         return ""
 
-    def _challengers(self, champion: Online) -> tuple[Online, ...]:
+    def _challengers(self, champion: Loaded) -> tuple[Loaded, ...]:
         if not self._settings.serving.challengers:
             return ()
         named = challenger_beside(self._session.mlflow.client, champion.model.name, champion.model)
@@ -93,26 +93,24 @@ class Life:
             return ()
         return (challenger,)
 
-    def _opened(self, model: ModelVersion, *others: Online) -> Online:
+    def _opened(self, model: ModelVersion, *others: Loaded) -> Loaded:
         """Return a version that is in memory, else load and warm it. Raises DlassetsError where that cannot be."""
         known = [*others, *([self._before] if self._before else [])]
-        for online in known:
-            if online.model == model:
-                return online
-        package = load_version(self._session.registry, model.version)
-        network = next((online.network for online in known if online.package.backbone == package.backbone), None)
-        online = Online(model, package, network or Network(package.backbone), self._settings.serving.top_k)
-        warm(online)
-        return online
+        for loaded in known:
+            if loaded.model == model:
+                return loaded
+        loaded = Loaded(model, load_version(self._session.registry, model.version))
+        self._workers.have([loaded, *known])
+        return loaded
 
-    def _take_over(self, models: tuple[Online, ...]) -> None:
+    def _take_over(self, models: tuple[Loaded, ...]) -> None:
         if models == self.models:
             return
         if (before := self.champion) is not None and before is not models[0]:
             self._before = before
             self._metrics.swaps.inc()
         self.models = models
-        _log.info("From now on %s.", " and ".join(f"{online.model} answers" for online in models))
+        _log.info("From now on %s.", " and ".join(f"{loaded.model} answers" for loaded in models))
 
     def _tell(self, about: str, message: str) -> None:
         """Log what is wrong for a while once."""

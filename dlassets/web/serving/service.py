@@ -10,14 +10,14 @@ from http import HTTPStatus
 from dlassets.images.decode import ImageError
 from dlassets.images.digest import image_id_of
 from dlassets.masking import masked
-from dlassets.scoring.online import Answer, Listener, Online, Served
+from dlassets.scoring.online import Answer, Listener, Served
 from dlassets.settings import Settings
 from dlassets.web.serving.asked import Asked
 from dlassets.web.serving.bodies import Bodies
 from dlassets.web.serving.life import Life
 from dlassets.web.serving.metrics import Metrics
 from dlassets.web.serving.refusals import RefusedError, later
-from dlassets.web.serving.workers import Found, Workers
+from dlassets.web.serving.workers import Found, Loaded, Workers
 
 _log = logging.getLogger("dlassets.serving")
 
@@ -28,8 +28,8 @@ class Service:
     def __init__(self, settings: Settings, listeners: Sequence[Listener] = ()) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.life = Life(settings, self.metrics)
         self.workers = Workers(settings.serving)
+        self.life = Life(settings, self.metrics, self.workers)
         self.bodies = Bodies(settings.serving)
         self._listeners = listeners
         self.metrics.watch(
@@ -40,11 +40,11 @@ class Service:
         self.workers.start()
         self.life.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         self.life.stop()
-        self.workers.stop()
+        await self.workers.stop()
 
-    def champion(self) -> Online:
+    def champion(self) -> Loaded:
         """Return the model that answers. Raises RefusedError where there is none yet."""
         if (champion := self.life.champion) is None:
             raise later(HTTPStatus.SERVICE_UNAVAILABLE, self.life.problem, 5)
@@ -68,7 +68,7 @@ class Service:
             await asyncio.to_thread(self._tell, asked, models, files, found)
         return [each if isinstance(each, ImageError) else each[0] for each in found]
 
-    def _tell(self, asked: Asked, models: Sequence[Online], files: Sequence[bytes], found: Sequence[Found]) -> None:
+    def _tell(self, asked: Asked, models: Sequence[Loaded], files: Sequence[bytes], found: Sequence[Found]) -> None:
         served = [
             one
             for place, (data, each) in enumerate(zip(files, found, strict=True), 1)
@@ -85,7 +85,7 @@ class Service:
             ) from error
 
 
-def _served(asked: Asked, models: Sequence[Online], data: bytes, answers: Sequence[Answer], place: str) -> list[Served]:
+def _served(asked: Asked, models: Sequence[Loaded], data: bytes, answers: Sequence[Answer], place: str) -> list[Served]:
     return [
         Served(
             request_id=asked.request_id + place,
@@ -94,9 +94,9 @@ def _served(asked: Asked, models: Sequence[Online], data: bytes, answers: Sequen
             content=data,
             form=asked.form or "raw",
             answer=answer,
-            model=online.model,
-            role="champion" if online is models[0] else "challenger",
+            model=loaded.model,
+            role="champion" if loaded is models[0] else "challenger",
             seconds=asked.seconds,
         )
-        for online, answer in zip(models, answers, strict=True)
+        for loaded, answer in zip(models, answers, strict=True)
     ]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 HOST = "127.0.0.1"
 _PATIENCE = 120
 
@@ -71,6 +73,12 @@ class Served:
 
     def answers_with(self, version: int) -> bool:
         return f"/{version}" in self.ask("/ready").tree["models"][0]
+
+    @property
+    def lookers(self) -> list[int]:
+        """The processes that look at photos."""
+        children = psutil.Process(self.process.pid).children()
+        return [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
     @property
     def lines(self) -> list[dict[str, Any]]:

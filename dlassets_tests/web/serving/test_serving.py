@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import struct
 import threading
@@ -350,7 +352,20 @@ def test_the_page_runs_its_own_script_alone(server) -> None:
 def test_the_server_has_no_torch_in_it(server, models) -> None:
     server.ask("/predict", models.photos[0])
 
-    maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in (server.process.pid, *server.lookers)]
 
-    assert "openvino" in maps
-    assert "libtorch" not in maps
+    assert ["openvino" in of_process for of_process in maps] == [False, *(True for _ in server.lookers)]
+    assert not any("libtorch" in of_process for of_process in maps)
+
+
+def test_a_process_that_ends_amid_requests_costs_none_of_them(server, models) -> None:
+    killed = server.lookers
+    with ThreadPoolExecutor(4) as clients:
+        asking = [clients.submit(server.ask, "/predict", models.photos[place % 4]) for place in range(20)]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        statuses = {client.result().status for client in asking}
+
+    assert statuses == {200}
+    server.awaited(lambda: len(server.lookers) == len(killed))
+    assert not set(killed) & set(server.lookers)
