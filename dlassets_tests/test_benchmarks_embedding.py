@@ -6,9 +6,9 @@ from benchmarks.training import embedders
 from benchmarks.training.embedding import CONTEST, LOCAL, SPARK, TORCH
 
 
-def speed(who, rate, limit=None):
+def speed(who, rate, limit=None, **more):
     made = Speed(who)
-    made.add({"images": 100, "wall_s": 100 / rate, "cpu_s": 0.4, "first_s": 3.0}, limit)
+    made.add({"images": 100, "wall_s": 100 / rate, "cpu_s": 0.4, "first_s": 3.0, **more}, limit)
     return made
 
 
@@ -32,6 +32,26 @@ def test_each_is_compared_with_the_limit_of_its_own_minutes():
     assert "fastest peer, Daft" in text
     assert "3.00" in text
     assert "not installed" in text
+
+
+def test_where_a_peer_is_faster_once_its_workers_run_the_table_says_so_too():
+    speeds = [speed(LOCAL, 90, 100, between=95), speed("Daft", 60, 100, between=100), speed("Ray", 70, 100)]
+
+    text = shown(Outcome(CONTEST, 100, speed(LIMIT, 100), speeds))
+
+    assert "times the fastest peer, Ray" in text
+    assert "1.29" in text  # 0.90 by 0.70, whole jobs
+    assert "times the fastest peer, between batches, Daft" in text
+    assert "0.95" in text
+
+
+def test_between_batches_are_the_photos_after_the_first_batch_until_the_last_step_is_done(monkeypatch):
+    clock, times = embedders.Clock(), iter([10.0, 11.0, 12.0, 14.0])
+    monkeypatch.setattr("time.time", lambda: next(times))
+    for what, done in (("embedded", 8), ("embedded", 24), ("scored", 16), ("scored", 24)):
+        clock.count(what, done, 24)
+
+    assert clock.between() == {"between": 16 / 4}
 
 
 @pytest.fixture(scope="module")

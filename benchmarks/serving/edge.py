@@ -15,12 +15,14 @@ GOALS = {"int8_is_faster": "≥ 2", "int8_as_right": "≤ 0.005", "int8_as_sure"
 
 @dataclass(frozen=True)
 class Bundled:
-    """The bundle's checks: name, number and sentence of each."""
+    """The bundle's checks: name, number and sentence of each. Times are of one photo at a time, on all cores."""
 
+    cores: int
     checks: list[dict[str, Any]]
 
     def tables(self) -> list[Grid]:
-        grid = Grid("check", "here", "goal", "what came of it", title="The bundle for devices", title_justify="left")
+        title = f"The bundle for devices, one photo at a time on {self.cores} cores"
+        grid = Grid("check", "here", "goal", "what came of it", title=title, title_justify="left")
         for check in self.checks:
             value = "" if check["value"] is None else f"{check['value']:.4g}"
             grid.add_row(check["name"], value, GOALS.get(check["name"], ""), check["sentence"])
@@ -28,7 +30,7 @@ class Bundled:
 
 
 def measure(bench: Bench) -> Bundled:
-    return Bundled(bench.task(__name__, "bundle", lake=str(champion_lake(bench))))
+    return Bundled(bench.cores, bench.task(__name__, "bundle", lake=str(champion_lake(bench))))
 
 
 def bundle(lake: str) -> list[dict[str, Any]]:

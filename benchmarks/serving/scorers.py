@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.serving.lake import package_of
 from benchmarks.training.embedders import (
     STEP,
+    Clock,
     Figures,
-    between_batches,
     embedder,
     few_of,
     files_of,
     out_of,
+    peers_second,
     second,
     spark_with,
     with_torch,
@@ -49,15 +50,16 @@ def _scored(engine: str, root: str) -> Figures:
     from dlassets.pipeline.session import Session
     from dlassets.settings import Settings
 
-    session = Session(Settings(root=root, engine=engine))
+    session, clock = Session(Settings(root=root, engine=engine)), Clock()
 
     def job() -> int:
+        clock.counts.clear()
         for table in (IMAGE_FEATURES, PREDICTIONS):
             shutil.rmtree(session.lake.table(table.name), ignore_errors=True)
-        steps.image_features.run(session)
-        return steps.predictions.run(session).written[PREDICTIONS.name].inserted
+        steps.image_features.run(session, clock)
+        return steps.predictions.run(session, clock).written[PREDICTIONS.name].inserted
 
-    return second(job)
+    return {**second(job), **clock.between()}
 
 
 class _Classifier:
@@ -96,7 +98,7 @@ def ray(lake: str, workers: int) -> Figures:
         rows.write_parquet(out)
         return 0
 
-    return between_batches(job, out)
+    return peers_second(job, out)
 
 
 def daft(lake: str, workers: int) -> Figures:
@@ -125,7 +127,7 @@ def daft(lake: str, workers: int) -> Figures:
         rows.select("image_id", *said).write_parquet(out)
         return 0
 
-    return between_batches(job, out)
+    return peers_second(job, out)
 
 
 def original(lake: str, workers: int) -> Figures:

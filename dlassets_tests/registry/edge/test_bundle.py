@@ -6,7 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +119,30 @@ def test_the_temperature_of_int8_is_fitted_to_what_its_own_features_say_of_valid
 
     assert again.temperature == pytest.approx(temperature, rel=0.01)
     assert again.temperature != pytest.approx(package.head.temperature, rel=0.01)
+
+
+def test_a_runtime_is_timed_while_no_other_is_in_memory_whose_threads_would_take_a_core(made, files, monkeypatch):
+    from dlassets.registry.edge import graphs, make
+
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    loaded: list[tuple[str, str]] = []
+
+    def alone(runtime, file):
+        assert not alive, "what was timed before is still in memory"
+        run = make_of[runtime](file)
+        alive.add(run)
+        loaded.append((runtime, file.stem))
+        return run
+
+    make_of = {**make._RUNTIMES, "onnxruntime": lambda file: partial(graphs.Graph(file).run)}
+    monkeypatch.setattr(make, "_RUNTIMES", {runtime: partial(alone, runtime) for runtime in make_of})
+    variants: Any = {name: SimpleNamespace(graph=made / f"model-{name}.onnx") for name in ("f32", "int8")}
+
+    found = make._milliseconds(made, variants, as_seen(files[0], TINY.view)[None])
+
+    assert {*loaded} == {(runtime, f"model-{name}") for runtime in make_of for name in variants}
+    assert {*found} == {(runtime, name) for runtime in make_of for name in variants}
+    assert all(milliseconds > 0 for milliseconds in found.values())
 
 
 @pytest.mark.parametrize("precision", ["f32", "int8"])
