@@ -74,9 +74,7 @@ def fork_runs() -> None:
     if server is None or sys.platform != "linux":  # elsewhere the system's own libraries are not made for it
         return
     for name in _ASKED_BY_DAEMON:
-        asked = getattr(server.DagsterApiServer, name)
-        if not hasattr(asked, "__wrapped__"):
-            setattr(server.DagsterApiServer, name, _with_fork_server(asked))
+        setattr(server.DagsterApiServer, name, _with_fork_server(getattr(server.DagsterApiServer, name)))
 
 
 def _with_fork_server(asked: Callable[..., Any]) -> Callable[..., Any]:

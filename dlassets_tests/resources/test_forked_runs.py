@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.remote_representation.code_location import CodeLocation
 from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
@@ -22,6 +23,7 @@ from dlassets_tests.pipelines import Pipelines, values
 
 pytestmark = pytest.mark.slow
 JOB, ZONES = "ingest_pipeline", ("labeled", "unlabeled")
+FORKS = "multiprocessing.forkserver"
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +54,17 @@ def code_server(pipelines: Pipelines, profile: Path) -> Iterator[WorkspaceProces
 
 
 @pytest.fixture
-def begun(pipelines: Pipelines, code_server: WorkspaceProcessContext) -> tuple[dg.DagsterRun, ProcessIdentity]:
+def location(code_server: WorkspaceProcessContext) -> CodeLocation:
+    return code_server.create_request_context().get_code_location("dlassets")
+
+
+@pytest.fixture
+def begun(
+    pipelines: Pipelines, code_server: WorkspaceProcessContext, location: CodeLocation
+) -> tuple[dg.DagsterRun, ProcessIdentity]:
     """A run that has begun, and its process."""
     instance, workspace = pipelines.instance, code_server.create_request_context()
-    (repository,) = workspace.get_code_location("dlassets").get_repositories().values()
+    (repository,) = location.get_repositories().values()
     job = repository.get_full_job(JOB)
     run = instance.create_run_for_job(
         pipelines.defs.resolve_job_def(JOB),
@@ -82,13 +91,28 @@ def how_it_ends(pipelines: Pipelines, run: dg.DagsterRun) -> dg.DagsterRunStatus
     return pipelines.instance.get_run_by_id(run.run_id).status
 
 
+def fork_servers() -> list[psutil.Process]:
+    """Those of this process's code servers."""
+    below = psutil.Process().children(recursive=True)
+    return [
+        each for each in below if FORKS in " ".join(each.cmdline()) and FORKS not in " ".join(each.parent().cmdline())
+    ]
+
+
+def test_a_code_server_that_is_asked_for_a_tick_makes_ready_for_runs(pipelines, location) -> None:
+    (repository,) = location.get_repositories().values()
+    location.get_sensor_execution_data(pipelines.instance, repository.handle, "dead_runs", None, None, None, None, None)
+
+    assert len(fork_servers()) == 1
+
+
 def test_a_run_is_forked_from_a_process_that_has_imported_mlflow_and_starts_no_thread(pipelines, begun) -> None:
     run, process = begun
-    server = psutil.Process(process.pid).parent()
+    (server,) = fork_servers()
     in_memory = {Path(each.path).name for each in server.memory_maps()}
     threads = {file.read_text().strip() for file in Path(f"/proc/{server.pid}/task").glob("*/comm")}
 
-    assert "multiprocessing.forkserver" in " ".join(server.cmdline())
+    assert psutil.Process(process.pid).parent() == server
     assert any(name.startswith("_duckdb") for name in in_memory)
     assert [name for name in in_memory if name.startswith(("libtorch", "libopenvino"))] == []
     # jemalloc's threads, of pyarrow and delta-rs, stand still while a process is forked.
