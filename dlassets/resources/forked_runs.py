@@ -12,7 +12,6 @@ import atexit
 import functools
 import multiprocessing
 import sys
-from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
@@ -61,30 +60,30 @@ FOR_STEPS = (
 )
 # It reads the settings, which each run does itself.
 DEFINITIONS = "dlassets.definitions"
-# What a daemon asks a code server for: to start a run, and before any, whether a sensor wants one.
-_ASKED_BY_DAEMON = ("StartRun", "SyncExternalSensorExecution")
+# The command of every code server, however it is started.
+_CODE_SERVER = ["api", "grpc"]
 
 
 def fork_runs() -> None:
     """Have the code server that loads the definitions, if this process is one, fork its runs, on Linux.
 
-    Dagster has no setting for how it starts them. The fork server starts when a daemon first asks, before any run.
+    Dagster has no setting for how it starts them. The fork server is started at once: a daemon that loads the code
+    itself has a new code server every minute, and may want a run of it as soon.
     """
-    server = sys.modules.get("dagster._grpc.server")
-    if server is None or sys.platform != "linux":  # elsewhere the system's own libraries are not made for it
+    is_code_server = sys.argv[1:3] == _CODE_SERVER and multiprocessing.parent_process() is None
+    if not is_code_server or sys.platform != "linux":  # elsewhere the system's own libraries are not made for it
         return
-    for name in _ASKED_BY_DAEMON:
-        setattr(server.DagsterApiServer, name, _with_fork_server(getattr(server.DagsterApiServer, name)))
+    from dagster._grpc.server import DagsterApiServer
 
+    forked, start = _context(), DagsterApiServer.StartRun
+    forkserver.ensure_running()
 
-def _with_fork_server(asked: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(asked)
-    def answer(code_server: Any, request: Any, context: Any) -> Any:
-        code_server._mp_ctx = _context()  # noqa: SLF001 - see fork_runs
-        forkserver.ensure_running()
-        return asked(code_server, request, context)
+    @functools.wraps(start)
+    def start_forked(code_server: Any, *request: Any) -> Any:
+        code_server._mp_ctx = forked  # noqa: SLF001 - as above
+        return start(code_server, *request)
 
-    return answer
+    DagsterApiServer.StartRun = start_forked  # type: ignore[assignment, method-assign]
 
 
 class _Run(ForkServerProcess):
@@ -104,7 +103,6 @@ class _Context(ForkServerContext):
     Process = _Run
 
 
-@functools.cache
 def _context() -> _Context:
     loaded = sorted(name for name in sys.modules if name.startswith("dlassets.") and name != DEFINITIONS)
     multiprocessing.set_forkserver_preload([*loaded, *FOR_STEPS])

@@ -99,10 +99,7 @@ def fork_servers() -> list[psutil.Process]:
     ]
 
 
-def test_a_code_server_that_is_asked_for_a_tick_makes_ready_for_runs(pipelines, location) -> None:
-    (repository,) = location.get_repositories().values()
-    location.get_sensor_execution_data(pipelines.instance, repository.handle, "dead_runs", None, None, None, None, None)
-
+def test_a_code_server_makes_ready_for_runs(code_server) -> None:
     assert len(fork_servers()) == 1
 
 
