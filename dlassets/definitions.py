@@ -14,6 +14,7 @@ from dlassets.defs.operations import assets as operations_assets
 from dlassets.defs.scoring import assets as scoring_assets
 from dlassets.defs.training import assets as training_assets
 from dlassets.resources.error_texts import write_readable_errors
+from dlassets.resources.forked_runs import fork_runs
 from dlassets.resources.progress import LoggedProgress
 from dlassets.resources.session import session_resource
 from dlassets.settings import Settings, load_settings
@@ -51,4 +52,5 @@ def build_defs(
 
 
 write_readable_errors()
+fork_runs()
 defs = build_defs(load_settings())

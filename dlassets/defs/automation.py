@@ -29,6 +29,8 @@ from dlassets.storage.lake import Lake
 
 # How often it is looked for a hint of MLflow's webhooks, where there may be any; Dagster's daemon looks no more often.
 HINT_SECONDS = 5
+# How often Dagster's daemon comes round to its sensors, at most: one that is to look more often does so while it lasts.
+DAEMON_SECONDS = 5
 # The check of what sensors ask for, on the first asset that a run makes of it.
 DONE = "asked_for_is_done"
 
@@ -36,31 +38,48 @@ DONE = "asked_for_is_done"
 def landing_sensor(name: str, zone: LandingZone, settings: Settings) -> dg.SensorDefinition:
     """Return the sensor of a landing zone: labelled files are taken in, unlabelled ones scored as well.
 
-    The run key names what was waiting, so a tick while the run is under way starts no second one. A run that failed is
-    asked for again, whether its files were taken in by then or not.
+    The run key names what was waiting, so a tick while the run is under way starts no second one. Files that come
+    before a run has begun are that one's. A run that failed is asked for again, whether its files were taken in by then
+    or not.
     """
     job, sensor = (INGEST_PIPELINE if zone.labelled else SCORING_PIPELINE), f"new_files_in_{name}"
 
     @_sensor(sensor, job, settings, f"Starts {job.name} when files wait in the landing zone {name}.")
     def new_files(context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]) -> dg.SensorResult:
+        until = time.monotonic() + DAEMON_SECONDS
+        result = look(context, session)
+        while not result.run_requests and _may_look_again(context.instance, settings, until):
+            time.sleep(settings.automation.sensor_seconds)
+            result = look(context, session)
+        return result
+
+    def look(context: dg.SensorEvaluationContext, session: Session) -> dg.SensorResult:
         from dlassets.intake.handover import ZONE_TAG
         from dlassets.intake.waiting import waiting_files
 
         waiting = waiting_files(session.lake, settings, name)
         wanted = None if waiting.files == 0 else f"{name}:{waiting.digest}"
         asked = ask(context.instance, sensor, wanted, settings.automation.attempts)
+        if asked.is_to_begin:
+            waiting.hand_over()
         if asked.request is None:
             nothing = f"No new file in {masked(waiting.uri)}."
             return _not_asked(context, asked, RAW_IMAGES.name, nothing, context.cursor)
         key = asked.request.run_key
         tags = {"dlassets/waiting_files": "all are to be listed" if waiting.files is None else str(waiting.files)}
-        if wanted is not None and waiting.handover is not None:
+        if wanted is not None and waiting.is_listed:
             tags[ZONE_TAG] = name
             if key != context.cursor:  # else that run has it already, or has had it
-                waiting.handover.write(waiting.listing)
+                waiting.hand_over()
         return dg.SensorResult([dg.RunRequest(run_key=key, tags={**asked.request.tags, **tags})], cursor=key)
 
     return new_files
+
+
+def _may_look_again(instance: dg.DagsterInstance, settings: Settings, until: float) -> bool:
+    """Whether a sensor's next look is due before the daemon comes round; never where the other sensors wait for it."""
+    is_due = time.monotonic() + settings.automation.sensor_seconds < until
+    return is_due and bool(instance.get_sensor_settings().get("use_threads"))
 
 
 def answers_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -114,7 +133,10 @@ def registry_sensor(settings: Settings) -> dg.SensorDefinition:
         registry = ModelRegistry(settings, LocalEngine(), session.mlflow, f"sensor {sensor}")
         found = look(registry, lambda run_id: _is_going_on(context.instance, run_id))
         attempts = settings.automation.attempts
-        asked = {number: ask(context.instance, sensor, name, attempts) for number, name in found.unvalidated.items()}
+        asked = {
+            number: ask(context.instance, sensor, name, attempts, each_by_itself=True)
+            for number, name in found.unvalidated.items()
+        }
         return _asked_for_versions(asked, found.sentences, {"looked_at": now, "hint": hint}, seen.get("given_up"))
 
     return registry_changes

@@ -19,6 +19,9 @@ INGEST, TRAINING, SCORING, LABELING = "ingest", "training", "scoring", "labeling
 OWNERS = ["team:ml-platform"]
 PIPELINE_TAG = "dlassets/pipeline"
 
+# What a run makes comes before checks that stop nothing: people wait for it.
+FIRST = {"dagster/priority": "1"}
+
 Metadata = Mapping[str, Any]
 
 
@@ -38,6 +41,7 @@ def table_asset(
         specs=[table_spec(table, group, step) for table in step.makes if isinstance(table, Table)],
         description=step.description,
         config_schema=config,
+        op_tags=FIRST,
         can_subset=len(step.makes) > 1,  # so that `--select raw_images` will do; all are written whichever is asked for
     )
     def asset(

@@ -16,11 +16,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from dlassets.errors import DlassetsError
-from dlassets.images import heif, jpeg, png, tiff, webp
+from dlassets.images import heif, jpeg, png, resampling, tiff, webp
 from dlassets.images.colour import as_srgb
 from dlassets.images.exif import orientation
 from dlassets.images.jpeg import MAX_SCANS, MAX_SIDE, Header, has_too_many_scans, read_header
-from dlassets.images.resampling import by_torch
 
 Pixels = npt.NDArray[np.uint8]
 Resize = Callable[[Pixels, int], Pixels]
@@ -209,7 +208,9 @@ def refuse_endless(data: bytes, header: Header) -> None:
         raise BombError(f"it goes over its pixels more than {MAX_SCANS} times")
 
 
-def as_seen(data: bytes, view: View = USUAL_VIEW, *, resize: Resize = by_torch, max_pixels: int = MAX_PIXELS) -> Pixels:
+def as_seen(
+    data: bytes, view: View = USUAL_VIEW, *, resize: Resize = resampling.resize, max_pixels: int = MAX_PIXELS
+) -> Pixels:
     """Return what a network sees of an image file, (side, side, 3).
 
     Raises ImageError for what does not decode, and for more pixels than that.
@@ -217,7 +218,7 @@ def as_seen(data: bytes, view: View = USUAL_VIEW, *, resize: Resize = by_torch, 
     return resize_center_crop(open_photo(data, view.at_least, max_pixels).pixels, view, resize)
 
 
-def resize_center_crop(pixels: Pixels, view: View = USUAL_VIEW, resize: Resize = by_torch) -> Pixels:
+def resize_center_crop(pixels: Pixels, view: View = USUAL_VIEW, resize: Resize = resampling.resize) -> Pixels:
     """Return the middle of (height, width, 3) as (side, side, 3), resized bicubically with antialiasing.
 
     The usual view is what "resize the shorter side to 256, crop the middle 224" shows. The crop is taken first, so that

@@ -1,8 +1,8 @@
 """What a landing zone's sensor hands to the run that it starts: its listing, so that a zone is listed once a tick.
 
-There is one file a zone, beside its checkpoint. A tick writes it anew, the run that reads it takes it away. The run
-lists the zone itself where the file is not there or not whole, where the zone's settings are others by now, or where
-one of the tables has moved on since the tick.
+There is one file a zone, beside its checkpoint. A tick writes it anew, or takes it away where listing the zone takes no
+time, and the run that reads it takes it away. The run lists the zone itself where the file is not there or not whole,
+where the zone's settings are others by now, or where one of the tables has moved on since the tick.
 """
 
 from __future__ import annotations
@@ -60,12 +60,25 @@ class Handover:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        filesystem, path = filesystem_of(self.location)
         try:
             content = read_whole(self.location)
-            filesystem.delete_file(path)
+            self._delete()
             listing = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
         except (OSError, pa.ArrowInvalid):  # the zone is listed instead, which says so where storage is away
             return None
         told = dict(listing.schema.metadata or {})
         return listing.replace_schema_metadata(told) if told.pop(_BASIS, None) == self.basis else None
+
+    def drop(self) -> None:
+        """Take away what an earlier tick put there. Raises DlassetsError where storage refuses it."""
+        try:
+            self._delete()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            where = self.location
+            raise DlassetsError(f"The listing {where} could not be deleted: {advice(where, error)}") from error
+
+    def _delete(self) -> None:
+        filesystem, path = filesystem_of(self.location)
+        filesystem.delete_file(path)

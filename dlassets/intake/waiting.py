@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +19,41 @@ from dlassets.storage.lake import Lake
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# A listing that takes as long is worth being handed over: files that come after it wait for the next one.
+SLOW_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Waiting:
     """The files of a landing zone that no run has taken in yet, None where only a listing can say how many.
 
-    `digest` names exactly these files: it is another one when more have come. `listing` has all files of the zone, and
-    `handover` is its way to the run that is to take these in; neither is there of a zone that is read by its events.
+    `digest` names exactly these files: it is another one when more have come. `listing` has all files of the zone and
+    took `listing_seconds`, and `handover` is its way to the run that is to take these in; neither is there of a zone
+    that is read by its events.
     """
 
     uri: str
     files: int | None
     digest: str
     listing: pa.Table | None = None
+    listing_seconds: float = 0.0
     handover: Handover | None = None
+
+    @property
+    def is_listed(self) -> bool:
+        return self.handover is not None
+
+    def hand_over(self) -> None:
+        """Give the run that is to take these in the listing, unless it can be made anew in no time.
+
+        Of a zone that is listed so quickly a run lists by itself, and finds what has come in between as well.
+        """
+        if self.handover is None:
+            return
+        if self.listing_seconds >= SLOW_SECONDS:
+            self.handover.write(self.listing)
+        else:
+            self.handover.drop()
 
 
 def waiting_files(lake: Lake, settings: Settings, name: str) -> Waiting:
@@ -45,9 +67,11 @@ def waiting_files(lake: Lake, settings: Settings, name: str) -> Waiting:
     intake = Intake(LocalEngine(), lake, settings, name, {})
     tables = intake.tables()
     handover = intake.handover(*tables)  # before the listing: what another run commits from here on is not in it
+    started = time.monotonic()
     listing = list_files(name, zone, intake.uri)
+    seconds = time.monotonic() - started
     new = intake.new_files(listing, *tables)
-    return Waiting(intake.uri, new.num_rows, _digest(new.to_pydict()), listing, handover)
+    return Waiting(intake.uri, new.num_rows, _digest(new.to_pydict()), listing, seconds, handover)
 
 
 def _waiting_events(lake: Lake, settings: Settings, name: str, zone: LandingZone) -> Waiting:

@@ -15,8 +15,10 @@ import pytest
 from dlassets.definitions import build_defs
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import SettingsError
+from dlassets.intake import waiting
 from dlassets.intake.events import Manifest
 from dlassets.intake.ingest import ingest
+from dlassets.resources.code_location import give_location
 from dlassets.settings import Settings
 from dlassets_tests.pipelines import Pipelines, arrive, materialized, new_lake, values
 from dlassets_tests.tables import get
@@ -45,7 +47,14 @@ def test_new_files_start_a_run_once(empty, photos, zone, job) -> None:
     assert empty.tick(name).run_requests == []
 
 
-def test_a_zone_is_listed_once_by_its_sensor_and_the_run_that_this_starts(empty, photos, listed) -> None:
+@pytest.fixture
+def slow_listings(monkeypatch) -> None:
+    monkeypatch.setattr(waiting, "SLOW_SECONDS", 0.0)
+
+
+def test_a_zone_that_takes_time_is_listed_once_by_its_sensor_and_the_run_that_this_starts(
+    empty, photos, listed, slow_listings
+) -> None:
     arrive(photos, empty)
     (request,) = empty.tick("new_files_in_labeled").run_requests
 
@@ -70,7 +79,7 @@ def test_a_run_by_hand_lists_every_zone_whatever_a_sensor_has_found(empty, photo
     assert values(materialized(result)["quarantined_files"])["rows_inserted"] == 1
 
 
-def test_a_listing_is_handed_over_once_however_often_a_sensor_looks(empty, photos) -> None:
+def test_a_listing_is_handed_over_once_however_often_a_sensor_looks(empty, photos, slow_listings) -> None:
     name = "new_files_in_labeled"
     arrive(photos, empty)
     first = empty.tick(name)
@@ -346,3 +355,76 @@ def test_files_that_come_after_a_sensor_has_given_up_are_asked_for(empty, photos
     assert result.success
     checks = {(e.asset_key.to_user_string(), e.check_name): e.passed for e in result.get_asset_check_evaluations()}
     assert checks["raw_images", "asked_for_is_done"]
+
+
+def now_is(pipelines: Pipelines, run: dg.DagsterRun, event: dg.DagsterEventType) -> None:
+    pipelines.instance.report_dagster_event(dg.DagsterEvent(event.value, run.job_name), run.run_id)
+
+
+def queued_by_tick(pipelines: Pipelines, name: str) -> dg.DagsterRun:
+    """The run of ingest_pipeline that the sensor asks for now, queued."""
+    (request,) = pipelines.tick(name).run_requests
+    job = pipelines.defs.resolve_job_def("ingest_pipeline")
+    run = pipelines.instance.create_run_for_job(job, tags=dict(request.tags))
+    give_location(pipelines.instance, run.run_id)  # Dagster queues none without
+    now_is(pipelines, run, dg.DagsterEventType.RUN_ENQUEUED)
+    return run
+
+
+def one_more(photos: Path, pipelines: Pipelines) -> None:
+    shutil.copyfile(next(photos.glob("*/*.jpg")), pipelines.zone("labeled") / "001.balloon" / "one more.jpg")
+
+
+def test_files_that_come_before_a_run_has_begun_are_that_ones(empty, photos, slow_listings) -> None:
+    from pyarrow import parquet
+
+    name = "new_files_in_labeled"
+    arrive(photos, empty)
+    run = queued_by_tick(empty, name)
+    one_more(photos, empty)
+
+    ticks = [empty.tick(name)]
+    for event in (dg.DagsterEventType.RUN_STARTING, dg.DagsterEventType.RUN_START):
+        now_is(empty, run, event)
+        ticks.append(empty.tick(name))
+
+    assert [tick.run_requests for tick in ticks] == [[], [], []]
+    assert ticks[0].skip_message == f"Run {run.run_id}, which has yet to begin, does this too."
+    assert ticks[2].skip_message == f"Run {run.run_id}, which was asked for this, has not ended."
+    (handed,) = Path(empty.lake.checkpoint("ingest-labeled")).iterdir()
+    assert parquet.read_metadata(handed).num_rows == 57
+
+
+def test_what_a_run_was_to_do_too_is_asked_for_again_where_it_failed(empty, photos, monkeypatch) -> None:
+    name = "new_files_in_labeled"
+    arrive(photos, empty)
+    run = queued_by_tick(empty, name)
+    one_more(photos, empty)
+    empty.tick(name)
+    empty.instance.report_run_failed(run)
+
+    keys = []
+    for minutes in (2, 6):
+        with later(monkeypatch, minutes=minutes):
+            (request,) = empty.tick(name).run_requests
+        keys.append(request.run_key.rpartition(":"))
+        failed_run(empty, request, "ingest_pipeline")
+
+    (first, _, second_time), (same, _, third_time) = keys
+    assert first == same != run.tags["dlassets/asked_for"]
+    assert (second_time, third_time) == ("2", "3")
+
+
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_a_sensor_that_is_to_look_every_second_does_so_within_a_tick_where_no_other_waits_for_it(
+    empty, photos, listed, monkeypatch, side_by_side
+) -> None:
+    pipelines = Pipelines(Settings(root=empty.lake.root, automation={"sensor_seconds": 1}), empty.instance)
+    monkeypatch.setattr(dg.DagsterInstance, "get_sensor_settings", lambda _: {"use_threads": side_by_side})
+    monkeypatch.setattr("dlassets.defs.automation.time.sleep", lambda _: one_more(photos, pipelines))
+    (pipelines.zone("labeled") / "001.balloon").mkdir()
+
+    requests = pipelines.tick("new_files_in_labeled").run_requests
+
+    assert [request.tags["dlassets/waiting_files"] for request in requests] == ["1"] * side_by_side
+    assert listed == ["labeled"] * (1 + side_by_side)

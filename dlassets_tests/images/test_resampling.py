@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -20,3 +23,18 @@ def test_what_is_no_contiguous_part_of_a_picture_is_resized_too() -> None:
     pixels.flags.writeable = False
 
     assert np.array_equal(by_numpy(pixels, 224), by_torch(pixels, 224))
+
+
+@pytest.mark.slow
+def test_torch_is_imported_once_that_pays() -> None:
+    code = """
+import sys
+import numpy as np
+from dlassets.images.resampling import FEW, resize
+photo = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+shown = {resize(photo, 4).tobytes() for _ in range(FEW)}
+print("torch" in sys.modules)
+print({resize(photo, 4).tobytes()} == shown, "torch" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "True", "True"]

@@ -2,13 +2,14 @@
 
 import datetime as dt
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.ingest import Ingested, ingest
-from dlassets.intake.waiting import waiting_files
+from dlassets.intake.waiting import SLOW_SECONDS, waiting_files
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import deleted, photo, put, rows
@@ -33,9 +34,9 @@ def zone(lake: Lake, settings: Settings) -> Path:
 
 def hand_over(lake: Lake, settings: Settings) -> Path:
     """Do as a sensor does; return the file that the listing lies in."""
-    waiting = waiting_files(lake, settings, ZONE)
+    waiting = replace(waiting_files(lake, settings, ZONE), listing_seconds=SLOW_SECONDS)
+    waiting.hand_over()
     assert waiting.handover is not None
-    waiting.handover.write(waiting.listing)
     return Path(waiting.handover.location)
 
 
@@ -143,3 +144,14 @@ def test_a_listing_is_made_anew_where_the_zone_is_set_otherwise(lake, settings, 
 
     assert take_in(lake, settings.model_copy(update={"landing": {ZONE: fewer}})).images == 0
     assert listed == [ZONE, ZONE]
+
+
+def test_a_zone_that_is_listed_in_no_time_is_listed_by_the_run(lake, settings, zone, listed) -> None:
+    handed = hand_over(lake, settings)  # for a run that did not come to it
+    waiting_files(lake, settings, ZONE).hand_over()
+    assert not handed.exists()
+    (zone / "new.jpg").rename(zone / "late.jpg")
+
+    assert take_in(lake, settings).images == 1
+    assert taken_in(lake) == {"known.jpg", "gone.jpg", "late.jpg"}
+    assert listed == [ZONE] * 3
