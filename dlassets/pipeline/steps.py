@@ -264,7 +264,7 @@ def validated_version(session: Session, read: Reads, report: Report) -> Made:
     """Ask of the registered version whether it may be used, and have it be champion if so, or wait for a person."""
     from dlassets.registry.approval import settle
     from dlassets.registry.lifecycle import CHAMPION, identified
-    from dlassets.registry.store import explained_mlflow
+    from dlassets.registry.outages import explained_mlflow
     from dlassets.registry.validation.validate import validate
 
     read.declared(REGISTERED_VERSION)

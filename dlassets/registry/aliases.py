@@ -26,7 +26,7 @@ from dlassets.registry.events import (
 from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, identified, if_there
 from dlassets.registry.model_registry import ModelRegistry
 from dlassets.registry.models import ModelVersion
-from dlassets.registry.store import explained_mlflow
+from dlassets.registry.outages import explained_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

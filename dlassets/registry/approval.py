@@ -30,7 +30,7 @@ from dlassets.registry.events import (
 from dlassets.registry.lifecycle import CHAMPION
 from dlassets.registry.model_registry import ModelRegistry, load_version
 from dlassets.registry.models import VALIDATED_VERSION, ModelVersion
-from dlassets.registry.store import explained_mlflow
+from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.validation.validation import (
     DOCUMENT,
     REPORT,

@@ -43,8 +43,9 @@ from dlassets.registry.lifecycle import (
 )
 from dlassets.registry.lineage import training_set_of
 from dlassets.registry.models import ModelVersion
+from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.package import ModelPackage
-from dlassets.registry.store import MlflowStore, explained_mlflow
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 
@@ -120,9 +121,11 @@ def load_version(registry: ModelRegistry, version: int) -> ModelPackage:
     the tags of the version and its run: whoever may write to MLflow may set those.
     """
     client, name = registry.client, registry.name
-    registered = client.get_model_version(name, str(version))
+    with explained_mlflow(f"version {version} was loaded"):
+        registered = client.get_model_version(name, str(version))
+        run = run_or_none(client, registered.run_id)
     told = {f"the tag {TAG_PACKAGE} of its version": registered.tags.get(TAG_PACKAGE)}
-    if (run := run_or_none(client, registered.run_id)) is not None:
+    if run is not None:
         told[f"the tag {TAG_PACKAGE} of its run"] = run.data.tags.get(TAG_PACKAGE)
     told["model_events"] = registry.history().trusted_package(version)
     return load_package(client, f"models:/{name}/{version}", registered.source, told)

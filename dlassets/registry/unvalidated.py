@@ -11,7 +11,7 @@ from dlassets.registry.events import History
 from dlassets.registry.lifecycle import CHALLENGER, identified, registered_versions, run_or_none
 from dlassets.registry.lineage import learned_in
 from dlassets.registry.model_registry import ModelRegistry
-from dlassets.registry.store import explained_mlflow
+from dlassets.registry.outages import explained_mlflow
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

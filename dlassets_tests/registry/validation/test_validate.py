@@ -24,8 +24,8 @@ from dlassets.registry.approval import settle
 from dlassets.registry.lifecycle import TAG_PACKAGE, version_of
 from dlassets.registry.model_log import signature
 from dlassets.registry.model_registry import ModelRegistry
+from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.package import ModelPackage
-from dlassets.registry.store import explained_mlflow
 from dlassets.registry.validation.checks import Described
 from dlassets.registry.validation.clean_process import Answer
 from dlassets.registry.validation.robustness import robustness
