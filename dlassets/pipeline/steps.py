@@ -305,9 +305,10 @@ def _version_to_validate(session: Session, read: Reads) -> int:
 
 def _entered(session: Session, read: Reads, run: Run) -> ModelVersion:
     """Return the version that a run's model is registered as, which the lake knows of from now on."""
+    from dlassets.registry.entry import enter
     from dlassets.registry.lineage import record_registered
 
-    model = session.registry.enter(run)
+    model = enter(session.registry, run)
     # Before it can be champion: no model scores that the lake does not know.
     commit = read.provenance(model).as_dict()
     record_registered(session.engine, session.lake, session.mlflow.client, model.name, commit)

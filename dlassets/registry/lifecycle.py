@@ -68,7 +68,7 @@ def end_dead_runs(client: MlflowClient, experiment: str) -> list[str]:
 
 
 def register(client: MlflowClient, model_name: str, run: Run) -> int:
-    """Register the run's model as a version, as challenger; a run that is registered already keeps its version."""
+    """Register the run's model as a version; a run that is registered already keeps its version."""
     from mlflow.exceptions import MlflowException
 
     if not _versions_of_run(client, model_name, run):
@@ -83,9 +83,6 @@ def register(client: MlflowClient, model_name: str, run: Run) -> int:
         client.create_model_version(model_name, source, run.info.run_id, tags, model_id=model_id)
     version = _one_version(client, model_name, run)
     _link(client, run, model_name, version)
-    # Also of one that a killed process registered, and could not name any more.
-    if version_of(client, model_name) != version and (version_of(client, model_name, CHALLENGER) or 0) < version:
-        client.set_registered_model_alias(model_name, CHALLENGER, str(version))
     return version
 
 

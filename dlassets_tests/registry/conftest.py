@@ -14,6 +14,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
+from dlassets.registry.entry import enter
 from dlassets.registry.lifecycle import TAG_PACKAGE
 from dlassets.registry.lineage import TAG_TRAINING_SET
 from dlassets.registry.model_registry import ModelRegistry
@@ -76,7 +77,7 @@ class Registry:
 
     def entered(self, knows: float = 1.0, by: str = "ann") -> ModelVersion:
         """Register such a model."""
-        return self.by(by).enter(self.trained(knows))
+        return enter(self.by(by), self.trained(knows))
 
     def package_of(self, version: int) -> Path:
         """Return the folder of a version's package."""

@@ -15,6 +15,7 @@ import pytest
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.registry.approval import settle
 from dlassets.registry.description import describe
+from dlassets.registry.entry import enter as enter_run
 from dlassets.registry.gate import Verdict
 from dlassets.registry.lifecycle import register, version_of
 from dlassets.registry.model_registry import ModelRegistry
@@ -54,7 +55,7 @@ def enter(registry: Registry, package: ModelPackage, figures: Mapping[str, float
         client.log_param(run_id, f"{name}_rows", rows)
     for name, tag in TAGS.items():
         client.set_tag(run_id, name, tag)
-    model, verdict = shown(registry).enter(client.get_run(run_id)), judged(registry, package)
+    model, verdict = enter_run(shown(registry), client.get_run(run_id)), judged(registry, package)
     settle(shown(registry), registry.validation(model, passed=verdict.passed, why=verdict.explanation))
     return model.version
 

@@ -12,6 +12,7 @@ import pytest
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.registry.approval import approve, reject, rollback, settle
+from dlassets.registry.entry import enter
 from dlassets.registry.lifecycle import CHALLENGER, CHAMPION
 from dlassets.registry.model_registry import ModelRegistry
 from dlassets.registry.models import ModelVersion
@@ -73,7 +74,7 @@ def approved(registry: Registry) -> ModelVersion:
 
 WAITED = ("registered", "validated", "approval_wanted")
 DEEDS = {
-    "register": Deed(Registry.trained, lambda registry, run: registry.by().enter(run), ("registered",), CHALLENGER),
+    "register": Deed(Registry.trained, lambda registry, run: enter(registry.by(), run), ("registered",), CHALLENGER),
     "settle": Deed(
         lambda registry: registry.validation(registry.entered()),
         lambda registry, validation: settle(registry.by(), validation).model,
@@ -184,14 +185,14 @@ def test_what_was_registered_again_since_answers_were_lost_is_one_version_and_wh
     run, requests = served.trained(), 0
     while len(versions := _versions(served, run)) < 2:
         with wire.cut_after(requests, loses_answers_alone=True), pytest.raises(DlassetsError, match="registered"):
-            served.by().enter(run)
+            enter(served.by(), run)
         requests += 1
     assert len(versions) == 3
 
-    assert str(served.by().enter(run).version) == versions[0]
+    assert str(enter(served.by(), run).version) == versions[0]
     assert _versions(served, run) == versions[:1]
     by_hand = served.client.create_model_version(MODEL, f"runs:/{run.info.run_id}/model", run.info.run_id)
-    assert str(served.by().enter(run).version) == versions[0]
+    assert str(enter(served.by(), run).version) == versions[0]
     assert _versions(served, run) == [versions[0], str(by_hand.version)]
 
 
