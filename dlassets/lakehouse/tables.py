@@ -431,3 +431,5 @@ TABLES = {
         LABEL_REQUESTS,
     )
 }
+# What is written beside the assets, by whoever has something to note, and cared for like them.
+BOOKS = {table.name: table for table in (MODEL_VERSIONS, MODEL_EVENTS, ALERTS)}
