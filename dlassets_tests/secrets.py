@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 import psutil
 
+from dlassets_tests.mlflow_servers import mlflow_server
 from dlassets_tests.programs import COMMAND
 from dlassets_tests.servers import free_port
 
@@ -221,34 +222,13 @@ def shown_command_lines() -> Iterator[set[tuple[bytes, ...]]]:
         watcher.join()
 
 
-@contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """Give the host and port of an MLflow server, which does not ask who somebody is."""
-    address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/served.db"]
-    command += ["--artifacts-destination", str(folder / "served"), "--workers", "1", "--port", address.split(":")[1]]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while b"startup complete" not in (folder / "server.log").read_bytes() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def main(folder: Path, wanted: Sequence[str]) -> int:
     from dlassets.samples.generated import generate
 
     generate(folder / "photos", classes=3, per_class=24, seed=3)
     found: list[Finding] = []
-    with mlflow_server(folder) as address:
-        for case in cases(address):
+    with mlflow_server(folder) as server:
+        for case in cases(server.address):
             if not wanted or case.name in wanted:
                 for finding in found_in(case, folder / case.name, folder / "photos"):
                     click.echo(" ".join(("FOUND", *finding)))

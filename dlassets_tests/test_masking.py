@@ -19,6 +19,7 @@ from dlassets.errors import DlassetsError, SettingsError
 from dlassets.masking import has_secret, learn, masked, without_secrets
 from dlassets.settings import LandingZone, MlflowSettings, Settings, load_settings
 from dlassets_tests import secrets
+from dlassets_tests.mlflow_servers import mlflow_server
 from dlassets_tests.programs import dlassets
 from dlassets_tests.secrets import CREDENTIALS, SIGN, TOKENS
 
@@ -305,8 +306,8 @@ TRIED = (
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with secrets.mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
-        yield address
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server.address
 
 
 @pytest.mark.slow

@@ -85,9 +85,9 @@ def _temporary_folder() -> Path:
 
 
 def _tables(_: Settings, lake: Lake) -> Iterator[Finding]:
-    from dlassets.lakehouse.tables import TABLES
+    from dlassets.lakehouse.tables import BOOKS, TABLES
 
-    for name in TABLES:
+    for name in (*TABLES, *BOOKS):
         try:
             yield from _table(name, lake.table(name))
         except DlassetsError as error:

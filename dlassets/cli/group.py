@@ -17,6 +17,7 @@ import click
 from dlassets import __version__
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.pipeline.report import Report
+from dlassets.registry.outages import explained_mlflow
 from dlassets.settings import Settings, load_settings
 from dlassets.storage.databases import explained_databases
 from dlassets.storage.lake import Lake
@@ -38,7 +39,7 @@ class _Commands(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            with explained_databases():
+            with explained_mlflow("this command ran"), explained_databases():
                 return super().invoke(context)
         except DlassetsError as error:
             click.secho(f"error: {error}", fg="red", err=True)

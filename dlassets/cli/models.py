@@ -86,6 +86,8 @@ def rollback(to: int | None, reason: str, actor: str | None, *, rescore: bool) -
     session = _session(actor)
     done = roll_back(session.registry, to, reason)
     click.echo(f"Version {done.restored.version} is champion again; version {done.bad.version} was rolled back.")
+    if done.done_at is not None:
+        click.echo(f"That was done at {_time(done.done_at)} UTC. To go back further, give another reason.")
     if not _tell_of_predictions(session, done.bad):
         return
     if rescore:

@@ -21,10 +21,14 @@ _OVERLAP = dt.timedelta(minutes=5)
 
 @dataclass
 class _Seen:
-    """What the sensor has seen: all until then, and which checks failed. What was before its first look is no news."""
+    """What the sensor has seen: all until then, and which checks failed. What was before its first look is no news.
+
+    `event` is the id of an evaluation of a check, up to which the event log need not be looked at again.
+    """
 
     until: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat())
-    failing: dict[str, int] = field(default_factory=dict)
+    failing: Collection[str] = ()
+    event: int = 0
 
 
 def alerts_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -45,17 +49,20 @@ def alerts_sensor(settings: Settings) -> dg.SensorDefinition:
         from dlassets.alerts.model_events import of_models
         from dlassets.alerts.outbox import raise_alerts, send_waiting
         from dlassets.engines.local import LocalEngine
-        from dlassets.resources.dagster_alerts import failed_runs, failing_checks
+        from dlassets.resources.dagster_alerts import evaluations, failed_runs, failing_checks
 
         engine, now = LocalEngine(), dt.datetime.now(dt.UTC)
         seen = _Seen(**json.loads(context.cursor)) if context.cursor else _Seen()
         since = dt.datetime.fromisoformat(seen.until) - _OVERLAP
-        of_checks, failing = failing_checks(context.instance, _check_keys(context), seen.failing, settings.ui)
+        evaluated = evaluations(context.instance, since, seen.event)
+        checks = _check_keys(context)
+        of_checks, failing = failing_checks(context.instance, checks, evaluated, seen.failing, settings.ui)
         of_runs = failed_runs(context.instance, since, settings.ui)
         found = [*of_runs, *of_checks, *of_models(engine, lake, settings, since)]
         raised = raise_alerts(engine, lake, [alert for alert in found if alert.kind in alerts.kinds])
         tried = send_waiting(engine, lake, alerts, channels_of(alerts))
-        cursor = json.dumps(vars(_Seen(now.isoformat(), failing)))
+        old = (record.storage_id for record in evaluated if record.timestamp < (now - _OVERLAP).timestamp())
+        cursor = json.dumps(vars(_Seen(now.isoformat(), failing, max(old, default=seen.event))))
         return dg.SensorResult(skip_reason=_summary(raised, tried), cursor=cursor)
 
     return tell

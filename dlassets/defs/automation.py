@@ -101,7 +101,7 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
 
 
 def registry_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Return the sensor of the registry: a version that nobody has validated is, and moves of the champion are noticed.
+    """Return the sensor of the registry: a version that nobody has validated is, and aliases moved by hand are noticed.
 
     It looks as often as the others do, and at once where a webhook of MLflow's was taken: that is a hint, and what none
     came of is found all the same. Each version is a run of its own.
@@ -114,7 +114,7 @@ def registry_sensor(settings: Settings) -> dg.SensorDefinition:
         sensor,
         VALIDATION_PIPELINE,
         settings,
-        f"Starts {VALIDATION_PIPELINE.name} for versions without a validation, and notices a champion moved by hand.",
+        f"Starts {VALIDATION_PIPELINE.name} for versions without a validation, and notices aliases moved by hand.",
         min(HINT_SECONDS, seconds) if hints else None,
     )
     def registry_changes(

@@ -27,6 +27,7 @@ from dlassets.lakehouse.snapshots import (
     PROPERTIES,
     at_version,
     commits,
+    evolve,
     files_of,
     pin,
     recorded,
@@ -80,7 +81,7 @@ def maintain(
     def plan_and_run() -> Maintained:
         nonlocal is_due
         columns = settings.z_order.get(table.name, ())
-        is_due = z_order_is_due(pin(lake, table.name), columns)
+        is_due = z_order_is_due(evolve(lake, table), columns)
         return engine.maintain(
             table,
             before.uri,
@@ -94,7 +95,7 @@ def maintain(
         files, postponed = replanned(plan_and_run), False
     except ConflictError:
         files, postponed = maintained(before.uri, settings.retention_hours, kept), True
-    after = pin(lake, table.name)
+    after = evolve(lake, table)
     return Care(
         files,
         changed=files.version > before.version,
@@ -206,7 +207,7 @@ def _recorded_version(table: Snapshot, version: int) -> int:
 
 def _with_properties(lake: Lake, table: Table) -> Snapshot:
     """Return the table as it was, having given one that an older release made the properties that new ones have."""
-    now = pin(lake, table.name)
+    now = evolve(lake, table)
     delta = open_table(now.uri)
     lacking = {name: value for name, value in PROPERTIES.items() if delta.metadata().configuration.get(name) != value}
     if lacking:

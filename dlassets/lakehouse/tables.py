@@ -363,7 +363,7 @@ MODEL_EVENTS = Table(
             "event",
             "string",
             "registered, validated, approval_wanted, approved, rejected, promoted, replaced, archived, rolled_back, "
-            "moved_outside or put_back.",
+            "moved_outside or put_back; challenger_set, challenger_taken_off or challenger_put_back by hand.",
             nullable=False,
         ),
         Column("from_state", "string", "Where the version stood before; null of one that was not known."),
@@ -431,3 +431,5 @@ TABLES = {
         LABEL_REQUESTS,
     )
 }
+# What is written beside the assets, by whoever has something to note, and cared for like them.
+BOOKS = {table.name: table for table in (MODEL_VERSIONS, MODEL_EVENTS, ALERTS)}

@@ -21,7 +21,7 @@ from dlassets.learning.training.job import Job
 from dlassets.pipeline import steps
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
-from dlassets.registry.lifecycle import CHAMPION, TAG_INPUTS, load_run
+from dlassets.registry.lifecycle import CHAMPION, TAG_INPUTS, if_there, load_run
 from dlassets.registry.lineage import model_version
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.tracking import ENVIRONMENT, JOB, PACKAGES, TAG_RUN_NAME, TrainingInputs, artifact_of
@@ -72,19 +72,16 @@ def find_original(session: Session, model: str) -> Run:
 
     Raises DlassetsError where there is none.
     """
-    from mlflow.exceptions import MlflowException
-
     client, run_id = session.mlflow.client, model
     if model == CHAMPION or model.isdecimal():
         version = model_version(client, session.model_name, model, session.champion())
         run_id = str(client.get_model_version(session.model_name, str(version)).run_id)
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
+    if (run := if_there(lambda: client.get_run(run_id), "INVALID_PARAMETER_VALUE")) is None:
         raise DlassetsError(
             f"MLflow has no run {run_id}. Give a run's id, or a version of {session.model_name}: its number, or "
             "champion."
-        ) from error
+        )
+    return run
 
 
 def inputs_of(session: Session, run: Run) -> TrainingInputs:

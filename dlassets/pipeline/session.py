@@ -167,7 +167,7 @@ class Session:
         asked_at, model = self._champion
         if time.monotonic() - asked_at >= self.champion_seconds:
             puts_back = self.settings.registry.puts_back
-            model = self.registry.history().champion if puts_back else self.mlflow.champion()
+            model = self.registry.history().champion if puts_back else self._known(self.mlflow.champion())
             self._champion = time.monotonic(), model
         return model
 
@@ -177,8 +177,12 @@ class Session:
 
         if not self.settings.scoring.challengers:
             return []
-        challenger = challenger_beside(self.mlflow.client, self.model_name, self.champion())
+        challenger = self._known(challenger_beside(self.mlflow.client, self.model_name, self.champion()))
         return [] if challenger is None else [challenger]
+
+    def _known(self, model: ModelVersion | None) -> ModelVersion | None:
+        """Return a version of MLflow's with the digest that `model_events` has: its tag may have been taken off."""
+        return model if model is None or model.package is not None else self.registry.history().known(model)
 
     def required_champion(self) -> ModelVersion:
         """Return the champion. Raises DlassetsError where there is none."""

@@ -16,6 +16,7 @@ from dlassets.lakehouse.provenance import Provenance
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.registry.models import VALIDATED_VERSION, Model, ModelVersion
+from dlassets.registry.outages import explained_mlflow
 from dlassets.storage.databases import explained_databases
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Step:
     def reads_champion(self) -> bool:
         return VALIDATED_VERSION in self.reads
 
+    @explained_mlflow("it was asked what a step reads")
     @explained_databases()
     def hand_out(self, session: Session) -> Reads:
         """Pin everything that the step reads."""
@@ -84,7 +86,12 @@ def step(
     *makes: Table | Model, reads: Sequence[Table | Model] = (), looks_back: Sequence[Table] = ()
 ) -> Callable[[Work], Step]:
     """Declare a step: the function below is its work."""
-    return lambda work: Step(explained_databases()(work), makes, tuple(reads), tuple(looks_back))
+
+    def declared(work: Work) -> Step:
+        explained = explained_mlflow(f"{work.__name__} was made")(explained_databases()(work))
+        return Step(explained, makes, tuple(reads), tuple(looks_back))
+
+    return declared
 
 
 class Reads:

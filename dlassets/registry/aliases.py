@@ -1,43 +1,49 @@
 """MLflow's aliases of the model: they follow `model_events`, and moves that were made elsewhere are noticed.
 
-A tag of the registered model names the event that the alias champion followed last. It tells a move of ours that was
-cut short, which is done then, from one by hand: there the tag is of the newest event, and the alias is not.
+A tag of the registered model names the event that the aliases followed last. It tells a move of ours that was cut
+short, which is done then, from one by hand: there the tag is of the newest event, and an alias is not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dlassets.registry.events import (
     ARCHIVED,
-    DECIDED,
+    CHALLENGER_PUT_BACK,
+    CHALLENGER_SET,
+    CHALLENGER_TAKEN_OFF,
     MOVED_OUTSIDE,
     NOBODY_KNOWN,
     PUT_BACK,
+    PUTS_BACK,
     SET_BY_HAND,
     TAKEN_OFF_BY_HAND,
     Event,
     History,
+    challenger_followed,
     event_of,
     followed,
 )
-from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, identified, if_there
+from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, STEP, TAG_STEP, identified, if_there
 from dlassets.registry.model_registry import ModelRegistry
 from dlassets.registry.models import ModelVersion
-from dlassets.registry.store import explained_mlflow
+from dlassets.registry.outages import explained_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
     from mlflow.entities.model_registry import RegisteredModel
 
 TAG_LAST_EVENT = "dlassets.last_event"
+_OUTSIDE = {MOVED_OUTSIDE, PUT_BACK, CHALLENGER_SET, CHALLENGER_TAKEN_OFF, CHALLENGER_PUT_BACK}
 
 
 def follow_events(registry: ModelRegistry, history: History) -> None:
     """Have the aliases be what the model's events come to. Raises DlassetsError where MLflow does not do it."""
-    with explained_mlflow("its alias champion was to follow model_events, which has what was decided"):
+    with explained_mlflow("its aliases were to follow model_events, which has what was decided"):
         while True:
             _set_aliases(registry.client, registry.name, history)
             now = registry.history()
@@ -47,7 +53,7 @@ def follow_events(registry: ModelRegistry, history: History) -> None:
 
 
 def notice_outside_moves(registry: ModelRegistry) -> list[str]:
-    """Compare the alias champion with the model's events, and return a sentence for each move that was none of ours.
+    """Compare the aliases with the model's events, and return a sentence for each move that was none of ours.
 
     It is written down and followed, or put back where the setting `registry.outside_moves` says so. A move of ours that
     was cut short is done, and nothing is said of it. Raises DlassetsError where MLflow cannot say, or not do it.
@@ -57,7 +63,7 @@ def notice_outside_moves(registry: ModelRegistry) -> list[str]:
     history, added = registry.add(lambda history: _unheard(registry, history, found))
     if found.model is not None:
         follow_events(registry, history)
-    return [f"{event.model}: {event.reason}." for event in added if event.event in {MOVED_OUTSIDE, PUT_BACK}]
+    return [f"{event.model}: {event.reason}." for event in added if event.event in _OUTSIDE]
 
 
 def is_behind(registry: ModelRegistry, history: History) -> bool:
@@ -68,10 +74,11 @@ def is_behind(registry: ModelRegistry, history: History) -> bool:
 
 @dataclass(frozen=True)
 class _Found:
-    """The registered model, the version that has the alias champion, and the event that this followed."""
+    """The registered model, the versions that have its aliases, and the event that these followed."""
 
     model: RegisteredModel | None
-    champion: ModelVersion | None = None
+    champion: RegisteredVersion | None = None
+    challenger: RegisteredVersion | None = None
     last_event: str | None = None
 
 
@@ -79,18 +86,26 @@ def _found(client: MlflowClient, model_name: str) -> _Found:
     model = _entry(client, model_name)
     if model is None:
         return _Found(None)
-    version = model.aliases.get(CHAMPION)
-    champion = None if version is None else identified(client.get_model_version(model_name, str(version)))
-    return _Found(model, champion, model.tags.get(TAG_LAST_EVENT))
+    champion, challenger = (
+        None if version is None else client.get_model_version(model_name, str(version))
+        for version in map(model.aliases.get, (CHAMPION, CHALLENGER))
+    )
+    return _Found(model, champion, challenger, model.tags.get(TAG_LAST_EVENT))
 
 
 def _entry(client: MlflowClient, model_name: str) -> RegisteredModel | None:
     return if_there(lambda: client.get_registered_model(model_name))
 
 
-def _unheard(registry: ModelRegistry, history: History, found: _Found) -> Sequence[Event]:
-    """Return the events of a move that was none of ours; none where the alias is ours, or ours is on its way."""
-    alias, champion = found.champion and history.known(found.champion), history.champion
+def _unheard(registry: ModelRegistry, history: History, found: _Found) -> list[Event]:
+    """Return the events of moves that were none of ours; none where the aliases are ours, or ours is on its way."""
+    of_champion = _of_champion(registry, history, found)
+    now = History([*history.events, *history.grown(of_champion, 1)])
+    return [*of_champion, *_of_challenger(registry, history, now, found)]
+
+
+def _of_champion(registry: ModelRegistry, history: History, found: _Found) -> Sequence[Event]:
+    alias, champion = found.champion and history.known(identified(found.champion)), history.champion
     if alias == champion:
         return ()
     is_lost = champion is not None and not _has(registry.client, champion, history)
@@ -98,14 +113,43 @@ def _unheard(registry: ModelRegistry, history: History, found: _Found) -> Sequen
         return ()
     puts_back = registry.settings.registry.puts_back
     if champion is not None and is_lost:
-        why = f"MLflow's store does not have version {champion.version} any more, so that it cannot be champion"
-        lost = [event_of(champion, MOVED_OUTSIDE, ARCHIVED, why, actor=NOBODY_KNOWN)]
+        lost = [event_of(champion, MOVED_OUTSIDE, ARCHIVED, _lost(champion, CHAMPION), actor=NOBODY_KNOWN)]
         return [*lost, *(_put_back(history, alias, None) if puts_back else followed(alias, None))]
     return _put_back(history, alias, champion) if puts_back else followed(alias, champion)
 
 
-def _is_cut_short(history: History, followed: str | None) -> bool:
-    """Whether the alias is yet to follow the newest event.
+def _of_challenger(registry: ModelRegistry, before: History, history: History, found: _Found) -> Sequence[Event]:
+    """Return the event of the alias challenger having been moved by hand; `before` is what it had to follow."""
+    if found.challenger is not None and _is_another_s(before, found.challenger):
+        return ()
+    alias, challenger = found.challenger and before.known(identified(found.challenger)), history.challenger
+    if alias in {before.challenger, challenger} or (challenger is None and alias == history.champion):
+        return ()
+    if challenger is not None and not _has(registry.client, challenger, history):
+        return [replace(each, reason=_lost(challenger, CHALLENGER)) for each in challenger_followed(None, history)]
+    if _is_cut_short(before, found.last_event, of_champion=False):
+        return ()
+    moved = challenger_followed(alias, history)
+    if registry.settings.registry.puts_back or (alias is not None and alias == history.champion):
+        kept = challenger or alias
+        back = f"version {challenger.version} has it as before" if challenger else "it was taken off again"
+        return [
+            event_of(
+                kept, CHALLENGER_PUT_BACK, history.state(kept) or CHALLENGER, f"{each.model}: {each.reason}, {back}"
+            )
+            for each in moved
+            if kept is not None
+        ]
+    return moved
+
+
+def _is_another_s(history: History, version: RegisteredVersion) -> bool:
+    """Whether a step has registered a version that this lake does not know: of another lake, or just now."""
+    return history.state(history.known(identified(version))) is None and version.tags.get(TAG_STEP) == STEP
+
+
+def _is_cut_short(history: History, followed: str | None, *, of_champion: bool = True) -> bool:
+    """Whether the aliases are yet to follow the newest event.
 
     An event that is none of this lake's is of another with the same store, or of a newer copy of this one: not so then.
     """
@@ -113,12 +157,16 @@ def _is_cut_short(history: History, followed: str | None) -> bool:
     if last is None or last.event_id == followed:
         return False
     is_ours = followed is None or any(event.event_id == followed for event in history.events)
-    return is_ours and (history.champion is not None or last.event == PUT_BACK)
+    return is_ours and (not of_champion or history.champion is not None or last.event in PUTS_BACK)
 
 
-def _has(client: MlflowClient, champion: ModelVersion, history: History) -> bool:
-    there = if_there(lambda: client.get_model_version(champion.name, str(champion.version)))
-    return there is not None and history.known(identified(there)) == champion
+def _has(client: MlflowClient, model: ModelVersion, history: History) -> bool:
+    there = if_there(lambda: client.get_model_version(model.name, str(model.version)))
+    return there is not None and history.known(identified(there)) == model
+
+
+def _lost(model: ModelVersion, alias: str) -> str:
+    return f"MLflow's store does not have version {model.version} any more, so that it cannot be {alias}"
 
 
 def _put_back(history: History, alias: ModelVersion | None, champion: ModelVersion | None) -> list[Event]:
@@ -135,16 +183,19 @@ def _put_back(history: History, alias: ModelVersion | None, champion: ModelVersi
 
 def _set_aliases(client: MlflowClient, model_name: str, history: History) -> None:
     model = client.get_registered_model(model_name)
-    champion, challenger = history.champion, model.aliases.get(CHALLENGER)
-    if champion is None and CHAMPION in model.aliases:
-        client.delete_registered_model_alias(model_name, CHAMPION)
-    elif champion is not None and str(model.aliases.get(CHAMPION)) != str(champion.version):
-        client.set_registered_model_alias(model_name, CHAMPION, str(champion.version))
-    if challenger is not None:
-        state = history.state(history.known(ModelVersion(model_name, int(challenger))))
-        if state in {CHAMPION, ARCHIVED, *DECIDED}:
-            client.delete_registered_model_alias(model_name, CHALLENGER)
-    # Last: until then the alias counts as one that is yet to follow.
+    _set_alias(client, model, CHAMPION, history.champion)
+    found, challenger = model.aliases.get(CHALLENGER), history.challenger
+    if found is None or not _is_another_s(history, client.get_model_version(model_name, str(found))):
+        # One that somebody has deleted is noticed by whoever looks next, and keeps nobody from being champion.
+        if_there(lambda: _set_alias(client, model, CHALLENGER, challenger))
+    # Last: until then the aliases count as ones that are yet to follow.
     last = history.last_move
     if last is not None and model.tags.get(TAG_LAST_EVENT) != last.event_id:
         client.set_registered_model_tag(model_name, TAG_LAST_EVENT, last.event_id)
+
+
+def _set_alias(client: MlflowClient, model: RegisteredModel, alias: str, version: ModelVersion | None) -> None:
+    if version is None and alias in model.aliases:
+        client.delete_registered_model_alias(model.name, alias)
+    elif version is not None and str(model.aliases.get(alias)) != str(version.version):
+        client.set_registered_model_alias(model.name, alias, str(version.version))

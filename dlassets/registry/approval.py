@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dlassets.errors import DlassetsError
+from dlassets.masking import masked
 from dlassets.registry.aliases import follow_events, is_behind, notice_outside_moves
 from dlassets.registry.description import describe
 from dlassets.registry.events import (
@@ -30,7 +32,7 @@ from dlassets.registry.events import (
 from dlassets.registry.lifecycle import CHAMPION
 from dlassets.registry.model_registry import ModelRegistry, load_version
 from dlassets.registry.models import VALIDATED_VERSION, ModelVersion
-from dlassets.registry.store import explained_mlflow
+from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.validation.validation import (
     DOCUMENT,
     REPORT,
@@ -57,10 +59,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Rollback:
-    """`bad` is champion no more, and `restored` is in its place."""
+    """`bad` is champion no more, and `restored` is in its place; `done_at` says since when, where it was so already."""
 
     bad: ModelVersion
     restored: ModelVersion
+    done_at: dt.datetime | None = None
 
 
 def settle(registry: ModelRegistry, validation: Validation) -> Decision:
@@ -120,12 +123,15 @@ def reject(registry: ModelRegistry, version: int, reason: str) -> Decision:
 def rollback(registry: ModelRegistry, to: int | None, reason: str) -> Rollback:
     """Make the version that was champion before champion again, or the one that is named; the bad one stays out.
 
-    A rollback that was cut short is done, and no other. Raises DlassetsError where there is no champion, none before
-    it, or the one that is named was never champion and has not passed its validation.
+    A rollback that was cut short is done, and no other; and so is one that the same person says again, with the same
+    reason: they may not know how far it came. Raises DlassetsError where there is no champion, none before it, or the
+    one that is named was never champion and has not passed its validation.
     """
     if (unfinished := _unfinished_rollback(registry)) is not None:
         return unfinished
     notice_outside_moves(registry)
+    if (same := _same_rollback(registry, to, reason)) is not None:
+        return same
     done: list[Rollback] = []
 
     def plan(history: History) -> Sequence[Event]:
@@ -277,6 +283,19 @@ def _unfinished_rollback(registry: ModelRegistry) -> Rollback | None:
         return None
     _done(registry, history, move.model)
     return Rollback(before.model, move.model)
+
+
+def _same_rollback(registry: ModelRegistry, to: int | None, reason: str) -> Rollback | None:
+    """Return the rollback that made the champion what it is, where this is that one said again."""
+    history = registry.history()
+    if not history.reigns or (restored := history.reigns[-1]).model != history.champion:
+        return None
+    before = history.events[history.events.index(restored) - 1]
+    said, wanted = (before.event, before.actor, before.reason), (ROLLED_BACK, masked(registry.actor), masked(reason))
+    if said != wanted or to not in {None, restored.model_version}:
+        return None
+    _done(registry, history, restored.model)
+    return Rollback(before.model, restored.model, done_at=restored.at)
 
 
 def _before(history: History, bad: ModelVersion) -> ModelVersion:

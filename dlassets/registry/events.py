@@ -27,6 +27,9 @@ from dlassets.storage.lake import Lake
 REGISTERED, VALIDATED, APPROVAL_WANTED = "registered", "validated", "approval_wanted"
 APPROVED, REJECTED, PROMOTED, REPLACED = "approved", "rejected", "promoted", "replaced"
 ARCHIVED, ROLLED_BACK, MOVED_OUTSIDE, PUT_BACK = "archived", "rolled_back", "moved_outside", "put_back"
+# Of the alias challenger, which was moved by hand; where a version stands does not change by it.
+CHALLENGER_SET, CHALLENGER_TAKEN_OFF = "challenger_set", "challenger_taken_off"
+CHALLENGER_PUT_BACK = "challenger_put_back"
 
 # Where a version stands, beside those of these words that say so too, and champion and challenger.
 FAILED, WAITING = "failed", "waiting"
@@ -42,6 +45,9 @@ STANDING = {
 }
 # What a person has decided, and no step changes.
 DECIDED = {REJECTED, ROLLED_BACK}
+# What is no challenger any more.
+_SETTLED = {CHAMPION, ARCHIVED, *DECIDED}
+PUTS_BACK = {PUT_BACK, CHALLENGER_PUT_BACK}
 
 # Who moved an alias by hand: MLflow does not say.
 NOBODY_KNOWN = "unknown"
@@ -97,6 +103,17 @@ def followed(alias: ModelVersion | None, champion: ModelVersion | None) -> list[
     return [replace(event, actor=NOBODY_KNOWN) for event in moved]
 
 
+def challenger_followed(alias: ModelVersion | None, history: History) -> list[Event]:
+    """Return the event of the alias challenger having been moved by hand, which counts; no version stands elsewhere."""
+    if alias is not None:
+        why = "the alias challenger was set by hand in MLflow"
+        return [event_of(alias, CHALLENGER_SET, history.state(alias) or CHALLENGER, why, actor=NOBODY_KNOWN)]
+    if (former := history.challenger) is None:
+        return []
+    why = "the alias challenger was taken off it by hand in MLflow"
+    return [event_of(former, CHALLENGER_TAKEN_OFF, history.state(former) or CHALLENGER, why, actor=NOBODY_KNOWN)]
+
+
 class History:
     """The events of one model, oldest first, and what they come to."""
 
@@ -139,10 +156,35 @@ class History:
                 champion = None
         return champion
 
+    @property
+    def challenger(self) -> ModelVersion | None:
+        """Who has the alias challenger: the newest version that was registered, until it is decided about."""
+        return self._challengers[-1]
+
+    @cached_property
+    def _challengers(self) -> list[ModelVersion | None]:
+        """Who was challenger before the first event, and after each."""
+        challengers: list[ModelVersion | None] = [None]
+        for event in self.events:
+            challenger = challengers[-1]
+            is_newer = challenger is None or challenger.version < event.model_version
+            if event.event == CHALLENGER_SET or (event.event == REGISTERED and is_newer):
+                challenger = event.model
+            elif event.model == challenger and (event.event == CHALLENGER_TAKEN_OFF or event.to_state in _SETTLED):
+                challenger = None
+            challengers.append(challenger)
+        return challengers
+
     @cached_property
     def last_move(self) -> Event | None:
-        """The newest event after which the alias champion is to be set or taken off."""
-        return next((e for e in reversed(self.events) if e.moves_champion or e.event == PUT_BACK), None)
+        """The newest event after which an alias is to be set or taken off."""
+        before_and_after = zip(self.events, self._challengers, self._challengers[1:], strict=False)
+        moves = [
+            event
+            for event, before, after in before_and_after
+            if event.moves_champion or event.event in PUTS_BACK or before != after
+        ]
+        return moves[-1] if moves else None
 
     @cached_property
     def reigns(self) -> list[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
 from dlassets.learning.weights import MODEL
 from dlassets.registry.models import ModelVersion
+from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.package import ModelPackage, digest_of
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ TAG_INPUTS = "dlassets.inputs_sha256"
 TAG_PROMOTIONS = "dlassets.promotions"
 TAG_VERDICT = "dlassets.verdict"
 TAG_PACKAGE = "dlassets.package_sha256"
+# Of a version: that a step registered it, and nobody by hand.
+TAG_STEP, STEP = "dlassets.registered_by", "registered_version"
 # Where the package lies among the files of a logged model.
 PACKAGE = "artifacts/package"
 # What the run is one of.
@@ -64,7 +68,7 @@ def end_dead_runs(client: MlflowClient, experiment: str) -> list[str]:
 
 
 def register(client: MlflowClient, model_name: str, run: Run) -> int:
-    """Register the run's model as a version, as challenger; a run that is registered already keeps its version."""
+    """Register the run's model as a version; a run that is registered already keeps its version."""
     from mlflow.exceptions import MlflowException
 
     if not _versions_of_run(client, model_name, run):
@@ -74,18 +78,25 @@ def register(client: MlflowClient, model_name: str, run: Run) -> int:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = _model_of(run)
+        tags = {name: run.data.tags[name] for name in (TAG_PACKAGE,) if name in run.data.tags} | {TAG_STEP: STEP}
         model_id = source.removeprefix(MODEL)
-        tags = {name: run.data.tags[name] for name in (TAG_PACKAGE,) if name in run.data.tags}
-        made = client.create_model_version(model_name, source, run.info.run_id, tags, model_id=model_id)
-        first = _versions_of_run(client, model_name, run)[0]
-        if int(made.version) != first:  # another process registered it at the same moment
-            client.delete_model_version(model_name, made.version)
-    version = _versions_of_run(client, model_name, run)[0]
+        client.create_model_version(model_name, source, run.info.run_id, tags, model_id=model_id)
+    version = _one_version(client, model_name, run)
     _link(client, run, model_name, version)
-    # Also of one that a killed process registered, and could not name any more.
-    if version_of(client, model_name) != version and (version_of(client, model_name, CHALLENGER) or 0) < version:
-        client.set_registered_model_alias(model_name, CHALLENGER, str(version))
     return version
+
+
+def _one_version(client: MlflowClient, model_name: str, run: Run) -> int:
+    """Return the first version of a run, once those are deleted that a step has made of it again.
+
+    That happens where another process registers it at the same moment, and where an answer of MLflow's is lost: its
+    client asks again. What somebody registers by hand is theirs, and so is what has an alias.
+    """
+    first, *again = _versions_of_run(client, model_name, run)
+    for version in again:
+        if version.tags.get(TAG_STEP) == STEP and not version.aliases:
+            if_there(functools.partial(client.delete_model_version, model_name, version.version))
+    return int(first.version)
 
 
 def registered_as(client: MlflowClient, model_name: str, run: Run) -> int:
@@ -94,7 +105,7 @@ def registered_as(client: MlflowClient, model_name: str, run: Run) -> int:
         raise DlassetsError(
             f"The model of run {run.info.run_id} is not registered. Materialize registered_version first."
         )
-    return versions[0]
+    return int(versions[0].version)
 
 
 def _link(client: MlflowClient, run: Run, model_name: str, version: int) -> None:
@@ -106,9 +117,10 @@ def _link(client: MlflowClient, run: Run, model_name: str, version: int) -> None
         client.set_logged_model_tags(id_, {TAG_VERSIONS: json.dumps([*links, link])})
 
 
-def _versions_of_run(client: MlflowClient, model_name: str, run: Run) -> list[int]:
+def _versions_of_run(client: MlflowClient, model_name: str, run: Run) -> list[RegisteredVersion]:
+    """Return the versions of a run, the oldest first."""
     found = client.search_model_versions(f"name = '{model_name}' AND run_id = '{run.info.run_id}'")
-    return sorted(int(version.version) for version in found)
+    return sorted(found, key=lambda version: int(version.version))
 
 
 def version_of(client: MlflowClient, model_name: str, alias: str = CHAMPION) -> int | None:
@@ -219,6 +231,8 @@ def _downloaded(client: MlflowClient, uri: str, source: str) -> Path:
         place = client.get_logged_model(id_).artifact_location if id_ != source else source
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri))
     except (MlflowException, OSError) as error:
+        with explained_mlflow(f"the files of {uri} were read"):
+            client.search_experiments(max_results=1)  # an MLflow that is away has lost nothing
         raise DlassetsError(
             f"The files of {uri} cannot be read: {error} Restore MLflow's artifacts, or see that they can be reached."
         ) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Engine
+from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import evolve
 from dlassets.lakehouse.tables import MODEL_EVENTS
 from dlassets.registry.events import (
@@ -21,6 +22,7 @@ from dlassets.registry.events import (
     Event,
     History,
     Plan,
+    challenger_followed,
     event_of,
     events_of,
     followed,
@@ -34,23 +36,23 @@ from dlassets.registry.lifecycle import (
     TAG_PACKAGE,
     TAG_VERDICT,
     identified,
+    if_there,
     load_package,
     model_of,
     promotions,
-    register,
     registered_versions,
     run_or_none,
 )
 from dlassets.registry.lineage import training_set_of
 from dlassets.registry.models import ModelVersion
+from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.package import ModelPackage
-from dlassets.registry.store import MlflowStore, explained_mlflow
+from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 
 @dataclass(frozen=True)
@@ -97,32 +99,25 @@ class ModelRegistry:
         with explained_mlflow("what happened to the model was written down"):
             return write_events(self.engine, self.lake, self.name, whole_plan, provenance)
 
-    def enter(self, run: Run) -> ModelVersion:
-        """Register a run's model as a version, as challenger; one that is registered already keeps its version."""
-        with explained_mlflow("a version was registered"):
-            number = register(self.client, self.name, run)
-            model = identified(self.client.get_model_version(self.name, str(number)))
-        reason, version = f"trained as {run.info.run_name}", training_set_of(run)
-
-        def plan(history: History) -> Sequence[Event]:
-            if history.last(model) is not None:
-                return ()
-            return [event_of(model, REGISTERED, CHALLENGER, reason, training_set_version=version)]
-
-        self.add(plan, new=model)
-        return model
-
 
 def load_version(registry: ModelRegistry, version: int) -> ModelPackage:
     """Download the package of a registered version.
 
-    Raises DlassetsError where its files are gone or broken, or are not those of which `model_events` has the digest, or
-    the tags of the version and its run: whoever may write to MLflow may set those.
+    Raises DlassetsError where MLflow does not have it any more, where its files are gone or broken, or are not those of
+    which `model_events` has the digest, or the tags of the version and its run: whoever may write to MLflow may set
+    those.
     """
     client, name = registry.client, registry.name
-    registered = client.get_model_version(name, str(version))
+    with explained_mlflow(f"version {version} was loaded"):
+        registered = if_there(lambda: client.get_model_version(name, str(version)))
+        if registered is None:
+            raise DlassetsError(
+                f"MLflow's store does not have version {version} of {name} any more. Restore the store from a copy; or "
+                "have another version validated, and so promoted (see dlassets models)."
+            )
+        run = run_or_none(client, registered.run_id)
     told = {f"the tag {TAG_PACKAGE} of its version": registered.tags.get(TAG_PACKAGE)}
-    if (run := run_or_none(client, registered.run_id)) is not None:
+    if run is not None:
         told[f"the tag {TAG_PACKAGE} of its run"] = run.data.tags.get(TAG_PACKAGE)
     told["model_events"] = registry.history().trusted_package(version)
     return load_package(client, f"models:/{name}/{version}", registered.source, told)
@@ -156,9 +151,16 @@ def earlier_history(client: MlflowClient, model_name: str) -> History:
         begun.append(told(entry["version"], PROMOTED, CHAMPION, entry["why"], at, run_id=run_id))
     # A version comes before its promotion, of which no more than the second was written down.
     history = History(History(()).grown(sorted(begun, key=lambda event: event.at), 1))
-    champion = model_of(client, model_name)
-    if champion == history.champion:
-        return history
+    champion, challenger = (model_of(client, model_name, alias) for alias in (CHAMPION, CHALLENGER))
+    if champion != history.champion:
+        history = _grown(history, followed(champion, history.champion))
+    if challenger not in {history.challenger, history.champion}:
+        history = _grown(history, challenger_followed(challenger, history))
+    return history
+
+
+def _grown(history: History, events: Sequence[Event]) -> History:
+    """Return a history with events of now."""
     now = dt.datetime.now(dt.UTC)
-    moved = [replace(event, at=now) for event in followed(champion, history.champion)]
+    moved = [replace(event, at=now) for event in events]
     return History([*history.events, *history.grown(moved, len(history.events) + 1)])

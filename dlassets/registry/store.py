@@ -125,19 +125,6 @@ class MlflowStore:
         return f"{self.settings.ui.mlflow}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
-@contextmanager
-def explained_mlflow(while_: str) -> Iterator[None]:
-    """Raise DlassetsError in place of what MLflow raises where it goes away while something is done."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        raise DlassetsError(
-            f"MLflow failed while {while_}: {error} Once it can be reached, do the same again: what was done stands."
-        ) from error
-
-
 def existing_client(settings: Settings) -> MlflowClient | None:
     """Return a client of the settings' store as it stands, None where that is a file which has not been made.
 

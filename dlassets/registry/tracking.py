@@ -24,9 +24,10 @@ from dlassets.learning.examples import Examples, Splits, read_splits
 from dlassets.learning.features import Embedder
 from dlassets.learning.training.job import Event, Job, OnEvent, Trained
 from dlassets.registry.environment import environment, installed
-from dlassets.registry.lifecycle import TAG_INPUTS
+from dlassets.registry.lifecycle import TAG_INPUTS, run_or_none
 from dlassets.registry.lineage import TAG_TRAINING_SET
 from dlassets.registry.model_log import log_model
+from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.report import Judged, log_report
 from dlassets.settings import TrainingSettings
@@ -160,6 +161,8 @@ def artifact_of(client: MlflowClient, run_id: str, path: str) -> bytes:
         try:
             return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
         except (MlflowException, OSError) as error:
+            with explained_mlflow(f"the files of its run {run_id} were read"):
+                run_or_none(client, run_id)  # an MLflow that is away has lost nothing
             raise DlassetsError(
                 f"The files of MLflow run {run_id} cannot be read: {error} Restore MLflow's artifacts, or delete the "
                 "run in MLflow to train again."

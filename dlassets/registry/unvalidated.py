@@ -1,4 +1,4 @@
-"""A look at the registry from outside of a run: versions that nobody has validated, and a champion set by hand."""
+"""A look at the registry from outside of a run: versions that nobody has validated, and aliases moved by hand."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dlassets.lakehouse.snapshots import newest
+from dlassets.lakehouse.tables import MODEL_EVENTS
 from dlassets.registry.aliases import notice_outside_moves
 from dlassets.registry.events import History
 from dlassets.registry.lifecycle import CHALLENGER, identified, registered_versions, run_or_none
 from dlassets.registry.lineage import learned_in
 from dlassets.registry.model_registry import ModelRegistry
-from dlassets.registry.store import explained_mlflow
+from dlassets.registry.outages import explained_mlflow
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -36,7 +38,7 @@ def look(registry: ModelRegistry, is_going_on: Callable[[str], bool]) -> Look:
     """
     with explained_mlflow("the registry was looked at"):
         versions = registered_versions(registry.client, registry.name)
-    if not versions:
+    if not versions and newest(registry.lake, MODEL_EVENTS.name) is None:
         return Look({}, ())
     sentences = notice_outside_moves(registry)
     history, unvalidated = registry.history(), {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from urllib.parse import quote
 
 import dagster as dg
@@ -29,24 +29,46 @@ def failed_runs(instance: dg.DagsterInstance, since: dt.datetime, ui: UiSettings
     return [_of_run(instance, record.dagster_run, ui) for record in instance.get_run_records(failed)]
 
 
-def failing_checks(
-    instance: dg.DagsterInstance, keys: Collection[dg.AssetCheckKey], before: Mapping[str, int], ui: UiSettings
-) -> tuple[list[Alert], dict[str, int]]:
-    """Return an alert for each check that has come to fail at ERROR, and all that fail so: their evaluations, by name.
+def evaluations(instance: dg.DagsterInstance, since: dt.datetime, after: int) -> list[dg.EventLogRecord]:
+    """Return every evaluation of a check since then, but for those that the event log has had up to the one of this id.
 
-    `before` are those that failed at the last look: what goes on failing is no news. What fails and passes again
-    between two looks is none either.
+    By the time alone every evaluation there ever was would be gone through.
     """
-    alerts, failing = [], {}
-    for key, record in _completed(instance, keys).items():
-        evaluation = record.event and record.event.asset_check_evaluation
-        if evaluation is None or evaluation.passed or evaluation.severity is not dg.AssetCheckSeverity.ERROR:
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    wanted = dg.EventRecordsFilter(kind, after_cursor=after or None, after_timestamp=since.timestamp())
+    return [*instance.event_log_storage.get_event_records(wanted)]
+
+
+def failing_checks(
+    instance: dg.DagsterInstance,
+    keys: Collection[dg.AssetCheckKey],
+    evaluated: Sequence[dg.EventLogRecord],
+    before: Collection[str],
+    ui: UiSettings,
+) -> tuple[list[Alert], list[str]]:
+    """Return an alert for each check that has come to fail at ERROR, and the names of all that fail so now.
+
+    `before` are those that failed at the last look: what goes on failing is no news. What has failed and passed again
+    since then is: `evaluated` has every evaluation since, and may have some of before.
+    """
+    newest = [record.event for record in _completed(instance, keys).values() if record.event]
+    entries = [*(record.event_log_entry for record in evaluated), *newest]
+    alerts, failing = [], {_name_of(key) for key in keys} & {*before}
+    for entry in sorted(entries, key=lambda entry: entry.timestamp):
+        evaluation = entry.asset_check_evaluation
+        if evaluation is None or evaluation.asset_check_key not in keys:
             continue
-        name = f"{key.asset_key.to_user_string()}/{key.name}"
-        failing[name] = before.get(name, record.id)
-        if name not in before:
-            alerts.append(_of_check(key, evaluation.description, f"{name}/{record.id}", ui))
-    return alerts, failing
+        name = _name_of(evaluation.asset_check_key)
+        if evaluation.passed or evaluation.severity is not dg.AssetCheckSeverity.ERROR:
+            failing.discard(name)
+        elif name not in failing:
+            failing.add(name)
+            alerts.append(_of_check(evaluation, f"{name}/{entry.run_id}/{entry.timestamp}", ui))
+    return alerts, sorted(failing)
+
+
+def _name_of(key: dg.AssetCheckKey) -> str:
+    return f"{key.asset_key.to_user_string()}/{key.name}"
 
 
 def _completed(
@@ -95,10 +117,10 @@ def _message(error: SerializableErrorInfo) -> str:
     return str(ours or error.message).strip()
 
 
-def _of_check(key: dg.AssetCheckKey, description: str | None, alert_key: str, ui: UiSettings) -> Alert:
-    asset = key.asset_key.to_user_string()
-    page = f"{ui.dagster}/assets/{quote(asset)}?view=checks&checkDetail={quote(key.name)}"
-    said = description or "Dagster's page of it says what was found."
-    if key.name == IS_FRESH:
+def _of_check(evaluation: dg.AssetCheckEvaluation, alert_key: str, ui: UiSettings) -> Alert:
+    asset, name = evaluation.asset_key.to_user_string(), evaluation.check_name
+    page = f"{ui.dagster}/assets/{quote(asset)}?view=checks&checkDetail={quote(name)}"
+    said = evaluation.description or "Dagster's page of it says what was found."
+    if name == IS_FRESH:
         return Alert("freshness_missed", f"{asset} is not fresh", said, alert_key, page)
-    return Alert("check_failed", f"Check {key.name} of {asset} failed", said, alert_key, page)
+    return Alert("check_failed", f"Check {name} of {asset} failed", said, alert_key, page)

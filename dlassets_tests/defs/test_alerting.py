@@ -115,6 +115,33 @@ def test_a_check_is_told_when_it_comes_to_fail_and_again_once_it_had_passed(told
     assert alert.link == "http://127.0.0.1:3000/assets/photo_stream?view=checks&checkDetail=is_up"
 
 
+def test_a_check_that_has_failed_and_passed_again_between_two_looks_is_told_each_time(told, monkeypatch) -> None:
+    ticks = Ticks(told)
+    ticks.tick()
+    for overlap in (5, 0, 0):
+        monkeypatch.setattr("dlassets.defs.alerting._OVERLAP", dt.timedelta(minutes=overlap))
+        for passed in (False, True, False, True):
+            report(told, passed)
+        ticks.tick()
+
+    assert len(ticks.raised()) == 6
+    seen = json.loads(ticks.cursor or "{}")
+    assert (seen["failing"], seen["event"]) == ([], 12)
+
+
+def test_what_failed_while_nobody_looked_is_told_however_long_that_was(told) -> None:
+    ticks = Ticks(told)
+    ticks.tick()
+    two_days_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
+    ticks.cursor = json.dumps({"until": two_days_ago.isoformat(), "failing": {"gone/check": 1}})
+    run = told.instance.create_run_for_job(told.defs.resolve_job_def("ingest_pipeline"))
+    told.instance.report_run_failed(run)
+    report(told, passed=False)
+    report(told, passed=True)
+
+    assert sorted(alert.kind for alert in ticks.raised()) == ["check_failed", "run_failed"]
+
+
 def test_a_check_that_only_warns_is_not_told(told) -> None:
     report(told, passed=False, severity=dg.AssetCheckSeverity.WARN)
 
@@ -131,7 +158,7 @@ def test_while_a_run_is_under_way_the_check_s_last_end_counts(told) -> None:
     told.instance.report_dagster_event(DagsterEvent(kind.value, run.job_name, event_specific_data=planned), run.run_id)
 
     assert len(ticks.raised()) == 1
-    assert json.loads(ticks.cursor or "{}")["failing"].keys() == {"photo_stream/is_up"}
+    assert json.loads(ticks.cursor or "{}")["failing"] == ["photo_stream/is_up"]
     report(told, passed=False)
     assert len(ticks.raised()) == 1
 

@@ -11,7 +11,7 @@ from dlassets.defs.common import table_result
 from dlassets.engines import delta_log
 from dlassets.engines.base import Written
 from dlassets.lakehouse.provenance import Provenance
-from dlassets.lakehouse.tables import PREDICTIONS, TABLES
+from dlassets.lakehouse.tables import BOOKS, PREDICTIONS, TABLES
 from dlassets.pipeline.step import Made
 from dlassets.resources.instance import dagster_home
 from dlassets.resources.session import DagsterSession
@@ -94,6 +94,7 @@ def test_the_graph_is_the_design_s(defs: dg.Definitions) -> None:
     }
 
     care = {f"maintenance/{name}": ("operations", {name}) for name in TABLES}
+    care |= {f"maintenance/{name}": ("operations", set()) for name in BOOKS}
     assert actual == GRAPH | care | {"maintenance/dagster_runs": ("operations", set())}
 
 

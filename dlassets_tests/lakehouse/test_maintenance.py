@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dlassets.alerts.outbox import Alert, raise_alerts, read_alerts
 from dlassets.engines import delta_log, local
 from dlassets.engines.base import Commit, Engine
 from dlassets.engines.delta_log import open_table
@@ -15,10 +16,23 @@ from dlassets.errors import ConflictError, DlassetsError
 from dlassets.intake.ingest import ingest
 from dlassets.lakehouse.history import missing_files
 from dlassets.lakehouse.maintenance import Care, maintain, sweep_files
-from dlassets.lakehouse.snapshots import PROPERTIES, at_version, commits, pin, provenance_of, row_count, settled
-from dlassets.lakehouse.tables import IMAGE_PROFILES, LABELED_IMAGES, PREDICTIONS, RAW_IMAGES
+from dlassets.lakehouse.snapshots import (
+    PROPERTIES,
+    at_version,
+    commits,
+    evolve,
+    files_of,
+    pin,
+    provenance_of,
+    row_count,
+    settled,
+)
+from dlassets.lakehouse.tables import ALERTS, IMAGE_PROFILES, LABELED_IMAGES, MODEL_EVENTS, PREDICTIONS, RAW_IMAGES
+from dlassets.registry.events import Event, History, event_of, events_of, signed, write_events
+from dlassets.registry.models import ModelVersion
 from dlassets.settings import IngestSettings, MaintenanceSettings, Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.killing import overtaken_at
 from dlassets_tests.tables import AT_ONCE, arrow, get, image_id, put
 
 SETTINGS = MaintenanceSettings()
@@ -205,6 +219,44 @@ def test_rows_are_laid_out_again_when_a_fifth_is_new(engine, lake) -> None:
     other = SETTINGS.model_copy(update={"z_order": {"predictions": ("image_id",)}})
     assert maintain(engine, lake, PREDICTIONS, other).z_ordered
     assert row_count(pin(lake, "predictions")) == 6000
+
+
+def test_events_of_models_stay_as_they_are_and_go_on_while_their_files_are_put_together(engine, lake) -> None:
+    def decide() -> None:
+        def plan(history: History) -> list[Event]:
+            model = ModelVersion("m", len(history.events) + 1, "a" * 64)
+            return [*signed([event_of(model, "registered", "challenger", "trained")], "ann", "")]
+
+        write_events(engine, lake, "m", plan, {})
+
+    def care() -> Care:
+        return maintain(engine, lake, MODEL_EVENTS, AT_ONCE)
+
+    for _ in range(3):
+        decide()
+    before = events_of(engine, evolve(lake, MODEL_EVENTS), "m")
+
+    assert (care().files.files_after, care().changed) == (1, False)
+    assert events_of(engine, evolve(lake, MODEL_EVENTS), "m") == before
+    decide()
+    with overtaken_at(type(engine), "append", care):
+        decide()
+
+    events = events_of(engine, evolve(lake, MODEL_EVENTS), "m")
+    assert [event.number for event in events] == [1, 2, 3, 4, 5]
+    assert events[:3] == before
+    assert len(files_of(evolve(lake, MODEL_EVENTS))) == 2
+
+
+def test_alerts_are_sent_on_after_care(local_engine, lake) -> None:
+    alerts = [Alert("run_failed", f"Run {number} failed", "it did", str(number)) for number in range(3)]
+    for alert in alerts:
+        raise_alerts(local_engine, lake, [alert])
+    before = read_alerts(local_engine, lake, "waiting")
+
+    assert maintain(local_engine, lake, ALERTS, AT_ONCE).files.files_after == 1
+    assert read_alerts(local_engine, lake, "waiting") == before
+    assert raise_alerts(local_engine, lake, [*alerts, Alert("run_failed", "Another", "it did", "3")]) == 1
 
 
 def test_the_version_that_first_had_the_rows_is_found_behind_care_of_them(local_engine, lake) -> None:

@@ -1,5 +1,6 @@
 """A tracking store on sqlite, and models in it that cost no training."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.learning.backbones import BackboneRef
 from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
+from dlassets.registry.entry import enter
 from dlassets.registry.lifecycle import TAG_PACKAGE
 from dlassets.registry.lineage import TAG_TRAINING_SET
 from dlassets.registry.model_registry import ModelRegistry
@@ -53,8 +55,8 @@ class Registry:
         changed = self.resource.settings.model_copy(update={"registry": registry})
         return ModelRegistry(changed, LocalEngine(), self.resource, actor)
 
-    def entered(self, knows: float = 1.0, by: str = "ann") -> ModelVersion:
-        """Register a model that nothing was trained for: MLflow has its run and its package, and no more of it."""
+    def trained(self, knows: float = 1.0) -> Any:
+        """Return the run of a model that nothing was trained for: MLflow has it and its package, and no more of it."""
         from mlflow.entities import LoggedModelOutput
 
         client = self.client
@@ -62,11 +64,20 @@ class Registry:
         run_id = client.create_run(experiment, run_name=f"knows {knows}").info.run_id
         logged = client.create_logged_model(experiment, name="model", source_run_id=run_id)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
-        folder = Path(logged.artifact_location.removeprefix("file://"), "artifacts", "package")
-        ModelPackage(head(3, 40, knows=knows), BackboneRef("efficientnet_lite0"), "features-1").save(folder)
-        client.set_tag(run_id, TAG_PACKAGE, digest_of(folder))
+        place = logged.artifact_location
+        with tempfile.TemporaryDirectory() as new:
+            files = Path(place.removeprefix("file://") if place.startswith("file://") else new)
+            package = files / "artifacts" / "package"
+            ModelPackage(head(3, 40, knows=knows), BackboneRef("efficientnet_lite0"), "features-1").save(package)
+            if files == Path(new):  # a server has them
+                client.log_model_artifacts(logged.model_id, new)
+            client.set_tag(run_id, TAG_PACKAGE, digest_of(package))
         client.set_tag(run_id, TAG_TRAINING_SET, "7")
-        return self.by(by).enter(client.get_run(run_id))
+        return client.get_run(run_id)
+
+    def entered(self, knows: float = 1.0, by: str = "ann") -> ModelVersion:
+        """Register such a model."""
+        return enter(self.by(by), self.trained(knows))
 
     def package_of(self, version: int) -> Path:
         """Return the folder of a version's package."""

@@ -10,11 +10,13 @@ from dlassets.errors import DlassetsError
 from dlassets.pipeline.session import Session
 from dlassets.registry.aliases import TAG_LAST_EVENT, notice_outside_moves
 from dlassets.registry.approval import approve, rollback, settle
-from dlassets.registry.lifecycle import CHAMPION, TAG_PACKAGE, TAG_PROMOTIONS, TAG_VERDICT, register
+from dlassets.registry.entry import enter
+from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, TAG_PACKAGE, TAG_PROMOTIONS, TAG_VERDICT, register
 from dlassets.registry.model_registry import load_version
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import digest_of
 from dlassets.registry.store import MlflowStore
+from dlassets.registry.unvalidated import look
 from dlassets_tests.killing import killed_at
 from dlassets_tests.registry.conftest import MODEL, Registry
 from dlassets_tests.registry.test_approval import PERSON, RARER, SET_ALIAS, SET_TAG, alias, happened, promoted, story
@@ -96,6 +98,90 @@ def test_an_alias_that_is_taken_off_by_hand_is_followed_or_put_back(registry, ru
     assert first == "image_classifier/1: the alias champion was taken off it by hand in MLflow."
     assert alias(registry) == champion
     assert notice_outside_moves(registry.by(**rules)) == []
+
+
+@pytest.mark.parametrize("rules", [{}, PERSON])
+@pytest.mark.parametrize("to", [2, RARER(4), None])
+def test_a_challenger_that_is_named_by_hand_is_noticed_once_and_followed_or_put_back(registry, rules, to) -> None:
+    two(registry)
+    newest = registry.entered(3.0)
+    registry.client.create_model_version(MODEL, registry.client.get_model_version(MODEL, "1").source, None)
+    assert alias(registry, CHALLENGER) == newest.version == 3
+    if to is None:
+        registry.client.delete_registered_model_alias(MODEL, CHALLENGER)
+    else:
+        registry.client.set_registered_model_alias(MODEL, CHALLENGER, str(to))
+
+    told = [notice_outside_moves(registry.by(**rules)) for _ in range(2)]
+
+    done = "taken off it" if to is None else "set"
+    said = f"image_classifier/{to or 3}: the alias challenger was {done} by hand in MLflow"
+    event = "challenger_put_back" if rules else "challenger_taken_off" if to is None else "challenger_set"
+    if rules:
+        said = f"image_classifier/3: {said}, version 3 has it as before"
+    assert told == [[f"{said}."], []]
+    assert alias(registry, CHALLENGER) == (3 if rules else to)
+    last = registry.by().history().events[-1]
+    assert (last.event, last.model_version, last.actor) == (
+        event,
+        3 if rules else to or 3,
+        "ann" if rules else "unknown",
+    )
+    assert (last.to_state, alias(registry)) == ("failed" if to == 2 and not rules else "challenger", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", [{}, BACK])
+def test_the_champion_is_no_challenger_and_an_archived_version_may_be_one(registry, rules) -> None:
+    promoted(registry), promoted(registry, 2.0)
+    for version in (2, 1):
+        registry.client.set_registered_model_alias(MODEL, CHALLENGER, str(version))
+        assert len(notice_outside_moves(registry.by(**rules))) == (version == 1)
+        assert alias(registry, CHALLENGER) == (1 if version == 1 and not rules else None)
+    assert alias(registry) == 2
+    newest = registry.entered(3.0)
+    assert alias(registry, CHALLENGER) == newest.version
+    assert notice_outside_moves(registry.by(**rules)) == []
+
+
+@pytest.mark.slow
+def test_a_challenger_that_is_put_back_after_a_kill_is_told_of_once(registry) -> None:
+    two(registry)
+    registry.client.delete_registered_model_alias(MODEL, CHALLENGER)
+    with killed_at(registry.client, SET_ALIAS):
+        notice_outside_moves(registry.by(**BACK))
+
+    assert notice_outside_moves(registry.by(**BACK)) == []
+    assert (alias(registry, CHALLENGER), happened(registry).count("2 challenger_put_back")) == (2, 1)
+
+
+def test_versions_that_somebody_deletes_in_mlflow_are_told_of_and_the_next_one_goes_on(registry) -> None:
+    two(registry)
+    for version in (2, 1):
+        registry.client.delete_model_version(MODEL, str(version))
+    told = [look(registry.by(), lambda _: False).sentences for _ in range(2)]
+
+    lost = "any more, so that it cannot be"
+    assert told == [
+        [
+            f"image_classifier/1: MLflow's store does not have version 1 {lost} champion.",
+            f"image_classifier/2: MLflow's store does not have version 2 {lost} challenger.",
+        ],
+        [],
+    ]
+    with pytest.raises(DlassetsError, match="MLflow's store does not have version 1 of image_classifier any more"):
+        load_version(registry.by(), 1)
+    assert promoted(registry, 3.0).version == alias(registry) == 3
+
+
+def test_a_champion_whose_digest_was_taken_off_in_mlflow_is_the_same_one(registry) -> None:
+    model = promoted(registry)
+    registry.client.delete_model_version_tag(MODEL, "1", TAG_PACKAGE)
+
+    session = Session(registry.by().settings)
+    assert session.champion() == model
+    assert notice_outside_moves(registry.by()) == []
+    assert session.package(model).head.weight[1, 0] == 1.0
 
 
 @pytest.mark.slow
@@ -268,5 +354,5 @@ def test_a_registration_that_was_cut_short_is_found_by_the_next(registry) -> Non
     shutil.rmtree(f"{registry.resource.settings.root}/tables/model_events")
     assert register(registry.client, MODEL, run) == 1
 
-    assert [registry.by("bob").enter(run).version for _ in range(2)] == [1, 1]
+    assert [enter(registry.by("bob"), run).version for _ in range(2)] == [1, 1]
     assert [(e.event, e.actor) for e in registry.by().history().events] == [("registered", "bob")]

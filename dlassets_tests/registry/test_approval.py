@@ -6,6 +6,8 @@ import pytest
 
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
+from dlassets.registry import approval
+from dlassets.registry.aliases import notice_outside_moves
 from dlassets.registry.approval import approve, reject, rollback, settle
 from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, version_of
 from dlassets.registry.models import ModelVersion
@@ -311,6 +313,22 @@ def test_a_rollback_that_was_killed_halfway_is_done_when_it_is_repeated_and_no_f
 
     assert (done.bad.version, done.restored.version, alias(registry)) == (3, 2, 2)
     assert happened(registry)[-2:] == ["3 rolled_back", "2 promoted"]
+
+
+def test_a_rollback_that_the_same_person_says_again_is_the_one_that_was_done(registry) -> None:
+    for knows in (1.0, 2.0, 3.0):
+        promoted(registry, knows)
+    with killed_at(approval, "describe"):
+        rollback(registry.by("bob"), None, "bad")
+    notice_outside_moves(registry.by("sensor"))
+    registry.entered(4.0)
+
+    again = rollback(registry.by("bob"), None, "bad")
+
+    assert (again.bad.version, again.restored.version, alias(registry)) == (3, 2, 2)
+    assert again.done_at == registry.by().history().reigns[-1].at
+    assert registry.client.get_model_version(MODEL, "3").description.startswith("Rolled back at ")
+    assert rollback(registry.by("ann"), None, "bad").restored.version == 1
 
 
 @pytest.mark.slow

@@ -15,15 +15,16 @@ import pytest
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.registry.approval import settle
 from dlassets.registry.description import describe
+from dlassets.registry.entry import enter as enter_run
 from dlassets.registry.gate import Verdict
 from dlassets.registry.lifecycle import register, version_of
 from dlassets.registry.model_registry import ModelRegistry
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings, UiSettings
+from dlassets_tests.mlflow_servers import mlflow_server
 from dlassets_tests.registry.conftest import MODEL, Registry
 from dlassets_tests.registry.test_lifecycle import BAD, EQUAL, GOOD, TEST
-from dlassets_tests.secrets import mlflow_server
 
 UI = UiSettings(dagster="https://dagster.example.com")
 TAGS = {"dlassets.input.training_set": "2", "dlassets.input.raw_images": "1, 2", "dagster_run_id": "a-run"}
@@ -54,7 +55,7 @@ def enter(registry: Registry, package: ModelPackage, figures: Mapping[str, float
         client.log_param(run_id, f"{name}_rows", rows)
     for name, tag in TAGS.items():
         client.set_tag(run_id, name, tag)
-    model, verdict = shown(registry).enter(client.get_run(run_id)), judged(registry, package)
+    model, verdict = enter_run(shown(registry), client.get_run(run_id)), judged(registry, package)
     settle(shown(registry), registry.validation(model, passed=verdict.passed, why=verdict.explanation))
     return model.version
 
@@ -169,12 +170,10 @@ def test_versions_of_before_are_described_as_far_as_is_known(registry) -> None:
 
 @pytest.mark.slow
 def test_a_server_has_the_same_pages_and_shows_their_pictures(tmp_path, registry) -> None:
-    with mlflow_server(tmp_path) as address:
+    with mlflow_server(tmp_path) as server:
         served = Registry(
             MlflowStore(
-                Settings.model_validate(
-                    {"root": str(tmp_path / "lake"), "mlflow": {"tracking_uri": f"http://{address}"}}
-                )
+                Settings.model_validate({"root": str(tmp_path / "lake"), "mlflow": {"tracking_uri": server.uri}})
             )
         )
         version = enter(served, GOOD, FIGURES)
@@ -185,6 +184,6 @@ def test_a_server_has_the_same_pages_and_shows_their_pictures(tmp_path, registry
 
         page = said(served, version)
         link = next(link for link in re.findall(r"\((get-artifact.*?)\)", page) if "confusion_matrix" in link)
-        with urllib.request.urlopen(f"http://{address}/{link}", timeout=30) as reply:
+        with urllib.request.urlopen(f"{server.uri}/{link}", timeout=30) as reply:
             assert reply.read() == Path(picture).read_bytes()
         assert "**86.4%** of 103 test photos" in page

@@ -9,6 +9,7 @@ import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef
+from dlassets.registry.entry import enter
 from dlassets.registry.lifecycle import (
     CHALLENGER,
     TAG_PACKAGE,
@@ -70,8 +71,8 @@ def test_a_run_is_registered_once_as_challenger(registry) -> None:
     assert versions_of(registry.client, MODEL) == []
     run = registry.run(GOOD)
 
-    assert [register(registry.client, MODEL, run) for _ in range(3)] == [1, 1, 1]
-    assert register(registry.client, MODEL, registry.run(BAD)) == 2
+    assert [enter(registry.by(), run).version for _ in range(3)] == [1, 1, 1]
+    assert enter(registry.by(), registry.run(BAD)).version == 2
     assert versions_of(registry.client, MODEL) == [1, 2]
     assert version_of(registry.client, MODEL, CHALLENGER) == 2
     assert version_of(registry.client, MODEL) is None
@@ -125,9 +126,9 @@ def test_a_package_put_in_place_of_the_one_that_was_logged_is_refused_by_all_tha
 def test_a_version_whose_registration_was_killed_becomes_challenger_with_the_next(registry) -> None:
     run = registry.run(GOOD)
     with killed_at(registry.client, "set_registered_model_alias"):
-        register(registry.client, MODEL, run)
+        enter(registry.by(), run)
 
-    assert register(registry.client, MODEL, run) == version_of(registry.client, MODEL, CHALLENGER) == 1
+    assert enter(registry.by(), run).version == version_of(registry.client, MODEL, CHALLENGER) == 1
 
 
 def test_two_trainings_of_the_same_inputs_at_once_make_one_version(registry) -> None:
@@ -144,8 +145,8 @@ def test_two_trainings_of_the_same_inputs_at_once_make_one_version(registry) -> 
 def test_a_run_that_two_processes_register_at_once_is_one_version(registry) -> None:
     run = registry.run(GOOD)
 
-    with overtaken_at(registry.client, "create_model_version", lambda: register(registry.client, MODEL, run)):
-        version = register(registry.client, MODEL, run)
+    with overtaken_at(registry.client, "create_model_version", lambda: enter(registry.by(), run)):
+        version = enter(registry.by(), run).version
 
     assert versions_of(registry.client, MODEL) == [version] == [1]
     assert version_of(registry.client, MODEL, CHALLENGER) == 1
@@ -155,6 +156,6 @@ def test_a_run_that_two_processes_register_at_once_is_one_version(registry) -> N
 def test_a_name_that_settings_take_is_one_that_mlflow_finds(registry, name) -> None:
     run = registry.run(GOOD)
 
-    assert [register(registry.client, name, run) for _ in range(2)] == [1, 1]
+    assert [enter(registry.by(model_name=name), run).version for _ in range(2)] == [1, 1]
     assert (versions_of(registry.client, name), version_of(registry.client, name, CHALLENGER)) == ([1], 1)
     assert load_version(registry.by(model_name=name), 1).feature_version == GOOD.feature_version

@@ -4,7 +4,7 @@ import dagster as dg
 
 from dlassets.defs.common import OWNERS
 from dlassets.engines.schema import Table
-from dlassets.lakehouse.tables import RAW_IMAGES, TABLES
+from dlassets.lakehouse.tables import BOOKS, RAW_IMAGES, TABLES
 from dlassets.masking import masked
 from dlassets.pipeline.session import Session
 
@@ -17,11 +17,11 @@ def maintenance_key(name: str) -> dg.AssetKey:
 
 
 def care_of(table: Table) -> dg.AssetsDefinition:
-    """Return the asset that cares for a table."""
+    """Return the asset that cares for a table; one of BOOKS is left unmade where nobody has written to it yet."""
 
     @dg.asset(
         key=maintenance_key(table.name),
-        deps=[table.name],
+        deps=[table.name] if table.name in TABLES else [],
         description=f"Small files of {table.name} put together, and files that neither a reader nor a model needs "
         "deleted.",
         group_name=OPERATIONS,
@@ -31,9 +31,12 @@ def care_of(table: Table) -> dg.AssetsDefinition:
     )
     def care(session: dg.ResourceParam[Session]) -> dg.MaterializeResult:
         from dlassets.lakehouse.maintenance import maintain, sweep_files
+        from dlassets.lakehouse.snapshots import newest
         from dlassets.registry.lineage import needed_versions
 
         settings = session.settings
+        if table.name in BOOKS and newest(session.lake, table.name) is None:
+            return dg.MaterializeResult(metadata={"changed": "nothing new: there is no such table yet"})
         needed = needed_versions(session.engine, session.lake, session.mlflow.client)
         done = maintain(session.engine, session.lake, table, settings.maintenance, needed.get(table.name, ()))
         swept = sweep_files(session.lake, settings.maintenance.retention_hours) if table is RAW_IMAGES else None
@@ -82,4 +85,4 @@ def dagster_runs(context: dg.AssetExecutionContext, session: dg.ResourceParam[Se
     return dg.MaterializeResult(metadata={"runs_deleted": deleted, "run_days": days})
 
 
-MAINTENANCE_ASSETS = [*(care_of(table) for table in TABLES.values()), dagster_runs]
+MAINTENANCE_ASSETS = [*(care_of(table) for table in (*TABLES.values(), *BOOKS.values())), dagster_runs]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.registry.store import explained_mlflow
+from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.validation.validation import TAG_VALIDATION
 from dlassets.settings import MlflowSettings, Settings
 from dlassets_tests.registry.conftest import Registry, opened

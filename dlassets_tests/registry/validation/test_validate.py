@@ -21,11 +21,12 @@ from dlassets.learning.embedding import load_backbone
 from dlassets.learning.features import Embedder
 from dlassets.learning.head import Head
 from dlassets.registry.approval import settle
+from dlassets.registry.entry import enter
 from dlassets.registry.lifecycle import TAG_PACKAGE, version_of
 from dlassets.registry.model_log import signature
 from dlassets.registry.model_registry import ModelRegistry
+from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.package import ModelPackage
-from dlassets.registry.store import explained_mlflow
 from dlassets.registry.validation.checks import Described
 from dlassets.registry.validation.clean_process import Answer
 from dlassets.registry.validation.robustness import robustness
@@ -73,7 +74,7 @@ class Bench:
         experiment = client.get_experiment_by_name(self.registry.resource.experiment)
         with mlflow.start_run(experiment_id=experiment.experiment_id) as run:
             log_model(mlflow, package, **({"example": self.photo} | changes))
-        return self.given().enter(client.get_run(run.info.run_id)).version
+        return enter(self.given(), client.get_run(run.info.run_id)).version
 
     def validate(self, version: int, **settings: Any) -> tuple[Validation, bool]:
         return validate(self.given(**settings), version, self.grounds)

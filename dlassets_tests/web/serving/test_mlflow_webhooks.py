@@ -20,9 +20,9 @@ from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets.web.serving.webhooks import PATH, webhook_router
+from dlassets_tests.mlflow_servers import mlflow_server
 from dlassets_tests.pipelines import Pipelines
 from dlassets_tests.programs import dlassets, invoke
-from dlassets_tests.secrets import mlflow_server
 from dlassets_tests.servers import fetch, free_port
 
 SECRET = "a secret of sixteen letters"
@@ -76,13 +76,13 @@ def test_a_new_version_is_asked_for_at_once_by_a_webhook_and_later_without(tmp_p
     with mlflow_server(tmp_path) as server:
         settings = Settings(
             root=str(tmp_path / "lake"),
-            mlflow={"tracking_uri": f"http://{server}"},
+            mlflow={"tracking_uri": server.uri},
             serving={"webhook_secret": SECRET},
         )
         lake, store, pipelines = Lake.at(settings.root), MlflowStore(settings), Pipelines(settings, instance)
         environment = {
             "DLASSETS_ROOT": settings.root,
-            "DLASSETS_MLFLOW__TRACKING_URI": f"http://{server}",
+            "DLASSETS_MLFLOW__TRACKING_URI": server.uri,
             "DLASSETS_SERVING__WEBHOOK_SECRET": SECRET,
         }
         with service(settings, port):

@@ -1,0 +1,95 @@
+"""The steps that ask people, and take what they answer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from dlassets.errors import DlassetsError
+from dlassets.lakehouse.tables import (
+    CLASSES,
+    DELETED_FILES,
+    HUMAN_LABELS,
+    LABEL_ERRORS,
+    LABEL_REQUESTS,
+    LABELED_IMAGES,
+    PREDICTIONS,
+    QUARANTINED_FILES,
+    RAW_IMAGES,
+)
+from dlassets.pipeline.report import Report
+from dlassets.pipeline.session import Session
+from dlassets.pipeline.step import Made, Reads, commit_of, step
+from dlassets.registry.models import VALIDATED_VERSION
+
+
+@step(
+    LABEL_REQUESTS,
+    reads=[
+        RAW_IMAGES,
+        DELETED_FILES,
+        QUARANTINED_FILES,
+        CLASSES,
+        PREDICTIONS,
+        LABELED_IMAGES,
+        HUMAN_LABELS,
+        LABEL_ERRORS,
+        VALIDATED_VERSION,
+    ],
+)
+def label_requests(session: Session, read: Reads, report: Report) -> Made:
+    """Close the requests that need no answer any more, and send people what the champion is unsure of."""
+    from dlassets.labeling.closing import close_requests
+    from dlassets.labeling.requests import send_requests
+    from dlassets.labeling.standing import show_standing
+
+    settings, model = session.settings, read.champion
+    images = read.named(RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES)
+    snapshots = images | read.named(CLASSES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
+    provenance = read.provenance(model, **settings.labeling.model_dump(), conflicts=settings.labels.conflicts)
+    commit = commit_of(provenance)
+    if model is None:
+        report.warning("No version is champion, so nobody is asked about more images.")
+    closed, withdrawn = close_requests(session.engine, session.lake, snapshots, model, settings, commit)
+    sent, unasked = send_requests(session.engine, session.lake, session.labeling, snapshots, model, settings, commit)
+    if unasked:
+        report.info(
+            f"{sent.inserted:,} of {sent.inserted + unasked:,} photos are asked about now, the least sure first: no "
+            f"more than {settings.labeling.batch_limit:,} wait for people at once (labeling.batch_limit). The other "
+            f"{unasked:,} are asked about when these are answered."
+        )
+    shown = {LABEL_REQUESTS.name: read.own(LABEL_REQUESTS), **read.named(HUMAN_LABELS, CLASSES)}
+    _told(report, functools.partial(show_standing, session.engine, session.labeling, shown))
+    details = {
+        "requests_sent": sent.inserted,
+        "requests_closed": closed.updated - withdrawn,
+        "requests_withdrawn": withdrawn,
+        "photos_left_to_ask": unasked,
+    }
+    return Made(provenance, {LABEL_REQUESTS.name: sent if sent.changed else closed}, details)
+
+
+@step(HUMAN_LABELS, reads=[CLASSES], looks_back=[LABEL_REQUESTS])
+def human_labels(session: Session, read: Reads, report: Report) -> Made:
+    """Write down what people have answered since, accepted or refused with a reason."""
+    from dlassets.labeling.answers import collect_answers
+    from dlassets.lakehouse.classes import classes_of
+    from dlassets.lakehouse.snapshots import replanned
+
+    requests = read[LABEL_REQUESTS]
+    classes = {label: each.names for label, each in classes_of(session.engine, read[CLASSES]).items()}
+    provenance = read.provenance()
+    commit = commit_of(provenance)
+    written, refusals = replanned(
+        lambda: collect_answers(session.engine, session.labeling, read.own(HUMAN_LABELS), requests, classes, commit)
+    )
+    _told(report, functools.partial(session.labeling.show_refusals, refusals))
+    return Made(provenance, {HUMAN_LABELS.name: written}, {"answers_refused_now": len(refusals)})
+
+
+def _told(report: Report, tell: Callable[[], None]) -> None:
+    """Let people know; where that cannot be, what they answered counts all the same."""
+    try:
+        tell()
+    except DlassetsError as error:
+        report.warning(str(error))
