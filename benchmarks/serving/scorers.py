@@ -6,6 +6,7 @@ The model is the lake's champion. All but torch's run its network in the same fo
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 from collections.abc import Iterator
@@ -81,6 +82,16 @@ class _Classifier:
         return pa.table({"image_id": batch["image_id"], **said, "done": [time.time()] * batch.num_rows})
 
 
+@functools.cache
+def _kept(lake: str) -> _Classifier:
+    """Return a process's own: of Ray's tasks the processes go on from job to job, of its actors they do not."""
+    return _Classifier(lake)
+
+
+def _classified(batch: pa.Table, lake: str) -> pa.Table:
+    return _kept(lake)(batch)
+
+
 def ray(lake: str, workers: int) -> Figures:
     import ray
 
@@ -92,9 +103,8 @@ def ray(lake: str, workers: int) -> Figures:
         shutil.rmtree(out, ignore_errors=True)
         photos = ray.data.read_parquet(files_of(lake), columns=["image_id", "content"], override_num_blocks=8 * workers)
         rows = photos.map_batches(
-            _Classifier, fn_constructor_args=(lake,), batch_size=STEP, batch_format="pyarrow", concurrency=workers,
-            num_cpus=1,
-        )  # fmt: skip
+            _classified, fn_args=(lake,), batch_size=STEP, batch_format="pyarrow", concurrency=workers, num_cpus=1
+        )
         rows.write_parquet(out)
         return 0
 

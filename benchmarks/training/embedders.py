@@ -9,6 +9,7 @@ committing, of ours as of theirs.
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -121,25 +122,25 @@ def ray(lake: str, workers: int) -> Figures:
         shutil.rmtree(out, ignore_errors=True)
         blocks = 8 * workers  # left to itself it makes one of a file, which one worker would be given
         photos = ray.data.read_parquet(files_of(lake), columns=["image_id", "content"], override_num_blocks=blocks)
-        rows = photos.map_batches(_Worker, batch_size=STEP, batch_format="pyarrow", concurrency=workers, num_cpus=1)
+        rows = photos.map_batches(_embedded, batch_size=STEP, batch_format="pyarrow", concurrency=workers, num_cpus=1)
         rows.write_parquet(out)
         return 0
 
     return peers_second(job, out)
 
 
-class _Worker:
-    """What Ray makes an actor of."""
+@functools.cache
+def _kept() -> Callable[[list[bytes]], np.ndarray]:
+    """Return a process's own: of Ray's tasks the processes go on from job to job, of its actors they do not."""
+    return embedder()
 
-    def __init__(self) -> None:
-        self._embed = embedder()
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        import pyarrow as pa
+def _embedded(batch: pa.Table) -> pa.Table:
+    import pyarrow as pa
 
-        features = list(self._embed(batch["content"].to_pylist()))
-        done = [time.time()] * batch.num_rows
-        return pa.table({"image_id": batch["image_id"], "features": features, "done": done})
+    features = list(_kept()(batch["content"].to_pylist()))
+    done = [time.time()] * batch.num_rows
+    return pa.table({"image_id": batch["image_id"], "features": features, "done": done})
 
 
 def daft(lake: str, workers: int) -> Figures:
