@@ -194,7 +194,7 @@ def _done(registry: ModelRegistry, history: History, model: ModelVersion) -> Dec
     follow_events(registry, history)
     with explained_mlflow("it was told how to describe the version"):
         describe(registry, history, model.version)
-    last = history.of(model)[-1]
+    last = history.last(model) or history.of(model)[-1]
     return Decision(model, last.to_state, last.reason)
 
 
@@ -315,7 +315,7 @@ def _named(registry: ModelRegistry, history: History, to: int) -> ModelVersion:
     model = _known(registry, to)
     if model == history.champion:
         raise DlassetsError(f"Version {to} is champion already.")
-    state, last = history.state(model), history.of(model)[-1]
+    state, last = history.state(model), history.last(model) or history.of(model)[-1]
     was_champion = any(reign.model == model for reign in history.reigns)
     may_be = VALIDATED if registry.settings.registry.approval == "automatic" else None
     if state == REJECTED or not (was_champion or state == may_be):

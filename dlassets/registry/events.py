@@ -48,6 +48,7 @@ DECIDED = {REJECTED, ROLLED_BACK}
 # What is no challenger any more.
 _SETTLED = {CHAMPION, ARCHIVED, *DECIDED}
 PUTS_BACK = {PUT_BACK, CHALLENGER_PUT_BACK}
+_OF_CHALLENGER = {CHALLENGER_SET, CHALLENGER_TAKEN_OFF, CHALLENGER_PUT_BACK}
 
 # Who moved an alias by hand: MLflow does not say.
 NOBODY_KNOWN = "unknown"
@@ -124,8 +125,14 @@ class History:
         return tuple(event for event in self.events if event.model == model)
 
     def last(self, model: ModelVersion, *events: str) -> Event | None:
-        """Return the newest of these events of a version, of all where none is named."""
-        return next((each for each in reversed(self.of(model)) if not events or each.event in events), None)
+        """Return the newest of these events of a version; where none is named, the one that says why it stands so.
+
+        That an alias was moved says it only of a version of which nothing else is known.
+        """
+        newest = [*reversed(self.of(model))]
+        if events:
+            return next((each for each in newest if each.event in events), None)
+        return next((each for each in newest if each.event not in _OF_CHALLENGER), newest[0] if newest else None)
 
     def state(self, model: ModelVersion) -> str | None:
         """Return where a version stands; None of one that is not known."""

@@ -48,7 +48,8 @@ class Reign:
 class Version:
     """`accuracy` is on the test photos of its own training; None where MLflow no longer has its run.
 
-    `events` are what happened to it, oldest first; `reign` is the last time for which it was champion.
+    `events` are what happened to it, oldest first, and `last` is the one that says why it stands where it does; `reign`
+    is the last time for which it was champion.
     """
 
     number: int
@@ -59,11 +60,8 @@ class Version:
     test_rows: int | None
     is_champion: bool
     events: tuple[Event, ...]
+    last: Event | None
     reign: Reign | None
-
-    @property
-    def last(self) -> Event | None:
-        return self.events[-1] if self.events else None
 
     @property
     def standing(self) -> str:
@@ -141,6 +139,7 @@ def _version(client: MlflowClient, registered: RegisteredVersion, champion: int 
         test_rows=training.test_rows,
         is_champion=number == champion,
         events=history.of(model),
+        last=history.last(model),
         reign=None if begun is None else Reign(begun, history.end_of(begun)),
     )
 
