@@ -37,7 +37,7 @@ class Receiver:
             self._await(process)
             yield
         finally:
-            process.terminate()
+            process.kill()  # where Ctrl-C is ignored Dagster has SIGTERM ignored too, by whatever is started after it
             process.wait(10)
 
     def _await(self, process: subprocess.Popen[bytes]) -> None:

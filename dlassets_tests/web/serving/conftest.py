@@ -11,7 +11,7 @@ import pytest
 
 from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.embedding import embed_images
-from dlassets.registry.lifecycle import CHAMPION, PACKAGE, TAG_PACKAGE, register
+from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, PACKAGE, TAG_PACKAGE, register
 from dlassets.registry.package import ModelPackage, digest_of
 from dlassets.registry.store import MlflowStore
 from dlassets.scoring.batch import classify
@@ -34,7 +34,9 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Models:
-    """A lake with versions 1 to 3, of which 1 is champion; `photos` are those that they learned from, a class each.
+    """A lake with versions 1 to 3, of which 1 is champion and 3 challenger.
+
+    `photos` are those that they learned from, a class each.
 
     Versions 2 and 3 say what 1 does, less surely.
     """
@@ -95,6 +97,7 @@ def models(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
             enter(store, package)
         made = Models(settings, store.client, packages, known)
         made.name_champion(1)
+        made.client.set_registered_model_alias(MODEL, CHALLENGER, "3")
         yield made
 
 

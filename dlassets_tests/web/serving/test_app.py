@@ -10,7 +10,6 @@ from starlette.testclient import TestClient
 
 from dlassets.errors import SettingsError
 from dlassets.images.digest import image_id_of
-from dlassets.registry.lifecycle import CHALLENGER, version_of
 from dlassets.scoring.online import Listener, Served
 from dlassets.settings import ServingSettings, Settings, load_settings
 from dlassets.web.serving.app import create_app
@@ -58,7 +57,6 @@ def notes() -> Notes:
 @pytest.fixture(scope="module")
 def asked(models, notes) -> Iterator[tuple[TestClient, Any]]:
     """An application that tells what it answers, with a challenger."""
-    assert version_of(models.client, MODEL, CHALLENGER) == 3
     serving = ServingSettings(challengers=True, champion_seconds=0.1, top_k=2)
     with client_of(models.settings.model_copy(update={"serving": serving}), [notes]) as made:
         yield made
