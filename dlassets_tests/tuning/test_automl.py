@@ -95,6 +95,7 @@ def test_blocks_are_trained_on_the_photos_after_heads_where_there_is_time(taken_
     assert sorted(study.data.params["trainable"] for study in below) == ["head", "last_n"]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_not_begun_and_said(taken_in, store, monkeypatch) -> None:
     monkeypatch.setattr(automl, "HEAD_TRIALS", 1)
     monkeypatch.setattr(automl, "_seconds_a_photo", lambda _: 1e6)

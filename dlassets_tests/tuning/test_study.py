@@ -71,6 +71,7 @@ def bench(settings: Settings, local_engine, lake: Lake):
         yield Bench(store, put(local_engine, lake, *splits))
 
 
+@pytest.mark.slow
 def test_a_study_of_heads_finds_settings_no_worse_than_those_it_began_with(bench) -> None:
     reported = []
     settings = TuningSettings(trials=5, processes=2, space=SPACE)

@@ -253,6 +253,7 @@ def test_torch_is_left_as_it_was(job) -> None:
     assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # has no stub
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(job) -> None:
     exact = other(job, {"batch_size": 10, "augmentation": "strong"}, balance="weights")
     heard: list[Event] = []
