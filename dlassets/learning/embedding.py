@@ -96,9 +96,8 @@ def load_backbone(ref: BackboneRef, runtime: Runtime = "auto") -> Backbone:
 def openvino_backbone(ref: BackboneRef, batch: int, streams: int | None = None) -> Backbone:
     """Return a new network on OpenVINO for batches of this size, in memory as long as it is held.
 
-    It infers so many batches at once, by default one a processor.
-
-    torch is not imported: what was not converted yet is converted by another process, and kept in the user's cache.
+    `streams` is how many batches are inferred at once: by default one a processor. torch is not imported: what was not
+    converted yet is converted by another process, and kept in the user's cache.
     Raises DlassetsError where OpenVINO does not run it, or it cannot be kept.
     """
     folder = _cache_of(ref)

@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import psutil
 
 HOST = "127.0.0.1"
 _PATIENCE = 120
+CLIENTS = 4
 
 
 class Reply(NamedTuple):
@@ -107,6 +110,38 @@ def serving(root: str, log: Path, environment: Mapping[str, str], *, is_ready: b
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
+
+
+@contextmanager
+def asking(
+    served: Served, photos: Sequence[bytes], answered: dict[str, tuple[int, int]], name: str = "one"
+) -> Iterator[None]:
+    """Have CLIENTS ask meanwhile, a photo each, until nobody answers any more.
+
+    `answered` is told of each answer, by the request's id: the version that it names, and the label.
+    """
+    ended = threading.Event()
+
+    def asks(client: int) -> None:
+        number = 0
+        while not ended.is_set():
+            request = f"{name}-{client}-{number}"
+            try:
+                reply = served.ask("/predict", photos[client], X_Request_Id=request)
+            except (OSError, http.client.HTTPException):
+                return
+            assert reply.status == 200, reply.body
+            answered[request] = reply.tree["model"]["version"], reply.tree["label"]
+            number += 1
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        all_ask = [clients.submit(asks, client) for client in range(CLIENTS)]
+        try:
+            yield
+        finally:
+            ended.set()
+    for client in all_ask:
+        client.result()
 
 
 def _is_up(served: Served) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from http.client import HTTPException
 from pathlib import Path
 
 import psutil
@@ -22,7 +21,7 @@ from dlassets_tests.browser import Person, chromium, needs_chromium
 from dlassets_tests.registry.conftest import MODEL, opened
 from dlassets_tests.servers import free_port
 from dlassets_tests.web.serving.conftest import LIMITS, REF, enter
-from dlassets_tests.web.serving.service import HOST, Served, serving
+from dlassets_tests.web.serving.service import HOST, Served, asking, serving
 from dlassets_tests.web.serving.test_serving import NO_PICTURE
 
 pytestmark = pytest.mark.slow
@@ -32,24 +31,12 @@ HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r
 
 def test_a_server_that_was_killed_amid_requests_answers_again(models, tmp_path) -> None:
     with serving(models.settings.root, tmp_path / "first", LIMITS) as served:
-        ended = threading.Event()
-
-        def asks() -> list[int]:
-            statuses = []
-            while not ended.is_set():
-                try:
-                    statuses.append(served.ask("/predict", models.photos[0]).status)
-                except (OSError, HTTPException):
-                    break
-            return statuses
-
-        with ThreadPoolExecutor(4) as clients:
-            asking = [clients.submit(asks) for _ in range(4)]
+        answered: dict[str, tuple[int, int]] = {}
+        with asking(served, models.photos, answered):
             served.awaited(lambda: len(served.lines) > 20)
             served.process.send_signal(signal.SIGKILL)
             served.process.wait()
-            ended.set()
-        assert {status for client in asking for status in client.result()} == {200}
+        assert answered  # each with 200
 
     with serving(models.settings.root, tmp_path / "second", LIMITS) as served:
         assert served.ask("/predict", models.photos[0]).status == 200

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -23,12 +20,10 @@ from dlassets.settings import ServingSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.registry.conftest import opened
 from dlassets_tests.tables import get
-from dlassets_tests.web.serving.conftest import LIMITS, REF, Models, enter
-from dlassets_tests.web.serving.service import Served, serving
+from dlassets_tests.web.serving.conftest import LIMITS, REF, enter
+from dlassets_tests.web.serving.service import CLIENTS, asking, serving
 
 pytestmark = pytest.mark.slow
-
-CLIENTS = 4
 
 
 @contextmanager
@@ -70,7 +65,7 @@ def test_the_next_server_has_the_new_champion_and_each_answer_is_one_row(models,
     try:
         with (
             serving(models.settings.root, tmp_path / "first", environment) as served,
-            _asking(served, models, answered, f"{moment}-first"),
+            asking(served, models.photos, answered, f"{moment}-first"),
         ):
             served.awaited(lambda: len(answered) > 20)
             with held_up(models.files_of(version) / "package.json", tmp_path) as reader:
@@ -88,7 +83,7 @@ def test_the_next_server_has_the_new_champion_and_each_answer_is_one_row(models,
 
         with serving(models.settings.root, tmp_path / "second", environment) as served:
             assert served.answers_with(version)
-            with _asking(served, models, answered, f"{moment}-second"):
+            with asking(served, models.photos, answered, f"{moment}-second"):
                 served.awaited(lambda: sum("second" in name for name in answered) > 20)
     finally:
         models.name_champion(1)
@@ -102,30 +97,3 @@ def test_the_next_server_has_the_new_champion_and_each_answer_is_one_row(models,
     said = {row["request_id"]: (row["model_version"], row["predicted_label"]) for row in rows}
     assert {name: said[name] for name in answered} == answered
     assert len(said) <= len(answered) + CLIENTS  # those that were written down, and not sent any more
-
-
-@contextmanager
-def _asking(served: Served, models: Models, answered: dict[str, tuple[int, int]], name: str) -> Iterator[None]:
-    """Have clients ask meanwhile, until nobody answers any more: `answered` is told of each answer."""
-    ended = threading.Event()
-
-    def asks(client: int) -> None:
-        number = 0
-        while not ended.is_set():
-            request = f"{name}-{client}-{number}"
-            try:
-                reply = served.ask("/predict", models.photos[client], X_Request_Id=request)
-            except (OSError, HTTPException):
-                return
-            assert reply.status == 200, reply.body
-            answered[request] = reply.tree["model"]["version"], reply.tree["label"]
-            number += 1
-
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        asking = [clients.submit(asks, client) for client in range(CLIENTS)]
-        try:
-            yield
-        finally:
-            ended.set()
-    for client in asking:
-        client.result()

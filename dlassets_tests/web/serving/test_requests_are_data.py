@@ -1,10 +1,7 @@
 """The server with `serving.log_requests`: what it answered is a row, whatever becomes of it."""
 
 import signal
-import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,7 @@ from dlassets.scoring.served import merge_served
 from dlassets.settings import ServingSettings, Settings
 from dlassets_tests.registry.conftest import MODEL
 from dlassets_tests.tables import get
-from dlassets_tests.web.serving.service import serving
+from dlassets_tests.web.serving.service import CLIENTS, asking, serving
 
 pytestmark = pytest.mark.slow
 
@@ -28,30 +25,14 @@ def lake_of(root: Path, folder: Path) -> Settings:
 def test_a_killed_server_has_a_row_of_every_answer_and_of_each_one(models, tmp_path) -> None:
     logs, folder = {"DLASSETS_SERVING__LOG_REQUESTS": "true"}, tmp_path / "requests"
     environment = {**logs, "DLASSETS_SERVING__LOG_FOLDER": str(folder)}
-    answered: list[tuple[str, str]] = []
-    with serving(models.settings.root, tmp_path / "log", environment) as served:
-        ended = threading.Event()
-
-        def asks(client: int) -> None:
-            number = 0
-            while not ended.is_set():
-                name = f"{client}-{number}"
-                try:
-                    reply = served.ask("/predict", models.photos[client], X_Request_Id=name)
-                except (OSError, HTTPException):
-                    return
-                assert reply.status == 200
-                answered.append((name, reply.tree["label"]))
-                number += 1
-
-        with ThreadPoolExecutor(4) as clients:
-            asking = [clients.submit(asks, client) for client in range(4)]
-            served.awaited(lambda: len(answered) > 40)
-            served.process.send_signal(signal.SIGKILL)
-            served.process.wait()
-            ended.set()
-        for client in asking:
-            client.result()
+    answered: dict[str, tuple[int, int]] = {}
+    with (
+        serving(models.settings.root, tmp_path / "log", environment) as served,
+        asking(served, models.photos, answered),
+    ):
+        served.awaited(lambda: len(answered) > 40)
+        served.process.send_signal(signal.SIGKILL)
+        served.process.wait()
 
     lake = lake_of(tmp_path / "lake", folder)
     merge_served(LocalEngine(), lake, {})
@@ -59,8 +40,8 @@ def test_a_killed_server_has_a_row_of_every_answer_and_of_each_one(models, tmp_p
 
     rows = {row["request_id"]: row for row in _rows(lake)}
     assert {*Counter(row["request_id"] for row in _rows(lake)).values()} == {1}
-    assert {name: rows[name]["predicted_label"] for name, _ in answered} == dict(answered)
-    assert len(rows) <= len(answered) + 4  # those that were written down, and not sent any more
+    assert {name: (rows[name]["model_version"], rows[name]["predicted_label"]) for name in answered} == answered
+    assert len(rows) <= len(answered) + CLIENTS  # those that were written down, and not sent any more
     assert {row["image_id"] for row in rows.values()} == {image_id_of(photo) for photo in models.photos}
 
 
