@@ -492,8 +492,22 @@ class ScoringSettings(_Section):
     )
 
 
+LabelingServiceName = Literal["folder", "labelstudio"]
+
+
+class LabelStudioSettings(_Section):
+    """A Label Studio that is there: `make labelstudio` starts one on this machine and says what to set."""
+
+    url: Place | None = Field(None, description="Where it answers, such as http://127.0.0.1:8080.")
+    token: Annotated[str, Field(min_length=16)] | None = Field(None, description="A user's access token there.")
+    project: Text = Field("dlassets", description="The title of the project there, which is made where it is not.")
+
+
 class LabelingSettings(_Section):
-    service: Literal["folder"] = "folder"
+    service: tuple[LabelingServiceName, ...] = Field(
+        ("folder",), min_length=1, description="Where people are asked; in the variable, with commas between several."
+    )
+    label_studio: LabelStudioSettings = LabelStudioSettings()
     threshold: float = Field(0.95, ge=0, le=1, description="Predictions less confident than this go to people.")
     share: float = Field(1.0, gt=0, le=1, description="The share of those that is sent.")
     batch_limit: Count | None = Field(
@@ -504,6 +518,22 @@ class LabelingSettings(_Section):
     relabel_limit: int = Field(
         0, ge=0, lt=2**31, description="At most this many of them have a label that looks wrong, the worst first."
     )
+    retrain_after: Count | None = Field(
+        None, description="So many new labels of people start a training; unset: none do."
+    )
+
+    @field_validator("service", mode="before")
+    @classmethod
+    def _may_be_one_text(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _names_each_once_and_reaches_it(self) -> LabelingSettings:
+        if len(set(self.service)) < len(self.service):
+            raise ValueError("service names one twice")
+        if "labelstudio" in self.service and not (self.label_studio.url and self.label_studio.token):
+            raise ValueError("service names labelstudio: set label_studio.url and label_studio.token as well")
+        return self
 
 
 class ServingSettings(_Section):

@@ -121,7 +121,7 @@ class Loop:
 
     def ask(self) -> Written:
         settings = self.settings.model_copy(update={"labeling": LabelingSettings(threshold=0.5)})
-        return send_requests(self.engine, self.lake, self.service, self.pinned(), MODEL, settings, Commit())[0]
+        return send_requests(self.engine, self.lake, [self.service], self.pinned(), MODEL, settings, Commit())[0]
 
     def pinned(self) -> dict[str, Snapshot]:
         return {name: pin(self.lake, name) for name in TABLES}

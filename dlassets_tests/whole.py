@@ -109,7 +109,9 @@ class Whole:
             "wrong": [self._mistakes(run.info.run_id, tables) for run in runs],
             "scored": None if champion is None else self._scored(champion, tables),
             "judged": judged_answers(session.engine, tables["served_requests"], tables["labeled_images"], labels),
-            "without photo": without_photo(session.engine, session.labeling, tables["label_requests"]),
+            "without photo": [
+                without_photo(session.engine, each, tables["label_requests"]) for each in session.labeling.read
+            ],
         }
 
     def _mistakes(self, run_id: str, tables: Mapping[str, Snapshot]) -> Any:

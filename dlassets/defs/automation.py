@@ -88,9 +88,11 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
 
     @_sensor(sensor, LABELING_PIPELINE, settings, f"Starts {LABELING_PIPELINE.name} when people have answered.")
     def new_answers(context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]) -> dg.SensorResult:
-        digest = session.labeling.answers_digest()
+        digest = ",".join(service.answers_digest() for service in session.labeling.read).strip(",")
         # The run reads them: here it matters alone that there is one.
-        is_new = digest != (context.cursor or "") and next(session.labeling.each_answer(), None) is not None
+        is_new = digest != (context.cursor or "") and any(
+            next(service.each_answer(), None) is not None for service in session.labeling.read
+        )
         wanted = f"answers:{digest}" if is_new else None
         asked = ask(context.instance, sensor, wanted, settings.automation.attempts)
         if asked.request is None:

@@ -73,7 +73,8 @@ def _result(finding: Finding) -> dg.AssetCheckResult:
 def photos_written(session: dg.ResourceParam[Session]) -> dg.AssetCheckResult:
     from dlassets.labeling.requests import without_photo
 
-    missing = without_photo(session.engine, session.labeling, session.pin(LABEL_REQUESTS))
+    requests = session.pin(LABEL_REQUESTS)
+    missing = sorted({id_ for each in session.labeling.read for id_ in without_photo(session.engine, each, requests)})
     return dg.AssetCheckResult(
         passed=not missing,
         metadata={"missing": len(missing), "examples": missing[:5]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,10 +14,10 @@ from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction, W
 from dlassets.engines.schema import schema_of
 from dlassets.images.folders import class_of_folder, comparable
 from dlassets.labeling.formats import MOST_PROBLEMS, problem
-from dlassets.labeling.services import Answer, LabelingService, Refusal
-from dlassets.lakehouse.labels import NEWEST_ANSWER
+from dlassets.labeling.services import Answer, Known, LabelingService, Refusal
+from dlassets.lakehouse.labels import NEWEST_ANSWER, STANDING_ANSWERS
 from dlassets.lakehouse.snapshots import transaction_version
-from dlassets.lakehouse.tables import HUMAN_LABELS
+from dlassets.lakehouse.tables import ACCEPTED, HUMAN_LABELS, REFUSED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +32,7 @@ CHANGES_NOTHING = "changes nothing: the answer in force says the same"
 
 # SQL over `given` and `label_requests`: the answers that count of those given, accepted or refused. A photo answers by
 # where it lies, and is a file of its own: in folders of two classes it says two things, of which neither counts.
-_RESOLVED = """
+_RESOLVED = f"""
         placed AS (
             SELECT given.*, ROW_NUMBER() OVER (PARTITION BY file, request_id, annotator, dated ORDER BY place DESC)
                 AS nth
@@ -55,13 +56,15 @@ _RESOLVED = """
                     WHEN t.request_id IS NOT NULL
                         THEN 'lies in folders of two classes, ' || t.one || ' and ' || t.other || ': leave it in one'
                     END AS reason,
-                g.answer, g.origin, g.dated, g.read_at, g.seen_at, g.file, g.place
+                g.answer, g.origin, g.dated, g.read_at, g.seen_at, g.file, g.place, g.act, g.service, g.seconds
             FROM counted AS g LEFT JOIN label_requests AS r ON r.request_id = g.request_id
             LEFT JOIN laid_twice AS t ON t.request_id = g.request_id AND g.file = g.origin AND NOT g.dated
             WHERE g.again = 1
         ), resolved AS (
-            SELECT judged.*, CASE WHEN reason IS NULL THEN 'accepted' ELSE 'refused' END AS status FROM judged
-        )"""
+            SELECT judged.*, CASE WHEN reason IS NOT NULL THEN '{REFUSED}' WHEN act = 'answered' THEN '{ACCEPTED}'
+                ELSE act END AS status
+            FROM judged
+        )"""  # noqa: S608 - constants
 
 
 def collect_answers(
@@ -95,7 +98,7 @@ def collect_answers(
         ), in_force AS (
             SELECT image_id, label FROM (
                 SELECT image_id, label, ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY {NEWEST_ANSWER}) AS place
-                FROM human_labels WHERE status = 'accepted') AS ranked
+                FROM ({STANDING_ANSWERS}) AS standing) AS ranked
             WHERE place = 1
         ), fresh AS (
             SELECT a.*, ROW_NUMBER() OVER (
@@ -120,12 +123,12 @@ def collect_answers(
         SELECT c.request_id, c.path, c.image_id, c.label, c.annotator, c.answered_at, c.status,
             CASE WHEN c.status = 'accepted' AND c.label = c.label_before THEN '{CHANGES_NOTHING}' ELSE c.reason END
                 AS reason,
-            c.answer, c.origin, c.read_at, furthest.read_order + c.nth AS read_order
+            c.answer, c.origin, c.read_at, furthest.read_order + c.nth AS read_order, c.service, c.seconds
         FROM compared AS c CROSS JOIN furthest
     """  # noqa: S608 - constants
     asked = engine.sql("SELECT request_id FROM label_requests", {"label_requests": label_requests}).arrow()
     known = set(asked["request_id"].to_pylist())
-    given = engine.rows(_answer_rows(_of_requests(service.each_answer(), known), classes))
+    given = engine.rows(_answer_rows(_of_requests(service.each_answer(_known(engine, human_labels)), known), classes))
     tables: dict[str, Snapshot | Rows] = {
         "given": given,
         "human_labels": human_labels,
@@ -135,6 +138,28 @@ def collect_answers(
     transaction = Transaction(_APP_ID, transaction_version(human_labels, _APP_ID) + 1)
     written = engine.append(new, HUMAN_LABELS, human_labels.uri, replace(commit, transaction=transaction))
     return written, _refusals(engine, tables)
+
+
+def _known(engine: Engine, human_labels: Snapshot) -> Known:
+    """Return what a service need not give again."""
+    import pyarrow as pa
+
+    table = {HUMAN_LABELS.name: human_labels}
+
+    def standing(service: str, request_ids: Collection[str]) -> dict[str, set[str | None]]:
+        asked = engine.rows(pa.table({"request_id": pa.array(request_ids, pa.string())}))
+        query = f"""
+            SELECT DISTINCT said.request_id, said.annotator FROM ({STANDING_ANSWERS}) AS said
+            JOIN asked ON asked.request_id = said.request_id WHERE said.service = '{service}'
+        """  # noqa: S608 - constants, and a class's own name
+        found: dict[str, set[str | None]] = defaultdict(set)
+        for row in engine.sql(query, {**table, "asked": asked}).arrow().to_pylist():
+            found[row["request_id"]].add(row["annotator"])
+        return found
+
+    newest = engine.sql("SELECT service, MAX(answered_at) AS since FROM human_labels GROUP BY service", table).arrow()
+    since = {row["service"]: row["since"] for row in newest.to_pylist() if row["service"] is not None}
+    return Known(since, standing)
 
 
 def _refusals(engine: Engine, tables: Mapping[str, Snapshot | Rows]) -> list[Refusal]:
@@ -208,9 +233,10 @@ def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, Sequence[str]]
     """Return the answers as rows with label or reason, and the place that each has among them: a part at a time."""
     import pyarrow as pa
 
-    said = HUMAN_LABELS.columns_named("request_id", "label", "annotator", "answered_at", "reason", "answer", "origin")
+    told = ("request_id", "label", "annotator", "answered_at", "reason", "answer", "origin", "service", "seconds")
+    said = HUMAN_LABELS.columns_named(*told)
     times = dict.fromkeys(("read_at", "seen_at"), HUMAN_LABELS.schema.field("answered_at").type)
-    more = {"dated": pa.bool_(), "file": pa.string(), "place": pa.int64(), **times}
+    more = {"act": pa.string(), "dated": pa.bool_(), "file": pa.string(), "place": pa.int64(), **times}
     schema = pa.schema([*schema_of(said), *(pa.field(name, kind) for name, kind in more.items())])
     now = datetime.now(UTC)
     labels: dict[str, int | None] = {}
@@ -232,7 +258,7 @@ def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, Sequence[str]]
 def _row(answer: Answer, labels: Mapping[str, int | None], classes: Mapping[int, Sequence[str]]) -> dict[str, Any]:
     text, reason = answer.label or "", answer.problem
     label = labels.get(text)
-    if reason is None and label is None:
+    if reason is None and label is None and answer.act == "answered":
         known = (
             ", ".join(" ".join([str(number), *names[:1]]) for number, names in sorted(classes.items())) or "none yet"
         )
@@ -245,6 +271,9 @@ def _row(answer: Answer, labels: Mapping[str, int | None], classes: Mapping[int,
         "reason": reason,
         "answer": answer.label,
         "origin": answer.origin,
+        "service": answer.service,
+        "seconds": answer.seconds,
+        "act": answer.act,
         "dated": answer.dated,
         "file": answer.file,
     }

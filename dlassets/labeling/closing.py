@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
 from dlassets.labeling.selection import LABEL_CONFLICT, LABEL_ERROR, LEAST_CONFIDENCE, asking
 from dlassets.lakehouse.content import USABLE
-from dlassets.lakehouse.labels import labels_in_force, undecided
+from dlassets.lakehouse.labels import STANDING_ANSWERS, labels_in_force, undecided
 from dlassets.lakehouse.snapshots import pin, replanned
 from dlassets.lakehouse.tables import ANSWERED, LABEL_REQUESTS, WAITING, WITHDRAWN
 from dlassets.registry.models import PREDICTED, ModelVersion
@@ -57,9 +57,10 @@ def close_requests(
                     WHEN r.strategy = '{LEAST_CONFIDENCE}' AND sure.image_id IS NOT NULL THEN '{SURE}'
                     WHEN r.strategy = '{LABEL_CONFLICT}' AND undecided.image_id IS NULL THEN '{DECIDED}'
                     WHEN r.strategy = '{LABEL_ERROR}' AND doubted.image_id IS NULL THEN '{BELIEVED}'
-                    END AS reason
+                    END AS reason,
+                r.answers_wanted, r.priority
             FROM label_requests AS r
-            LEFT JOIN (SELECT DISTINCT request_id FROM human_labels WHERE status = 'accepted') AS answered
+            LEFT JOIN (SELECT DISTINCT request_id FROM ({STANDING_ANSWERS}) AS standing) AS answered
                 ON answered.request_id = r.request_id
             LEFT JOIN (SELECT DISTINCT image_id FROM ({USABLE}) AS images) AS usable ON usable.image_id = r.image_id
             LEFT JOIN (SELECT DISTINCT image_id FROM labeled_images) AS labelled ON labelled.image_id = r.image_id

@@ -21,7 +21,7 @@ from dlassets.images.folders import class_folder
 from dlassets.labeling.batch_folder import BEGINNINGS, OTHER_PHOTO, PHOTO_SUFFIXES, show_batch, touched_lists
 from dlassets.labeling.formats import how_to_answer, problem, read_answers
 from dlassets.labeling.refusal_files import is_refusal_file, write_refusals
-from dlassets.labeling.services import Answer, Batch, LabelingService, Refusal, Standing
+from dlassets.labeling.services import NOTHING_KNOWN, Answer, Batch, Known, LabelingService, Refusal, Standing
 from dlassets.storage.files import open_regular, write_whole
 from dlassets.storage.records import READERS, as_text
 
@@ -70,7 +70,7 @@ class FolderService(LabelingService):
             ) from error
         return {request.request_id: f"{batch.id}/{request.request_id}" for request in batch.requests}
 
-    def each_answer(self) -> Iterator[Answer]:
+    def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:  # noqa: ARG002 - files say all of it again
         for path in self._files():
             seen_at = _seen_at(path)
             yield from (replace(answer, seen_at=seen_at) for answer in self._read(path))
@@ -198,7 +198,16 @@ class FolderService(LabelingService):
             return problem(origin, "is neither a photo nor a CSV, JSON or JSONL file", moved_at)
         if path.parent == self._answers:
             return problem(origin, "lies in no class folder: move it into one", moved_at)
-        return Answer(as_text(path.stem), as_text(path.parent.name), None, moved_at, origin, dated=False, file=origin)
+        return Answer(
+            as_text(path.stem),
+            as_text(path.parent.name),
+            None,
+            moved_at,
+            origin,
+            dated=False,
+            file=origin,
+            service=self.name,
+        )
 
 
 def _unfinished(batch: Batch) -> str:

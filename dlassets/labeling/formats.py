@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from dlassets.images.folders import class_folder
-from dlassets.labeling.services import Answer, Refusal, Request, Standing
-from dlassets.lakehouse.tables import ANSWERED, OPEN
+from dlassets.labeling.services import Act, Answer, Refusal, Request, Standing
+from dlassets.lakehouse.tables import ANSWERED, OPEN, SKIPPED, TAKEN_BACK
 from dlassets.storage.records import as_text, read_records
 
 REQUIRED = ("request_id", "label")
@@ -38,7 +38,12 @@ _REMEDIES = {
     "more are refused": "See to those above first.",
     "": "Save the list anew as CSV UTF-8, with the first line that it was sent with.",
 }
+_ACTS: dict[str, Act] = {"": "answered", "answered": "answered", SKIPPED: "skipped", TAKEN_BACK: "taken_back"}
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+class _NoAnswerError(ValueError):
+    """An entry is no answer: why not."""
 
 
 def read_answers(chunks: Iterable[bytes], suffix: str, origin: str, written_at: datetime) -> Iterator[Answer]:
@@ -69,18 +74,45 @@ def problem(origin: str, message: str, written_at: datetime) -> Answer:
 def _answer(entry: dict[str, Any] | str, origin: str, written_at: datetime, file: str) -> Answer | None:
     if isinstance(entry, str):
         return problem(origin, entry, written_at)
-    if missing := [name for name in REQUIRED if name not in entry]:
-        return problem(origin, f"lacks {' and '.join(missing)}", written_at)
-    request_id, label, annotator, time = (as_text(entry.get(name)) for name in (*REQUIRED, "annotator", "answered_at"))
-    if not label:
+    try:
+        return _said(entry, origin, written_at, file)
+    except _NoAnswerError as error:
+        return problem(origin, str(error), written_at)
+
+
+def _said(entry: dict[str, Any], origin: str, written_at: datetime, file: str) -> Answer | None:
+    """Return what an entry says, None where it says nothing yet. Raises _NoAnswerError."""
+    act = _ACTS.get(as_text(entry.get("status")).lower())
+    if act is None:
+        raise _NoAnswerError(f"status {as_text(entry['status'])[:60]!r} is none of answered, {SKIPPED}, {TAKEN_BACK}")
+    if missing := [name for name in REQUIRED if name not in entry and (name != "label" or act == "answered")]:
+        raise _NoAnswerError(f"lacks {' and '.join(missing)}")
+    names = (*REQUIRED, "annotator", "answered_at", "service", "seconds")
+    request_id, label, annotator, time, service, took = (as_text(entry.get(name)) for name in names)
+    if not label and act == "answered":
         return None
     if not request_id:
-        return problem(origin, f"has the label {label[:60]!r} but no request_id", written_at)
+        raise _NoAnswerError(f"has the label {label[:60]!r} but no request_id")
+    try:
+        seconds = float(took) if took else None
+    except ValueError as error:
+        raise _NoAnswerError(f"seconds {took[:60]!r} is no number") from error
     try:
         answered_at = _utc(time) if time else written_at
-    except (ValueError, OverflowError):
-        return problem(origin, f"answered_at {time[:60]!r} is no time such as 2026-01-31T14:05:00Z", written_at)
-    return Answer(request_id, label, annotator or None, answered_at, as_text(origin), dated=bool(time), file=file)
+    except (ValueError, OverflowError) as error:
+        raise _NoAnswerError(f"answered_at {time[:60]!r} is no time such as 2026-01-31T14:05:00Z") from error
+    return Answer(
+        request_id,
+        label if act == "answered" else None,
+        annotator or None,
+        answered_at,
+        as_text(origin),
+        dated=bool(time),
+        file=file,
+        act=act,
+        service=service or "folder",
+        seconds=seconds,
+    )
 
 
 def _utc(text: str) -> datetime:

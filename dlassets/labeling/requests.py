@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
 from dlassets.labeling.selection import select_requests
 from dlassets.labeling.services import Batch, LabelingService, Request
+from dlassets.labeling.standing import goes_to
 from dlassets.lakehouse.classes import known_classes
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.failures import failed_images
@@ -58,7 +59,7 @@ def batch_id(model_version: int, request_ids: Iterable[str]) -> str:
 def send_requests(
     engine: Engine,
     lake: Lake,
-    service: LabelingService,
+    services: Sequence[LabelingService],
     snapshots: Mapping[str, Snapshot],
     model: ModelVersion | None,
     settings: Settings,
@@ -66,12 +67,14 @@ def send_requests(
 ) -> tuple[Written, int]:
     """Choose images, send them to people and write them into `label_requests`; finish what a killed run had planned.
 
-    Without a model none are chosen. `snapshots` holds raw_images, deleted_files, quarantined_files, classes,
+    Each goes to all of the services, and so does what is open and went to others before. Without a model none are
+    chosen. `snapshots` holds raw_images, deleted_files, quarantined_files, classes,
     predictions, labeled_images and, where `labeling.relabel_limit` is not 0, label_errors. `inserted` counts the
     requests that are new, `updated` those of an earlier run that were sent now. `left_out` wait for their photos, which
     are gone or damaged; of the `quarantined` photos nobody is asked. Nothing to send, no new version. Returned is also
     how many photos there are to ask about that `labeling.batch_limit` leaves for when others are answered.
     """
+    names = ",".join(service.name for service in services)
 
     def plan() -> tuple[Written, int]:
         requests = pin(lake, LABEL_REQUESTS.name)
@@ -81,8 +84,8 @@ def send_requests(
         chosen, candidates = select_requests(engine, tables, model, settings.labeling, settings.labels)
         # Of two runs that choose at once, one is refused and chooses anew.
         transaction = Transaction(_APP_ID, transaction_version(requests, _APP_ID) + 1)
-        begun = _newest_batch(engine, requests, model, service.name)
-        rows = engine.rows(_plan(chosen, model, service.name, begun, settings.labeling))
+        begun = _newest_batch(engine, requests, model, names)
+        rows = engine.rows(_plan(chosen, model, names, begun, settings.labeling))
         # One that was withdrawn, and is asked again by the same model, has its row already.
         written = engine.merge(rows, LABEL_REQUESTS, requests.uri, replace(commit, transaction=transaction))
         return replace(written, inserted=chosen.num_rows, updated=0), candidates - chosen.num_rows
@@ -92,11 +95,11 @@ def send_requests(
     requests = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version)
     images = {name: snapshots[name] for name in ("raw_images", "deleted_files", "quarantined_files")}
     photos = Photos(engine, lake, images["raw_images"])
-    planned_batches = _unsent(engine, images, requests)
+    planned_batches = _unsent(engine, images, requests, services)
     batches = list(filter(None, (_with_photos(photos, batch) for batch in planned_batches)))
     classes = known_classes(engine, snapshots["classes"]) if batches else {}
     for batch in batches:
-        opened = engine.rows(_send(photos, service, batch, classes))
+        opened = engine.rows(_send(photos, services, batch, classes))
         written = replanned(functools.partial(engine.merge, opened, LABEL_REQUESTS, requests.uri, commit))
     sent, unsent = (sum(map(len, each)) for each in (batches, planned_batches))
     updated = max(0, sent - planned.inserted)
@@ -106,11 +109,10 @@ def send_requests(
 
 
 def without_photo(engine: Engine, service: LabelingService, label_requests: Snapshot) -> list[str]:
-    """Return the open requests that people have no photo of."""
-    query = "SELECT request_id FROM label_requests WHERE status = 'open' ORDER BY request_id"
+    """Return the open requests that went to a service where people have no photo of them."""
+    query = f"SELECT request_id FROM label_requests AS r WHERE status = '{OPEN}' AND {goes_to(service.name)}"  # noqa: S608 - constants
     opened = engine.sql(query, {"label_requests": label_requests}).arrow()
-    shown = service.photos()
-    return [request for request in opened["request_id"].to_pylist() if request not in shown]
+    return sorted(set(opened["request_id"].to_pylist()) - service.photos())
 
 
 @dataclass(frozen=True)
@@ -153,18 +155,21 @@ def _plan(
     return pa.Table.from_pylist([{**row, **common} for row in planned], schema=LABEL_REQUESTS.schema)
 
 
-def _unsent(engine: Engine, images: Mapping[str, Snapshot], requests: Snapshot) -> list[list[dict[str, Any]]]:
-    """Return the planned requests whose photo is still to be had, with its length in bytes, a list a batch.
+def _unsent(
+    engine: Engine, images: Mapping[str, Snapshot], requests: Snapshot, services: Sequence[LabelingService]
+) -> list[list[dict[str, Any]]]:
+    """Return the requests that a service has yet to get and whose photo is still to be had, a list a batch.
 
-    Under another path with the same bytes, where it is no longer under its own.
+    With its length in bytes; under another path with the same bytes, where it is no longer under its own.
     """
+    everywhere = " AND ".join(goes_to(service.name) for service in services)
     query = f"""
         WITH planned AS (
             SELECT r.*, images.path AS now_at, ROW_NUMBER() OVER (
                 PARTITION BY r.request_id
                 ORDER BY CASE WHEN images.path = r.path THEN 0 ELSE 1 END, images.path) AS place
             FROM label_requests AS r JOIN ({USABLE}) AS images ON images.image_id = r.image_id
-            WHERE r.status = '{PLANNED}'
+            WHERE r.status = '{PLANNED}' OR (r.status = '{OPEN}' AND NOT ({everywhere}))
         )
         SELECT planned.*, raw_images.length FROM planned JOIN raw_images ON raw_images.path = planned.now_at
         WHERE planned.place = 1 ORDER BY planned.batch_id, planned.now_at
@@ -181,22 +186,40 @@ def _with_photos(photos: Photos, planned: Sequence[Mapping[str, Any]]) -> list[M
 
 
 def _send(
-    photos: Photos, service: LabelingService, batch: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
+    photos: Photos, services: Sequence[LabelingService], rows: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
 ) -> pa.Table:
-    """Give one batch to the service and return its rows as they are now."""
+    """Give one batch to the services and return its rows as they are now."""
     import pyarrow as pa
 
-    requests = [Request(**{name: row[name] for name in Request.__dataclass_fields__}) for row in batch]
-    external = service.send(Batch(batch[0]["batch_id"], requests, classes), _photos(photos, batch))
-    opened = [{**row, "status": OPEN, "external_id": external[row["request_id"]]} for row in batch]
+    requests = [Request(**{name: row[name] for name in Request.__dataclass_fields__}) for row in rows]
+    batch, shown = Batch(rows[0]["batch_id"], requests, classes), _PhotosOf(photos, rows)
+    external = {service.name: service.send(batch, shown) for service in services}
+    opened = []
+    for row in rows:
+        names = _external(row) | {name: ids[row["request_id"]] for name, ids in external.items()}
+        opened.append({**row, "status": OPEN, "service": ",".join(names), "external_id": ",".join(names.values())})
     return pa.Table.from_pylist(opened, schema=LABEL_REQUESTS.schema)
 
 
-def _photos(photos: Photos, batch: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bytes]]:
-    import pyarrow as pa
+def _external(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each service that has a request calls it."""
+    if row["status"] == PLANNED:
+        return {}
+    return dict(zip(row["service"].split(","), row["external_id"].split(","), strict=True))
 
-    rows = pa.Table.from_pylist(batch).select(["path", "request_id", "length"])
-    for chunk in micro_batches(rows, len(batch), CHUNK_BYTES):
-        ids = dict(zip(chunk["path"].to_pylist(), chunk["request_id"].to_pylist(), strict=True))
-        for path, content in photos.bytes_of(list(ids)).items():
-            yield ids[path], content
+
+@dataclass(frozen=True)
+class _PhotosOf:
+    """Request id and bytes of each photo that a batch is about."""
+
+    photos: Photos
+    rows: Sequence[Mapping[str, Any]]
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        import pyarrow as pa
+
+        rows = pa.Table.from_pylist(self.rows).select(["path", "request_id", "length"])
+        for chunk in micro_batches(rows, len(self.rows), CHUNK_BYTES):
+            ids = dict(zip(chunk["path"].to_pylist(), chunk["request_id"].to_pylist(), strict=True))
+            for path, content in self.photos.bytes_of(list(ids)).items():
+                yield ids[path], content

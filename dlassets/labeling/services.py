@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from dlassets.lakehouse.tables import OPEN
+
+# What a person did with a request: `taken_back` is what they answered to it before.
+Act = Literal["answered", "skipped", "taken_back"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Answer:
     answer too: `problem` says why, `label` is None and `request_id` is the place. `file` is where it stands, with
     others: of the answers of one person to one request there that say no time, the last counts. `seen_at` is when the
     service itself saw what is in there: its one clock, where `answered_at` is of whatever computer people sit at.
+    `service` is where it was given, and `seconds` how long the person took, where that was measured.
     """
 
     request_id: str
@@ -54,6 +59,24 @@ class Answer:
     problem: str | None = None
     file: str = field(default="", compare=False)
     seen_at: datetime | None = field(default=None, compare=False)
+    act: Act = "answered"
+    service: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What `human_labels` has already of what services gave, for one that need not give all of it again.
+
+    `since` is by service the newest time of its answers. `standing` returns of some requests the annotators whose
+    answer in that service is accepted and not taken back, by request id.
+    """
+
+    since: Mapping[str, datetime] = field(default_factory=dict)
+    standing: Callable[[str, Collection[str]], Mapping[str, Collection[str | None]]] = lambda _, __: {}
+
+
+NOTHING_KNOWN = Known()
 
 
 @dataclass(frozen=True)
@@ -92,9 +115,10 @@ class LabelingService(ABC):
     def send(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
         """Show the requests to people and return the service's own name for each, by request id.
 
-        `photos` gives request id and bytes, once, in any order, and is read only as far as needed. A batch that is
-        there is added to. The same requests sent again are the same, by two runs at once as well: nothing stands there
-        twice, and what a killed run left half done is completed. Raises DlassetsError where they cannot be sent.
+        `photos` gives request id and bytes, in any order, and is read only as far as needed; read again, it gives them
+        again. A batch that is there is added to. The same requests sent again are the same, by two runs at once as
+        well: nothing stands there twice, and what a killed run left half done is completed. Raises DlassetsError where
+        they cannot be sent.
         """
 
     @abstractmethod
@@ -102,10 +126,11 @@ class LabelingService(ABC):
         """Return the request ids whose photo people have: where it was laid out, or where they moved it."""
 
     @abstractmethod
-    def each_answer(self) -> Iterator[Answer]:
+    def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:
         """Yield every answer given so far, in a stable order, as they are read: memory is not of all of them.
 
-        What cannot be read is among them, with its problem, and so is what a later one in its `file` has replaced.
+        What cannot be read is among them, with its problem, and so is what a later one in its `file` has replaced. What
+        is `known` may be left out.
         """
 
     @abstractmethod
@@ -132,3 +157,11 @@ class LabelingService(ABC):
     @abstractmethod
     def answers_digest(self) -> str:
         """Return what changes whenever `answers` might, without reading one; empty where there is nothing to read."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where people are, side by side: requests go to all that are `asked`, answers come from all that are `read`."""
+
+    asked: Sequence[LabelingService]
+    read: Sequence[LabelingService]

@@ -11,7 +11,7 @@ from dlassets.engines.base import Engine, Snapshot
 from dlassets.images.folders import class_folder
 from dlassets.labeling.services import LabelingService, Request, Standing
 from dlassets.lakehouse.labels import NEWEST_ANSWER
-from dlassets.lakehouse.tables import ANSWERED, OPEN, PLANNED
+from dlassets.lakehouse.tables import ACCEPTED, ANSWERED, OPEN, PLANNED, REFUSED
 
 
 def show_standing(engine: Engine, service: LabelingService, snapshots: Mapping[str, Snapshot]) -> None:
@@ -34,11 +34,11 @@ def _batches(
         LEFT JOIN (
             SELECT human_labels.*, ROW_NUMBER() OVER (
                 PARTITION BY request_id
-                ORDER BY CASE WHEN status = 'accepted' THEN 0 ELSE 1 END, {NEWEST_ANSWER}) AS place
+                ORDER BY CASE WHEN status = '{ACCEPTED}' THEN 0 ELSE 1 END, {NEWEST_ANSWER}) AS place
             FROM human_labels) AS said
             ON said.request_id = r.request_id AND said.place = 1
         LEFT JOIN classes ON classes.label = said.label
-        WHERE r.service = '{service}' AND r.status <> '{PLANNED}'
+        WHERE {goes_to(service)} AND r.status <> '{PLANNED}'
         ORDER BY r.batch_id, r.request_id
     """  # noqa: S608 - constants
     rows = (row for batch in engine.sql(query, snapshots).batches() for row in batch.to_pylist())
@@ -46,9 +46,14 @@ def _batches(
         yield batch_id, [_standing(row) for row in batch]
 
 
+def goes_to(service: str) -> str:
+    """Return SQL over `label_requests` AS r: whether a request went to the service of this name."""
+    return f"CONCAT(',', r.service, ',') LIKE '%,{service},%'"
+
+
 def _standing(row: Mapping[str, Any]) -> Standing:
     request = Request(**{name: row[name] for name in Request.__dataclass_fields__})
-    if row["status"] == ANSWERED and row["said"] == "accepted":
+    if row["status"] == ANSWERED and row["said"] == ACCEPTED:
         return Standing(request, ANSWERED, class_folder(row["label"], row["name"]), row["annotator"])
-    reason = row["refused"] if row["status"] == OPEN and row["said"] == "refused" else row["reason"]
+    reason = row["refused"] if row["status"] == OPEN and row["said"] == REFUSED else row["reason"]
     return Standing(request, row["status"], reason=reason)

@@ -15,7 +15,7 @@ from dlassets.lakehouse.classes import SAID, SAID_AT, SAID_BY, SAID_LABEL, label
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.split_groups import GROUPS, with_groups
-from dlassets.lakehouse.tables import LABELED_IMAGES
+from dlassets.lakehouse.tables import ACCEPTED, LABELED_IMAGES, TAKEN_BACK
 from dlassets.settings import LabelSettings, Settings
 
 # SQL over `labeled_images`: the images that carry different labels under different paths.
@@ -23,6 +23,15 @@ CONFLICTS = "SELECT image_id FROM labeled_images GROUP BY image_id HAVING MIN(la
 
 # SQL: the order of answers in `human_labels`, the newest first. Those of before there was an order are the oldest.
 NEWEST_ANSWER = "COALESCE(read_order, 0) DESC, answered_at DESC, request_id DESC, annotator DESC, label"
+
+# SQL over `human_labels`: each person's newest answer to each request, unless it was taken back.
+STANDING_ANSWERS = f"""
+    SELECT request_id, path, image_id, label, annotator, answered_at, read_at, read_order, service, seconds FROM (
+        SELECT human_labels.*, ROW_NUMBER() OVER (
+            PARTITION BY request_id, annotator ORDER BY {NEWEST_ANSWER}) AS place
+        FROM human_labels WHERE status IN ('{ACCEPTED}', '{TAKEN_BACK}')) AS newest
+    WHERE place = 1 AND status = '{ACCEPTED}'
+"""  # noqa: S608 - constants
 
 # What a conflict comes to, in words, by the setting `labels.conflicts`.
 CONFLICT_OUTCOMES = {
@@ -84,7 +93,7 @@ def update_labels(
         WITH answers AS (
             SELECT image_id, label, annotator, LEAST(answered_at, COALESCE(read_at, answered_at)) AS answered_at,
                 ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY {NEWEST_ANSWER}) AS place
-            FROM human_labels WHERE status = 'accepted'
+            FROM ({STANDING_ANSWERS}) AS standing
         ), folders AS (
             SELECT images.path, images.image_id, {SAID_LABEL} AS label, {SAID_BY} AS said_by, {SAID_AT} AS labeled_at,
                 gone.deleted_at AS gone_at

@@ -12,6 +12,8 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 # Where a label request stands, and SQL for those that are yet to be answered.
 PLANNED, OPEN, ANSWERED, WITHDRAWN = "planned", "open", "answered", "withdrawn"
 WAITING = f"status IN ('{PLANNED}', '{OPEN}')"
+# What became of an answer.
+ACCEPTED, REFUSED, SKIPPED, TAKEN_BACK = "accepted", "refused", "skipped", "taken_back"
 
 TOP_K = "array<struct<label:bigint,name:string,confidence:double>>"
 
@@ -124,12 +126,19 @@ HUMAN_LABELS = Table(
         Column("label", "bigint", "The class the person chose; null where it is not a class."),
         Column("annotator", "string", "Who answered."),
         Column("answered_at", "timestamp", "When, by the clock of whoever wrote that down.", nullable=False),
-        Column("status", "string", "accepted or refused.", nullable=False),
+        Column(
+            "status",
+            "string",
+            "accepted, refused, skipped, or taken_back: what that person answered to it before counts no more.",
+            nullable=False,
+        ),
         Column("reason", "string", "Why it was refused; of an accepted one, that it changes nothing."),
         Column("answer", "string", "The answer as it was given; null where nothing could be read."),
         Column("origin", "string", "Where it was read: for the folder service, the file and the line."),
         Column("read_at", "timestamp", "When it was read, by our clock."),
         Column("read_order", "bigint", "Its place in the order in which answers were read; the last one counts."),
+        Column("service", "string", "Where it was given: folder, page, labelstudio, or the form of an imported file."),
+        Column("seconds", "double", "How long the person took; null where nobody measured."),
     ),
     # An answer refused once (its class was not known yet) may be accepted later, so the status is part of the key.
     key=("request_id", "answered_at", "annotator", "answer", "status"),
@@ -328,9 +337,11 @@ LABEL_REQUESTS = Table(
             "planned (not sent yet), open, answered, or withdrawn: closed without an answer.",
             nullable=False,
         ),
-        Column("service", "string", "The labelling service it went to.", nullable=False),
-        Column("external_id", "string", "The service's own name for it."),
+        Column("service", "string", "The labelling services it went to, with commas between them.", nullable=False),
+        Column("external_id", "string", "Each service's own name for it, likewise."),
         Column("reason", "string", "Why it was withdrawn; null where it was not."),
+        Column("answers_wanted", "int", "How many people are to answer it; null: one."),
+        Column("priority", "int", "Those of a higher one are asked first; null: 0."),
     ),
     key=("request_id",),
 )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from pyspark.sql import SparkSession
 
-    from dlassets.labeling.services import LabelingService
+    from dlassets.labeling.services import Services
     from dlassets.lakehouse.photos import Photos
     from dlassets.learning.backbones import BackboneRef
     from dlassets.learning.features import Embedder
@@ -109,11 +109,16 @@ class Session:
         return feature_version(self.backbone)
 
     @cached_property
-    def labeling(self) -> LabelingService:
-        """Raises SettingsError where the lake's root is no folder, which the folder service needs."""
-        from dlassets.labeling.folder import FolderService
+    def labeling(self) -> Services:
+        """Where people are asked, and where they answer: what lies in the folder of answers always counts.
 
-        return FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
+        Raises SettingsError where the lake's root is no folder, which the folder service needs.
+        """
+        from dlassets.labeling.folder import FolderService
+        from dlassets.labeling.services import Services
+
+        folder = FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
+        return Services([folder], [folder])
 
     def changed(self, **fields: Any) -> Self:
         """Return this session with other `settings`, `at`, `own` or `scope`, which goes on with what this opened."""

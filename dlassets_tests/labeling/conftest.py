@@ -98,7 +98,7 @@ class Bench:
         self, version: int | None = 3, conflicts: Conflicts = "drop", **settings: Any
     ) -> tuple[Written, int]:
         chosen = _settings(conflicts, settings)
-        return send_requests(self.engine, self.lake, self.service, self.snapshots, _model(version), chosen, Commit())
+        return send_requests(self.engine, self.lake, [self.service], self.snapshots, _model(version), chosen, Commit())
 
     def collect(self, classes: dict[int, str] = CLASSES) -> Written:
         return self.collect_and_refuse(classes)[0]

@@ -173,9 +173,9 @@ def test_a_csv_gives_label_annotator_and_time(service, tmp_path) -> None:
     )
     where = "deep/er/mine.csv, line"
     assert service.answers() == [
-        Answer("aa11", "2", "Åsa", datetime(2026, 2, 1, 8, 0, 0, 1, tzinfo=UTC), f"{where} 2"),
-        Answer("bb22", "002.hat", None, datetime(2026, 2, 1, tzinfo=UTC), f"{where} 3"),
-        Answer("cc33", "t-shirt", None, NOON, f"{where} 4", dated=False),
+        Answer("aa11", "2", "Åsa", datetime(2026, 2, 1, 8, 0, 0, 1, tzinfo=UTC), f"{where} 2", service="folder"),
+        Answer("bb22", "002.hat", None, datetime(2026, 2, 1, tzinfo=UTC), f"{where} 3", service="folder"),
+        Answer("cc33", "t-shirt", None, NOON, f"{where} 4", dated=False, service="folder"),
     ]
 
 

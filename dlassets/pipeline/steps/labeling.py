@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from dlassets.engines.base import Written
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import (
     CLASSES,
@@ -21,6 +23,9 @@ from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, commit_of, step
 from dlassets.registry.models import VALIDATED_VERSION
+
+if TYPE_CHECKING:
+    from dlassets.labeling.services import LabelingService, Refusal
 
 
 @step(
@@ -46,12 +51,14 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     settings, model = session.settings, read.champion
     images = read.named(RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES)
     snapshots = images | read.named(CLASSES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
-    provenance = read.provenance(model, **settings.labeling.model_dump(), conflicts=settings.labels.conflicts)
+    asking = settings.labeling.model_dump(exclude={"label_studio"})
+    provenance = read.provenance(model, **asking, conflicts=settings.labels.conflicts)
     commit = commit_of(provenance)
     if model is None:
         report.warning("No version is champion, so nobody is asked about more images.")
     closed, withdrawn = close_requests(session.engine, session.lake, snapshots, model, settings, commit)
-    sent, unasked = send_requests(session.engine, session.lake, session.labeling, snapshots, model, settings, commit)
+    asked = session.labeling.asked
+    sent, unasked = send_requests(session.engine, session.lake, asked, snapshots, model, settings, commit)
     if unasked:
         report.info(
             f"{sent.inserted:,} of {sent.inserted + unasked:,} photos are asked about now, the least sure first: no "
@@ -59,7 +66,8 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
             f"{unasked:,} are asked about when these are answered."
         )
     shown = {LABEL_REQUESTS.name: read.own(LABEL_REQUESTS), **read.named(HUMAN_LABELS, CLASSES)}
-    _told(report, functools.partial(show_standing, session.engine, session.labeling, shown))
+    for service in session.labeling.read:
+        _told(report, functools.partial(show_standing, session.engine, service, shown))
     details = {
         "requests_sent": sent.inserted,
         "requests_closed": closed.updated - withdrawn,
@@ -80,11 +88,26 @@ def human_labels(session: Session, read: Reads, report: Report) -> Made:
     classes = {label: each.names for label, each in classes_of(session.engine, read[CLASSES]).items()}
     provenance = read.provenance()
     commit = commit_of(provenance)
-    written, refusals = replanned(
-        lambda: collect_answers(session.engine, session.labeling, read.own(HUMAN_LABELS), requests, classes, commit)
-    )
-    _told(report, functools.partial(session.labeling.show_refusals, refusals))
-    return Made(provenance, {HUMAN_LABELS.name: written}, {"answers_refused_now": len(refusals)})
+    refused, away = 0, []
+
+    def collect(service: LabelingService) -> tuple[Written, list[Refusal]]:
+        return collect_answers(session.engine, service, read.own(HUMAN_LABELS), requests, classes, commit)
+
+    written = Written(read.own(HUMAN_LABELS).version, changed=False)
+    for service in session.labeling.read:
+        try:
+            more, refusals = replanned(functools.partial(collect, service))
+        except DlassetsError as error:  # what people answered elsewhere counts all the same
+            away.append(error)
+            continue
+        written = written.and_then(more)
+        refused += len(refusals)
+        _told(report, functools.partial(service.show_refusals, refusals))
+    if away and not written.changed:
+        raise away[0]
+    for told in away:
+        report.warning(str(told))
+    return Made(provenance, {HUMAN_LABELS.name: written}, {"answers_refused_now": refused})
 
 
 def _told(report: Report, tell: Callable[[], None]) -> None:
