@@ -15,8 +15,8 @@ from dlassets.defs.jobs import (
     TRAINING_PIPELINE,
     VALIDATION_PIPELINE,
 )
-from dlassets.errors import SettingsError
-from dlassets.lakehouse.tables import HUMAN_LABELS, RAW_IMAGES
+from dlassets.errors import DlassetsError, SettingsError
+from dlassets.lakehouse.tables import HUMAN_LABELS, LABELED_IMAGES, PREDICTIONS_CURRENT, RAW_IMAGES
 from dlassets.masking import masked
 from dlassets.pipeline.session import Session
 from dlassets.registry.hints import hint_of
@@ -83,23 +83,103 @@ def _may_look_again(instance: dg.DagsterInstance, settings: Settings, until: flo
 
 
 def answers_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Return the sensor of the labelling service: new answers start the labelling pipeline, until they are taken in."""
+    """Return the sensor of the labelling services: new answers start the labelling pipeline, until they are taken in.
+
+    A service that is away keeps no other's answers waiting: where these ask for nothing, the look fails and says why.
+    """
     sensor = "new_answers"
 
     @_sensor(sensor, LABELING_PIPELINE, settings, f"Starts {LABELING_PIPELINE.name} when people have answered.")
     def new_answers(context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]) -> dg.SensorResult:
-        digest = ",".join(service.answers_digest() for service in session.labeling.read).strip(",")
-        # The run reads them: here it matters alone that there is one.
-        is_new = digest != (context.cursor or "") and any(
-            next(service.each_answer(), None) is not None for service in session.labeling.read
-        )
-        wanted = f"answers:{digest}" if is_new else None
+        before, now, has_answers, away = _digests(context.cursor), {}, False, []
+        for service in session.labeling.read:
+            try:
+                digest = service.answers_digest()
+                # The run reads them: here it matters alone that there is one.
+                is_new = digest != before.get(service.name, "")
+                has_answers |= is_new and next(service.each_answer(), None) is not None
+            except DlassetsError as error:
+                away.append(error)
+                digest = before.get(service.name, "")
+            now[service.name] = digest
+        cursor = json.dumps(now)
+        wanted = f"answers:{'-'.join(filter(None, now.values()))}" if has_answers else None
         asked = ask(context.instance, sensor, wanted, settings.automation.attempts)
         if asked.request is None:
-            return _not_asked(context, asked, HUMAN_LABELS.name, "No new answer.", digest)
-        return dg.SensorResult([asked.request], cursor=digest)
+            if away and not asked.said:
+                raise away[0]
+            return _not_asked(context, asked, HUMAN_LABELS.name, "No new answer.", cursor)
+        return dg.SensorResult([asked.request], cursor=cursor)
 
     return new_answers
+
+
+def _digests(cursor: str | None) -> dict[str, str]:
+    """Return what each service's answers were at the last look; none where that ended otherwise."""
+    try:
+        return {str(name): str(digest) for name, digest in json.loads(cursor or "{}").items()}
+    except ValueError:
+        return {}
+
+
+def retraining_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Return the sensor of people's labels: so many that no model has learned from start the training pipeline."""
+    sensor, enough = "enough_new_labels", settings.labeling.retrain_after
+
+    @_sensor(
+        sensor,
+        TRAINING_PIPELINE,
+        settings,
+        f"Starts {TRAINING_PIPELINE.name} when people have given {enough:,} labels that no training set has.",
+    )
+    def enough_new_labels(context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]) -> dg.SensorResult:
+        from dlassets.engines.local import LocalEngine
+        from dlassets.labeling.retraining import READS, new_labels
+
+        attempts = settings.automation.attempts
+        tables = {table.name: session.pin(table) for table in READS}
+        state = " ".join(str(snapshot.version) for snapshot in tables.values())
+        asked = ask(context.instance, sensor, None, attempts)
+        # While a training goes on, it is not known yet what it learns from.
+        if asked.request is None and (context.cursor == state or (asked.said and not asked.is_given_up)):
+            return _not_asked(context, asked, VALIDATED_VERSION.name, "No label is new.", context.cursor)
+        if asked.request is None:
+            number = new_labels(LocalEngine(), tables, settings.labels)
+            if number < (enough or 0):
+                said = f"{number:,} labels are new, of {enough:,} that a training is started for."
+                return dg.SensorResult(skip_reason=said, cursor=state)
+            asked = ask(context.instance, sensor, f"labels:{tables[LABELED_IMAGES.name].version}", attempts)
+        if asked.request is None:
+            return _not_asked(context, asked, VALIDATED_VERSION.name, "No label is new.", state)
+        return dg.SensorResult([asked.request], cursor=state)
+
+    return enough_new_labels
+
+
+def champion_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Return the sensor of the champion: a new one scores the photos, and asks people about what it is unsure of."""
+    sensor = "new_champion"
+
+    @_sensor(sensor, SCORING_PIPELINE, settings, f"Starts {SCORING_PIPELINE.name} when another version is champion.")
+    def new_champion(
+        context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]
+    ) -> dg.SensorResult | dg.SkipReason:
+        from dlassets.lakehouse.snapshots import provenance_of
+
+        if existing_client(settings) is None:
+            return dg.SkipReason("There is no registry yet.")
+        champion = session.champion()
+        current = f"champion:{champion}:{(champion.package or '')[:8]}" if champion else ""
+        is_new = champion and current != context.cursor
+        has_scored = is_new and provenance_of(session.pin(PREDICTIONS_CURRENT)).get("model") == str(champion)
+        asked = ask(
+            context.instance, sensor, current if is_new and not has_scored else None, settings.automation.attempts
+        )
+        if asked.request is None:
+            return _not_asked(context, asked, RAW_IMAGES.name, "The champion has scored the photos.", current)
+        return dg.SensorResult([asked.request], cursor=current)
+
+    return new_champion
 
 
 def registry_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -235,8 +315,11 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 
 def sensors(settings: Settings) -> list[dg.SensorDefinition]:
-    zones = [landing_sensor(name, zone, settings) for name, zone in settings.landing.items()]
-    return [*zones, answers_sensor(settings), registry_sensor(settings), dead_runs_sensor(settings)]
+    found = [landing_sensor(name, zone, settings) for name, zone in settings.landing.items()]
+    found += [answers_sensor(settings), registry_sensor(settings), champion_sensor(settings)]
+    if settings.labeling.retrain_after is not None:
+        found.append(retraining_sensor(settings))
+    return [*found, dead_runs_sensor(settings)]
 
 
 def _sensor(
