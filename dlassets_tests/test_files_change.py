@@ -130,9 +130,7 @@ class Loop:
         """A person moves every photo that is asked about into a class folder, and the answers are collected."""
         for asked in Path(self.lake.requests).rglob("*.png"):
             shutil.move(asked, Path(self.lake.answers) / folder / asked.name)
-        classes = {label: each.names for label, each in classes_of(EMBEDDED, pin(self.lake, "classes")).items()}
-        answers, requests = pin(self.lake, "human_labels"), pin(self.lake, "label_requests")
-        collect_answers(EMBEDDED, self.service, answers, requests, classes, Commit())
+        collect_answers(EMBEDDED, self.service, pin(self.lake, "human_labels"), self.pinned(), Commit())
         close_requests(EMBEDDED, self.lake, self.pinned(), MODEL, self.settings, Commit())
 
     def rows(self, table: str, columns: str) -> list[dict[str, Any]]:

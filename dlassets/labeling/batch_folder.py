@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from dlassets.labeling.formats import contact_sheet, in_order, request_list
 from dlassets.labeling.services import Request, Standing
-from dlassets.lakehouse.tables import OPEN
+from dlassets.lakehouse.tables import ANSWERED, OPEN, WITHDRAWN
 from dlassets.storage.files import open_regular, write_where_changed
 from dlassets.storage.records import read_records
 
@@ -36,8 +36,10 @@ def show_batch(folder: Path, batch_id: str, standings: Sequence[Standing]) -> No
     """Bring a batch's folder up to where its requests stand.
 
     The list has what waits, the sheet everything. Photos of requests that are closed go into the folder `answered` or
-    `withdrawn`, last of all: where a killed run has left them, the next one finds them. Raises OSError.
+    `withdrawn`, last of all: where a killed run has left them, the next one finds them. Those that are open again, since
+    their answer was taken back, come back from there. Raises OSError.
     """
+    _bring_back(folder, {s.request.request_id for s in standings if s.status == OPEN})
     lying = _photos(folder)
     aside = {s.request.request_id: s.status for s in standings if s.status != OPEN}
     shown = {id_: f"{aside[id_]}/{name}" if id_ in aside else name for id_, name in lying.items()}
@@ -123,7 +125,9 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _photos(folder: Path) -> dict[str, str]:
-    """Return the names of the photos that lie in a folder, by request id."""
+    """Return the names of the photos that lie in a folder, by request id; none where it is a link to another."""
+    if folder.is_symlink():
+        return {}
     try:
         photos = [path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and not path.is_symlink()]
     except (FileNotFoundError, NotADirectoryError):
@@ -131,8 +135,18 @@ def _photos(folder: Path) -> dict[str, str]:
     return {photo.stem: photo.name for photo in sorted(photos)}
 
 
+def _bring_back(folder: Path, waiting: Collection[str]) -> None:
+    """Bring the photos of requests that wait back from where they were put aside."""
+    for status in (ANSWERED, WITHDRAWN):
+        for request_id, name in _photos(folder / status).items():
+            if request_id in waiting:
+                _put_aside(folder / status / name, folder / name)
+
+
 def _put_aside(photo: Path, target: Path) -> None:
-    """Move a photo, unless another lies there by that name or it has been moved meanwhile."""
+    """Move a photo, unless another lies there by that name, a link leads elsewhere, or it has been moved meanwhile."""
+    if target.parent.is_symlink():
+        return
     with suppress(FileNotFoundError):
         if not target.exists() or (target.is_file() and target.read_bytes() == photo.read_bytes()):
             target.parent.mkdir(exist_ok=True)

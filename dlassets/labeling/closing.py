@@ -1,4 +1,4 @@
-"""Closing requests: those that were answered, and those that nobody need answer any more."""
+"""Closing requests: those that were answered, and those that nobody need answer any more; and opening them again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dlassets.labeling.selection import LABEL_CONFLICT, LABEL_ERROR, LEAST_CONFI
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.labels import STANDING_ANSWERS, labels_in_force, undecided
 from dlassets.lakehouse.snapshots import pin, replanned
-from dlassets.lakehouse.tables import ANSWERED, LABEL_REQUESTS, WAITING, WITHDRAWN
+from dlassets.lakehouse.tables import ANSWERED, HUMAN_LABELS, LABEL_REQUESTS, OPEN, TAKEN_BACK, WAITING, WITHDRAWN
 from dlassets.registry.models import PREDICTED, ModelVersion
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
@@ -82,3 +82,27 @@ def close_requests(
         return engine.merge(engine.rows(closed), LABEL_REQUESTS, requests.uri, commit), withdrawn
 
     return replanned(close)
+
+
+def reopen_requests(engine: Engine, lake: Lake, human_labels: Snapshot, commit: Commit) -> Written:
+    """Open the answered requests again whose answers were all taken back; none, no new version.
+
+    Close those after it that nobody need answer any more.
+    """
+    query = f"""
+        SELECT r.* FROM label_requests AS r
+        WHERE r.status = '{ANSWERED}'
+            AND r.request_id IN (SELECT request_id FROM human_labels WHERE status = '{TAKEN_BACK}')
+            AND r.request_id NOT IN (SELECT request_id FROM ({STANDING_ANSWERS}) AS standing)
+    """  # noqa: S608 - constants
+
+    def reopen() -> Written:
+        import pyarrow as pa
+
+        requests = pin(lake, LABEL_REQUESTS.name)
+        tables = {LABEL_REQUESTS.name: requests, HUMAN_LABELS.name: human_labels}
+        opened = [{**row, "status": OPEN} for row in engine.sql(query, tables).arrow().to_pylist()]
+        rows = engine.rows(pa.Table.from_pylist(opened, schema=LABEL_REQUESTS.schema))
+        return engine.merge(rows, LABEL_REQUESTS, requests.uri, commit)
+
+    return replanned(reopen)

@@ -22,6 +22,7 @@ from dlassets.labeling.batch_folder import BEGINNINGS, OTHER_PHOTO, PHOTO_SUFFIX
 from dlassets.labeling.formats import how_to_answer, problem, read_answers
 from dlassets.labeling.refusal_files import is_refusal_file, write_refusals
 from dlassets.labeling.services import NOTHING_KNOWN, Answer, Batch, Known, LabelingService, Refusal, Standing
+from dlassets.lakehouse.tables import FOLDER
 from dlassets.storage.files import open_regular, write_whole
 from dlassets.storage.records import READERS, as_text
 
@@ -48,7 +49,7 @@ class FolderService(LabelingService):
     not followed.
     """
 
-    name = "folder"
+    name = FOLDER
 
     def __init__(self, requests: Path, answers: Path) -> None:
         self._requests = requests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,11 +13,12 @@ from typing import Any
 from urllib.parse import quote
 
 from dlassets.images.folders import class_folder
-from dlassets.labeling.services import Act, Answer, Refusal, Request, Standing
-from dlassets.lakehouse.tables import ANSWERED, OPEN, SKIPPED, TAKEN_BACK
-from dlassets.storage.records import as_text, read_records
+from dlassets.labeling.services import LONGEST_SECONDS, Act, Answer, Refusal, Request, Standing, is_duration
+from dlassets.lakehouse.tables import ANSWERED, FOLDER, OPEN, SKIPPED, TAKEN_BACK
+from dlassets.storage.records import as_text, lacking, read_records
 
-REQUIRED = ("request_id", "label")
+# An answer is to a request, or about a photo that it names itself.
+REQUIRED = (("request_id", "image_id", "path"), "label")
 # Of one file so many are told one by one.
 MOST_PROBLEMS = 1000
 # The first column of a list of what was refused, by which that is known.
@@ -27,7 +29,9 @@ _REFUSAL_LIST = (
 # What a person can do, by what the reason says; the first that fits.
 _REMEDIES = {
     "unknown class": "Use one of the classes that are named. A new class: dlassets classes add <name>.",
+    "empty:": "Write the class, or skipped into the column status.",
     "no such request": "Keep request_id, or the photo's name, as it was.",
+    "no such photo": "Write the path as raw_images has it, beginning with the landing zone; it counts once that is in.",
     "name no request": "Keep request_id, or the photo's name, as it was.",
     "lies in folders of two classes": "Delete the photo from the folder of the class that it is not.",
     "lies in no class folder": "Move the photo into the folder of its class.",
@@ -35,6 +39,8 @@ _REMEDIES = {
     "is neither a photo nor": "Save the list as CSV UTF-8, or take the file away.",
     "but no request_id": "Copy the request_id from the list that was sent.",
     "answered_at": "Write the time as 2026-01-31T14:05:00Z, or leave it empty.",
+    "seconds": "Write how many seconds the answer took, or leave it empty.",
+    "annotator": "Write a shorter name.",
     "more are refused": "See to those above first.",
     "": "Save the list anew as CSV UTF-8, with the first line that it was sent with.",
 }
@@ -49,8 +55,8 @@ class _NoAnswerError(ValueError):
 def read_answers(chunks: Iterable[bytes], suffix: str, origin: str, written_at: datetime) -> Iterator[Answer]:
     """Yield the answers in a file, which comes in chunks, as they stand there: one that is none has a problem.
 
-    For `suffix` and what a file may look like see `read_records`. Entries with an empty label are not answered yet and
-    are left out. `origin` names the file, `written_at` dates the answers that say no time themselves. An entry that
+    For `suffix` and what a file may look like see `read_records`. Entries with an empty label that say neither a time
+    nor a status are not answered yet and are left out. `origin` names the file, `written_at` dates the answers that say no time themselves. An entry that
     cannot be read costs itself alone; of more than MOST_PROBLEMS, the number is said. Memory is of a few entries.
     """
     problems = 0
@@ -82,37 +88,48 @@ def _answer(entry: dict[str, Any] | str, origin: str, written_at: datetime, file
 
 def _said(entry: dict[str, Any], origin: str, written_at: datetime, file: str) -> Answer | None:
     """Return what an entry says, None where it says nothing yet. Raises _NoAnswerError."""
-    act = _ACTS.get(as_text(entry.get("status")).lower())
+    status = as_text(entry.get("status")).lower()
+    act = _ACTS.get(status)
     if act is None:
-        raise _NoAnswerError(f"status {as_text(entry['status'])[:60]!r} is none of answered, {SKIPPED}, {TAKEN_BACK}")
-    if missing := [name for name in REQUIRED if name not in entry and (name != "label" or act == "answered")]:
+        raise _NoAnswerError(f"status {status[:60]!r} is none of answered, {SKIPPED}, {TAKEN_BACK}")
+    if missing := lacking(REQUIRED if act == "answered" else REQUIRED[:1], entry):
         raise _NoAnswerError(f"lacks {' and '.join(missing)}")
-    names = (*REQUIRED, "annotator", "answered_at", "service", "seconds")
-    request_id, label, annotator, time, service, took = (as_text(entry.get(name)) for name in names)
-    if not label and act == "answered":
+    names = ("request_id", "image_id", "path", "label", "annotator", "answered_at", "service", "seconds")
+    request_id, image_id, path, label, annotator, time, service, took = (as_text(entry.get(name)) for name in names)
+    if not (label or time or status):  # a line of a list that nobody has come to yet
         return None
-    if not request_id:
-        raise _NoAnswerError(f"has the label {label[:60]!r} but no request_id")
-    try:
-        seconds = float(took) if took else None
-    except ValueError as error:
-        raise _NoAnswerError(f"seconds {took[:60]!r} is no number") from error
-    try:
-        answered_at = _utc(time) if time else written_at
-    except (ValueError, OverflowError) as error:
-        raise _NoAnswerError(f"answered_at {time[:60]!r} is no time such as 2026-01-31T14:05:00Z") from error
+    if not (request_id or image_id or path):
+        raise _NoAnswerError(f"has the label {label[:60]!r} but no request_id, image_id or path")
     return Answer(
         request_id,
-        label if act == "answered" else None,
+        (label or None) if act == "answered" else None,
         annotator or None,
-        answered_at,
+        _time_of(time) if time else written_at,
         as_text(origin),
         dated=bool(time),
         file=file,
         act=act,
-        service=service or "folder",
-        seconds=seconds,
+        service=service or FOLDER,
+        seconds=_seconds(took) if took else None,
+        photo=None if request_id else image_id.lower() or path,
     )
+
+
+def _time_of(text: str) -> datetime:
+    try:
+        return _utc(text)
+    except (ValueError, OverflowError) as error:
+        raise _NoAnswerError(f"answered_at {text[:60]!r} is no time such as 2026-01-31T14:05:00Z") from error
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text.replace(",", ".", 1))  # as spreadsheets write it in half of the world
+    except ValueError:
+        seconds = math.nan
+    if not is_duration(seconds):
+        raise _NoAnswerError(f"seconds {text[:60]!r} is no number from 0 to {LONGEST_SECONDS}")
+    return seconds
 
 
 def _utc(text: str) -> datetime:

@@ -10,8 +10,15 @@ from typing import Literal
 
 from dlassets.lakehouse.tables import OPEN
 
+# The longest that a person may have taken for one answer, in seconds: more is no measurement, but a clock that was set.
+LONGEST_SECONDS = 31 * 86_400
 # What a person did with a request: `taken_back` is what they answered to it before.
 Act = Literal["answered", "skipped", "taken_back"]
+
+
+def is_duration(seconds: float | None) -> bool:
+    """Whether this can be how long a person took: a number, from 0 on, and no more than a month."""
+    return seconds is not None and 0 <= seconds <= LONGEST_SECONDS
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class Answer:
     answer too: `problem` says why, `label` is None and `request_id` is the place. `file` is where it stands, with
     others: of the answers of one person to one request there that say no time, the last counts. `seen_at` is when the
     service itself saw what is in there: its one clock, where `answered_at` is of whatever computer people sit at.
-    `service` is where it was given, and `seconds` how long the person took, where that was measured.
+    `service` is where it was given, and `seconds` how long the person took, where that was measured. An answer that was
+    not asked for names its `photo`, by path or image_id, and has an empty `request_id`.
     """
 
     request_id: str
@@ -62,6 +70,7 @@ class Answer:
     act: Act = "answered"
     service: str | None = None
     seconds: float | None = None
+    photo: str | None = None
 
 
 @dataclass(frozen=True)

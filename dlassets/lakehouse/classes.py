@@ -3,6 +3,9 @@
 A folder `012.cat` is class 12, called cat. A folder `cat` is the class of that name, and has the next free number where
 there is none. A number never changes and never goes to another name; what contradicts a class that is there is no
 class, and is said.
+
+A class that a person has merged into another is that other from then on: its number and its names mean it, in folders,
+lists and answers, and `with_classes_in_force` says it of rows in which the old one was written down.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction, Written
-from dlassets.engines.schema import arrow_type
+from dlassets.engines.schema import Table, arrow_type
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import FolderClass, LabelRule, class_of_folder, clean, comparable
 from dlassets.lakehouse.listed_labels import claims_of_lists, classes_in_lists
@@ -45,6 +48,18 @@ class Class:
     aliases: list[str]
     since: dt.datetime
     said_by: str
+    merged_into: int | None = None
+    merged_at: dt.datetime | None = None
+    merged_by: str | None = None
+
+    @property
+    def is_merged(self) -> bool:
+        return self.merged_into is not None
+
+    @property
+    def in_force(self) -> int:
+        """The class that this one is: another, where it was merged into that."""
+        return self.label if self.merged_into is None else self.merged_into
 
     @property
     def has_name(self) -> bool:
@@ -144,8 +159,59 @@ def classes_of(engine: Engine, classes: Snapshot) -> dict[int, Class]:
 
 
 def known_classes(engine: Engine, classes: Snapshot) -> dict[int, str]:
-    """Return the name of every class by its label."""
-    return {label: each.name for label, each in classes_of(engine, classes).items()}
+    """Return the name of every class by its label, but of those that were merged into others."""
+    return {label: each.name for label, each in classes_of(engine, classes).items() if not each.is_merged}
+
+
+# SQL over `classes`: what a class is that was merged into another.
+_MERGED = """
+    SELECT old.label, old.merged_into, other.name
+    FROM classes AS old JOIN classes AS other ON other.label = old.merged_into
+"""
+# The columns that hold a class, with those that hold its name.
+_NAMES = {"label": "label_name", "predicted_label": "predicted_name", "suggested_label": "suggested_name"}
+
+
+def with_classes_in_force(table: Table) -> str:
+    """Return SQL over a table and `classes` for the table's rows, in which a class that was merged is the other.
+
+    A name goes with its class, where the table has it. Whatever compares what models, people and folders said reads it
+    through this: what they said stays written as it was.
+    """
+    names = {name: label for label, name in _NAMES.items()}
+    columns, joins = [], []
+    for column in table.names:
+        if column in _NAMES:
+            joins.append(f"LEFT JOIN ({_MERGED}) AS of_{column} ON of_{column}.label = said.{column}")
+            columns.append(f"COALESCE(of_{column}.merged_into, said.{column}) AS {column}")
+        elif column in names:
+            columns.append(f"COALESCE(of_{names[column]}.name, said.{column}) AS {column}")
+        else:
+            columns.append(f"said.{column}")
+    return f"SELECT {', '.join(columns)} FROM {table.name} AS said {' '.join(joins)}"  # noqa: S608 - the table's columns
+
+
+def merge_classes(engine: Engine, classes: Snapshot, label: int, into: int, merged_by: str) -> Class:
+    """Have one class be another from now on, and return that. Raises DlassetsError where that cannot be.
+
+    What was merged into the first before is the other, too. Its number never goes to another class.
+    """
+    known = classes_of(engine, classes)
+    for number in (label, into):
+        if number not in known:
+            raise DlassetsError(f"{number} is no class: `dlassets classes` shows them.")
+    old, now = known[label], known[into]
+    if label == into:
+        raise DlassetsError(f"{label} cannot be merged into itself: name the class that it is to be.")
+    if old.is_merged:
+        raise DlassetsError(f"Class {label} was merged into {old.merged_into} already, by {old.merged_by}.")
+    if now.is_merged:
+        circle = ", so that would go in a circle" if now.merged_into == label else f": merge into {now.merged_into}"
+        raise DlassetsError(f"Class {into} is none any more, it was merged into {now.merged_into}{circle}.")
+    merged = replace(old, merged_into=into, merged_at=dt.datetime.now(dt.UTC), merged_by=merged_by)
+    before = [replace(each, merged_into=into) for each in known.values() if each.merged_into == label]
+    _write(engine, classes, [merged, *before], Commit({"asset": CLASSES.name}))
+    return now
 
 
 def name_class(
@@ -156,6 +222,8 @@ def name_class(
     if not name or name.isdigit():
         raise DlassetsError(f"{name!r} is no name for a class: a name is not empty, and no number alone.")
     same = functools.partial(comparable, ignore_case=ignore_case)
+    if label in known and known[label].is_merged:
+        raise DlassetsError(f"Class {label} was merged into {known[label].merged_into}: rename that.")
     taken = _by_name(known, same).get(same(name))
     if taken is not None and taken != label:
         raise DlassetsError(f"{name} is class {taken} already. A name belongs to one class.")
@@ -205,14 +273,15 @@ class _Deciding:
 
     def _numbered(self, folder: Folder, number: int, name: str | None) -> int | None:
         known = self.decided.classes.get(number)
-        if known is not None and (name is None or not folder.is_there or self._label_of(name) == number):
-            return number
+        if known is not None and (name is None or not folder.is_there or self._label_of(name) == known.in_force):
+            return known.in_force
         if name is None:
             return self._add(number, str(number), folder)
         if (other := self._label_of(name)) is not None:
             self._refuse(folder, f"{name} is class {other} already")
         elif known is not None and self._is_used(known):
-            self._refuse(folder, f"class {number} is {known.name} already")
+            is_now = f", merged into {known.merged_into}," if known.is_merged else ""
+            self._refuse(folder, f"class {number} is {known.name}{is_now} already")
         else:
             return self._add(number, name, folder)
         return None
@@ -229,7 +298,8 @@ class _Deciding:
 
     def _is_used(self, known: Class) -> bool:
         """Whether a person named the class, or a folder that is there still does; else its folder was renamed."""
-        by_person = known.has_name and not known.said_by.startswith((BY_FOLDER, BY_PATH, BY_LIST))
+        of_a_place = known.said_by.startswith((BY_FOLDER, BY_PATH, BY_LIST))
+        by_person = known.is_merged or (known.has_name and not of_a_place)
         by_folder = {(number, self.same(name)) for name in known.names for number in (known.label, None)}
         return by_person or bool(by_folder & self.there)
 
@@ -244,7 +314,7 @@ def _named(known: Class | None, label: int, name: str, since: dt.datetime, said_
 
 
 def _by_name(classes: Mapping[int, Class], same: Callable[[str], str]) -> dict[str, int]:
-    return {same(name): label for label, each in classes.items() for name in each.names}
+    return {same(name): each.in_force for each in classes.values() for name in each.names}
 
 
 def _next(labels: Iterable[int]) -> int:

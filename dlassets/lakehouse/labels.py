@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from dlassets.engines.base import REPLACED_AT_ONCE, Commit, Engine, Snapshot, Written
-from dlassets.lakehouse.classes import SAID, SAID_AT, SAID_BY, SAID_LABEL, labels_said
+from dlassets.lakehouse.classes import SAID, SAID_AT, SAID_BY, SAID_LABEL, labels_said, with_classes_in_force
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.split_groups import GROUPS, with_groups
-from dlassets.lakehouse.tables import ACCEPTED, LABELED_IMAGES, TAKEN_BACK
+from dlassets.lakehouse.tables import ACCEPTED, FOLDER, HUMAN_LABELS, LABELED_IMAGES, TAKEN_BACK
 from dlassets.settings import LabelSettings, Settings
 
 # SQL over `labeled_images`: the images that carry different labels under different paths.
@@ -24,14 +24,33 @@ CONFLICTS = "SELECT image_id FROM labeled_images GROUP BY image_id HAVING MIN(la
 # SQL: the order of answers in `human_labels`, the newest first. Those of before there was an order are the oldest.
 NEWEST_ANSWER = "COALESCE(read_order, 0) DESC, answered_at DESC, request_id DESC, annotator DESC, label"
 
-# SQL over `human_labels`: each person's newest answer to each request, unless it was taken back.
-STANDING_ANSWERS = f"""
+# SQL over a row of `human_labels`: its time by the clock of the service that gave it, which orders that service's own
+# answers. Into the folder's files many computers write their times: these are in the order in which they were read.
+_OWN_TIME = f"CASE WHEN COALESCE(service, '{FOLDER}') <> '{FOLDER}' THEN LEAST(answered_at, read_at) END"
+
+
+
+def _standing(human_labels: str) -> str:
+    return f"""
     SELECT request_id, path, image_id, label, annotator, answered_at, read_at, read_order, service, seconds FROM (
-        SELECT human_labels.*, ROW_NUMBER() OVER (
+        SELECT of_service.*, ROW_NUMBER() OVER (
             PARTITION BY request_id, annotator ORDER BY {NEWEST_ANSWER}) AS place
-        FROM human_labels WHERE status IN ('{ACCEPTED}', '{TAKEN_BACK}')) AS newest
+        FROM (
+            SELECT said.*, ROW_NUMBER() OVER (
+                PARTITION BY request_id, annotator, COALESCE(service, '{FOLDER}')
+                ORDER BY {_OWN_TIME} DESC, {NEWEST_ANSWER}) AS place_there
+            FROM {human_labels} AS said WHERE status IN ('{ACCEPTED}', '{TAKEN_BACK}')) AS of_service
+        WHERE place_there = 1) AS newest
     WHERE place = 1 AND status = '{ACCEPTED}'
 """  # noqa: S608 - constants
+
+
+# SQL over `human_labels`: each person's newest answer to each request, unless it was taken back. What that person had
+# answered before does not come back then. A skip takes nothing back. Of what one service gave, its newest answer by its
+# own clock counts, also where an older one was read after it; that one and those of other services, as they were read.
+STANDING_ANSWERS = _standing("human_labels")
+# The same over `human_labels` and `classes`, with the classes in force: for whatever looks at the labels.
+STANDING_LABELS = _standing(f"({with_classes_in_force(HUMAN_LABELS)})")
 
 # What a conflict comes to, in words, by the setting `labels.conflicts`.
 CONFLICT_OUTCOMES = {
@@ -85,15 +104,16 @@ def update_labels(
     An answer is about an image, so it holds for every path with the same bytes; of several, the one that was read last
     counts. A path whose file is gone takes the label of the same bytes that are there under another: a photo moved to
     another folder is no conflict. A label goes when its path has other bytes now, of which nothing is said; what a
-    zone's folders said stays when the zone is taken out of the settings.
+    zone's folders said stays when the zone is taken out of the settings. Where a person says another class than the
+    folder or list, the person's is in force, and `contradicts` has the other.
     """
-    declared = ", ".join(f"'{name}'" for name in settings.landing) or "NULL"
+    declared = ", ".join(f"'{name}'" for name in settings.landing) or "''"
     found = engine.sql(
         f"""
         WITH answers AS (
             SELECT image_id, label, annotator, LEAST(answered_at, COALESCE(read_at, answered_at)) AS answered_at,
                 ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY {NEWEST_ANSWER}) AS place
-            FROM ({STANDING_ANSWERS}) AS standing
+            FROM ({STANDING_LABELS}) AS standing
         ), folders AS (
             SELECT images.path, images.image_id, {SAID_LABEL} AS label, {SAID_BY} AS said_by, {SAID_AT} AS labeled_at,
                 gone.deleted_at AS gone_at
@@ -102,32 +122,43 @@ def update_labels(
         ), present AS (
             SELECT image_id, label, ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY labeled_at, path) AS place
             FROM folders WHERE label IS NOT NULL AND gone_at IS NULL
+        ), earlier AS (
+            SELECT old.*, images.landing
+            FROM ({with_classes_in_force(LABELED_IMAGES)}) AS old
+            JOIN raw_images AS images ON images.path = old.path AND images.image_id = old.image_id
         ), said AS (
             SELECT folders.path, folders.image_id,
                 COALESCE(answers.label, present.label, folders.label) AS label,
                 CASE WHEN answers.label IS NULL THEN folders.said_by ELSE 'human' END AS source,
                 answers.annotator,
                 COALESCE(answers.answered_at, CASE WHEN present.label IS NOT NULL THEN folders.gone_at END,
-                    folders.labeled_at) AS labeled_at
+                    folders.labeled_at) AS labeled_at,
+                CASE WHEN answers.label <> COALESCE(present.label, folders.label)
+                    THEN COALESCE(present.label, folders.label) END AS contradicts
             FROM folders
             LEFT JOIN answers ON answers.image_id = folders.image_id AND answers.place = 1
             LEFT JOIN present ON folders.gone_at IS NOT NULL AND present.image_id = folders.image_id
                 AND present.place = 1
+        ), kept AS (
+            SELECT path, image_id, label, source, annotator, labeled_at, contradicts FROM said WHERE label IS NOT NULL
+            UNION ALL
+            SELECT path, image_id, label, source, annotator, labeled_at, contradicts FROM earlier
+            WHERE landing NOT IN ({declared}) AND source <> 'human'
+                AND NOT EXISTS (SELECT 1 FROM said WHERE said.path = earlier.path AND said.label IS NOT NULL)
         ), named AS (
-            SELECT said.*, classes.name AS label_name, known.split_group,
-                {split_of("COALESCE(known.split_group, said.image_id)", settings.split)} AS split
-            FROM said LEFT JOIN classes ON classes.label = said.label
-            LEFT JOIN ({GROUPS}) AS known ON known.image_id = said.image_id WHERE said.label IS NOT NULL
+            SELECT kept.*, classes.name AS label_name, known.split_group,
+                {split_of("COALESCE(known.split_group, kept.image_id)", settings.split)} AS split
+            FROM kept LEFT JOIN classes ON classes.label = kept.label
+            LEFT JOIN ({GROUPS}) AS known ON known.image_id = kept.image_id
         )
         SELECT COALESCE(named.path, old.path) AS path, named.image_id, named.label, named.label_name, named.source,
-            named.annotator, named.labeled_at, named.split, named.split_group
+            named.annotator, named.labeled_at, named.split, named.split_group, named.contradicts
         FROM named FULL JOIN labeled_images AS old ON old.path = named.path
-        LEFT JOIN raw_images AS images ON images.path = old.path AND images.image_id = old.image_id
-        WHERE (named.path IS NULL AND (images.path IS NULL OR images.landing IN ({declared})))
-            OR (named.path IS NOT NULL AND (old.path IS NULL
-                OR old.image_id <> named.image_id OR old.label <> named.label OR old.source <> named.source
-                OR old.labeled_at <> named.labeled_at OR old.split <> named.split
-                OR old.label_name IS DISTINCT FROM named.label_name OR old.annotator IS DISTINCT FROM named.annotator))
+        WHERE named.path IS NULL OR old.path IS NULL
+            OR old.image_id <> named.image_id OR old.label <> named.label OR old.source <> named.source
+            OR old.labeled_at <> named.labeled_at OR old.split <> named.split
+            OR old.label_name IS DISTINCT FROM named.label_name OR old.annotator IS DISTINCT FROM named.annotator
+            OR old.contradicts IS DISTINCT FROM named.contradicts
         """,  # noqa: S608 - made of constants, a share and checked names
         {**tables, **labels_said(engine, tables, settings)},
     )

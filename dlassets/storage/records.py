@@ -7,7 +7,7 @@ import csv
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -23,9 +23,11 @@ _SEPARATOR = re.compile(r'"?sep=([^"\s]|\t)"?\s*', re.IGNORECASE)
 
 # What stands at one place of a file: the place ("line 3"), and a record or what is wrong with it.
 Entry = tuple[str, dict[str, Any] | str]
+# The fields that a record must have; of several in a tuple one will do, and the first is the one that is named.
+Required = Sequence[str | tuple[str, ...]]
 
 
-def read_records(chunks: Iterable[bytes], suffix: str, required: Sequence[str] = ()) -> Iterator[Entry]:
+def read_records(chunks: Iterable[bytes], suffix: str, required: Required = ()) -> Iterator[Entry]:
     """Yield every entry of a file, which comes in chunks: its place, and a record or what is wrong with it.
 
     `suffix` is a key of READERS. Text is UTF-8, or UTF-16 with its mark; a CSV has commas, semicolons or tabs between
@@ -34,6 +36,12 @@ def read_records(chunks: Iterable[bytes], suffix: str, required: Sequence[str] =
     entries, none longer than LONGEST_LINE.
     """
     return READERS[suffix](_as_utf8(chunks), required)
+
+
+def lacking(required: Required, there: Collection[str]) -> list[str]:
+    """Return the fields that are required and not `there`, by their names."""
+    any_of = [(name,) if isinstance(name, str) else name for name in required]
+    return [names[0] for names in any_of if not any(name in there for name in names)]
 
 
 def as_text(value: object) -> str:
@@ -100,7 +108,7 @@ class _CsvLines:
         self._again.extendleft(reversed(self.row[first:]))
 
 
-def _csv_entries(chunks: Iterable[bytes], required: Sequence[str]) -> Iterator[Entry]:
+def _csv_entries(chunks: Iterable[bytes], required: Required) -> Iterator[Entry]:
     lines = _CsvLines(chunks)
     separator = lines.separator()
     if lines.wrong:
@@ -131,11 +139,11 @@ def _csv_entries(chunks: Iterable[bytes], required: Sequence[str]) -> Iterator[E
             yield place, _csv_record(header, row)
             continue
         header = [field.strip().lower() for field in row]
-        if missing := [name for name in required if name not in header]:
+        if missing := lacking(required, header):
             yield place, f"the header lacks {' and '.join(missing)}"
             return
     if not header:
-        yield "line 1", f"the header lacks {' and '.join(required)}" if required else "there is no header"
+        yield "line 1", f"the header lacks {' and '.join(lacking(required, ()))}" if required else "there is no header"
 
 
 def _csv_record(header: Sequence[str], row: Sequence[str]) -> dict[str, Any] | str:
@@ -209,7 +217,7 @@ class _JsonText:
         return False
 
 
-def _json_entries(chunks: Iterable[bytes], required: Sequence[str]) -> Iterator[Entry]:
+def _json_entries(chunks: Iterable[bytes], required: Required) -> Iterator[Entry]:
     text, number = _JsonText(chunks), 0
     try:
         is_list = text.next_sign() == "["
@@ -234,7 +242,7 @@ def _json_entries(chunks: Iterable[bytes], required: Sequence[str]) -> Iterator[
         yield text.place(error)
 
 
-def _jsonl_entries(chunks: Iterable[bytes], required: Sequence[str]) -> Iterator[Entry]:
+def _jsonl_entries(chunks: Iterable[bytes], required: Required) -> Iterator[Entry]:
     for number, line in enumerate(bounded_lines(chunks), 1):
         text, wrong = _text(line)
         if wrong is not None:
@@ -253,7 +261,7 @@ def _text(line: Line) -> tuple[str, str | None]:
         return "", _NOT_UTF8
 
 
-def _parse_json(text: str, required: Sequence[str]) -> dict[str, Any] | str:
+def _parse_json(text: str, required: Required) -> dict[str, Any] | str:
     try:
         return _record(json.loads(text), required)
     except json.JSONDecodeError as error:
@@ -262,11 +270,12 @@ def _parse_json(text: str, required: Sequence[str]) -> dict[str, Any] | str:
         return f"is not JSON that can be read: {error}"
 
 
-def _record(item: object, required: Sequence[str]) -> dict[str, Any] | str:
-    return item if isinstance(item, dict) else " with ".join(("is no object", *filter(None, [" and ".join(required)])))
+def _record(item: object, required: Required) -> dict[str, Any] | str:
+    names = " and ".join(lacking(required, ()))
+    return item if isinstance(item, dict) else " with ".join(("is no object", *filter(None, [names])))
 
 
-READERS: Mapping[str, Callable[[Iterable[bytes], Sequence[str]], Iterator[Entry]]] = {
+READERS: Mapping[str, Callable[[Iterable[bytes], Required], Iterator[Entry]]] = {
     ".csv": _csv_entries,
     ".tsv": _csv_entries,
     ".txt": _csv_entries,

@@ -12,7 +12,7 @@ from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.engines.local import LocalEngine
 from dlassets.images.folders import class_folder
 from dlassets.labeling.answers import collect_answers
-from dlassets.labeling.closing import close_requests
+from dlassets.labeling.closing import close_requests, reopen_requests
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import send_requests
 from dlassets.labeling.services import Refusal
@@ -104,9 +104,18 @@ class Bench:
         return self.collect_and_refuse(classes)[0]
 
     def collect_and_refuse(self, classes: dict[int, str] = CLASSES) -> tuple[Written, list[Refusal]]:
-        labels, requests = self.pin("human_labels"), self.pin("label_requests")
-        names = {label: [name] for label, name in classes.items()}
-        return collect_answers(self.engine, self.service, labels, requests, names, Commit())
+        """Collect what was answered, where these are the classes."""
+        if classes != {row["label"]: row["name"] for row in self.rows("classes")}:
+            rows = arrow("classes", *({"label": label, "name": name} for label, name in classes.items()))
+            self.engine.replace(self.engine.rows(rows), TABLES["classes"], self.pin("classes").uri, Commit())
+        return self.collect_as_it_is()
+
+    def collect_as_it_is(self) -> tuple[Written, list[Refusal]]:
+        sources = {name: self.pin(name) for name in ("label_requests", "raw_images", "classes")}
+        return collect_answers(self.engine, self.service, self.pin("human_labels"), sources, Commit())
+
+    def reopen(self) -> Written:
+        return reopen_requests(self.engine, self.lake, self.pin("human_labels"), Commit())
 
     def close(self, version: int | None = None, conflicts: Conflicts = "drop", **settings: Any) -> Written:
         chosen = _settings(conflicts, settings)

@@ -8,6 +8,7 @@ from dlassets.engines.base import Commit
 from dlassets.errors import ConflictError
 from dlassets.labeling.answers import class_of, collect_answers
 from dlassets.labeling.requests import request_id
+from dlassets.lakehouse.classes import Class
 from dlassets.registry.models import ModelVersion
 from dlassets_tests.tables import NOON
 
@@ -150,10 +151,10 @@ def test_an_answer_that_came_before_its_request_counts_once_that_is_there(bench:
 
 def test_of_two_runs_at_once_one_is_told_to_collect_again(asked: Bench) -> None:
     put(asked, "a.csv", f"request_id,label\n{A},2\n")
-    pinned, requests = asked.pin("human_labels"), asked.pin("label_requests")
+    pinned, sources = asked.pin("human_labels"), {**asked.snapshots, "label_requests": asked.pin("label_requests")}
     asked.collect()
     with pytest.raises(ConflictError):
-        collect_answers(asked.engine, asked.service, pinned, requests, {2: ["hat"]}, Commit())
+        collect_answers(asked.engine, asked.service, pinned, sources, Commit())
     assert len(asked.rows("human_labels")) == 1
 
 
@@ -191,12 +192,13 @@ def test_the_key_of_the_table_is_kept(asked: Bench) -> None:
 )
 def test_a_class_is_said_by_number_name_or_both(answer: str, label: int | None) -> None:
     known = {**CLASSES, 5: "five", 11: "5 stars", 12: "twice", 13: "Twice"}
-    assert class_of(answer, {number: [name] for number, name in known.items()}) == label
+    assert class_of(answer, {number: Class(number, name, [], NOON, "ada") for number, name in known.items()}) == label
 
 
 @pytest.mark.parametrize(("answer", "label"), [("cap", 2), ("2.cap", 2), ("6.cap", None), ("CAP", 2)])
 def test_a_class_is_known_by_the_names_it_had_before(answer, label) -> None:
-    assert class_of(answer, {2: ["hat", "cap"], 6: ["shirt"]}) == label
+    known = {2: Class(2, "hat", ["cap"], NOON, "ada"), 6: Class(6, "shirt", [], NOON, "ada")}
+    assert class_of(answer, known) == label
 
 
 def label_of_a(bench: Bench) -> int:

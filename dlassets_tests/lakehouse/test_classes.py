@@ -139,7 +139,7 @@ def test_classes_are_written_once_by_either_engine(engine, lake) -> None:
     update(lake, engine)
 
     assert pin(lake, "classes").version == version
-    assert get(ENGINE, lake, "classes") == [
+    assert get(ENGINE, lake, "classes", "label, name, aliases, since, said_by") == [
         {"label": 12, "name": "dog", "aliases": [], "since": NOON, "said_by": "folder labeled/012.dog"},
         {"label": 13, "name": "cat", "aliases": [], "since": NOON, "said_by": "folder labeled/cat"},
     ]

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 )
 def label_requests(session: Session, read: Reads, report: Report) -> Made:
     """Close the requests that need no answer any more, and send people what the champion is unsure of."""
-    from dlassets.labeling.closing import close_requests
+    from dlassets.labeling.closing import close_requests, reopen_requests
     from dlassets.labeling.requests import send_requests
     from dlassets.labeling.standing import show_standing
 
@@ -56,6 +56,7 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     commit = commit_of(provenance)
     if model is None:
         report.warning("No version is champion, so nobody is asked about more images.")
+    reopened = reopen_requests(session.engine, session.lake, snapshots[HUMAN_LABELS.name], commit)
     closed, withdrawn = close_requests(session.engine, session.lake, snapshots, model, settings, commit)
     asked = session.labeling.asked
     sent, unasked = send_requests(session.engine, session.lake, asked, snapshots, model, settings, commit)
@@ -72,26 +73,26 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
         "requests_sent": sent.inserted,
         "requests_closed": closed.updated - withdrawn,
         "requests_withdrawn": withdrawn,
+        "requests_reopened": reopened.updated,
         "photos_left_to_ask": unasked,
     }
-    return Made(provenance, {LABEL_REQUESTS.name: sent if sent.changed else closed}, details)
+    written = sent if sent.changed else reopened.and_then(closed)
+    return Made(provenance, {LABEL_REQUESTS.name: written}, details)
 
 
-@step(HUMAN_LABELS, reads=[CLASSES], looks_back=[LABEL_REQUESTS])
+@step(HUMAN_LABELS, reads=[RAW_IMAGES, CLASSES], looks_back=[LABEL_REQUESTS])
 def human_labels(session: Session, read: Reads, report: Report) -> Made:
     """Write down what people have answered since, accepted or refused with a reason."""
     from dlassets.labeling.answers import collect_answers
-    from dlassets.lakehouse.classes import classes_of
     from dlassets.lakehouse.snapshots import replanned
 
-    requests = read[LABEL_REQUESTS]
-    classes = {label: each.names for label, each in classes_of(session.engine, read[CLASSES]).items()}
+    sources = read.named(LABEL_REQUESTS, RAW_IMAGES, CLASSES)
     provenance = read.provenance()
     commit = commit_of(provenance)
     refused, away = 0, []
 
     def collect(service: LabelingService) -> tuple[Written, list[Refusal]]:
-        return collect_answers(session.engine, service, read.own(HUMAN_LABELS), requests, classes, commit)
+        return collect_answers(session.engine, service, read.own(HUMAN_LABELS), sources, commit)
 
     written = Written(read.own(HUMAN_LABELS).version, changed=False)
     for service in session.labeling.read:
