@@ -18,7 +18,6 @@ from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.closing import close_requests
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import send_requests
-from dlassets.lakehouse.classes import classes_of
 from dlassets.lakehouse.derived import Derivation
 from dlassets.lakehouse.profiles import profile_images
 from dlassets.lakehouse.snapshots import pin

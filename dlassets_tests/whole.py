@@ -108,14 +108,16 @@ class Whole:
             "lacking rows": lacking_rows(session.engine, tables["evaluated_rows"], runs),
             "wrong": [self._mistakes(run.info.run_id, tables) for run in runs],
             "scored": None if champion is None else self._scored(champion, tables),
-            "judged": judged_answers(session.engine, tables["served_requests"], tables["labeled_images"], labels),
+            "judged": judged_answers(
+                session.engine, tables["served_requests"], tables["labeled_images"], tables["classes"], labels
+            ),
             "without photo": [
                 without_photo(session.engine, each, tables["label_requests"]) for each in session.labeling.read
             ],
         }
 
     def _mistakes(self, run_id: str, tables: Mapping[str, Snapshot]) -> Any:
-        mistakes = mistakes_of(self.session.engine, tables["evaluated_rows"], run_id)
+        mistakes = mistakes_of(self.session.engine, tables["evaluated_rows"], tables["classes"], run_id)
         return mistakes.rows, mistakes.wrong, sorted(row["path"] for row in mistakes.surest)
 
     def _scored(self, champion: ModelVersion, tables: Mapping[str, Snapshot]) -> Any:

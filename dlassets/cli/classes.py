@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import getpass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -21,12 +23,32 @@ def classes(context: click.Context) -> None:
     Folders of labelled zones name classes by themselves: `012.cat` is class 12, and `cat` has the next free number.
     """
     if context.invoked_subcommand is None:
-        settings_and_lake()
-        rows = [
-            (str(each.label), each.name, ", ".join(each.aliases), f"{each.since:%Y-%m-%d %H:%M}", each.said_by)
-            for each in _classes().values()
-        ]
-        show(("label", "name", "before", "since", "said by"), rows)
+        _show()
+
+
+@classes.command("list")
+def list_() -> None:
+    """Show every class, and what was merged into which."""
+    _show()
+
+
+def _show() -> None:
+    settings_and_lake()
+    rows = [
+        (str(each.label), each.name, ", ".join(each.aliases), _time(each.since), each.said_by, _merged(each))
+        for each in _classes().values()
+    ]
+    show(("label", "name", "before", "since", "said by", "merged"), rows)
+
+
+def _merged(each: Class) -> str:
+    if each.merged_at is None:
+        return ""
+    return f"into {each.merged_into} by {each.merged_by}, {_time(each.merged_at)}"
+
+
+def _time(at: dt.datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M}"
 
 
 @classes.command()
@@ -47,6 +69,37 @@ def rename(label: int, name: str) -> None:
     if label not in _classes():
         raise click.UsageError(f"{label} is no class: `dlassets classes` shows them.")
     _name(name, label)
+
+
+@classes.command()
+@click.argument("merged", metavar="FROM")
+@click.argument("into", metavar="INTO")
+def merge(merged: str, into: str) -> None:
+    """Have the class FROM be the class INTO from now on: each by its number or its name.
+
+    Folders, lists and answers that say FROM mean INTO then, those of before as well. Its number goes to no other class.
+    """
+    from dlassets.engines.local import LocalEngine
+    from dlassets.lakehouse.classes import merge_classes
+    from dlassets.lakehouse.snapshots import pin, replanned
+    from dlassets.lakehouse.tables import CLASSES
+
+    _, lake = settings_and_lake()
+    known = _classes()
+    label, target = (_label_of(text, known) for text in (merged, into))
+    now = replanned(lambda: merge_classes(LocalEngine(), pin(lake, CLASSES.name), label, target, getpass.getuser()))
+    click.echo(
+        f"Class {label} ({known[label].name}) is class {now.label} ({now.name}) from now on. Labels follow once "
+        "labeled_images is materialized; models that know both follow with the next training."
+    )
+
+
+def _label_of(text: str, known: Mapping[int, Class]) -> int:
+    """Return the number of the class that is called so. Raises UsageError where there is none."""
+    found = [each.label for each in known.values() if text in {str(each.label), *each.names}]
+    if not found:
+        raise click.UsageError(f"{text} is no class: `dlassets classes` shows them.")
+    return found[0]
 
 
 def _classes() -> dict[int, Class]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby, islice
@@ -112,9 +112,9 @@ def collect_answers(
 ) -> tuple[Written, list[Refusal]]:
     """Append the answers that `human_labels` does not have yet; none new, no new version. Return what is refused now.
 
-    `sources` are label_requests, raw_images and classes. An answer is refused where it cannot be read, its class is none
-    of these, there is no such request or photo, or its photo lies in folders of two classes; and accepted later should
-    that have changed. An answer without a time of its own is new only if it is not
+    `sources` are label_requests, raw_images and classes. An answer is refused where it cannot be read, its class is
+    none of these, there is no such request or photo, or its photo lies in folders of two classes; and accepted later
+    should that have changed. An answer without a time of its own is new only if it is not
     what that person's newest answer already says, or the newest of that file: saving a list again answers nothing
     again, and brings nothing back that was answered otherwise or taken back since. Raises ConflictError where another
     run wrote answers since `human_labels` was pinned: pin and collect again.
@@ -272,7 +272,7 @@ def class_of(answer: str, classes: Mapping[int, Class]) -> int | None:
     if len(named) == 1 and not answer.isdigit():
         return named[0]
     meant = class_of_folder(answer, _NUMBERED)
-    if meant is None or meant.label not in classes:
+    if meant is None or meant.label is None or meant.label not in classes:
         return None
     label, others = classes[meant.label].in_force, _named(meant.name or "", classes)
     return None if others and label not in others else label

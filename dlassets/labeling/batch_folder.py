@@ -36,8 +36,8 @@ def show_batch(folder: Path, batch_id: str, standings: Sequence[Standing]) -> No
     """Bring a batch's folder up to where its requests stand.
 
     The list has what waits, the sheet everything. Photos of requests that are closed go into the folder `answered` or
-    `withdrawn`, last of all: where a killed run has left them, the next one finds them. Those that are open again, since
-    their answer was taken back, come back from there. Raises OSError.
+    `withdrawn`, last of all: where a killed run has left them, the next one finds them. Those that are open again,
+    since their answer was taken back, come back from there. Raises OSError.
     """
     _bring_back(folder, {s.request.request_id for s in standings if s.status == OPEN})
     lying = _photos(folder)

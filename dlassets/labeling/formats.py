@@ -56,8 +56,9 @@ def read_answers(chunks: Iterable[bytes], suffix: str, origin: str, written_at: 
     """Yield the answers in a file, which comes in chunks, as they stand there: one that is none has a problem.
 
     For `suffix` and what a file may look like see `read_records`. Entries with an empty label that say neither a time
-    nor a status are not answered yet and are left out. `origin` names the file, `written_at` dates the answers that say no time themselves. An entry that
-    cannot be read costs itself alone; of more than MOST_PROBLEMS, the number is said. Memory is of a few entries.
+    nor a status are not answered yet and are left out. `origin` names the file, `written_at` dates the answers that say
+    no time themselves. An entry that cannot be read costs itself alone; of more than MOST_PROBLEMS, the number is said.
+    Memory is of a few entries.
     """
     problems = 0
     for place, entry in read_records(chunks, suffix, REQUIRED):

@@ -22,12 +22,12 @@ from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
 from dlassets.labeling.selection import select_requests
 from dlassets.labeling.services import Batch, LabelingService, Request
 from dlassets.labeling.standing import goes_to
-from dlassets.lakehouse.classes import known_classes
+from dlassets.lakehouse.classes import known_classes, with_classes_in_force
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.failures import failed_images
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
-from dlassets.lakehouse.tables import LABEL_REQUESTS, OPEN, PLANNED
+from dlassets.lakehouse.tables import CLASSES, LABEL_REQUESTS, OPEN, PLANNED
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelingSettings, Settings
 from dlassets.storage.files import micro_batches
@@ -95,7 +95,7 @@ def send_requests(
     requests = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version)
     images = {name: snapshots[name] for name in ("raw_images", "deleted_files", "quarantined_files")}
     photos = Photos(engine, lake, images["raw_images"])
-    planned_batches = _unsent(engine, images, requests, services)
+    planned_batches = _unsent(engine, {**images, CLASSES.name: snapshots[CLASSES.name]}, requests, services)
     batches = list(filter(None, (_with_photos(photos, batch) for batch in planned_batches)))
     classes = known_classes(engine, snapshots["classes"]) if batches else {}
     for batch in batches:
@@ -168,7 +168,8 @@ def _unsent(
             SELECT r.*, images.path AS now_at, ROW_NUMBER() OVER (
                 PARTITION BY r.request_id
                 ORDER BY CASE WHEN images.path = r.path THEN 0 ELSE 1 END, images.path) AS place
-            FROM label_requests AS r JOIN ({USABLE}) AS images ON images.image_id = r.image_id
+            FROM ({with_classes_in_force(LABEL_REQUESTS)}) AS r
+            JOIN ({USABLE}) AS images ON images.image_id = r.image_id
             WHERE r.status = '{PLANNED}' OR (r.status = '{OPEN}' AND NOT ({everywhere}))
         )
         SELECT planned.*, raw_images.length FROM planned JOIN raw_images ON raw_images.path = planned.now_at

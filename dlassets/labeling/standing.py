@@ -10,8 +10,9 @@ from typing import Any
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.images.folders import class_folder
 from dlassets.labeling.services import LabelingService, Request, Standing
+from dlassets.lakehouse.classes import with_classes_in_force
 from dlassets.lakehouse.labels import NEWEST_ANSWER
-from dlassets.lakehouse.tables import ACCEPTED, ANSWERED, OPEN, PLANNED, REFUSED
+from dlassets.lakehouse.tables import ACCEPTED, ANSWERED, HUMAN_LABELS, LABEL_REQUESTS, OPEN, PLANNED, REFUSED
 
 
 def show_standing(engine: Engine, service: LabelingService, snapshots: Mapping[str, Snapshot]) -> None:
@@ -30,12 +31,12 @@ def _batches(
     query = f"""
         SELECT r.batch_id, r.request_id, r.path, r.image_id, r.predicted_label, r.predicted_name, r.confidence,
             r.status, r.reason, said.status AS said, said.label, classes.name, said.annotator, said.reason AS refused
-        FROM label_requests AS r
+        FROM ({with_classes_in_force(LABEL_REQUESTS)}) AS r
         LEFT JOIN (
             SELECT human_labels.*, ROW_NUMBER() OVER (
                 PARTITION BY request_id
                 ORDER BY CASE WHEN status = '{ACCEPTED}' THEN 0 ELSE 1 END, {NEWEST_ANSWER}) AS place
-            FROM human_labels) AS said
+            FROM ({with_classes_in_force(HUMAN_LABELS)}) AS human_labels) AS said
             ON said.request_id = r.request_id AND said.place = 1
         LEFT JOIN classes ON classes.label = said.label
         WHERE {goes_to(service)} AND r.status <> '{PLANNED}'

@@ -163,24 +163,32 @@ def known_classes(engine: Engine, classes: Snapshot) -> dict[int, str]:
     return {label: each.name for label, each in classes_of(engine, classes).items() if not each.is_merged}
 
 
+def merged_classes(engine: Engine, classes: Snapshot) -> dict[int, Class]:
+    """Return the class that each one is by now which was merged into another, by the label that it had."""
+    known = classes_of(engine, classes)
+    return {label: known[each.in_force] for label, each in known.items() if each.is_merged}
+
+
 # SQL over `classes`: what a class is that was merged into another.
 _MERGED = """
     SELECT old.label, old.merged_into, other.name
     FROM classes AS old JOIN classes AS other ON other.label = old.merged_into
 """
+# Types of what a row of a wide table has besides, which nobody compares.
+_WIDE = {"binary", "array<float>"}
 # The columns that hold a class, with those that hold its name.
 _NAMES = {"label": "label_name", "predicted_label": "predicted_name", "suggested_label": "suggested_name"}
 
 
 def with_classes_in_force(table: Table) -> str:
-    """Return SQL over a table and `classes` for the table's rows, in which a class that was merged is the other.
+    """Return SQL over a table and `classes` for its narrow columns, in which a class that was merged is the other.
 
     A name goes with its class, where the table has it. Whatever compares what models, people and folders said reads it
     through this: what they said stays written as it was.
     """
     names = {name: label for label, name in _NAMES.items()}
     columns, joins = [], []
-    for column in table.names:
+    for column in (column.name for column in table.columns if column.type not in _WIDE):
         if column in _NAMES:
             joins.append(f"LEFT JOIN ({_MERGED}) AS of_{column} ON of_{column}.label = said.{column}")
             columns.append(f"COALESCE(of_{column}.merged_into, said.{column}) AS {column}")

@@ -29,7 +29,6 @@ NEWEST_ANSWER = "COALESCE(read_order, 0) DESC, answered_at DESC, request_id DESC
 _OWN_TIME = f"CASE WHEN COALESCE(service, '{FOLDER}') <> '{FOLDER}' THEN LEAST(answered_at, read_at) END"
 
 
-
 def _standing(human_labels: str) -> str:
     return f"""
     SELECT request_id, path, image_id, label, annotator, answered_at, read_at, read_order, service, seconds FROM (

@@ -120,8 +120,8 @@ HUMAN_LABELS = Table(
         Column(
             "request_id",
             "string",
-            "The label request it answers; `photo <image_id>` where it names a photo itself; of what could not be read at "
-            "all, the file and the line.",
+            "The label request it answers; `photo <image_id>` where it names a photo itself; of what could not be read "
+            "at all, the file and the line.",
             nullable=False,
         ),
         Column("path", "string", "The image's path; null where the request is unknown."),
@@ -135,7 +135,11 @@ HUMAN_LABELS = Table(
             "accepted, refused, skipped, or taken_back: what that person answered to it before counts no more.",
             nullable=False,
         ),
-        Column("reason", "string", "Why it was refused, or is applied to nothing; of an accepted one, that it changes nothing."),
+        Column(
+            "reason",
+            "string",
+            "Why it was refused, or is applied to nothing; of an accepted one, that it changes nothing.",
+        ),
         Column("answer", "string", "The answer as it was given; null where nothing could be read."),
         Column("origin", "string", "Where it was read: for the folder service, the file and the line."),
         Column("read_at", "timestamp", "When it was read, by our clock."),
@@ -156,7 +160,9 @@ CLASSES = Table(
         Column("aliases", "array<string>", "Names that it had before.", nullable=False),
         Column("since", "timestamp", "When it was named: of a folder, its oldest file's time.", nullable=False),
         Column("said_by", "string", "Who named it: a folder, or a person.", nullable=False),
-        Column("merged_into", "bigint", "The class that it is since a person merged it into that; null where it is one."),
+        Column(
+            "merged_into", "bigint", "The class that it is since a person merged it into that; null where it is one."
+        ),
         Column("merged_at", "timestamp", "When that was."),
         Column("merged_by", "string", "Who did it."),
     ),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlassets.engines.base import Engine, Rows, Snapshot
+from dlassets.lakehouse.classes import with_classes_in_force
 from dlassets.lakehouse.labels import labels_in_force
-from dlassets.lakehouse.tables import EVALUATED_ROWS, LABELED_IMAGES, PREDICTIONS, SERVED_REQUESTS, TEST
+from dlassets.lakehouse.tables import CLASSES, EVALUATED_ROWS, LABELED_IMAGES, PREDICTIONS, SERVED_REQUESTS, TEST
 from dlassets.registry.models import PREDICTED, ModelVersion
 from dlassets.settings import LabelSettings
 
@@ -76,13 +77,13 @@ def scored_last(engine: Engine, predictions: Snapshot, model: ModelVersion) -> S
 
 
 def judged_answers(
-    engine: Engine, served_requests: Snapshot, labeled_images: Snapshot, labels: LabelSettings
+    engine: Engine, served_requests: Snapshot, labeled_images: Snapshot, classes: Snapshot, labels: LabelSettings
 ) -> list[Row]:
     """Return, for each version and role, its `answers` to requests, those `judged` by a label, and the `correct` ones.
 
     A label judges an answer that it came after, or that is of the test side: no model has learned from it.
     """
-    tables = {SERVED_REQUESTS.name: served_requests, LABELED_IMAGES.name: labeled_images}
+    tables = {SERVED_REQUESTS.name: served_requests, LABELED_IMAGES.name: labeled_images, CLASSES.name: classes}
     rows: list[Row] = (
         engine.sql(
             f"""
@@ -91,7 +92,7 @@ def judged_answers(
             FROM (
                 SELECT s.model_version, s.role, s.predicted_label,
                     CASE WHEN f.split = '{TEST}' OR said.labeled_at > s.received_at THEN f.label END AS label
-                FROM served_requests AS s
+                FROM ({with_classes_in_force(SERVED_REQUESTS)}) AS s
                 LEFT JOIN ({labels_in_force(labels)}) AS f ON f.image_id = s.image_id
                 LEFT JOIN labeled_images AS said ON said.path = f.path
             ) AS answered GROUP BY model_version, role ORDER BY model_version DESC, role
@@ -104,23 +105,24 @@ def judged_answers(
     return rows
 
 
-def mistakes_of(engine: Engine, evaluated_rows: Snapshot, run_id: str) -> Mistakes:
+def mistakes_of(engine: Engine, evaluated_rows: Snapshot, classes: Snapshot, run_id: str) -> Mistakes:
     """Return how many of a run's rows were wrong, and the surest of its mistakes on test rows."""
     import pyarrow as pa
 
     run = engine.rows(pa.table({"run_id": [run_id]}))
-    tables: dict[str, Snapshot | Rows] = {EVALUATED_ROWS.name: evaluated_rows, "run": run}
+    tables: dict[str, Snapshot | Rows] = {EVALUATED_ROWS.name: evaluated_rows, CLASSES.name: classes, "run": run}
+    rows_of_run = f"({with_classes_in_force(EVALUATED_ROWS)}) AS rows_said JOIN run ON run.run_id = rows_said.run_id"
     counted = engine.sql(
-        """
+        f"""
         SELECT split, COUNT(*) AS number, COUNT(CASE WHEN label <> predicted_label THEN 1 END) AS wrong
-        FROM evaluated_rows JOIN run ON run.run_id = evaluated_rows.run_id GROUP BY split ORDER BY split
-        """,
+        FROM {rows_of_run} GROUP BY split ORDER BY split
+        """,  # noqa: S608 - columns
         tables,
     ).arrow()
     surest = engine.sql(
         f"""
         SELECT path, image_id, label_name, predicted_name, confidence
-        FROM evaluated_rows JOIN run ON run.run_id = evaluated_rows.run_id
+        FROM {rows_of_run}
         WHERE label <> predicted_label AND split = '{TEST}' ORDER BY confidence DESC, path LIMIT {SHOWN}
         """,  # noqa: S608 - constants
         tables,

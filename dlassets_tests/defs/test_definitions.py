@@ -54,6 +54,7 @@ GRAPH = {
             "raw_images",
             "image_profiles",
             "labeled_images",
+            "classes",
         },
     ),
     "edge_model": ("training", {"validated_version", "training_set", "raw_images"}),
@@ -77,7 +78,7 @@ GRAPH = {
         }
         | {"classes", "validated_version"},
     ),
-    "human_labels": ("labeling", {"classes"}),
+    "human_labels": ("labeling", {"raw_images", "classes"}),
     "photo_stream": ("operations", set()),
 }
 

@@ -1,6 +1,8 @@
 """A lake of a few scored photos, and the folder service beside it."""
 
 import hashlib
+import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +16,7 @@ from dlassets.images.folders import class_folder
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.closing import close_requests, reopen_requests
 from dlassets.labeling.folder import FolderService
-from dlassets.labeling.requests import send_requests
+from dlassets.labeling.requests import request_id, send_requests
 from dlassets.labeling.services import Refusal
 from dlassets.labeling.standing import show_standing
 from dlassets.lakehouse.snapshots import pin
@@ -22,7 +24,8 @@ from dlassets.lakehouse.tables import TABLES
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelingSettings, LabelSettings, Settings
 from dlassets.storage.lake import Lake
-from dlassets_tests.tables import arrow, get, put
+from dlassets_tests.tables import NOON, arrow, get
+from dlassets_tests.tables import put as put_rows
 
 Conflicts = Literal["drop", "first", "ask"]
 MODEL = "image_classifier"
@@ -71,7 +74,7 @@ class Bench:
         return pin(self.lake, name)
 
     def add(self, name: str, rows: list[dict[str, Any]]) -> None:
-        put(self.lake, name, *rows)
+        put_rows(self.lake, name, *rows)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         return get(self.engine, self.lake, name)
@@ -180,10 +183,47 @@ def prediction(name: str, confidence: float, version: int = 3, model: str = MODE
     }
 
 
+A, B = (request_id(image_id(name), ModelVersion(MODEL, 3)) for name in "ab")
+
+
+def put(bench: Bench, name: str, content: str, seconds_after_noon: int = 0) -> None:
+    path = bench.answers / name
+    path.write_text(content)
+    time = NOON.timestamp() + seconds_after_noon
+    os.utime(path, (time, time))
+
+
+def move(bench: Bench, photo: str, folder: str) -> None:
+    """Move a photo, from wherever it lies, into a class folder."""
+    (source,) = bench.requests.parent.rglob(f"{photo}.jpg")
+    source.rename(bench.answers / folder / source.name)
+
+
+@pytest.fixture(scope="session")
+def lake_that_asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once, since many tests begin with it."""
+    bench = known_by_one_photo(tmp_path_factory.mktemp("asked"))
+    bench.add_photos("a", "b")
+    bench.score({"a": 0.5, "b": 0.4})
+    bench.send()
+    return bench.root
+
+
+@pytest.fixture
+def asked(lake_that_asked: Path, tmp_path: Path) -> Bench:
+    """A lake where people were asked about photos a and b."""
+    shutil.copytree(lake_that_asked, tmp_path, dirs_exist_ok=True)
+    return Bench(tmp_path)
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """It knows every class by one photo."""
-    bench = Bench(tmp_path)
+    return known_by_one_photo(tmp_path)
+
+
+def known_by_one_photo(root: Path) -> Bench:
+    bench = Bench(root)
     known = [labelled(name, label, f"labeled/{class_folder(label, name)}/known.jpg") for label, name in CLASSES.items()]
     bench.add("labeled_images", known)
     bench.add("classes", [{"label": label, "name": name} for label, name in CLASSES.items()])

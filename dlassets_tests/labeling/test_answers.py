@@ -7,37 +7,11 @@ import pytest
 from dlassets.engines.base import Commit
 from dlassets.errors import ConflictError
 from dlassets.labeling.answers import class_of, collect_answers
-from dlassets.labeling.requests import request_id
 from dlassets.lakehouse.classes import Class
-from dlassets.registry.models import ModelVersion
 from dlassets_tests.tables import NOON
 
-from .conftest import CLASSES, MODEL, Bench, image_id
+from .conftest import CLASSES, A, B, Bench, image_id, move, put
 from .test_requests import take_labels
-
-A, B = (request_id(image_id(name), ModelVersion(MODEL, 3)) for name in "ab")
-
-
-@pytest.fixture
-def asked(bench: Bench) -> Bench:
-    """A lake where people were asked about photos a and b."""
-    bench.add_photos("a", "b")
-    bench.score({"a": 0.5, "b": 0.4})
-    bench.send()
-    return bench
-
-
-def put(bench: Bench, name: str, content: str, seconds_after_noon: int = 0) -> None:
-    path = bench.answers / name
-    path.write_text(content)
-    time = NOON.timestamp() + seconds_after_noon
-    os.utime(path, (time, time))
-
-
-def move(bench: Bench, photo: str, folder: str) -> None:
-    """Move a photo, from wherever it lies, into a class folder."""
-    (source,) = bench.requests.parent.rglob(f"{photo}.jpg")
-    source.rename(bench.answers / folder / source.name)
 
 
 def labels(bench: Bench) -> list[tuple[str, int | None, str, str | None]]:

@@ -15,8 +15,8 @@ from dlassets.labeling.folder import FolderService
 from dlassets.labeling.services import Refusal
 from dlassets_tests.killing import killed_at
 
-from .conftest import CLASSES, Bench, photo
-from .test_answers import A, B, asked, labels, move, put  # noqa: F401 - a fixture
+from .conftest import CLASSES, A, B, Bench, move, photo, put
+from .test_answers import labels
 
 UNKNOWN = "unknown class cape: the classes are 2 hat, 6 shirt, 10 t-shirt"
 ADD = "Use one of the classes that are named. A new class: dlassets classes add <name>."
@@ -25,7 +25,7 @@ KEEP = "Keep request_id, or the photo's name, as it was."
 
 
 @pytest.fixture
-def told(asked: Bench) -> Bench:  # noqa: F811
+def told(asked: Bench) -> Bench:
     return asked
 
 

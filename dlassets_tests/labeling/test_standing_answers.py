@@ -1,9 +1,8 @@
-"""Which of the answers to a request count: those taken back, skipped, late, repeated, or about a photo nobody asked of."""
+"""Which answers to a request count: late, repeated, taken back, skipped, or about a photo that they name."""
 
 import datetime as dt
 import itertools
 import json
-import os
 from typing import Any
 
 import pytest
@@ -12,8 +11,8 @@ from dlassets.engines.base import Engine
 from dlassets.labeling.services import Answer
 from dlassets_tests.tables import NOON, local_alone
 
-from .conftest import Bench, image_id, labelled, photo, raw_image
-from .test_answers import A, B, assert_nothing_new, asked, label_of_a, move, put  # noqa: F401 - a fixture
+from .conftest import A, B, Bench, image_id, labelled, move, photo, put, raw_image
+from .test_answers import assert_nothing_new, label_of_a
 from .test_requests import take_labels
 
 
@@ -54,7 +53,7 @@ def in_force(bench: Bench) -> int | None:
 UPDATES = (said(1, "hat"), said(2, "shirt"), said(3, "t-shirt"))
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
 def test_a_service_s_newest_update_counts_in_whatever_order_they_are_read(asked, order) -> None:
     for place in order:
         assert collect_from(asked, UPDATES[place]) == 1
@@ -99,7 +98,9 @@ def test_what_is_taken_back_before_it_is_read_never_counts(asked) -> None:
 
 
 def test_another_person_s_answer_or_else_the_folder_s_label_is_in_force_then(asked) -> None:
-    asked.add("raw_images", [{**raw_image("a", "labeled/006.shirt/a.jpg"), "landing": "labeled", "folder": "006.shirt"}])
+    asked.add(
+        "raw_images", [{**raw_image("a", "labeled/006.shirt/a.jpg"), "landing": "labeled", "folder": "006.shirt"}]
+    )
     collect_from(asked, said(1, "t-shirt", who="Bo"), said(2, "hat"))
     assert take_labels(asked)["labeled/006.shirt/a.jpg"] == (2, "hat", "human")
 
@@ -337,7 +338,7 @@ def test_a_batch_s_folder_that_is_made_a_link_is_not_followed(asked, tmp_path) -
     (batch,) = asked.requests.glob("v3-*")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    os.symlink(elsewhere, batch / "answered")
+    (batch / "answered").symlink_to(elsewhere)
     put(asked, "a.csv", f"request_id,label\n{A},2\n")
     asked.collect()
     asked.close()

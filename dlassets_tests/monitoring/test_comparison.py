@@ -115,7 +115,7 @@ def test_answers_to_requests_are_judged_by_labels_that_came_since(engine, settin
     put(lake, "labeled_images", labelled("b", 1, labeled_at=NOON - dt.timedelta(days=1)))
 
     requests, labels = (pin(lake, name) for name in ("served_requests", "labeled_images"))
-    rows = judged_answers(engine, requests, labels, settings.labels)
+    rows = judged_answers(engine, requests, labels, pin(lake, "classes"), settings.labels)
 
     assert [tuple(row.values()) for row in rows] == [(2, "challenger", 1, 1, 0), (1, "champion", 3, 1, 1)]
     assert "| 1 | champion | 3 | 1 | 1 |" in markdown.served(rows)

@@ -53,7 +53,7 @@ def test_the_mistakes_of_a_run_are_counted_by_split_and_the_surest_of_the_test_r
         row(99, "test", 4, 1.0, run_id="another"),
     )
 
-    mistakes = mistakes_of(engine, pin(lake, "evaluated_rows"), "run")
+    mistakes = mistakes_of(engine, pin(lake, "evaluated_rows"), pin(lake, "classes"), "run")
 
     assert (mistakes.rows, mistakes.wrong) == ({"test": 15, "validation": 4}, {"test": 10, "validation": 2})
     assert [found["path"] for found in mistakes.surest] == [f"test/{9 - place:02}.jpg" for place in range(SHOWN)]

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from dlassets.defs.common import SCORING, details, few_photos, table_asset
-from dlassets.lakehouse.tables import LABELED_IMAGES, PREDICTIONS, SERVED_REQUESTS
+from dlassets.lakehouse.tables import CLASSES, LABELED_IMAGES, PREDICTIONS, SERVED_REQUESTS
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads
@@ -19,7 +19,8 @@ def _served(session: Session, read: Reads, made: Made) -> dict[str, Any]:
     from dlassets.monitoring.outcomes import judged_answers
 
     labels = session.settings.labels
-    rows = judged_answers(session.engine, read.own(SERVED_REQUESTS), read[LABELED_IMAGES], labels)
+    classes = session.pin(CLASSES)
+    rows = judged_answers(session.engine, read.own(SERVED_REQUESTS), read[LABELED_IMAGES], classes, labels)
     return {**made.details, "answers": dg.MetadataValue.md(markdown.served(rows))} if rows else dict(made.details)
 
 

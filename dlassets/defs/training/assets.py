@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dlassets.defs.common import TRAINING, details, few_photos, model_asset, page, provenance_value, table_asset
-from dlassets.lakehouse.tables import EVALUATED_ROWS, RAW_IMAGES
+from dlassets.lakehouse.tables import CLASSES, EVALUATED_ROWS, RAW_IMAGES
 from dlassets.masking import masked
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
@@ -143,7 +143,7 @@ def _evaluated(session: Session, read: Reads, made: Made) -> dict[str, Any]:
     run_id = made.details["newest"]
     if run_id is None:
         return {}
-    mistakes = mistakes_of(session.engine, read.own(EVALUATED_ROWS), run_id)
+    mistakes = mistakes_of(session.engine, read.own(EVALUATED_ROWS), session.pin(CLASSES), run_id)
     columns = {"label_name": "true", "predicted_name": "predicted", "confidence": "confidence", "path": "path"}
     return {
         "mlflow_run_id": run_id,

@@ -97,8 +97,9 @@ def evaluate_probabilities(
 ) -> Evaluation:
     """Evaluate what any model says of rows with labels: (rows, classes) probabilities of the classes `labels`.
 
-    A class the model does not know counts as a mistake, to which it gave a probability of nothing. Nothing is asked of
-    the features of `rows`. Raises DlassetsError where there are no rows, or probabilities that are no numbers.
+    A class the model does not know counts as a mistake, to which it gave a probability of nothing. A label that stands
+    there twice is two of the model's classes that are one by now: it says that one where it says either. Nothing is
+    asked of the features of `rows`. Raises DlassetsError where there are no rows, or probabilities that are no numbers.
     """
     _check(probabilities, rows)
     predicted = np.asarray(labels)[probabilities.argmax(axis=1)]
@@ -123,7 +124,7 @@ def evaluate_probabilities(
         confidence=probabilities.max(axis=1),
         macro_f1=macro_f1,
         balanced_accuracy=balanced_accuracy,
-        log_loss=_log_loss(probabilities, targets_of(rows.labels, labels)),
+        log_loss=_log_loss(*_of_each_label(probabilities, labels), rows.labels),
         unknown=tuple(found[label] for label in sorted(found.keys() - known.keys())),
         untested=tuple(known[label] for label in sorted(known.keys() - found.keys())),
     )
@@ -157,7 +158,16 @@ def _intervals(right: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.
     return np.array([wilson_interval(*pair) for pair in pairs])
 
 
-def _log_loss(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
+def _of_each_label(probabilities: NDArray[np.float64], labels: Sequence[int]) -> tuple[NDArray[np.float64], list[int]]:
+    """Return the probability of each label, once, and the labels."""
+    found, places = np.unique(np.asarray(labels), return_inverse=True)
+    summed = np.zeros((len(probabilities), len(found)))
+    np.add.at(summed.T, places, probabilities.T)
+    return summed, found.tolist()
+
+
+def _log_loss(probabilities: NDArray[np.float64], labels: Sequence[int], truth: NDArray[np.int64]) -> float:
+    targets = targets_of(truth, labels)
     given = np.where(targets == UNKNOWN, 0, probabilities[np.arange(len(targets)), targets])
     # The smallest number that counts beside 1: a mistake made with all confidence costs 36, and not without end.
     return float(-np.log(np.maximum(given, np.finfo(np.float64).eps)).mean())

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
+from dlassets.lakehouse.classes import with_classes_in_force
 from dlassets.lakehouse.labels import labels_in_force
-from dlassets.lakehouse.tables import LABELED_IMAGES, PREDICTIONS, SERVED_REQUESTS, TEST
+from dlassets.lakehouse.tables import CLASSES, LABELED_IMAGES, PREDICTIONS, SERVED_REQUESTS, TEST
 from dlassets.monitoring.views.reading import Reading
 from dlassets.registry.gate import chance_of, shown
 from dlassets.registry.models import ModelVersion, of_one_model
@@ -18,15 +19,16 @@ if TYPE_CHECKING:
 
 SHOWN, PAIRS = 12, 10
 
-# SQL over `predictions`, `served_requests` and `asked`, the two versions with their `side`: what both say of an image.
+# SQL over `predictions`, `served_requests`, `classes` and `asked`, the two versions with their `side`: what both say of
+# an image.
 _BOTH = f"""
     WITH said AS (
         SELECT asked.side, p.image_id, p.path, p.predicted_label, p.predicted_name, p.confidence, p.scored_at AS said_at
-        FROM predictions AS p JOIN asked ON {of_one_model("p", "asked")}
+        FROM ({with_classes_in_force(PREDICTIONS)}) AS p JOIN asked ON {of_one_model("p", "asked")}
         UNION ALL
         SELECT asked.side, s.image_id, CAST(NULL AS STRING) AS path, s.predicted_label, s.predicted_name, s.confidence,
             s.received_at AS said_at
-        FROM served_requests AS s JOIN asked ON {of_one_model("s", "asked")}
+        FROM ({with_classes_in_force(SERVED_REQUESTS)}) AS s JOIN asked ON {of_one_model("s", "asked")}
     ), ranked AS (
         SELECT said.*, COALESCE(predicted_name, CAST(predicted_label AS STRING)) AS name, ROW_NUMBER() OVER (
             PARTITION BY side, image_id ORDER BY CASE WHEN path IS NULL THEN 1 ELSE 0 END, path, said_at DESC) AS place
@@ -196,7 +198,8 @@ def compare(reading: Reading, a: int, b: int) -> Comparison:
                 f"{_those_that_have(known)} With scoring.challengers, challengers score what the champion scores."
             )
     asked = _asked(known[a], known[b])
-    answers, labels = [PREDICTIONS, SERVED_REQUESTS], _TRUE.format(in_force=labels_in_force(reading.settings.labels))
+    answers = [PREDICTIONS, SERVED_REQUESTS, CLASSES]
+    labels = _TRUE.format(in_force=labels_in_force(reading.settings.labels))
     counted = reading.asked(_BOTH + _COUNTED, answers, asked=asked)
     judged = reading.asked(_BOTH + _JUDGED.format(labels=labels), [*answers, LABELED_IMAGES], asked=asked)
     surest = reading.asked(_BOTH + _SUREST.format(labels=labels), [*answers, LABELED_IMAGES], asked=asked)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dlassets.lakehouse.tables import EVALUATED_ROWS
+from dlassets.lakehouse.classes import with_classes_in_force
+from dlassets.lakehouse.tables import CLASSES, EVALUATED_ROWS
 from dlassets.monitoring.views.reading import Reading, one_row
 
 PAGE = 60
@@ -76,20 +77,21 @@ class Mistakes:
 
 def mistakes(reading: Reading, run_id: str, chosen: Chosen, first: int = 0, most: int = PAGE) -> Mistakes:
     """Return the mistakes of a training run's model, `most` from the `first` one on."""
-    pairs = """
+    rows_said = f"({with_classes_in_force(EVALUATED_ROWS)}) AS e"
+    pairs = f"""
         SELECT e.label, COALESCE(MAX(e.label_name), CAST(e.label AS STRING)) AS name,
             e.predicted_label, COALESCE(MAX(e.predicted_name), CAST(e.predicted_label AS STRING)) AS predicted_name,
             COUNT(*) AS photos
-        FROM evaluated_rows AS e JOIN wanted ON e.run_id = wanted.run_id
+        FROM {rows_said} JOIN wanted ON e.run_id = wanted.run_id
         WHERE wanted.split IS NULL OR e.split = wanted.split
         GROUP BY e.label, e.predicted_label ORDER BY photos DESC, e.label, e.predicted_label
-    """
-    wrong = """
+    """  # noqa: S608 - columns
+    wrong = f"""
         WITH wrong AS (
             SELECT e.path, e.image_id, e.split, COALESCE(e.label_name, CAST(e.label AS STRING)) AS name,
                 COALESCE(e.predicted_name, CAST(e.predicted_label AS STRING)) AS predicted_name, e.confidence,
                 COUNT(*) OVER () AS chosen, ROW_NUMBER() OVER (ORDER BY e.confidence DESC, e.path) AS place
-            FROM evaluated_rows AS e JOIN wanted ON e.run_id = wanted.run_id
+            FROM {rows_said} JOIN wanted ON e.run_id = wanted.run_id
             WHERE e.label <> e.predicted_label
                 AND (wanted.split IS NULL OR e.split = wanted.split)
                 AND (wanted.label IS NULL OR CAST(e.label AS STRING) = wanted.label)
@@ -97,14 +99,14 @@ def mistakes(reading: Reading, run_id: str, chosen: Chosen, first: int = 0, most
         )
         SELECT wrong.* FROM wrong CROSS JOIN part
         WHERE wrong.place > part.first AND wrong.place <= part.last ORDER BY wrong.place
-    """
+    """  # noqa: S608 - columns
     wanted = one_row(
         run_id=run_id, split=chosen.split, label=_text(chosen.label), predicted=_text(chosen.predicted_label)
     )
     part = one_row(first=first, last=first + most)
-    rows = reading.asked(wrong, [EVALUATED_ROWS], wanted=wanted, part=part)
+    rows = reading.asked(wrong, [EVALUATED_ROWS, CLASSES], wanted=wanted, part=part)
     shown = [Mistake(**{name: row[name] for name in Mistake.__dataclass_fields__}) for row in rows]
-    counted = reading.asked(pairs, [EVALUATED_ROWS], wanted=wanted)
+    counted = reading.asked(pairs, [EVALUATED_ROWS, CLASSES], wanted=wanted)
     return Mistakes(shown, rows[0]["chosen"] if rows else 0, [Pair(**row) for row in counted])
 
 

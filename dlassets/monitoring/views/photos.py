@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dlassets.lakehouse.classes import with_classes_in_force
 from dlassets.lakehouse.tables import (
+    CLASSES,
     DELETED_FILES,
     EVALUATED_ROWS,
     HUMAN_LABELS,
@@ -196,13 +198,12 @@ def _label_error(reading: Reading, wanted: Any) -> Row | None:
 
 def _predictions(reading: Reading, of_image: Any) -> list[Word]:
     """Return what versions said of the photo, the newest first; once each, though both tables may have it."""
-    query = """
+    columns = "path, image_id, model_version, predicted_label, predicted_name, confidence, top_k, scored_at"
+    query = f"""
         WITH said AS (
-            SELECT path, image_id, model_version, predicted_label, predicted_name, confidence, top_k, scored_at
-            FROM predictions
+            SELECT {columns} FROM ({with_classes_in_force(PREDICTIONS)}) AS p
             UNION ALL
-            SELECT path, image_id, model_version, predicted_label, predicted_name, confidence, top_k, scored_at
-            FROM predictions_current
+            SELECT {columns} FROM ({with_classes_in_force(PREDICTIONS_CURRENT)}) AS p
         )
         SELECT s.model_version, s.predicted_label,
             COALESCE(s.predicted_name, CAST(s.predicted_label AS STRING)) AS predicted_name, s.confidence,
@@ -210,8 +211,8 @@ def _predictions(reading: Reading, of_image: Any) -> list[Word]:
         FROM said AS s JOIN wanted ON s.path = wanted.path
         WHERE wanted.image_id IS NULL OR s.image_id = wanted.image_id
         ORDER BY s.model_version DESC, s.scored_at DESC
-    """
-    rows = reading.asked(query, [PREDICTIONS, PREDICTIONS_CURRENT], wanted=of_image)
+    """  # noqa: S608 - columns
+    rows = reading.asked(query, [PREDICTIONS, PREDICTIONS_CURRENT, CLASSES], wanted=of_image)
     once = {row["model_version"]: row for row in reversed(rows)}
     return [
         Word(**{**row, "top_k": row["top_k"] or ()}, run_id=None, split=None, label=None, label_name=None)
@@ -221,24 +222,26 @@ def _predictions(reading: Reading, of_image: Any) -> list[Word]:
 
 def _evaluations(reading: Reading, of_image: Any) -> list[Word]:
     """Return what trained models said of the photo where it was one that they were tested on."""
-    query = """
+    query = f"""
         SELECT e.run_id, e.split, e.label, COALESCE(e.label_name, CAST(e.label AS STRING)) AS label_name,
             e.predicted_label, COALESCE(e.predicted_name, CAST(e.predicted_label AS STRING)) AS predicted_name,
             e.confidence, e.evaluated_at AS at
-        FROM evaluated_rows AS e JOIN wanted ON e.image_id = wanted.image_id ORDER BY e.evaluated_at DESC, e.run_id
-    """
-    rows = reading.asked(query, [EVALUATED_ROWS], wanted=of_image)
+        FROM ({with_classes_in_force(EVALUATED_ROWS)}) AS e JOIN wanted ON e.image_id = wanted.image_id
+        ORDER BY e.evaluated_at DESC, e.run_id
+    """  # noqa: S608 - columns
+    rows = reading.asked(query, [EVALUATED_ROWS, CLASSES], wanted=of_image)
     return [Word(**row, model_version=None, top_k=()) for row in rows]
 
 
 def _requests(reading: Reading, of_image: Any) -> list[Row]:
-    query = """
+    query = f"""
         SELECT r.request_id, r.batch_id, r.service, r.status, r.strategy, r.confidence, r.requested_at,
             COALESCE(r.predicted_name, CAST(r.predicted_label AS STRING)) AS predicted_name
-        FROM label_requests AS r JOIN wanted ON r.path = wanted.path OR r.image_id = wanted.image_id
+        FROM ({with_classes_in_force(LABEL_REQUESTS)}) AS r
+        JOIN wanted ON r.path = wanted.path OR r.image_id = wanted.image_id
         ORDER BY r.requested_at DESC, r.request_id
-    """
-    return reading.asked(query, [LABEL_REQUESTS], wanted=of_image)
+    """  # noqa: S608 - columns
+    return reading.asked(query, [LABEL_REQUESTS, CLASSES], wanted=of_image)
 
 
 def _answers(reading: Reading, of_image: Any) -> list[Row]:

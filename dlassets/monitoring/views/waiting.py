@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from dlassets.lakehouse.tables import LABEL_REQUESTS, OPEN
+from dlassets.lakehouse.classes import with_classes_in_force
+from dlassets.lakehouse.tables import CLASSES, LABEL_REQUESTS, OPEN
 from dlassets.monitoring.views.reading import Reading, one_row
 
 MOST_BATCHES, MOST_OF_A_BATCH = 20, 24
@@ -54,7 +55,7 @@ def waiting(reading: Reading, batches: int = MOST_BATCHES, most: int = MOST_OF_A
             SELECT r.*, COUNT(*) OVER (PARTITION BY r.batch_id) AS total,
                 SUM(CASE WHEN r.status = '{OPEN}' THEN 1 ELSE 0 END) OVER (PARTITION BY r.batch_id) AS open,
                 MIN(r.requested_at) OVER (PARTITION BY r.batch_id) AS since
-            FROM label_requests AS r
+            FROM ({with_classes_in_force(LABEL_REQUESTS)}) AS r
         ), placed AS (
             SELECT counted.*, COUNT(*) OVER () AS all_open,
                 ROW_NUMBER() OVER (PARTITION BY batch_id ORDER BY confidence, request_id) AS place,
@@ -69,7 +70,7 @@ def waiting(reading: Reading, batches: int = MOST_BATCHES, most: int = MOST_OF_A
         FROM placed CROSS JOIN part CROSS JOIN batches
         WHERE placed.batch <= part.batches AND placed.place <= part.most ORDER BY placed.batch, placed.place
     """  # noqa: S608 - constants
-    rows = reading.asked(query, [LABEL_REQUESTS], part=one_row(batches=batches, most=most))
+    rows = reading.asked(query, [LABEL_REQUESTS, CLASSES], part=one_row(batches=batches, most=most))
     if not rows:
         return Queue((), 0, 0)
     found = [_batch(list(group)) for _, group in groupby(rows, key=lambda row: row["batch_id"])]

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from dlassets.errors import DlassetsError
-from dlassets.lakehouse.tables import IMAGE_PROFILES, LABELED_IMAGES, RAW_IMAGES, TRAINING_SET
+from dlassets.lakehouse.tables import CLASSES, IMAGE_PROFILES, LABELED_IMAGES, RAW_IMAGES, TRAINING_SET
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, step
@@ -37,7 +37,15 @@ def registered_version(session: Session, read: Reads, report: Report) -> Made:
 
 @step(
     VALIDATED_VERSION,
-    reads=[REGISTERED_VERSION, TUNED_HYPERPARAMETERS, TRAINING_SET, RAW_IMAGES, IMAGE_PROFILES, LABELED_IMAGES],
+    reads=[
+        REGISTERED_VERSION,
+        TUNED_HYPERPARAMETERS,
+        TRAINING_SET,
+        RAW_IMAGES,
+        IMAGE_PROFILES,
+        LABELED_IMAGES,
+        CLASSES,
+    ],
 )
 def validated_version(session: Session, read: Reads, report: Report) -> Made:
     """Ask of the registered version whether it may be used, and have it be champion if so, or wait for a person."""
@@ -116,14 +124,16 @@ def _taken_over(session: Session, read: Reads, version: int) -> int:
 
 def _grounds(session: Session, read: Reads) -> Grounds:
     """Return what a version is validated on: the test rows of the training set as it stands now."""
+    from dlassets.lakehouse.classes import merged_classes
     from dlassets.lakehouse.training_set import attributes_of
     from dlassets.registry.validation.validate import Grounds
 
     training_set, profiles, labels = settled_training_set(read), read[IMAGE_PROFILES], read[LABELED_IMAGES]
+    merged = merged_classes(session.engine, read[CLASSES])
     attributes = functools.partial(attributes_of, session.engine, training_set, profiles, labels)
     read_at = (training_set, profiles, labels, read[RAW_IMAGES])
     tables = {snapshot.name: snapshot.version for snapshot in read_at}
-    return Grounds(training_set, session.embedder(read[RAW_IMAGES]), attributes, tables)
+    return Grounds(training_set, session.embedder(read[RAW_IMAGES]), attributes, tables, merged)
 
 
 @step(EDGE_MODEL, reads=[VALIDATED_VERSION, TRAINING_SET, RAW_IMAGES])

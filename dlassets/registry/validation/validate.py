@@ -15,6 +15,7 @@ import numpy as np
 from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import ImageError, Pixels, as_seen
+from dlassets.lakehouse.classes import Class
 from dlassets.lakehouse.tables import TEST
 from dlassets.learning.backbones import BackboneRef, Runtime, feature_version
 from dlassets.learning.embedding import load_backbone
@@ -59,18 +60,20 @@ class Grounds:
     """What a version is validated on: the test rows of one version of `training_set`, and their photos.
 
     `attributes` gives what of the photos slices are made by, `tables` are the versions that all this is read at.
+    `merged` is the class that one is by now which was merged into another: in the rows, and in what models say.
     """
 
     training_set: Snapshot
     embedder: Embedder
     attributes: Callable[[], pa.Table]
     tables: Mapping[str, int]
+    merged: Mapping[int, Class] = field(default_factory=dict)
 
     _examples: dict[str, Examples] = field(default_factory=dict, init=False)
 
     @functools.cached_property
     def rows_sha256(self) -> str:
-        rows = read_split(self.training_set, TEST, features=False)
+        rows = self._in_force(read_split(self.training_set, TEST, features=False))
         lines = (f"{image_id} {label}\n" for image_id, label in zip(rows.image_ids, rows.labels.tolist(), strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -78,8 +81,30 @@ class Grounds:
         """Return the test rows with the features that a model on this backbone reads."""
         version = feature_version(backbone)
         if version not in self._examples:
-            self._examples[version] = examples_for(backbone, self.training_set, TEST, self.embedder)
+            rows = examples_for(backbone, self.training_set, TEST, self.embedder)
+            self._examples[version] = self._in_force(rows)
         return self._examples[version]
+
+    def with_classes_in_force(self, package: ModelPackage) -> ModelPackage:
+        """Return a model as it is to be judged: where it says a class that was merged, it says the other."""
+        head = package.head
+        if self.merged.keys().isdisjoint(head.labels):
+            return package
+        labels, names = self._classes_in_force(head.labels, head.names)
+        return replace(package, head=replace(head, labels=tuple(labels), names=tuple(names)))
+
+    def _in_force(self, rows: Examples) -> Examples:
+        if self.merged.keys().isdisjoint(rows.labels.tolist()):
+            return rows
+        labels, names = self._classes_in_force(rows.labels.tolist(), rows.names)
+        return replace(rows, labels=np.array(labels, np.int64), names=names)
+
+    def _classes_in_force(self, labels: Sequence[int], names: Sequence[str]) -> tuple[list[int], list[str]]:
+        new = [self.merged.get(label) for label in labels]
+        return (
+            [label if each is None else each.label for label, each in zip(labels, new, strict=True)],
+            [name if each is None else each.name for name, each in zip(names, new, strict=True)],
+        )
 
 
 def validate(registry: ModelRegistry, version: int, grounds: Grounds) -> tuple[Validation, bool]:
@@ -132,6 +157,8 @@ def _question(model: ModelVersion, champion: ModelVersion | None, grounds: Groun
         "tolerance": registry.tolerance,
         **settings.validation.model_dump(mode="json"),
     }
+    if grounds.merged:
+        asked["merged_classes"] = {str(label): each.label for label, each in sorted(grounds.merged.items())}
     return Question(
         model_name=model.name,
         version=model.version,
@@ -154,7 +181,8 @@ class _Judged:
 
 def _judged(registry: ModelRegistry, version: int, grounds: Grounds) -> _Judged:
     package = load_version(registry, version)
-    return _Judged(version, package, evaluate(package.head, grounds.rows_for(package.backbone)))
+    judged = grounds.with_classes_in_force(package)
+    return _Judged(version, package, evaluate(judged.head, grounds.rows_for(package.backbone)))
 
 
 def _champion(registry: ModelRegistry, question: Question, grounds: Grounds) -> _Judged | None:
@@ -226,10 +254,10 @@ def _described(files: Path, package: ModelPackage, runtime: Runtime) -> tuple[ch
 
 def _robustness(judged: _Judged, champion: _Judged | None, grounds: Grounds, sample: int) -> Robustness:
     """Ask about the first rows, which are some of all classes: they are in the order of their ids, which are hashes."""
-    packages = [judged.package]
+    packages = [grounds.with_classes_in_force(judged.package)]
     # Another backbone would have to be asked anew.
     if champion is not None and champion.package.feature_version == judged.package.feature_version:
-        packages.append(champion.package)
+        packages.append(grounds.with_classes_in_force(champion.package))
     rows = grounds.rows_for(judged.package.backbone)
     few = rows.taken(np.arange(len(rows)) < sample)
     return robustness(packages, few, grounds.embedder.photos, grounds.embedder.runtime) if len(few) else Robustness()
