@@ -30,6 +30,7 @@ from dlassets.lakehouse.tables import TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
 from dlassets.monitoring.quality import RULES, check
 from dlassets.monitoring.views.comparison import compare
+from dlassets.monitoring.views.contradictions import contradictions
 from dlassets.monitoring.views.mistakes import Chosen, mistakes
 from dlassets.monitoring.views.overview import overview
 from dlassets.monitoring.views.photos import paths_of, photo, search
@@ -182,6 +183,7 @@ def look_at_pages(settings: Settings, raw_images: Snapshot, version: int) -> Non
     photo(reading, photos["path"][0].as_py())
     paths_of(reading, "an image")
     waiting(reading)
+    contradictions(reading)
     compare(reading, version, version)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dlassets.images.digest import image_id_of
 from dlassets.intake.damage import HOLDERS
 from dlassets.intake.quarantine import drop, refused_files, retry
 from dlassets.labeling.requests import without_photo
-from dlassets.lakehouse.classes import problems_of_folders
+from dlassets.lakehouse.classes import merge_classes, name_class, problems_of_folders
 from dlassets.lakehouse.listed_labels import claims_of_lists
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
@@ -50,6 +51,7 @@ _TIMES = {
     "dropped_at",
     "load_date",
     "since",
+    "merged_at",
     "said_at",
     "read_at",
     "evaluated_at",
@@ -78,6 +80,7 @@ class Whole:
         self._run(*EVERY_STEP)
         self._photos_are_asked_about()
         self.people_answer()
+        self.people_contradict()
         self._run(steps.human_labels)
         self.photos_change()
         unwanted, _, mended = sorted(refused_files(engine, lake), key=lambda file: file.path, reverse=True)
@@ -169,6 +172,16 @@ class Whole:
         for target in sorted(moves):  # as answers are read that came in the same tick of the clock
             target.parent.mkdir(parents=True, exist_ok=True)
             moves[target].rename(target)
+
+    def people_contradict(self) -> None:
+        """Somebody says of a photo, unasked, that it is of another class than its folder's, and two classes are one."""
+        one, other = sorted(self.zone("labeled").iterdir())[:2]
+        path = f"labeled/{one.name}/{max(one.iterdir()).name}"
+        said = {"path": path, "label": other.name, "annotator": "Bo", "service": "page", "seconds": 2.5}
+        Path(self.session.lake.answers, "more.json").write_text(json.dumps(said))
+        engine, lake = self.session.engine, self.session.lake
+        named = name_class(engine, pin(lake, "classes"), "of nothing", "Bo")
+        merge_classes(engine, pin(lake, "classes"), named.label, int(one.name[:3]), "Bo")
 
     def photos_change(self) -> None:
         """One has other bytes, one is gone, a list says something else, and a file that was refused is a photo."""

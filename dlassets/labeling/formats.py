@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from dlassets.images.folders import class_folder
-from dlassets.labeling.services import LONGEST_SECONDS, Act, Answer, Refusal, Request, Standing, is_duration
-from dlassets.lakehouse.tables import ANSWERED, FOLDER, OPEN, SKIPPED, TAKEN_BACK
+from dlassets.labeling.services import Act, Answer, Refusal, Request, Standing, is_duration
+from dlassets.lakehouse.tables import ANSWERED, FOLDER, LONGEST_SECONDS, OPEN, SKIPPED, TAKEN_BACK
 from dlassets.storage.records import as_text, lacking, read_records
 
 # An answer is to a request, or about a photo that it names itself.

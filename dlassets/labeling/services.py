@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from dlassets.lakehouse.tables import OPEN
+from dlassets.lakehouse.tables import LONGEST_SECONDS, OPEN
 
-# The longest that a person may have taken for one answer, in seconds: more is no measurement, but a clock that was set.
-LONGEST_SECONDS = 31 * 86_400
 # What a person did with a request: `taken_back` is what they answered to it before.
 Act = Literal["answered", "skipped", "taken_back"]
 

@@ -16,6 +16,8 @@ WAITING = f"status IN ('{PLANNED}', '{OPEN}')"
 ACCEPTED, REFUSED, SKIPPED, TAKEN_BACK = "accepted", "refused", "skipped", "taken_back"
 # The service of answers that were put into the folder, in whose files many computers write their times.
 FOLDER = "folder"
+# The longest that a person may have taken for one answer, in seconds: more is no measurement, but a clock that was set.
+LONGEST_SECONDS = 31 * 86_400
 
 TOP_K = "array<struct<label:bigint,name:string,confidence:double>>"
 

@@ -12,7 +12,7 @@ from dlassets.engines.schema import Table
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, labels_in_force, undecided
 from dlassets.lakehouse.refusals import QUARANTINED
-from dlassets.lakehouse.tables import TABLES, TEST, TRAIN, VALIDATION, WAITING
+from dlassets.lakehouse.tables import LONGEST_SECONDS, TABLES, TEST, TRAIN, VALIDATION, WAITING
 from dlassets.registry.models import NOT_CURRENT, PREDICTED, ModelVersion
 from dlassets.settings import LabelSettings
 
@@ -137,11 +137,18 @@ RULES = (
     Rule(
         "every_answer_is_decided",
         "human_labels",
-        "An answer is accepted with image and label, or refused with a reason.",
-        "SELECT request_id, status FROM human_labels WHERE status NOT IN ('accepted', 'refused') "
+        "An answer is accepted with image and label, or kept with a reason: refused, skipped or taken back.",
+        "SELECT request_id, status FROM human_labels "
+        "WHERE status NOT IN ('accepted', 'refused', 'skipped', 'taken_back') "
         "OR (status = 'accepted' AND (image_id IS NULL OR label IS NULL)) "
-        "OR (status = 'refused' AND reason IS NULL)",
+        "OR (status <> 'accepted' AND (reason IS NULL OR label IS NOT NULL AND status <> 'refused'))",
         blocking=True,
+    ),
+    Rule(
+        "every_answer_took_a_time",
+        "human_labels",
+        "Where it was measured how long an answer took, that is a number from 0 to a month of seconds.",
+        f"SELECT request_id, seconds FROM human_labels WHERE NOT seconds BETWEEN 0 AND {LONGEST_SECONDS}",  # noqa: S608
     ),
     Rule(
         "nothing_refused",
@@ -151,6 +158,23 @@ RULES = (
         "AND NOT EXISTS (SELECT 1 FROM human_labels AS later WHERE later.request_id = refused.request_id "
         "AND later.status = 'accepted' AND COALESCE(later.read_order, 0) > COALESCE(refused.read_order, 0))",
         remedy="Beside the answers, files called refused.csv name those that stand there still, and what to do.",
+    ),
+    Rule(
+        "merged_into_a_class",
+        "classes",
+        "A class that was merged is one that was not.",
+        "SELECT old.label, old.merged_into FROM classes AS old "
+        "LEFT JOIN classes AS other ON other.label = old.merged_into AND other.merged_into IS NULL "
+        "WHERE old.merged_into IS NOT NULL AND other.label IS NULL",
+        blocking=True,
+    ),
+    Rule(
+        "no_label_of_a_merged_class",
+        "labeled_images",
+        "No image has a class that was merged into another.",
+        "SELECT path, l.label FROM labeled_images AS l JOIN classes ON classes.label = l.label "
+        "WHERE classes.merged_into IS NOT NULL",
+        remedy="Materialize `labeled_images`.",
     ),
     Rule(
         "exactly_one_split",

@@ -53,8 +53,12 @@ CLEAN: dict[str, list[Row]] = {
     "deleted_files": [{"path": "labeled/gone.jpg"}],
     "image_profiles": [{"image_id": A}, {"image_id": B}, {"image_id": C}],
     "listed_labels": [{"list_path": "labeled/labels.csv", "photo": "a.jpg"}],
-    "classes": [{"label": 3}, {"label": 40}],
-    "human_labels": [ANSWER, {**ANSWER, "answer": "4", "status": "refused", "reason": "because", "read_order": -1}],
+    "classes": [{"label": 3}, {"label": 40}, {"label": 41, "merged_into": 40}],
+    "human_labels": [
+        ANSWER,
+        {**ANSWER, "answer": "4", "status": "refused", "reason": "because", "read_order": -1},
+        {**ANSWER, "answer": None, "label": None, "status": "skipped", "reason": "because", "seconds": 2.5},
+    ],
     "labeled_images": [LABEL, COPY, OTHER],
     "image_features": [{"image_id": each, "feature_version": "1"} for each in (A, B, C)],
     "training_set": [{**each, "feature_version": "1"} for each in (LABEL, OTHER)],
@@ -81,6 +85,14 @@ BREAKING: list[tuple[str, str, list[Row], int]] = [
         ("human_labels", "every_answer_is_decided", [{**ANSWER, **change}], 1)
         for change in ({"status": "perhaps"}, {"label": None}, {"image_id": None}, {"status": "refused"})
     ),
+    ("human_labels", "every_answer_took_a_time", [{**ANSWER, "seconds": -1.0}, {**ANSWER, "seconds": 1e9}], 2),
+    (
+        "classes",
+        "merged_into_a_class",
+        [{"label": 3, "merged_into": 9}, {"label": 4, "merged_into": 5}, {"label": 5, "merged_into": 6}, {"label": 6}],
+        2,
+    ),
+    ("labeled_images", "no_label_of_a_merged_class", [{**LABEL, "label": 41}], 1),
     ("human_labels", "nothing_refused", [{**ANSWER, "status": "refused", "reason": "because"}], 1),
     ("labeled_images", "exactly_one_split", [{**LABEL, "split": "both"}], 1),
     ("labeled_images", "equal_bytes_never_straddle", [LABEL, {**COPY, "split": "test"}], 1),

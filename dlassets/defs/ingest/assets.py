@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets.defs.common import INGEST, file_page, table_asset
+from dlassets.defs.common import INGEST, few_photos, file_page, page, table_asset
 from dlassets.lakehouse.tables import (
     CLASSES,
     DELETED_FILES,
@@ -56,7 +56,21 @@ def _classes(session: Session, read: Reads, made: Made) -> dict[str, Any]:
     return {"classes": {str(label): name for label, name in named.items()}, "no_class": made.details["problems"]}
 
 
+def _contradictions(session: Session, read: Reads, _: Made) -> dict[str, Any]:
+    """Return of how many photos people say another class than the folder or list, a few of them, and where all are."""
+    from dlassets.monitoring.views.contradictions import contradictions
+    from dlassets.monitoring.views.reading import Reading
+
+    found = contradictions(Reading(session.settings), most=8)
+    metadata: dict[str, Any] = {"people_contradict_folders": found.total}
+    if found.total:
+        columns = {"name": "people say", "folder_name": "folder says", "annotator": "who", "path": "path"}
+        metadata["contradictions"] = few_photos(session, read, [vars(row) for row in found.shown], columns)
+        metadata["contradictions_page"] = page(session, "contradictions")
+    return metadata
+
+
 ingested_files = table_asset(steps.ingested_files, INGEST, _files_of_zones)
 image_profiles = table_asset(steps.image_profiles, INGEST, _gallery)
 classes = table_asset(steps.classes, INGEST, _classes)
-labeled_images = table_asset(steps.labeled_images, INGEST)
+labeled_images = table_asset(steps.labeled_images, INGEST, _contradictions)

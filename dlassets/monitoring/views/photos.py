@@ -182,10 +182,11 @@ def _profile(reading: Reading, of_image: Any) -> Row | None:
 def _label(reading: Reading, wanted: Any) -> Row | None:
     query = """
         SELECT l.label, COALESCE(l.label_name, CAST(l.label AS STRING)) AS name, l.source, l.annotator, l.labeled_at,
-            l.split
+            l.split, classes.name AS contradicts
         FROM labeled_images AS l JOIN wanted ON l.path = wanted.path
+        LEFT JOIN classes ON classes.label = l.contradicts
     """
-    return _first(reading.asked(query, [LABELED_IMAGES], wanted=wanted))
+    return _first(reading.asked(query, [LABELED_IMAGES, CLASSES], wanted=wanted))
 
 
 def _label_error(reading: Reading, wanted: Any) -> Row | None:

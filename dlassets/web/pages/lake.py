@@ -14,6 +14,7 @@ from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TEST, VALIDATION
 from dlassets.masking import masked
 from dlassets.monitoring.views.comparison import compare, versions_that_answered
+from dlassets.monitoring.views.contradictions import contradictions
 from dlassets.monitoring.views.mistakes import PAGE, Chosen, mistakes
 from dlassets.monitoring.views.models import Models, Version, models_of
 from dlassets.monitoring.views.overview import overview
@@ -35,6 +36,7 @@ def routes(settings: Settings, templates: Templates) -> list[Route]:
         Route("/wrong", pages.wrong),
         Route("/photo", pages.photo),
         Route("/requests", pages.requests),
+        Route("/contradictions", pages.contradictions),
         Route("/compare", pages.compare),
     ]
 
@@ -123,8 +125,14 @@ class LakePages:
             queue=queue,
             overview=overview(reading),
             lake=reading.lake,
+            contradictions=contradictions(reading, most=1).total,
             thumbnails=_thumbnails(reading, shown),
         )
+
+    def contradictions(self, _: Request) -> Response:
+        reading = Reading(self._settings)
+        found = contradictions(reading)
+        return self._templates.page("contradictions.html", found=found, thumbnails=_thumbnails(reading, found.shown))
 
     def _models(self) -> tuple[Models, str | None]:
         """Return the models, or none and why: where MLflow does not answer, the tables have a word all the same."""
