@@ -311,11 +311,11 @@ def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, Class]) -> pa.
     import pyarrow as pa
 
     told = ("label", "annotator", "answered_at", "answer", "origin", "service", "seconds")
-    said = HUMAN_LABELS.columns_named(*told)
+    columns = HUMAN_LABELS.columns_named(*told)
     times = dict.fromkeys(("read_at", "seen_at"), HUMAN_LABELS.schema.field("answered_at").type)
     texts = dict.fromkeys(("requested", "photo", "problem", "act", "file"), pa.string())
     more = {**texts, "dated": pa.bool_(), "place": pa.int64(), **times}
-    schema = pa.schema([*schema_of(said), *(pa.field(name, kind) for name, kind in more.items())])
+    schema = pa.schema([*schema_of(columns), *(pa.field(name, kind) for name, kind in more.items())])
     now = datetime.now(UTC)
     labels: dict[str, int | None] = {}
     parts = []
@@ -323,7 +323,8 @@ def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, Class]) -> pa.
     while part := list(islice(answers, _READ_AT_ONCE)):
         # Of a hostile file, each answer is another text.
         labels = labels if len(labels) < _READ_AT_ONCE else {}
-        labels |= {a.label: class_of(a.label, classes) for a in part if a.label is not None and a.label not in labels}
+        said = {answer.label for answer in part if answer.label is not None}
+        labels |= {text: class_of(text, classes) for text in said - labels.keys()}
         rows = [
             {**_row(answer, labels, classes), "place": place + nth, "read_at": now, "seen_at": answer.seen_at or now}
             for nth, answer in enumerate(part)

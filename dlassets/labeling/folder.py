@@ -20,7 +20,7 @@ from dlassets.images.decode import viewable
 from dlassets.images.folders import class_folder
 from dlassets.labeling.batch_folder import BEGINNINGS, OTHER_PHOTO, PHOTO_SUFFIXES, show_batch, touched_lists
 from dlassets.labeling.formats import how_to_answer, problem, read_answers
-from dlassets.labeling.refusal_files import is_refusal_file, write_refusals
+from dlassets.labeling.refusal_files import SUFFIX, is_refusal_file, write_refusals
 from dlassets.labeling.services import NOTHING_KNOWN, Answer, Batch, Known, LabelingService, Refusal, Standing
 from dlassets.lakehouse.tables import FOLDER
 from dlassets.storage.files import open_regular, write_whole
@@ -73,8 +73,7 @@ class FolderService(LabelingService):
 
     def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:  # noqa: ARG002 - files say all of it again
         for path in self._files():
-            seen_at = _seen_at(path)
-            yield from (replace(answer, seen_at=seen_at) for answer in self._read(path))
+            yield from self._read(Path(path))
 
     def answers_digest(self) -> str:
         states = [(os.fsencode(path), _state(path)) for path in self._files()]
@@ -90,7 +89,7 @@ class FolderService(LabelingService):
 
     def show_refusals(self, refusals: Sequence[Refusal]) -> None:
         try:
-            write_refusals(self._answers, refusals, filter(is_refusal_file, self._walk()))
+            write_refusals(self._answers, refusals, filter(is_refusal_file, map(Path, self._walk())))
         except OSError as error:
             raise DlassetsError(
                 f"People are not told which of their answers are refused: {error}. Make {self._answers} yours to write."
@@ -158,39 +157,46 @@ class FolderService(LabelingService):
                 if is_same or time.time() - unfinished.stat().st_mtime > _LONGEST_WRITING:
                     shutil.rmtree(unfinished)
 
-    def _files(self) -> Iterator[Path]:
+    def _files(self) -> Iterator[str]:
         """Every file under the answers that people have put there, and every link; then lists filled in where they lay.
 
-        In a stable order.
+        In a stable order; as text, since a sensor goes through 10,000 of them each half minute.
         """
-        yield from (path for path in self._walk() if not is_refusal_file(path))
+        yield from (path for path in self._walk() if not path.endswith(SUFFIX) or not is_refusal_file(Path(path)))
         for folder in sorted(self._requests.glob("[!.]*")):
             if not folder.is_symlink():
-                yield from touched_lists(folder)
+                yield from map(str, touched_lists(folder))
 
-    def _walk(self) -> Iterator[Path]:
+    def _walk(self) -> Iterator[str]:
         for folder, subfolders, names in os.walk(self._answers, onerror=_raise_unless_gone):
             links = [name for name in subfolders if Path(folder, name).is_symlink()]
             subfolders[:] = sorted(name for name in subfolders if not _LEFT_ALONE.fullmatch(name))
-            yield from (Path(folder, name) for name in sorted(names + links) if not _LEFT_ALONE.fullmatch(name))
+            yield from (f"{folder}{os.sep}{name}" for name in sorted(names + links) if not _LEFT_ALONE.fullmatch(name))
 
     def _read(self, path: Path) -> Iterator[Answer]:
-        origin = as_text(os.path.relpath(path, self._answers))
+        origin = as_text(self._within(path))
         try:
             status = path.lstat()
+            seen_at = _time(status.st_ctime_ns)
             if not stat.S_ISREG(status.st_mode):
                 message = "is no plain file, and links are not followed: put the file itself there"
-                yield problem(origin, message, _time(status.st_mtime_ns))
+                yield replace(problem(origin, message, _time(status.st_mtime_ns)), seen_at=seen_at)
             elif path.suffix.lower() in READERS:
                 with open_regular(path) as file:
                     chunks = iter(lambda: file.read(READ_BYTES), b"")
-                    yield from read_answers(chunks, path.suffix.lower(), origin, _time(status.st_mtime_ns))
+                    answers = read_answers(chunks, path.suffix.lower(), origin, _time(status.st_mtime_ns))
+                    yield from (replace(answer, seen_at=seen_at) for answer in answers)
             else:
                 yield self._moved_photo(path, origin, status)
         except FileNotFoundError:  # moved on while we looked: the next look finds it
             return
         except OSError as error:
             yield problem(origin, f"cannot be read: {error.strerror}", _EPOCH)
+
+    def _within(self, path: Path) -> str:
+        """Return where a file lies, seen from the answers: for 10,000 photos, in a tenth of the time of `relpath`."""
+        name, root = str(path), f"{self._answers}{os.sep}"
+        return name[len(root) :] if name.startswith(root) else os.path.relpath(path, self._answers)
 
     def _moved_photo(self, path: Path, origin: str, status: os.stat_result) -> Answer:
         # Moving a photo leaves its modification time (when it was sent) as it is: the move itself is the change time.
@@ -207,6 +213,7 @@ class FolderService(LabelingService):
             origin,
             dated=False,
             file=origin,
+            seen_at=moved_at,
             service=self.name,
         )
 
@@ -232,21 +239,13 @@ def _suffix(photo: bytes) -> str:
     return next((suffix for start, suffix in BEGINNINGS.items() if photo.startswith(start)), OTHER_PHOTO)
 
 
-def _state(path: Path) -> tuple[int, ...]:
+def _state(path: str) -> tuple[int, ...]:
     """Return size and times of a file, that of its last move among them; or why they are not to be had."""
     try:
-        status = path.lstat()
+        status = os.lstat(path)
     except OSError as error:
         return (error.errno or 0,)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _seen_at(path: Path) -> datetime | None:
-    """Return when the file system saw a file change or arrive, which nobody can set; None where it is gone."""
-    try:
-        return _time(path.lstat().st_ctime_ns)
-    except OSError:
-        return None
 
 
 def _time(nanoseconds: int) -> datetime:

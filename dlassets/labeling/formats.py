@@ -21,6 +21,8 @@ from dlassets.storage.records import as_text, lacking, read_records
 REQUIRED = (("request_id", "image_id", "path"), "label")
 # Of one file so many are told one by one.
 MOST_PROBLEMS = 1000
+# No more answers are read from one file: all of them are held while they are compared with those that were read before.
+MOST_ANSWERS = 200_000
 # The first column of a list of what was refused, by which that is known.
 REFUSED = "refused"
 _REFUSAL_LIST = (
@@ -38,6 +40,7 @@ _REMEDIES = {
     "links are not followed": "Put the file itself there.",
     "is neither a photo nor": "Save the list as CSV UTF-8, or take the file away.",
     "but no request_id": "Copy the request_id from the list that was sent.",
+    "a file has no more than": "Put this line and those after it into another file.",
     "answered_at": "Write the time as 2026-01-31T14:05:00Z, or leave it empty.",
     "seconds": "Write how many seconds the answer took, or leave it empty.",
     "annotator": "Write a shorter name.",
@@ -58,13 +61,17 @@ def read_answers(chunks: Iterable[bytes], suffix: str, origin: str, written_at: 
     For `suffix` and what a file may look like see `read_records`. Entries with an empty label that say neither a time
     nor a status are not answered yet and are left out. `origin` names the file, `written_at` dates the answers that say
     no time themselves. An entry that cannot be read costs itself alone; of more than MOST_PROBLEMS, the number is said.
-    Memory is of a few entries.
+    Memory is of a few entries. After MOST_ANSWERS no more are read, which is said.
     """
-    problems = 0
+    problems = number = 0
     for place, entry in read_records(chunks, suffix, REQUIRED):
         answer = _answer(entry, f"{origin}, {place}", written_at, origin)
         if answer is None:
             continue
+        number += 1
+        if number > MOST_ANSWERS:
+            yield problem(f"{origin}, {place}", f"a file has no more than {MOST_ANSWERS:,} answers", written_at)
+            break
         problems += answer.problem is not None
         if answer.problem is None or problems <= MOST_PROBLEMS:
             yield answer

@@ -14,14 +14,14 @@ from dlassets.storage.files import open_regular, write_where_changed
 from dlassets.storage.records import READERS
 
 # Of a list, mine.csv.refused.csv; of photos and what else lies there, refused.csv.
-_SUFFIX = "refused.csv"
+SUFFIX = "refused.csv"
 _LONGEST_NAME = 255 - 20
 _BEGINNING = 256
 
 
 def is_refusal_file(path: Path) -> bool:
     """Whether a file is one of these, which are no answers: by its name, and by how it begins."""
-    if not path.name.endswith(_SUFFIX):
+    if not path.name.endswith(SUFFIX):
         return False
     try:
         with open_regular(path) as file:
@@ -51,14 +51,14 @@ def _place(answers: Path, file: str) -> tuple[Path, str]:
     if path.suffix.lower() not in READERS or not is_beside:
         return answers, ""
     name = path.name
-    if len(name.encode()) + len(_SUFFIX) > _LONGEST_NAME:
+    if len(name.encode()) + len(SUFFIX) > _LONGEST_NAME:
         name = name.encode()[: _LONGEST_NAME // 2].decode(errors="ignore") + hashlib.sha256(name.encode()).hexdigest()
     return folder, f"{name}."
 
 
 def _write(folder: Path, stem: str, refusals: Sequence[Refusal]) -> Path:
     for number in count(1):
-        path = folder / f"{stem}{'' if number == 1 else f'{number}.'}{_SUFFIX}"
+        path = folder / f"{stem}{'' if number == 1 else f'{number}.'}{SUFFIX}"
         if is_refusal_file(path) or not (path.exists() or path.is_symlink()):
             break
     write_where_changed(path, refusal_list(refusals))
