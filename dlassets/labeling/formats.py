@@ -241,8 +241,8 @@ def how_to_answer(classes: Mapping[int, str], answers: str) -> str:
     {answers}
 2. Or fill in the column `label` of requests.csv, here or as a copy in that folder, under any name that ends in .csv:
    the number of the class (2), its name, or both (002.name). Leave it empty where you have no answer. You may add the
-   columns `annotator` (who you are) and `answered_at` (2026-01-31T14:05:00Z). Save it as CSV UTF-8, with commas,
-   semicolons or tabs, or as Unicode text (.txt).
+   columns `annotator` (who you are), `answered_at` (2026-01-31T14:05:00Z) and `status` (skipped, or taken_back for what
+   you answered before). Save it as CSV UTF-8, with commas, semicolons or tabs, or as Unicode text (.txt).
 3. Or put a .json file there (a list of objects) or a .jsonl file (an object a line) with request_id and label.
 
 Changed your mind? Move the photo to another folder, or answer again: the answer that is read last counts. A photo that
