@@ -177,6 +177,21 @@ def test_html_in_a_name_is_text_wherever_it_is_shown(asked: Bench) -> None:
     assert "'=cmd|x" in (asked.answers / "a.csv.refused.csv").read_text()
 
 
+def test_a_class_s_name_is_no_markup_in_the_report_of_a_validation() -> None:
+    from dlassets.registry.validation.report import markdown as report
+    from dlassets.registry.validation.validation import SLICES, Check, Question, Validation
+
+    sentence = f"on 1 of 9 classes it is worse: class {HOSTILE} (p < 0.001)"
+    compared = {"dimension": "class", "value": HOSTILE, "rows": 9, "right": 1, "champion_right": 2, "gained": 0}
+    details = {"slices": [{**compared, "lost": 1, "p_value": 0.1, "corrected": 0.2}]}
+    question = Question("m", 2, None, 1, None, "0", {})
+    text = report(Validation(question, {}, (Check(SLICES, False, sentence),), sentence, details))
+
+    assert text.count("img src=x") == text.count(r"\<img src=x") == 3
+    assert text.count("[a") == text.count(r"\[a") == 3
+    assert "p < 0.001" in text
+
+
 @pytest.mark.parametrize("name", ["../../x", "..", "a/../../b", "a\\..\\b", "x\0y", "\u202ecod.exe", " . "])
 def test_a_class_s_folder_is_one_folder_whatever_it_is_called(name) -> None:
     folder = class_folder(7, name)

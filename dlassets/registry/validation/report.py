@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dlassets.learning.evaluation import pictures
@@ -21,7 +22,7 @@ def markdown(validation: Validation, shown_pictures: Sequence[str] = ()) -> str:
     question = validation.question
     against = "" if question.champion_version is None else f", against version {question.champion_version}"
     word = "passed" if validation.passed else "refused"
-    verdict = f"**{word.capitalize()}**: {validation.explanation.removesuffix(f', {word}')}."
+    verdict = f"**{word.capitalize()}**: {_escaped(validation.explanation.removesuffix(f', {word}'))}."
     return "\n\n".join(
         [
             f"# Validation of {question.model_name} version {question.version}{against}",
@@ -54,7 +55,7 @@ def _row(check: Check) -> tuple[str, ...]:
     sign = "passed" if check.passed else "**refused**" if check.blocks else "**warns**"
     limit = "" if check.limit is None else f"{check.bound} {check.limit:.4g}"
     number = "" if check.value is None else f"{check.value:.4g}"
-    return sign, check.name.replace("_", " "), number, limit, check.sentence
+    return sign, check.name.replace("_", " "), number, limit, _escaped(check.sentence)
 
 
 def _regressions(validation: Validation) -> Iterator[str]:
@@ -64,7 +65,7 @@ def _regressions(validation: Validation) -> Iterator[str]:
     version, champion = validation.version, validation.champion_version
     titles = ("", "photos", f"right, version {version}", f"version {champion}", "gained", "lost", "p, corrected")
     rows = [
-        (f"{e.dimension}: {e.value}", *map(str, (e.rows, e.right, e.champion_right, e.gained, e.lost)), _p(e))
+        (_escaped(f"{e.dimension}: {e.value}"), *map(str, (e.rows, e.right, e.champion_right, e.gained, e.lost)), _p(e))
         for e in _most_changed(compared)
     ]
     yield "## Classes and slices"
@@ -96,6 +97,11 @@ def _made_of(validation: Validation) -> str:
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Return a text in which a class's name, which came from outside, is no markup: neither a tag, link nor picture."""
+    return re.sub(r"[\\`*\[\]]|<(?=[A-Za-z/!?])|&(?=[#\w]+;)", r"\\\g<0>", text)
 
 
 def _plain(text: str) -> str:
