@@ -19,7 +19,7 @@ from dlassets_tests.tables import image_id, put
 from dlassets_tests.web.small_lake import HAT, HOSTILE, PLAIN, SAYS_MUG, WHY, WHY_NOT, SmallLake, small_lake
 
 OWN = "http://127.0.0.1:4000"
-PAGES = ("/", "/wrong", "/photo", "/photo?q=a", "/requests", "/compare")
+PAGES = ("/", "/wrong", "/photo", "/photo?q=a", "/requests", "/contradictions", "/compare")
 
 
 def client_of(settings: Settings) -> TestClient:
@@ -184,6 +184,24 @@ def test_what_waits_for_people_is_shown_least_sure_first_with_its_contact_sheet(
     (sheet,) = links(page, "/files/labeling/requests/v2-b/index.html")
     assert pages.get(sheet).status_code == 200
     assert "v1-a" not in said
+
+
+def test_where_a_person_contradicts_a_folder_both_are_shown_as_text(lake):
+    settings, hostile = Settings(root=lake.root), "<b>no</b><img src=x onerror=alert(1)>"
+    assert "Nowhere:" in client_of(settings).get("/contradictions").text
+    put(lake, "classes", {"label": 1, "name": hostile}, {"label": 2, "name": "hat"})
+    put(
+        lake,
+        "labeled_images",
+        {"path": f"labeled/{hostile}.jpg", "label": 2, "label_name": "hat", "contradicts": 1, "annotator": hostile},
+        {"path": "labeled/hat.jpg", "label": 2, "label_name": "hat", "annotator": "Ada"},
+    )
+
+    page = client_of(settings).get("/contradictions").text
+    assert f"hat , not {hostile} {hostile}," in text_of(page)
+    assert hostile not in page
+    assert page.count('class="card"') == 1
+    assert links(client_of(settings).get("/requests").text, "/contradictions")
 
 
 def test_no_name_of_a_file_or_class_or_person_becomes_part_of_a_page(pages):
