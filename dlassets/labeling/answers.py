@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction, Written
 from dlassets.engines.schema import schema_of
 from dlassets.images.folders import class_of_folder, comparable
-from dlassets.labeling.formats import MOST_PROBLEMS, problem
+from dlassets.labeling.formats import MOST_PROBLEMS, PHOTO, problem
 from dlassets.labeling.services import Answer, Known, LabelingService, Refusal, is_duration
 from dlassets.lakehouse.classes import Class, classes_of
 from dlassets.lakehouse.labels import NEWEST_ANSWER, STANDING_ANSWERS, STANDING_LABELS
@@ -44,8 +44,6 @@ EMPTY = "empty: no class was chosen"
 NO_PHOTO = "no such photo"
 # Why what is kept besides answers is not applied.
 NOTHING_SAID, TAKES_BACK = "skipped: nothing was answered", "takes back what that person answered before"
-# What the request of an answer begins with that nobody asked for.
-PHOTO = "photo "
 # Longer texts are cut, and longer names of people refused, which would be one if they were cut.
 _LONGEST_TEXT, _LONGEST_NAME = 1000, 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -204,8 +204,10 @@ def test_a_photo_that_nobody_asked_about_is_named_by_its_path_or_its_bytes(asked
     assert labels["unlabeled/c.jpg"] == (2, "hat", "human")
     assert labels["unlabeled/d.jpg"] == labels["unlabeled/again.jpg"] == (6, "shirt", "human")
 
+    put(asked, "b.csv", f"request_id,label,annotator\nphoto {image_id('c')},6,Bo\n", 60)  # as human_labels has it
     asked.add_photos("later")
-    assert asked.collect().inserted == 1
+    assert asked.collect().inserted == 2
+    assert take_labels(asked)["unlabeled/c.jpg"] == (6, "shirt", "human")
     assert take_labels(asked)["unlabeled/later.jpg"] == (2, "hat", "human")
     refused = [refusal.request_id for refusal in asked.collect_and_refuse()[1]]
     assert refused == ["photo ../../etc/passwd"]
