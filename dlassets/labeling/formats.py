@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from dlassets.lakehouse.tables import ANSWERED, OPEN, SKIPPED, TAKEN_BACK
 from dlassets.storage.records import as_text, read_records
 
 REQUIRED = ("request_id", "label")
+# Where an import says why an entry of another service's file is no answer.
+UNUSABLE = "unusable"
 # Of one file so many are told one by one.
 MOST_PROBLEMS = 1000
 # The first column of a list of what was refused, by which that is known.
@@ -34,11 +37,14 @@ _REMEDIES = {
     "links are not followed": "Put the file itself there.",
     "is neither a photo nor": "Save the list as CSV UTF-8, or take the file away.",
     "but no request_id": "Copy the request_id from the list that was sent.",
+    "imported from": "Put it right where it was labelled, and import that file again.",
     "answered_at": "Write the time as 2026-01-31T14:05:00Z, or leave it empty.",
     "more are refused": "See to those above first.",
     "": "Save the list anew as CSV UTF-8, with the first line that it was sent with.",
 }
-_ACTS: dict[str, Act] = {"": "answered", "answered": "answered", SKIPPED: "skipped", TAKEN_BACK: "taken_back"}
+ACTS: dict[str, Act] = {"": "answered", "answered": "answered", SKIPPED: "skipped", TAKEN_BACK: "taken_back"}
+# A day as 31.01.2026, and the time after it, if any: with dots between them the day stands first wherever it is so.
+_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:,? +(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -51,7 +57,8 @@ def read_answers(chunks: Iterable[bytes], suffix: str, origin: str, written_at: 
 
     For `suffix` and what a file may look like see `read_records`. Entries with an empty label are not answered yet and
     are left out. `origin` names the file, `written_at` dates the answers that say no time themselves. An entry that
-    cannot be read costs itself alone; of more than MOST_PROBLEMS, the number is said. Memory is of a few entries.
+    cannot be read costs itself alone, and so does one of which an import has said why it is UNUSABLE; of more than
+    MOST_PROBLEMS, the number is said. Memory is of a few entries.
     """
     problems = 0
     for place, entry in read_records(chunks, suffix, REQUIRED):
@@ -82,7 +89,9 @@ def _answer(entry: dict[str, Any] | str, origin: str, written_at: datetime, file
 
 def _said(entry: dict[str, Any], origin: str, written_at: datetime, file: str) -> Answer | None:
     """Return what an entry says, None where it says nothing yet. Raises _NoAnswerError."""
-    act = _ACTS.get(as_text(entry.get("status")).lower())
+    if message := as_text(entry.get(UNUSABLE)):
+        raise _NoAnswerError(message)
+    act = ACTS.get(as_text(entry.get("status")).lower())
     if act is None:
         raise _NoAnswerError(f"status {as_text(entry['status'])[:60]!r} is none of answered, {SKIPPED}, {TAKEN_BACK}")
     if missing := [name for name in REQUIRED if name not in entry and (name != "label" or act == "answered")]:
@@ -94,13 +103,13 @@ def _said(entry: dict[str, Any], origin: str, written_at: datetime, file: str) -
     if not request_id:
         raise _NoAnswerError(f"has the label {label[:60]!r} but no request_id")
     try:
-        seconds = float(took) if took else None
+        seconds = seconds_of(took) if took else None
     except ValueError as error:
-        raise _NoAnswerError(f"seconds {took[:60]!r} is no number") from error
+        raise _NoAnswerError(f"seconds {error}") from error
     try:
-        answered_at = _utc(time) if time else written_at
-    except (ValueError, OverflowError) as error:
-        raise _NoAnswerError(f"answered_at {time[:60]!r} is no time such as 2026-01-31T14:05:00Z") from error
+        answered_at = time_of(time) if time else written_at
+    except ValueError as error:
+        raise _NoAnswerError(f"answered_at {error}") from error
     return Answer(
         request_id,
         label if act == "answered" else None,
@@ -115,10 +124,31 @@ def _said(entry: dict[str, Any], origin: str, written_at: datetime, file: str) -
     )
 
 
-def _utc(text: str) -> datetime:
-    """Read an ISO 8601 time, to the microsecond; one without a zone is UTC."""
-    time = datetime.fromisoformat(text)
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+def time_of(text: str) -> datetime:
+    """Read an ISO 8601 time, to the microsecond, or one as 31.01.2026 14:05, the day first; UTC where it has no zone.
+
+    Raises ValueError for all else: of 01/02/2026 nobody can say which is the month.
+    """
+    said = _DAY_FIRST.fullmatch(text)
+    try:
+        if said is not None:
+            day, month, year, hour, minute, second = (int(part or 0) for part in said.groups())
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text[:60]!r} is no time such as 2026-01-31T14:05:00Z") from error
+
+
+def seconds_of(text: str) -> float:
+    """Read how long something took; 4,5 is 4.5, as spreadsheets of many countries have it. Raises ValueError."""
+    try:
+        seconds = float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{text[:60]!r} is no number of seconds")
+    return seconds
 
 
 def request_list(requests: Sequence[Request]) -> bytes:
@@ -127,9 +157,9 @@ def request_list(requests: Sequence[Request]) -> bytes:
     writer = csv.writer(stream)
     writer.writerow(["request_id", "path", "predicted_label", "predicted_name", "confidence", "label"])
     for request in requests:
-        name = _cell(request.predicted_name or "")
+        name = cell(request.predicted_name or "")
         writer.writerow(
-            [request.request_id, _cell(request.path), request.predicted_label, name, f"{request.confidence:.4f}", ""]
+            [request.request_id, cell(request.path), request.predicted_label, name, f"{request.confidence:.4f}", ""]
         )
     return stream.getvalue().encode("utf-8-sig")
 
@@ -193,7 +223,7 @@ def refusal_list(refusals: Sequence[Refusal]) -> bytes:
     writer.writerow([REFUSED, "request_id", "answer", "annotator", "reason", "what to do"])
     for each in refusals:
         told = (each.origin, each.request_id, each.answer or "", each.annotator or "", each.reason, remedy(each.reason))
-        writer.writerow([_cell(as_text(text)) for text in told])
+        writer.writerow([cell(as_text(text)) for text in told])
     return stream.getvalue().encode("utf-8-sig")
 
 
@@ -236,6 +266,6 @@ def _class_text(request: Request) -> str:
     return f"{request.predicted_label} {request.predicted_name or ''}".strip()
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Keep a spreadsheet from taking the text, which came from outside as a file's name, for a formula."""
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
