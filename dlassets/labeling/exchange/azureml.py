@@ -41,7 +41,7 @@ class AzureMachineLearning(FileFormat):
 
     def read(self, chunks: Iterable[bytes], suffix: str) -> Iterator[ForeignAnswer]:
         """A `.json` file is its COCO export; all else are rows."""
-        return read_coco(chunks) if suffix == JSON else answers_of(records_of(chunks, suffix))
+        return read_coco(chunks) if suffix == JSON else answers_of(records_of(chunks, suffix), label_may_lack=True)
 
 
 def _details(shown: ShownRequest) -> dict[str, str | int] | None:

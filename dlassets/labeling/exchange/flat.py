@@ -21,15 +21,22 @@ _TIMES = ("answered_at", "updated_at", "created_at")
 _SECONDS = ("seconds", "lead_time")
 
 
-def answers_of(entries: Iterable[Entry]) -> Iterator[ForeignAnswer]:
-    """Yield what each row says, in whatever order and under whatever usual names its columns are."""
+def answers_of(entries: Iterable[Entry], *, label_may_lack: bool = False) -> Iterator[ForeignAnswer]:
+    """Yield what each row says, in whatever order and under whatever usual names its columns are.
+
+    A row without a column for the label is a problem, unless `label_may_lack`: then it is not answered yet.
+    """
     for place, record in entries:
-        yield ForeignAnswer(place, problem=record) if isinstance(record, str) else answer_of(place, record)
+        if isinstance(record, str):
+            yield ForeignAnswer(place, problem=record)
+        else:
+            yield answer_of(place, record, label_may_lack=label_may_lack)
 
 
-def answer_of(place: str, record: Mapping[str, Any]) -> ForeignAnswer:
+def answer_of(place: str, record: Mapping[str, Any], *, label_may_lack: bool = False) -> ForeignAnswer:
     row = {name.lower(): value for name, value in record.items()}
-    if (label_column := next((name for name in LABEL_COLUMNS if name in row), None)) is None and not row.get("status"):
+    label_column = next((name for name in LABEL_COLUMNS if name in row), None)
+    if label_column is None and not label_may_lack and not row.get("status"):
         return ForeignAnswer(place, problem=f"has none of the columns {', '.join(LABEL_COLUMNS)}")
     labels = labels_in(row.get(label_column)) if label_column else []
     photo, request_id, image_id = (_first(row, names) for names in (_PHOTOS, _REQUEST, ("image_id",)))
