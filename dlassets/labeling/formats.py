@@ -42,7 +42,7 @@ _REMEDIES = {
     "more are refused": "See to those above first.",
     "": "Save the list anew as CSV UTF-8, with the first line that it was sent with.",
 }
-ACTS: dict[str, Act] = {"": "answered", "answered": "answered", SKIPPED: "skipped", TAKEN_BACK: "taken_back"}
+_ACTS: dict[str, Act] = {"": "answered", "answered": "answered", SKIPPED: "skipped", TAKEN_BACK: "taken_back"}
 # A day as 31.01.2026, and the time after it, if any: with dots between them the day stands first wherever it is so.
 _DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:,? +(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -91,9 +91,10 @@ def _said(entry: dict[str, Any], origin: str, written_at: datetime, file: str) -
     """Return what an entry says, None where it says nothing yet. Raises _NoAnswerError."""
     if message := as_text(entry.get(UNUSABLE)):
         raise _NoAnswerError(message)
-    act = ACTS.get(as_text(entry.get("status")).lower())
-    if act is None:
-        raise _NoAnswerError(f"status {as_text(entry['status'])[:60]!r} is none of answered, {SKIPPED}, {TAKEN_BACK}")
+    try:
+        act = act_of(as_text(entry.get("status")))
+    except ValueError as error:
+        raise _NoAnswerError(str(error)) from error
     if missing := [name for name in REQUIRED if name not in entry and (name != "label" or act == "answered")]:
         raise _NoAnswerError(f"lacks {' and '.join(missing)}")
     names = (*REQUIRED, "annotator", "answered_at", "service", "seconds")
@@ -122,6 +123,14 @@ def _said(entry: dict[str, Any], origin: str, written_at: datetime, file: str) -
         service=service or "folder",
         seconds=seconds,
     )
+
+
+def act_of(status: str) -> Act:
+    """Return what a column `status` says that a person did; empty, they answered. Raises ValueError."""
+    act = _ACTS.get(status.lower())
+    if act is None:
+        raise ValueError(f"status {status[:60]!r} is none of answered, {SKIPPED}, {TAKEN_BACK}")
+    return act
 
 
 def time_of(text: str) -> datetime:

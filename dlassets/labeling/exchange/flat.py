@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from dlassets.images.label_lists import LABEL_COLUMNS, PHOTO_COLUMNS, each_label, label_text
 from dlassets.labeling.exchange.base import ForeignAnswer
-from dlassets.labeling.formats import ACTS, seconds_of, time_of
-from dlassets.lakehouse.tables import SKIPPED, TAKEN_BACK
+from dlassets.labeling.formats import act_of, seconds_of, time_of
 from dlassets.storage.records import Entry, as_text
 
-_REQUEST = ("request_id", "request-id")
 # Without numbers of the service's own, which photos may be called as well.
 _PHOTOS = ("image_url", "url", *(name for name in PHOTO_COLUMNS if name not in {"image_id", "id"}))
-_ANNOTATORS = ("annotator", "completed_by", "annotated_by", "worker", "worker_id", "user")
-_TIMES = ("answered_at", "updated_at", "created_at")
-_SECONDS = ("seconds", "lead_time")
+# What the columns are called that say the photo, its request, its SHA-256, who answered, when, how long it took, and
+# what became of it: of each the first that says something.
+_OTHERS = (
+    _PHOTOS,
+    ("request_id", "request-id"),
+    ("image_id",),
+    ("annotator", "completed_by", "annotated_by", "worker", "worker_id", "user"),
+    ("answered_at", "updated_at", "created_at"),
+    ("seconds", "lead_time"),
+    ("status",),
+)
 
 
 def answers_of(entries: Iterable[Entry], *, label_may_lack: bool = False) -> Iterator[ForeignAnswer]:
@@ -34,31 +41,38 @@ def answers_of(entries: Iterable[Entry], *, label_may_lack: bool = False) -> Ite
 
 
 def answer_of(place: str, record: Mapping[str, Any], *, label_may_lack: bool = False) -> ForeignAnswer:
-    row = {name.lower(): value for name, value in record.items()}
-    label_column = next((name for name in LABEL_COLUMNS if name in row), None)
-    if label_column is None and not label_may_lack and not row.get("status"):
+    columns = _columns_of(tuple(record))
+    photo, request_id, image_id, annotator, time, took, status = (_first(record, names) for names in columns.others)
+    if not (columns.label or label_may_lack or status):
         return ForeignAnswer(place, problem=f"has none of the columns {', '.join(LABEL_COLUMNS)}")
-    labels = labels_in(row.get(label_column)) if label_column else []
-    photo, request_id, image_id = (_first(row, names) for names in (_PHOTOS, _REQUEST, ("image_id",)))
-    act = ACTS.get(as_text(row.get("status")).lower())
     try:
-        time, took = _first(row, _TIMES), _first(row, _SECONDS)
-        return one_class(
-            ForeignAnswer(
-                place,
-                photo.removeprefix("'"),  # which keeps a spreadsheet from taking it for a formula
-                request_id,
-                image_id,
-                annotator=_first(row, _ANNOTATORS) or None,
-                answered_at=time_of(time) if time else None,
-                seconds=seconds_of(took) if took else None,
-                act=act or "answered",
-                problem=None if act else f"has the status {as_text(row['status'])[:60]!r}: {SKIPPED} or {TAKEN_BACK}",
-            ),
-            labels,
+        answer = ForeignAnswer(
+            place,
+            photo.removeprefix("'"),  # which keeps a spreadsheet from taking it for a formula
+            request_id,
+            image_id,
+            annotator=annotator or None,
+            answered_at=time_of(time) if time else None,
+            seconds=seconds_of(took) if took else None,
+            act=act_of(status),
         )
     except ValueError as error:
         return ForeignAnswer(place, photo, request_id, image_id, problem=str(error))
+    return one_class(answer, labels_in(record[columns.label]) if columns.label else ())
+
+
+class _Columns(NamedTuple):
+    """Which columns of a record say what, by the names that they have there."""
+
+    label: str | None
+    others: tuple[tuple[str, ...], ...]
+
+
+@functools.lru_cache(maxsize=64)
+def _columns_of(names: tuple[str, ...]) -> _Columns:
+    spelled = {name.lower(): name for name in names}
+    found = [tuple(spelled[name] for name in usual if name in spelled) for usual in (LABEL_COLUMNS, *_OTHERS)]
+    return _Columns(next(iter(found[0]), None), tuple(found[1:]))
 
 
 def one_class(answer: ForeignAnswer, labels: Iterable[str]) -> ForeignAnswer:
@@ -81,11 +95,10 @@ def labels_in(value: object) -> list[str]:
     return [label_text(each) for each in found]
 
 
-def _first(row: Mapping[str, Any], names: Iterable[str]) -> str:
+def _first(record: Mapping[str, Any], names: Iterable[str]) -> str:
     """Return the first of these columns that says something, as text; of numbers, NaN says nothing."""
-    texts = (as_text(row.get(name)) for name in names if not _is_nothing(row.get(name)))
-    return next(filter(None, texts), "")
-
-
-def _is_nothing(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    for name in names:
+        value = record[name]
+        if not (isinstance(value, float) and math.isnan(value)) and (text := as_text(value)):
+            return text
+    return ""

@@ -47,11 +47,6 @@ class Imported:
     annotators: Counter[str] = field(default_factory=Counter)
     written: bool = False
 
-    @property
-    def taken(self) -> int:
-        """How many lines there are of it for the pipeline to take in, but for those that say why they are none."""
-        return self.answers + self.skipped
-
     def refuse(self, place: str, problem: str) -> None:
         self.unusable += 1
         if len(self.examples) < _MOST_EXAMPLES:
@@ -71,6 +66,7 @@ class Import:
     format: FileFormat | None = None
     annotator: str | None = None
     dry_run: bool = False
+    _known_labels: dict[str, bool] = field(default_factory=dict, repr=False)
 
     def file(self, path: Path) -> Imported:
         """Take in one file. The same one again changes nothing, but for what has become known since.
@@ -133,6 +129,13 @@ class Import:
             if imported.unusable <= MOST_PROBLEMS:
                 yield _line(imported, each.place, unusable=target.problem)
 
+    def _is_class(self, label: str) -> bool:
+        if label not in self._known_labels:
+            if len(self._known_labels) > _LOOKED_UP_AT_ONCE:  # of a hostile file, each label is another text
+                self._known_labels.clear()
+            self._known_labels[label] = class_of(label, self.classes) is not None
+        return self._known_labels[label]
+
     def _answer(self, imported: Imported, answer: ForeignAnswer, target: Target) -> bytes:
         annotator = answer.annotator or self.annotator
         label = None if answer.label is None else as_text(answer.label)
@@ -140,7 +143,7 @@ class Import:
         imported.never_asked += not target.request_id
         if answer.act == "skipped":
             imported.skipped += 1
-        elif label is not None and class_of(label, self.classes) is None:
+        elif label is not None and not self._is_class(label):
             imported.refuse(answer.place, f"unknown class {label[:60]}")
         else:
             imported.answers += 1

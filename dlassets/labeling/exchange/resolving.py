@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from dlassets.engines.base import Engine, Snapshot
@@ -49,9 +49,10 @@ class Known:
 
     def _by_name(self, answer: ForeignAnswer) -> Target | None:
         """Return the request that an answer names, also where its photo's file is called as the request is."""
-        names = (answer.request_id, PurePosixPath(path_of(answer.photo)).stem)
-        request_id = next((name for name in names if name in self._requests.ids), None)
-        return None if request_id is None else Target(request_id)
+        known = self._requests.ids
+        if answer.request_id in known:
+            return Target(answer.request_id)
+        return Target(stem) if (stem := _stem(answer.photo)) in known else None
 
     def _by_photo(self, answers: Sequence[ForeignAnswer]) -> list[Target]:
         names = {answer.photo: _names_of(answer.photo) for answer in answers}
@@ -134,11 +135,15 @@ def _names_of(photo: str) -> list[str]:
     """Return what a photo may be called in the lake, nearest first: its path, as it is and unquoted, and its name."""
     path = path_of(photo)
     raw = _URL.sub("", photo).lstrip("/")
-    return list(dict.fromkeys(name for name in (path, raw, PurePosixPath(path).name) if name not in {"", "."}))
+    return list(dict.fromkeys(name for name in (path, raw, posixpath.basename(path)) if name not in {"", "."}))
+
+
+def _stem(photo: str) -> str:
+    return posixpath.splitext(posixpath.basename(path_of(photo)))[0]
 
 
 def _image_ids_of(answer: ForeignAnswer) -> list[str]:
-    names = (answer.image_id, PurePosixPath(path_of(answer.photo)).stem)
+    names = (answer.image_id, _stem(answer.photo))
     return [name for name in names if _IMAGE_ID.fullmatch(name)]
 
 

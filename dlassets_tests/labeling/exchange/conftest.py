@@ -1,6 +1,5 @@
 """A lake that has asked about four photos, and what other services' files of them are taken in by."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,4 +82,5 @@ def by_request(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def counts(imported: Imported) -> tuple[int, int, int, int]:
-    return dataclasses.astuple(imported)[3:6] + (imported.unusable,)
+    """Return how many answers, skipped, not answered yet and unusable there are."""
+    return imported.answers, imported.skipped, imported.unanswered, imported.unusable

@@ -97,9 +97,11 @@ def in_a_spreadsheet(folder: Path) -> Path:
     for row in rows:
         row["LABEL"] = ANSWERS.get(row["request_id"], "")
         del row["label"]
-        row |= {"Annotator": WHO, "Answered_At": "31.01.2026 14:05", "Seconds": "4,25"} if row["LABEL"] else {}
+        if row["LABEL"]:
+            row.update({"Annotator": WHO, "Answered_At": "31.01.2026 14:05", "Seconds": "4,25"})
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, [*rows[0]], delimiter=";", lineterminator="\r\n")
+    columns = [*rows[0], "Annotator", "Answered_At", "Seconds"]
+    writer = csv.DictWriter(stream, list(dict.fromkeys(columns)), delimiter=";", lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
     (folder / "mine.csv").write_bytes(("sep=;\r\n" + stream.getvalue()).encode("utf-16"))
@@ -183,7 +185,7 @@ def test_the_labelling_pipeline_takes_it_in(tmp_path: Path, exchange: Exchange) 
     by_id[BOB]["annotations"] = [annotation("kilt")]
     by_id[CAT]["annotations"] = [{**annotation("hat"), "result": []}]
     by_id[DAN]["annotations"] = [{**annotation("hat"), "was_cancelled": True, "result": []}]
-    imported = exchange.take(written(tmp_path / "export.json", json.dumps(tasks)))
+    exchange.take(written(tmp_path / "export.json", json.dumps(tasks)))
 
     written_down, refusals = bench.collect_and_refuse()
     bench.service.show_refusals(refusals)
