@@ -76,9 +76,7 @@ class Export:
 
     def _open(self) -> tuple[list[dict[str, Any]], int]:
         """Return the open requests that are asked for whose photo there is, and how many there are without."""
-        requests = self.snapshots["label_requests"]
-        query = f"SELECT request_id, batch_id FROM label_requests WHERE status = '{OPEN}'"  # noqa: S608 - a constant
-        opened = self.engine.sql(query, {"label_requests": requests}).arrow().to_pylist()
+        requests, opened = self.snapshots["label_requests"], self._batch_of_each()
         there = {row["batch_id"] for row in opened}
         if unknown := sorted({*self.batches} - there):
             known = ", ".join(sorted(there)) or "none"
@@ -91,6 +89,11 @@ class Export:
             raise DlassetsError("No request is open: there is nothing to ask anybody about.")
         rows.sort(key=lambda row: (-(row["priority"] or 0), row["confidence"], row["request_id"]))
         return rows, len(wanted) - len(rows)
+
+    def _batch_of_each(self) -> list[dict[str, str]]:
+        query = f"SELECT request_id, batch_id FROM label_requests WHERE status = '{OPEN}'"  # noqa: S608 - a constant
+        tables = {"label_requests": self.snapshots["label_requests"]}
+        return list(self.engine.sql(query, tables).arrow().to_pylist())
 
     def _write(self, folder: Path, rows: Sequence[dict[str, Any]]) -> _Written:
         requests = {row["request_id"]: Request(**{name: row[name] for name in _REQUEST}) for row in rows}
