@@ -62,7 +62,7 @@ def export(file_format: FileFormat, batches: Sequence[str], folder: Path, at: st
 
 
 @labels.command("import")
-@click.argument("files", nargs=-1, required=True, type=PathHere(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=PathHere(path_type=Path))
 @click.option("--format", "file_format", type=_Format(), metavar="NAME", help="What they are; known by itself else.")
 @click.option("--annotator", metavar="NAME", help="Who answered, where a file does not say.")
 @click.option("--dry-run", is_flag=True, help="Say what would be taken in, and write nothing.")

@@ -98,7 +98,8 @@ def test_what_is_used_wrongly_ends_with_two(run, tmp_path: Path) -> None:
 
     assert wrong.exit_code == 2
     assert "'excel' is none of labelstudio-file, groundtruth, azureml, cvat, coco, csv." in wrong.output
-    assert run("import", tmp_path / "none.csv").exit_code == 2
+    assert run("import").exit_code == 2
+    assert run("import", tmp_path / "none.csv").exit_code == 1
     assert run("export", tmp_path / "out").exit_code == 2
     assert run("export", "--format", "csv", "--batch", "none", tmp_path / "out").exit_code == 1
 
