@@ -23,6 +23,8 @@ from dlassets.storage.records import as_text
 
 # Where they come to lie in the folder of answers.
 IMPORTED = "imported"
+# No file of answers is read beyond so many that it would be too much at once; this is well below.
+LINES_A_FILE = 100_000
 # Answers whose photos are looked up at once: each time, the names of all photos of the lake are gone through.
 _LOOKED_UP_AT_ONCE = 20_000
 _MOST_EXAMPLES = 5
@@ -46,6 +48,10 @@ class Imported:
     examples: list[str] = field(default_factory=list)
     annotators: Counter[str] = field(default_factory=Counter)
     written: bool = False
+
+    def part(self, number: int) -> Path:
+        """Return the file of the first, the second … LINES_A_FILE lines."""
+        return self.target if number == 1 else self.target.with_stem(f"{self.target.stem}-{number}")
 
     def refuse(self, place: str, problem: str) -> None:
         self.unusable += 1
@@ -93,7 +99,7 @@ class Import:
         except OSError as error:
             raise DlassetsError(
                 f"{path.name} cannot be imported: {error}. Make it readable, and {self.answers} writable and with room "
-                "for it, then import it again: nothing of it is half there."
+                "for it, then import it again: no file is half there, and nothing counts twice."
             ) from error
         return imported
 
@@ -101,8 +107,15 @@ class Import:
         if self.dry_run:
             for _ in lines:
                 pass
-        elif (first := next(lines, None)) is not None:
-            imported.written = write_lines_where_changed(imported.target, chain([first], lines))
+            return
+        number = 1
+        while (first := next(lines, None)) is not None:
+            part = chain([first], islice(lines, LINES_A_FILE - 1))
+            imported.written |= write_lines_where_changed(imported.part(number), part)
+            number += 1
+        while (left := imported.part(number)).exists():  # of an import when less was known
+            left.unlink()
+            number += 1
 
     def _lines(self, imported: Imported, said: Iterator[ForeignAnswer]) -> Iterator[bytes]:
         """Yield a line for each answer and each that is none; of these, MOST_PROBLEMS and how many more there are."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.labeling.exchange import coco
+from dlassets.labeling.exchange import coco, importing
 from dlassets.labeling.exchange.base import ForeignAnswer
 from dlassets.labeling.exchange.registry import FORMATS
 from dlassets.labeling.formats import MOST_PROBLEMS
@@ -131,6 +131,19 @@ def test_of_a_file_full_of_rubbish_so_many_are_named_and_the_others_counted(exch
     assert lines[-1] == {"unusable": "imported from labels.jsonl, further places: 2,000 more"}
 
 
+def test_many_answers_are_several_files(exchange: Exchange, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("photo,label\n" + "unlabeled/ann.jpg,hat\n" * 25)
+    written = []
+    for lines in (10, 10, 20):
+        monkeypatch.setattr(importing, "LINES_A_FILE", lines)
+        imported = exchange.take(path)
+        parts = [path.read_text().count("\n") for path in sorted(imported.target.parent.iterdir())]
+        written.append((imported.written, sorted(parts)))
+
+    assert written == [(True, [5, 10, 10]), (False, [5, 10, 10]), (True, [5, 20])]
+
+
 @pytest.mark.slow
 def test_a_large_file_is_read_in_the_memory_of_a_few_parts(exchange: Exchange, tmp_path: Path) -> None:
     line = f'{{"image_url": "AmlDatastore://blobs/{ANN}.jpg", "label": "hat", "note": "{"x" * 900}"}}\n'
@@ -173,7 +186,7 @@ def test_a_full_disk_leaves_nothing_half_imported(exchange: Exchange, tmp_path: 
     path = tmp_path / "mine.csv"
     path.write_text("photo,label\n" + "unlabeled/ann.jpg,hat\n" * 500)
 
-    with disk_full_after(1000), pytest.raises(DlassetsError, match="nothing of it is half there"):
+    with disk_full_after(1000), pytest.raises(DlassetsError, match="no file is half there"):
         exchange.take(path)
 
     assert [*(exchange.answers / "imported").iterdir()] == []
