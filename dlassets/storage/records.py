@@ -221,8 +221,10 @@ class _JsonText:
                 if len(self._text) - self._at > LONGEST_LINE or not self._grow():
                     raise json.JSONDecodeError(error.msg, self._text, self._at + within) from error
                 continue
-            if end < len(self._text) or not self._grow():  # a number may go on
-                self._at = end
+            length = end - self._at
+            # A number may go on.
+            if self._text[end : end + 1] not in {"", ".", "e", "E"} or not self._grow():
+                self._at += length
                 return value
 
     def place(self, error: Exception) -> Entry:

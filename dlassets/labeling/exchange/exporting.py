@@ -82,7 +82,9 @@ class Export:
             known = ", ".join(sorted(there)) or "none"
             raise DlassetsError(f"No request of the batch {unknown[0]} is open. Batches with open ones: {known}.")
         wanted = {row["request_id"] for row in opened if not self.batches or row["batch_id"] in self.batches}
-        images = {name: self.snapshots[name] for name in ("raw_images", "deleted_files", "quarantined_files")}
+        images = {
+            name: self.snapshots[name] for name in ("raw_images", "deleted_files", "quarantined_files", "classes")
+        }
         found = with_photo(self.engine, images, requests, f"r.status = '{OPEN}'") if wanted else []
         rows = [row for row in found if row["request_id"] in wanted]
         if not rows:
