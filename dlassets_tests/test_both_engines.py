@@ -22,6 +22,10 @@ from dlassets.engines.base import Commit, Engine, Rows, Snapshot
 from dlassets.engines.delta_log import open_table
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.damage import put_back
+from dlassets.labeling.exchange.base import ForeignAnswer
+from dlassets.labeling.exchange.exporting import Export
+from dlassets.labeling.exchange.registry import FORMATS
+from dlassets.labeling.exchange.resolving import Known
 from dlassets.labeling.selection import select_requests
 from dlassets.lakehouse import training_set
 from dlassets.lakehouse.failures import FAILURE, note
@@ -163,6 +167,10 @@ def ask_everything(whole: Whole) -> None:
                 score_new(engine, pins(session.lake, *chosen), tables["predictions"], scorer, labels, {})
         labelled = session.changed(settings=session.settings.model_copy(update={"labels": labels}))
         steps.images_to_embed(labelled, steps.labelled_image_features.hand_out(labelled))
+    Known(engine, tables["label_requests"], tables["raw_images"]).targets([ForeignAnswer("line 1", "a.jpg")])
+    export = Export(engine, session.lake, session.settings, tables, FORMATS["csv"])
+    export._batch_of_each()
+    export._sizes()
     predicted(engine, tables, model)
     raise_alerts(engine, session.lake, [Alert("run_failed", "A run failed", "of nothing", "a run")])
     read_alerts(engine, session.lake, "waiting")

@@ -5,6 +5,7 @@ from dlassets.cli.classes import classes
 from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
+from dlassets.cli.labels import labels
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.models import approve, models, reject, rollback
 from dlassets.cli.quarantine import quarantine
@@ -24,6 +25,7 @@ for command in (
     stream,
     serve,
     classes,
+    labels,
     history,
     restore,
     forget,

@@ -90,6 +90,11 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
 
 
+def in_one_line(text: str) -> str:
+    """Return a text that came from outside as one line that does nothing to a terminal."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 def show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: numbers to the right, and no line broken but of why, and of what a version was made from."""
     from rich.table import Table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlassets.cli.group import bars, console, settings_and_lake
+from dlassets.cli.group import bars, console, in_one_line, settings_and_lake
 from dlassets.errors import DlassetsError
 from dlassets.images.validate import Reason
 
@@ -96,7 +96,7 @@ def drop(pattern: str, reason: str | None, zone: str | None, *, delete_files: bo
     done = files_of.drop(engine, lake, settings, files, {"command": "quarantine drop"}, delete_files=delete_files)
     click.echo(f"{_files(done.dropped)} dropped" + (f", {done.deleted} deleted." if delete_files else "."))
     for path, why in done.kept.items():
-        click.secho(f"left as it is: {_one_line(path)}: {why}", fg="red", err=True)
+        click.secho(f"left as it is: {in_one_line(path)}: {why}", fg="red", err=True)
     if done.kept:
         sys.exit(1)
 
@@ -145,7 +145,7 @@ def _show(files: Sequence[Refused], *, everything: bool) -> None:
         reason = f"{file.reason} ({file.stage})" if file.stage else file.reason
         cells = [file.path, reason, file.detail or "", f"{file.length:,}", str(file.load_date)]
         # As text, since a name may look like markup; in one line, since it may hold a line break.
-        table.add_row(*(Text(_one_line(cell)) for cell in [*cells, *([file.state] if everything else [])]))
+        table.add_row(*(Text(in_one_line(cell)) for cell in [*cells, *([file.state] if everything else [])]))
     out.print(table)
     out.print(f"{_files(len(files))}: {_counts(files)}", highlight=False)
 
@@ -158,10 +158,6 @@ def _counts(files: Sequence[Refused]) -> str:
 
 def _files(number: int) -> str:
     return f"{number:,} {'file' if number == 1 else 'files'}"
-
-
-def _one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _plain(file: Refused) -> dict[str, object]:

@@ -148,8 +148,8 @@ def _key(path: str, *, ignore_case: bool) -> str:
 
 def _listed(row: _Row, rule: ListRule) -> Listed | None:
     """Return what a row says; None where it has no label."""
-    photo = _path_of(as_text(row.photo)) if isinstance(row.photo, str | int | None) else ""
-    labels = {_label_text(label) for label in _each(row.label)} - {""}
+    photo = path_of(as_text(row.photo)) if isinstance(row.photo, str | int | None) else ""
+    labels = {label_text(label) for label in each_label(row.label)} - {""}
     if not labels:
         return None
     if not photo:
@@ -165,7 +165,7 @@ def _listed(row: _Row, rule: ListRule) -> Listed | None:
     return Listed(photo, FolderClass(said.label, name) if name and said.name is None else said)
 
 
-def _label_text(label: object) -> str:
+def label_text(label: object) -> str:
     """Return a label as text; whole numbers that went through a column of floats are whole again."""
     if isinstance(label, float) and not math.isfinite(label):
         return ""
@@ -173,7 +173,7 @@ def _label_text(label: object) -> str:
     return text.removesuffix(".0") if _FLOAT.fullmatch(text) else text
 
 
-def _each(label: object) -> Iterable[object]:
+def each_label(label: object) -> Iterable[object]:
     """Return the labels in a cell: Label Studio writes one as text, and several as JSON."""
     if isinstance(label, str) and label.startswith('{"choices"'):
         try:
@@ -183,7 +183,7 @@ def _each(label: object) -> Iterable[object]:
     return label if isinstance(label, list) else [label]
 
 
-def _path_of(text: str) -> str:
+def path_of(text: str) -> str:
     """Return the path in what a list calls a photo: a path of any system, or the URL that a program gave it."""
     with suppress(ValueError):  # no URL, for all that it looks like one
         if "?d=" in text:  # Label Studio's files on disk

@@ -123,7 +123,7 @@ class FolderService(LabelingService):
         unfinished = folder.with_name(f"{_unfinished(batch)}{uuid.uuid4().hex}")
         try:
             unfinished.mkdir(parents=True)
-            files = _write_photos(unfinished, wanted, photos)
+            files = write_photos(unfinished, wanted, photos)
             if missing := sorted(wanted - files.keys()):
                 raise DlassetsError(
                     f"{len(missing)} photos of the labelling batch {batch.id} are missing: {missing[:5]}."
@@ -224,7 +224,7 @@ def _unfinished(batch: Batch) -> str:
     return f".{batch.id}.{hashlib.sha256(repr(ids).encode()).hexdigest()[:8]}."
 
 
-def _write_photos(folder: Path, wanted: Collection[str], photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+def write_photos(folder: Path, wanted: Collection[str], photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
     """Write the wanted photos; return the name of each one's file, by request id."""
     files = {}
     for request_id, photo in photos:

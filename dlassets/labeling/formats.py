@@ -19,8 +19,8 @@ from dlassets.storage.records import as_text, lacking, read_records
 
 # An answer is to a request, or about a photo that it names itself.
 REQUIRED = (("request_id", "image_id", "path"), "label")
-# What `human_labels` calls the request of the latter: this, and the photo's image_id.
-PHOTO = "photo "
+# Where an import says why an entry of another service's file is no answer.
+UNUSABLE = "unusable"
 # Of one file so many are told one by one.
 MOST_PROBLEMS = 1000
 # No more answers are read from one file: all of them are held while they are compared with those that were read before.
@@ -43,6 +43,7 @@ _REMEDIES = {
     "is neither a photo nor": "Save the list as CSV UTF-8, or take the file away.",
     "but no request_id": "Copy the request_id from the list that was sent.",
     "a file has no more than": "Put this line and those after it into another file.",
+    "imported from": "Put it right where it was labelled, and import that file again.",
     "answered_at": "Write the time as 2026-01-31T14:05:00Z, or leave it empty.",
     "seconds": "Write how many seconds the answer took, or leave it empty.",
     "annotator": "Write a shorter name.",
@@ -50,6 +51,8 @@ _REMEDIES = {
     "": "Save the list anew as CSV UTF-8, with the first line that it was sent with.",
 }
 _ACTS: dict[str, Act] = {"": "answered", "answered": "answered", SKIPPED: "skipped", TAKEN_BACK: "taken_back"}
+# A day as 31.01.2026, and the time after it, if any: with dots between them the day stands first wherever it is so.
+_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:,? +(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -62,8 +65,9 @@ def read_answers(chunks: Iterable[bytes], suffix: str, origin: str, written_at: 
 
     For `suffix` and what a file may look like see `read_records`. Entries with an empty label that say neither a time
     nor a status are not answered yet and are left out. `origin` names the file, `written_at` dates the answers that say
-    no time themselves. An entry that cannot be read costs itself alone; of more than MOST_PROBLEMS, the number is said.
-    Memory is of a few entries. After MOST_ANSWERS no more are read, which is said.
+    no time themselves. An entry that cannot be read costs itself alone, and so does one of which an import has said why
+    it is UNUSABLE; of more than MOST_PROBLEMS, the number is said. Memory is of a few entries. After MOST_ANSWERS no
+    more are read, which is said.
     """
     problems = number = 0
     for place, entry in read_records(chunks, suffix, REQUIRED):
@@ -98,56 +102,77 @@ def _answer(entry: dict[str, Any] | str, origin: str, written_at: datetime, file
 
 def _said(entry: dict[str, Any], origin: str, written_at: datetime, file: str) -> Answer | None:
     """Return what an entry says, None where it says nothing yet. Raises _NoAnswerError."""
-    status = as_text(entry.get("status")).lower()
-    act = _ACTS.get(status)
-    if act is None:
-        raise _NoAnswerError(f"status {status[:60]!r} is none of answered, {SKIPPED}, {TAKEN_BACK}")
+    if message := as_text(entry.get(UNUSABLE)):
+        raise _NoAnswerError(message)
+    status = as_text(entry.get("status"))
+    try:
+        act = act_of(status)
+    except ValueError as error:
+        raise _NoAnswerError(str(error)) from error
     if missing := lacking(REQUIRED if act == "answered" else REQUIRED[:1], entry):
         raise _NoAnswerError(f"lacks {' and '.join(missing)}")
     names = ("request_id", "image_id", "path", "label", "annotator", "answered_at", "service", "seconds")
     request_id, image_id, path, label, annotator, time, service, took = (as_text(entry.get(name)) for name in names)
     if not (label or time or status):  # a line of a list that nobody has come to yet
         return None
-    if request_id.startswith(PHOTO):
-        request_id, image_id = "", request_id.removeprefix(PHOTO)
     if not (request_id or image_id or path):
         raise _NoAnswerError(f"has the label {label[:60]!r} but no request_id, image_id or path")
+    try:
+        seconds = seconds_of(took) if took else None
+    except ValueError as error:
+        raise _NoAnswerError(f"seconds {error}") from error
+    try:
+        answered_at = time_of(time) if time else written_at
+    except ValueError as error:
+        raise _NoAnswerError(f"answered_at {error}") from error
     return Answer(
         request_id,
         (label or None) if act == "answered" else None,
         annotator or None,
-        _time_of(time) if time else written_at,
+        answered_at,
         as_text(origin),
         dated=bool(time),
         file=file,
         act=act,
         service=service or FOLDER,
-        seconds=_seconds(took) if took else None,
+        seconds=seconds,
         photo=None if request_id else image_id.lower() or path,
     )
 
 
-def _time_of(text: str) -> datetime:
+def act_of(status: str) -> Act:
+    """Return what a column `status` says that a person did; empty, they answered. Raises ValueError."""
+    act = _ACTS.get(status.lower())
+    if act is None:
+        raise ValueError(f"status {status[:60]!r} is none of answered, {SKIPPED}, {TAKEN_BACK}")
+    return act
+
+
+def time_of(text: str) -> datetime:
+    """Read an ISO 8601 time, to the microsecond, or one as 31.01.2026 14:05, the day first; UTC where it has no zone.
+
+    Raises ValueError for all else: of 01/02/2026 nobody can say which is the month.
+    """
+    said = _DAY_FIRST.fullmatch(text)
     try:
-        return _utc(text)
+        if said is not None:
+            day, month, year, hour, minute, second = (int(part or 0) for part in said.groups())
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise _NoAnswerError(f"answered_at {text[:60]!r} is no time such as 2026-01-31T14:05:00Z") from error
+        raise ValueError(f"{text[:60]!r} is no time such as 2026-01-31T14:05:00Z") from error
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str) -> float:
+    """Read how long something took; 4,5 is 4.5, as spreadsheets of many countries have it. Raises ValueError."""
     try:
-        seconds = float(text.replace(",", ".", 1))  # as spreadsheets write it in half of the world
+        seconds = float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
     except ValueError:
         seconds = math.nan
     if not is_duration(seconds):
-        raise _NoAnswerError(f"seconds {text[:60]!r} is no number from 0 to {LONGEST_SECONDS}")
+        raise ValueError(f"{text[:60]!r} is no number from 0 to {LONGEST_SECONDS}")
     return seconds
-
-
-def _utc(text: str) -> datetime:
-    """Read an ISO 8601 time, to the microsecond; one without a zone is UTC."""
-    time = datetime.fromisoformat(text)
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def request_list(requests: Sequence[Request]) -> bytes:
@@ -156,9 +181,9 @@ def request_list(requests: Sequence[Request]) -> bytes:
     writer = csv.writer(stream)
     writer.writerow(["request_id", "path", "predicted_label", "predicted_name", "confidence", "label"])
     for request in requests:
-        name = _cell(request.predicted_name or "")
+        name = cell(request.predicted_name or "")
         writer.writerow(
-            [request.request_id, _cell(request.path), request.predicted_label, name, f"{request.confidence:.4f}", ""]
+            [request.request_id, cell(request.path), request.predicted_label, name, f"{request.confidence:.4f}", ""]
         )
     return stream.getvalue().encode("utf-8-sig")
 
@@ -222,7 +247,7 @@ def refusal_list(refusals: Sequence[Refusal]) -> bytes:
     writer.writerow([REFUSED, "request_id", "answer", "annotator", "reason", "what to do"])
     for each in refusals:
         told = (each.origin, each.request_id, each.answer or "", each.annotator or "", each.reason, remedy(each.reason))
-        writer.writerow([_cell(as_text(text)) for text in told])
+        writer.writerow([cell(as_text(text)) for text in told])
     return stream.getvalue().encode("utf-8-sig")
 
 
@@ -265,6 +290,6 @@ def _class_text(request: Request) -> str:
     return f"{request.predicted_label} {request.predicted_name or ''}".strip()
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Keep a spreadsheet from taking the text, which came from outside as a file's name, for a formula."""
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

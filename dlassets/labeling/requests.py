@@ -163,21 +163,30 @@ def _unsent(
     With its length in bytes; under another path with the same bytes, where it is no longer under its own.
     """
     everywhere = " AND ".join(goes_to(service.name) for service in services)
+    unsent = f"r.status = '{PLANNED}' OR (r.status = '{OPEN}' AND NOT ({everywhere}))"
+    rows = with_photo(engine, images, requests, unsent)
+    return [list(batch) for _, batch in groupby(rows, key=lambda row: row["batch_id"])]
+
+
+def with_photo(engine: Engine, images: Mapping[str, Snapshot], requests: Snapshot, which: str) -> list[dict[str, Any]]:
+    """Return the requests, batch by batch, whose photo is still to be had, with where that is and its length in bytes.
+
+    `which` is SQL over `label_requests` AS r; `images` are raw_images, deleted_files, quarantined_files and classes.
+    """
     query = f"""
-        WITH planned AS (
+        WITH chosen AS (
             SELECT r.*, images.path AS now_at, ROW_NUMBER() OVER (
                 PARTITION BY r.request_id
                 ORDER BY CASE WHEN images.path = r.path THEN 0 ELSE 1 END, images.path) AS place
             FROM ({with_classes_in_force(LABEL_REQUESTS)}) AS r
             JOIN ({USABLE}) AS images ON images.image_id = r.image_id
-            WHERE r.status = '{PLANNED}' OR (r.status = '{OPEN}' AND NOT ({everywhere}))
+            WHERE {which}
         )
-        SELECT planned.*, raw_images.length FROM planned JOIN raw_images ON raw_images.path = planned.now_at
-        WHERE planned.place = 1 ORDER BY planned.batch_id, planned.now_at
+        SELECT chosen.*, raw_images.length FROM chosen JOIN raw_images ON raw_images.path = chosen.now_at
+        WHERE chosen.place = 1 ORDER BY chosen.batch_id, chosen.now_at
     """  # noqa: S608 - constants
     rows = engine.sql(query, {**images, "label_requests": requests}).arrow()
-    rows = rows.drop_columns("path").rename_columns({"now_at": "path"})
-    return [list(batch) for _, batch in groupby(rows.to_pylist(), key=lambda row: row["batch_id"])]
+    return list(rows.drop_columns("path").rename_columns({"now_at": "path"}).to_pylist())
 
 
 def _with_photos(photos: Photos, planned: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -193,7 +202,7 @@ def _send(
     import pyarrow as pa
 
     requests = [Request(**{name: row[name] for name in Request.__dataclass_fields__}) for row in rows]
-    batch, shown = Batch(rows[0]["batch_id"], requests, classes), _PhotosOf(photos, rows)
+    batch, shown = Batch(rows[0]["batch_id"], requests, classes), PhotosOf(photos, rows)
     external = {service.name: service.send(batch, shown) for service in services}
     opened = []
     for row in rows:
@@ -210,7 +219,7 @@ def _external(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class _PhotosOf:
+class PhotosOf:
     """Request id and bytes of each photo that a batch is about."""
 
     photos: Photos

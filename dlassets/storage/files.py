@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import os
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -45,7 +46,7 @@ def write_whole(
     target = location if isinstance(location, Path) else _local(location)
     if make_folders:
         target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name[:_NAME_SHOWN]}-{uuid.uuid4().hex}")
+    unfinished = _unfinished(target)
     try:
         unfinished.write_bytes(content)
         if executable:
@@ -62,6 +63,31 @@ def write_where_changed(path: Path, data: bytes) -> None:
         if not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data:
             return
     write_whole(path, data)
+
+
+def write_lines_where_changed(path: Path, lines: Iterable[bytes]) -> bool:
+    """Write a local file of any length as `write_whole` does, unless it is there and has these bytes; return if it did.
+
+    Raises OSError as `write_whole` does, and whatever making the lines raises; nothing is left behind then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = _unfinished(path)
+    try:
+        with unfinished.open("wb") as file:
+            file.writelines(lines)
+        if path.is_file() and not path.is_symlink() and filecmp.cmp(unfinished, path, shallow=False):
+            unfinished.unlink()
+            return False
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _unfinished(target: Path) -> Path:
+    """Return the hidden name beside its place that a file has until it is whole."""
+    return target.with_name(f".{target.name[:_NAME_SHOWN]}-{uuid.uuid4().hex}")
 
 
 def listed(filesystem: pafs.FileSystem, folder: str, recursive: bool = False) -> list[pafs.FileInfo]:

@@ -9,7 +9,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from dlassets.storage.lines import LONGEST_LINE, Line, bounded_lines
 
@@ -17,7 +17,6 @@ _ROW_LINES = 10_000
 # After so many rows of a CSV that are none, a quote that nothing ends is no longer looked behind.
 _MOST_ERRORS = 1000
 _NOT_UTF8 = "is not UTF-8 text: save it as UTF-8 (CSV UTF-8)"
-_JSON = json.JSONDecoder()
 # What a spreadsheet writes first, or is told by, where commas are not what it expects.
 _SEPARATOR = re.compile(r'"?sep=([^"\s]|\t)"?\s*', re.IGNORECASE)
 
@@ -25,6 +24,15 @@ _SEPARATOR = re.compile(r'"?sep=([^"\s]|\t)"?\s*', re.IGNORECASE)
 Entry = tuple[str, dict[str, Any] | str]
 # The fields that a record must have; of several in a tuple one will do, and the first is the one that is named.
 Required = Sequence[str | tuple[str, ...]]
+
+
+class Member(NamedTuple):
+    """What an object of JSON holds under `key`: a value, an item of a list, or neither where something is wrong."""
+
+    place: str
+    key: str
+    value: Any = None
+    problem: str | None = None
 
 
 def read_records(chunks: Iterable[bytes], suffix: str, required: Required = ()) -> Iterator[Entry]:
@@ -42,6 +50,19 @@ def lacking(required: Required, there: Collection[str]) -> list[str]:
     """Return the fields that are required and not `there`, by their names."""
     any_of = [(name,) if isinstance(name, str) else name for name in required]
     return [names[0] for names in any_of if not any(name in there for name in names)]
+
+
+def read_members(chunks: Iterable[bytes]) -> Iterator[Member]:
+    """Yield what the one object of a JSON file holds, which comes in chunks: of a list its items, one at a time.
+
+    What cannot be read ends it, with a problem. Memory is of one value, none longer than LONGEST_LINE.
+    """
+    text = _JsonText(_as_utf8(chunks))
+    try:
+        yield from _members(text)
+    except (ValueError, RecursionError) as error:
+        place, problem = text.place(error)
+        yield Member(place, "", problem=str(problem))
 
 
 def as_text(value: object) -> str:
@@ -152,11 +173,35 @@ def _csv_record(header: Sequence[str], row: Sequence[str]) -> dict[str, Any] | s
     return dict(zip(header, row, strict=False))  # trailing empty fields may be left away
 
 
+class _Decoder(json.JSONDecoder):
+    """Reads JSON, and notes a name that an object has twice: of the two values, which one is meant nobody can say."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._object)
+        self._twice: str | None = None
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            self._twice = next(name for name in names if names.count(name) > 1)
+        return found
+
+    def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+        self._twice = None
+        return super().raw_decode(s, idx)
+
+    def wrong(self) -> str | None:
+        """Return what is wrong with the value that was read last."""
+        return None if self._twice is None else f"says {self._twice[:60]!r} twice"
+
+
 class _JsonText:
     """The text of a JSON file, of which no more is held than one value takes."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
+        self.decoder = _Decoder()
         self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
         self._text, self._at = "", 0
         self._line, self._column = 1, 0  # of the text's beginning, in the file
@@ -178,14 +223,16 @@ class _JsonText:
         """Return the next value. Raises ValueError where there is none, or it is longer than LONGEST_LINE."""
         while True:
             try:
-                value, end = _JSON.raw_decode(self._text, self._at)
+                value, end = self.decoder.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 within = error.pos - self._at
                 if len(self._text) - self._at > LONGEST_LINE or not self._grow():
                     raise json.JSONDecodeError(error.msg, self._text, self._at + within) from error
                 continue
-            if end < len(self._text) or not self._grow():  # a number may go on
-                self._at = end
+            length = end - self._at
+            # A number may go on.
+            if self._text[end : end + 1] not in {"", ".", "e", "E"} or not self._grow():
+                self._at += length
                 return value
 
     def place(self, error: Exception) -> Entry:
@@ -202,7 +249,16 @@ class _JsonText:
         )  # a number of thousands of digits, brackets nested as deep
 
     def error(self, message: str) -> Entry:
-        return self.place(json.JSONDecodeError(message, self._text, self._at))
+        return self.place(self.unexpected(message))
+
+    def unexpected(self, message: str) -> json.JSONDecodeError:
+        return json.JSONDecodeError(message, self._text, self._at)
+
+    def expect(self, sign: str) -> None:
+        """Go beyond the next sign. Raises ValueError where that is another."""
+        if self.next_sign() != sign:
+            raise self.unexpected(f"Expecting {sign!r}")
+        self.skip()
 
     def _grow(self) -> bool:
         self._line += self._text.count("\n", 0, self._at)
@@ -230,7 +286,7 @@ def _json_entries(chunks: Iterable[bytes], required: Required) -> Iterator[Entry
                 text.skip()
                 text.next_sign()
             number += 1
-            yield f"item {number}", _record(text.value(), required)
+            yield f"item {number}", _record(text.value(), required, text.decoder)
         if is_list and sign == "]":
             text.skip()
         elif is_list:
@@ -242,13 +298,50 @@ def _json_entries(chunks: Iterable[bytes], required: Required) -> Iterator[Entry
         yield text.place(error)
 
 
+def _members(text: _JsonText) -> Iterator[Member]:
+    """Raises ValueError and RecursionError where the text is no object."""
+    text.expect("{")
+    while text.next_sign() != "}":
+        key = text.value()
+        if not isinstance(key, str):
+            raise text.unexpected("Expecting property name enclosed in double quotes")
+        text.expect(":")
+        if text.next_sign() == "[":
+            yield from _items(text, key)
+        else:
+            yield _member(text, key, key)
+        if text.next_sign() != "}":
+            text.expect(",")
+    text.skip()
+    if text.next_sign():
+        raise text.unexpected("Extra data")
+
+
+def _items(text: _JsonText, key: str) -> Iterator[Member]:
+    text.expect("[")
+    number = 0
+    while text.next_sign() != "]":
+        number += 1
+        yield _member(text, f"{key}, item {number}", key)
+        if text.next_sign() != "]":
+            text.expect(",")
+    text.skip()
+
+
+def _member(text: _JsonText, place: str, key: str) -> Member:
+    value = text.value()
+    return Member(place, key, value, text.decoder.wrong())
+
+
 def _jsonl_entries(chunks: Iterable[bytes], required: Required) -> Iterator[Entry]:
+    decoder = _Decoder()
     for number, line in enumerate(bounded_lines(chunks), 1):
         text, wrong = _text(line)
         if wrong is not None:
             yield f"line {number}", wrong
         elif text.strip().removeprefix("\ufeff"):
-            yield f"line {number}", _parse_json(text.removeprefix("\ufeff") if number == 1 else text, required)
+            plain = text.removeprefix("\ufeff") if number == 1 else text
+            yield f"line {number}", _parse_json(decoder, plain, required)
 
 
 def _text(line: Line) -> tuple[str, str | None]:
@@ -261,16 +354,18 @@ def _text(line: Line) -> tuple[str, str | None]:
         return "", _NOT_UTF8
 
 
-def _parse_json(text: str, required: Required) -> dict[str, Any] | str:
+def _parse_json(decoder: _Decoder, text: str, required: Required) -> dict[str, Any] | str:
     try:
-        return _record(json.loads(text), required)
+        return _record(decoder.decode(text), required, decoder)
     except json.JSONDecodeError as error:
         return f"is not JSON: {error.msg} at column {error.colno}"
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested as deep
         return f"is not JSON that can be read: {error}"
 
 
-def _record(item: object, required: Required) -> dict[str, Any] | str:
+def _record(item: object, required: Required, decoder: _Decoder) -> dict[str, Any] | str:
+    if (wrong := decoder.wrong()) is not None:
+        return wrong
     names = " and ".join(lacking(required, ()))
     return item if isinstance(item, dict) else " with ".join(("is no object", *filter(None, [names])))
 

@@ -2,11 +2,12 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dlassets.storage.files import listed, read_whole, write_whole
+from dlassets.storage.files import listed, read_whole, write_lines_where_changed, write_whole
 from dlassets.storage.local_files import decode_path
 from dlassets.storage.stores import cached_filesystem_of
 from dlassets_tests.disk import disk_full_after
@@ -54,6 +55,23 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_is_left_behind(tmp_path: 
         write_whole(tmp_path / "file", b"x" * 5000)
 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
+
+
+def test_lines_are_written_whole_and_once(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "a.jsonl"
+
+    def broken() -> Iterator[bytes]:
+        yield b"1\n"
+        raise KeyError
+
+    written = [write_lines_where_changed(path, lines) for lines in ([b"1\n", b"2\n"], [b"1\n2\n"], [b"1\n2\n3\n"])]
+    with pytest.raises(KeyError):
+        write_lines_where_changed(path, broken())
+    with disk_full_after(3), pytest.raises(OSError, match="too large"):
+        write_lines_where_changed(path, [b"1\n", b"2\n", b"4\n"])
+
+    assert written == [True, False, True]
+    assert [(each.name, each.read_bytes()) for each in path.parent.iterdir()] == [("a.jsonl", b"1\n2\n3\n")]
 
 
 def test_who_reads_while_others_write_sees_one_whole_file(tmp_path: Path) -> None:
