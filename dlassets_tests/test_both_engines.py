@@ -22,6 +22,7 @@ from dlassets.engines.base import Commit, Engine, Rows, Snapshot
 from dlassets.engines.delta_log import open_table
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.damage import put_back
+from dlassets.labeling.asking import may_answer
 from dlassets.labeling.selection import select_requests
 from dlassets.lakehouse import training_set
 from dlassets.lakehouse.failures import FAILURE, note
@@ -163,6 +164,7 @@ def ask_everything(whole: Whole) -> None:
         labelled = session.changed(settings=session.settings.model_copy(update={"labels": labels}))
         steps.images_to_embed(labelled, steps.labelled_image_features.hand_out(labelled))
     predicted(engine, tables, model)
+    may_answer(engine, tables, "ann", 10)
     raise_alerts(engine, session.lake, [Alert("run_failed", "A run failed", "of nothing", "a run")])
     read_alerts(engine, session.lake, "waiting")
     look_at_pages(session.settings, tables["raw_images"], model.version)
