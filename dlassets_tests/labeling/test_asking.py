@@ -1,25 +1,10 @@
 """What one person is shown of what is open."""
 
-import datetime as dt
-from typing import Any
-
 import pytest
 
 from dlassets.labeling.asking import may_answer
-from dlassets_tests.labeling.conftest import Bench, image_id
-from dlassets_tests.tables import NOON
-
-
-def request(name: str, confidence: float = 0.5, **more: Any) -> dict[str, Any]:
-    row = {"request_id": name, "batch_id": "v3-00000000", "path": f"unlabeled/{name}.jpg", "image_id": image_id(name)}
-    told = {"predicted_label": 2, "predicted_name": "hat", "confidence": confidence, "strategy": "least_confidence"}
-    return {**row, **told, "status": "open", "service": "folder", **more}
-
-
-def answer(name: str, annotator: str | None, label: int | None = 2, order: int = 1, **more: Any) -> dict[str, Any]:
-    row = {"request_id": name, "path": f"unlabeled/{name}.jpg", "image_id": image_id(name), "label": label}
-    when = NOON + dt.timedelta(seconds=order)
-    return {**row, "annotator": annotator, "answered_at": when, "status": "accepted", "read_order": order, **more}
+from dlassets_tests.labeling.conftest import Bench
+from dlassets_tests.labeling.people import answer, request
 
 
 def shown(bench: Bench, annotator: str | None, most: int = 10) -> list[str]:
@@ -59,8 +44,8 @@ def test_what_was_taken_back_is_shown_again_and_what_was_skipped_last(bench) -> 
 
 
 def test_nobody_answers_twice_about_a_photo_that_several_are_asked_about(bench) -> None:
-    again = {"path": "unlabeled/a.jpg", "image_id": image_id("a")}
-    bench.add("label_requests", [request("a", status="withdrawn"), request("z", answers_wanted=2, **again)])
+    again = {**request("a", answers_wanted=2), "request_id": "z"}
+    bench.add("label_requests", [request("a", status="withdrawn"), again])
     bench.add("human_labels", [answer("a", "ann")])
 
     assert (shown(bench, "ann"), shown(bench, "bob")) == ([], ["z"])
