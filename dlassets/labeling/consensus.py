@@ -74,8 +74,8 @@ def update_consensus(
     quality are CROWDLAB's (Goh et al., 2022, "CROWDLAB: Supervised learning to infer consensus labels and quality
     scores for data with multiple annotators"), through cleanlab: it weighs people by how they agree with others, and
     the model by how it agrees with them. Of fewer than FEWEST_IMAGES images, or without the extra `label-errors`, they
-    are by each person's accuracy alone (see `_by_accuracy`); of the latter `left_out` tells. An image is disputed where no more than half of its people gave the
-    likeliest class, or its quality is below `settings.consensus_quality`.
+    are by each person's accuracy alone (see `_by_accuracy`); of the latter `left_out` tells. An image is disputed where
+    no more than half of its people gave the likeliest class, or its quality is below `settings.consensus_quality`.
 
     The rows are a function of the tables: where they are the same, there is no new version. `snapshots` holds
     human_labels, label_requests, predictions, classes and consensus.
