@@ -52,7 +52,7 @@ def update_annotators(
     made = pa.Table.from_pylist(rows, schema=ANNOTATORS.schema)
     current = snapshots[ANNOTATORS.name]
     stand = engine.sql("SELECT * FROM annotators", {ANNOTATORS.name: current}).arrow().select(made.column_names)
-    facts = {"annotators": len(rows), "fleiss_kappa": kappa}
+    facts = {"people": rows, "fleiss_kappa": kappa}
     if sorted(stand.to_pylist(), key=repr) == sorted(made.to_pylist(), key=repr):
         return Written(current.version, changed=False), facts
     return engine.replace(engine.rows(made), ANNOTATORS, current.uri, commit), facts

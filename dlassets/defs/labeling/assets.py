@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 
 from dlassets.defs.common import LABELING, details, file_page, page, table_asset
-from dlassets.lakehouse.tables import ANNOTATORS
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads
@@ -24,17 +23,18 @@ def _waiting(session: Session, _: Reads, made: Made) -> dict[str, Any]:
     return metadata
 
 
-def _people(session: Session, _: Reads, made: Made) -> dict[str, Any]:
+def _people(_: Session, __: Reads, made: Made) -> dict[str, Any]:
     """Return how far all agree, and each person's shares as a picture."""
     from dlassets.images.data_uri import data_uri
     from dlassets.labeling.annotator_picture import annotator_picture
 
     kappa = made.details["fleiss_kappa"]
-    metadata = {"annotators": made.details["annotators"], **({} if kappa is None else {"fleiss_kappa": kappa})}
-    people = session.engine.sql("SELECT * FROM annotators", {ANNOTATORS.name: session.pin(ANNOTATORS)}).arrow()
-    if people.num_rows:
-        picture = data_uri(annotator_picture(people.to_pylist()))
-        metadata["people"] = dg.MetadataValue.md(f"![people]({picture})")
+    metadata: dict[str, Any] = {
+        "annotators": len(made.details["people"]),
+        **({} if kappa is None else {"fleiss_kappa": kappa}),
+    }
+    if people := made.details["people"]:
+        metadata["picture"] = dg.MetadataValue.md(f"![people]({data_uri(annotator_picture(people))})")
     return metadata
 
 
