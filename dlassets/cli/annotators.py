@@ -25,6 +25,9 @@ def annotators() -> None:
     _, lake = settings_and_lake()
     snapshots = {name: pin(lake, name) for name in ("human_labels", "label_requests", "consensus")}
     people, kappa = known_of_people(LocalEngine(), snapshots)
+    if not people:
+        click.echo("Nobody has answered yet.")
+        return
     titles = (
         "annotator",
         "answers",
