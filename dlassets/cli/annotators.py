@@ -23,7 +23,7 @@ def annotators() -> None:
     from dlassets.lakehouse.snapshots import pin
 
     _, lake = settings_and_lake()
-    snapshots = {name: pin(lake, name) for name in ("human_labels", "label_requests", "consensus")}
+    snapshots = {name: pin(lake, name) for name in ("human_labels", "label_requests", "classes", "consensus")}
     people, kappa = known_of_people(LocalEngine(), snapshots)
     if not people:
         click.echo("Nobody has answered yet.")

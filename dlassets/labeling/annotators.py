@@ -43,8 +43,8 @@ def update_annotators(
     Accuracy is by honeypots alone, agreement by images with a consensus, both with Wilson's interval at 95%. Cohen's
     kappa is a mean over those with whom a person has enough images in common, weighted by these. Of all, `fleiss_kappa`
     is returned, None where no two have answered about the same image. The rows are a function of the tables: where
-    they are the same, there is no new version. `snapshots` holds human_labels, label_requests, consensus and
-    annotators.
+    they are the same, there is no new version. `snapshots` holds human_labels, label_requests, classes, consensus
+    and annotators.
     """
     import pyarrow as pa
 
@@ -60,7 +60,7 @@ def update_annotators(
 
 def known_of_people(engine: Engine, snapshots: Mapping[str, Snapshot]) -> tuple[list[dict[str, Any]], float | None]:
     """Return the rows of `annotators`, who answers most first, and Fleiss' kappa of all: see `update_annotators`."""
-    tables = {name: snapshots[name] for name in ("human_labels", "label_requests")}
+    tables = {name: snapshots[name] for name in ("human_labels", "label_requests", "classes")}
     answers = answers_of_several(engine, snapshots)
     places = {annotator: place for place, annotator in enumerate(answers.annotators)}
     agreed_on = _agreed_on(engine, snapshots)

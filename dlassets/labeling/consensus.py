@@ -120,7 +120,7 @@ def _guesses(engine: Engine, snapshots: Mapping[str, Snapshot], image_ids: Seque
 
 def _honeypots(engine: Engine, snapshots: Mapping[str, Snapshot]) -> dict[str | None, tuple[int, int]]:
     """Return of each person how many honeypots they answered rightly, and how many at all."""
-    tables = {name: snapshots[name] for name in ("human_labels", "label_requests")}
+    tables = {name: snapshots[name] for name in ("human_labels", "label_requests", "classes")}
     rows = engine.sql(HONEYPOT_ANSWERS, tables).arrow().to_pylist()
     return {row["annotator"]: (row["honeypots_right"], row["honeypots"]) for row in rows}
 

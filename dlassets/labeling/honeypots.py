@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # The digits of image_id that decide which photos bring a honeypot; see overlap.
-_HONEYPOT_PLACE = 3
+_HONEYPOT_PLACE = 5
 
 
 def settled_labels(settings: LabelSettings) -> str:

@@ -15,8 +15,8 @@ from dlassets.lakehouse.labels import LABELING_ANSWERS, NEWEST_ANSWER
 from dlassets.lakehouse.tables import HONEYPOT
 from dlassets.settings import LabelingSettings
 
-# The digits of image_id that decide it; the split and sampling look at others.
-_OVERLAP_PLACE = 2
+# The digits of image_id that decide it; the split, sampling and honeypots look at others.
+_OVERLAP_PLACE = 4
 
 # No label: of a photo that this person has not answered about.
 UNANSWERED = -1
@@ -68,9 +68,9 @@ class Answers:
 def answers_of_several(engine: Engine, snapshots: Mapping[str, Snapshot]) -> Answers:
     """Return what was answered about the photos that several people are asked about, in an order of their own.
 
-    `snapshots` holds human_labels and label_requests.
+    `snapshots` holds human_labels, label_requests and classes.
     """
-    tables = {name: snapshots[name] for name in ("human_labels", "label_requests")}
+    tables = {name: snapshots[name] for name in ("human_labels", "label_requests", "classes")}
     rows = engine.sql(SEVERAL_ANSWERS, tables).arrow()
     named = rows["annotator"].to_pylist()
     image_ids = sorted(set(rows["image_id"].to_pylist()))

@@ -80,7 +80,7 @@ GRAPH = {
     ),
     "human_labels": ("labeling", {"classes"}),
     "consensus": ("labeling", {"human_labels", "classes"}),
-    "annotators": ("labeling", {"human_labels", "consensus"}),
+    "annotators": ("labeling", {"human_labels", "classes", "consensus"}),
     "photo_stream": ("operations", set()),
 }
 

@@ -17,7 +17,7 @@ HONEYPOT = {"strategy": "honeypot"}
 
 
 def count(bench: Bench) -> tuple[Written, dict[str, Any]]:
-    names = ("human_labels", "label_requests", "consensus", "annotators")
+    names = ("human_labels", "label_requests", "classes", "consensus", "annotators")
     return update_annotators(bench.engine, {name: bench.pin(name) for name in names}, Commit())
 
 

@@ -186,7 +186,7 @@ def test_several_answer_a_share_of_what_is_asked_and_it_is_closed_once_they_have
 
     wanted = {row["image_id"]: row["answers_wanted"] for row in bench.rows("label_requests")}
     several = {each for each, people in wanted.items() if people is not None}
-    assert several == {image_id(name) for name in names if is_below_share(image_id(name), 0.25, 2)}
+    assert several == {image_id(name) for name in names if is_below_share(image_id(name), 0.25, 4)}
     assert 4 <= len(several) <= 16
     assert set(wanted.values()) == {None, 2}
     assert answers_wanted(min(several), LabelingSettings(overlap_share=0.0)) is None
@@ -267,7 +267,9 @@ def test_the_same_answers_come_to_the_same_on_both_engines(bench, engine) -> Non
     bench.add("human_labels", [answer("h", "ann", 6, 500, seconds=3.0), answer("h", None, 2, 501)])
 
     weigh(bench, engine)
-    of_people = {name: bench.pin(name) for name in ("human_labels", "label_requests", "consensus", "annotators")}
+    of_people = {
+        name: bench.pin(name) for name in ("human_labels", "label_requests", "classes", "consensus", "annotators")
+    }
     update_annotators(engine, of_people, Commit())
     ours = {name: bench.rows(name) for name in ("consensus", "annotators")}
 

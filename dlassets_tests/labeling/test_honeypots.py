@@ -50,7 +50,7 @@ def honeypots(bench: Bench) -> list[dict[str, Any]]:
 def test_a_share_of_what_is_asked_is_settled_and_nobody_can_tell(asking) -> None:
     sent = asking.send(honeypot_share=SHARE)
 
-    bringing = [name for name in UNSURE if is_below_share(image_id(name), SHARE / (1 - SHARE), 3)]
+    bringing = [name for name in UNSURE if is_below_share(image_id(name), SHARE / (1 - SHARE), 5)]
     found = honeypots(asking)
     assert 10 <= len(bringing) <= 30
     assert (len(found), sent.inserted) == (len(bringing), len(UNSURE) + len(bringing))

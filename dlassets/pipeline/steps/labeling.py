@@ -128,12 +128,12 @@ def consensus(session: Session, read: Reads, report: Report) -> Made:
     return Made(provenance, {CONSENSUS.name: written}, facts)
 
 
-@step(ANNOTATORS, reads=[HUMAN_LABELS, CONSENSUS], looks_back=[LABEL_REQUESTS])
+@step(ANNOTATORS, reads=[HUMAN_LABELS, CLASSES, CONSENSUS], looks_back=[LABEL_REQUESTS])
 def annotators(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001 - as every step
     """Count how much and how well each person answers, and how far they agree with others."""
     from dlassets.labeling.annotators import update_annotators
 
-    tables = read.named(HUMAN_LABELS, CONSENSUS, LABEL_REQUESTS)
+    tables = read.named(HUMAN_LABELS, CLASSES, CONSENSUS, LABEL_REQUESTS)
     provenance = read.provenance()
     tables[ANNOTATORS.name] = read.own(ANNOTATORS)
     written, facts = update_annotators(session.engine, tables, commit_of(provenance))
