@@ -524,7 +524,7 @@ class LabelingSettings(_Section):
         3, ge=2, le=100, description="Where they do not agree, further people are asked, up to so many."
     )
     consensus_quality: float = Field(
-        0.4, ge=0, le=1, description="What several people say is disputed where its quality is lower than this."
+        0.3, ge=0, le=1, description="What several people say is disputed where its quality is lower than this."
     )
     honeypot_share: float = Field(
         0.0, ge=0, le=0.5, description="The share of what is asked whose answer is known, to see how good people are."
