@@ -518,6 +518,17 @@ class LabelingSettings(_Section):
     relabel_limit: int = Field(
         0, ge=0, lt=2**31, description="At most this many of them have a label that looks wrong, the worst first."
     )
+    overlap_share: float = Field(0.0, ge=0, le=1, description="The share of what is asked that several people answer,")
+    overlap: int = Field(2, ge=2, le=100, description="each of them by so many.")
+    most_answers: int = Field(
+        3, ge=2, le=100, description="Where they do not agree, further people are asked, up to so many."
+    )
+    consensus_quality: float = Field(
+        0.3, ge=0, le=1, description="What several people say is disputed where its quality is lower than this."
+    )
+    honeypot_share: float = Field(
+        0.0, ge=0, le=0.5, description="The share of what is asked whose answer is known, to see how good people are."
+    )
     retrain_after: Count | None = Field(
         None, description="So many new labels of people start a training; unset: none do."
     )
@@ -533,6 +544,12 @@ class LabelingSettings(_Section):
             raise ValueError("service names one twice")
         if "labelstudio" in self.service and not (self.label_studio.url and self.label_studio.token):
             raise ValueError("service names labelstudio: set label_studio.url and label_studio.token as well")
+        return self
+
+    @model_validator(mode="after")
+    def _asks_no_fewer_in_the_end(self) -> LabelingSettings:
+        if self.most_answers < self.overlap:
+            raise ValueError(f"most_answers ({self.most_answers}) is below overlap ({self.overlap})")
         return self
 
 

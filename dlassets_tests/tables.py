@@ -67,7 +67,7 @@ def take_labels(engine: Engine, lake: Lake, settings: Settings) -> Written:
     """Bring the classes, and then the label in force of each image, up to what folders and people say."""
     classes = pins(lake, "raw_images", "deleted_files", "listed_labels", "classes")
     update_classes(engine, classes, settings, Commit())
-    tables = pins(lake, *classes, "human_labels", "image_profiles", "labeled_images")
+    tables = pins(lake, *classes, "human_labels", "consensus", "label_requests", "image_profiles", "labeled_images")
     return update_labels(engine, tables, settings, Commit())
 
 
@@ -87,6 +87,8 @@ def _default(field: Any) -> Any:
         "date32[day]": NOON.date(),
         "int64": 0,
         "double": 0.0,
+        "int32": 0,
+        "bool": False,
         "string": "",
         "list<item: string>": [],
     }

@@ -22,6 +22,9 @@ from dlassets.engines.base import Commit, Engine, Rows, Snapshot
 from dlassets.engines.delta_log import open_table
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.damage import put_back
+from dlassets.labeling import consensus, honeypots
+from dlassets.labeling.annotators import known_of_people
+from dlassets.labeling.asking import may_answer
 from dlassets.labeling.exchange.base import ForeignAnswer
 from dlassets.labeling.exchange.exporting import Export
 from dlassets.labeling.exchange.registry import FORMATS
@@ -105,7 +108,7 @@ def lake_of(texts: Texts, photos: Path, tmp_path_factory: pytest.TempPathFactory
             settings = Settings(
                 root=root,
                 labels=LabelSettings(conflicts="ask"),
-                labeling=LabelingSettings(threshold=1, relabel_limit=2),
+                labeling=LabelingSettings(threshold=1, relabel_limit=2, honeypot_share=0.2),
                 landing={**zones, "listed": LandingZone(uri="listed", labelled=True, label_from="list")},
             )
             with store_of(settings) as store:
@@ -149,6 +152,7 @@ def ask_everything(whole: Whole) -> None:
         straddling(engine, tables, SplitSettings(group_by=group_by))
     for conflicts in get_args(Conflicts):
         labels = LabelSettings(conflicts=conflicts)
+        honeypots._honeypots(engine, tables, 1, model, Settings(labels=labels))
         for rule in RULES:
             check(engine, rule, tables, labels, model)
         for made_of in (session.feature_version, PIXELS):
@@ -172,6 +176,10 @@ def ask_everything(whole: Whole) -> None:
     export._batch_of_each()
     export._sizes()
     predicted(engine, tables, model)
+    may_answer(engine, tables, "ann", 10)
+    consensus._guesses(engine, tables, ["of no image"])
+    consensus._honeypots(engine, tables)
+    known_of_people(engine, tables)
     raise_alerts(engine, session.lake, [Alert("run_failed", "A run failed", "of nothing", "a run")])
     read_alerts(engine, session.lake, "waiting")
     look_at_pages(session.settings, tables["raw_images"], model.version)

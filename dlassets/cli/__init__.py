@@ -1,6 +1,7 @@
 """The `dlassets` command: what Dagster has no word for. Exit code 0: done; 1: a step failed; 2: used wrongly."""
 
 from dlassets.cli.alerts import alerts
+from dlassets.cli.annotators import annotators
 from dlassets.cli.classes import classes
 from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
@@ -26,6 +27,7 @@ for command in (
     serve,
     classes,
     labels,
+    annotators,
     history,
     restore,
     forget,

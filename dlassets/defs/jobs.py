@@ -80,9 +80,11 @@ RESCORING_PIPELINE = _pipeline(
 )
 LABELING_PIPELINE = _pipeline(
     "labeling_pipeline",
-    "Collect people's answers, merge them into the labels, close their requests, and ask about what is unsure next.",
+    "Collect people's answers, weigh what several say, merge it into the labels, close requests, and ask what is next.",
     "classes",
     "human_labels",
+    "consensus",
+    "annotators",
     "labeled_images",
     "label_requests",
 )

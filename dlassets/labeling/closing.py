@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
+from dlassets.labeling.honeypots import settled_labels
 from dlassets.labeling.selection import LABEL_CONFLICT, LABEL_ERROR, LEAST_CONFIDENCE, asking
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.labels import STANDING_ANSWERS, labels_in_force, undecided
 from dlassets.lakehouse.snapshots import pin, replanned
-from dlassets.lakehouse.tables import ANSWERED, HUMAN_LABELS, LABEL_REQUESTS, OPEN, TAKEN_BACK, WAITING, WITHDRAWN
+from dlassets.lakehouse.tables import (
+    ANSWERED,
+    HONEYPOT,
+    HUMAN_LABELS,
+    LABEL_REQUESTS,
+    OPEN,
+    PLANNED,
+    TAKEN_BACK,
+    WAITING,
+    WITHDRAWN,
+)
 from dlassets.registry.models import PREDICTED, ModelVersion
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
@@ -20,6 +32,16 @@ LABELLED = "the photo has a label by now"
 SURE = "the model is sure by now"
 DECIDED = "its labels no longer differ"
 BELIEVED = "its label no longer looks wrong"
+UNSETTLED = "its label is no longer settled"
+
+
+@dataclass(frozen=True)
+class Closed:
+    """How many requests were closed as answered, how many were withdrawn, and how many want one more answer."""
+
+    answered: int
+    withdrawn: int
+    asked_on: int
 
 
 def close_requests(
@@ -29,16 +51,19 @@ def close_requests(
     model: ModelVersion | None,
     settings: Settings,
     commit: Commit,
-) -> tuple[Written, int]:
+) -> tuple[Written, Closed]:
     """Mark requests with an accepted answer as answered, and withdraw those that would not be asked today.
 
     Their photo is gone, or has a label by another way, or this model is sure of it, or what was doubtful about its
-    label no longer is. One that is answered after that counts as answered. Returned is also how many were withdrawn.
+    label no longer is. One that is answered after that counts as answered. Where several people are asked, it is
+    answered once as many have as are wanted, by `consensus`, and waits until then, whatever the first ones said; if
+    they do not agree, one more is wanted, up to `labeling.most_answers`. Returned is also how many there were of each.
     None to close, no new version. `snapshots` holds raw_images, deleted_files, quarantined_files, predictions,
-    labeled_images, label_errors and human_labels.
+    labeled_images, label_errors, consensus and human_labels.
     """
     labels = settings.labels
-    names = ("raw_images", "deleted_files", "quarantined_files", "labeled_images", "label_errors", "human_labels")
+    images = ("raw_images", "deleted_files", "quarantined_files")
+    names = (*images, "labeled_images", "label_errors", "consensus", "human_labels")
     tables: dict[str, Snapshot | Rows] = {name: snapshots[name] for name in names}
     sure = "SELECT image_id FROM labeled_images WHERE FALSE"
     if model is not None:
@@ -46,22 +71,39 @@ def close_requests(
         tables["model"] = engine.rows(asking(model, settings.labeling))
         sure = f"SELECT p.image_id FROM ({PREDICTED}) AS p CROSS JOIN model WHERE p.confidence >= model.threshold"  # noqa: S608
     query = f"""
-        SELECT * FROM (
+        WITH counted AS (
+            SELECT r.*, answered.request_id IS NOT NULL AS is_begun,
+                r.answers_wanted > 1 AND together.disputed AND together.answers >= r.answers_wanted
+                    AND together.answers < {settings.labeling.most_answers:d} AS is_to_go_on,
+                CASE WHEN r.answers_wanted > 1 THEN COALESCE(together.answers, 0) >= r.answers_wanted
+                    ELSE answered.request_id IS NOT NULL END AS has_answers,
+                together.answers + 1 AS one_more
+            FROM label_requests AS r
+            LEFT JOIN (SELECT DISTINCT request_id FROM ({STANDING_ANSWERS}) AS standing) AS answered
+                ON answered.request_id = r.request_id
+            LEFT JOIN consensus AS together ON together.image_id = r.image_id
+            WHERE r.{WAITING} OR r.status = '{WITHDRAWN}'
+        ), judged AS (
+            SELECT counted.*, COALESCE(is_to_go_on, FALSE) AND status <> '{WITHDRAWN}' AS goes_on,
+                has_answers AND NOT COALESCE(is_to_go_on, FALSE) AS is_answered FROM counted
+        )
+        SELECT request_id, batch_id, path, image_id, predicted_label, predicted_name, confidence, strategy,
+            requested_at, status, service, external_id, reason, answers_wanted, priority, known_label FROM (
             SELECT r.request_id, r.batch_id, r.path, r.image_id, r.predicted_label, r.predicted_name, r.confidence,
-                r.strategy, r.requested_at,
-                CASE WHEN answered.request_id IS NULL THEN '{WITHDRAWN}' ELSE '{ANSWERED}' END AS status,
+                r.strategy, r.requested_at, r.goes_on, r.known_label,
+                CASE WHEN r.is_answered THEN '{ANSWERED}' WHEN r.goes_on THEN r.status ELSE '{WITHDRAWN}' END AS status,
                 r.service, r.external_id,
-                CASE WHEN answered.request_id IS NOT NULL OR r.status = '{WITHDRAWN}' THEN NULL
+                CASE WHEN r.is_answered OR r.goes_on OR r.status = '{WITHDRAWN}' THEN NULL
                     WHEN usable.image_id IS NULL THEN '{GONE}'
+                    WHEN r.is_begun THEN NULL
                     WHEN r.strategy = '{LEAST_CONFIDENCE}' AND labelled.image_id IS NOT NULL THEN '{LABELLED}'
                     WHEN r.strategy = '{LEAST_CONFIDENCE}' AND sure.image_id IS NOT NULL THEN '{SURE}'
                     WHEN r.strategy = '{LABEL_CONFLICT}' AND undecided.image_id IS NULL THEN '{DECIDED}'
                     WHEN r.strategy = '{LABEL_ERROR}' AND doubted.image_id IS NULL THEN '{BELIEVED}'
+                    WHEN r.strategy = '{HONEYPOT}' AND settled.image_id IS NULL THEN '{UNSETTLED}'
                     END AS reason,
-                r.answers_wanted, r.priority
-            FROM label_requests AS r
-            LEFT JOIN (SELECT DISTINCT request_id FROM ({STANDING_ANSWERS}) AS standing) AS answered
-                ON answered.request_id = r.request_id
+                CASE WHEN r.goes_on THEN r.one_more ELSE r.answers_wanted END AS answers_wanted, r.priority
+            FROM judged AS r
             LEFT JOIN (SELECT DISTINCT image_id FROM ({USABLE}) AS images) AS usable ON usable.image_id = r.image_id
             LEFT JOIN (SELECT DISTINCT image_id FROM labeled_images) AS labelled ON labelled.image_id = r.image_id
             LEFT JOIN (SELECT DISTINCT image_id FROM ({sure}) AS p) AS sure ON sure.image_id = r.image_id
@@ -71,15 +113,17 @@ def close_requests(
                 SELECT DISTINCT e.image_id FROM label_errors AS e JOIN ({labels_in_force(labels)}) AS named
                     ON named.image_id = e.image_id AND named.label = e.label) AS doubted
                 ON doubted.image_id = r.image_id
-            WHERE r.{WAITING} OR (r.status = '{WITHDRAWN}' AND answered.request_id IS NOT NULL)) AS looked_at
-        WHERE status = '{ANSWERED}' OR reason IS NOT NULL
+            LEFT JOIN ({settled_labels(labels)}) AS settled
+                ON settled.image_id = r.image_id AND settled.label = r.known_label) AS looked_at
+        WHERE status = '{ANSWERED}' OR reason IS NOT NULL OR goes_on
     """  # noqa: S608 - constants
 
-    def close() -> tuple[Written, int]:
+    def close() -> tuple[Written, Closed]:
         requests = pin(lake, LABEL_REQUESTS.name)
         closed = engine.sql(query, {**tables, "label_requests": requests}).arrow()
-        withdrawn = closed["status"].to_pylist().count(WITHDRAWN)
-        return engine.merge(engine.rows(closed), LABEL_REQUESTS, requests.uri, commit), withdrawn
+        status = closed["status"].to_pylist()
+        counts = Closed(status.count(ANSWERED), status.count(WITHDRAWN), sum(map(status.count, (PLANNED, OPEN))))
+        return engine.merge(engine.rows(closed), LABEL_REQUESTS, requests.uri, commit), counts
 
     return replanned(close)
 

@@ -19,6 +19,8 @@ from dlassets.storage.records import as_text, lacking, read_records
 
 # An answer is to a request, or about a photo that it names itself.
 REQUIRED = (("request_id", "image_id", "path"), "label")
+# What `human_labels` calls the request of the latter: this, and the photo's image_id.
+PHOTO = "photo "
 # Where an import says why an entry of another service's file is no answer.
 UNUSABLE = "unusable"
 # Of one file so many are told one by one.
@@ -115,6 +117,8 @@ def _said(entry: dict[str, Any], origin: str, written_at: datetime, file: str) -
     request_id, image_id, path, label, annotator, time, service, took = (as_text(entry.get(name)) for name in names)
     if not (label or time or status):  # a line of a list that nobody has come to yet
         return None
+    if request_id.startswith(PHOTO):
+        request_id, image_id = "", request_id.removeprefix(PHOTO)
     if not (request_id or image_id or path):
         raise _NoAnswerError(f"has the label {label[:60]!r} but no request_id, image_id or path")
     try:

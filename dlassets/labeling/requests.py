@@ -19,6 +19,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
+from dlassets.labeling.honeypots import with_honeypots
+from dlassets.labeling.overlap import answers_wanted
 from dlassets.labeling.selection import select_requests
 from dlassets.labeling.services import Batch, LabelingService, Request
 from dlassets.labeling.standing import goes_to
@@ -27,7 +29,7 @@ from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.failures import failed_images
 from dlassets.lakehouse.photos import Photos
 from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
-from dlassets.lakehouse.tables import CLASSES, LABEL_REQUESTS, OPEN, PLANNED
+from dlassets.lakehouse.tables import CLASSES, HONEYPOT, LABEL_REQUESTS, OPEN, PLANNED
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelingSettings, Settings
 from dlassets.storage.files import micro_batches
@@ -42,12 +44,14 @@ _APP_ID = f"dlassets/{LABEL_REQUESTS.name}"
 CHUNK_BYTES = 64 * 2**20
 
 
-def request_id(image_id: str, model: ModelVersion) -> str:
+def request_id(image_id: str, model: ModelVersion, strategy: str = "") -> str:
     """Return the name of the request for one image and model version: 16 hexadecimal digits, of which the first is `a`.
 
     Of digits alone, or with an `e` among them, a spreadsheet would make a number, and save that; of this it makes none.
+    A honeypot has a name of its own, since people may have been asked what the image is before; none sees which is one.
     """
-    return "a" + hashlib.sha256(f"{image_id}\n{model.name}\n{model.version}".encode()).hexdigest()[:15]
+    asked = [image_id, model.name, str(model.version), *([strategy] if strategy == HONEYPOT else [])]
+    return "a" + hashlib.sha256("\n".join(asked).encode()).hexdigest()[:15]
 
 
 def batch_id(model_version: int, request_ids: Iterable[str]) -> str:
@@ -69,7 +73,8 @@ def send_requests(
 
     Each goes to all of the services, and so does what is open and went to others before. Without a model none are
     chosen. `snapshots` holds raw_images, deleted_files, quarantined_files, classes,
-    predictions, labeled_images and, where `labeling.relabel_limit` is not 0, label_errors. `inserted` counts the
+    predictions, labeled_images and, where `labeling.relabel_limit` is not 0, label_errors; where
+    `labeling.honeypot_share` is not 0, label_errors and consensus. `inserted` counts the
     requests that are new, `updated` those of an earlier run that were sent now. `left_out` wait for their photos, which
     are gone or damaged; of the `quarantined` photos nobody is asked. Nothing to send, no new version. Returned is also
     how many photos there are to ask about that `labeling.batch_limit` leaves for when others are answered.
@@ -85,10 +90,14 @@ def send_requests(
         # Of two runs that choose at once, one is refused and chooses anew.
         transaction = Transaction(_APP_ID, transaction_version(requests, _APP_ID) + 1)
         begun = _newest_batch(engine, requests, model, names)
-        rows = engine.rows(_plan(chosen, model, names, begun, settings.labeling))
+        asked = with_honeypots(engine, tables, chosen.to_pylist(), model, settings)
+        if chosen.num_rows < candidates:  # no room for more: what honeypots crowd out has its turn later
+            asked = asked[: chosen.num_rows]
+        rows = engine.rows(_plan(asked, model, names, begun, settings.labeling))
         # One that was withdrawn, and is asked again by the same model, has its row already.
         written = engine.merge(rows, LABEL_REQUESTS, requests.uri, replace(commit, transaction=transaction))
-        return replace(written, inserted=chosen.num_rows, updated=0), candidates - chosen.num_rows
+        unasked = candidates - sum(row["strategy"] != HONEYPOT for row in asked)
+        return replace(written, inserted=len(asked), updated=0), unasked
 
     planned, unasked = replanned(plan)
     written = planned
@@ -136,13 +145,24 @@ def _newest_batch(engine: Engine, requests: Snapshot, model: ModelVersion, servi
 
 
 def _plan(
-    chosen: pa.Table, model: ModelVersion, service: str, begun: _Begun | None, settings: LabelingSettings
+    chosen: Sequence[Mapping[str, Any]],
+    model: ModelVersion,
+    service: str,
+    begun: _Begun | None,
+    settings: LabelingSettings,
 ) -> pa.Table:
     """Return the chosen images as requests that are yet to be sent: in the batch that was begun, and in new ones."""
     import pyarrow as pa
 
     now = datetime.now(UTC)
-    rows = [{**row, "request_id": request_id(row["image_id"], model)} for row in chosen.to_pylist()]
+    rows = [
+        {
+            **row,
+            "request_id": request_id(row["image_id"], model, row["strategy"]),
+            "answers_wanted": None if row["strategy"] == HONEYPOT else answers_wanted(row["image_id"], settings),
+        }
+        for row in chosen
+    ]
     common = {"requested_at": now, "status": PLANNED, "service": service, "external_id": None, "reason": None}
     planned = []
     if begun is not None and now - begun.since < timedelta(hours=settings.batch_hours):

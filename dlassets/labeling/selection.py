@@ -9,7 +9,7 @@ from dlassets.engines.base import Engine, Snapshot
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.hashing import below_share
 from dlassets.lakehouse.labels import labels_in_force, undecided
-from dlassets.lakehouse.tables import WAITING, WITHDRAWN
+from dlassets.lakehouse.tables import HONEYPOT, WAITING, WITHDRAWN
 from dlassets.registry.models import PREDICTED, ModelVersion
 from dlassets.settings import LabelingSettings, LabelSettings
 
@@ -22,7 +22,8 @@ LABEL_CONFLICT, LABEL_ERROR, LEAST_CONFIDENCE = STRATEGIES = ("label_conflict", 
 # The digits of image_id that sampling looks at; the split looks at the first ones, and the two must not depend.
 _SAMPLING_PLACE = 1
 
-_ASKED = f"r.status <> '{WITHDRAWN}'"
+# An answer to a honeypot said nothing of the photo.
+_ASKED = f"r.status <> '{WITHDRAWN}' AND (r.strategy <> '{HONEYPOT}' OR r.{WAITING})"
 
 
 def select_requests(

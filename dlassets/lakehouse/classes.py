@@ -177,7 +177,12 @@ _MERGED = """
 # Types of what a row of a wide table has besides, which nobody compares.
 _WIDE = {"binary", "array<float>"}
 # The columns that hold a class, with those that hold its name.
-_NAMES = {"label": "label_name", "predicted_label": "predicted_name", "suggested_label": "suggested_name"}
+_NAMES = {
+    "label": "label_name",
+    "predicted_label": "predicted_name",
+    "suggested_label": "suggested_name",
+    "known_label": "known_name",
+}
 
 
 def with_classes_in_force(table: Table) -> str:

@@ -12,12 +12,20 @@ from dlassets.settings import SplitSettings
 _DIGITS = 8
 
 
+def is_below_share(image_id: str, share: float, place: int = 0) -> bool:
+    """Return what `below_share` says of one image."""
+    return share >= 1 or image_id[place * _DIGITS : (place + 1) * _DIGITS] < _bound(share)
+
+
 def below_share(column: str, share: float, place: int = 0) -> str:
     """Return SQL that is true for `share` (0 to 1) of the images. Another `place` makes an independent choice."""
     if share >= 1:
         return "TRUE"
-    bound = format(int(share * 16**_DIGITS), f"0{_DIGITS}x")
-    return f"SUBSTR({column}, {place * _DIGITS + 1}, {_DIGITS}) < '{bound}'"
+    return f"SUBSTR({column}, {place * _DIGITS + 1}, {_DIGITS}) < '{_bound(share)}'"
+
+
+def _bound(share: float) -> str:
+    return format(int(share * 16**_DIGITS), f"0{_DIGITS}x")
 
 
 def split_of(column: str, split: SplitSettings) -> str:

@@ -15,7 +15,7 @@ from dlassets.lakehouse.classes import SAID, SAID_AT, SAID_BY, SAID_LABEL, label
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.split_groups import GROUPS, with_groups
-from dlassets.lakehouse.tables import ACCEPTED, FOLDER, HUMAN_LABELS, LABELED_IMAGES, TAKEN_BACK
+from dlassets.lakehouse.tables import ACCEPTED, CONSENSUS, FOLDER, HONEYPOT, HUMAN_LABELS, LABELED_IMAGES, TAKEN_BACK
 from dlassets.settings import LabelSettings, Settings
 
 # SQL over `labeled_images`: the images that carry different labels under different paths.
@@ -50,6 +50,14 @@ def _standing(human_labels: str) -> str:
 STANDING_ANSWERS = _standing("human_labels")
 # The same over `human_labels` and `classes`, with the classes in force: for whatever looks at the labels.
 STANDING_LABELS = _standing(f"({with_classes_in_force(HUMAN_LABELS)})")
+# SQL over `human_labels`, `classes` and `label_requests`: those of them that say what a photo is. To a honeypot, none
+# does.
+LABELING_ANSWERS = f"""
+    SELECT standing.* FROM ({STANDING_LABELS}) AS standing
+    LEFT JOIN (SELECT request_id FROM label_requests WHERE strategy = '{HONEYPOT}') AS honeypots
+        ON honeypots.request_id = standing.request_id
+    WHERE honeypots.request_id IS NULL
+"""  # noqa: S608 - constants
 
 # What a conflict comes to, in words, by the setting `labels.conflicts`.
 CONFLICT_OUTCOMES = {
@@ -98,21 +106,31 @@ def update_labels(
 ) -> Written:
     """Merge the labels that are new or have changed into `labeled_images`, and remove those that nothing says any more.
 
-    `tables` are raw_images, deleted_files, classes, human_labels, image_profiles and labeled_images.
+    `tables` are raw_images, deleted_files, classes, human_labels, consensus, label_requests, image_profiles and
+    labeled_images.
 
     An answer is about an image, so it holds for every path with the same bytes; of several, the one that was read last
-    counts. A path whose file is gone takes the label of the same bytes that are there under another: a photo moved to
-    another folder is no conflict. A label goes when its path has other bytes now, of which nothing is said; what a
-    zone's folders said stays when the zone is taken out of the settings. Where a person says another class than the
-    folder or list, the person's is in force, and `contradicts` has the other.
+    counts. Where several people were asked and have answered, what they agree on does, and while that is disputed, the
+    image has no label. Answers to honeypots count for nothing. A path whose file is gone takes the label of the same
+    bytes that are there under another: a photo moved to another folder is no conflict. A label goes when its path
+    has other bytes now, of which nothing is said; what a zone's folders said stays when the zone is taken out of the
+    settings. Where a person says another class than the folder or list, the person's is in force, and `contradicts` has
+    the other.
     """
     declared = ", ".join(f"'{name}'" for name in settings.landing) or "''"
     found = engine.sql(
         f"""
-        WITH answers AS (
+        WITH given AS (
             SELECT image_id, label, annotator, LEAST(answered_at, COALESCE(read_at, answered_at)) AS answered_at,
                 ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY {NEWEST_ANSWER}) AS place
-            FROM ({STANDING_LABELS}) AS standing
+            FROM ({LABELING_ANSWERS}) AS standing
+        ), answers AS (
+            SELECT given.image_id, COALESCE(together.disputed, FALSE) AS disputed,
+                CASE WHEN together.image_id IS NULL THEN given.label ELSE together.label END AS label,
+                CASE WHEN together.image_id IS NULL THEN given.annotator ELSE together.annotators END AS annotator,
+                COALESCE(together.decided_at, given.answered_at) AS answered_at
+            FROM given LEFT JOIN ({with_classes_in_force(CONSENSUS)}) AS together ON together.image_id = given.image_id
+            WHERE given.place = 1
         ), folders AS (
             SELECT images.path, images.image_id, {SAID_LABEL} AS label, {SAID_BY} AS said_by, {SAID_AT} AS labeled_at,
                 gone.deleted_at AS gone_at
@@ -127,7 +145,8 @@ def update_labels(
             JOIN raw_images AS images ON images.path = old.path AND images.image_id = old.image_id
         ), said AS (
             SELECT folders.path, folders.image_id,
-                COALESCE(answers.label, present.label, folders.label) AS label,
+                CASE WHEN NOT COALESCE(answers.disputed, FALSE)
+                    THEN COALESCE(answers.label, present.label, folders.label) END AS label,
                 CASE WHEN answers.label IS NULL THEN folders.said_by ELSE 'human' END AS source,
                 answers.annotator,
                 COALESCE(answers.answered_at, CASE WHEN present.label IS NOT NULL THEN folders.gone_at END,
@@ -135,7 +154,7 @@ def update_labels(
                 CASE WHEN answers.label <> COALESCE(present.label, folders.label)
                     THEN COALESCE(present.label, folders.label) END AS contradicts
             FROM folders
-            LEFT JOIN answers ON answers.image_id = folders.image_id AND answers.place = 1
+            LEFT JOIN answers ON answers.image_id = folders.image_id
             LEFT JOIN present ON folders.gone_at IS NOT NULL AND present.image_id = folders.image_id
                 AND present.place = 1
         ), kept AS (

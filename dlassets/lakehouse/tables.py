@@ -18,6 +18,8 @@ ACCEPTED, REFUSED, SKIPPED, TAKEN_BACK = "accepted", "refused", "skipped", "take
 FOLDER = "folder"
 # The longest that a person may have taken for one answer, in seconds: more is no measurement, but a clock that was set.
 LONGEST_SECONDS = 31 * 86_400
+# The strategy of a request whose answer is known: it measures who answers, and never says what the photo is.
+HONEYPOT = "honeypot"
 
 TOP_K = "array<struct<label:bigint,name:string,confidence:double>>"
 
@@ -194,6 +196,60 @@ LISTED_LABELS = Table(
     key=("list_path", "photo"),
 )
 
+CONSENSUS = Table(
+    "consensus",
+    "What several people who were asked about one image say together.",
+    (
+        IMAGE_ID,
+        Column("path", "string", "The image's path, as people were asked about it.", nullable=False),
+        Column("label", "bigint", "The class that they agree on; null while it is disputed."),
+        Column("label_name", "string", "That class's name."),
+        Column("answers", "int", "How many people have answered.", nullable=False),
+        Column("agreement", "double", "The share of them that gave the likeliest class.", nullable=False),
+        Column("quality", "double", "How much that class is to be believed, 0 to 1.", nullable=False),
+        Column(
+            "disputed",
+            "boolean",
+            "Whether less than half gave it, or its quality is too low: then people say nothing of the image.",
+            nullable=False,
+        ),
+        Column("annotators", "string", "Who gave the class that they agree on, with commas between them."),
+        Column("said", "string", "What was said, and by whom.", nullable=False),
+        Column("method", "string", "What the quality is by: crowdlab, or accuracy (of each person).", nullable=False),
+        Column("decided_at", "timestamp", "When the newest of the answers was given.", nullable=False),
+    ),
+    key=("image_id",),
+)
+
+ANNOTATORS = Table(
+    "annotators",
+    "One person who answers: how much, how well, and how far with others.",
+    (
+        Column("annotator", "string", "What they call themselves; null for all who give no name."),
+        Column("answers", "bigint", "Their answers that stand.", nullable=False),
+        Column("skipped", "bigint", "How often they skipped a request.", nullable=False),
+        Column("taken_back", "bigint", "How often they took an answer back.", nullable=False),
+        Column(
+            "honeypots", "bigint", "How many of their answers are to requests whose answer is known.", nullable=False
+        ),
+        Column("honeypots_right", "bigint", "How many of those are right.", nullable=False),
+        Column("accuracy", "double", "The share that is; null without any."),
+        Column("accuracy_low", "double", "The lower end of its interval at 95%."),
+        Column("accuracy_high", "double", "The upper end."),
+        Column("compared", "bigint", "How many images they answered for which there is a consensus.", nullable=False),
+        Column("agreed", "bigint", "For how many of those they said what it says.", nullable=False),
+        Column("agreement", "double", "The share of those; null without any."),
+        Column("agreement_low", "double", "The lower end of its interval at 95%."),
+        Column("agreement_high", "double", "The upper end."),
+        Column("kappa", "double", "Cohen's kappa with others, a mean by common images; null without enough of them."),
+        Column("kappa_images", "bigint", "How many common images that is by.", nullable=False),
+        Column("median_seconds", "double", "How long an answer takes them; null where nobody measured."),
+        Column("first_answer_at", "timestamp", "When they answered first; null where no answer stands."),
+        Column("last_answer_at", "timestamp", "When they answered last."),
+    ),
+    key=("annotator",),
+)
+
 LABELED_IMAGES = Table(
     "labeled_images",
     "The label in force of one image.",
@@ -203,7 +259,7 @@ LABELED_IMAGES = Table(
         Column("label", "bigint", "The class: see `classes`.", nullable=False),
         Column("label_name", "string", "The class's name."),
         Column("source", "string", "folder (or the path), list or human.", nullable=False),
-        Column("annotator", "string", "Who answered, for a human label."),
+        Column("annotator", "string", "Who answered, for a human label; all who agree, where several were asked."),
         Column("labeled_at", "timestamp", "When the label was given.", nullable=False),
         Column("split", "string", "train, validation or test: a function of split_group alone.", nullable=False),
         Column(
@@ -357,6 +413,9 @@ LABEL_REQUESTS = Table(
         Column("reason", "string", "Why it was withdrawn; null where it was not."),
         Column("answers_wanted", "int", "How many people are to answer it; null: one."),
         Column("priority", "int", "Those of a higher one are asked first; null: 0."),
+        Column(
+            "known_label", "bigint", "Of a honeypot, the label that the image had when it was sent: the right answer."
+        ),
     ),
     key=("request_id",),
 )
@@ -446,6 +505,8 @@ TABLES = {
         LISTED_LABELS,
         CLASSES,
         HUMAN_LABELS,
+        CONSENSUS,
+        ANNOTATORS,
         LABELED_IMAGES,
         IMAGE_FEATURES,
         TRAINING_SET,

@@ -177,6 +177,31 @@ RULES = (
         remedy="Materialize `labeled_images`.",
     ),
     Rule(
+        "nothing_disputed",
+        "consensus",
+        "What several people say of an image is no dispute, but where a further person is asked. A warning.",
+        "SELECT c.path, c.said, c.quality FROM consensus AS c WHERE c.disputed AND NOT EXISTS ("  # noqa: S608 - constants
+        f"SELECT 1 FROM label_requests AS r WHERE r.image_id = c.image_id AND r.{WAITING})",
+        remedy="These images have no label, and nobody else is asked. An answer to the request in a file ends it, by "
+        "somebody who answers otherwise than before, or who has not answered yet; so does a lower "
+        "labeling.consensus_quality where more than half agree.",
+    ),
+    Rule(
+        "every_consensus_is_of_several",
+        "consensus",
+        "Two people or more have answered, what is not disputed has a label, and what is has none.",
+        "SELECT image_id, answers, label, disputed FROM consensus WHERE answers < 2 OR disputed <> (label IS NULL) "
+        "OR NOT (quality BETWEEN 0 AND 1 AND agreement BETWEEN 0 AND 1)",
+        blocking=True,
+    ),
+    Rule(
+        "shares_are_of_what_was_answered",
+        "annotators",
+        "Nobody is right, or agrees, more often than they answered.",
+        "SELECT annotator FROM annotators "
+        "WHERE honeypots > answers OR honeypots_right > honeypots OR agreed > compared",
+    ),
+    Rule(
         "exactly_one_split",
         "labeled_images",
         "Every image is on exactly one side.",

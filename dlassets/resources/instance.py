@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from dlassets.errors import DlassetsError, SettingsError
-from dlassets.lakehouse.tables import HUMAN_LABELS
+from dlassets.lakehouse.tables import CONSENSUS, HUMAN_LABELS
 from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake, local_path
@@ -94,4 +94,5 @@ def _make(folder: Path) -> None:
 
     nothing_yet = {"changed": "nothing yet: nobody has answered"}
     with DagsterInstance.local_temp(str(folder)) as instance:
-        instance.report_runless_asset_event(AssetMaterialization(HUMAN_LABELS.name, metadata=nothing_yet))
+        for table in (HUMAN_LABELS, CONSENSUS):
+            instance.report_runless_asset_event(AssetMaterialization(table.name, metadata=nothing_yet))

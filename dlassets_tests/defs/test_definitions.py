@@ -30,7 +30,7 @@ GRAPH = {
     "listed_labels": ("ingest", set()),
     "labeled_images": (
         "ingest",
-        {"raw_images", "deleted_files", "listed_labels", "classes", "human_labels", "image_profiles"},
+        {"raw_images", "deleted_files", "listed_labels", "classes", "human_labels", "consensus", "image_profiles"},
     ),
     "image_features": ("training", {"raw_images", "deleted_files", "quarantined_files"}),
     "training_set": (
@@ -74,11 +74,14 @@ GRAPH = {
             "predictions",
             "labeled_images",
             "human_labels",
+            "consensus",
             "label_errors",
         }
         | {"classes", "validated_version"},
     ),
     "human_labels": ("labeling", {"raw_images", "classes"}),
+    "consensus": ("labeling", {"human_labels", "classes"}),
+    "annotators": ("labeling", {"human_labels", "classes", "consensus"}),
     "photo_stream": ("operations", set()),
 }
 

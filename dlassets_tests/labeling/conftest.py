@@ -38,6 +38,7 @@ READ = (
     "labeled_images",
     "label_errors",
     "human_labels",
+    "consensus",
 )
 CLASSES = {2: "hat", 6: "shirt", 10: "t-shirt"}
 

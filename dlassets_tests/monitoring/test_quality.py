@@ -37,6 +37,8 @@ EVALUATED = {"run_id": "r", "path": "labeled/a.jpg", "image_id": A, "split": "te
 ERROR = {"image_id": A, "label": 3, "suggested_label": 40, "quality": 0.1, "confidence": 0.8}
 REQUEST = {"request_id": "r", "image_id": B, "status": "open"}
 STATUSES = ("planned", "open", "answered", "withdrawn")
+TOGETHER = {"image_id": A, "path": "labeled/a.jpg", "answers": 2, "label": 3}
+PERSON = {"annotator": "me", "answers": 8, "honeypots": 2, "honeypots_right": 1, "compared": 3, "agreed": 3}
 REFUSED = {"path": "labeled/x.jpg", "batch_id": "labeled-000002"}
 CLEAN: dict[str, list[Row]] = {
     "raw_images": [
@@ -59,6 +61,8 @@ CLEAN: dict[str, list[Row]] = {
         {**ANSWER, "answer": "4", "status": "refused", "reason": "because", "read_order": -1},
         {**ANSWER, "answer": None, "label": None, "status": "skipped", "reason": "because", "seconds": 2.5},
     ],
+    "consensus": [TOGETHER, {**TOGETHER, "image_id": B, "label": None, "disputed": True}],
+    "annotators": [PERSON, {**PERSON, "annotator": None}],
     "labeled_images": [LABEL, COPY, OTHER],
     "image_features": [{"image_id": each, "feature_version": "1"} for each in (A, B, C)],
     "training_set": [{**each, "feature_version": "1"} for each in (LABEL, OTHER)],
@@ -94,6 +98,15 @@ BREAKING: list[tuple[str, str, list[Row], int]] = [
     ),
     ("labeled_images", "no_label_of_a_merged_class", [{**LABEL, "label": 41}], 1),
     ("human_labels", "nothing_refused", [{**ANSWER, "status": "refused", "reason": "because"}], 1),
+    ("consensus", "nothing_disputed", [{**TOGETHER, "image_id": C, "label": None, "disputed": True}], 1),
+    *(
+        ("consensus", "every_consensus_is_of_several", [{**TOGETHER, **change}], 1)
+        for change in ({"answers": 1}, {"label": None}, {"disputed": True}, {"quality": 1.1}, {"agreement": -0.1})
+    ),
+    *(
+        ("annotators", "shares_are_of_what_was_answered", [{**PERSON, **change}], 1)
+        for change in ({"honeypots": 9}, {"honeypots_right": 3}, {"agreed": 4})
+    ),
     ("labeled_images", "exactly_one_split", [{**LABEL, "split": "both"}], 1),
     ("labeled_images", "equal_bytes_never_straddle", [LABEL, {**COPY, "split": "test"}], 1),
     (

@@ -23,5 +23,22 @@ def _waiting(session: Session, _: Reads, made: Made) -> dict[str, Any]:
     return metadata
 
 
+def _people(_: Session, __: Reads, made: Made) -> dict[str, Any]:
+    """Return how far all agree, and each person's shares as a picture."""
+    from dlassets.images.data_uri import data_uri
+    from dlassets.labeling.annotator_picture import annotator_picture
+
+    kappa = made.details["fleiss_kappa"]
+    metadata: dict[str, Any] = {
+        "annotators": len(made.details["people"]),
+        **({} if kappa is None else {"fleiss_kappa": kappa}),
+    }
+    if people := made.details["people"]:
+        metadata["picture"] = dg.MetadataValue.md(f"![people]({data_uri(annotator_picture(people))})")
+    return metadata
+
+
 human_labels = table_asset(steps.human_labels, LABELING, details)
+consensus = table_asset(steps.consensus, LABELING, details)
+annotators = table_asset(steps.annotators, LABELING, _people)
 label_requests = table_asset(steps.label_requests, LABELING, _waiting)

@@ -11,6 +11,7 @@ from dlassets.lakehouse.tables import (
     CLASSES,
     DELETED_FILES,
     EVALUATED_ROWS,
+    HONEYPOT,
     HUMAN_LABELS,
     IMAGE_PROFILES,
     LABEL_ERRORS,
@@ -20,6 +21,7 @@ from dlassets.lakehouse.tables import (
     PREDICTIONS_CURRENT,
     QUARANTINED_FILES,
     RAW_IMAGES,
+    WAITING,
 )
 from dlassets.monitoring.views.reading import Reading, Row, one_row
 
@@ -235,13 +237,15 @@ def _evaluations(reading: Reading, of_image: Any) -> list[Word]:
 
 
 def _requests(reading: Reading, of_image: Any) -> list[Row]:
+    # Who is yet to answer is not to see which is a honeypot.
     query = f"""
-        SELECT r.request_id, r.batch_id, r.service, r.status, r.strategy, r.confidence, r.requested_at,
+        SELECT r.request_id, r.batch_id, r.service, r.status, r.confidence, r.requested_at,
+            CASE WHEN r.strategy = '{HONEYPOT}' AND r.{WAITING} THEN 'least_confidence' ELSE r.strategy END AS strategy,
             COALESCE(r.predicted_name, CAST(r.predicted_label AS STRING)) AS predicted_name
         FROM ({with_classes_in_force(LABEL_REQUESTS)}) AS r
         JOIN wanted ON r.path = wanted.path OR r.image_id = wanted.image_id
         ORDER BY r.requested_at DESC, r.request_id
-    """  # noqa: S608 - columns
+    """  # noqa: S608 - constants and columns
     return reading.asked(query, [LABEL_REQUESTS, CLASSES], wanted=of_image)
 
 

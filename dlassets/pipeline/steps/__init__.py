@@ -5,7 +5,7 @@ imported inside the steps, since Dagster reads their declarations each time a co
 """
 
 from dlassets.pipeline.steps.ingest import classes, image_profiles, ingested_files, labeled_images
-from dlassets.pipeline.steps.labeling import human_labels, label_requests
+from dlassets.pipeline.steps.labeling import annotators, consensus, human_labels, label_requests
 from dlassets.pipeline.steps.scoring import predictions, predictions_current, served_requests
 from dlassets.pipeline.steps.shared import MOST_SAID
 from dlassets.pipeline.steps.training import (
@@ -27,8 +27,10 @@ from dlassets.pipeline.steps.versions import edge_model, registered_version, val
 __all__ = [
     "MOST_SAID",
     "STEPS",
+    "annotators",
     "chosen_rows",
     "classes",
+    "consensus",
     "edge_model",
     "evaluated_rows",
     "human_labels",
@@ -58,6 +60,8 @@ STEPS = (
     classes,
     image_profiles,
     human_labels,
+    consensus,
+    annotators,
     labeled_images,
     image_features,
     training_set,

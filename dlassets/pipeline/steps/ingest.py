@@ -5,9 +5,11 @@ from __future__ import annotations
 from dlassets.engines.base import Written
 from dlassets.lakehouse.tables import (
     CLASSES,
+    CONSENSUS,
     DELETED_FILES,
     HUMAN_LABELS,
     IMAGE_PROFILES,
+    LABEL_REQUESTS,
     LABELED_IMAGES,
     LISTED_LABELS,
     QUARANTINED_FILES,
@@ -74,13 +76,18 @@ def image_profiles(session: Session, read: Reads, report: Report) -> Made:
     return derived(session, read, Derivation(IMAGE_PROFILES, profile_images), report, "images profiled")
 
 
-@step(LABELED_IMAGES, reads=[RAW_IMAGES, DELETED_FILES, LISTED_LABELS, CLASSES, HUMAN_LABELS, IMAGE_PROFILES])
+@step(
+    LABELED_IMAGES,
+    reads=[RAW_IMAGES, DELETED_FILES, LISTED_LABELS, CLASSES, HUMAN_LABELS, CONSENSUS, IMAGE_PROFILES],
+    looks_back=[LABEL_REQUESTS],
+)
 def labeled_images(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001 - as every step
     """Bring the label in force of each image up to what folders and people say."""
     from dlassets.lakehouse.labels import update_labels
 
     settings = session.settings
-    tables = read.named(RAW_IMAGES, DELETED_FILES, LISTED_LABELS, CLASSES, HUMAN_LABELS, IMAGE_PROFILES)
+    tables = read.named(RAW_IMAGES, DELETED_FILES, LISTED_LABELS, CLASSES, HUMAN_LABELS, CONSENSUS, IMAGE_PROFILES)
+    tables |= read.named(LABEL_REQUESTS)
     provenance = read.provenance(**settings.split.model_dump())
     tables[LABELED_IMAGES.name] = read.own(LABELED_IMAGES)
     written = update_labels(session.engine, tables, settings, commit_of(provenance))

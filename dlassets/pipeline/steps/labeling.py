@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from dlassets.engines.base import Written
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import (
+    ANNOTATORS,
     CLASSES,
+    CONSENSUS,
     DELETED_FILES,
     HUMAN_LABELS,
     LABEL_ERRORS,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         PREDICTIONS,
         LABELED_IMAGES,
         HUMAN_LABELS,
+        CONSENSUS,
         LABEL_ERRORS,
         VALIDATED_VERSION,
     ],
@@ -50,14 +53,14 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
 
     settings, model = session.settings, read.champion
     images = read.named(RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES)
-    snapshots = images | read.named(CLASSES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
+    snapshots = images | read.named(CLASSES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS, CONSENSUS)
     asking = settings.labeling.model_dump(exclude={"label_studio"})
     provenance = read.provenance(model, **asking, conflicts=settings.labels.conflicts)
     commit = commit_of(provenance)
     if model is None:
         report.warning("No version is champion, so nobody is asked about more images.")
     reopened = reopen_requests(session.engine, session.lake, snapshots[HUMAN_LABELS.name], commit)
-    closed, withdrawn = close_requests(session.engine, session.lake, snapshots, model, settings, commit)
+    written, closed = close_requests(session.engine, session.lake, snapshots, model, settings, commit)
     asked = session.labeling.asked
     sent, unasked = send_requests(session.engine, session.lake, asked, snapshots, model, settings, commit)
     if unasked:
@@ -71,12 +74,13 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
         _told(report, functools.partial(show_standing, session.engine, service, shown))
     details = {
         "requests_sent": sent.inserted,
-        "requests_closed": closed.updated - withdrawn,
-        "requests_withdrawn": withdrawn,
+        "requests_closed": closed.answered,
+        "requests_withdrawn": closed.withdrawn,
+        "requests_asked_on": closed.asked_on,
         "requests_reopened": reopened.updated,
         "photos_left_to_ask": unasked,
     }
-    written = sent if sent.changed else reopened.and_then(closed)
+    written = sent if sent.changed else reopened.and_then(written)
     return Made(provenance, {LABEL_REQUESTS.name: written}, details)
 
 
@@ -109,6 +113,32 @@ def human_labels(session: Session, read: Reads, report: Report) -> Made:
     for told in away:
         report.warning(str(told))
     return Made(provenance, {HUMAN_LABELS.name: written}, {"answers_refused_now": refused})
+
+
+@step(CONSENSUS, reads=[HUMAN_LABELS, CLASSES], looks_back=[LABEL_REQUESTS, PREDICTIONS])
+def consensus(session: Session, read: Reads, report: Report) -> Made:
+    """Weigh what several people say of the same photo, and note what they do not agree on."""
+    from dlassets.labeling.consensus import update_consensus
+
+    settings, tables = session.settings.labeling, read.named(HUMAN_LABELS, CLASSES, LABEL_REQUESTS, PREDICTIONS)
+    provenance = read.provenance(consensus_quality=settings.consensus_quality)
+    tables[CONSENSUS.name] = read.own(CONSENSUS)
+    written, facts = update_consensus(session.engine, tables, settings, commit_of(provenance))
+    if "left_out" in facts:
+        report.warning(facts["left_out"])
+    return Made(provenance, {CONSENSUS.name: written}, facts)
+
+
+@step(ANNOTATORS, reads=[HUMAN_LABELS, CLASSES, CONSENSUS], looks_back=[LABEL_REQUESTS])
+def annotators(session: Session, read: Reads, report: Report) -> Made:  # noqa: ARG001 - as every step
+    """Count how much and how well each person answers, and how far they agree with others."""
+    from dlassets.labeling.annotators import update_annotators
+
+    tables = read.named(HUMAN_LABELS, CLASSES, CONSENSUS, LABEL_REQUESTS)
+    provenance = read.provenance()
+    tables[ANNOTATORS.name] = read.own(ANNOTATORS)
+    written, facts = update_annotators(session.engine, tables, commit_of(provenance))
+    return Made(provenance, {ANNOTATORS.name: written}, facts)
 
 
 def _told(report: Report, tell: Callable[[], None]) -> None:

@@ -294,7 +294,7 @@ def test_lists_as_spreadsheets_save_them(exchange: Exchange, tmp_path: Path, enc
     assert counts(imported) == (2, 0, 1, 2)
     assert imported.examples == [
         "line 5: '01/02/2026 10:00' is no time such as 2026-01-31T14:05:00Z",
-        "line 6: 'quick' is no number of seconds",
+        "line 6: 'quick' is no number from 0 to 2678400",
     ]
 
 
