@@ -40,6 +40,7 @@ TRAINING_PIPELINE = _pipeline(
     "evaluated_rows",
     "registered_version",
     "validated_version",
+    "labeling_report",
 )
 TUNING_PIPELINE = _pipeline(
     "tuning_pipeline",
@@ -66,6 +67,7 @@ SCORING_PIPELINE = _pipeline(
     "predictions_current",
     "served_requests",
     "label_requests",
+    "labeling_report",
 )
 # Days that a backfill may be asked for: no lake is older than the first release of what makes it.
 DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_offset=1)
@@ -85,6 +87,7 @@ LABELING_PIPELINE = _pipeline(
     "human_labels",
     "labeled_images",
     "label_requests",
+    "labeling_report",
 )
 MAINTENANCE_PIPELINE = _pipeline(
     "maintenance_pipeline",
