@@ -29,6 +29,7 @@ from dlassets.lakehouse.split_groups import straddling
 from dlassets.lakehouse.tables import TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
 from dlassets.monitoring.quality import RULES, check
+from dlassets.monitoring.views.bought import bought
 from dlassets.monitoring.views.comparison import compare
 from dlassets.monitoring.views.mistakes import Chosen, mistakes
 from dlassets.monitoring.views.overview import overview
@@ -182,6 +183,7 @@ def look_at_pages(settings: Settings, raw_images: Snapshot, version: int) -> Non
     photo(reading, photos["path"][0].as_py())
     paths_of(reading, "an image")
     waiting(reading)
+    bought(reading)
     compare(reading, version, version)
 
 

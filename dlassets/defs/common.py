@@ -184,8 +184,8 @@ def few_photos(
 
 
 def _deps(step: Step) -> Sequence[str]:
-    after: Sequence[Table | Model] = (*step.reads, *step.follows)
-    return [each.name for each in after]
+    read: Sequence[Table | Model] = step.reads
+    return [each.name for each in read]
 
 
 def details(_: Session, __: Reads, made: Made) -> Metadata:

@@ -40,7 +40,6 @@ TRAINING_PIPELINE = _pipeline(
     "evaluated_rows",
     "registered_version",
     "validated_version",
-    "labeling_report",
 )
 TUNING_PIPELINE = _pipeline(
     "tuning_pipeline",

@@ -50,15 +50,13 @@ class Step:
     """`makes` is what it writes, `reads` what that is made of.
 
     `looks_back` are tables that it reads as an earlier round of the loop left them: they are recorded like the others,
-    and are no dependencies, which would go round in a circle. `follows` are models that it comes after in a run, and is
-    not handed.
+    and are no dependencies, which would go round in a circle.
     """
 
     work: Work
     makes: tuple[Table | Model, ...]
     reads: tuple[Table | Model, ...] = ()
     looks_back: tuple[Table, ...] = ()
-    follows: tuple[Model, ...] = ()
 
     @property
     def name(self) -> str:
@@ -85,16 +83,13 @@ class Step:
 
 
 def step(
-    *makes: Table | Model,
-    reads: Sequence[Table | Model] = (),
-    looks_back: Sequence[Table] = (),
-    follows: Sequence[Model] = (),
+    *makes: Table | Model, reads: Sequence[Table | Model] = (), looks_back: Sequence[Table] = ()
 ) -> Callable[[Work], Step]:
     """Declare a step: the function below is its work."""
 
     def declared(work: Work) -> Step:
         explained = explained_mlflow(f"{work.__name__} was made")(explained_databases()(work))
-        return Step(explained, makes, tuple(reads), tuple(looks_back), tuple(follows))
+        return Step(explained, makes, tuple(reads), tuple(looks_back))
 
     return declared
 

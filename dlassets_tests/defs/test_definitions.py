@@ -78,6 +78,10 @@ GRAPH = {
         | {"classes", "validated_version"},
     ),
     "human_labels": ("labeling", {"classes"}),
+    "labeling_report": (
+        "labeling",
+        {"predictions", "labeled_images", "human_labels", "label_requests", "training_set", "evaluated_rows"},
+    ),
     "photo_stream": ("operations", set()),
 }
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dlassets.monitoring.labeling_report.figures import (
+    BothTested,
     Given,
     Judged,
-    BothTested,
     Trained,
     accuracy,
     answers,

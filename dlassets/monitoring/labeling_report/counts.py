@@ -24,7 +24,7 @@ from dlassets.lakehouse.tables import (
     TEST,
     TRAINING_SET,
 )
-from dlassets.monitoring.labeling_report.figures import Given, Judged, BothTested, Trained, compared
+from dlassets.monitoring.labeling_report.figures import BothTested, Given, Judged, Trained, compared
 from dlassets.registry.models import ModelVersion, of_one_model
 from dlassets.settings import LabelSettings
 

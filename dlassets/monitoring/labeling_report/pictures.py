@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SIZE = (8, 3.2)
-# What a picture has room for: lines of versions, the newest days, and the newest weeks.
-_VERSIONS, _DAYS, _WEEKS = 3, 30, 26
+# What a picture has room for: lines of versions, the newest days and weeks, and names of such.
+_VERSIONS, _DAYS, _WEEKS, _DATES = 3, 30, 26, 6
 _NAMES = {
     measures.ALL: "labelled by people",
     measures.RANDOM: "of these, chosen by chance",
@@ -43,7 +43,7 @@ def accuracy_and_labels(known: Sequence[Measure]) -> bytes:
     models = sorted({each.model for each in weeks if each.model}, key=lambda model: model.version)[-_VERSIONS:]
     for model in models:
         _line(by_week, [each for each in weeks if each.model == model], f"version {model.version}")
-    _dates(by_week)
+    _dates(by_week, [each for each in weeks if each.model in models])
     _title(by_week, "Right on photos that people labelled, by week", bool(models))
     return as_png(figure)
 
@@ -55,13 +55,13 @@ def asking_and_answering(known: Sequence[Measure]) -> bytes:
     days = _newest([each for each in known if each.figure == measures.REQUESTS and each.period], _DAYS)
     for part in (measures.ASKED, measures.ANSWERED, measures.WITHDRAWN):
         _line(by_day, [each for each in days if each.slice == part], part)
-    _dates(by_day)
+    _dates(by_day, days)
     by_day.set_ylim(bottom=0)
     _title(by_day, "Requests by day", bool(days))
     taken = _newest([each for each in known if each.figure == measures.TIME_TO_ANSWER and each.period], _WEEKS)
     for part, name in ((measures.MEDIAN, "half of them"), (measures.NINETIETH, "nine of ten")):
         _line(by_week, [each for each in taken if each.slice == part], name, lambda seconds: seconds / _HOUR)
-    _dates(by_week)
+    _dates(by_week, taken)
     by_week.set_ylim(bottom=0)
     _title(by_week, "Hours until they were answered, by week", bool(taken))
     return as_png(figure)
@@ -90,7 +90,7 @@ def of_version(known: Sequence[Measure], model: ModelVersion) -> bytes:
     weeks = [each for each in of_model if each.figure == measures.ACCURACY and each.period]
     for part, name in _NAMES.items():
         _line(by_week, [each for each in weeks if each.slice == part], name)
-    _dates(by_week)
+    _dates(by_week, weeks)
     _title(by_week, "By the week of the label", bool(weeks))
     return as_png(figure)
 
@@ -121,13 +121,11 @@ def _point(axes: Axes, place: float, value: float, each: Measure) -> None:
     axes.plot(place, value, marker="o", color="black", markersize=4)
 
 
-def _dates(axes: Axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator(maxticks=5)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axes.tick_params(labelsize=7)
+def _dates(axes: Axes, known: Sequence[Measure]) -> None:
+    """Name a few of the days at which something was drawn."""
+    starts = sorted({each.period.start for each in known if each.period is not None and each.value is not None})
+    named = starts[:: max(1, -(-len(starts) // _DATES))]
+    axes.set_xticks(np.array(named, "datetime64[D]"), [f"{day:%d %b}" for day in named])
 
 
 def _title(axes: Axes, title: str, named: bool) -> None:

@@ -120,7 +120,6 @@ def human_labels(session: Session, read: Reads, report: Report) -> Made:
     LABELING_REPORT,
     reads=[PREDICTIONS, LABELED_IMAGES, HUMAN_LABELS, LABEL_REQUESTS, TRAINING_SET, EVALUATED_ROWS],
     looks_back=[MODEL_VERSIONS],
-    follows=[VALIDATED_VERSION],  # which writes the pages of versions as well
 )
 def labeling_report(session: Session, read: Reads, report: Report) -> Made:
     """Say what labelling bought: how right versions are by people's answers, what these were worth and cost."""
