@@ -8,6 +8,7 @@ import functools
 import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -25,9 +26,11 @@ from dlassets.intake.damage import put_back
 from dlassets.labeling.selection import select_requests
 from dlassets.lakehouse import training_set
 from dlassets.lakehouse.failures import FAILURE, note
+from dlassets.lakehouse.snapshots import evolve
 from dlassets.lakehouse.split_groups import straddling
-from dlassets.lakehouse.tables import TABLES
+from dlassets.lakehouse.tables import MODEL_VERSIONS, TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
+from dlassets.monitoring.labeling_report.counts import judged, versions_of
 from dlassets.monitoring.quality import RULES, check
 from dlassets.monitoring.views.bought import bought
 from dlassets.monitoring.views.comparison import compare
@@ -139,6 +142,8 @@ def ask_everything(whole: Whole) -> None:
     engine, tables, model = session.engine, pins(session.lake, *TABLES), session.required_champion()
     package = session.package(model)
     embedder = session.embedder(tables["raw_images"])
+    books = {MODEL_VERSIONS.name: evolve(session.lake, MODEL_VERSIONS)}
+    versions = versions_of(engine, tables | books, session.model_name)
     put_back(embedder.photos, session.settings, [], {})
     note(embedder.photos, engine.rows(pa.table({"image_id": ["of no photo"], FAILURE.name: [""]})), "none", Commit())
     for group_by in (None, "camera"):
@@ -147,6 +152,8 @@ def ask_everything(whole: Whole) -> None:
         labels = LabelSettings(conflicts=conflicts)
         for rule in RULES:
             check(engine, rule, tables, labels, model)
+        judged(engine, tables, versions, labels)
+        judged(engine, tables, [replace(version, training_set=None) for version in versions], labels)
         for made_of in (session.feature_version, PIXELS):
             choice = choose(
                 engine, pins(session.lake, *(table.name for table in chosen_from(made_of))), made_of, labels
