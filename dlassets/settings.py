@@ -532,6 +532,9 @@ class LabelingSettings(_Section):
     retrain_after: Count | None = Field(
         None, description="So many new labels of people start a training; unset: none do."
     )
+    cost_per_hour: float | None = Field(
+        None, ge=0, description="What an hour of a person's work costs, in whatever you count; unset: nothing is said."
+    )
 
     @field_validator("service", mode="before")
     @classmethod

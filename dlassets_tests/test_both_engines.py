@@ -8,6 +8,7 @@ import functools
 import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -32,10 +33,13 @@ from dlassets.labeling.exchange.resolving import Known
 from dlassets.labeling.selection import select_requests
 from dlassets.lakehouse import training_set
 from dlassets.lakehouse.failures import FAILURE, note
+from dlassets.lakehouse.snapshots import evolve
 from dlassets.lakehouse.split_groups import straddling
-from dlassets.lakehouse.tables import TABLES
+from dlassets.lakehouse.tables import MODEL_VERSIONS, TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
+from dlassets.monitoring.labeling_report.counts import judged, versions_of
 from dlassets.monitoring.quality import RULES, check
+from dlassets.monitoring.views.bought import bought
 from dlassets.monitoring.views.comparison import compare
 from dlassets.monitoring.views.contradictions import contradictions
 from dlassets.monitoring.views.mistakes import Chosen, mistakes
@@ -146,6 +150,8 @@ def ask_everything(whole: Whole) -> None:
     engine, tables, model = session.engine, pins(session.lake, *TABLES), session.required_champion()
     package = session.package(model)
     embedder = session.embedder(tables["raw_images"])
+    books = {MODEL_VERSIONS.name: evolve(session.lake, MODEL_VERSIONS)}
+    versions = versions_of(engine, tables | books, session.model_name)
     put_back(embedder.photos, session.settings, [], {})
     note(embedder.photos, engine.rows(pa.table({"image_id": ["of no photo"], FAILURE.name: [""]})), "none", Commit())
     for group_by in (None, "camera"):
@@ -155,6 +161,8 @@ def ask_everything(whole: Whole) -> None:
         honeypots._honeypots(engine, tables, 1, model, Settings(labels=labels))
         for rule in RULES:
             check(engine, rule, tables, labels, model)
+        judged(engine, tables, versions, labels)
+        judged(engine, tables, [replace(version, training_set=None) for version in versions], labels)
         for made_of in (session.feature_version, PIXELS):
             choice = choose(
                 engine, pins(session.lake, *(table.name for table in chosen_from(made_of))), made_of, labels
@@ -200,6 +208,7 @@ def look_at_pages(settings: Settings, raw_images: Snapshot, version: int) -> Non
     paths_of(reading, "an image")
     waiting(reading)
     contradictions(reading)
+    bought(reading)
     compare(reading, version, version)
 
 

@@ -60,7 +60,15 @@ _TIMES = {
     "evaluated_at",
     "received_at",
     "received_on",
+    "period_start",
+    "period_end",
+    "reported_on",
+    "reported_at",
 }
+# A function of the day among others.
+_NAMES_OF_DAYS = {"measure_id"}
+# How long something took, which is another time on another engine.
+_SPANS = {"time_to_answer", "queue_age"}
 
 
 @dataclass
@@ -210,7 +218,8 @@ def comparable(whole: Whole, table: str) -> Comparable:
     rows = []
     for row in get(LocalEngine(), whole.session.lake, table):
         numbers: list[float] = []
-        kept = {name: _without_numbers(value, numbers) for name, value in row.items() if name not in _TIMES | _DIGESTS}
+        left_out = _TIMES | _DIGESTS | _NAMES_OF_DAYS | ({"value"} if row.get("figure") in _SPANS else set())
+        kept = {name: _without_numbers(value, numbers) for name, value in row.items() if name not in left_out}
         rows.append((repr(kept).replace(whole.session.settings.root, "<root>"), numbers))
     rows.sort(key=lambda row: row[0])
     return Comparable([row[0] for row in rows], np.array([number for row in rows for number in row[1]]))

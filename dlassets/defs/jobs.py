@@ -66,6 +66,7 @@ SCORING_PIPELINE = _pipeline(
     "predictions_current",
     "served_requests",
     "label_requests",
+    "labeling_report",
 )
 # Days that a backfill may be asked for: no lake is older than the first release of what makes it.
 DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_offset=1)
@@ -87,6 +88,7 @@ LABELING_PIPELINE = _pipeline(
     "annotators",
     "labeled_images",
     "label_requests",
+    "labeling_report",
 )
 MAINTENANCE_PIPELINE = _pipeline(
     "maintenance_pipeline",

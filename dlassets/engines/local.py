@@ -287,8 +287,8 @@ def _duckdb() -> DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     # delta-rs's MERGE writes string_view columns, which Arrow cannot compare with a filter pushed into the scan, by way
-    # of a common table expression too. And of `LEFT JOIN b ON … AND b.y IS NULL WHERE b.x IS NULL` what simplifies outer
-    # joins (2.0.0) forgets that b.y is null.
+    # of a common table expression too. And what simplifies outer joins (2.0.0) forgets, of
+    # `LEFT JOIN b ON … AND b.y IS NULL WHERE b.x IS NULL`, that b.y is null.
     connection.execute("SET GLOBAL disabled_optimizers = 'filter_pushdown,cte_filter_pusher,outer_join_simplification'")
     atexit.register(_duckdb.cache_clear)  # or its binding complains, at length, of what is left at the end
     return connection

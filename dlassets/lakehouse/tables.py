@@ -18,8 +18,9 @@ ACCEPTED, REFUSED, SKIPPED, TAKEN_BACK = "accepted", "refused", "skipped", "take
 FOLDER = "folder"
 # The longest that a person may have taken for one answer, in seconds: more is no measurement, but a clock that was set.
 LONGEST_SECONDS = 31 * 86_400
-# The strategy of a request whose answer is known: it measures who answers, and never says what the photo is.
-HONEYPOT = "honeypot"
+# Strategies of requests whose answers tell of something else than the others': of all photos that were scored and had
+# no label, since chance chose among them; and of people, since what the photo shows was settled before.
+AUDIT, HONEYPOT = "audit", "honeypot"
 
 TOP_K = "array<struct<label:bigint,name:string,confidence:double>>"
 
@@ -420,6 +421,28 @@ LABEL_REQUESTS = Table(
     key=("request_id",),
 )
 
+LABELING_REPORT = Table(
+    "labeling_report",
+    "One figure of what labelling bought, as it was known at the end of a day; the newest row of a measure stands.",
+    (
+        Column("measure_id", "string", "A function of figure, slice, model version and period.", nullable=False),
+        Column("figure", "string", "What is measured: docs/labeling.md says how.", nullable=False),
+        Column("slice", "string", "Of which part of it; empty: of all.", nullable=False),
+        Column("model_name", "string", "The registered model; null of what is about people alone."),
+        Column("model_version", "bigint", "Its version."),
+        PACKAGE,
+        Column("period_start", "date", "The first day (UTC) of its day or week; null: of all time."),
+        Column("period_end", "date", "The day after the last one."),
+        Column("value", "double", "The figure; null where there is none any more."),
+        Column("low", "double", "The lower end of its interval at 95%; null where it has none."),
+        Column("high", "double", "The upper end."),
+        Column("count", "bigint", "Of how many photos, answers or requests it is.", nullable=False),
+        Column("reported_on", "date", "The day (UTC) on which it was so.", nullable=False),
+        Column("reported_at", "timestamp", "When it was last found to be so on that day.", nullable=False),
+    ),
+    key=("measure_id", "reported_on"),
+)
+
 # No asset: a line of it is written when a version is registered, whichever MLflow store is asked then.
 MODEL_VERSIONS = Table(
     "model_versions",
@@ -516,6 +539,7 @@ TABLES = {
         PREDICTIONS_CURRENT,
         SERVED_REQUESTS,
         LABEL_REQUESTS,
+        LABELING_REPORT,
     )
 }
 # What is written beside the assets, by whoever has something to note, and cared for like them.

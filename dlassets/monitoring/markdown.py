@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dlassets.images.data_uri import data_uri
+from dlassets.monitoring.labeling_report.measures import Measure
 from dlassets.monitoring.outcomes import BINS, Row, Scored
+from dlassets.monitoring.views.bought import Bought
 from dlassets.monitoring.views.comparison import Comparison
 
 # Letters that the pictures of one text may take: metadata lie in Dagster's database with each run.
@@ -50,6 +52,30 @@ def served(rows: Sequence[Row]) -> str:
     counts = ("answers", "judged", "correct")
     shown = [(str(row["model_version"]), plain(row["role"]), *(f"{row[name]:,}" for name in counts)) for row in rows]
     return _table(("version", "role", "answers", "labelled since", "right"), shown)
+
+
+def bought(found: Bought) -> str:
+    """Return what people's answers say of each version, and what they were worth."""
+    titles = ("version", "labels of people", "test photos", "people's photos", "by chance", "chosen", "per 100 labels")
+    rows = [
+        (
+            str(version.model.version),
+            "" if version.labels is None else f"{version.labels.value:,.0f} of {version.labels.count:,}",
+            *map(_share, (version.test, version.people, version.random, version.chosen)),
+            "" if version.gain is None else _ends(version.gain, "{:+.3f}"),
+        )
+        for version in found.versions
+    ]
+    return _table(titles, rows) if rows else "Nothing that people answered tells of a version yet."
+
+
+def _share(measure: Measure | None) -> str:
+    return "" if measure is None else f"{_ends(measure, '{:.3f}')} of {measure.count:,}"
+
+
+def _ends(measure: Measure, form: str) -> str:
+    ends = "" if measure.interval is None else f" ({' to '.join(map(form.format, measure.interval))})"
+    return f"{form.format(measure.value)}{ends}"
 
 
 def photos(

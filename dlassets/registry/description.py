@@ -33,6 +33,10 @@ model = mlflow.pyfunc.load_model("URI")
 model.predict(pandas.DataFrame({"content": [open("photo.jpg", "rb").read()]}))
 ```"""
 _PICTURES = (CONFUSION_MATRIX, MISCLASSIFIED, CALIBRATION)
+# A picture of a run whose version's predictions people's answers have judged since, and tags of that run: what they say
+# in a sentence, and what tells the picture from another. `labeling_report` makes them.
+LABELLED = "labeling/what_people_say.png"
+TAG_LABELLED, TAG_LABELLED_DIGEST = "dlassets.people_say", "dlassets.people_say_sha256"
 _METRICS = {"macro F1": "test_macro_f1", "calibration error": "test_calibration_error"}
 # What ended the reign of a version that was champion.
 _ENDED = {REPLACED: "No longer champion", ROLLED_BACK: "Rolled back"}
@@ -40,14 +44,14 @@ _ENDED = {REPLACED: "No longer champion", ROLLED_BACK: "Rolled back"}
 _DAGSTER_RUN = "dagster_run_id"
 
 
-def describe(registry: ModelRegistry, history: History, version: int) -> None:
-    """Bring the pages of the model and its versions up to what is known, after something happened to this version.
+def describe(registry: ModelRegistry, history: History, *versions: int) -> None:
+    """Bring the pages of the model and its versions up to what is known, after something happened to these versions.
 
-    Written are those of this version, of the last two champions, and of every version that has none; a text that would
-    be the same is left.
+    Written are those of these versions, of the last two champions, and of every version that has none; a text that
+    would be the same is left.
     """
     client, model_name, ui = registry.client, registry.name, registry.settings.ui
-    changed = {version, *(reign.model_version for reign in history.reigns[-2:])}
+    changed = {*versions, *(reign.model_version for reign in history.reigns[-2:])}
     for each in registered_versions(client, model_name):
         number = int(each.version)
         run = run_or_none(client, each.run_id) if number in changed or not each.description else None
@@ -79,7 +83,10 @@ def _standing(history: History, model: ModelVersion) -> str:
 
 def _of_version(run: Run, standing: str, ui: UiSettings) -> str:
     figures = [f"- {name}: {value}" for name, value in _figures(run)]
-    pictures = [f"![{name}](get-artifact?{_artifact(run, name)})" for name in _PICTURES]
+    paths = [f"{EVALUATION}/{name}" for name in _PICTURES]
+    if TAG_LABELLED_DIGEST in run.data.tags:
+        paths.append(LABELLED)
+    pictures = [f"![{path.rpartition('/')[2]}](get-artifact?{_artifact(run, path)})" for path in paths]
     return "\n\n".join([standing, "\n".join(figures), _links(run, ui), *pictures])
 
 
@@ -95,6 +102,8 @@ def _figures(run: Run) -> Iterator[tuple[str, str]]:
             yield name, f"{metrics[metric]:.3f}"
     if TAG_WORSE in tags:
         yield "worse on", tags[TAG_WORSE]
+    if TAG_LABELLED in tags:
+        yield "by people's answers, on photos that it did not learn from", tags[TAG_LABELLED]
     yield "training", ", ".join(filter(None, [run.info.run_name, _rows(params)]))
     read = [f"{name.removeprefix(TAG_INPUT)} {read}" for name, read in tags.items() if name.startswith(TAG_INPUT)]
     if read:
@@ -114,6 +123,8 @@ def _links(run: Run, ui: UiSettings) -> str:
         "its validation": f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/validation",
         "its asset in Dagster": f"{ui.dagster}/assets/{VALIDATED_VERSION.name}",
     }
+    if TAG_LABELLED_DIGEST in run.data.tags:
+        links["what labelling bought"] = ui.page("labeling")
     if dagster_run := run.data.tags.get(_DAGSTER_RUN):
         links["the run in Dagster"] = f"{ui.dagster}/runs/{dagster_run}"
     return "Look at " + ", ".join(f"[{name}]({address})" for name, address in links.items()) + "."
@@ -133,8 +144,8 @@ def _of_model(model_name: str, history: History, ui: UiSettings) -> str:
     return "\n\n".join([_FORMER, in_use, f"{aliases} {asset}", gives, example])
 
 
-def _artifact(run: Run, name: str) -> str:
-    return urlencode({"path": f"{EVALUATION}/{name}", "run_id": run.info.run_id})
+def _artifact(run: Run, path: str) -> str:
+    return urlencode({"path": path, "run_id": run.info.run_id})
 
 
 def _when(event: Event) -> str:

@@ -82,6 +82,18 @@ GRAPH = {
     "human_labels": ("labeling", {"raw_images", "classes"}),
     "consensus": ("labeling", {"human_labels", "classes"}),
     "annotators": ("labeling", {"human_labels", "classes", "consensus"}),
+    "labeling_report": (
+        "labeling",
+        {
+            "predictions",
+            "labeled_images",
+            "human_labels",
+            "label_requests",
+            "training_set",
+            "evaluated_rows",
+            "classes",
+        },
+    ),
     "photo_stream": ("operations", set()),
 }
 

@@ -66,7 +66,9 @@ def test_a_person_s_kappa_is_a_mean_by_images_in_common() -> None:
 
     answers = answers_of(both + others + few)
 
-    assert kappa_with_others(answers, 0) == ((10 * 1 + 30 * -1) / 40, 40)
+    kappa, common = kappa_with_others(answers, 0)
+    assert common == 40
+    assert kappa == pytest.approx((10 * 1 + 30 * -1) / 40)
     assert kappa_with_others(answers, 1) == (1, 10)
     assert kappa_with_others(answers_of(few), 1) == (None, 0)
 

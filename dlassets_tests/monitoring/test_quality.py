@@ -32,6 +32,7 @@ PREDICTION = {
     "margin": 0.8,
 }
 SERVED = {**CHAMPION.row.to_pylist()[0], "request_id": "q", "image_id": A, "role": "champion", "confidence": 0.9}
+NEXT_DAY = NOON.date() + dt.timedelta(days=1)
 LATER = NOON + dt.timedelta(seconds=1)
 EVALUATED = {"run_id": "r", "path": "labeled/a.jpg", "image_id": A, "split": "test", "confidence": 0.5}
 ERROR = {"image_id": A, "label": 3, "suggested_label": 40, "quality": 0.1, "confidence": 0.8}
@@ -72,6 +73,7 @@ CLEAN: dict[str, list[Row]] = {
     "served_requests": [SERVED, {**SERVED, "role": "challenger", "model_version": 1}, {**SERVED, "received_at": LATER}],
     "evaluated_rows": [EVALUATED, {**EVALUATED, "path": "labeled/c.jpg", "split": "validation"}],
     "label_requests": [REQUEST, {**REQUEST, "request_id": "s", "status": "answered"}],
+    "labeling_report": [{"measure_id": "m", "figure": "queue", "reported_on": day} for day in (NOON.date(), NEXT_DAY)],
 }
 
 # What breaks each rule: rows in place of its table's clean ones, and how many rows the rule then finds.

@@ -9,7 +9,9 @@ from PIL import Image
 
 from dlassets.images.digest import image_id_of
 from dlassets.images.profile import profile
+from dlassets.monitoring.labeling_report.measures import Measure, Period
 from dlassets.registry.lifecycle import CHAMPION, TAG_PROMOTIONS, TAG_VERDICT
+from dlassets.registry.models import ModelVersion
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.registry.conftest import MODEL, store_of
@@ -145,6 +147,40 @@ def _words_of_models(made: SmallLake) -> None:
     put(made.lake, "predictions_current", words[1])
 
 
+def _figures() -> list[Measure]:
+    """What labelling bought, by figures that no page works out anew."""
+    first, second = (ModelVersion(MODEL, version) for version in (1, 2))
+    week = Period.week(NOON.date())
+    return [
+        Measure("accuracy", 0.5, 12, low=0.25, high=0.75, model=second),
+        Measure("accuracy", 0.6, 10, low=0.3, high=0.85, model=second, period=week),
+        Measure("accuracy", 0.9, 4, "audit", 0.5, 0.99, second),
+        Measure("human_labels", 120, 700, model=second),
+        Measure("gain_per_100_labels", 0.0125, 120, "since_previous", -0.01, 0.03, second),
+        Measure("gain_per_100_labels", 0.02, 120, "since_first", -0.01, 0.03, second),
+        Measure("cost_per_point", 12.5, 120, "since_first", 9.0, None, second),
+        Measure("test_accuracy", 0.8, 10, low=0.7, high=0.85, model=first),
+        Measure("accuracy", None, 0, "asked", model=second),
+        Measure("audit_answered", 0.75, 8),
+        Measure("requests", 20, 20, "asked"),
+        Measure("requests", 13, 13, "answered"),
+        Measure("requests", 3, 3, "asked", period=Period.day(NOON.date())),
+        Measure("queue", 2, 2, "open"),
+        Measure("queue_age", 5400.0, 2, "median"),
+        Measure("queue_age", 3 * 86_400.0, 2, "oldest"),
+        Measure("time_to_answer", 7_200.0, 13, "median"),
+        Measure("time_to_answer", 90_000.0, 13, "p90"),
+        Measure("answers_unmeasured", 4, 13),
+        Measure("seconds_of_work", 90.0, 9),
+        Measure("seconds_per_answer", 8.0, 9, "median"),
+        Measure("cost", 1.5, 9),
+        Measure("cost_per_label", 0.125, 9),
+        Measure("answers_by_person", 12, 12, "<i>Ann</i>"),
+        Measure("answers_by_person", 1, 1),
+        Measure("answers_by_service", 13, 13, "page"),
+    ]
+
+
 def _words_of_people(made: SmallLake) -> None:
     def request(name: str, path: str, confidence: float, **more: Any) -> dict[str, Any]:
         row = {"request_id": name, "path": path, "image_id": made.image_id(path), "confidence": confidence}
@@ -157,6 +193,7 @@ def _words_of_people(made: SmallLake) -> None:
         request("a2", HOSTILE[3], 0.41),
         request("a3", HOSTILE[4], 0.3, batch_id="v1-a", status="answered"),
     )
+    put(made.lake, "labeling_report", *(measure.row(NOON) for measure in _figures()))
     answered = {"request_id": "a3", "path": HOSTILE[4], "image_id": made.image_id(HOSTILE[4])}
     put(
         made.lake,

@@ -19,7 +19,7 @@ from dlassets_tests.tables import image_id, put
 from dlassets_tests.web.small_lake import HAT, HOSTILE, PLAIN, SAYS_MUG, WHY, WHY_NOT, SmallLake, small_lake
 
 OWN = "http://127.0.0.1:4000"
-PAGES = ("/", "/wrong", "/photo", "/photo?q=a", "/requests", "/contradictions", "/compare")
+PAGES = ("/", "/wrong", "/photo", "/photo?q=a", "/requests", "/contradictions", "/compare", "/labeling")
 
 
 def client_of(settings: Settings) -> TestClient:
@@ -110,6 +110,26 @@ def test_two_versions_are_compared_with_the_photos_that_they_differ_on(pages):
     assert text_of(pages.get("/compare?a=1&b=2").text).count("1 hat by version 1, mug by version 2") == 1
     for question, status in (("a=1&b=9", 404), ("a=x", 400), ("a=2&b=2", 200)):
         assert pages.get(f"/compare?{question}").status_code == status
+
+
+def test_what_labelling_bought_is_said_by_version_with_its_intervals_its_queue_its_people_and_its_cost(pages):
+    page = pages.get("/labeling").text
+
+    said = text_of(page)
+    assert "As of 2026-01-31 12:00 UTC." in said
+    assert "13 answered of 20 asked, 0 withdrawn" in said
+    assert "2 wait half of them for 90.0 minutes, one for 3.0 days" in said
+    assert "2.0 hours until half were answered nine of ten within 25.0 hours" in said
+    assert "90.0 seconds of work half took less than 8.0 seconds; of 4 answers nobody measured it" in said
+    assert "1.50 is what measured work cost 0.125 a label" in said
+    second = "2 120 of 700 photos unknown 50.0% of 12 90.0% of 4 unknown +1.25 (-1.00 to +3.00)"
+    assert f"{second} since the first version +2.00 12.50 1 unknown 80.0% of 10" in said
+    assert 'aria-label="90.0%, between 50.0% and 99.0%"' in page
+    assert "Of the requests of photos chosen by chance, 75.0% are answered." in said
+    assert "2026-01-26 60.0% of 10" in said
+    assert "2026-01-31 3 0 0" in said
+    assert "<i>Ann</i> 12 did not say who 1" in said
+    assert "Service Answers page 13" in said
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,27 @@ def _people(_: Session, __: Reads, made: Made) -> dict[str, Any]:
     return metadata
 
 
+def _bought(session: Session, _: Reads, made: Made) -> dict[str, Any]:
+    """Return the figures as they stand, with pictures of them, where there is anything to tell."""
+    from dlassets.images.data_uri import data_uri
+    from dlassets.monitoring import markdown
+    from dlassets.monitoring.labeling_report import pictures
+    from dlassets.monitoring.views.bought import bought
+    from dlassets.monitoring.views.reading import Reading
+
+    found = bought(Reading(session.settings))
+    metadata = {**made.details, "page": page(session, "labeling")}
+    if not found.in_all:
+        return metadata
+    metadata |= {"requests_open": found.open, "versions": dg.MetadataValue.md(markdown.bought(found))}
+    drawn = {"accuracy": pictures.accuracy_and_labels, "requests": pictures.asking_and_answering}
+    for name, draw in drawn.items():
+        metadata[name] = dg.MetadataValue.md(f"![{name}]({data_uri(draw(found.known))})")
+    return metadata
+
+
 human_labels = table_asset(steps.human_labels, LABELING, details)
 consensus = table_asset(steps.consensus, LABELING, details)
 annotators = table_asset(steps.annotators, LABELING, _people)
 label_requests = table_asset(steps.label_requests, LABELING, _waiting)
+labeling_report = table_asset(steps.labeling_report, LABELING, _bought)

@@ -5,7 +5,7 @@ imported inside the steps, since Dagster reads their declarations each time a co
 """
 
 from dlassets.pipeline.steps.ingest import classes, image_profiles, ingested_files, labeled_images
-from dlassets.pipeline.steps.labeling import annotators, consensus, human_labels, label_requests
+from dlassets.pipeline.steps.labeling import annotators, consensus, human_labels, label_requests, labeling_report
 from dlassets.pipeline.steps.scoring import predictions, predictions_current, served_requests
 from dlassets.pipeline.steps.shared import MOST_SAID
 from dlassets.pipeline.steps.training import (
@@ -42,6 +42,7 @@ __all__ = [
     "label_errors",
     "label_requests",
     "labeled_images",
+    "labeling_report",
     "labelled_image_features",
     "predictions",
     "predictions_current",
@@ -76,4 +77,5 @@ STEPS = (
     predictions_current,
     served_requests,
     label_requests,
+    labeling_report,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,13 +14,17 @@ from dlassets.lakehouse.tables import (
     CLASSES,
     CONSENSUS,
     DELETED_FILES,
+    EVALUATED_ROWS,
     HUMAN_LABELS,
     LABEL_ERRORS,
     LABEL_REQUESTS,
     LABELED_IMAGES,
+    LABELING_REPORT,
+    MODEL_VERSIONS,
     PREDICTIONS,
     QUARANTINED_FILES,
     RAW_IMAGES,
+    TRAINING_SET,
 )
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
@@ -28,6 +33,7 @@ from dlassets.registry.models import VALIDATED_VERSION
 
 if TYPE_CHECKING:
     from dlassets.labeling.services import LabelingService, Refusal
+    from dlassets.monitoring.labeling_report.report import Counted
 
 
 @step(
@@ -139,6 +145,46 @@ def annotators(session: Session, read: Reads, report: Report) -> Made:  # noqa: 
     tables[ANNOTATORS.name] = read.own(ANNOTATORS)
     written, facts = update_annotators(session.engine, tables, commit_of(provenance))
     return Made(provenance, {ANNOTATORS.name: written}, facts)
+
+
+@step(
+    LABELING_REPORT,
+    reads=[PREDICTIONS, LABELED_IMAGES, HUMAN_LABELS, LABEL_REQUESTS, TRAINING_SET, EVALUATED_ROWS, CLASSES],
+    looks_back=[MODEL_VERSIONS],
+)
+def labeling_report(session: Session, read: Reads, report: Report) -> Made:
+    """Say what labelling bought: how right versions are by people's answers, what these were worth and cost."""
+    from dlassets.lakehouse.snapshots import replanned
+    from dlassets.monitoring.labeling_report.report import count, is_known, write
+
+    settings, current = session.settings, read.own(LABELING_REPORT)
+    said = read.named(LABELED_IMAGES, HUMAN_LABELS, LABEL_REQUESTS, CLASSES)
+    tables = said | read.named(PREDICTIONS, TRAINING_SET, EVALUATED_ROWS, MODEL_VERSIONS)
+    decided = functools.partial(
+        read.provenance, cost_per_hour=settings.labeling.cost_per_hour, conflicts=settings.labels.conflicts
+    )
+    if is_known(current, (provenance := decided(versions_told=True))):
+        return Made(provenance, {LABELING_REPORT.name: Written(current.version, changed=False)})
+    counted = count(session.engine, tables, settings, dt.datetime.now(dt.UTC))
+    # Before it is written down: a run that is killed in between tells them again.
+    provenance = decided(versions_told=_versions_told(session, counted, report))
+    commit = commit_of(provenance)
+    written = replanned(lambda: write(session.engine, read.own(LABELING_REPORT), counted, commit))
+    return Made(provenance, {LABELING_REPORT.name: written}, {"measures": len(counted.measures)})
+
+
+def _versions_told(session: Session, counted: Counted, report: Report) -> bool:
+    """Put what is known of versions where MLflow shows them; where that cannot be, say so and go on."""
+    from dlassets.monitoring.labeling_report.on_versions import tell_versions
+
+    if not counted.versions:
+        return True
+    try:
+        tell_versions(session.registry, counted.measures, counted.versions)
+    except DlassetsError as error:
+        report.warning(str(error))
+        return False
+    return True
 
 
 def _told(report: Report, tell: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import TEST, VALIDATION
 from dlassets.masking import masked
+from dlassets.monitoring.views.bought import bought
 from dlassets.monitoring.views.comparison import compare, versions_that_answered
 from dlassets.monitoring.views.contradictions import contradictions
 from dlassets.monitoring.views.mistakes import PAGE, Chosen, mistakes
@@ -38,6 +39,7 @@ def routes(settings: Settings, templates: Templates) -> list[Route]:
         Route("/requests", pages.requests),
         Route("/contradictions", pages.contradictions),
         Route("/compare", pages.compare),
+        Route("/labeling", pages.labeling),
     ]
 
 
@@ -133,6 +135,10 @@ class LakePages:
         reading = Reading(self._settings)
         found = contradictions(reading)
         return self._templates.page("contradictions.html", found=found, thumbnails=_thumbnails(reading, found.shown))
+
+    def labeling(self, _: Request) -> Response:
+        reading = Reading(self._settings)
+        return self._templates.page("labeling.html", bought=bought(reading), overview=overview(reading))
 
     def _models(self) -> tuple[Models, str | None]:
         """Return the models, or none and why: where MLflow does not answer, the tables have a word all the same."""

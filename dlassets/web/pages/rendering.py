@@ -17,6 +17,8 @@ from dlassets.images.data_uri import data_uri
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 
+_UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"))
+
 
 class Templates:
     """The templates beside this module, with what each of them may use."""
@@ -30,7 +32,14 @@ class Templates:
             lstrip_blocks=True,
         )
         self._environment.filters.update(
-            date=_date, data_uri=data_uri, file_name=_file_name, moment=_moment, percent=_percent, number=_number
+            date=_date,
+            data_uri=data_uri,
+            file_name=_file_name,
+            moment=_moment,
+            percent=_percent,
+            number=_number,
+            points=_points,
+            span=_span,
         )
         self._environment.globals.update(
             link=functools.partial(link, urlsplit(settings.ui.pages).path.rstrip("/")),
@@ -69,6 +78,19 @@ def _percent(share: float) -> str:
 
 def _number(count: int) -> str:
     return f"{count:,}"
+
+
+def _points(share: float) -> str:
+    """Return a difference of two shares in percentage points."""
+    return f"{100 * share:+.2f}"
+
+
+def _span(seconds: float) -> str:
+    """Return how long something took, in the unit that people would say it in."""
+    for unit, name in _UNITS:
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.1f} seconds"
 
 
 def _moment(time: dt.datetime) -> str:

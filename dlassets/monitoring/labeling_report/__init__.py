@@ -1,0 +1,1 @@
+"""What labelling bought: counted by SQL, made into figures, kept as a table, drawn, and told of on models' versions."""
