@@ -64,6 +64,15 @@ def write_where_changed(path: Path, data: bytes) -> None:
     write_whole(path, data)
 
 
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep which files a folder has. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def listed(filesystem: pafs.FileSystem, folder: str, recursive: bool = False) -> list[pafs.FileInfo]:
     """Return what lies in a folder, or below it: nothing where it is not there.
 

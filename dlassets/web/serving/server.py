@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -83,10 +84,10 @@ class _Server(uvicorn.Server):
             sys.stdout.flush()
 
 
-def run(app: ASGIApp, settings: Settings) -> NoReturn:
+def run(app: ASGIApp, settings: Settings, announced: Callable[[str], str] | None = None) -> NoReturn:
     """Serve until SIGINT or SIGTERM, then answer what was asked, and end the process.
 
-    Raises DlassetsError where the address cannot be had.
+    Once it listens it prints what `announced` makes of its address. Raises DlassetsError where that cannot be had.
     """
     host, port = settings.serving.host, settings.serving.port
     try:
@@ -109,7 +110,8 @@ def run(app: ASGIApp, settings: Settings) -> NoReturn:
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    server = _Server(config, f"Serving {settings.registry.model_name} on {address}. Press Ctrl-C to stop.")
+    announced = announced or f"Serving {settings.registry.model_name} on {{}}. Press Ctrl-C to stop.".format
+    server = _Server(config, announced(address))
     for number in (signal.SIGINT, signal.SIGTERM):  # which uvicorn sends itself once more at its end
         signal.signal(number, lambda *_: None)
     server.run(sockets=[listening])
