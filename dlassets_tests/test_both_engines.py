@@ -31,6 +31,7 @@ from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
 from dlassets.monitoring.quality import RULES, check
 from dlassets.monitoring.views.comparison import compare
 from dlassets.monitoring.views.mistakes import Chosen, mistakes
+from dlassets.monitoring.views.open_requests import open_requests, sent_request
 from dlassets.monitoring.views.overview import overview
 from dlassets.monitoring.views.photos import paths_of, photo, search
 from dlassets.monitoring.views.reading import Reading
@@ -182,6 +183,8 @@ def look_at_pages(settings: Settings, raw_images: Snapshot, version: int) -> Non
     photo(reading, photos["path"][0].as_py())
     paths_of(reading, "an image")
     waiting(reading)
+    open_requests(reading)
+    sent_request(reading, "a request")
     compare(reading, version, version)
 
 

@@ -104,6 +104,7 @@ class Queue:
                     break
                 if request.request_id not in hand.holds:
                     new.append(request)
+            self._let_go(hand.browser)
             until = time.monotonic() + LEASE_SECONDS
             for name in (*kept, *(request.request_id for request in new)):
                 self._leases.setdefault(name, _Lease()).until[hand.browser] = until
@@ -203,10 +204,11 @@ class Queue:
         of = open_.answered + len(open_.requests)
         return Progress(open_.answered + done, of, self._answers.answered_by(person))
 
-    def _let_go(self) -> None:
+    def _let_go(self, browser: str | None = None) -> None:
+        """Forget who no longer asks for what they hold, and all that this browser held."""
         now = time.monotonic()
         for name, lease in list(self._leases.items()):
-            lease.until = {browser: until for browser, until in lease.until.items() if until > now}
+            lease.until = {who: until for who, until in lease.until.items() if until > now and who != browser}
             if not lease.until:
                 del self._leases[name]
 
