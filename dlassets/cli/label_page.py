@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 
 import click
 
@@ -25,8 +26,10 @@ def label(host: str, port: int) -> None:
     """
     settings, _ = settings_and_lake()
     given = {"host": host, "port": port}
-    if host not in LOOPBACK and settings.serving.token is None:
+    is_new = host not in LOOPBACK and settings.serving.token is None
+    if is_new:
         given["token"] = secrets.token_urlsafe(24)
     from dlassets.web.serving.label.alone import serve_page
 
-    serve_page(load_settings(serving=given))
+    # One that is set is known to whoever set it, and a file that the output goes to is read by others.
+    serve_page(load_settings(serving=given), shows_token=is_new or sys.stdout.isatty())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 from typing import NoReturn
 
+import click
 from fastapi import FastAPI
 from starlette.responses import RedirectResponse, Response
 
+from dlassets.masking import print_unmasked
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake, local_path
 from dlassets.web.serving.guarded import HANDLERS, middleware
@@ -40,10 +42,14 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def serve_page(settings: Settings) -> NoReturn:
-    """Serve the page until SIGINT or SIGTERM. Raises DlassetsError where its address or the answers cannot be had."""
+def serve_page(settings: Settings, *, shows_token: bool) -> NoReturn:
+    """Serve the page until SIGINT or SIGTERM, having printed its address, with the token where that is to be shown.
+
+    Raises DlassetsError where its address or the answers cannot be had.
+    """
     local_path(Lake.at(settings.root).answers)
-    run(create_app(settings), settings, lambda address: _announcement(settings, address))
+    tell = print_unmasked if shows_token else click.echo
+    run(create_app(settings), settings, lambda address: tell(_announcement(settings, address)))
 
 
 def _announcement(settings: Settings, address: str) -> str:

@@ -7,7 +7,7 @@ const KEPT = "dlassets.answer.";
 const part = (id) => document.getElementById(id);
 const random = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
-const browser = random();
+const browser = ownName(); // what it holds is still its own when the page is loaded again
 const unsent = new Map(); // answers that the server has not said it keeps, by their ids, in their order
 const coming = []; // photos that are shown next
 const past = []; // what was done, the newest last
@@ -15,6 +15,14 @@ let token = recall("token") ?? "", person = recall("name") ?? "";
 let classes = [], names = new Map(), digest = "";
 let current = null, chosen = null, isShown = false, shownAt = 0, seen = 0;
 let classPage = 0, filling = false, sending = false, wait = RETRY, number = 0, beat = 0, refused = "";
+
+function ownName() {
+  try {
+    const name = sessionStorage.getItem("dlassets.browser") ?? random();
+    sessionStorage.setItem("dlassets.browser", name);
+    return name;
+  } catch { return random(); }
+}
 
 // What the browser keeps. Where it keeps nothing, all of it lasts as long as the page.
 
@@ -346,7 +354,9 @@ function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (typing(event.target)) {
     if (key === "Escape") { event.target.value = ""; showClasses(); part("accept").focus(); }
-    else if (key === "Enter" && !event.repeat && event.target.value.trim() && onThePage().length) answer(onThePage()[0][0]);
+    if (key !== "Enter") return;
+    event.preventDefault(); // or it would press the button that has the focus next as well
+    if (!event.repeat && event.target.value.trim() && onThePage().length) answer(onThePage()[0][0]);
     return;
   }
   if (event.repeat) {
