@@ -1,13 +1,7 @@
 """People at the page for labelling, in a real browser: by keys, on a phone, and while the server is away."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,88 +12,19 @@ from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
-from dlassets_tests.browser import Person, chromium, needs_chromium
+from dlassets_tests.browser import chromium, needs_chromium
 from dlassets_tests.registry.conftest import opened
-from dlassets_tests.servers import free_port
 from dlassets_tests.tables import get, put
+from dlassets_tests.web.label_pages import PHONE, opened_page, progressed, sees
 from dlassets_tests.web.serving.label_lake import CLASSES, HOSTILE, label_lake
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
-# The page tries again within two seconds.
-_PATIENCE = 30_000
-PHONE: dict[str, Any] = {"viewport": {"width": 375, "height": 667}, "has_touch": True, "is_mobile": True}
 
-
-@dataclass
-class Opened:
-    """The page of a lake, served by `dlassets label`, which can be killed and started anew at the same address."""
-
-    settings: Settings
-    browser: Any
-    port: int
-    is_public: bool = False
-    process: subprocess.Popen[str] | None = None
-
-    def start(self) -> str:
-        """Return the address that the command prints."""
-        host = ["--host", "0.0.0.0"] if self.is_public else []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dlassets", "label", "--port", str(self.port), *host],
-            env=os.environ | {"DLASSETS_ROOT": self.settings.root},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        printed = self.process.stdout.readline()
-        return printed.removeprefix("Label photos on ").partition(" ")[0]
-
-    def end(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-        self.process.wait(60)
-        self.process.stdout.close()
-
-    def person(self, name: str, address: str, **context: Any) -> Person:
-        page = self.browser.new_context(**context or {"viewport": {"width": 1280, "height": 860}}).new_page()
-        page.set_default_timeout(_PATIENCE)
-        page.on("pageerror", lambda error: person.problems.append(str(error)))
-        person = Person(page)
-        page.goto(address)
-        page.get_by_label("Your name").fill(name)
-        page.keyboard.press("Enter")
-        sees(person)
-        return person
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        folder = Path(Lake.at(self.settings.root).answers, "page")
-        return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
-
-    @property
-    def answers(self) -> list[tuple[str, str | None, str]]:
-        return [(line["request_id"], line.get("label"), line["status"]) for line in self.lines]
-
-
-def sees(person: Person, path: str = "") -> None:
-    """Wait until a photo is shown and can be answered, that of this path where one is named."""
-    shown = "document.activeElement?.id === 'accept' && document.querySelector('#photo').naturalWidth > 0"
-    person.page.wait_for_function(
-        f"path => {shown} && document.querySelector('#path').textContent.includes(path)", arg=path
-    )
-
-
-def progressed(person: Person, text: str) -> None:
-    person.page.wait_for_function("text => document.querySelector('#progress').textContent.includes(text)", arg=text)
-
-
-@contextmanager
-def opened_page(settings: Settings, *, is_public: bool = False) -> Iterator[tuple[Opened, str]]:
-    with chromium() as browser:
-        served = Opened(settings, browser, free_port(), is_public)
-        address = served.start()
-        try:
-            yield served, address
-        finally:
-            served.end()
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as opened_:
+        yield opened_
 
 
 @pytest.fixture
@@ -107,8 +32,8 @@ def settings(tmp_path: Path) -> Settings:
     return label_lake(tmp_path / "lake", [place / 20 for place in range(1, 13)])
 
 
-def test_three_are_answered_by_keys_and_one_is_taken_back_and_the_labels_follow(settings) -> None:
-    with opened_page(settings) as (served, address):
+def test_three_are_answered_by_keys_and_one_is_taken_back_and_the_labels_follow(settings, browser) -> None:
+    with opened_page(settings, browser) as (served, address):
         ann = served.person("Ann", address)
         for key, path in (("Enter", HOSTILE), ("2", "2.jpg"), ("s", "3.jpg"), ("3", "4.jpg"), ("1", "5.jpg")):
             sees(ann, path)
@@ -144,8 +69,8 @@ def test_three_are_answered_by_keys_and_one_is_taken_back_and_the_labels_follow(
     )
 
 
-def test_on_a_phone_with_a_token_nothing_is_wider_than_the_screen_and_thumbs_answer(settings) -> None:
-    with opened_page(settings, is_public=True) as (served, printed):
+def test_on_a_phone_with_a_token_nothing_is_wider_than_the_screen_and_thumbs_answer(settings, browser) -> None:
+    with opened_page(settings, browser, is_public=True) as (served, printed):
         address, _, token = printed.partition("#token=")
         assert address.endswith(f":{served.port}/label/")
         assert len(token) >= 32
@@ -180,8 +105,8 @@ def test_on_a_phone_with_a_token_nothing_is_wider_than_the_screen_and_thumbs_ans
         stranger.get_by_label("Token").wait_for()
 
 
-def test_while_the_server_is_away_answers_are_kept_and_then_sent_once_also_after_a_reload(settings) -> None:
-    with opened_page(settings) as (served, address):
+def test_while_the_server_is_away_answers_are_kept_and_then_sent_once_also_after_a_reload(settings, browser) -> None:
+    with opened_page(settings, browser) as (served, address):
         ann = served.person("Ann", address)
         ann.page.wait_for_function(
             "() => performance.getEntriesByType('resource').filter(e => e.name.includes('/photo/')).length >= 8"
@@ -209,9 +134,9 @@ def test_while_the_server_is_away_answers_are_kept_and_then_sent_once_also_after
         assert [name for name, _, _ in served.answers] == ["a1", "a2", "a3", "a4"]
 
 
-def test_of_many_classes_one_is_found_by_typing_and_by_turning_pages(settings) -> None:
+def test_of_many_classes_one_is_found_by_typing_and_by_turning_pages(settings, browser) -> None:
     put(Lake.at(settings.root), "classes", *({"label": 20 + n, "name": f"kind {n:02}"} for n in range(30)))
-    with opened_page(settings) as (served, address):
+    with opened_page(settings, browser) as (served, address):
         ann = served.person("Ann", address)
         ann.page.keyboard.press("/")
         ann.page.keyboard.type("kind 17")
@@ -227,8 +152,8 @@ def test_of_many_classes_one_is_found_by_typing_and_by_turning_pages(settings) -
         assert [(name, label) for name, label, _ in served.answers] == [("a1", "37"), ("a2", "27")]
 
 
-def test_a_key_that_is_held_down_answers_once_and_who_cannot_see_is_told(settings) -> None:
-    with opened_page(settings) as (served, address):
+def test_a_key_that_is_held_down_answers_once_and_who_cannot_see_is_told(settings, browser) -> None:
+    with opened_page(settings, browser) as (served, address):
         ann = served.person("Ann", address)
         page = ann.page
         assert "The model's guess: hat, 5 %" in page.inner_text("#spoken")
@@ -245,9 +170,9 @@ def test_a_key_that_is_held_down_answers_once_and_who_cannot_see_is_told(setting
         assert page.evaluate(f"[...document.querySelectorAll('button, input')].filter({unnamed}).length") == 0
 
 
-def test_when_nothing_waits_the_page_says_so_and_looks_again_by_itself(tmp_path) -> None:
+def test_when_nothing_waits_the_page_says_so_and_looks_again_by_itself(tmp_path, browser) -> None:
     settings = label_lake(tmp_path / "lake", [0.5])
-    with opened_page(settings) as (served, address):
+    with opened_page(settings, browser) as (served, address):
         ann = served.person("Ann", address)
         ann.page.keyboard.press("Enter")
         ann.page.get_by_text("Nothing waits for you now.").wait_for()
