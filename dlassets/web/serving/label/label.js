@@ -14,7 +14,7 @@ const past = []; // what was done, the newest last
 let token = recall("token") ?? "", person = recall("name") ?? "";
 let classes = [], names = new Map(), digest = "";
 let current = null, chosen = null, isShown = false, shownAt = 0, seen = 0;
-let classPage = 0, filling = false, sending = false, wait = RETRY, number = 0, beat = 0, refused = "";
+let classPage = 0, filling = false, sending = false, wait = RETRY, number = 0, beat = 0, again = 0, refused = "";
 
 function ownName() {
   try {
@@ -145,7 +145,8 @@ async function send() {
     if (coming.length < LOW) fill();
   } catch (error) {
     failed(error);
-    setTimeout(send, wait);
+    clearTimeout(again);
+    again = setTimeout(send, wait);
     wait = Math.min(2 * wait, LONGEST_RETRY);
   } finally {
     sending = false;
@@ -309,8 +310,8 @@ function undo() {
   const last = past.pop();
   if (!last) return;
   if (last.act === "answered") record("taken_back", last.photo);
-  const again = coming.findIndex((photo) => photo.id === last.photo.id); // one that was skipped may have come again
-  if (again >= 0) coming.splice(again, 1);
+  const place = coming.findIndex((photo) => photo.id === last.photo.id); // one that was skipped may have come again
+  if (place >= 0) coming.splice(place, 1);
   if (current && current.id !== last.photo.id) coming.unshift(current);
   show(last.photo, last.label);
 }
