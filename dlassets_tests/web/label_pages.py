@@ -51,8 +51,8 @@ class Opened:
     def person(self, name: str, address: str, **context: Any) -> Person:
         page = self.browser.new_context(**context or {"viewport": {"width": 1280, "height": 860}}).new_page()
         page.set_default_timeout(_PATIENCE)
-        page.on("pageerror", lambda error: person.problems.append(str(error)))
         person = Person(page)
+        page.on("pageerror", lambda error: person.problems.append(str(error)))
         page.goto(address)
         page.get_by_label("Your name").fill(name)
         page.keyboard.press("Enter")

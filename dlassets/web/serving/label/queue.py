@@ -98,7 +98,7 @@ class Queue:
             self._answers.follow()
             self._let_go()
             kept = [name for name in hand.holds if self._is_for(name, hand)]
-            new = []
+            new: list[OpenRequest] = []
             for request in self._turns(hand):
                 if len(new) >= most:
                     break
