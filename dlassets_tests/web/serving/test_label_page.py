@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,8 +110,8 @@ def test_what_nobody_asks_for_any_more_is_anybody_s_again(people: People, monkey
     people("Ann").next()
     bob = people("Bob")
     assert bob.next() == ["a2"]
-    later = queue.time.monotonic() + 200
-    monkeypatch.setattr(queue.time, "monotonic", lambda: later)
+    later = time.monotonic() + 200
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     assert bob.next() == ["a4", "a2", "a3", "a1"]
 
 
