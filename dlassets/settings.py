@@ -49,6 +49,9 @@ JUNK = (
 )
 
 
+# What is listened on there is reached from this machine alone.
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
 # More of anything is a slip of the hand, which would otherwise end as an overflow far from here.
 _MOST, _CENTURY_HOURS = 2**53, 876_600
 Count = Annotated[int, Field(gt=0, lt=2**31)]
@@ -607,7 +610,7 @@ class ServingSettings(_Section):
 
     @model_validator(mode="after")
     def _is_open_to_none_but_this_machine(self) -> ServingSettings:
-        if self.token is None and self.host not in {"127.0.0.1", "localhost", "::1"}:
+        if self.token is None and self.host not in LOOPBACK:
             raise ValueError("host is reached from other machines, so that token must be set, or anybody is answered")
         return self
 
@@ -667,6 +670,10 @@ class UiSettings(_Section):
     pages: Place = "http://127.0.0.1:4000"
     dagster: Place = "http://127.0.0.1:3000"
     mlflow: Place = "http://127.0.0.1:5000"
+    label: Place | None = Field(
+        None,
+        description="Where people find the page of `dlassets label`, to which the others link then; unset: nowhere.",
+    )
     origins: tuple[Place, ...] = Field(
         (),
         description="Further addresses at which browsers reach them; in the variable, with commas between them. "
@@ -689,6 +696,11 @@ class UiSettings(_Section):
     def of_dagster(self) -> tuple[str, ...]:
         """Every address at which browsers reach Dagster, beside this machine's own names."""
         return (self.dagster, *self.origins)
+
+    @property
+    def of_label(self) -> tuple[str, ...]:
+        """Every address at which browsers reach what is served, beside this machine's own names."""
+        return (*filter(None, [self.label]), *self.origins)
 
     @property
     def of_mlflow(self) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ from dlassets.monitoring.views.bought import bought
 from dlassets.monitoring.views.comparison import compare
 from dlassets.monitoring.views.contradictions import contradictions
 from dlassets.monitoring.views.mistakes import Chosen, mistakes
+from dlassets.monitoring.views.open_requests import open_requests, sent_request
 from dlassets.monitoring.views.overview import overview
 from dlassets.monitoring.views.photos import paths_of, photo, search
 from dlassets.monitoring.views.reading import Reading
@@ -209,6 +210,8 @@ def look_at_pages(settings: Settings, raw_images: Snapshot, version: int) -> Non
     waiting(reading)
     contradictions(reading)
     bought(reading)
+    open_requests(reading)
+    sent_request(reading, "a request")
     compare(reading, version, version)
 
 

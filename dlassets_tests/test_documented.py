@@ -38,7 +38,12 @@ _OF_THIS_LAKE = {
 # In a sentence on them their arguments are left out.
 _WITHOUT_ARGUMENTS = {"dlassets automl", "dlassets reproduce", "dlassets approve", "dlassets reject"}
 # These go on until they are stopped.
-_SERVICES = {"dlassets watch": "watching ", "dlassets stream": "watching ", "dlassets serve": "Serving "}
+_SERVICES = {
+    "dlassets watch": "watching ",
+    "dlassets stream": "watching ",
+    "dlassets serve": "Serving ",
+    "dlassets label": "Label photos on ",
+}
 # These are not run by a test of this file, but there.
 _ELSEWHERE = {
     "make demo": ".ci/run",

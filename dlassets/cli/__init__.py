@@ -6,6 +6,7 @@ from dlassets.cli.classes import classes
 from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
+from dlassets.cli.label_page import label
 from dlassets.cli.labels import labels
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.models import approve, models, reject, rollback
@@ -25,6 +26,7 @@ for command in (
     watch,
     stream,
     serve,
+    label,
     classes,
     labels,
     annotators,

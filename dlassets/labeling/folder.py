@@ -20,10 +20,12 @@ from dlassets.images.decode import viewable
 from dlassets.images.folders import class_folder
 from dlassets.labeling.batch_folder import BEGINNINGS, OTHER_PHOTO, PHOTO_SUFFIXES, show_batch, touched_lists
 from dlassets.labeling.formats import how_to_answer, problem, read_answers
+from dlassets.labeling.page_answers import PAGE
 from dlassets.labeling.refusal_files import SUFFIX, is_refusal_file, write_refusals
 from dlassets.labeling.services import NOTHING_KNOWN, Answer, Batch, Known, LabelingService, Refusal, Standing
 from dlassets.lakehouse.tables import FOLDER
 from dlassets.storage.files import open_regular, write_whole
+from dlassets.storage.lines import ended_lines
 from dlassets.storage.records import READERS, as_text
 
 # What file managers and editors leave behind, files still being copied, and what a batch brings with it.
@@ -183,7 +185,9 @@ class FolderService(LabelingService):
                 yield replace(problem(origin, message, _time(status.st_mtime_ns)), seen_at=seen_at)
             elif path.suffix.lower() in READERS:
                 with open_regular(path) as file:
-                    chunks = iter(lambda: file.read(READ_BYTES), b"")
+                    chunks: Iterable[bytes] = iter(lambda: file.read(READ_BYTES), b"")
+                    if path.parent == self._answers / PAGE:  # a server may be adding to it
+                        chunks = ended_lines(chunks)
                     answers = read_answers(chunks, path.suffix.lower(), origin, _time(status.st_mtime_ns))
                     yield from (replace(answer, seen_at=seen_at) for answer in answers)
             else:

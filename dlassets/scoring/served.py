@@ -36,7 +36,7 @@ from dlassets.lakehouse.snapshots import pin, replanned, transaction_version
 from dlassets.lakehouse.tables import SERVED_REQUESTS
 from dlassets.scoring.online import Served
 from dlassets.settings import Settings
-from dlassets.storage.files import is_there, write_whole
+from dlassets.storage.files import is_there, sync_folder, write_whole
 from dlassets.storage.lake import Lake, local_path
 from dlassets.storage.stores import is_object_storage
 
@@ -172,7 +172,7 @@ class _Segment:
     def __init__(self, path: Path) -> None:
         self.path, self.size = path, 0
         self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def write(self, frame: bytes) -> None:
         try:
@@ -366,7 +366,7 @@ def _own_folder(folder: Path) -> tuple[Path, BinaryIO]:
         lock = (unnamed / _LOCK).open("wb")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         unnamed.rename(named)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         raise DlassetsError(f"Requests cannot be written down in {folder}: {error}") from error
     return named, lock
@@ -382,11 +382,3 @@ def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
             yield False
         else:
             yield True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

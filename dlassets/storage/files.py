@@ -90,6 +90,15 @@ def _unfinished(target: Path) -> Path:
     return target.with_name(f".{target.name[:_NAME_SHOWN]}-{uuid.uuid4().hex}")
 
 
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep which files a folder has. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def listed(filesystem: pafs.FileSystem, folder: str, recursive: bool = False) -> list[pafs.FileInfo]:
     """Return what lies in a folder, or below it: nothing where it is not there.
 

@@ -46,3 +46,17 @@ def bounded_lines(chunks: Iterable[bytes], most_bytes: int = LONGEST_LINE) -> It
         begun += rest[: most_bytes - len(begun)]
     if length:
         yield Line(start, bytes(begun), length, ended=False)
+
+
+def ended_lines(chunks: Iterable[bytes], most_bytes: int = LONGEST_LINE) -> Iterator[bytes]:
+    """Yield what comes in chunks as far as lines end: the last one, that nothing ends yet, is still being written.
+
+    One that is longer than the limit is no such line, and is yielded as it comes.
+    """
+    held = b""
+    for chunk in chunks:
+        ended, newline, held = (held + chunk).rpartition(b"\n")
+        yield ended + newline
+        if len(held) > most_bytes:
+            yield held
+            held = b""

@@ -224,6 +224,14 @@ def test_where_a_person_contradicts_a_folder_both_are_shown_as_text(lake):
     assert links(client_of(settings).get("/requests").text, "/contradictions")
 
 
+def test_where_to_answer_on_a_page_is_a_link_where_one_is_always_there_else_how_to_open_it(small, pages):
+    assert "dlassets label opens it, and prints its address." in text_of(pages.get("/requests").text)
+
+    ui = UiSettings(label="https://lake.example.com/label/")
+    linked = client_of(small.settings.model_copy(update={"ui": ui})).get("/requests").text
+    assert links(linked, "https://lake.example.com/label/") == ["https://lake.example.com/label/"]
+
+
 def test_no_name_of_a_file_or_class_or_person_becomes_part_of_a_page(pages):
     of_photos = [f"/photo?{asked}={quote(path)}" for path in HOSTILE for asked in ("path", "q")]
     for page in (*PAGES, "/photo?q=jpg", *of_photos):

@@ -24,6 +24,7 @@ from dlassets_tests.browser import Person, chromium, needs_chromium
 from dlassets_tests.registry.conftest import opened
 from dlassets_tests.servers import free_port, serving
 from dlassets_tests.tables import get
+from dlassets_tests.web.label_pages import opened_page, progressed
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -210,3 +211,23 @@ def test_a_phone_and_a_dark_room_are_no_worse(served):
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert max(map(int, re.findall(r"\d+", ground))) < 60
     context.close()
+
+
+def test_a_photo_that_waits_is_answered_on_the_page_and_its_label_changes(served):
+    with opened_page(served.settings, served.browser) as (page, address):
+        person = page.person("Ann", address)
+        person.page.set_viewport_size({"width": 900, "height": 560})  # photos are what makes a picture large
+        served.take(person.page, "label-page")
+        person.page.keyboard.press("Enter")
+        progressed(person, "1 by you")
+        (line,) = page.lines
+    with opened(served.settings) as store:
+        session = Session(served.settings)
+        session.mlflow = store
+        steps.human_labels.run(session)
+        steps.labeled_images.run(session)
+
+    (asked,) = (row for row in served.rows("label_requests") if row["request_id"] == line["request_id"])
+    (known,) = (row for row in served.rows("labeled_images") if row["path"] == asked["path"])
+    assert (known["label"], known["source"], known["annotator"]) == (asked["predicted_label"], "human", "Ann")
+    assert person.problems == []

@@ -11,12 +11,15 @@ from dlassets.pipeline.step import Made, Reads
 
 
 def _waiting(session: Session, _: Reads, made: Made) -> dict[str, Any]:
-    """Return what waits for people, with a link to all of it and to the newest batch's contact sheet."""
+    """Return what waits for people, with links to it, to the newest batch's contact sheet and to where to answer."""
     from dlassets.monitoring.views.reading import Reading
     from dlassets.monitoring.views.waiting import waiting
 
     queue = waiting(Reading(session.settings), batches=1, most=1)
     metadata = {**made.details, "requests_open": queue.open, "requests_page": page(session, "requests")}
+    if queue.open:
+        label = session.settings.ui.label
+        metadata["answer_on"] = dg.MetadataValue.url(label) if label else "the page of `dlassets label`"
     for batch in queue.batches:
         sheet = f"{session.lake.requests}/{batch.id}/index.html"
         metadata |= {"contact_sheet": file_page(session, sheet), "contact_sheet_path": dg.MetadataValue.path(sheet)}

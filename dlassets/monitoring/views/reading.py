@@ -50,6 +50,11 @@ class Reading:
         """Whether the table has been made."""
         return self._newest(table) is not None
 
+    def versions(self, tables: Sequence[Table]) -> tuple[int | None, ...]:
+        """Return the version of each table; None of one that has not been made."""
+        found = (self._newest(table) for table in tables)
+        return tuple(snapshot.version if snapshot else None for snapshot in found)
+
     def thumbnails(self, image_ids: Collection[str]) -> dict[str, bytes]:
         """Return JPEGs of at most 96 pixels a side by image_id, of the images that have one."""
         profiles = self._newest(IMAGE_PROFILES)

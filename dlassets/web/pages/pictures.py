@@ -31,19 +31,19 @@ def routes(settings: Settings) -> list[Route]:
         if data is None:
             raise HTTPException(404, "The lake has no photo of this name, or no longer has its bytes.")
         # What has this name has these bytes, for ever.
-        return Response(_smaller(data), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        return Response(smaller(data), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     return [Route("/photo/{image_id}.jpg", picture)]
 
 
-def _smaller(data: bytes) -> bytes:
-    """Return a photo as a JPEG of LONGEST_SIDE pixels at most. Raises HTTPException for one that does not decode."""
+def smaller(data: bytes, longest_side: int = LONGEST_SIDE) -> bytes:
+    """Return a photo as a JPEG of so many pixels a side at most. Raises HTTPException for one that does not decode."""
     with _AT_ONCE:
         try:
-            image = Image.fromarray(decode_rgb(data, at_least=LONGEST_SIDE))
+            image = Image.fromarray(decode_rgb(data, at_least=longest_side))
         except ImageError as error:
             raise HTTPException(404, f"The photo cannot be shown. {error}") from error
-        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), reducing_gap=2.0)
+        image.thumbnail((longest_side, longest_side), reducing_gap=2.0)
         out = io.BytesIO()
         image.save(out, "JPEG", quality=85)
         return out.getvalue()

@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from dlassets import __version__
 from dlassets.images.decode import ImageError
 from dlassets.scoring.online import Form, Listener
 from dlassets.settings import Settings
-from dlassets.web.guard import Guard
-from dlassets.web.pages.app import Safe
 from dlassets.web.serving import answers, documented, forms, page
 from dlassets.web.serving.asked import asked_of
+from dlassets.web.serving.guarded import HANDLERS, middleware
+from dlassets.web.serving.label import page as label
 from dlassets.web.serving.metrics import CONTENT_TYPE
-from dlassets.web.serving.noted import GONE, Noted
-from dlassets.web.serving.refusals import RefusedError, refusal, refusal_of
+from dlassets.web.serving.refusals import RefusedError
 from dlassets.web.serving.service import Service
 from dlassets.web.serving.webhooks import PATH as WEBHOOKS
 from dlassets.web.serving.webhooks import webhook_router
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
 # What is asked without a token: whether the service is up, what it is, and its page, on which a person gives one.
-_OPEN = {"/", "/health", "/ping", "/ready", "/v2/health/live", "/v2/health/ready", "/openapi.json", *page.FILES}
+_OPEN = {
+    *("/", "/health", "/ping", "/ready", "/v2/health/live", "/v2/health/ready", "/openapi.json"),
+    *(*page.FILES, *label.FILES, WEBHOOKS),  # webhooks are signed
+}
 # JSON that takes longer to read than a request may hold up the others is read by a thread.
 _LONG = 2**18
 _V2_LENGTH = "Inference-Header-Content-Length"
-
-_log = logging.getLogger("dlassets.serving")
 
 
 def create_app(settings: Settings, listeners: Sequence[Listener] = ()) -> FastAPI:
@@ -57,7 +50,6 @@ def create_app(settings: Settings, listeners: Sequence[Listener] = ()) -> FastAP
         yield
         await service.stop()
 
-    token = settings.serving.token
     app = FastAPI(
         title="dlassets serve",
         version=__version__,
@@ -65,22 +57,13 @@ def create_app(settings: Settings, listeners: Sequence[Listener] = ()) -> FastAP
         docs_url=None,  # their pages would be fetched from elsewhere
         redoc_url=None,
         lifespan=lives,
-        middleware=[
-            Middleware(Noted, metrics=service.metrics),
-            Middleware(Safe),
-            # Without a token, whatever any page that is open in a browser here sends would be answered.
-            Middleware(Bearer, token=token) if token else Middleware(Guard, addresses=settings.ui.origins),
-        ],
-        exception_handlers={
-            RefusedError: refusal_of,
-            HTTPException: _not_there,
-            ClientDisconnect: _gone,
-            Exception: _failed,
-        },
+        middleware=middleware(settings, service.metrics, _OPEN),
+        exception_handlers=HANDLERS,
     )
     app.state.service = service
     app.include_router(_routes(service))
     app.include_router(page.routes(service))
+    app.include_router(label.routes(settings))
 
     async def then_looks() -> AsyncIterator[None]:
         yield  # what is refused raises here
@@ -88,25 +71,6 @@ def create_app(settings: Settings, listeners: Sequence[Listener] = ()) -> FastAP
 
     app.include_router(webhook_router(settings), dependencies=[Depends(then_looks)])
     return app
-
-
-class Bearer:
-    """ASGI middleware that asks for the token wherever it is needed."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._wanted = app, f"Bearer {token}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN or scope["path"] == WEBHOOKS:
-            await self._app(scope, receive, send)
-            return
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if hmac.compare_digest(given, self._wanted):
-            await self._app(scope, receive, send)
-            return
-        message = "The request needs the header `Authorization: Bearer <token>`, with the token of serving.token."
-        headers = {"WWW-Authenticate": "Bearer"}
-        await refusal(Request(scope), HTTPStatus.UNAUTHORIZED, message, headers)(scope, receive, send)
 
 
 def _routes(service: Service) -> APIRouter:
@@ -249,17 +213,3 @@ def _kind_of(request: Request) -> str:
 
 def _json(tree: Any, status: int = HTTPStatus.OK) -> Response:
     return Response(json.dumps(tree), status, media_type="application/json")
-
-
-async def _not_there(request: Request, error: Exception) -> Response:
-    status, headers = error.status_code, error.headers  # type: ignore[attr-defined]  # it is an HTTPException
-    return refusal(request, status, error.detail, headers)  # type: ignore[attr-defined]
-
-
-async def _gone(request: Request, _: Exception) -> Response:
-    return refusal(request, GONE, "The client went away.")
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    _log.error("A request failed.", exc_info=error)
-    return refusal(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The request failed, as the server's log says.")

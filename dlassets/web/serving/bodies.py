@@ -23,11 +23,15 @@ class Bodies:
         self._most = max(_AT_ONCE, 4 * settings.max_bytes)
         self._held = 0
 
-    async def read(self, request: Request) -> bytes:
-        """Return the whole body. Raises RefusedError, and ClientDisconnect where the client went away."""
+    async def read(self, request: Request, most: int | None = None) -> bytes:
+        """Return the whole body, of `most` bytes where fewer than serving.max_bytes may be sent.
+
+        Raises RefusedError, and ClientDisconnect where the client went away.
+        """
+        most = min(most or self._settings.max_bytes, self._settings.max_bytes)
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._settings.max_bytes:
-            raise self._too_large()
+        if declared.isdecimal() and int(declared) > most:
+            raise self._too_large(most)
         chunks: list[bytes] = []
         asked = asked_of(request.scope)
         asked.at_end.append(lambda: self._let_go(asked))
@@ -36,8 +40,8 @@ class Bodies:
                 async for chunk in request.stream():
                     asked.size += len(chunk)
                     self._held += len(chunk)
-                    if asked.size > self._settings.max_bytes:
-                        raise self._too_large()
+                    if asked.size > most:
+                        raise self._too_large(most)
                     if self._held > self._most:
                         raise later(HTTPStatus.TOO_MANY_REQUESTS, "Too many bytes are being sent at once.")
                     chunks.append(chunk)
@@ -52,8 +56,6 @@ class Bodies:
     def _let_go(self, asked: Asked) -> None:
         self._held -= asked.size
 
-    def _too_large(self) -> RefusedError:
-        return RefusedError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"The request has more than {self._settings.max_bytes:,} bytes (serving.max_bytes).",
-        )
+    def _too_large(self, most: int) -> RefusedError:
+        by = " (serving.max_bytes)" if most == self._settings.max_bytes else ""
+        return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The request has more than {most:,} bytes{by}.")

@@ -51,13 +51,15 @@ def routes(service: Service) -> APIRouter:
 
     for path, answer in (("/style.css", style), ("/favicon.ico", icon)):
         router.add_api_route(path, answer, response_model=None)
-    router.add_api_route("/try.css", _file("try.css", "text/css"), response_model=None)
-    router.add_api_route("/try.js", _file("try.js", "text/javascript"), response_model=None)
+    here = "dlassets.web.serving"
+    router.add_api_route("/try.css", file_answer(here, "try.css", "text/css"), response_model=None)
+    router.add_api_route("/try.js", file_answer(here, "try.js", "text/javascript"), response_model=None)
     return router
 
 
-def _file(name: str, media_type: str) -> Callable[[Request], Response]:
-    content = files("dlassets.web.serving").joinpath(name).read_bytes()
+def file_answer(package: str, name: str, media_type: str) -> Callable[[Request], Response]:
+    """Return what answers with a file of a package."""
+    content = files(package).joinpath(name).read_bytes()
 
     def answer(_: Request) -> Response:
         return Response(content, media_type=media_type, headers={"Cache-Control": "max-age=60"})

@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -70,23 +71,23 @@ class Connection(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """Prints a text once it listens, and can be stopped."""
+    """Calls `announce` once it listens, and can be stopped."""
 
-    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
         super().__init__(config)
-        self._announcement = announcement
+        self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            click.echo(self._announcement)
+            self._announce()
             sys.stdout.flush()
 
 
-def run(app: ASGIApp, settings: Settings) -> NoReturn:
+def run(app: ASGIApp, settings: Settings, announce: Callable[[str], None] | None = None) -> NoReturn:
     """Serve until SIGINT or SIGTERM, then answer what was asked, and end the process.
 
-    Raises DlassetsError where the address cannot be had.
+    Once it listens it tells `announce` its address, or prints it. Raises DlassetsError where that cannot be had.
     """
     host, port = settings.serving.host, settings.serving.port
     try:
@@ -109,7 +110,8 @@ def run(app: ASGIApp, settings: Settings) -> NoReturn:
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    server = _Server(config, f"Serving {settings.registry.model_name} on {address}. Press Ctrl-C to stop.")
+    announcement = f"Serving {settings.registry.model_name} on {address}. Press Ctrl-C to stop."
+    server = _Server(config, lambda: announce(address) if announce else click.echo(announcement))
     for number in (signal.SIGINT, signal.SIGTERM):  # which uvicorn sends itself once more at its end
         signal.signal(number, lambda *_: None)
     server.run(sockets=[listening])
