@@ -38,6 +38,8 @@ FOR_FEW_ROWS = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.shuffle.partitions": "1",
+    # What collects garbage beside the work takes the processors from the other process of the tests.
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -Xms1g -Xmn512m -XX:MetaspaceSize=256m",
 }
 
 

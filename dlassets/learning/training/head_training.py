@@ -11,6 +11,7 @@ makes a head unsure, which calibration puts right, and its loss before that says
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -224,6 +225,19 @@ class _SharedLoss:
         return loss.detach(), torch.autograd.grad(loss, list(self._linear.parameters()))
 
 
+def _lbfgs(linear: torch.nn.Linear, steps: int) -> torch.optim.LBFGS:
+    """Return the optimizer of some steps, without the import of torch's compiler.
+
+    That takes a process more than a second, which is longer than most heads need. It would come for one method's sake,
+    that none of them may compile; torch looks first whether the function itself says what to run in its place.
+    """
+    import torch
+
+    plain = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    plain.__dict__.setdefault("__dynamo_disable", plain)
+    return torch.optim.LBFGS(linear.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
+
+
 def _fit(
     linear: torch.nn.Linear,
     penalised_loss: _SharedLoss,
@@ -241,7 +255,7 @@ def _fit(
     for epoch, (l2, steps) in zip(range(settings.epochs), _penalties(settings.l2, usual), strict=False):
         if l2 != penalised_loss.l2:  # what steps have learned of the loss holds for one penalty alone
             penalised_loss.l2 = l2
-            optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
+            optimizer = _lbfgs(linear, steps)
         before = [parameter.detach().clone() for parameter in linear.parameters()]
         loss = optimizer.step(penalised_loss).item()  # type: ignore[no-untyped-call]
         with torch.no_grad():

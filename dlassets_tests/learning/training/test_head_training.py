@@ -21,6 +21,7 @@ from dlassets.settings import TrainingSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests import tables
 from dlassets_tests.learning.examples import rows
+from dlassets_tests.programs import python
 
 SETTINGS = TrainingSettings()
 ARRAYS = ("weight", "bias", "mean", "scale")
@@ -66,6 +67,22 @@ def test_the_same_rows_and_settings_give_the_same_weights_to_the_last_bit() -> N
     train, validation = rows(LABELS), rows(LABELS, seed=1)
 
     assert weights(train_head(train, validation, SETTINGS)) == weights(train_head(train, validation, SETTINGS))
+
+
+WITHOUT_A_COMPILER = f"""
+import sys
+from dlassets.learning.training.head_training import train_head
+from dlassets.settings import TrainingSettings
+from dlassets_tests.learning.examples import rows
+
+train_head(rows({LABELS}), rows({LABELS}, seed=1), TrainingSettings())
+print({{"torch", "torch._dynamo"}} & sys.modules.keys())
+"""
+
+
+@pytest.mark.slow
+def test_a_head_waits_for_no_import_of_torch_s_compiler() -> None:
+    assert python(WITHOUT_A_COMPILER) == "{'torch'}\n"
 
 
 @pytest.mark.parametrize(("l2", "digits"), [(0.05, LAST_DIGITS), (None, LAST_DIGITS_OF_A_PATH)])
