@@ -93,7 +93,7 @@ lock: ## resolve pyproject.toml anew into the locks; ARGS=--upgrade for newer re
 	@scripts/setup.sh lock $(ARGS)
 
 clean: ## delete the environments, caches and build output; never the lake, nor what benchmarks found
-	rm -rf .venv .venv-peers build dist *.egg-info .coverage* coverage.xml
+	rm -rf .venv .venv-peers .venv-labelstudio build dist *.egg-info .coverage* coverage.xml
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	rm -rf .tmp_dagster_home_* artifacts derby.log metastore_db spark-warehouse
 	find . -path ./lake -prune -o -name __pycache__ -prune -exec rm -rf {} +
