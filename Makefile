@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev serve bench bench-ingest bench-training bench-serving setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev serve labelstudio bench bench-ingest bench-training bench-serving setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -67,6 +67,9 @@ dev: $(READY) ## start the lake's pages and Dagster's and MLflow's user interfac
 serve: $(READY) ## answer over HTTP what the champion says of photos, with a page to try one; ARGS='--port 8080'
 	$(BIN)/dlassets serve $(ARGS)
 
+labelstudio: .venv-labelstudio/.ready ## install Label Studio, and start one of the lake's own, in which people are asked; ARGS='--port 8080'
+	$(BIN)/dlassets labelstudio $(ARGS)
+
 bench: $(READY) ## measure speed and accuracy; IMAGES=<folder> for one's own photos
 	$(BIN)/python -m benchmarks $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
@@ -88,6 +91,9 @@ $(READY): requirements.lock requirements-tools.lock pyproject.toml scripts/setup
 # Without its peers a benchmark still measures dlassets, and says in its table who was not there.
 .venv-peers/.ready: requirements-peers.lock | $(READY)
 	@scripts/setup.sh peers || echo "Measuring without the peers."
+
+.venv-labelstudio/.ready: requirements-labelstudio.lock | $(READY)
+	@scripts/setup.sh labelstudio
 
 lock: ## resolve pyproject.toml anew into the locks; ARGS=--upgrade for newer releases
 	@scripts/setup.sh lock $(ARGS)

@@ -5,6 +5,7 @@ from dlassets.cli.classes import classes
 from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
+from dlassets.cli.labelstudio import labelstudio
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.models import approve, models, reject, rollback
 from dlassets.cli.quarantine import quarantine
@@ -23,6 +24,7 @@ for command in (
     watch,
     stream,
     serve,
+    labelstudio,
     classes,
     history,
     restore,

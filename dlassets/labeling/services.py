@@ -16,7 +16,10 @@ Act = Literal["answered", "skipped", "taken_back"]
 
 @dataclass(frozen=True)
 class Request:
-    """One image that a person is asked about, with what the model thought of it."""
+    """One image that a person is asked about, with what the model thought of it.
+
+    `answers_wanted` is how many people are to answer it (None: one); those of a higher `priority` are asked first.
+    """
 
     request_id: str
     path: str
@@ -24,6 +27,8 @@ class Request:
     predicted_label: int
     predicted_name: str | None
     confidence: float
+    answers_wanted: int | None = None
+    priority: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,11 @@ class Known:
     """What `human_labels` has already of what services gave, for one that need not give all of it again.
 
     `since` is by service the newest time of its answers. `standing` returns of some requests the annotators whose
-    answer in that service is accepted and not taken back, by request id.
+    answer in that service is accepted and not taken back, with the time of that answer, by request id.
     """
 
     since: Mapping[str, datetime] = field(default_factory=dict)
-    standing: Callable[[str, Collection[str]], Mapping[str, Collection[str | None]]] = lambda _, __: {}
+    standing: Callable[[str, Collection[str]], Mapping[str, Mapping[str | None, datetime]]] = lambda _, __: {}
 
 
 NOTHING_KNOWN = Known()
@@ -123,7 +128,7 @@ class LabelingService(ABC):
 
     @abstractmethod
     def photos(self) -> set[str]:
-        """Return the request ids whose photo people have: where it was laid out, or where they moved it."""
+        """Return the request ids whose photo people have: of all that is open, and perhaps of some that is not."""
 
     @abstractmethod
     def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:
@@ -146,6 +151,12 @@ class LabelingService(ABC):
 
         `batches` has every batch's name with its requests, and is read only as far as needed: of one that `state` names
         all was shown once a call with it has come to its end. Raises DlassetsError where that cannot be.
+        """
+
+    def show_classes(self, classes: Mapping[int, str]) -> None:  # noqa: B027 - most show them with what they send
+        """Let people choose among these classes, name by label, in what they were asked before as well.
+
+        Raises DlassetsError where that cannot be.
         """
 
     def answers(self) -> list[Answer]:

@@ -1,6 +1,7 @@
 """A lake of a few scored photos, and the folder service beside it."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +16,14 @@ from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.closing import close_requests
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import send_requests
-from dlassets.labeling.services import Refusal
+from dlassets.labeling.services import LabelingService, Refusal
 from dlassets.labeling.standing import show_standing
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelingSettings, LabelSettings, Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.label_studio_servers import LabelStudioServer, label_studio
 from dlassets_tests.tables import arrow, get, put
 
 Conflicts = Literal["drop", "first", "ask"]
@@ -57,7 +59,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.lake = Lake.at(str(self.root / "lake"))
-        self.service = FolderService(Path(self.lake.requests), Path(self.lake.answers))
+        self.service: LabelingService = FolderService(Path(self.lake.requests), Path(self.lake.answers))
 
     @property
     def requests(self) -> Path:
@@ -178,4 +180,21 @@ def bench(tmp_path: Path) -> Bench:
     known = [labelled(name, label, f"labeled/{class_folder(label, name)}/known.jpg") for label, name in CLASSES.items()]
     bench.add("labeled_images", known)
     bench.add("classes", [{"label": label, "name": name} for label, name in CLASSES.items()])
+    return bench
+
+
+@pytest.fixture(scope="session")
+def label_studio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudioServer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DAGSTER_HOME", raising=False)
+        with label_studio(tmp_path_factory.mktemp("label-studio")) as server:
+            yield server
+
+
+@pytest.fixture
+def studio(bench: Bench, label_studio_server: LabelStudioServer) -> Bench:
+    """Three photos that a model is not sure of, and Label Studio to ask people in."""
+    bench.service = label_studio_server.service(bench.lake)
+    bench.add_photos("a", "b", "c")
+    bench.score({"a": 0.5, "b": 0.25, "c": 0.75})
     return bench
