@@ -207,7 +207,7 @@ def test_a_personal_token_is_as_good_and_is_renewed_when_it_has_run_out(
         bench.lake, token=label_studio_server.owner.ask("POST", "/api/token/", {})["token"]
     )
     service.project.made(CLASSES)
-    service.http._access = service.http._access[:-4] + "none"
+    service.project.http._access = service.project.http._access[:-4] + "none"
     assert service.project.is_there
     assert service.answers_digest() == ""
 

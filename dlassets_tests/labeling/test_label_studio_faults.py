@@ -1,4 +1,4 @@
-"""Label Studio away, slow, killed and behind a wire that is cut: no answer is lost, none counts twice, no task is double."""
+"""Label Studio away, slow, killed and behind a wire that is cut: no answer is lost or counts twice, no task doubles."""
 
 from __future__ import annotations
 
@@ -49,11 +49,10 @@ def test_wherever_the_wire_is_cut_each_answer_is_collected_once(
     ids, me = tasks(studio), label_studio_server.owner
     me.answers(ids[A], "006.shirt")
     me.skips(ids[B])
-    for requests in range(5):
+    for requests in range(4):  # the project, what has changed, the answers, who people are
         again(studio)
         with wire.cut_after(requests), pytest.raises(DlassetsError, match="cannot be reached"):
             studio.collect()
-        assert wire.has_lost
         assert answered(studio) == []
     for _ in range(5):
         again(studio)

@@ -56,7 +56,7 @@ class LabelStudioHttp:
         from requests.adapters import HTTPAdapter
         from urllib3.util import Retry
 
-        self.url = address.url.rstrip("/")
+        self.address, self.url = address, address.url.rstrip("/")
         self._token, self._access = address.token, ""
         self.seconds = 0.0
         retry = Retry(

@@ -60,12 +60,12 @@ class Project:
     """The project of this title. Looking makes none: `made` does, where there is none yet."""
 
     def __init__(self, http: LabelStudioHttp, title: str) -> None:
-        self._http, self._title = http, title
+        self.http, self._title = http, title
         self._id: int | None = None
 
     @property
     def address(self) -> str:
-        return f"{self._http.url}/projects/{self._number}"
+        return f"{self.http.url}/projects/{self._number}"
 
     @property
     def is_there(self) -> bool:
@@ -80,7 +80,7 @@ class Project:
         if not self.is_there:
             try:
                 told = {"title": self._title, "label_config": interface_of(choices_of(classes, {})), **_SETTINGS}
-                self._id = int(self._http.post("/api/projects/", told)["id"])
+                self._id = int(self.http.post("/api/projects/", told)["id"])
             except LabelStudioError:
                 if not self._found():  # else another run was first
                     raise
@@ -88,7 +88,7 @@ class Project:
 
     def show_classes(self, classes: Mapping[int, str]) -> dict[int, str]:
         """Bring the interface up to the classes; return what answers call each, by label."""
-        shown = choices_in(self._http.get(self._path())["parsed_label_config"] or {})
+        shown = choices_in(self.http.get(self._path())["parsed_label_config"] or {})
         if shown is None:
             raise LabelStudioError(
                 f"The project {self._title} of Label Studio asks something else than one class a photo, and is left "
@@ -96,7 +96,7 @@ class Project:
             )
         wanted = choices_of(classes, shown)
         if wanted != shown:
-            self._http.patch(self._path(), {"label_config": interface_of(wanted)})
+            self.http.patch(self._path(), {"label_config": interface_of(wanted)})
         return {label: alias for label, (alias, _) in wanted.items()}
 
     def tasks(self, *where: Filter) -> Iterator[Task]:
@@ -129,7 +129,7 @@ class Project:
     def photos(self) -> dict[str, list[Photo]]:
         """Return the photos that this user has uploaded, by request id."""
         photos: dict[str, list[Photo]] = defaultdict(list)
-        for row in self._http.get(self._path("file-uploads"), all="true"):
+        for row in self.http.get(self._path("file-uploads"), all="true"):
             if (named := _UPLOADED.fullmatch(PurePosixPath(row["file"]).name)) is not None:
                 photos[named["request_id"]].append(Photo(row["id"], f"/data/{row['file']}"))
         return photos
@@ -137,38 +137,38 @@ class Project:
     def upload(self, photos: Iterable[tuple[str, bytes]]) -> None:
         """Upload photos, by the names of files that they are to have."""
         files = [(name, (name, content)) for name, content in photos]
-        self._http.post(self._path("import"), files=files, commit_to_project="false")
+        self.http.post(self._path("import"), files=files, commit_to_project="false")
 
     def delete_photos(self, photos: Collection[Photo]) -> None:
         for some in _parts(list(photos)):
-            self._http.delete(self._path("file-uploads"), {"file_upload_ids": [photo.id for photo in some]})
+            self.http.delete(self._path("file-uploads"), {"file_upload_ids": [photo.id for photo in some]})
 
     def add(self, tasks: Sequence[Mapping[str, Any]]) -> None:
         """Add tasks, all or none. Raises UncertainError where that is not known."""
-        self._http.post(self._path("import"), list(tasks))
+        self.http.post(self._path("import"), list(tasks))
 
     def delete_untouched(self, tasks: Iterable[Task]) -> None:
         """Delete tasks, but for those that somebody has answered or skipped: the server itself looks."""
         for some in _parts(sorted(task.id for task in tasks)):
             chosen = {"selectedItems": {"all": True, "excluded": []}}
             body = chosen | _query([("id", "in_list", "List", some), *UNTOUCHED])
-            self._http.post("/api/dm/actions/", body, id="delete_tasks", project=self._number)
+            self.http.post("/api/dm/actions/", body, id="delete_tasks", project=self._number)
 
     def change(self, task: Task, **told: Any) -> None:
-        self._http.patch(f"/api/tasks/{task.id}/", told)
+        self.http.patch(f"/api/tasks/{task.id}/", told)
 
     def annotations(self, tasks: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Return tasks as they are exported, with their annotations, by id."""
         exported: dict[int, dict[str, Any]] = {}
         for some in _parts(tasks):
             asked = {"exportType": "JSON", "download_all_tasks": "true", "ids[]": some}
-            exported |= {row["id"]: row for row in self._http.get(self._path("export"), **asked)}
+            exported |= {row["id"]: row for row in self.http.get(self._path("export"), **asked)}
         return exported
 
     @cached_property
     def people(self) -> dict[int, str]:
         """The address of each person's mail, which is their name here, by their number there."""
-        return {row["id"]: row["email"] for row in self._http.get("/api/users/")}
+        return {row["id"]: row["email"] for row in self.http.get("/api/users/")}
 
     def hint(self, url: str, headers: Mapping[str, str]) -> None:
         """Have the server tell an address of each change of an answer, once, as its only webhook to there."""
@@ -181,17 +181,17 @@ class Project:
             "actions": ["ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"],
             "is_active": True,
         }
-        hooks = [hook for hook in self._http.get("/api/webhooks/", project=self._number) if hook["url"] == url]
+        hooks = [hook for hook in self.http.get("/api/webhooks/", project=self._number) if hook["url"] == url]
         if not hooks:
-            self._http.post("/api/webhooks/", told)
+            self.http.post("/api/webhooks/", told)
         elif any(hooks[0].get(name) != value for name, value in told.items() if name in {"headers", "is_active"}):
-            self._http.patch(f"/api/webhooks/{hooks[0]['id']}/", {"headers": dict(headers), "is_active": True})
+            self.http.patch(f"/api/webhooks/{hooks[0]['id']}/", {"headers": dict(headers), "is_active": True})
 
     def _found(self) -> bool:
-        page = self._http.get("/api/projects/", title=self._title, include="id,title", page_size=1000)
+        page = self.http.get("/api/projects/", title=self._title, include="id,title", page_size=1000)
         if not isinstance(page, dict) or "results" not in page:
             raise LabelStudioError(
-                f"What answers at {self._http.url} is no Label Studio: set labeling.label_studio.url to its address."
+                f"What answers at {self.http.url} is no Label Studio: set labeling.label_studio.url to its address."
             )
         ids = [int(row["id"]) for row in page["results"] if row["title"] == self._title]
         self._id = min(ids, default=None)
@@ -214,7 +214,7 @@ class Project:
         ordering: Sequence[str] = (),
     ) -> Any:
         query = _query(where, conjunction) | {"ordering": list(ordering)}
-        return self._http.get("/api/tasks", project=self._number, page_size=size, query=json.dumps(query))
+        return self.http.get("/api/tasks", project=self._number, page_size=size, query=json.dumps(query))
 
 
 # Of a project that is made here. People see what the model thinks, and the least sure first.

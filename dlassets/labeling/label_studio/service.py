@@ -13,14 +13,19 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import as_jpeg, viewable
 from dlassets.labeling.batch_folder import suffix_of
-from dlassets.labeling.label_studio.http import LabelStudioError, LabelStudioHttp, UncertainError
+from dlassets.labeling.label_studio.http import (
+    Address,
+    LabelStudioError,
+    LabelStudioHttp,
+    NotThereError,
+    UncertainError,
+)
 from dlassets.labeling.label_studio.interface import ABOUT, IMAGE, REQUEST_ID, chosen_in, result_of
 from dlassets.labeling.label_studio.own import address_of
 from dlassets.labeling.label_studio.project import (
@@ -48,6 +53,8 @@ _ATTEMPTS = 3
 # The least sure of all are served first, whichever version asked: of the versions of a model, one alone would be.
 _MODEL = "dlassets"
 _SHOWN_BY_BROWSERS = {".jpg", ".png", ".gif", ".bmp", ".webp"}
+_MOST_LOOKED_AT = 16
+_looked_at: dict[tuple[Address, str], Project] = {}
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -63,20 +70,24 @@ class LabelStudioService(LabelingService):
 
     def __init__(self, settings: LabelStudioSettings, lake: Lake) -> None:
         self._settings, self._lake = settings, lake
+        self._opened: Project | None = None
 
-    @cached_property
-    def http(self) -> LabelStudioHttp:
-        return LabelStudioHttp(address_of(self._settings, self._lake))
-
-    @cached_property
+    @property
     def project(self) -> Project:
-        return Project(self.http, self._settings.project)
+        return self._opened or self._open()
+
+    def _open(self) -> Project:
+        """Return the project where it is now: a server of the lake's own may answer elsewhere since its last start."""
+        address = address_of(self._settings, self._lake)
+        if self._opened is None or self._opened.http.address != address:
+            self._opened = Project(LabelStudioHttp(address), self._settings.project)
+        return self._opened
 
     def send(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
         requests = {request.request_id: request for request in batch.requests}
         if strange := [id_ for id_ in requests if not _PLAIN.fullmatch(id_)]:
             raise DlassetsError(f"{strange[0]!r} cannot be a file's name: use letters, digits, '_' and '-'.")
-        aliases = self.project.made(batch.classes)
+        aliases = self._open().made(batch.classes)
         tasks = self._tasks_of(requests)
         for attempt in range(_ATTEMPTS):
             lacking = [request for request in requests.values() if request.request_id not in tasks]
@@ -95,13 +106,13 @@ class LabelStudioService(LabelingService):
         return {request_id: str(task.id) for request_id, task in tasks.items()}
 
     def photos(self) -> set[str]:
-        if not self.project.is_there:
+        if not self._open().is_there:
             return set()
         uploaded = self.project.photos().keys()
         return {task.request_id for task in self.project.tasks() if task.request_id in uploaded}
 
     def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:
-        if not self.project.is_there:
+        if not self._open().is_there:
             return
         since = known.since.get(self.name)
         changed = self.project.tasks(*changed_since(_EPOCH if since is None else since - _OVERLAP))
@@ -109,20 +120,25 @@ class LabelStudioService(LabelingService):
             yield from self._answers(some, known)
 
     def answers_digest(self) -> str:
-        if not self.project.is_there:
+        project = self._open_for_looks()
+        if not project.is_there:
             return ""
-        touched, newest = self.project.state()
+        try:
+            touched, newest = project.state()
+        except NotThereError:  # somebody has deleted it: what comes in its place is another
+            _looked_at.clear()
+            raise
         return hashlib.sha256(f"{touched} {newest}".encode()).hexdigest()[:16] if touched else ""
 
     def show_refusals(self, refusals: Sequence[Refusal]) -> None:
         """Show nothing: the table human_labels and its check have them."""
 
     def show_classes(self, classes: Mapping[int, str]) -> None:
-        if self.project.is_there:
+        if self._open().is_there:
             self.project.show_classes(classes)
 
     def show_standing(self, batches: Iterable[tuple[str, Sequence[Standing]]], state: str) -> None:
-        if not self.project.is_there:
+        if not self._open().is_there:
             return
         shown = {"project": self.project.address, "state": state}
         if self._shown() == shown:
@@ -141,6 +157,13 @@ class LabelStudioService(LabelingService):
                     doubles += [task for task in tasks[1:] if task.is_untouched]
         self._take_away(closed, doubles)
         write_whole(self._record, json.dumps(shown))
+
+    def _open_for_looks(self) -> Project:
+        """Return the project as the last look of this process has found it: a sensor looks again and again."""
+        opened = self._open()
+        if len(_looked_at) > _MOST_LOOKED_AT:
+            _looked_at.clear()
+        return _looked_at.setdefault((opened.http.address, self._settings.project), opened)
 
     def _take_away(self, closed: Sequence[Task], doubles: Sequence[Task]) -> None:
         """Take tasks from what waits: they are deleted, but one that was skipped is kept as one that is done."""
@@ -197,42 +220,42 @@ class LabelStudioService(LabelingService):
     def _answers(self, changed: Sequence[Task], known: Known) -> Iterator[Answer]:
         """Yield what people say of tasks now, and that they say nothing any more where they did before."""
         exported = self.project.annotations([task.id for task in changed])
-        asked = {task.request_id for task in changed if task.request_id is not None}
-        standing = known.standing(self.name, asked)
-        for row in exported.values():
-            said = [self._answer(row, annotation) for annotation in _in_order(row["annotations"])]
-            yield from said
-            request_id = request_id_in(row)
-            if request_id is not None and (before := standing.get(request_id)):
-                yield from self._taken_back(row, said, before)
+        said = {id_: self._said_in(row) for id_, row in exported.items()}
+        yield from (answer for answers in said.values() for answer in answers)
+        asked = {task.request_id: exported[task.id] for task in changed if task.request_id and task.id in exported}
+        standing = known.standing(self.name, asked.keys())
+        lacking = {id_ for id_ in asked if not _stands(standing.get(id_, {}), said[asked[id_]["id"]])}
+        for request_id, everywhere in self._said_in_any(lacking).items():
+            yield from self._changed(asked[request_id], everywhere, standing[request_id])
 
-    def _taken_back(
+    def _said_in_any(self, request_ids: Collection[str]) -> dict[str, list[Answer]]:
+        """Return what is said now of requests, in whichever of their tasks: two runs may have sent one."""
+        ids = {task.id: id_ for id_, tasks in self.project.tasks_of(request_ids).items() for task in tasks}
+        rows = self.project.annotations(list(ids))
+        found: dict[str, list[Answer]] = {id_: [] for id_ in sorted(request_ids)}
+        for task_id, request_id in ids.items():
+            found[request_id] += self._said_in(rows[task_id]) if task_id in rows else []
+        return found
+
+    def _changed(
         self, row: Mapping[str, Any], said: Sequence[Answer], before: Mapping[str | None, datetime]
     ) -> Iterator[Answer]:
-        """Yield what became of answers that stand in the lake and not in the task: deleted, emptied or skipped.
+        """Yield what became of answers that stand in the lake and not in Label Studio: deleted, emptied or skipped.
 
         Where the same person has an older annotation left, that is their answer again.
         """
-        request_id = str(request_id_in(row))
-        elsewhere = self._said_in_others(request_id, row["id"])
-        now = {
-            answer.annotator: answer
-            for answer in [*elsewhere, *said]
-            if answer.act == "answered" and answer.problem is None
-        }
+        newest = _newest(said)
         changed_at = _time(row["updated_at"])
         for annotator, answered_at in before.items():
-            left = now.get(annotator)
+            left = newest.get(annotator)
             if left is None:
                 yield self._said(row, annotator, None, changed_at, act="taken_back")
             elif left.answered_at < answered_at:
                 yield self._said(row, annotator, left.label, changed_at)
 
-    def _said_in_others(self, request_id: str, task_id: int) -> list[Answer]:
-        """Return what was said in other tasks of the same request: there are some where two runs have sent it."""
-        others = [task.id for task in self.project.tasks_of([request_id])[request_id] if task.id != task_id]
-        rows = self.project.annotations(others).values()
-        return [self._answer(row, annotation) for row in rows for annotation in _in_order(row["annotations"])]
+    def _said_in(self, row: Mapping[str, Any]) -> list[Answer]:
+        ordered = sorted(row["annotations"], key=lambda annotation: (annotation["updated_at"], annotation["id"]))
+        return [self._answer(row, annotation) for annotation in ordered]
 
     def _answer(self, row: Mapping[str, Any], annotation: Mapping[str, Any]) -> Answer:
         chosen = chosen_in(annotation["result"])
@@ -320,8 +343,16 @@ def _score(request: Request) -> float:
     return request.confidence - (request.priority or 0)
 
 
-def _in_order(annotations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(annotations, key=lambda annotation: (annotation["updated_at"], annotation["id"]))
+def _newest(said: Sequence[Answer]) -> dict[str | None, Answer]:
+    """Return the newest answer of each person that is one."""
+    answers = sorted((a for a in said if a.act == "answered" and a.problem is None), key=lambda a: a.answered_at)
+    return {answer.annotator: answer for answer in answers}
+
+
+def _stands(before: Mapping[str | None, datetime], said: Sequence[Answer]) -> bool:
+    """Whether each person's answer of before still is, or has been followed by another."""
+    newest = _newest(said)
+    return all(annotator in newest and at <= newest[annotator].answered_at for annotator, at in before.items())
 
 
 def _time(text: str) -> datetime:
