@@ -55,14 +55,15 @@ def interface_of(choices: Mapping[int, tuple[str, str]]) -> str:
     lines = [
         "<View>",
         f'  <Header value="${ABOUT}"/>',
-        f'  <Image name="{PHOTO}" value="${IMAGE}" zoomControl="true"/>',
         f'  <Choices name="{QUESTION}" toName="{PHOTO}" choice="single-radio" showInLine="true" required="true"',
         '           requiredMessage="Choose a class, or skip the photo.">',
     ]
     for nth, (alias, name) in enumerate(choices.values()):
         key = f' hotkey="{_HOTKEYS[nth]}"' if nth < len(_HOTKEYS) else ""
         lines.append(f"    <Choice alias={quoteattr(alias)} value={quoteattr(name)}{key}/>")
-    return "\n".join([*lines, "  </Choices>", "</View>"])
+    # Below the classes, which a tall photo would push out of sight.
+    photo = f'  <Image name="{PHOTO}" value="${IMAGE}" zoomControl="true"/>'
+    return "\n".join([*lines, "  </Choices>", photo, "</View>"])
 
 
 def result_of(alias: str) -> list[dict[str, Any]]:
