@@ -79,7 +79,7 @@ class FolderService(LabelingService):
         states = [(os.fsencode(path), _state(path)) for path in self._files()]
         return hashlib.sha256(repr(states).encode()).hexdigest()[:16] if states else ""
 
-    def photos(self) -> set[str]:
+    def photos(self, among: Collection[str] | None = None) -> set[str]:  # noqa: ARG002 - a look finds all
         return {
             path.stem
             for root in (self._requests, self._answers)

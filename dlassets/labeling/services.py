@@ -127,8 +127,11 @@ class LabelingService(ABC):
         """
 
     @abstractmethod
-    def photos(self) -> set[str]:
-        """Return the request ids whose photo people have: of all that is open, and perhaps of some that is not."""
+    def photos(self, among: Collection[str] | None = None) -> set[str]:
+        """Return the request ids whose photo people have: where it was laid out, or where they moved it.
+
+        Where some are named, of those at least: a service need not look for others then.
+        """
 
     @abstractmethod
     def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:

@@ -91,7 +91,7 @@ def test_a_person_logs_in_answers_three_and_labeled_images_has_them(
     assert labels == {
         f"unlabeled/{HOSTILE}.jpg": (2, "human"),
         "unlabeled/1.jpg": (6, "human"),
-        "unlabeled/2.jpg": (10, "human"),
+        "unlabeled/2.jpg": (11, "human"),
     }
     assert {row["annotator"] for row in bench.rows("human_labels")} == {server.login.email}
     assert all(row["seconds"] > 0 for row in bench.rows("human_labels"))

@@ -105,10 +105,12 @@ class LabelStudioService(LabelingService):
             self._reopen(task, requests[request_id].answers_wanted or 1)
         return {request_id: str(task.id) for request_id, task in tasks.items()}
 
-    def photos(self) -> set[str]:
+    def photos(self, among: Collection[str] | None = None) -> set[str]:
         if not self._open().is_there:
             return set()
         uploaded = self.project.photos().keys()
+        if among is not None:
+            return self.project.tasks_of(among).keys() & uploaded
         return {task.request_id for task in self.project.tasks() if task.request_id in uploaded}
 
     def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:
