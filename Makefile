@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev serve bench bench-ingest bench-training bench-serving setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev serve labelstudio bench bench-ingest bench-training bench-serving bench-labeling setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -56,7 +56,7 @@ check: $(READY) ## formatting, lint, types, layers and dependencies
 	$(BIN)/deptry dlassets_tests benchmarks scripts --ignore DEP002,DEP004
 
 pictures: $(READY) ## take README's pictures anew, of the default demo, in a Chromium that must be there
-	$(BIN)/pytest dlassets_tests/web/test_pages_in_a_browser.py --pictures docs $(ARGS)
+	$(BIN)/pytest dlassets_tests/web/test_pages_in_a_browser.py dlassets_tests/labeling/test_label_studio_in_a_browser.py --pictures docs $(ARGS)
 
 house: $(READY) ## draw the rooms and who imports whom anew, to docs/house.svg
 	$(BIN)/python scripts/house.py
@@ -66,6 +66,9 @@ dev: $(READY) ## start the lake's pages and Dagster's and MLflow's user interfac
 
 serve: $(READY) ## answer over HTTP what the champion says of photos, with a page to try one; ARGS='--port 8080'
 	$(BIN)/dlassets serve $(ARGS)
+
+labelstudio: .venv-labelstudio/.ready ## install Label Studio, and start one of the lake's own, in which people are asked; ARGS='--port 8080'
+	$(BIN)/dlassets labelstudio $(ARGS)
 
 bench: $(READY) ## measure speed and accuracy; IMAGES=<folder> for one's own photos
 	$(BIN)/python -m benchmarks $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
@@ -80,6 +83,9 @@ bench-training: $(READY) $(if $(filter-out head heads,$(or $(ARGS),all)),.venv-p
 bench-serving: $(READY) .venv-peers/.ready ## measure serving and scoring, beside their peers; IMAGES=<folder>, ARGS='rest …' for parts
 	$(BIN)/python -m benchmarks serving $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
+bench-labeling: $(READY) .venv-labelstudio/.ready ## measure labelling with a real Label Studio; IMAGES=<folder>
+	$(BIN)/python -m benchmarks labeling $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
+
 setup: $(READY) ## build the environment, .venv
 
 $(READY): requirements.lock requirements-tools.lock pyproject.toml scripts/setup.sh
@@ -89,11 +95,14 @@ $(READY): requirements.lock requirements-tools.lock pyproject.toml scripts/setup
 .venv-peers/.ready: requirements-peers.lock | $(READY)
 	@scripts/setup.sh peers || echo "Measuring without the peers."
 
+.venv-labelstudio/.ready: requirements-labelstudio.lock | $(READY)
+	@scripts/setup.sh labelstudio
+
 lock: ## resolve pyproject.toml anew into the locks; ARGS=--upgrade for newer releases
 	@scripts/setup.sh lock $(ARGS)
 
 clean: ## delete the environments, caches and build output; never the lake, nor what benchmarks found
-	rm -rf .venv .venv-peers build dist *.egg-info .coverage* coverage.xml
+	rm -rf .venv .venv-peers .venv-labelstudio build dist *.egg-info .coverage* coverage.xml
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	rm -rf .tmp_dagster_home_* artifacts derby.log metastore_db spark-warehouse
 	find . -path ./lake -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [names…]`, `… ingest|training|serving [parts…]`: measure, and print tables.
+"""`python -m benchmarks [names…]`, `… ingest|training|serving|labeling [parts…]`: measure, and print tables.
 
 Nothing passes or fails: goals stand beside figures.
 """
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from benchmarks import accuracy, demo_time, loading
 from benchmarks.ingest import command as ingest
+from benchmarks.labeling import command as labeling
 from benchmarks.machine import Machine
 from benchmarks.report import Report
 from benchmarks.serving import command as serving
@@ -94,6 +95,8 @@ if __name__ == "__main__":
                 training.main(rest, prog_name="python -m benchmarks training")
             case ["serving", *rest]:
                 serving.main(rest, prog_name="python -m benchmarks serving")
+            case ["labeling", *rest]:
+                labeling.main(rest, prog_name="python -m benchmarks labeling")
         main()
     except DlassetsError as error:
         sys.exit(f"error: {error}")

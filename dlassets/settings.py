@@ -499,11 +499,22 @@ LabelingServiceName = Literal["folder", "labelstudio"]
 
 
 class LabelStudioSettings(_Section):
-    """A Label Studio that is there: `make labelstudio` starts one on this machine and says what to set."""
+    """A Label Studio that is there; without, the lake's own, which `make labelstudio` starts on this machine."""
 
-    url: Place | None = Field(None, description="Where it answers, such as http://127.0.0.1:8080.")
-    token: Annotated[str, Field(min_length=16)] | None = Field(None, description="A user's access token there.")
-    project: Text = Field("dlassets", description="The title of the project there, which is made where it is not.")
+    url: Annotated[Place, Field(pattern=r"^https?://[^/?#]")] | None = Field(
+        None, description="Where it answers, such as http://127.0.0.1:8080; unset: the lake's own."
+    )
+    token: Annotated[str, Field(min_length=16)] | None = Field(None, description="A token of a user there.")
+    # It takes no other title.
+    project: Annotated[str, Field(min_length=3, max_length=50, pattern=r"^\S(.*\S)?$")] = Field(
+        "dlassets", description="The title of the project there, which is made where it is not."
+    )
+
+    @model_validator(mode="after")
+    def _names_both(self) -> LabelStudioSettings:
+        if (self.url is None) != (self.token is None):
+            raise ValueError("set url and token, or neither: then it is the lake's own (make labelstudio)")
+        return self
 
 
 class LabelingSettings(_Section):
@@ -545,11 +556,9 @@ class LabelingSettings(_Section):
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _names_each_once_and_reaches_it(self) -> LabelingSettings:
+    def _names_each_once(self) -> LabelingSettings:
         if len(set(self.service)) < len(self.service):
             raise ValueError("service names one twice")
-        if "labelstudio" in self.service and not (self.label_studio.url and self.label_studio.token):
-            raise ValueError("service names labelstudio: set label_studio.url and label_studio.token as well")
         return self
 
     @model_validator(mode="after")

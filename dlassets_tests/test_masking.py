@@ -121,8 +121,6 @@ NO_URIS = {
     "serving.token",
     "serving.webhook_secret",
     "registry.actor",
-    "labeling.label_studio.token",
-    "labeling.label_studio.project",
     *(f"landing.{name}" for name in ("pattern", "junk", "lists", "photo_column", "label_column")),
 }
 

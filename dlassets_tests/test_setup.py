@@ -23,6 +23,8 @@ SETUP_FILES = (
     "dlassets/__init__.py",
 )
 
+IN_A_BROWSER = ("web/test_pages_in_a_browser.py", "labeling/test_label_studio_in_a_browser.py")
+
 VARIABLES = ("ARGS", "IMAGES", "PHOTOS", "PROCESSES", "PYTHON", "SECONDS", "TORCH", "TURN", "UNTIL")
 
 # Nothing listens on the discard port, so every index is out of reach.
@@ -115,7 +117,12 @@ def called(result: subprocess.CompletedProcess[str]) -> list[str]:
                 )
             ],
         ),
-        (["pictures"], ["pytest dlassets_tests/web/test_pages_in_a_browser.py --pictures docs engine="]),
+        (
+            ["pictures"],
+            [
+                f"pytest {' '.join(f'dlassets_tests/{file}' for file in IN_A_BROWSER)} --pictures docs engine=",
+            ],
+        ),
         (["house"], ["python scripts/house.py engine="]),
         (["changelog"], [f"towncrier build --yes --version {dlassets.__version__} engine="]),
     ],

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Build the one environment, .venv, from the two locks. Run by make. `scripts/setup.sh lock` instead resolves
 # pyproject.toml anew into the locks, with any further options of `uv pip compile`; `scripts/setup.sh peers` builds
-# .venv-peers, what benchmarks compare dlassets with, which sees the packages of .venv as well.
+# .venv-peers, what benchmarks compare dlassets with, which sees the packages of .venv as well; and `scripts/setup.sh
+# labelstudio` builds .venv-labelstudio, a labelling server of its own.
 #
 # Everything fetched is checked against a hash: uv and what it builds source packages with (requirements-tools.lock), and
-# all the rest (requirements.lock, requirements-peers.lock). PYTHON names the Python to use; package indexes are whatever
+# all the rest (requirements.lock, requirements-peers.lock, requirements-labelstudio.lock). PYTHON names the Python to use; package indexes are whatever
 # pip and uv are set to. TORCH=cpu takes torch and torchvision from PyTorch's own index of CPU builds, which are other
 # files than the lock has hashes of: these two alone are then taken as that index gives them.
 set -eu
@@ -13,6 +14,7 @@ cd "$(dirname "$0")/.."
 ENVIRONMENT=.venv
 STAMP=$ENVIRONMENT/.ready
 PEERS=.venv-peers
+STUDIO=.venv-labelstudio
 # What the peers ask for in other releases than requirements.lock has: they get their own.
 PEERS_OWN='huggingface-hub|tqdm'
 
@@ -98,6 +100,21 @@ build_peers() {
     touch "$PEERS/.ready"
 }
 
+build_labelstudio() {
+    rm -f "$STUDIO/.ready"
+    "$ENVIRONMENT/bin/python" -m venv --without-pip "$STUDIO" || fail "$STUDIO could not be made; the lines above say why."
+    echo "Installing requirements-labelstudio.lock into $STUDIO (about 800 MB)"
+    uv_pip sync "$STUDIO" --require-hashes --compile-bytecode requirements-labelstudio.lock ||
+        fail "the packages of requirements-labelstudio.lock could not be installed; the lines above say why."
+    # Its first start makes a database, step by step, for most of a minute: made here once, it is copied for each lake.
+    rm -rf "$STUDIO/prepared"
+    LABEL_STUDIO_BASE_DATA_DIR="$PWD/$STUDIO/prepared" COLLECT_ANALYTICS=false LATEST_VERSION_CHECK=false \
+        "$STUDIO/bin/label-studio" version </dev/null >"$STUDIO/prepared.log" 2>&1 ||
+        fail "Label Studio could not make its database; $STUDIO/prepared.log says why."
+    rm -f "$STUDIO/prepared/.env"
+    touch "$STUDIO/.ready"
+}
+
 # The lock without torch, torchvision and what comes with a CUDA build of them.
 lock_without_torch() {
     awk '/^[a-z0-9]/ { wanted = !/^(torch|torchvision|triton|nvidia-|cuda-)/ } wanted' requirements.lock
@@ -119,6 +136,12 @@ install_lock() {
 if [ "${1:-}" = peers ]; then
     share_pip_settings
     build_peers
+    exit
+fi
+
+if [ "${1:-}" = labelstudio ]; then
+    share_pip_settings
+    build_labelstudio
     exit
 fi
 
@@ -144,6 +167,7 @@ if [ "${1:-}" = lock ]; then
     shift
     resolve "$@" --extra all --extra dev pyproject.toml --output-file requirements.lock &&
         resolve_peers "$@" &&
+        resolve "$@" --group pyproject.toml:labelstudio --output-file requirements-labelstudio.lock &&
         printf 'setuptools\nuv\n' | resolve "$@" --no-annotate - --output-file requirements-tools.lock ||
         fail "pyproject.toml could not be resolved; the lines above say why."
     exit

@@ -8,6 +8,7 @@ from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
 from dlassets.cli.label_page import label
 from dlassets.cli.labels import labels
+from dlassets.cli.labelstudio import labelstudio
 from dlassets.cli.loop import demo, dev, samples
 from dlassets.cli.models import approve, models, reject, rollback
 from dlassets.cli.quarantine import quarantine
@@ -27,6 +28,7 @@ for command in (
     stream,
     serve,
     label,
+    labelstudio,
     classes,
     labels,
     annotators,

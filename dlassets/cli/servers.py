@@ -103,7 +103,7 @@ def serve(
     logs = home / "server_logs"  # Dagster empties `logs`, which its telemetry keeps for itself
     logs.mkdir(exist_ok=True)
     names = [name for name in asdict(wanted) if tensorboard or name != _TENSORBOARD]
-    ports = Ports(**dict(zip(names, _free_ports(*(getattr(wanted, name) for name in names)), strict=True)))
+    ports = Ports(**dict(zip(names, free_ports(*(getattr(wanted, name) for name in names)), strict=True)))
     addresses = {name: f"http://{HOST}:{getattr(ports, name)}" for name in names}
     if not artifacts:
         addresses["mlflow"] = without_secrets(store)
@@ -115,7 +115,7 @@ def serve(
         **_links(settings.ui, addresses),
     }
 
-    with _stop_requests() as stop, ExitStack() as started:
+    with stop_requests() as stop, ExitStack() as started:
         servers = [started.enter_context(_pages(ports.pages, logs, environment))]
         servers.append(started.enter_context(_dagster(module, ports.dagster, logs, environment)))
         if artifacts:
@@ -124,7 +124,7 @@ def serve(
             servers.append(started.enter_context(_tensorboard(ports.tensorboard, logs, environment)))
         click.echo(f"Starting {_names(servers)}; their logs are in {logs}.")
         try:
-            _await(servers, stop, timeout)
+            await_servers(servers, stop, timeout)
             if not stop.is_set():
                 mlflow = addresses["mlflow"]
                 models = _models_page(mlflow, settings.registry.model_name) if artifacts else mlflow
@@ -149,7 +149,7 @@ def _links(ui: UiSettings, addresses: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _free_ports(*wanted: int) -> list[int]:
+def free_ports(*wanted: int) -> list[int]:
     """Return, for each, the first port from there on that can be listened on. Raises DlassetsError if twenty cannot."""
     found: list[int] = []
     for first in wanted:
@@ -173,7 +173,7 @@ def _is_free(port: int) -> bool:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
+def stop_requests() -> Iterator[threading.Event]:
     """Give an event that SIGINT, SIGTERM and SIGHUP set, instead of what they did before."""
     stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -191,7 +191,7 @@ def _stop_requests() -> Iterator[threading.Event]:
 @contextmanager
 def _pages(port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
     command = ["dlassets.web.pages", "--host", HOST, "--port", str(port)]
-    with _running("Pages", command, port, "/health", logs / "pages.log", environment) as server:
+    with running("Pages", command, port, "/health", logs / "pages.log", environment) as server:
         yield server
 
 
@@ -208,7 +208,7 @@ def _dagster(module: str, port: int, logs: Path, environment: Mapping[str, str])
         "--port",
         str(port),
     ]
-    with _running("Dagster", command, port, "/server_info", logs / "dagster.log", environment) as server:
+    with running("Dagster", command, port, "/server_info", logs / "dagster.log", environment) as server:
         yield server
 
 
@@ -221,19 +221,19 @@ def _mlflow(store: str, artifacts: str, port: int, logs: Path, environment: Mapp
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     # Its command line is anybody's on this machine to read, and the store's address may hold a password.
     own = {**environment, **quiet, "MLFLOW_BACKEND_STORE_URI": store}
-    with _running("MLflow", command, port, "/health", logs / "mlflow.log", own) as server:
+    with running("MLflow", command, port, "/health", logs / "mlflow.log", own) as server:
         yield server
 
 
 @contextmanager
 def _tensorboard(port: int, logs: Path, environment: Mapping[str, str]) -> Iterator[Server]:
     command = ["dlassets.web.tensorboard_server", "--host", HOST, "--port", str(port)]
-    with _running("TensorBoard", command, port, "/data/environment", logs / "tensorboard.log", environment) as server:
+    with running("TensorBoard", command, port, "/data/environment", logs / "tensorboard.log", environment) as server:
         yield server
 
 
 @contextmanager
-def _running(
+def running(
     name: str, command: Sequence[str], port: int, probe: str, log: Path, environment: Mapping[str, str]
 ) -> Iterator[Server]:
     with log.open("wb") as output:
@@ -261,7 +261,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.communicate()
 
 
-def _await(servers: Sequence[Server], stop: threading.Event, timeout: float) -> None:
+def await_servers(servers: Sequence[Server], stop: threading.Event, timeout: float) -> None:
     """Return once every server answers, or a stop was asked for. Raises ServerError if one dies or never answers."""
     began = time.monotonic()
     waiting, heartbeats = list(servers), 0

@@ -119,8 +119,11 @@ def viewable(data: bytes) -> bytes:
 
     Raises ImageError.
     """
-    if heif.format_of(data) is None:
-        return data
+    return data if heif.format_of(data) is None else as_jpeg(data)
+
+
+def as_jpeg(data: bytes) -> bytes:
+    """Return a photo of any format as a JPEG. Raises ImageError."""
     jpeg_ = io.BytesIO()
     Image.fromarray(decode_rgb(data)).save(jpeg_, "JPEG", quality=90)
     return jpeg_.getvalue()

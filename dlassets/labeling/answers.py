@@ -216,15 +216,15 @@ def _known(engine: Engine, human_labels: Snapshot) -> Known:
 
     table = {HUMAN_LABELS.name: human_labels}
 
-    def standing(service: str, request_ids: Collection[str]) -> dict[str, set[str | None]]:
+    def standing(service: str, request_ids: Collection[str]) -> dict[str, dict[str | None, datetime]]:
         asked = engine.rows(pa.table({"request_id": pa.array(request_ids, pa.string())}))
         query = f"""
-            SELECT DISTINCT said.request_id, said.annotator FROM ({STANDING_ANSWERS}) AS said
+            SELECT said.request_id, said.annotator, said.answered_at FROM ({STANDING_ANSWERS}) AS said
             JOIN asked ON asked.request_id = said.request_id WHERE said.service = '{service}'
         """  # noqa: S608 - constants, and a class's own name
-        found: dict[str, set[str | None]] = defaultdict(set)
+        found: dict[str, dict[str | None, datetime]] = defaultdict(dict)
         for row in engine.sql(query, {**table, "asked": asked}).arrow().to_pylist():
-            found[row["request_id"]].add(row["annotator"])
+            found[row["request_id"]][row["annotator"]] = row["answered_at"]
         return found
 
     newest = engine.sql("SELECT service, MAX(answered_at) AS since FROM human_labels GROUP BY service", table).arrow()

@@ -14,7 +14,7 @@ from dlassets.lakehouse.tables import ANSWERED, OPEN, WITHDRAWN
 from dlassets.storage.files import open_regular, write_where_changed
 from dlassets.storage.records import read_records
 
-BEGINNINGS = {
+_BEGINNINGS = {
     b"\xff\xd8\xff": ".jpg",
     b"\x89PNG\r\n\x1a\n": ".png",
     b"GIF8": ".gif",
@@ -23,13 +23,18 @@ BEGINNINGS = {
     b"MM\x00*": ".tif",
     b"RIFF": ".webp",
 }
-OTHER_PHOTO = ".img"
-PHOTO_SUFFIXES = {*BEGINNINGS.values(), OTHER_PHOTO, ".jpeg", ".tiff"}
+_OTHER_PHOTO = ".img"
+PHOTO_SUFFIXES = {*_BEGINNINGS.values(), _OTHER_PHOTO, ".jpeg", ".tiff"}
 
 SHEET = "index.html"
 # The digests of all lists that were written here, by which it is known which of them people have not touched.
 _WRITTEN = ".lists"
 _READ_BYTES = 2**20
+
+
+def suffix_of(photo: bytes) -> str:
+    """Return how the name of a photo's file ends, by the bytes that it begins with."""
+    return next((suffix for start, suffix in _BEGINNINGS.items() if photo.startswith(start)), _OTHER_PHOTO)
 
 
 def show_batch(folder: Path, batch_id: str, standings: Sequence[Standing]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import viewable
 from dlassets.images.folders import class_folder
-from dlassets.labeling.batch_folder import BEGINNINGS, OTHER_PHOTO, PHOTO_SUFFIXES, show_batch, touched_lists
+from dlassets.labeling.batch_folder import PHOTO_SUFFIXES, show_batch, suffix_of, touched_lists
 from dlassets.labeling.formats import how_to_answer, problem, read_answers
 from dlassets.labeling.page_answers import PAGE
 from dlassets.labeling.refusal_files import SUFFIX, is_refusal_file, write_refusals
@@ -81,7 +81,7 @@ class FolderService(LabelingService):
         states = [(os.fsencode(path), _state(path)) for path in self._files()]
         return hashlib.sha256(repr(states).encode()).hexdigest()[:16] if states else ""
 
-    def photos(self) -> set[str]:
+    def photos(self, among: Collection[str] | None = None) -> set[str]:  # noqa: ARG002 - a look finds all
         return {
             path.stem
             for root in (self._requests, self._answers)
@@ -234,13 +234,9 @@ def write_photos(folder: Path, wanted: Collection[str], photos: Iterable[tuple[s
     for request_id, photo in photos:
         if request_id in wanted:
             shown = viewable(photo)
-            files[request_id] = request_id + _suffix(shown)
+            files[request_id] = request_id + suffix_of(shown)
             (folder / files[request_id]).write_bytes(shown)
     return files
-
-
-def _suffix(photo: bytes) -> str:
-    return next((suffix for start, suffix in BEGINNINGS.items() if photo.startswith(start)), OTHER_PHOTO)
 
 
 def _state(path: str) -> tuple[int, ...]:

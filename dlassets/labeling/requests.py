@@ -121,7 +121,8 @@ def without_photo(engine: Engine, service: LabelingService, label_requests: Snap
     """Return the open requests that went to a service where people have no photo of them."""
     query = f"SELECT request_id FROM label_requests AS r WHERE status = '{OPEN}' AND {goes_to(service.name)}"  # noqa: S608 - constants
     opened = engine.sql(query, {"label_requests": label_requests}).arrow()
-    return sorted(set(opened["request_id"].to_pylist()) - service.photos())
+    waiting = set(opened["request_id"].to_pylist())
+    return sorted(waiting - service.photos(waiting)) if waiting else []
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,10 @@ def is_duration(seconds: float | None) -> bool:
 
 @dataclass(frozen=True)
 class Request:
-    """One image that a person is asked about, with what the model thought of it."""
+    """One image that a person is asked about, with what the model thought of it.
+
+    `answers_wanted` is how many people are to answer it (None: one); those of a higher `priority` are asked first.
+    """
 
     request_id: str
     path: str
@@ -29,6 +32,8 @@ class Request:
     predicted_label: int
     predicted_name: str | None
     confidence: float
+    answers_wanted: int | None = None
+    priority: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,11 @@ class Known:
     """What `human_labels` has already of what services gave, for one that need not give all of it again.
 
     `since` is by service the newest time of its answers. `standing` returns of some requests the annotators whose
-    answer in that service is accepted and not taken back, by request id.
+    answer in that service is accepted and not taken back, with the time of that answer, by request id.
     """
 
     since: Mapping[str, datetime] = field(default_factory=dict)
-    standing: Callable[[str, Collection[str]], Mapping[str, Collection[str | None]]] = lambda _, __: {}
+    standing: Callable[[str, Collection[str]], Mapping[str, Mapping[str | None, datetime]]] = lambda _, __: {}
 
 
 NOTHING_KNOWN = Known()
@@ -129,8 +134,11 @@ class LabelingService(ABC):
         """
 
     @abstractmethod
-    def photos(self) -> set[str]:
-        """Return the request ids whose photo people have: where it was laid out, or where they moved it."""
+    def photos(self, among: Collection[str] | None = None) -> set[str]:
+        """Return the request ids whose photo people have: where it was laid out, or where they moved it.
+
+        Where some are named, of those at least: a service need not look for others then.
+        """
 
     @abstractmethod
     def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:
@@ -153,6 +161,12 @@ class LabelingService(ABC):
 
         `batches` has every batch's name with its requests, and is read only as far as needed: of one that `state` names
         all was shown once a call with it has come to its end. Raises DlassetsError where that cannot be.
+        """
+
+    def show_classes(self, classes: Mapping[int, str]) -> None:  # noqa: B027 - most show them with what they send
+        """Let people choose among these classes, name by label, in what they were asked before as well.
+
+        Raises DlassetsError where that cannot be.
         """
 
     def answers(self) -> list[Answer]:

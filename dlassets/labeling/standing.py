@@ -30,7 +30,8 @@ def _batches(
     """Yield each batch's name and requests. Nothing is looked at before the first is asked for."""
     query = f"""
         SELECT r.batch_id, r.request_id, r.path, r.image_id, r.predicted_label, r.predicted_name, r.confidence,
-            r.status, r.reason, said.status AS said, said.label, classes.name, said.annotator, said.reason AS refused
+            r.answers_wanted, r.priority, r.status, r.reason,
+            said.status AS said, said.label, classes.name, said.annotator, said.reason AS refused
         FROM ({with_classes_in_force(LABEL_REQUESTS)}) AS r
         LEFT JOIN (
             SELECT human_labels.*, ROW_NUMBER() OVER (

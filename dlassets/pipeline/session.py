@@ -20,7 +20,7 @@ from dlassets.lakehouse.snapshots import ready_table, rows_in
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import Settings
-from dlassets.storage.lake import Lake, local_path
+from dlassets.storage.lake import Lake, is_local, local_path
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -112,13 +112,19 @@ class Session:
     def labeling(self) -> Services:
         """Where people are asked, and where they answer: what lies in the folder of answers always counts.
 
-        Raises SettingsError where the lake's root is no folder, which the folder service needs.
+        Raises SettingsError where people are asked in the folder, and the lake's root is none.
         """
         from dlassets.labeling.folder import FolderService
-        from dlassets.labeling.services import Services
+        from dlassets.labeling.label_studio.service import LabelStudioService
+        from dlassets.labeling.services import LabelingService, Services
 
-        folder = FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
-        return Services([folder], [folder])
+        names = self.settings.labeling.service
+        services: dict[str, LabelingService] = {}
+        if "folder" in names or is_local(self.lake.root):
+            services["folder"] = FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
+        if "labelstudio" in names:
+            services["labelstudio"] = LabelStudioService(self.settings.labeling.label_studio, self.lake)
+        return Services([services[name] for name in names], [*services.values()])
 
     def changed(self, **fields: Any) -> Self:
         """Return this session with other `settings`, `at`, `own` or `scope`, which goes on with what this opened."""

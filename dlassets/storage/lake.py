@@ -16,6 +16,11 @@ def is_uri(location: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]+://", location) is not None
 
 
+def is_local(location: str) -> bool:
+    """Whether a place is a folder of this machine, by a plain path or a `file://` URI."""
+    return location.startswith(_FILE) or not is_uri(location)
+
+
 def refuse_misread(location: str) -> str:
     """Return the place of a table or lake. Raises SettingsError for one that Delta or MLflow would take for another.
 
@@ -31,7 +36,7 @@ def refuse_misread(location: str) -> str:
 
 def local_path(uri: str) -> Path:
     """Return the folder behind a plain path or `file://` URI. Raises SettingsError for any other storage."""
-    if is_uri(uri) and not uri.startswith(_FILE):
+    if not is_local(uri):
         raise SettingsError(f"{uri} is not a local folder, and this needs one.")
     return Path(uri.removeprefix(_FILE))
 
@@ -124,6 +129,11 @@ class Lake:
     @property
     def answers(self) -> str:
         return self.under("labeling", "answers")
+
+    @property
+    def labelstudio(self) -> str:
+        """The Label Studio of the lake's own: how to log in, its database and photos; and what others were shown."""
+        return self.under("labelstudio")
 
     @property
     def mlflow(self) -> str:

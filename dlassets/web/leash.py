@@ -1,4 +1,6 @@
-"""A server that does not outlive who started it: `python -m dlassets.web.leash <module> <arguments>`.
+"""A server that does not outlive who started it: `python -m dlassets.web.leash [<python>] <module> <arguments>`.
+
+An absolute path to a Python comes first where the module is another environment's.
 
 Standard input must be a pipe whose other end is held by who starts it and by nobody else, and the process must lead a
 group of its own. It becomes that module. A child that stays beside it reads the pipe: at its end, which comes however
@@ -12,6 +14,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 GRACE_SECONDS = 10
@@ -24,7 +27,8 @@ def run(arguments: list[str]) -> NoReturn:
     if os.fork() == 0:
         _watch(server)
     os.dup2(os.open(os.devnull, os.O_RDONLY), _STDIN)
-    os.execv(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606 - no shell, as everywhere
+    python = arguments.pop(0) if Path(arguments[0]).is_absolute() else sys.executable
+    os.execv(python, [python, "-m", *arguments])  # noqa: S606 - no shell, as everywhere
 
 
 def _watch(server: int) -> NoReturn:

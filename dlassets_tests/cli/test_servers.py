@@ -34,7 +34,7 @@ time.sleep(600)
 PARENT = """
 import os, pathlib, time
 from dlassets.cli import servers
-with servers._running("Stubborn", ["stubborn"], 0, "/", pathlib.Path("log"), os.environ):
+with servers.running("Stubborn", ["stubborn"], 0, "/", pathlib.Path("log"), os.environ):
     while not pathlib.Path("log").read_text():
         time.sleep(0.05)
     print("up", flush=True)
@@ -46,7 +46,7 @@ PATH = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPA
 def quick_server(log, port=None):
     """A real server that starts in no time."""
     port = port or free_port()
-    return servers._running("Dagster", ["http.server", "--bind", HOST, str(port)], port, "/", log, os.environ)
+    return servers.running("Dagster", ["http.server", "--bind", HOST, str(port)], port, "/", log, os.environ)
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_where_one_dies_the_others_are_stopped_and_the_log_says_why(tmp_path, mo
             yield server
 
     def mlflow(store, artifacts, port, logs, environment):
-        return servers._running("MLflow", ["no_such_server"], port, "/", logs / "mlflow.log", environment)
+        return servers.running("MLflow", ["no_such_server"], port, "/", logs / "mlflow.log", environment)
 
     monkeypatch.setattr(servers, "_pages", quick)
     monkeypatch.setattr(servers, "_dagster", quick)
@@ -164,7 +164,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path):
     with quick_server(tmp_path / "log") as server:
         elsewhere = servers.Server("Dagster", f"http://{HOST}:{free_port()}", "/", server.process, server.log)
         with pytest.raises(ServerError, match="No answer from Dagster"):
-            servers._await([elsewhere], threading.Event(), timeout=0.1)
+            servers.await_servers([elsewhere], threading.Event(), timeout=0.1)
 
 
 # What may be made of SIGTERM: nothing at all; nothing by Dagster, between two steps; and an end in good order.
@@ -195,7 +195,7 @@ with group.ended_by_sigterm():
 def test_nothing_a_server_started_outlives_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stubborn.py").write_text(STUBBORN)
-    with servers._running("Stubborn", ["stubborn"], 0, "/", tmp_path / "log", os.environ):
+    with servers.running("Stubborn", ["stubborn"], 0, "/", tmp_path / "log", os.environ):
         while not (tmp_path / "log").read_text():
             threading.Event().wait(0.05)
         child = psutil.Process(int((tmp_path / "child").read_text()))
@@ -217,11 +217,11 @@ def test_links_follow_the_ports_unless_the_settings_name_an_address():
 
 def test_taken_ports_are_passed_over():
     with taken_port() as taken:
-        first, second = servers._free_ports(taken, taken)
+        first, second = servers.free_ports(taken, taken)
     assert taken < first < second
 
 
 def test_no_free_port_is_an_error_that_names_the_ports(monkeypatch):
     monkeypatch.setattr(servers, "_is_free", lambda _port: False)
     with pytest.raises(DlassetsError, match="Ports 3000 to 3019 on"):
-        servers._free_ports(3000)
+        servers.free_ports(3000)

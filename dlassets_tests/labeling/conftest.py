@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +18,14 @@ from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.closing import close_requests, reopen_requests
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import request_id, send_requests
-from dlassets.labeling.services import Refusal
+from dlassets.labeling.services import LabelingService, Refusal
 from dlassets.labeling.standing import show_standing
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelingSettings, LabelSettings, Settings
 from dlassets.storage.lake import Lake
+from dlassets_tests.label_studio_servers import LabelStudioServer, label_studio
 from dlassets_tests.tables import NOON, arrow, get
 from dlassets_tests.tables import put as put_rows
 
@@ -61,7 +63,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.lake = Lake.at(str(self.root / "lake"))
-        self.service = FolderService(Path(self.lake.requests), Path(self.lake.answers))
+        self.service: LabelingService = FolderService(Path(self.lake.requests), Path(self.lake.answers))
 
     @property
     def requests(self) -> Path:
@@ -228,4 +230,21 @@ def known_by_one_photo(root: Path) -> Bench:
     known = [labelled(name, label, f"labeled/{class_folder(label, name)}/known.jpg") for label, name in CLASSES.items()]
     bench.add("labeled_images", known)
     bench.add("classes", [{"label": label, "name": name} for label, name in CLASSES.items()])
+    return bench
+
+
+@pytest.fixture(scope="session")
+def label_studio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudioServer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DAGSTER_HOME", raising=False)
+        with label_studio(tmp_path_factory.mktemp("label-studio")) as server:
+            yield server
+
+
+@pytest.fixture
+def studio(bench: Bench, label_studio_server: LabelStudioServer) -> Bench:
+    """Three photos that a model is not sure of, and Label Studio to ask people in."""
+    bench.service = label_studio_server.service(bench.lake)
+    bench.add_photos("a", "b", "c")
+    bench.score({"a": 0.5, "b": 0.25, "c": 0.75})
     return bench

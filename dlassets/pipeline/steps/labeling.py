@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from dlassets.engines.base import Written
+from dlassets.engines.base import Snapshot, Written
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import (
     ANNOTATORS,
@@ -55,7 +55,7 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     """Close the requests that need no answer any more, and send people what the champion is unsure of."""
     from dlassets.labeling.closing import close_requests, reopen_requests
     from dlassets.labeling.requests import send_requests
-    from dlassets.labeling.standing import show_standing
+    from dlassets.lakehouse.classes import known_classes
 
     settings, model = session.settings, read.champion
     images = read.named(RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES)
@@ -76,8 +76,9 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
             f"{unasked:,} are asked about when these are answered."
         )
     shown = {LABEL_REQUESTS.name: read.own(LABEL_REQUESTS), **read.named(HUMAN_LABELS, CLASSES)}
+    classes = known_classes(session.engine, read[CLASSES])
     for service in session.labeling.read:
-        _told(report, functools.partial(show_standing, session.engine, service, shown))
+        _told(report, functools.partial(_show, session, service, classes, shown))
     details = {
         "requests_sent": sent.inserted,
         "requests_closed": closed.answered,
@@ -119,6 +120,16 @@ def human_labels(session: Session, read: Reads, report: Report) -> Made:
     for told in away:
         report.warning(str(told))
     return Made(provenance, {HUMAN_LABELS.name: written}, {"answers_refused_now": refused})
+
+
+def _show(
+    session: Session, service: LabelingService, classes: Mapping[int, str], shown: Mapping[str, Snapshot]
+) -> None:
+    """Show the classes of now, and where requests stand."""
+    from dlassets.labeling.standing import show_standing
+
+    service.show_classes(classes)
+    show_standing(session.engine, service, shown)
 
 
 @step(CONSENSUS, reads=[HUMAN_LABELS, CLASSES], looks_back=[LABEL_REQUESTS, PREDICTIONS])

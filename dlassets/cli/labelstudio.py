@@ -1,0 +1,136 @@
+"""`dlassets labelstudio`: a Label Studio of the lake's own, on this machine alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from filelock import FileLock, Timeout
+
+from dlassets.errors import DlassetsError
+from dlassets.labeling.label_studio.own import OwnServer, file_of, folder_of, new_server, own_server, write_server
+from dlassets.settings import load_settings
+from dlassets.storage.lake import Lake
+
+ENVIRONMENT = ".venv-labelstudio"
+_DATABASE = "label_studio.sqlite3"
+# What it is told by its own variables; those of whoever starts it are for another.
+_OTHERS = ("LABEL_STUDIO_", "DJANGO_", "POSTGRE_", "SENTRY_", "DLASSETS_")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65_535), default=8080, show_default=True)
+@click.option(
+    "--environment",
+    type=click.Path(path_type=Path, file_okay=False, exists=True, resolve_path=True),
+    help=f"Where Label Studio is installed; else {ENVIRONMENT}, as `make labelstudio` makes it.",
+)
+def labelstudio(port: int, environment: Path | None) -> None:
+    """Start the lake's own Label Studio, on this machine alone; Ctrl-C stops it.
+
+    With the setting labeling.service: labelstudio people are asked there.
+    """
+    sys.exit(serve(Lake.at(load_settings().root), port, environment or _installed()))
+
+
+def serve(lake: Lake, port: int, environment: Path, timeout: float = 300) -> int:
+    """Run the lake's Label Studio until SIGINT, SIGTERM or SIGHUP; return the exit code.
+
+    Its log-in is made when it is first started, and stands in a file that its owner alone may read. Raises
+    DlassetsError where it runs already, and SettingsError where the lake is no folder.
+    """
+    from dlassets.cli.servers import HOST, ServerError, await_servers, free_ports, stop_requests
+
+    folder = folder_of(lake)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), stop_requests() as stop:
+        server = own_server(lake)
+        if server is None:
+            server = new_server()
+            if sys.stdout.isatty():  # and not into somebody's log
+                click.echo(f"The password of {server.email} is {server.password}")
+        (port,) = free_ports(port)
+        server = replace(server, url=f"http://{HOST}:{port}")
+        write_server(lake, server)
+        click.echo(f"Starting Label Studio; its log is {folder / 'server.log'}.")
+        with _label_studio(folder, port, environment, server) as process:
+            try:
+                await_servers([process], stop, timeout)
+                if not stop.is_set():
+                    _announce(server, lake)
+                while not stop.wait(1):
+                    process.check()
+            except ServerError as error:
+                click.echo(str(error), err=True)
+                return 1
+            click.echo("Stopping.")
+    return 0
+
+
+def _installed() -> Path:
+    """Return the environment that Label Studio is in. Raises DlassetsError where there is none."""
+    for parent in (Path.cwd(), Path(sys.prefix).parent):
+        if (parent / ENVIRONMENT / "bin" / "label-studio").is_file():
+            return parent / ENVIRONMENT
+    raise DlassetsError(
+        "Label Studio is not installed. It has an environment of its own, which `make labelstudio` makes; where it is "
+        "elsewhere, say so: dlassets labelstudio --environment <folder>."
+    )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise DlassetsError(f"The Label Studio of {folder} runs already: see {folder / 'server.json'}.") from error
+
+
+@contextmanager
+def _label_studio(folder: Path, port: int, environment: Path, server: OwnServer) -> Iterator[object]:
+    from dlassets.cli.servers import HOST, running
+
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    prepared = environment / "prepared" / _DATABASE
+    if not (data / _DATABASE).exists() and prepared.is_file():
+        unfinished = data / f".{_DATABASE}"
+        shutil.copyfile(prepared, unfinished)
+        unfinished.replace(data / _DATABASE)
+    command = [str(environment / "bin" / "python"), "label_studio.server", "start", "--no-browser"]
+    command += ["--internal-host", HOST, "--port", str(port)]
+    variables = _variables(server, data)
+    with running("Label Studio", command, port, "/health", folder / "server.log", variables) as process:
+        yield process
+
+
+def _variables(server: OwnServer, data: Path) -> Mapping[str, str]:
+    """Return the environment of the server: nobody else signs up there, and it asks nothing of other machines."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)}
+    return kept | {
+        "LABEL_STUDIO_BASE_DATA_DIR": str(data),
+        "LABEL_STUDIO_USERNAME": server.email,
+        "LABEL_STUDIO_PASSWORD": server.password,
+        "LABEL_STUDIO_USER_TOKEN": server.token,
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "false",
+        # Its webhooks may go to this machine, where `dlassets serve` takes them.
+        "SSRF_PROTECTION_ENABLED": "false",
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+    }
+
+
+def _announce(server: OwnServer, lake: Lake) -> None:
+    click.echo(f"Label Studio  {server.url}")
+    click.echo(f"Log in as {server.email}; the password is in {file_of(lake)}.")
+    click.echo("People are asked here with the setting labeling.service (DLASSETS_LABELING__SERVICE=labelstudio).")
+    click.echo("Press Ctrl-C to stop.")
