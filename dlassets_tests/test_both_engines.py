@@ -22,7 +22,7 @@ from dlassets.engines.base import Commit, Engine, Rows, Snapshot
 from dlassets.engines.delta_log import open_table
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.damage import put_back
-from dlassets.labeling.selection import select_requests
+from dlassets.labeling.selection.choice import select_requests
 from dlassets.lakehouse import training_set
 from dlassets.lakehouse.failures import FAILURE, note
 from dlassets.lakehouse.split_groups import straddling

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
-from dlassets.labeling.selection import LABEL_CONFLICT, LABEL_ERROR, LEAST_CONFIDENCE, asking
+from dlassets.labeling.selection.sources import EXPIRED, LABEL_CONFLICT, LABEL_ERROR, asking, moment
+from dlassets.labeling.selection.strategies import STRATEGIES
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.labels import STANDING_ANSWERS, labels_in_force, undecided
 from dlassets.lakehouse.snapshots import pin, replanned
@@ -21,6 +23,10 @@ SURE = "the model is sure by now"
 DECIDED = "its labels no longer differ"
 BELIEVED = "its label no longer looks wrong"
 
+# SQL over `label_requests` AS r: those that ask about what the model is unsure of. Those of the audit are none: which
+# of them are answered must depend neither on what the model says, nor on which photos others label.
+_UNSURE = f"r.strategy IN ({', '.join(repr(name) for name in STRATEGIES)})"
+
 
 def close_requests(
     engine: Engine,
@@ -33,13 +39,15 @@ def close_requests(
     """Mark requests with an accepted answer as answered, and withdraw those that would not be asked today.
 
     Their photo is gone, or has a label by another way, or this model is sure of it, or what was doubtful about its
-    label no longer is. One that is answered after that counts as answered. Returned is also how many were withdrawn.
+    label no longer is; or nobody has answered in `labeling.expire_days`. One of the audit waits on whatever the model
+    says and others label. What is answered after that counts as answered. Returned is also how many were withdrawn.
     None to close, no new version. `snapshots` holds raw_images, deleted_files, quarantined_files, predictions,
     labeled_images, label_errors and human_labels.
     """
     labels = settings.labels
     names = ("raw_images", "deleted_files", "quarantined_files", "labeled_images", "label_errors", "human_labels")
     tables: dict[str, Snapshot | Rows] = {name: snapshots[name] for name in names}
+    tables["moment"] = engine.rows(moment(settings.labeling, datetime.now(UTC)))
     sure = "SELECT image_id FROM labeled_images WHERE FALSE"
     if model is not None:
         tables["predictions"] = snapshots["predictions"]
@@ -53,13 +61,14 @@ def close_requests(
                 r.service, r.external_id,
                 CASE WHEN answered.request_id IS NOT NULL OR r.status = '{WITHDRAWN}' THEN NULL
                     WHEN usable.image_id IS NULL THEN '{GONE}'
-                    WHEN r.strategy = '{LEAST_CONFIDENCE}' AND labelled.image_id IS NOT NULL THEN '{LABELLED}'
-                    WHEN r.strategy = '{LEAST_CONFIDENCE}' AND sure.image_id IS NOT NULL THEN '{SURE}'
+                    WHEN {_UNSURE} AND labelled.image_id IS NOT NULL THEN '{LABELLED}'
+                    WHEN {_UNSURE} AND sure.image_id IS NOT NULL THEN '{SURE}'
                     WHEN r.strategy = '{LABEL_CONFLICT}' AND undecided.image_id IS NULL THEN '{DECIDED}'
                     WHEN r.strategy = '{LABEL_ERROR}' AND doubted.image_id IS NULL THEN '{BELIEVED}'
+                    WHEN r.requested_at < moment.expires_before THEN '{EXPIRED}'
                     END AS reason,
                 r.answers_wanted, r.priority
-            FROM label_requests AS r
+            FROM label_requests AS r CROSS JOIN moment
             LEFT JOIN (SELECT DISTINCT request_id FROM ({STANDING_ANSWERS}) AS standing) AS answered
                 ON answered.request_id = r.request_id
             LEFT JOIN (SELECT DISTINCT image_id FROM ({USABLE}) AS images) AS usable ON usable.image_id = r.image_id

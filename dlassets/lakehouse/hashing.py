@@ -10,14 +10,26 @@ from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.settings import SplitSettings
 
 _DIGITS = 8
+# Whose turn the digits are: a choice by one place says nothing of one by another. The last place is the demo's.
+SPLIT, SAMPLED, AUDITED, SHUFFLED = range(4)
 
 
-def below_share(column: str, share: float, place: int = 0) -> str:
+def below_share(column: str, share: float, place: int = SPLIT) -> str:
     """Return SQL that is true for `share` (0 to 1) of the images. Another `place` makes an independent choice."""
     if share >= 1:
         return "TRUE"
     bound = format(int(share * 16**_DIGITS), f"0{_DIGITS}x")
-    return f"SUBSTR({column}, {place * _DIGITS + 1}, {_DIGITS}) < '{bound}'"
+    return f"{digits(column, place)} < '{bound}'"
+
+
+def digits(column: str, place: int) -> str:
+    """Return SQL for the digits that choices by `place` look at."""
+    return f"SUBSTR({column}, {place * _DIGITS + 1}, {_DIGITS})"
+
+
+def digits_of(image_id: str, place: int) -> str:
+    """Return the digits of an image that choices by `place` look at."""
+    return image_id[place * _DIGITS : (place + 1) * _DIGITS]
 
 
 def split_of(column: str, split: SplitSettings) -> str:

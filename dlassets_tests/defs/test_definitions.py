@@ -72,6 +72,8 @@ GRAPH = {
             "quarantined_files",
             "predictions",
             "labeled_images",
+            "image_profiles",
+            "image_features",
             "human_labels",
             "label_errors",
         }

@@ -33,6 +33,8 @@ READ = (
     "classes",
     "predictions",
     "labeled_images",
+    "image_profiles",
+    "image_features",
     "label_errors",
     "human_labels",
 )
@@ -167,6 +169,7 @@ def prediction(name: str, confidence: float, version: int = 3, model: str = MODE
         "predicted_label": 2,
         "predicted_name": "hat",
         "confidence": confidence,
+        "margin": confidence,
         "top_k": [],
     }
 

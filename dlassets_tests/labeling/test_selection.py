@@ -3,14 +3,14 @@ from typing import Any
 import pytest
 
 from dlassets.engines.base import Engine
-from dlassets.labeling.selection import select_requests
+from dlassets.labeling.selection.choice import CHOSEN, select_requests
 from dlassets.registry.models import ModelVersion
-from dlassets.settings import LabelingSettings, LabelSettings
+from dlassets.settings import LabelingSettings, LabelSettings, Settings
 from dlassets_tests.tables import NOON
 
-from .conftest import MODEL, Bench, Conflicts, doubted, failed, image_id, labelled, prediction, raw_image
+from .conftest import MODEL, READ, Bench, Conflicts, doubted, failed, image_id, labelled, prediction, raw_image
 
-CONFLICTING, UNSURE = ("labeled/002.hat/c.jpg", "label_conflict"), ("unlabeled/a.jpg", "least_confidence")
+CONFLICTING, UNSURE = ("labeled/002.hat/c.jpg", "label_conflict"), ("unlabeled/a.jpg", "threshold")
 WORST, NEXT = (("labeled/006.shirt/w1.jpg", "label_error"), ("labeled/006.shirt/w2.jpg", "label_error"))
 
 
@@ -31,17 +31,15 @@ def selected(
     model: tuple[str, int] = (MODEL, 3),
     **changes: Any,
 ) -> list[dict[str, Any]]:
-    names = ["raw_images", "deleted_files", "quarantined_files", "predictions", "labeled_images", "label_requests"]
-    names += ["label_errors"] if changes.get("relabel_limit") else []
-    rows, _ = select_requests(
-        engine or bench.engine,
-        {name: bench.pin(name) for name in names},
-        ModelVersion(*model),
-        LabelingSettings(**{"threshold": 0.9, **changes}),
-        LabelSettings(conflicts=conflicts),
-    )
-    assert rows.column_names == ["path", "image_id", "predicted_label", "predicted_name", "confidence", "strategy"]
-    return rows.to_pylist()
+    snapshots = {name: bench.pin(name) for name in (*READ, "label_requests") if name != "human_labels"}
+    chosen, _ = select_requests(engine or bench.engine, snapshots, ModelVersion(*model), settings(conflicts, changes))
+    assert tuple(chosen.column_names) == CHOSEN
+    return chosen.to_pylist()
+
+
+def settings(conflicts: Conflicts, changes: dict[str, Any]) -> Settings:
+    labeling = {"threshold": 0.9, "strategy": "threshold", **changes}
+    return Settings(labeling=LabelingSettings(**labeling), labels=LabelSettings(conflicts=conflicts))
 
 
 def test_the_least_sure_come_first_and_the_sure_are_left_out(bench: Bench) -> None:

@@ -12,6 +12,8 @@ from dlassets.lakehouse.tables import (
     CLASSES,
     DELETED_FILES,
     HUMAN_LABELS,
+    IMAGE_FEATURES,
+    IMAGE_PROFILES,
     LABEL_ERRORS,
     LABEL_REQUESTS,
     LABELED_IMAGES,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
         CLASSES,
         PREDICTIONS,
         LABELED_IMAGES,
+        IMAGE_PROFILES,
+        IMAGE_FEATURES,
         HUMAN_LABELS,
         LABEL_ERRORS,
         VALIDATED_VERSION,
@@ -51,6 +55,7 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     settings, model = session.settings, read.champion
     images = read.named(RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES)
     snapshots = images | read.named(CLASSES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS)
+    snapshots |= read.named(IMAGE_PROFILES, IMAGE_FEATURES)
     asking = settings.labeling.model_dump(exclude={"label_studio"})
     provenance = read.provenance(model, **asking, conflicts=settings.labels.conflicts)
     commit = commit_of(provenance)
@@ -61,9 +66,9 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     sent, unasked = send_requests(session.engine, session.lake, asked, snapshots, model, settings, commit)
     if unasked:
         report.info(
-            f"{sent.inserted:,} of {sent.inserted + unasked:,} photos are asked about now, the least sure first: no "
-            f"more than {settings.labeling.batch_limit:,} wait for people at once (labeling.batch_limit). The other "
-            f"{unasked:,} are asked about when these are answered."
+            f"{sent.inserted:,} of {sent.inserted + unasked:,} photos are asked about now: the settings "
+            f"labeling.batch_limit, day_limit and run_limit allow no more. The other {unasked:,} are asked about when "
+            "these are answered, or another day or run begins."
         )
     shown = {LABEL_REQUESTS.name: read.own(LABEL_REQUESTS), **read.named(HUMAN_LABELS, CLASSES)}
     for service in session.labeling.read:
