@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev serve bench bench-ingest bench-training bench-serving setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev serve bench bench-ingest bench-training bench-serving simulate setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -79,6 +79,9 @@ bench-training: $(READY) $(if $(filter-out head heads,$(or $(ARGS),all)),.venv-p
 
 bench-serving: $(READY) .venv-peers/.ready ## measure serving and scoring, beside their peers; IMAGES=<folder>, ARGS='rest …' for parts
 	$(BIN)/python -m benchmarks serving $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
+
+simulate: $(READY) ## play a labelled photo set again: accuracy by answers, for each way to choose; IMAGES=<folder>, ARGS='--plot curve.png'
+	$(BIN)/python -m benchmarks simulate $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
 setup: $(READY) ## build the environment, .venv
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [names…]`, `… ingest|training|serving [parts…]`: measure, and print tables.
+"""`python -m benchmarks [names…]`, `… ingest|training|serving [parts…]`, `… simulate`: measure, and print tables.
 
 Nothing passes or fails: goals stand beside figures.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import accuracy, demo_time, loading
+from benchmarks import accuracy, demo_time, loading, simulate
 from benchmarks.ingest import command as ingest
 from benchmarks.machine import Machine
 from benchmarks.report import Report
@@ -94,6 +94,8 @@ if __name__ == "__main__":
                 training.main(rest, prog_name="python -m benchmarks training")
             case ["serving", *rest]:
                 serving.main(rest, prog_name="python -m benchmarks serving")
+            case ["simulate", *rest]:
+                simulate.main(rest, prog_name="python -m benchmarks simulate")
         main()
     except DlassetsError as error:
         sys.exit(f"error: {error}")

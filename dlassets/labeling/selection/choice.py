@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.engines.base import Engine, Rows, Snapshot
+from dlassets.engines.schema import Table
 from dlassets.labeling.embeddings import embedded, embeddings_of
 from dlassets.labeling.selection.alike import one_of_each
 from dlassets.labeling.selection.budget import room
 from dlassets.labeling.selection.sources import AUDIT, READ, Source, asking, moment, scored, sources
 from dlassets.labeling.selection.strategies import Candidates
 from dlassets.lakehouse.hashing import SHUFFLED, digits
-from dlassets.lakehouse.tables import IMAGE_FEATURES, IMAGE_PROFILES, LABEL_REQUESTS, WITHDRAWN
+from dlassets.lakehouse.tables import IMAGE_FEATURES, IMAGE_PROFILES, LABEL_REQUESTS, LABELED_IMAGES, WAITING, WITHDRAWN
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelingSettings, Settings
 
@@ -131,6 +132,7 @@ def _first(engine: Engine, snapshots: Mapping[str, Snapshot], source: Source, ro
         rows["margin"].to_numpy(),
         _probabilities(rows["top_k"]),
         cached.of,
+        cached.waiting,
         cached.known,
     )
     return rows.take(source.order(candidates, number))
@@ -168,6 +170,9 @@ class _Cached:
     def of(self, image_ids: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         return embeddings_of(self.engine, image_ids, self.snapshots[IMAGE_FEATURES.name], self._version)
 
+    def waiting(self) -> Iterator[NDArray[np.float32]]:
+        return self._of(f"SELECT DISTINCT image_id FROM label_requests WHERE {WAITING}", LABEL_REQUESTS)  # noqa: S608
+
     def known(self) -> Iterator[NDArray[np.float32]]:
         """Yield embeddings of photos that have a label, or a request that is not withdrawn: of _KNOWN at most."""
         query = f"""
@@ -176,8 +181,11 @@ class _Cached:
                 UNION SELECT image_id FROM label_requests WHERE status <> '{WITHDRAWN}') AS known
             ORDER BY {digits("image_id", SHUFFLED)}, image_id LIMIT {_KNOWN:d}
         """  # noqa: S608 - constants
-        tables = {name: self.snapshots[name] for name in ("labeled_images", "label_requests")}
-        image_ids = self.engine.sql(query, tables).arrow()["image_id"].to_pylist()
+        return self._of(query, LABELED_IMAGES, LABEL_REQUESTS)
+
+    def _of(self, query: str, *tables: Table) -> Iterator[NDArray[np.float32]]:
+        found = self.engine.sql(query, {table.name: self.snapshots[table.name] for table in tables}).arrow()
+        image_ids = found["image_id"].to_pylist()
         for _, part in embedded(self.engine, image_ids, self.snapshots[IMAGE_FEATURES.name], self._version):
             yield part
 

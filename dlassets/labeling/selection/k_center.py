@@ -13,23 +13,27 @@ def k_center(vectors: NDArray[np.float32], number: int, known: Iterable[NDArray[
 
     The greedy k-center of Gonzalez ("Clustering to minimize the maximum intercluster distance", 1985), as Sener and
     Savarese ask people by it ("Active Learning for Convolutional Neural Networks: A Core-Set Approach", 2018): the next
-    one is the farthest from all that were picked and from those in `known`, (some, features) each; with nothing known
-    the first is the one farthest from the mean. Distances are of directions: vectors are taken at length 1. Of equally
-    far ones it is the first. It holds a copy of `vectors`, and goes through it once for each that is picked.
+    one is the farthest from all that were picked and from those in `known`, (some, features) each; of equally far
+    ones it is the first, and so with nothing known it begins with the first of all.
+
+    Distances are between directions from the mean, each feature measured by its spread, as a head takes features; both
+    are those of `vectors`. It holds a copy of them, and goes through it once for each that is picked.
     """
-    directions = _of_length_one(vectors)
+    if not len(vectors):
+        return np.empty(0, np.intp)
+    mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
+    scale = np.where(spread > 0, spread, 1).astype(np.float32)
+    directions = _of_length_one((vectors - mean) / scale)
     nearest = np.full(len(directions), np.inf, np.float32)
     for part in known:
         if len(part):
-            np.minimum(nearest, (1 - directions @ _of_length_one(part).T).min(axis=1), out=nearest)
-    if len(directions) and np.isinf(nearest[0]):
-        nearest = 1 - directions @ directions.mean(axis=0)
-        nearest += 2 - nearest.min()  # farther than any two can be apart: whichever is picked, it counts no more
+            others = _of_length_one((part - mean) / scale)
+            np.minimum(nearest, (1 - directions @ others.T).min(axis=1), out=nearest)
     picked = np.empty(min(number, len(directions)), np.intp)
     for place in range(len(picked)):
         picked[place] = one = int(nearest.argmax())
         np.minimum(nearest, 1 - directions @ directions[one], out=nearest)
-        nearest[picked[: place + 1]] = -np.inf
+        nearest[one] = -np.inf
     return picked
 
 

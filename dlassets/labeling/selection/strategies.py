@@ -17,14 +17,15 @@ from dlassets.lakehouse.hashing import SHUFFLED, digits_of
 from dlassets.settings import StrategyName
 
 Places = NDArray[np.intp]
+Parts = Callable[[], Iterable[NDArray[np.float32]]]
 Embed = Callable[[Sequence[str]], tuple[NDArray[np.float32], NDArray[np.bool_]]]
 
 # Photos whose embeddings are held at once, of those to choose from: of 1,280 numbers each they are 51 MB.
 POOL = 10_000
 # So many are picked one far from the other, at most: each takes a look at the whole pool.
 MOST_PICKED = 1000
-# `hybrid` picks from so many times as many photos as are to be asked about, the least sure ones.
-UNSURE_TO_ONE = 4
+# `hybrid` picks from so many times as many photos as it is to ask about, those of the closest margins.
+UNSURE_TO_ONE = 2
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Candidates:
 
     `confidence` and `margin` are (photos,), `top_k` (photos, listed): the probabilities of the likeliest classes, 0
     where fewer are listed. `embed` returns of some image_ids the embeddings that are cached, (cached, features) in
-    their order, and for each whether it has one. `known` gives those of photos that have a label or are asked about, a
-    part at a time, (photos, features) each.
+    their order, and for each whether it has one. `waiting` gives those of photos that wait for an answer, and `known`
+    of these and all that have one or a label, a part at a time, (photos, features) each.
     """
 
     image_ids: Sequence[str]
@@ -42,7 +43,8 @@ class Candidates:
     margin: NDArray[np.float64]
     top_k: NDArray[np.float64]
     embed: Embed
-    known: Callable[[], Iterable[NDArray[np.float32]]] = tuple
+    waiting: Parts = tuple
+    known: Parts = tuple
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -92,16 +94,20 @@ def diversity(candidates: Candidates, number: int) -> Places:
     """Those that differ most from what is labelled or asked about, and from one another, whatever the model says.
 
     Picked by `k_center` from POOL candidates, those that come first in `random` order where there are more, and no more
-    than MOST_PICKED. The others, and those without a cached embedding, come after them, the closest margins first.
+    than MOST_PICKED. Those without a cached embedding, and what is left, come after them, the closest margins first.
     """
-    pool = np.sort(random(candidates, POOL))
-    return _then_by_margin(_far_apart(candidates, pool, number, candidates.known()), candidates, number)
+    return _far_apart(candidates, np.sort(random(candidates, POOL)), number, candidates.known)
 
 
 def hybrid(candidates: Candidates, number: int) -> Places:
-    """Those that differ most from one another among the UNSURE_TO_ONE times as many whose margins are closest."""
-    pool = margin(candidates, min(UNSURE_TO_ONE * number, POOL))
-    return _then_by_margin(_far_apart(candidates, pool, number), candidates, number)
+    """Those that differ most from what waits for an answer, and from one another, of those whose margins are closest.
+
+    Asked about a few at a time, as others are answered, they are much the same as asked about all at once. As for
+    `diversity`, no more than MOST_PICKED are picked so, from POOL candidates at most.
+    """
+    waiting = list(candidates.waiting()) if number < len(candidates) else []
+    unsure = UNSURE_TO_ONE * (number + sum(map(len, waiting)))
+    return _far_apart(candidates, margin(candidates, min(unsure, POOL)), number, lambda: waiting)
 
 
 STRATEGIES: Mapping[StrategyName, Strategy] = {
@@ -124,13 +130,11 @@ def _shuffled(candidates: Candidates) -> list[int]:
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
-def _far_apart(candidates: Candidates, pool: Places, number: int, known: Iterable[NDArray[np.float32]] = ()) -> Places:
+def _far_apart(candidates: Candidates, pool: Places, number: int, away_from: Parts) -> Places:
+    """Return what `k_center` picks from the pool, and then others, the closest margins first; where all are, all so."""
+    by_margin = margin(candidates, len(candidates))
+    if number >= len(candidates):
+        return by_margin
     vectors, is_cached = candidates.embed([candidates.image_ids[place] for place in pool.tolist()])
-    return pool[is_cached][k_center(vectors, min(number, MOST_PICKED), known)]
-
-
-def _then_by_margin(picked: Places, candidates: Candidates, number: int) -> Places:
-    if len(picked) >= min(number, len(candidates)):
-        return picked
-    rest = margin(candidates, len(candidates))
-    return np.concatenate([picked, rest[~np.isin(rest, picked)]])[:number]
+    picked = pool[is_cached][k_center(vectors, min(number, MOST_PICKED), away_from() if len(vectors) else ())]
+    return np.concatenate([picked, by_margin[~np.isin(by_margin, picked)]])[:number]
