@@ -1,6 +1,6 @@
-"""`python -m benchmarks [names…]`, `… ingest|training|serving [parts…]`, `… simulate`: measure, and print tables.
+"""`python -m benchmarks [names…]`, `… ingest|training|serving [parts…]`, `… simulate`, `… asking`: measure.
 
-Nothing passes or fails: goals stand beside figures.
+Figures are shown as tables. Nothing passes or fails: goals stand beside figures.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import accuracy, demo_time, loading, simulate
+from benchmarks import accuracy, asking, demo_time, loading, simulate
 from benchmarks.ingest import command as ingest
 from benchmarks.machine import Machine
 from benchmarks.report import Report
@@ -94,6 +94,8 @@ if __name__ == "__main__":
                 training.main(rest, prog_name="python -m benchmarks training")
             case ["serving", *rest]:
                 serving.main(rest, prog_name="python -m benchmarks serving")
+            case ["asking", *rest]:
+                asking.main(rest, prog_name="python -m benchmarks asking")
             case ["simulate", *rest]:
                 simulate.main(rest, prog_name="python -m benchmarks simulate")
         main()

@@ -122,8 +122,8 @@ class Simulation:
             "minus random, paired",
             "than random",
             "random needs",
-            title=f"Accuracy on {self.judged} photos that nobody is asked about, of {self.photos:,}: mean of {self.seeds}"
-            f" seeds, {self.plan.labelled} photos labelled at first; intervals at 95%",
+            title=f"Accuracy on {self.judged} photos that nobody is asked about, of {self.photos:,}: mean of "
+            f"{self.seeds} seeds, {self.plan.labelled} photos labelled at first; intervals at 95%",
             title_justify="left",
         )
         for curve in sorted(self.curves, key=lambda curve: -curve.minus_random.mean):
@@ -196,7 +196,8 @@ def _of_seed(
     with threadpool_limits(1):
         drawn = _drawn(photos, seed)
         sides = sides_of(drawn.image_ids, settings)
-        return [_play(drawn, sides, name, plan, settings) for name in names], int((sides == TEST).sum())
+        begun = _begun(drawn, sides, plan, settings)
+        return [_play(drawn, sides, begun, name, plan, settings) for name in names], int((sides == TEST).sum())
 
 
 def _drawn(photos: Examples, seed: int) -> Examples:
@@ -212,19 +213,36 @@ def _drawn(photos: Examples, seed: int) -> Examples:
     )
 
 
-def _play(photos: Examples, sides: NDArray[np.str_], name: str, plan: Plan, settings: Settings) -> list[float]:
-    """Return the accuracy before the first answers, and after each round of them."""
+def _begun(photos: Examples, sides: NDArray[np.str_], plan: Plan, settings: Settings) -> tuple[NDArray[np.bool_], Head]:
+    """Return which photos have a label at first, and the model that learned from them."""
+    others = np.flatnonzero(sides != TEST)
     is_labelled = np.zeros(len(photos), np.bool_)
-    test, others = photos.taken(sides == TEST), np.flatnonzero(sides != TEST)
     is_labelled[others[random(_candidates(photos, others), plan.labelled)]] = True
-    accuracies = []
-    for turn in range(plan.rounds + 1):
+    return is_labelled, _trained(photos, sides, is_labelled, settings)
+
+
+def _play(
+    photos: Examples,
+    sides: NDArray[np.str_],
+    begun: tuple[NDArray[np.bool_], Head],
+    name: str,
+    plan: Plan,
+    settings: Settings,
+) -> list[float]:
+    """Return the accuracy before the first answers, and after each round of them."""
+    is_labelled, head = begun[0].copy(), begun[1]
+    test, others = photos.taken(sides == TEST), np.flatnonzero(sides != TEST)
+    accuracies = [_accuracy(head, test)]
+    for _ in range(plan.rounds):
+        known, unlabelled = (others[is_labelled[others] == said] for said in (True, False))
+        is_labelled[_asked(photos, unlabelled, known, head, name, plan.asked, settings)] = True
         head = _trained(photos, sides, is_labelled, settings)
-        accuracies.append(float((head.predict(test.features) == test.labels).mean()))
-        if turn < plan.rounds:
-            known, unlabelled = (others[is_labelled[others] == said] for said in (True, False))
-            is_labelled[_asked(photos, unlabelled, known, head, name, plan.asked, settings)] = True
+        accuracies.append(_accuracy(head, test))
     return accuracies
+
+
+def _accuracy(head: Head, test: Examples) -> float:
+    return float((head.predict(test.features) == test.labels).mean())
 
 
 def _trained(photos: Examples, sides: NDArray[np.str_], is_labelled: NDArray[np.bool_], settings: Settings) -> Head:
@@ -303,7 +321,7 @@ def main(
     plot: Path | None,
     record: Path | None,
 ) -> None:
-    """Play a labelled photo set again: accuracy by answers, asked for by each STRATEGY (all by default) and at random."""
+    """Play a labelled photo set again: accuracy by answers, with each STRATEGY (all by default) and at random."""
     console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "180")))
     report, settings = Report(console, record), Settings(split=SPLIT)
     report.show("machine", Machine.here())

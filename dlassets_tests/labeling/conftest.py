@@ -86,6 +86,10 @@ class Bench:
         uri = self.pin("raw_images").uri
         self.engine.replace(rows, TABLES["raw_images"], uri, Commit(), {"path": [row["path"]]})
 
+    def replace_requests(self, *rows: dict[str, Any]) -> None:
+        table = TABLES["label_requests"]
+        self.engine.merge(self.engine.rows(arrow(table.name, *rows)), table, self.pin(table.name).uri, Commit())
+
     def score(self, confidences: dict[str, float], version: int = 3, model: str = MODEL) -> None:
         self.add("predictions", [prediction(name, c, version, model) for name, c in confidences.items()])
 

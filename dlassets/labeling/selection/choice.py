@@ -185,9 +185,8 @@ class _Cached:
 
     def _of(self, query: str, *tables: Table) -> Iterator[NDArray[np.float32]]:
         found = self.engine.sql(query, {table.name: self.snapshots[table.name] for table in tables}).arrow()
-        image_ids = found["image_id"].to_pylist()
-        for _, part in embedded(self.engine, image_ids, self.snapshots[IMAGE_FEATURES.name], self._version):
-            yield part
+        image_ids, features = found["image_id"].to_pylist(), self.snapshots[IMAGE_FEATURES.name]
+        return (part for _, part in embedded(self.engine, image_ids, features, self._version))
 
     @functools.cached_property
     def _version(self) -> str:
