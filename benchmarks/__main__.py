@@ -1,6 +1,6 @@
-"""`python -m benchmarks [names…]`, `… ingest|training|serving|labeling [parts…]`: measure, and print tables.
+"""`python -m benchmarks [names…]`, `… ingest|training|serving|labeling [parts…]`, `… simulate|asking`: measure.
 
-Nothing passes or fails: goals stand beside figures.
+Figures are shown as tables. Nothing passes or fails: goals stand beside figures.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import accuracy, demo_time, loading
+from benchmarks import accuracy, asking, demo_time, loading, simulate
 from benchmarks.ingest import command as ingest
 from benchmarks.labeling import command as labeling
 from benchmarks.machine import Machine
@@ -97,6 +97,10 @@ if __name__ == "__main__":
                 serving.main(rest, prog_name="python -m benchmarks serving")
             case ["labeling", *rest]:
                 labeling.main(rest, prog_name="python -m benchmarks labeling")
+            case ["asking", *rest]:
+                asking.main(rest, prog_name="python -m benchmarks asking")
+            case ["simulate", *rest]:
+                simulate.main(rest, prog_name="python -m benchmarks simulate")
         main()
     except DlassetsError as error:
         sys.exit(f"error: {error}")

@@ -517,6 +517,9 @@ class LabelStudioSettings(_Section):
         return self
 
 
+StrategyName = Literal["threshold", "least_confidence", "margin", "entropy", "diversity", "hybrid", "random"]
+
+
 class LabelingSettings(_Section):
     service: tuple[LabelingServiceName, ...] = Field(
         ("folder",), min_length=1, description="Where people are asked; in the variable, with commas between several."
@@ -524,8 +527,20 @@ class LabelingSettings(_Section):
     label_studio: LabelStudioSettings = LabelStudioSettings()
     threshold: float = Field(0.95, ge=0, le=1, description="Predictions less confident than this go to people.")
     share: float = Field(1.0, gt=0, le=1, description="The share of those that is sent.")
+    strategy: StrategyName = Field("margin", description="In which order people are asked about them.")
+    audit_share: float = Field(
+        0.0, ge=0, le=1, description="The share of all photos without a label that people are asked about as well."
+    )
     batch_limit: Count | None = Field(
-        500, description="At most this many wait for an answer at once, least confident first; null: any number."
+        500, description="At most this many wait for an answer at once; null: any number."
+    )
+    run_limit: Count | None = Field(None, description="At most this many are sent in one run; null: any number.")
+    day_limit: Count | None = Field(None, description="At most this many are sent on one day (UTC); null: any number.")
+    expire_days: Annotated[int, Field(gt=0, le=_CENTURY_HOURS // 24)] | None = Field(
+        None, description="Requests that nobody has answered in so many days are withdrawn; null: none are."
+    )
+    priorities: dict[str, Annotated[int, Field(ge=-1000, le=1000)]] = Field(
+        default_factory=dict, description="By landing zone, 0 where none is named: photos of a higher one go first."
     )
     batch_size: Count = Field(200, description="A batch is filled up to this many photos,")
     batch_hours: int = Field(24, ge=0, le=_CENTURY_HOURS, description="or until it is so old; then another begins.")
@@ -819,6 +834,13 @@ class Settings(_Section):
     def _notes_the_cameras_it_groups_by(self) -> Settings:
         if self.split.group_by == CAMERA and CAMERA not in self.ingest.capture:
             raise ValueError(f"split.group_by is {CAMERA}, which ingest.capture must name, or no photo has one")
+        return self
+
+    @model_validator(mode="after")
+    def _prefers_zones_that_there_are(self) -> Settings:
+        if unknown := sorted(self.labeling.priorities.keys() - self.landing.keys()):
+            zones = ", ".join(sorted(self.landing))
+            raise ValueError(f"labeling.priorities names {', '.join(unknown)}, and the landing zones are {zones}")
         return self
 
     @field_validator("landing")

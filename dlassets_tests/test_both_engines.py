@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import datetime as dt
 import functools
 import inspect
@@ -30,7 +31,7 @@ from dlassets.labeling.exchange.base import ForeignAnswer
 from dlassets.labeling.exchange.exporting import Export
 from dlassets.labeling.exchange.registry import FORMATS
 from dlassets.labeling.exchange.resolving import Known
-from dlassets.labeling.selection import select_requests
+from dlassets.labeling.selection.choice import select_requests
 from dlassets.lakehouse import training_set
 from dlassets.lakehouse.failures import FAILURE, note
 from dlassets.lakehouse.snapshots import evolve
@@ -155,6 +156,7 @@ def ask_everything(whole: Whole) -> None:
     versions = versions_of(engine, tables | books, session.model_name)
     put_back(embedder.photos, session.settings, [], {})
     note(embedder.photos, engine.rows(pa.table({"image_id": ["of no photo"], FAILURE.name: [""]})), "none", Commit())
+    nobody_asked = dataclasses.replace(tables["label_requests"], version=0)
     for group_by in (None, "camera"):
         straddling(engine, tables, SplitSettings(group_by=group_by))
     for conflicts in get_args(Conflicts):
@@ -169,8 +171,14 @@ def ask_everything(whole: Whole) -> None:
                 engine, pins(session.lake, *(table.name for table in chosen_from(made_of))), made_of, labels
             )
             training_set._have_come_back(choice, embedder.photos, tables["training_set"])
-        for asking in ({}, {"relabel_limit": 2}, {"relabel_limit": 2, "batch_limit": 3, "share": 0.5}):
-            select_requests(engine, tables, model, LabelingSettings(**asking), labels)
+        for asking in (
+            {},
+            {"relabel_limit": 2, "audit_share": 0.5, "share": 0.5, "priorities": {"unlabeled": 1}},
+            {"strategy": "hybrid", "run_limit": 1},
+            {"strategy": "diversity", "run_limit": 1},
+        ):
+            chosen = Settings(labeling=LabelingSettings(threshold=1, **asking), labels=labels)
+            select_requests(engine, {**tables, "label_requests": nobody_asked}, model, chosen)
         for sees_photos in (None, embedder):
             seen = ["deleted_files", "quarantined_files"] if sees_photos else []
             chosen = ("raw_images", "labeled_images", "image_features", *seen)

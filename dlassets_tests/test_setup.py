@@ -103,6 +103,7 @@ def called(result: subprocess.CompletedProcess[str]) -> list[str]:
         (["dev", "ARGS=--no-mlflow"], ["dlassets dev --no-mlflow engine="]),
         (["bench-ingest", "ARGS=storage"], ["python -m benchmarks ingest storage engine="]),
         (["bench", "IMAGES=a", "ARGS=demo"], ["python -m benchmarks --images a demo engine="]),
+        (["simulate", "IMAGES=a", "ARGS=margin"], ["python -m benchmarks simulate --images a margin engine="]),
         (
             ["check"],
             [

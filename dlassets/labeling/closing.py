@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Written
 from dlassets.labeling.honeypots import settled_labels
-from dlassets.labeling.selection import LABEL_CONFLICT, LABEL_ERROR, LEAST_CONFIDENCE, asking
+from dlassets.labeling.selection.sources import EXPIRED, LABEL_CONFLICT, LABEL_ERROR, asking, moment
+from dlassets.labeling.selection.strategies import STRATEGIES
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.labels import STANDING_ANSWERS, labels_in_force, undecided
 from dlassets.lakehouse.snapshots import pin, replanned
@@ -44,6 +46,11 @@ class Closed:
     asked_on: int
 
 
+# SQL over `label_requests` AS r: those that ask about what the model is unsure of. Those of the audit are none: which
+# of them are answered must depend neither on what the model says, nor on which photos others label.
+_UNSURE = f"r.strategy IN ({', '.join(repr(name) for name in STRATEGIES)})"
+
+
 def close_requests(
     engine: Engine,
     lake: Lake,
@@ -55,7 +62,8 @@ def close_requests(
     """Mark requests with an accepted answer as answered, and withdraw those that would not be asked today.
 
     Their photo is gone, or has a label by another way, or this model is sure of it, or what was doubtful about its
-    label no longer is. One that is answered after that counts as answered. Where several people are asked, it is
+    label no longer is; or nobody has answered in `labeling.expire_days`. One of the audit waits on whatever the model
+    says and others label. What is answered after that counts as answered. Where several people are asked, it is
     answered once as many have as are wanted, by `consensus`, and waits until then, whatever the first ones said; if
     they do not agree, one more is wanted, up to `labeling.most_answers`. Returned is also how many there were of each.
     None to close, no new version. `snapshots` holds raw_images, deleted_files, quarantined_files, predictions,
@@ -65,6 +73,7 @@ def close_requests(
     images = ("raw_images", "deleted_files", "quarantined_files")
     names = (*images, "labeled_images", "label_errors", "consensus", "human_labels")
     tables: dict[str, Snapshot | Rows] = {name: snapshots[name] for name in names}
+    tables["moment"] = engine.rows(moment(settings.labeling, datetime.now(UTC)))
     sure = "SELECT image_id FROM labeled_images WHERE FALSE"
     if model is not None:
         tables["predictions"] = snapshots["predictions"]
@@ -96,14 +105,15 @@ def close_requests(
                 CASE WHEN r.is_answered OR r.goes_on OR r.status = '{WITHDRAWN}' THEN NULL
                     WHEN usable.image_id IS NULL THEN '{GONE}'
                     WHEN r.is_begun THEN NULL
-                    WHEN r.strategy = '{LEAST_CONFIDENCE}' AND labelled.image_id IS NOT NULL THEN '{LABELLED}'
-                    WHEN r.strategy = '{LEAST_CONFIDENCE}' AND sure.image_id IS NOT NULL THEN '{SURE}'
+                    WHEN {_UNSURE} AND labelled.image_id IS NOT NULL THEN '{LABELLED}'
+                    WHEN {_UNSURE} AND sure.image_id IS NOT NULL THEN '{SURE}'
                     WHEN r.strategy = '{LABEL_CONFLICT}' AND undecided.image_id IS NULL THEN '{DECIDED}'
                     WHEN r.strategy = '{LABEL_ERROR}' AND doubted.image_id IS NULL THEN '{BELIEVED}'
                     WHEN r.strategy = '{HONEYPOT}' AND settled.image_id IS NULL THEN '{UNSETTLED}'
+                    WHEN r.requested_at < moment.expires_before THEN '{EXPIRED}'
                     END AS reason,
                 CASE WHEN r.goes_on THEN r.one_more ELSE r.answers_wanted END AS answers_wanted, r.priority
-            FROM judged AS r
+            FROM judged AS r CROSS JOIN moment
             LEFT JOIN (SELECT DISTINCT image_id FROM ({USABLE}) AS images) AS usable ON usable.image_id = r.image_id
             LEFT JOIN (SELECT DISTINCT image_id FROM labeled_images) AS labelled ON labelled.image_id = r.image_id
             LEFT JOIN (SELECT DISTINCT image_id FROM ({sure}) AS p) AS sure ON sure.image_id = r.image_id

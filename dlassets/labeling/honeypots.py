@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.base import Engine, Snapshot
-from dlassets.labeling.selection import asking
+from dlassets.labeling.selection.sources import asking
 from dlassets.lakehouse.content import USABLE
-from dlassets.lakehouse.hashing import is_below_share
+from dlassets.lakehouse.hashing import BAITED, is_below_share
 from dlassets.lakehouse.labels import labels_in_force
 from dlassets.lakehouse.tables import HONEYPOT, WAITING
 from dlassets.registry.models import PREDICTED, ModelVersion
@@ -16,9 +16,6 @@ from dlassets.settings import LabelSettings, Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-# The digits of image_id that decide which photos bring a honeypot; see overlap.
-_HONEYPOT_PLACE = 5
 
 
 def settled_labels(settings: LabelSettings) -> str:
@@ -53,12 +50,12 @@ def with_honeypots(
     if not share:
         return chosen
     brings = share / (1 - share)
-    number = sum(is_below_share(row["image_id"], brings, _HONEYPOT_PLACE) for row in chosen)
+    number = sum(is_below_share(row["image_id"], brings, BAITED) for row in chosen)
     honeypots = iter(_honeypots(engine, snapshots, number, model, settings).to_pylist() if number else [])
     mixed: list[dict[str, Any]] = []
     for row in chosen:
         mixed.append(row)
-        if is_below_share(row["image_id"], brings, _HONEYPOT_PLACE) and (honeypot := next(honeypots, None)):
+        if is_below_share(row["image_id"], brings, BAITED) and (honeypot := next(honeypots, None)):
             mixed.append({**honeypot, "strategy": HONEYPOT})
     return mixed
 

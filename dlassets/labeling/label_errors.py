@@ -11,6 +11,7 @@ import numpy as np
 
 from dlassets import extras
 from dlassets.engines.base import Commit, Engine, Progress, Snapshot, Written
+from dlassets.labeling.embeddings import embeddings_of
 from dlassets.lakehouse.labels import labels_in_force
 from dlassets.lakehouse.snapshots import provenance_of, row_count
 from dlassets.lakehouse.tables import LABEL_ERRORS
@@ -66,19 +67,8 @@ def update_label_errors(
 
 def _examples(engine: Engine, labelled: pa.Table, image_features: Snapshot, feature_version: str) -> Examples:
     """Return the labelled images with their features, each put where it stays as it is read."""
-    import pyarrow as pa
-
     image_ids = labelled["image_id"].to_pylist()
-    places = {image_id: place for place, image_id in enumerate(image_ids)}
-    features = np.empty((0, 0), np.float32)
-    keys = pa.table({"image_id": labelled["image_id"], "feature_version": pa.repeat(feature_version, len(image_ids))})
-    found = engine.join(engine.rows(keys), image_features, keys.column_names, ["features"])
-    for batch in found.batches():
-        if batch.num_rows:
-            vectors = np.asarray(batch["features"].flatten(), np.float32).reshape(batch.num_rows, -1)
-            if not len(features):
-                features = np.empty((len(image_ids), vectors.shape[1]), np.float32)
-            features[[places[image_id] for image_id in batch["image_id"].to_pylist()]] = vectors
+    features, _ = embeddings_of(engine, image_ids, image_features, feature_version)
     return Examples(
         paths=labelled["path"].to_pylist(),
         image_ids=image_ids,

@@ -10,13 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlassets.engines.base import Engine, Snapshot
-from dlassets.lakehouse.hashing import is_below_share
+from dlassets.lakehouse.hashing import OVERLAPPED, is_below_share
 from dlassets.lakehouse.labels import LABELING_ANSWERS, NEWEST_ANSWER
 from dlassets.lakehouse.tables import HONEYPOT
 from dlassets.settings import LabelingSettings
-
-# The digits of image_id that decide it; the split, sampling and honeypots look at others.
-_OVERLAP_PLACE = 4
 
 # No label: of a photo that this person has not answered about.
 UNANSWERED = -1
@@ -37,7 +34,7 @@ SEVERAL_ANSWERS = f"""
 
 def answers_wanted(image_id: str, settings: LabelingSettings) -> int | None:
     """Return how many people are to answer about an image: `settings.overlap` of a share of them; None: one."""
-    return settings.overlap if is_below_share(image_id, settings.overlap_share, _OVERLAP_PLACE) else None
+    return settings.overlap if is_below_share(image_id, settings.overlap_share, OVERLAPPED) else None
 
 
 @dataclass(frozen=True)

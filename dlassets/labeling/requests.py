@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
 from dlassets.labeling.honeypots import with_honeypots
 from dlassets.labeling.overlap import answers_wanted
-from dlassets.labeling.selection import select_requests
+from dlassets.labeling.selection.choice import select_requests
 from dlassets.labeling.services import Batch, LabelingService, Request
 from dlassets.labeling.standing import goes_to
 from dlassets.lakehouse.classes import known_classes, with_classes_in_force
@@ -72,12 +72,12 @@ def send_requests(
     """Choose images, send them to people and write them into `label_requests`; finish what a killed run had planned.
 
     Each goes to all of the services, and so does what is open and went to others before. Without a model none are
-    chosen. `snapshots` holds raw_images, deleted_files, quarantined_files, classes,
-    predictions, labeled_images and, where `labeling.relabel_limit` is not 0, label_errors; where
+    chosen. `snapshots` holds raw_images, deleted_files, quarantined_files, classes, predictions, labeled_images,
+    image_profiles, image_features and, where `labeling.relabel_limit` is not 0, label_errors; where
     `labeling.honeypot_share` is not 0, label_errors and consensus. `inserted` counts the
     requests that are new, `updated` those of an earlier run that were sent now. `left_out` wait for their photos, which
     are gone or damaged; of the `quarantined` photos nobody is asked. Nothing to send, no new version. Returned is also
-    how many photos there are to ask about that `labeling.batch_limit` leaves for when others are answered.
+    how many photos there are to ask about that the budgets leave for later.
     """
     names = ",".join(service.name for service in services)
 
@@ -86,7 +86,7 @@ def send_requests(
         if model is None:
             return Written(requests.version, changed=False), 0
         tables = {**snapshots, requests.name: requests}
-        chosen, candidates = select_requests(engine, tables, model, settings.labeling, settings.labels)
+        chosen, candidates = select_requests(engine, tables, model, settings)
         # Of two runs that choose at once, one is refused and chooses anew.
         transaction = Transaction(_APP_ID, transaction_version(requests, _APP_ID) + 1)
         begun = _newest_batch(engine, requests, model, names)

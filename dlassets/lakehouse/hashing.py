@@ -10,18 +10,28 @@ from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.settings import SplitSettings
 
 _DIGITS = 8
+# Whose turn the digits are: a choice by one place says nothing of one by another. The last place is the demo's.
+SPLIT, SAMPLED, AUDITED, SHUFFLED, OVERLAPPED, BAITED = range(6)
 
 
-def is_below_share(image_id: str, share: float, place: int = 0) -> bool:
+def is_below_share(image_id: str, share: float, place: int) -> bool:
     """Return what `below_share` says of one image."""
-    return share >= 1 or image_id[place * _DIGITS : (place + 1) * _DIGITS] < _bound(share)
+    return share >= 1 or digits_of(image_id, place) < _bound(share)
 
 
-def below_share(column: str, share: float, place: int = 0) -> str:
+def below_share(column: str, share: float, place: int = SPLIT) -> str:
     """Return SQL that is true for `share` (0 to 1) of the images. Another `place` makes an independent choice."""
-    if share >= 1:
-        return "TRUE"
-    return f"SUBSTR({column}, {place * _DIGITS + 1}, {_DIGITS}) < '{_bound(share)}'"
+    return "TRUE" if share >= 1 else f"{digits(column, place)} < '{_bound(share)}'"
+
+
+def digits(column: str, place: int) -> str:
+    """Return SQL for the digits that choices by `place` look at."""
+    return f"SUBSTR({column}, {place * _DIGITS + 1}, {_DIGITS})"
+
+
+def digits_of(image_id: str, place: int) -> str:
+    """Return the digits of an image that choices by `place` look at."""
+    return image_id[place * _DIGITS : (place + 1) * _DIGITS]
 
 
 def _bound(share: float) -> str:

@@ -83,6 +83,15 @@ def straddling(engine: Engine, tables: Mapping[str, Snapshot], split: SplitSetti
     return Straddling(len(apart), sum(map(len, apart)), examples)
 
 
+def look_alikes(hashes: Mapping[str, int | None], bits: int | None) -> list[list[str]]:
+    """Return the images that look alike, a group each, by their perceptual hashes: as the split takes it, see `decide`.
+
+    Images that look like no other are in none, and where `bits` is None no image is in any.
+    """
+    rows = [{"image_id": image, "perceptual_hash": looks, "value": None} for image, looks in hashes.items()]
+    return [group for group in _together(rows, bits) if len(group) > 1]
+
+
 def _value(name: str, split: SplitSettings) -> str:
     group = "COALESCE(decided.split_group, labelled.split_group)"
     return {"split": f"{split_of(group, split)} AS split", "split_group": f"{group} AS split_group"}.get(

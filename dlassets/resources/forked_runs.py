@@ -44,6 +44,7 @@ FOR_STEPS = (
     "dlassets.labeling.closing",
     "dlassets.labeling.folder",
     "dlassets.labeling.requests",
+    "dlassets.labeling.selection.choice",
     "dlassets.lakehouse.derived",
     "dlassets.lakehouse.listed_labels",
     "dlassets.lakehouse.profiles",

@@ -73,6 +73,8 @@ GRAPH = {
             "quarantined_files",
             "predictions",
             "labeled_images",
+            "image_profiles",
+            "image_features",
             "human_labels",
             "consensus",
             "label_errors",

@@ -38,6 +38,8 @@ READ = (
     "classes",
     "predictions",
     "labeled_images",
+    "image_profiles",
+    "image_features",
     "label_errors",
     "human_labels",
     "consensus",
@@ -89,6 +91,10 @@ class Bench:
         rows = self.engine.rows(arrow("raw_images", row))
         uri = self.pin("raw_images").uri
         self.engine.replace(rows, TABLES["raw_images"], uri, Commit(), {"path": [row["path"]]})
+
+    def replace_requests(self, *rows: dict[str, Any]) -> None:
+        table = TABLES["label_requests"]
+        self.engine.merge(self.engine.rows(arrow(table.name, *rows)), table, self.pin(table.name).uri, Commit())
 
     def score(self, confidences: dict[str, float], version: int = 3, model: str = MODEL) -> None:
         self.add("predictions", [prediction(name, c, version, model) for name, c in confidences.items()])
@@ -182,6 +188,7 @@ def prediction(name: str, confidence: float, version: int = 3, model: str = MODE
         "predicted_label": 2,
         "predicted_name": "hat",
         "confidence": confidence,
+        "margin": confidence,
         "top_k": [],
     }
 

@@ -1,6 +1,7 @@
 """A batch is filled as photos come, and follows what was answered; requests that need no answer any more are closed."""
 
 import csv
+import datetime as dt
 import re
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from dlassets.labeling import batch_folder
 from dlassets.labeling.closing import BELIEVED, DECIDED, GONE, LABELLED, SURE
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import request_id
+from dlassets.labeling.selection.sources import EXPIRED
 from dlassets.registry.models import ModelVersion
 from dlassets_tests.killing import killed_at, overtaken_at
 
 from .conftest import MODEL, Bench, doubted, image_id, labelled, prediction, raw_image
+
+NOW = dt.datetime.now(dt.UTC)
 
 
 def id_of(name: str, version: int = 3) -> str:
@@ -333,6 +337,54 @@ def test_a_label_that_no_longer_looks_wrong_is_not_asked_about(bench: Bench) -> 
     )  # now in two folders, by which none is
     bench.close(3)
     assert statuses(bench)["w"] == ("withdrawn", BELIEVED)
+
+
+@pytest.mark.parametrize(
+    "strategy", ["threshold", "least_confidence", "margin", "entropy", "diversity", "hybrid", "random"]
+)
+def test_whatever_chose_a_photo_it_is_withdrawn_once_the_model_is_sure_of_it(bench, strategy) -> None:
+    bench.add_photos("a")
+    bench.score({"a": 0.5})
+    bench.send(strategy=strategy)
+    sure(bench)
+    bench.close(4)
+    assert statuses(bench) == {"a": ("withdrawn", SURE)}
+
+
+def test_one_of_the_audit_waits_for_its_answer_whatever_the_model_says_and_others_label(bench, engine) -> None:
+    bench.add_photos("a", "b")
+    bench.score({"a": 0.5, "b": 0.99})
+    bench.send(audit_share=1.0)
+    assert [row["strategy"] for row in bench.rows("label_requests")] == ["audit", "audit"]
+    sure(bench)
+    labelled_elsewhere(bench)
+    bench.engine = engine
+    assert bench.close(4).changed is False
+    gone(bench)
+    bench.close(4)
+    assert statuses(bench) == {"a": ("withdrawn", GONE), "b": ("open", None)}
+
+
+def test_what_nobody_answers_in_time_is_withdrawn_and_rests(bench, engine) -> None:
+    bench.add_photos("a", "b")
+    bench.score({"a": 0.5, "b": 0.6})
+    bench.send()
+    a, b = (
+        {**row, "requested_at": NOW - dt.timedelta(days=days)} for row, days in zip(by_path(bench), (4, 2), strict=True)
+    )
+    bench.replace_requests(a, b)
+    bench.engine = engine
+    assert bench.close().changed is False
+    bench.close(expire_days=3)
+    assert statuses(bench) == {"a": ("withdrawn", EXPIRED), "b": ("open", None)}
+    assert bench.send(expire_days=3).changed is False
+    bench.replace_requests({**by_path(bench)[0], "requested_at": NOW - dt.timedelta(days=7)}, b)
+    assert bench.send(expire_days=3).inserted == 1
+    assert statuses(bench) == {"a": ("open", None), "b": ("open", None)}
+
+
+def by_path(bench: Bench) -> list[dict[str, Any]]:
+    return sorted(bench.rows("label_requests"), key=lambda row: row["path"])
 
 
 def test_an_answer_to_what_was_withdrawn_counts(waiting: Bench) -> None:

@@ -68,7 +68,7 @@ def test_unsure_images_become_open_requests_with_their_photos_in_a_batch(scored:
     row = rows["unlabeled/b.jpg"]
     assert row["request_id"] == request_id(image_id("b"), ModelVersion(MODEL, 3))
     assert row["batch_id"] == batch_id(3, [other["request_id"] for other in rows.values()])
-    assert (row["status"], row["service"], row["strategy"]) == ("open", "folder", "least_confidence")
+    assert (row["status"], row["service"], row["strategy"]) == ("open", "folder", "margin")
     assert (row["predicted_label"], row["predicted_name"], row["confidence"]) == (2, "hat", 0.4)
     assert row["external_id"] == f"{row['batch_id']}/{row['request_id']}"
     batch = scored.requests / row["batch_id"]

@@ -16,6 +16,8 @@ from dlassets.lakehouse.tables import (
     DELETED_FILES,
     EVALUATED_ROWS,
     HUMAN_LABELS,
+    IMAGE_FEATURES,
+    IMAGE_PROFILES,
     LABEL_ERRORS,
     LABEL_REQUESTS,
     LABELED_IMAGES,
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
         CLASSES,
         PREDICTIONS,
         LABELED_IMAGES,
+        IMAGE_PROFILES,
+        IMAGE_FEATURES,
         HUMAN_LABELS,
         CONSENSUS,
         LABEL_ERRORS,
@@ -60,6 +64,7 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     settings, model = session.settings, read.champion
     images = read.named(RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES)
     snapshots = images | read.named(CLASSES, PREDICTIONS, LABELED_IMAGES, LABEL_ERRORS, HUMAN_LABELS, CONSENSUS)
+    snapshots |= read.named(IMAGE_PROFILES, IMAGE_FEATURES)
     asking = settings.labeling.model_dump(exclude={"label_studio"})
     provenance = read.provenance(model, **asking, conflicts=settings.labels.conflicts)
     commit = commit_of(provenance)
@@ -71,9 +76,9 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     sent, unasked = send_requests(session.engine, session.lake, asked, snapshots, model, settings, commit)
     if unasked:
         report.info(
-            f"{sent.inserted:,} of {sent.inserted + unasked:,} photos are asked about now, the least sure first: no "
-            f"more than {settings.labeling.batch_limit:,} wait for people at once (labeling.batch_limit). The other "
-            f"{unasked:,} are asked about when these are answered."
+            f"{sent.inserted:,} of {sent.inserted + unasked:,} photos are asked about now: the settings "
+            f"labeling.batch_limit, day_limit and run_limit allow no more. The other {unasked:,} are asked about when "
+            "these are answered, or another day or run begins."
         )
     shown = {LABEL_REQUESTS.name: read.own(LABEL_REQUESTS), **read.named(HUMAN_LABELS, CLASSES)}
     classes = known_classes(session.engine, read[CLASSES])
