@@ -166,7 +166,13 @@ def test_a_name_leads_nowhere(exchange: Exchange, tmp_path: Path, name: str, mon
     path = tmp_path / "labels.jsonl"
     path.write_text(json.dumps({"image_url": name, "label": "hat"}))
     opened: list[str] = []
-    monkeypatch.setattr(os, "open", lambda place, *more, was=os.open: opened.append(str(place)) or was(place, *more))
+    really = os.open
+
+    def watched(place: str, *more: int) -> int:
+        opened.append(str(place))
+        return really(place, *more)
+
+    monkeypatch.setattr(os, "open", watched)
 
     imported = exchange.take(path)
 

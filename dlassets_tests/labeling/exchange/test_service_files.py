@@ -180,7 +180,7 @@ def test_cvat_s_datumaro(exchange: Exchange) -> None:
     def item(name: str, *annotations: dict[str, Any]) -> dict[str, Any]:
         return {"id": name, "annotations": [*annotations], "attr": {"frame": 0}, "image": {"path": f"{name}.jpg"}}
 
-    names = [{"name": name, "parent": "", "attributes": []} for name in ("shirt", "hat")]
+    names: list[dict[str, Any]] = [{"name": name, "parent": "", "attributes": []} for name in ("shirt", "hat")]
     whole = {
         "info": {},
         "categories": {"label": {"labels": names, "attributes": []}},
