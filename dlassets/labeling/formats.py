@@ -185,9 +185,9 @@ def request_list(requests: Sequence[Request]) -> bytes:
     writer = csv.writer(stream)
     writer.writerow(["request_id", "path", "predicted_label", "predicted_name", "confidence", "label"])
     for request in requests:
-        name = cell(request.predicted_name or "")
+        name = _cell(request.predicted_name or "")
         writer.writerow(
-            [request.request_id, cell(request.path), request.predicted_label, name, f"{request.confidence:.4f}", ""]
+            [request.request_id, _cell(request.path), request.predicted_label, name, f"{request.confidence:.4f}", ""]
         )
     return stream.getvalue().encode("utf-8-sig")
 
@@ -251,7 +251,7 @@ def refusal_list(refusals: Sequence[Refusal]) -> bytes:
     writer.writerow([REFUSED, "request_id", "answer", "annotator", "reason", "what to do"])
     for each in refusals:
         told = (each.origin, each.request_id, each.answer or "", each.annotator or "", each.reason, remedy(each.reason))
-        writer.writerow([cell(as_text(text)) for text in told])
+        writer.writerow([_cell(as_text(text)) for text in told])
     return stream.getvalue().encode("utf-8-sig")
 
 
@@ -294,6 +294,6 @@ def _class_text(request: Request) -> str:
     return f"{request.predicted_label} {request.predicted_name or ''}".strip()
 
 
-def cell(text: str) -> str:
+def _cell(text: str) -> str:
     """Keep a spreadsheet from taking the text, which came from outside as a file's name, for a formula."""
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

@@ -27,11 +27,12 @@ EXPIRED = "nobody has answered in time"
 # What the sources are over, beside `model` and `moment`.
 READ = ("raw_images", "deleted_files", "quarantined_files", "predictions", "labeled_images", "label_requests")
 
-# SQL over `label_requests` and `moment`: the images that are not asked about now, since they were before. An answer to a
-# honeypot said nothing of the photo.
+# SQL over `label_requests` and `moment`: the images that are not asked about now, since they were before. An answer to
+# a honeypot said nothing of the photo.
 _ASKED = f"""
     SELECT r.image_id FROM label_requests AS r CROSS JOIN moment
-    WHERE (r.status <> '{WITHDRAWN}' AND (r.strategy <> '{HONEYPOT}' OR r.{WAITING})) OR (r.reason = '{EXPIRED}' AND r.requested_at > moment.rests_since)
+    WHERE (r.status <> '{WITHDRAWN}' AND (r.strategy <> '{HONEYPOT}' OR r.{WAITING}))
+        OR (r.reason = '{EXPIRED}' AND r.requested_at > moment.rests_since)
 """  # noqa: S608 - constants
 
 

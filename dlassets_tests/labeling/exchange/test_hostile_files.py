@@ -5,7 +5,6 @@ import os
 import tracemalloc
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -167,13 +166,13 @@ def test_a_name_leads_nowhere(exchange: Exchange, tmp_path: Path, name: str, mon
     path = tmp_path / "labels.jsonl"
     path.write_text(json.dumps({"image_url": name, "label": "hat"}))
     opened: list[str] = []
-    was = os.open
+    really = os.open
 
-    def seen(place: Any, *more: Any) -> int:
+    def watched(place: str, *more: int) -> int:
         opened.append(str(place))
-        return was(place, *more)
+        return really(place, *more)
 
-    monkeypatch.setattr(os, "open", seen)
+    monkeypatch.setattr(os, "open", watched)
 
     imported = exchange.take(path)
 

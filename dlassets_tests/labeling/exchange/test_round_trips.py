@@ -68,7 +68,7 @@ def in_coco(folder: Path) -> Path:
 
 def in_cvat(folder: Path) -> Path:
     tree = ET.parse(folder / "annotations.xml")
-    (task,) = tree.iterfind("meta/task")
+    (task,) = tree.iter("task")
     ET.SubElement(ET.SubElement(task, "assignee"), "username").text = WHO
     for image in tree.iter("image"):
         if label := ANSWERS.get(stem(image.attrib["name"])):
