@@ -34,6 +34,7 @@ def test_a_training_after_a_merge_has_a_class_less_and_is_judged_beside_a_champi
         session.mlflow = store
         lake = session.lake
         shutil.copytree(photos, Path(lake.zone("labeled")), dirs_exist_ok=True)
+        Path(lake.zone("unlabeled")).mkdir()
         run()
         before = session.required_champion()
         into, old, *others = classes_of(ENGINE, pin(lake, "classes"))
