@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 import numpy as np
@@ -37,7 +37,7 @@ from dlassets.learning.examples import Examples
 from dlassets.learning.head import Head
 from dlassets.learning.training.head_training import train_head
 from dlassets.samples.generated import generate
-from dlassets.settings import LabelingSettings, ScoringSettings, Settings, SplitSettings
+from dlassets.settings import LabelingSettings, ScoringSettings, Settings, SplitSettings, StrategyName
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -270,7 +270,7 @@ def _asked(
     unsure, sure = places[is_unsure], places[~is_unsure]
     candidates = _candidates(photos, unsure, probabilities[is_unsure])
     candidates = replace(candidates, known=lambda: [photos.features[known]])
-    chosen = STRATEGIES[name](candidates, number)
+    chosen = STRATEGIES[cast("StrategyName", name)](candidates, number)
     more = random(_candidates(photos, sure), number - len(chosen))
     return np.concatenate([unsure[chosen], sure[more]])
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from dlassets_tests.servers import free_port
 
@@ -71,7 +72,7 @@ class Wire(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, server: MlflowServer) -> None:
+    def __init__(self, server: Any) -> None:
         super().__init__((HOST, 0), _Request)
         self._server, self._one_at_a_time = server, threading.Lock()
         self._left: int | None = None
@@ -155,7 +156,7 @@ class _Request(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def wire_to(server: MlflowServer) -> Iterator[Wire]:
+def wire_to(server: Any) -> Iterator[Wire]:
     with Wire(server) as wire:
         thread = threading.Thread(target=wire.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

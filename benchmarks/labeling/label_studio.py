@@ -58,8 +58,8 @@ class Labelled:
             grid.add_row(name, f"{seconds:.1f}", f"{there:.1f}", f"{there / seconds:.0%}")
         grid.add_row("collected again", f"{self.again_s:.2f}", "", "")
         looks = Grid("a look with 0 new among", "median s", "slowest s", "goal", title_justify="left")
-        for answered, seconds in self.looks_s.items():
-            ordered = sorted(seconds)
+        for answered, took in self.looks_s.items():
+            ordered = sorted(took)
             looks.add_row(answered, f"{ordered[len(ordered) // 2]:.3f}", f"{ordered[-1]:.3f}", f"≤ {GOAL_S}")
         return [grid, looks]
 

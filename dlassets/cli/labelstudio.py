@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from filelock import FileLock, Timeout
@@ -17,6 +18,9 @@ from dlassets.errors import DlassetsError
 from dlassets.labeling.label_studio.own import OwnServer, file_of, folder_of, new_server, own_server, write_server
 from dlassets.settings import load_settings
 from dlassets.storage.lake import Lake
+
+if TYPE_CHECKING:
+    from dlassets.cli.servers import Server
 
 ENVIRONMENT = ".venv-labelstudio"
 _DATABASE = "label_studio.sqlite3"
@@ -94,7 +98,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _label_studio(folder: Path, port: int, environment: Path, server: OwnServer) -> Iterator[object]:
+def _label_studio(folder: Path, port: int, environment: Path, server: OwnServer) -> Iterator[Server]:
     from dlassets.cli.servers import HOST, running
 
     data = folder / "data"

@@ -18,7 +18,7 @@ from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.closing import close_requests, reopen_requests
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.requests import request_id, send_requests
-from dlassets.labeling.services import LabelingService, Refusal
+from dlassets.labeling.services import Refusal
 from dlassets.labeling.standing import show_standing
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
@@ -65,7 +65,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.lake = Lake.at(str(self.root / "lake"))
-        self.service: LabelingService = FolderService(Path(self.lake.requests), Path(self.lake.answers))
+        self.service: Any = FolderService(Path(self.lake.requests), Path(self.lake.answers))
 
     @property
     def requests(self) -> Path:

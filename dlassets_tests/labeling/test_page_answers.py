@@ -12,10 +12,8 @@ import pytest
 from dlassets.labeling.page_answers import Given, PageAnswers, UnwrittenError
 from dlassets_tests.disk import disk_full_after
 
-from .conftest import Bench
-from .test_answers import A, B, asked, labels
-
-__all__ = ["asked"]  # the fixture: a lake where people were asked about photos a and b
+from .conftest import A, B, Bench
+from .test_answers import labels
 
 WRITES = """
 import sys

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any, get_args
@@ -24,7 +24,7 @@ def embedded(vectors: dict[str, Any]) -> strategies.Embed:
     return embed
 
 
-def candidates(probabilities: dict[str, Sequence[float]], known: Sequence[Any] = (), **vectors: Any) -> Candidates:
+def candidates(probabilities: Mapping[str, Sequence[float]], known: Sequence[Any] = (), **vectors: Any) -> Candidates:
     """What a model says of photos, of which each is listed with its likeliest classes."""
     rows = np.array([*probabilities.values()], float)
     return Candidates(

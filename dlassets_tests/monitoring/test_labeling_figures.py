@@ -221,9 +221,11 @@ def test_a_label_costs_its_measured_work_and_a_point_the_labels_that_it_took() -
     found = costs(worked, given, trained, gained)
 
     # Three minutes at 60 an hour are 3, by two photos; 50 labels are 75, by 40 points.
+    a_point = (pytest.approx(75 / 40), 50)
     assert by_name(found) == {
         ("cost_per_label",): (1.5, 2),
-        **{("cost_per_point", part, 2): (pytest.approx(75 / 40), 50) for part in ("since_previous", "since_first")},
+        ("cost_per_point", "since_previous", 2): a_point,
+        ("cost_per_point", "since_first", 2): a_point,
     }
     point = next(each for each in found if each.figure == "cost_per_point")
     low, high = paired_interval(45, 5, 100)

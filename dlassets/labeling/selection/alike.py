@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dlassets.engines.base import Engine, Snapshot
+from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.lakehouse.split_groups import look_alikes
 from dlassets.lakehouse.tables import WAITING, WITHDRAWN
 
@@ -38,8 +38,8 @@ def one_of_each(
         WHERE found.image_id IS NOT NULL OR status <> '{WITHDRAWN}'
         GROUP BY profiles.image_id
     """  # noqa: S608 - constants
-    tables = {"found": engine.rows(found.select(["image_id"])), "label_requests": label_requests}
-    seen = engine.sql(query, {**tables, "image_profiles": image_profiles}).arrow().to_pydict()
+    tables: dict[str, Snapshot | Rows] = {"label_requests": label_requests, "image_profiles": image_profiles}
+    seen = engine.sql(query, {**tables, "found": engine.rows(found.select(["image_id"]))}).arrow().to_pydict()
     asked = dict(zip(seen["image_id"], seen["asked"], strict=True))
     groups = look_alikes(dict(zip(seen["image_id"], seen["perceptual_hash"], strict=True)), bits)
     return found.filter(_free(found, groups, asked))

@@ -18,7 +18,7 @@ def room(engine: Engine, label_requests: Snapshot, moment: Rows, labeling: Label
             COUNT(CASE WHEN requested_at >= moment.today THEN 1 END) AS today
         FROM label_requests CROSS JOIN moment
     """  # noqa: S608 - a constant
-    tables = {"label_requests": label_requests, "moment": moment}
+    tables: dict[str, Snapshot | Rows] = {"label_requests": label_requests, "moment": moment}
     (sent,) = engine.sql(query, tables).arrow().to_pylist()
     limits = ((labeling.run_limit, 0), (labeling.day_limit, sent["today"]), (labeling.batch_limit, sent["waiting"]))
     left = [limit - used for limit, used in limits if limit is not None]
