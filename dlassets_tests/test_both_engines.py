@@ -24,7 +24,7 @@ from dlassets.engines.base import Commit, Engine, Rows, Snapshot
 from dlassets.engines.delta_log import open_table
 from dlassets.engines.local import LocalEngine
 from dlassets.intake.damage import put_back
-from dlassets.labeling import consensus, honeypots
+from dlassets.labeling import answers, consensus, honeypots
 from dlassets.labeling.annotators import known_of_people
 from dlassets.labeling.asking import may_answer
 from dlassets.labeling.exchange.base import ForeignAnswer
@@ -177,8 +177,8 @@ def ask_everything(whole: Whole) -> None:
             {"strategy": "hybrid", "run_limit": 1},
             {"strategy": "diversity", "run_limit": 1},
         ):
-            chosen = Settings(labeling=LabelingSettings(threshold=1, **asking), labels=labels)
-            select_requests(engine, {**tables, "label_requests": nobody_asked}, model, chosen)
+            asked = Settings(labeling=LabelingSettings(threshold=1, **asking), labels=labels)
+            select_requests(engine, {**tables, "label_requests": nobody_asked}, model, asked)
         for sees_photos in (None, embedder):
             seen = ["deleted_files", "quarantined_files"] if sees_photos else []
             chosen = ("raw_images", "labeled_images", "image_features", *seen)
@@ -194,6 +194,7 @@ def ask_everything(whole: Whole) -> None:
     export._sizes()
     predicted(engine, tables, model)
     may_answer(engine, tables, "ann", 10)
+    answers._known(engine, tables["human_labels"]).standing("folder", ["of no request"])
     consensus._guesses(engine, tables, ["of no image"])
     consensus._honeypots(engine, tables)
     known_of_people(engine, tables)

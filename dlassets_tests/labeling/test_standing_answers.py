@@ -34,7 +34,7 @@ def said(minute: int, label: str | None, act: str = "answered", who: str = "Ada"
 
 
 def collect_from(bench: Bench, *answers: Answer) -> int:
-    folder, bench.service = bench.service, Service(*answers)  # type: ignore[assignment]
+    folder, bench.service = bench.service, Service(*answers)
     try:
         return bench.collect().inserted
     finally:

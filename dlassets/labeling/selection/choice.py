@@ -17,10 +17,18 @@ from dlassets.engines.schema import Table
 from dlassets.labeling.embeddings import embedded, embeddings_of
 from dlassets.labeling.selection.alike import one_of_each
 from dlassets.labeling.selection.budget import room
-from dlassets.labeling.selection.sources import AUDIT, READ, Source, asking, moment, scored, sources
+from dlassets.labeling.selection.sources import READ, Source, asking, moment, scored, sources
 from dlassets.labeling.selection.strategies import Candidates
 from dlassets.lakehouse.hashing import SHUFFLED, digits
-from dlassets.lakehouse.tables import IMAGE_FEATURES, IMAGE_PROFILES, LABEL_REQUESTS, LABELED_IMAGES, WAITING, WITHDRAWN
+from dlassets.lakehouse.tables import (
+    AUDIT,
+    IMAGE_FEATURES,
+    IMAGE_PROFILES,
+    LABEL_REQUESTS,
+    LABELED_IMAGES,
+    WAITING,
+    WITHDRAWN,
+)
 from dlassets.registry.models import ModelVersion
 from dlassets.settings import LabelingSettings, Settings
 
@@ -199,6 +207,6 @@ class _Cached:
             GROUP BY feature_version ORDER BY photos DESC, feature_version LIMIT 1
         """
         wanted = self.engine.rows(pa.table({"image_id": pa.array(self.image_ids, pa.string())}))
-        tables = {IMAGE_FEATURES.name: self.snapshots[IMAGE_FEATURES.name], "wanted": wanted}
-        found = self.engine.sql(query, tables).arrow()
+        features = self.snapshots[IMAGE_FEATURES.name]
+        found = self.engine.sql(query, {IMAGE_FEATURES.name: features, "wanted": wanted}).arrow()
         return str(found["feature_version"][0]) if found.num_rows else ""
