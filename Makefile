@@ -56,7 +56,7 @@ check: $(READY) ## formatting, lint, types, layers and dependencies
 	$(BIN)/deptry dlassets_tests benchmarks scripts --ignore DEP002,DEP004
 
 pictures: $(READY) ## take README's pictures anew, of the default demo, in a Chromium that must be there
-	$(BIN)/pytest dlassets_tests/web/test_pages_in_a_browser.py dlassets_tests/labeling/test_label_studio_in_a_browser.py --pictures docs $(ARGS)
+	$(BIN)/pytest dlassets_tests/web/test_pages_in_a_browser.py dlassets_tests/labeling/test_label_studio_in_a_browser.py dlassets_tests/web/test_label_in_a_browser.py --pictures docs $(ARGS)
 
 house: $(READY) ## draw the rooms and who imports whom anew, to docs/house.svg
 	$(BIN)/python scripts/house.py

@@ -31,6 +31,8 @@ from dlassets.labeling.exchange.base import ForeignAnswer
 from dlassets.labeling.exchange.exporting import Export
 from dlassets.labeling.exchange.registry import FORMATS
 from dlassets.labeling.exchange.resolving import Known
+from dlassets.labeling.retraining import new_labels
+from dlassets.labeling.selection import choice as selection
 from dlassets.labeling.selection.choice import select_requests
 from dlassets.lakehouse import training_set
 from dlassets.lakehouse.failures import FAILURE, note
@@ -179,6 +181,7 @@ def ask_everything(whole: Whole) -> None:
         ):
             asked = Settings(labeling=LabelingSettings(threshold=1, **asking), labels=labels)
             select_requests(engine, {**tables, "label_requests": nobody_asked}, model, asked)
+        new_labels(engine, tables, labels)
         for sees_photos in (None, embedder):
             seen = ["deleted_files", "quarantined_files"] if sees_photos else []
             chosen = ("raw_images", "labeled_images", "image_features", *seen)
@@ -193,6 +196,8 @@ def ask_everything(whole: Whole) -> None:
     export._batch_of_each()
     export._sizes()
     predicted(engine, tables, model)
+    cached = selection._Cached(engine, tables, ["of no image"])
+    assert (len([*cached.waiting()]), len([*cached.known()])) == (0, 0)
     may_answer(engine, tables, "ann", 10)
     answers._known(engine, tables["human_labels"]).standing("folder", ["of no request"])
     consensus._guesses(engine, tables, ["of no image"])

@@ -326,7 +326,7 @@ def test_an_answer_is_taken_and_its_request_closed_without_any_model(empty, phot
     arrive(photos, empty)
     empty.run("ingest_pipeline")
     (asked, other) = rows(empty, "raw_images", "path, image_id")[-2:]
-    opened = {"strategy": "least_confidence", "status": "open"}
+    opened = {"strategy": "least_confidence", "status": "open", "batch_id": "v1", "service": "folder"}
     put(empty.lake, "label_requests", opened | asked | {"request_id": "a"}, opened | other | {"request_id": "b"})
     for folder in (empty.lake.answers, f"{empty.lake.requests}/v1"):
         Path(folder).mkdir(parents=True)

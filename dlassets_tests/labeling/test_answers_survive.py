@@ -93,6 +93,7 @@ def outcome(bench: Bench) -> Any:
     return sorted(said, key=str), requests, lying, hidden, take_labels(bench)
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_to_a_table_no_answer_is_lost_and_none_is_applied_twice(asked, tmp_path) -> None:
     assert assert_the_same_whenever_killed(take_in, asked, tmp_path, WRITES) >= 4
 

@@ -41,8 +41,10 @@ def test_with_nothing_new_no_table_changes_and_no_model_is_trained(earlier: Pipe
     assert refused.keys() == {"validated_version"}
     assert "not_worse_than_champion" in refused["validated_version"]
     assert {job: failures(results[job]) for job in JOBS[1:]} == {job: {} for job in JOBS[1:]}
-    # It had no such tables: the classes that its folders say, and what its champion says of every photo.
-    added = {name: before[name] + 1 for name in ("classes", "predictions", "predictions_current")}
+    # It had no such tables: the classes that its folders say, what its champion says of every photo, who answered, and
+    # what that bought.
+    new = ("classes", "predictions", "predictions_current", "annotators", "labeling_report")
+    added = {name: before[name] + 1 for name in new}
     assert earlier.versions() == before | added
     trained = values(materialized(results["training_pipeline"])["trained_model"])
     assert trained["changed"] == "nothing new: the run that learned from these inputs stands"

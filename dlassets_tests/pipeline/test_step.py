@@ -114,8 +114,8 @@ def test_labels_that_people_gave_are_read_as_the_last_round_left_them_and_record
 
     made = steps.human_labels.run(session)
 
-    assert steps.human_labels.reads == (CLASSES,)
-    assert made.provenance.inputs == {"label_requests": 0, "classes": 0}
+    assert steps.human_labels.reads == (RAW_IMAGES, CLASSES)
+    assert made.provenance.inputs == {"label_requests": 0, "raw_images": 0, "classes": 0}
     assert not made.changed
 
 
@@ -134,6 +134,8 @@ def test_a_step_s_commit_records_what_it_read(settings: Settings, lake: Lake) ->
         "listed_labels": 0,
         "classes": 1,
         "human_labels": 0,
+        "label_requests": 0,
+        "consensus": 0,
         "image_profiles": 0,
     }
     assert recorded["inputs"] == read

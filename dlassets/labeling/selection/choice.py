@@ -179,7 +179,7 @@ class _Cached:
         return embeddings_of(self.engine, image_ids, self.snapshots[IMAGE_FEATURES.name], self._version)
 
     def waiting(self) -> Iterator[NDArray[np.float32]]:
-        return self._of(f"SELECT DISTINCT image_id FROM label_requests WHERE {WAITING}", LABEL_REQUESTS)  # noqa: S608
+        return self._those_of(f"SELECT DISTINCT image_id FROM label_requests WHERE {WAITING}", LABEL_REQUESTS)  # noqa: S608
 
     def known(self) -> Iterator[NDArray[np.float32]]:
         """Yield embeddings of photos that have a label, or a request that is not withdrawn: of _KNOWN at most."""
@@ -189,9 +189,9 @@ class _Cached:
                 UNION SELECT image_id FROM label_requests WHERE status <> '{WITHDRAWN}') AS known
             ORDER BY {digits("image_id", SHUFFLED)}, image_id LIMIT {_KNOWN:d}
         """  # noqa: S608 - constants
-        return self._of(query, LABELED_IMAGES, LABEL_REQUESTS)
+        return self._those_of(query, LABELED_IMAGES, LABEL_REQUESTS)
 
-    def _of(self, query: str, *tables: Table) -> Iterator[NDArray[np.float32]]:
+    def _those_of(self, query: str, *tables: Table) -> Iterator[NDArray[np.float32]]:
         found = self.engine.sql(query, {table.name: self.snapshots[table.name] for table in tables}).arrow()
         image_ids, features = found["image_id"].to_pylist(), self.snapshots[IMAGE_FEATURES.name]
         return (part for _, part in embedded(self.engine, image_ids, features, self._version))
