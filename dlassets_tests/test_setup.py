@@ -23,7 +23,11 @@ SETUP_FILES = (
     "dlassets/__init__.py",
 )
 
-IN_A_BROWSER = ("web/test_pages_in_a_browser.py", "labeling/test_label_studio_in_a_browser.py")
+IN_A_BROWSER = (
+    "web/test_pages_in_a_browser.py",
+    "labeling/test_label_studio_in_a_browser.py",
+    "web/test_label_in_a_browser.py",
+)
 
 VARIABLES = ("ARGS", "IMAGES", "PHOTOS", "PROCESSES", "PYTHON", "SECONDS", "TORCH", "TURN", "UNTIL")
 

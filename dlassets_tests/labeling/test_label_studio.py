@@ -181,6 +181,7 @@ def test_several_are_asked_where_several_are_wanted_and_what_is_pressing_first(
     assert studio.service.project.tasks_of([A])[A][0].is_done
 
 
+@pytest.mark.slow
 def test_a_wrong_token_a_server_that_is_away_and_one_that_is_another_are_said(
     bench: Bench, label_studio_server: LabelStudioServer
 ) -> None:

@@ -30,7 +30,15 @@ from dlassets_tests.tables import NOON, get, image_id, local_alone, pins, put
 MODEL = "image_classifier"
 FIRST, SECOND = ModelVersion(MODEL, 1, "p" * 64), ModelVersion(MODEL, 2, "q" * 64)
 EARLIER, LATER = NOON - dt.timedelta(hours=1), NOON + dt.timedelta(hours=1)
-TABLES = ("predictions", "labeled_images", "human_labels", "label_requests", "evaluated_rows", "training_set")
+TABLES = (
+    "predictions",
+    "labeled_images",
+    "human_labels",
+    "label_requests",
+    "evaluated_rows",
+    "training_set",
+    "classes",
+)
 RIGHT, WRONG = 1, 2
 
 

@@ -84,6 +84,7 @@ def test_a_store_that_is_no_database_is_named_with_the_remedy_and_left(tmp_path)
     assert store.read_text() == "not what it was " * 99
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_given_up_on_with_the_remedy(tmp_path, monkeypatch, registry):
     for name in ("MAX_RETRIES", "BACKOFF_FACTOR", "TIMEOUT"):
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "")  # so that what is set below is taken back

@@ -48,6 +48,7 @@ def something_of_everything(world: World, turn: int) -> None:
     world.tell()
 
 
+@pytest.mark.slow
 def test_killed_at_every_step_the_next_ingest_makes_it_whole(world: World) -> None:
     world.set(events=frozenset(ZONES), storage="files")
     world.ingest()

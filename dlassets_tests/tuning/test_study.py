@@ -272,6 +272,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_study_killed_halfway_goes_on_with_the_trials_it_has(bench, tmp_path) -> None:
     program = tmp_path / "program.py"
     program.write_text(KILLED_HALFWAY)

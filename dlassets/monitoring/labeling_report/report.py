@@ -46,7 +46,7 @@ def is_known(report: Snapshot, provenance: Provenance) -> bool:
 def count(engine: Engine, tables: Mapping[str, Snapshot], settings: Settings, now: dt.datetime) -> Counted:
     """Return what there is to say now: nothing where nobody was asked, little where nobody has answered.
 
-    `tables` are predictions, labeled_images, human_labels, label_requests, evaluated_rows, training_set and
+    `tables` are predictions, labeled_images, human_labels, label_requests, evaluated_rows, training_set, classes and
     model_versions.
     """
     if not row_count(tables[LABEL_REQUESTS.name]):

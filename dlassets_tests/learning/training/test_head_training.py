@@ -344,10 +344,11 @@ def fit(snapshot, processes=1, **settings):
     return launch(job, Place(processes), heard.append), heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "digits"),
     [
-        pytest.param({}, LAST_DIGITS_OF_A_PATH, marks=pytest.mark.slow),
+        ({}, LAST_DIGITS_OF_A_PATH),
         ({"l2": 0.05, "balance": "weights", "label_smoothing": 0.1}, LAST_DIGITS),
     ],
 )

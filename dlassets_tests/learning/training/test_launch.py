@@ -64,7 +64,8 @@ def test_any_other_error_comes_back_with_the_traceback_of_the_process_that_faile
         launch(job(tmp_path), TWO, ignore, trainings.mistaken)
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_training_goes_on_from_where_it_was_when_one_of_its_processes_is_killed(tmp_path, rank) -> None:
     begun_at = []
 

@@ -190,7 +190,7 @@ def test_it_stops_where_validation_does_not_improve(job) -> None:
     assert (len(trained.history), trained.best_epoch) == (3, 0)
 
 
-@pytest.mark.parametrize("balance", ["weights", "sampling"])
+@pytest.mark.parametrize("balance", ["weights", pytest.param("sampling", marks=pytest.mark.slow)])
 def test_a_rare_class_counts_as_much_as_the_other_where_it_is_to(photos, tmp_path, balance) -> None:
     unequal = put_photos(Lake.at(str(tmp_path)), photos, trained_on=(2, 12))
 
@@ -214,7 +214,13 @@ def test_labels_have_a_place_each_and_unknown_ones_none() -> None:
 # ---- the same again
 
 
-@pytest.mark.parametrize("plan", [{"augmentation": "light", "mixed_precision": True}, {"augmentation": "strong"}])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"augmentation": "light", "mixed_precision": True},
+        pytest.param({"augmentation": "strong"}, marks=pytest.mark.slow),
+    ],
+)
 def test_the_same_job_gives_the_same_weights_to_the_last_bit(job, plan) -> None:
     assert numbers(fit(other(job, {**plan, "workers": 1}))) == numbers(fit(other(job, {**plan, "workers": 3})))
 
