@@ -182,9 +182,13 @@ def test_a_device_answers_with_nothing_of_dlassets_as_the_package_does(made, pac
     of_bad, *answers = map(json.loads, ran.stdout.splitlines())
     assert "UnidentifiedImageError" in of_bad["error"]
     assert [answer["photo"] for answer in answers] == [str(place) for place in places]
-    for answer, probabilities in zip(answers, expected, strict=True):
+    # Which precision is used is a matter of its speed where it was made; int8 of random weights says something else.
+    used, exact = run_edge.Bundle(made), run_edge.Bundle(made, "f32")
+    for answer, file, probabilities in zip(answers, files[60:70], expected, strict=True):
         by_label = {one["label"]: one["confidence"] for one in answer["top_k"]}
-        assert [by_label[label] for label in package.head.labels] == pytest.approx(probabilities, abs=TOLERANCE)
+        said = [by_label[label] for label in package.head.labels]
+        assert said == pytest.approx(used.probabilities(file), abs=1e-4)
+        assert exact.probabilities(file) == pytest.approx(probabilities, abs=TOLERANCE)
         assert answer["margin"] == pytest.approx(answer["confidence"] - answer["top_k"][1]["confidence"])
         assert (answer["label"], answer["name"]) == (answer["top_k"][0]["label"], f"class {answer['label']}")
         assert answer["model"]["version"] == 3
