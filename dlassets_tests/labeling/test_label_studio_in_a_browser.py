@@ -22,7 +22,7 @@ from .conftest import MODEL, Bench
 pytestmark = [pytest.mark.slow, needs_chromium, needs_label_studio]
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-_COLOURS = 128
+_COLOURS = 96
 # Milliseconds: its first page takes many on a machine that does other things as well.
 _PATIENCE = 60_000
 

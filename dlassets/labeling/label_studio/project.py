@@ -170,23 +170,6 @@ class Project:
         """The address of each person's mail, which is their name here, by their number there."""
         return {row["id"]: row["email"] for row in self.http.get("/api/users/")}
 
-    def hint(self, url: str, headers: Mapping[str, str]) -> None:
-        """Have the server tell an address of each change of an answer, once, as its only webhook to there."""
-        told = {
-            "project": self._number,
-            "url": url,
-            "headers": dict(headers),
-            "send_payload": False,
-            "send_for_all_actions": False,
-            "actions": ["ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"],
-            "is_active": True,
-        }
-        hooks = [hook for hook in self.http.get("/api/webhooks/", project=self._number) if hook["url"] == url]
-        if not hooks:
-            self.http.post("/api/webhooks/", told)
-        elif any(hooks[0].get(name) != value for name, value in told.items() if name in {"headers", "is_active"}):
-            self.http.patch(f"/api/webhooks/{hooks[0]['id']}/", {"headers": dict(headers), "is_active": True})
-
     def _found(self) -> bool:
         page = self.http.get("/api/projects/", title=self._title, include="id,title", page_size=1000)
         if not isinstance(page, dict) or "results" not in page:
