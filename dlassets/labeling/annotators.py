@@ -9,11 +9,10 @@ from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.labeling.agreement import group_kappa, kappa_with_others
 from dlassets.labeling.consensus import HONEYPOT_ANSWERS
 from dlassets.labeling.overlap import answers_of_several
-from dlassets.lakehouse.labels import STANDING_ANSWERS
+from dlassets.lakehouse.labels import GIVEN_AT, STANDING_ANSWERS
 from dlassets.lakehouse.tables import ACCEPTED, ANNOTATORS, SKIPPED, TAKEN_BACK
+from dlassets.lakehouse.whole_tables import replace_where_changed
 from dlassets.learning.evaluation.evaluate import wilson_interval
-
-_ANSWERED_AT = "LEAST(answered_at, COALESCE(read_at, answered_at))"
 
 # SQL over `human_labels`, `label_requests` and `consensus`: what can be counted of each person.
 _COUNTED = f"""
@@ -23,7 +22,7 @@ _COUNTED = f"""
         FROM human_labels WHERE status IN ('{ACCEPTED}', '{SKIPPED}', '{TAKEN_BACK}') GROUP BY annotator
     ), standing AS (
         SELECT annotator, COUNT(*) AS answers, PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY seconds) AS median_seconds,
-            MIN({_ANSWERED_AT}) AS first_answer_at, MAX({_ANSWERED_AT}) AS last_answer_at
+            MIN({GIVEN_AT}) AS first_answer_at, MAX({GIVEN_AT}) AS last_answer_at
         FROM ({STANDING_ANSWERS}) AS said GROUP BY annotator
     ), honeypots AS ({HONEYPOT_ANSWERS})
     SELECT people.annotator, COALESCE(standing.answers, 0) AS answers, people.skipped, people.taken_back,
@@ -46,16 +45,9 @@ def update_annotators(
     they are the same, there is no new version. `snapshots` holds human_labels, label_requests, classes, consensus
     and annotators.
     """
-    import pyarrow as pa
-
     rows, kappa = known_of_people(engine, snapshots)
-    made = pa.Table.from_pylist(rows, schema=ANNOTATORS.schema)
-    current = snapshots[ANNOTATORS.name]
-    stand = engine.sql("SELECT * FROM annotators", {ANNOTATORS.name: current}).arrow().select(made.column_names)
-    facts = {"people": rows, "fleiss_kappa": kappa}
-    if sorted(stand.to_pylist(), key=repr) == sorted(made.to_pylist(), key=repr):
-        return Written(current.version, changed=False), facts
-    return engine.replace(engine.rows(made), ANNOTATORS, current.uri, commit), facts
+    written = replace_where_changed(engine, ANNOTATORS, snapshots[ANNOTATORS.name], rows, commit)
+    return written, {"people": rows, "fleiss_kappa": kappa}
 
 
 def known_of_people(engine: Engine, snapshots: Mapping[str, Snapshot]) -> tuple[list[dict[str, Any]], float | None]:

@@ -17,6 +17,7 @@ from dlassets.labeling.overlap import UNANSWERED, Answers, answers_of_several
 from dlassets.lakehouse.classes import known_classes, with_classes_in_force
 from dlassets.lakehouse.labels import STANDING_LABELS
 from dlassets.lakehouse.tables import CONSENSUS, HONEYPOT, LABEL_REQUESTS
+from dlassets.lakehouse.whole_tables import replace_where_changed
 from dlassets.settings import LabelingSettings
 
 # How the quality of an answer is known.
@@ -98,18 +99,7 @@ def update_consensus(
             judged = _by_accuracy(answers, labels, _honeypots(engine, snapshots))
         rows = _rows(answers, labels, names, judged, guesses, settings.consensus_quality)
         facts |= {"disputed": sum(row["disputed"] for row in rows), "method": judged.method}
-    return _replaced(engine, snapshots[CONSENSUS.name], rows, commit), facts
-
-
-def _replaced(engine: Engine, current: Snapshot, rows: Sequence[Mapping[str, Any]], commit: Commit) -> Written:
-    """Put the rows in place of those that are there, where they differ."""
-    import pyarrow as pa
-
-    made = pa.Table.from_pylist(list(rows), schema=CONSENSUS.schema)
-    stand = engine.sql("SELECT * FROM consensus ORDER BY image_id", {CONSENSUS.name: current}).arrow()
-    if stand.select(made.column_names).to_pylist() == made.to_pylist():
-        return Written(current.version, changed=False)
-    return engine.replace(engine.rows(made), CONSENSUS, current.uri, commit)
+    return replace_where_changed(engine, CONSENSUS, snapshots[CONSENSUS.name], rows, commit), facts
 
 
 def _guesses(engine: Engine, snapshots: Mapping[str, Snapshot], image_ids: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.lakehouse.hashing import OVERLAPPED, is_below_share
-from dlassets.lakehouse.labels import LABELING_ANSWERS, NEWEST_ANSWER
+from dlassets.lakehouse.labels import GIVEN_AT, LABELING_ANSWERS, NEWEST_ANSWER
 from dlassets.lakehouse.tables import HONEYPOT
 from dlassets.settings import LabelingSettings
 
@@ -23,7 +23,7 @@ UNANSWERED = -1
 SEVERAL_ANSWERS = f"""
     SELECT image_id, annotator, label, answered_at FROM (
         SELECT standing.image_id, standing.annotator, standing.label,
-            LEAST(standing.answered_at, COALESCE(standing.read_at, standing.answered_at)) AS answered_at,
+            {GIVEN_AT} AS answered_at,
             ROW_NUMBER() OVER (PARTITION BY standing.image_id, standing.annotator ORDER BY {NEWEST_ANSWER}) AS place
         FROM ({LABELING_ANSWERS}) AS standing
         WHERE standing.image_id IN (

@@ -24,6 +24,9 @@ CONFLICTS = "SELECT image_id FROM labeled_images GROUP BY image_id HAVING MIN(la
 # SQL: the order of answers in `human_labels`, the newest first. Those of before there was an order are the oldest.
 NEWEST_ANSWER = "COALESCE(read_order, 0) DESC, answered_at DESC, request_id DESC, annotator DESC, label"
 
+# SQL over a row of `human_labels`: when the person answered, not later than it was read, whatever their own clock says.
+GIVEN_AT = "LEAST(answered_at, COALESCE(read_at, answered_at))"
+
 # SQL over a row of `human_labels`: its time by the clock of the service that gave it, which orders that service's own
 # answers. Into the folder's files many computers write their times: these are in the order in which they were read.
 _OWN_TIME = f"CASE WHEN COALESCE(service, '{FOLDER}') <> '{FOLDER}' THEN LEAST(answered_at, read_at) END"
@@ -121,7 +124,7 @@ def update_labels(
     found = engine.sql(
         f"""
         WITH given AS (
-            SELECT image_id, label, annotator, LEAST(answered_at, COALESCE(read_at, answered_at)) AS answered_at,
+            SELECT image_id, label, annotator, {GIVEN_AT} AS answered_at,
                 ROW_NUMBER() OVER (PARTITION BY image_id ORDER BY {NEWEST_ANSWER}) AS place
             FROM ({LABELING_ANSWERS}) AS standing
         ), answers AS (

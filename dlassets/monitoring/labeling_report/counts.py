@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.lakehouse.classes import with_classes_in_force
 from dlassets.lakehouse.history import missing_files
-from dlassets.lakehouse.labels import STANDING_ANSWERS, labels_in_force
+from dlassets.lakehouse.labels import GIVEN_AT, STANDING_ANSWERS, labels_in_force
 from dlassets.lakehouse.snapshots import at_version, provenance_of
 from dlassets.lakehouse.tables import (
     ACCEPTED,
@@ -36,16 +36,13 @@ if TYPE_CHECKING:
 # The newest versions of which figures are made; what is known of older ones stands.
 MOST_VERSIONS = 20
 
-# When a person answered: not later than we read it, whatever their computer's clock says.
-_GIVEN_AT = "LEAST(answered_at, COALESCE(read_at, answered_at))"
-
 _REQUESTS = f"""
     SELECT r.strategy, r.status, r.requested_at, answered.answered_at FROM label_requests AS r
-    LEFT JOIN (SELECT request_id, MIN({_GIVEN_AT}) AS answered_at FROM ({STANDING_ANSWERS}) AS standing
+    LEFT JOIN (SELECT request_id, MIN({GIVEN_AT}) AS answered_at FROM ({STANDING_ANSWERS}) AS standing
         GROUP BY request_id) AS answered ON answered.request_id = r.request_id
 """  # noqa: S608 - constants
 
-_WORK = f"SELECT {_GIVEN_AT} AS done_at, seconds FROM human_labels WHERE status IN ('{ACCEPTED}', '{SKIPPED}')"  # noqa: S608
+_WORK = f"SELECT {GIVEN_AT} AS done_at, seconds FROM human_labels WHERE status IN ('{ACCEPTED}', '{SKIPPED}')"  # noqa: S608
 
 # Each photo counts once: with an answer of which it is known how long it took, where there is one.
 _GIVEN = f"""
