@@ -181,8 +181,9 @@ def test_dagster_shows_the_demo_s_runs_by_job_and_the_graph(served):
         page.get_by_role("link", name=job).first.wait_for()
     page.goto(f"{served.addresses['Dagster']}/asset-groups/")
     page.get_by_text("training", exact=True).first.wait_for()
-    page.keyboard.press("Alt+E")
-    page.get_by_text("raw_images").first.wait_for()
+    page.goto(f"{served.addresses['Dagster']}/locations/dlassets/asset-groups/labeling")
+    for asset in ("label_requests", "human_labels", "labeling_report"):
+        page.get_by_text(asset, exact=True).first.wait_for()
 
 
 def test_mlflow_opens_on_the_models_and_a_version_says_how_good_it_is_and_why_it_is_champion(served):
