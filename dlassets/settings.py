@@ -58,7 +58,7 @@ Count = Annotated[int, Field(gt=0, lt=2**31)]
 Minutes = Annotated[float, Field(gt=0, le=_CENTURY_HOURS * 60)]
 Seconds = Annotated[float, Field(gt=0, le=_CENTURY_HOURS * 3600)]
 Text = Annotated[str, Field(min_length=1)]
-_STORES = re.compile(r"(?:https?|sqlite|(?:postgresql|mysql|mssql)(?:\+\w+)?)://|(?:databricks|uc)", re.ASCII)
+_STORES = re.compile(r"(?:https?|sqlite|(?:postgres(?:ql)?|mysql|mssql)(?:\+\w+)?)://|(?:databricks|uc)", re.ASCII)
 _NO_USERS = re.compile(r"(?:s3a?|https?)://[^/]*@")
 _HOSTS = re.compile(r"(?:k8s://)?([a-z][a-z0-9+.-]*)://(?:[^/]*@)?([^/?#;]*)")
 
@@ -80,7 +80,8 @@ def _of_a_store(uri: str) -> str:
             "it begins as no store of MLflow's does: name a server (http://127.0.0.1:5000, https://…) or a database "
             "(sqlite:////path/to/mlflow.db, postgresql://…), or unset it for a store of the lake's own"
         )
-    return uri
+    # By the driver that the extra `cluster` brings: SQLAlchemy itself would look for another.
+    return re.sub(r"\Apostgres(?:ql)?://", "postgresql+psycopg2://", uri)
 
 
 # Where files lie, or where people find a page.

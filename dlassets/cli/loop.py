@@ -12,7 +12,7 @@ import click
 
 from dlassets.cli.group import PathHere, bars, console, ended_by_sigterm
 from dlassets.settings import Settings, load_settings
-from dlassets.storage.lake import Lake, local_path
+from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from dlassets.samples.unpack import Taken
@@ -77,7 +77,7 @@ def samples(source: str, folder: Path, classes: int, per_class: int, seed: int, 
     from dlassets.samples.sets import samples as make
 
     refuse_unknown(source, checksum)
-    set_, record = set_of(source, seed), folder / ".dlassets-set"
+    set_, record = set_of(source, seed), str(folder / ".dlassets-set")
     with filled_from(set_, folder, record, lambda: any(files_in(folder)), "Choose an empty folder."), bars() as report:
         taken = make(
             source, folder, classes=classes, per_class=per_class, seed=seed, checksum=checksum, progress=report.count
@@ -99,20 +99,19 @@ def dev(pages_port: int, dagster_port: int, mlflow_port: int, tensorboard: bool,
     settings, ports = load_settings(), Ports(pages_port, dagster_port, mlflow_port, tensorboard_port)
     if tensorboard:
         require(TENSORBOARD, "dlassets dev --tensorboard")
-        local_path(Lake.at(settings.root).tensorboard)
     sys.exit(serve(settings, ports, tensorboard=tensorboard))
 
 
 def _images(source: str, settings: Settings, classes: int, per_class: int) -> tuple[Path, Taken]:
-    """Return a folder of class folders, the user's own or one made under the lake's root, and what it has."""
-    from dlassets.demo.own_lake import GIVEN, IMAGES
+    """Return a folder of class folders, the user's own or one made for the demo, and what it has."""
+    from dlassets.demo.own_lake import GIVEN, IMAGES, demo_images
     from dlassets.demo.photos import as_it_stands, has_class_folders
     from dlassets.samples.sets import GENERATED
     from dlassets.samples.sets import samples as make
 
     if Path(source).is_dir() and has_class_folders(Path(source)):
         return Path(source), as_it_stands(Path(source), settings.ingest.formats)
-    folder = local_path(Lake.at(settings.root).under("demo", IMAGES if source == GENERATED else GIVEN))
+    folder = demo_images(Lake.at(settings.root), IMAGES if source == GENERATED else GIVEN)
     with bars() as report:
         return folder, make(source, folder, classes=classes, per_class=per_class, progress=report.count)
 

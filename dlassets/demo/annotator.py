@@ -6,9 +6,8 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from dlassets.storage.files import write_whole
+from dlassets.storage.files import files_under, is_there, move_file, write_whole
 
 NAME = "demo"
 
@@ -22,7 +21,7 @@ class OpenRequest:
     image_id: str
 
 
-def answer(open_requests: Sequence[OpenRequest], truth: Mapping[str, str], requests: Path, answers: Path) -> int:
+def answer(open_requests: Sequence[OpenRequest], truth: Mapping[str, str], requests: str, answers: str) -> int:
     """Answer every request whose class is known: every second by moving its photo, the others in a list.
 
     Returns how many were answered now. What a killed run has answered already is left as it is.
@@ -32,24 +31,23 @@ def answer(open_requests: Sequence[OpenRequest], truth: Mapping[str, str], reque
     return moved + _list(known[1::2], truth, answers)
 
 
-def _move(request: OpenRequest, folder: str, requests: Path, answers: Path) -> bool:
-    for photo in (requests / request.batch_id).glob(f"{request.request_id}.*"):
-        target = answers / folder / photo.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        photo.rename(target)
-        return True
+def _move(request: OpenRequest, folder: str, requests: str, answers: str) -> bool:
+    for name in files_under(f"{requests}/{request.batch_id}"):
+        if name.startswith(f"{request.request_id}."):
+            move_file(f"{requests}/{request.batch_id}/{name}", f"{answers}/{folder}/{name}")
+            return True
     return False
 
 
-def _list(open_requests: Iterable[OpenRequest], truth: Mapping[str, str], answers: Path) -> int:
+def _list(open_requests: Iterable[OpenRequest], truth: Mapping[str, str], answers: str) -> int:
     by_batch: dict[str, list[list[str]]] = {}
     for request in open_requests:
         row = [request.request_id, truth[request.image_id], NAME]
         by_batch.setdefault(request.batch_id, []).append(row)
     written = 0
     for batch, rows in by_batch.items():
-        path = answers / f"{batch}.csv"
-        if not path.exists():
+        path = f"{answers}/{batch}.csv"
+        if not is_there(path):
             text = io.StringIO(newline="")
             csv.writer(text).writerows([["request_id", "label", "annotator"], *rows])
             write_whole(path, text.getvalue())

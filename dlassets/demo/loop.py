@@ -20,7 +20,7 @@ from dlassets.lakehouse.tables import LABEL_REQUESTS, LABELED_IMAGES, TABLES
 from dlassets.pipeline.session import Session
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
 from dlassets.settings import Settings
-from dlassets.storage.lake import local_path
+from dlassets.storage.lake import is_local, local_path
 
 LABELED, UNLABELED = "labeled", "unlabeled"
 LOGGER = "demo"
@@ -66,18 +66,19 @@ class Loop:
                 work()
         return self._summary()
 
-    def _zone(self, name: str) -> Path:
-        return local_path(self.lake.zone(self.settings.landing[name].uri))
+    def _zone(self, name: str) -> str:
+        return self.lake.zone(self.settings.landing[name].uri)
 
     @property
-    def _kept_aside(self) -> Path:
-        return local_path(self.lake.under("demo"))
+    def _kept_aside(self) -> str:
+        return self.lake.under("demo")
 
     def _labelled_arrive(self, images: Path, held_back: float) -> None:
         new = arrive_labelled(images, self._zone(LABELED), held_back)
         # A landing zone that is not there is an error to the pipeline, and one may be empty for now.
         for name in (LABELED, UNLABELED):
-            self._zone(name).mkdir(parents=True, exist_ok=True)
+            if is_local(self._zone(name)):
+                local_path(self._zone(name)).mkdir(parents=True, exist_ok=True)
         self.display.print(f"{new:,} new photos in {self._zone(LABELED)}")
 
     def _unlabelled_arrive(self, images: Path, held_back: float) -> None:
@@ -144,8 +145,8 @@ class Loop:
         )
         rows = self.session.engine.sql(query, {"label_requests": self.session.pin(LABEL_REQUESTS)}).arrow()
         open_requests = [OpenRequest(**row) for row in rows.to_pylist()]
-        answers = local_path(self.lake.answers)
-        given = answer(open_requests, read_truth(self._kept_aside), local_path(self.lake.requests), answers)
+        answers = self.lake.answers
+        given = answer(open_requests, read_truth(self._kept_aside), self.lake.requests, answers)
         self.display.print(f"{given:,} answers in {answers}")
 
     def _summary(self) -> Summary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import sys
@@ -13,8 +14,11 @@ from dlassets.lakehouse.snapshots import newest, row_count
 from dlassets.lakehouse.tables import RAW_IMAGES
 from dlassets.samples.one_set import files_in, filled_from
 from dlassets.samples.sets import GENERATED, set_of, short_name
-from dlassets.settings import Settings
-from dlassets.storage.lake import Lake, is_uri, local_path
+from dlassets.settings import JUNK, Settings
+from dlassets.storage.cache import cache_path
+from dlassets.storage.files import files_under
+from dlassets.storage.junk import Junk
+from dlassets.storage.lake import Lake, is_local, local_path
 
 ROOT_VARIABLE = "DLASSETS_ROOT"
 IMAGES, GIVEN = "images", "given"
@@ -32,15 +36,24 @@ def with_own_lake(settings: Settings, source: str, environment: Mapping[str, str
     return settings.model_copy(update={"root": f"{settings.root}-{short_name(source)}"})
 
 
+def demo_images(lake: Lake, name: str) -> Path:
+    """Return where the demo makes or unpacks its photos before they arrive: in the lake; of one that is no folder, in
+    this machine's cache.
+    """
+    if is_local(lake.root):
+        return local_path(lake.under("demo", name))
+    return cache_path("demo", hashlib.sha256(lake.root.encode()).hexdigest()[:16], name)
+
+
 def taken_by(settings: Settings, source: str) -> AbstractContextManager[None]:
     """Have the settings' lake be that of a set. Raises DlassetsError where it holds any other photos."""
     lake = Lake.at(settings.root)
     # Of an earlier version: it wrote nothing down, and drew its samples here.
-    is_earlier = source == GENERATED and local_path(lake.under("demo", IMAGES)).is_dir()
+    is_earlier = source == GENERATED and demo_images(lake, IMAGES).is_dir()
     return filled_from(
         set_of(source),
         f"The lake at {lake.root}",
-        local_path(lake.under("demo", "set.txt")),
+        lake.under("demo", "set.txt"),
         lambda: not is_earlier and _has_photos(lake, settings),
         f"Give it a lake of its own: {_command(lake, source)}",
     )
@@ -59,9 +72,14 @@ def program() -> str:
 
 def _has_photos(lake: Lake, settings: Settings) -> bool:
     zones = [lake.zone(zone.uri) for zone in settings.landing.values()]
-    folders = [local_path(zone) for zone in zones if not is_uri(zone) or zone.startswith("file://")]
-    folders += [local_path(lake.under("demo", name)) for name in (IMAGES, GIVEN)]
-    return any(any(files_in(folder)) for folder in folders) or _has_taken_in(lake)
+    made = [demo_images(lake, name) for name in (IMAGES, GIVEN)] if is_local(lake.root) else []
+    return any(map(_any_photo, zones)) or any(any(files_in(folder)) for folder in made) or _has_taken_in(lake)
+
+
+def _any_photo(zone: str) -> bool:
+    if is_local(zone):
+        return any(files_in(local_path(zone)))
+    return not all(map(Junk(JUNK).holds, files_under(zone)))
 
 
 def _has_taken_in(lake: Lake) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from dlassets.images.kinds import in_words, is_photo_name
 from dlassets.samples.one_set import files_in
 from dlassets.samples.unpack import Taken, check_classes
 from dlassets.settings import JUNK
-from dlassets.storage.files import write_whole
+from dlassets.storage.files import files_under, is_there, read_whole, write_whole
 from dlassets.storage.junk import Junk
 
 HELD_BACK = 0.3
@@ -52,45 +52,43 @@ def photos_in(images: Path) -> Iterator[Photo]:
             yield Photo(path, path.parent.name, image_id_of(path.read_bytes()))
 
 
-def arrive_labelled(images: Path, landing: Path, held_back: float = HELD_BACK) -> int:
+def arrive_labelled(images: Path, landing: str, held_back: float = HELD_BACK) -> int:
     """Copy what is not held back into the labelled landing zone; return how many were new.
 
     Raises DlassetsError, before any is, where two classes would have one number.
     """
-    check_classes(landing, {path.name for path in images.iterdir() if path.is_dir()})
+    there = files_under(landing)
+    check_classes(landing, {name.partition("/")[0] for name in there}, _class_folders(images))
     photos = (photo for photo in photos_in(images) if not photo.is_held_back(held_back))
-    return sum(_copy(photo.path, landing / photo.folder / photo.path.name) for photo in photos)
+    return sum(_copy(photo.path, landing, f"{photo.folder}/{photo.path.name}", there) for photo in photos)
 
 
-def arrive_unlabelled(
-    images: Path, landing: Path, kept_aside: Path, labelled: Path, held_back: float = HELD_BACK
-) -> int:
+def arrive_unlabelled(images: Path, landing: str, kept_aside: str, labelled: str, held_back: float = HELD_BACK) -> int:
     """Copy the held-back photos under names that tell nothing, and write their true classes down aside.
 
     Those that came into the landing zone `labelled` before, when fewer were held back, are not.
     """
+    came_labelled = files_under(labelled)
     photos = {
         photo.image_id: photo
         for photo in photos_in(images)
-        if photo.is_held_back(held_back) and not (labelled / photo.folder / photo.path.name).exists()
+        if photo.is_held_back(held_back) and f"{photo.folder}/{photo.path.name}" not in came_labelled
     }
     truth = read_truth(kept_aside) | {image_id: photo.folder for image_id, photo in photos.items()}
     table = io.StringIO(newline="")
     csv.writer(table).writerows(sorted(truth.items()))
-    _write(kept_aside / TRUTH, table.getvalue())
-    landing.mkdir(parents=True, exist_ok=True)
+    _write(f"{kept_aside}/{TRUTH}", table.getvalue())
+    there = files_under(landing)
     return sum(
-        _copy(photo.path, landing / f"{image_id[:16]}{photo.path.suffix.lower()}") for image_id, photo in photos.items()
+        _copy(photo.path, landing, f"{image_id[:16]}{photo.path.suffix.lower()}", there)
+        for image_id, photo in photos.items()
     )
 
 
-def read_truth(kept_aside: Path) -> dict[str, str]:
+def read_truth(kept_aside: str) -> dict[str, str]:
     """Return the true class folder of every held-back image, by image_id."""
-    path = kept_aside / TRUTH
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return dict(csv.reader(file))
+    location = f"{kept_aside}/{TRUTH}"
+    return dict(csv.reader(io.StringIO(read_whole(location).decode()))) if is_there(location) else {}
 
 
 def as_it_stands(images: Path, formats: Iterable[str]) -> Taken:
@@ -112,15 +110,19 @@ def has_class_folders(images: Path) -> bool:
     return any(path.is_dir() and is_numbered(path.name) for path in images.iterdir())
 
 
-def _copy(source: Path, target: Path) -> bool:
-    """Copy unless it is there already."""
-    if target.exists():
+def _class_folders(images: Path) -> set[str]:
+    return {path.name for path in images.iterdir() if path.is_dir()}
+
+
+def _copy(source: Path, landing: str, name: str, there: Container[str]) -> bool:
+    """Copy a photo into the landing zone by this name, unless one is `there` already."""
+    if name in there:
         return False
-    _write(target, source.read_bytes())
+    _write(f"{landing}/{name}", source.read_bytes())
     return True
 
 
-def _write(target: Path, data: bytes | str) -> None:
+def _write(target: str, data: bytes | str) -> None:
     """Write it whole or not at all, since a pipeline may be watching the folder."""
     try:
         write_whole(target, data)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError, SettingsError
+from dlassets.extras import CLUSTER, require
 from dlassets.learning.backbones import BackboneRef, backbone_of, published
 from dlassets.learning.weights import MODEL
 from dlassets.registry.lifecycle import TAG_PROCESS, end_dead_runs, find_run, model_of
@@ -21,7 +22,7 @@ from dlassets.registry.moving import move_in
 from dlassets.settings import Settings
 from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.lake import Lake, local_path
-from dlassets.storage.stores import is_object_storage
+from dlassets.storage.stores import is_object_storage, on_s3
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -202,6 +203,10 @@ def opened_store(settings: Settings, lake: Lake) -> tuple[str, str | None]:
     Raises DlassetsError as `tracking_uri` and `ready_store` do.
     """
     uri, artifacts = tracking_uri(settings, lake), artifact_location(settings, lake)
+    if uri.startswith("postgresql+psycopg2:"):
+        require(CLUSTER, "A store of MLflow's on PostgreSQL")
+    if artifacts is not None and on_s3(artifacts):
+        require(CLUSTER, "MLflow, to keep files on S3,")
     ready_store(uri, artifacts)
     file = store_file(uri)
     if file is not None and not is_object_storage(lake.root) and file == local_path(lake.mlflow) / _FILE:

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from dlassets.errors import DlassetsError
 from dlassets.images.folders import class_folder
-from dlassets.samples.unpack import check_classes
+from dlassets.samples.unpack import check_classes, folders_in
 from dlassets.storage.files import write_whole
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def generate(
     if per_class < 1:
         raise DlassetsError(f"Generated samples need at least 1 photo a class, not {per_class}.")
     folders = {class_folder(label, name): name for label, name in enumerate(list(CLASSES)[:classes], start=1)}
-    check_classes(folder, folders)
+    check_classes(folder, folders_in(folder), folders)
     try:
         for label, (place, name) in enumerate(folders.items(), start=1):
             for number in range(1, per_class + 1):

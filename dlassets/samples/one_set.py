@@ -10,15 +10,16 @@ from pathlib import Path, PurePosixPath
 
 from dlassets.errors import DlassetsError
 from dlassets.settings import JUNK
-from dlassets.storage.files import write_whole
+from dlassets.storage.files import is_there, read_whole, remove_file, write_whole
 from dlassets.storage.junk import Junk
+from dlassets.storage.lake import is_local, local_path
 
 
 @contextmanager
 def filled_from(
-    set_: str, place: str | Path, record: Path, has_photos: Callable[[], bool], advice: str
+    set_: str, place: str | Path, record: str, has_photos: Callable[[], bool], advice: str
 ) -> Iterator[None]:
-    """Fill a place from a set, which is written down in `record`: no other one may come to lie among it.
+    """Fill a place from a set, which is written down in the file `record`: no other one may come to lie among it.
 
     A set that has gained photos is the same set; one of which nothing came, since it could not be read, leaves the
     place to others. Raises DlassetsError, with the `advice`, where another set was written down, or the place
@@ -29,7 +30,7 @@ def filled_from(
         yield
     except DlassetsError:
         if is_first and not has_photos():
-            record.unlink(missing_ok=True)
+            remove_file(record)
         raise
 
 
@@ -42,13 +43,13 @@ def files_in(folder: Path) -> Iterator[PurePosixPath]:
             yield relative
 
 
-def _claim(set_: str, place: str | Path, record: Path, has_photos: Callable[[], bool], advice: str) -> bool:
+def _claim(set_: str, place: str | Path, record: str, has_photos: Callable[[], bool], advice: str) -> bool:
     """Write the set down unless it is; return whether it was not."""
     # Looked at first: whoever brings photos has written the record before.
     is_filled = has_photos()
     try:
         is_first = not is_filled and _write_once(record, set_)
-        there = record.read_text(encoding="utf-8").strip() if record.exists() else None
+        there = read_whole(record).decode().strip() if is_there(record) else None
     except OSError as error:
         raise DlassetsError(f"{record} could not be written: {error}. Put that right and run again.") from error
     if there == set_:
@@ -60,10 +61,14 @@ def _claim(set_: str, place: str | Path, record: Path, has_photos: Callable[[], 
     )
 
 
-def _write_once(record: Path, text: str) -> bool:
-    """Write a file that is not there, whole; return whether it was not. Of two at once, one does."""
-    if record.exists():
+def _write_once(location: str, text: str) -> bool:
+    """Write a file that is not there, whole; return whether it was not. Of two at once, one does, but in a bucket."""
+    if is_there(location):
         return False
+    if not is_local(location):
+        write_whole(location, f"{text}\n")
+        return True
+    record = local_path(location)
     record.parent.mkdir(parents=True, exist_ok=True)
     unfinished = record.with_name(f".{record.name}-{uuid.uuid4().hex}")
     try:

@@ -148,7 +148,7 @@ def unpack(
     try:
         with ExitStack() as stack:
             plan, taken = _plan(list(_members(source, stack, _Budget(limits or ArchiveSettings()))), source, formats)
-            check_classes(folder, {place.parent.name for place in plan})
+            check_classes(folder, folders_in(folder), {place.parent.name for place in plan})
             _copy(plan, folder, progress)
     except _DAMAGED as error:
         raise DlassetsError(f"{source} cannot be read ({error}). It may be damaged: fetch or make it again.") from error
@@ -159,16 +159,20 @@ def unpack(
     return taken
 
 
-def check_classes(folder: Path, names: Iterable[str]) -> None:
-    """Raise DlassetsError where two class folders, of `names` and those already in `folder`, have the same number."""
-    there = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+def folders_in(folder: Path) -> set[str]:
+    """Return the names of the folders in a folder: none where it is not there."""
+    return {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+
+
+def check_classes(place: str | Path, there: set[str], names: Iterable[str]) -> None:
+    """Raise DlassetsError where two class folders, of `names` and those `there` already, have the same number."""
     by_number: dict[int, str] = {}
     for name in sorted(there.union(names)):
         meant = class_of_folder(name)
         other = name if meant is None or meant.label is None else by_number.setdefault(meant.label, name)
         if other != name:
             raise DlassetsError(
-                f"{folder} would hold two classes of one number, {other} and {name}: they would become one label. "
+                f"{place} would hold two classes of one number, {other} and {name}: they would become one label. "
                 "Choose an empty folder, or rename one of them."
             )
 

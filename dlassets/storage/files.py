@@ -114,10 +114,33 @@ def listed(filesystem: pafs.FileSystem, folder: str, recursive: bool = False) ->
     return list(filesystem.get_file_info(selector))
 
 
+def files_under(location: str) -> dict[str, pafs.FileInfo]:
+    """Return the files of a folder at a path or URI, at any depth, by their paths within it, in a stable order."""
+    filesystem, folder = cached_filesystem_of(location)
+    found = {info.path[len(folder) + 1 :]: info for info in listed(filesystem, folder, recursive=True) if info.is_file}
+    return dict(sorted(found.items()))
+
+
 def is_there(location: str) -> bool:
     """Whether a path or URI is that of a file."""
     filesystem, path = cached_filesystem_of(location)
     return bool(filesystem.get_file_info(path).is_file)
+
+
+def move_file(location: str, target: str) -> None:
+    """Move a file within one storage, by paths or URIs; folders are made where they lack. Raises OSError."""
+    filesystem, path = cached_filesystem_of(location)
+    _, place = cached_filesystem_of(target)
+    if not is_object_storage(target):
+        filesystem.create_dir(place.rpartition("/")[0])
+    filesystem.move(path, place)
+
+
+def remove_file(location: str) -> None:
+    """Delete a file at a path or URI, if it is there. Raises OSError."""
+    filesystem, path = cached_filesystem_of(location)
+    with suppress(FileNotFoundError):
+        filesystem.delete_file(path)
 
 
 def read_whole(location: str) -> bytes:

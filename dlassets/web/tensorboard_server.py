@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dlassets.extras import CLUSTER, require
 from dlassets.settings import load_settings
 from dlassets.storage.lake import Lake, local_path
+from dlassets.storage.stores import endpoint, on_s3
 from dlassets.web.guard import Guard
 
 if TYPE_CHECKING:
@@ -25,6 +28,20 @@ def guarded(wsgi_app: Any, addresses: tuple[str, ...]) -> ASGIApp:
     return Guard(WSGIMiddleware(wsgi_app), addresses)
 
 
+def _log_folder(location: str) -> str:
+    """Return the folder of curves, a path or URI, as TensorBoard reads it. Raises SettingsError where it reads none."""
+    if on_s3(location):
+        require(CLUSTER, f"TensorBoard on {location}")
+        if address := endpoint(os.environ):
+            os.environ.setdefault(
+                "S3_ENDPOINT", address
+            )  # TensorBoard's own variable; the others are the standard ones
+        return location.replace("s3a://", "s3://", 1)
+    folder = local_path(location)
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65_535), default=6006, show_default=True)
@@ -34,8 +51,7 @@ def serve(host: str, port: int) -> None:
     from tensorboard import default, program
 
     settings = load_settings()
-    folder = local_path(Lake.at(settings.root).tensorboard)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _log_folder(Lake.at(settings.root).tensorboard)
 
     class Server(program.TensorBoardServer):  # type: ignore[misc]
         def __init__(self, wsgi_app: Any, flags: Any) -> None:
@@ -50,7 +66,7 @@ def serve(host: str, port: int) -> None:
 
     board = program.TensorBoard(default.get_plugins(), server_class=Server)
     # Its faster reader is one more process.
-    board.configure(logdir=str(folder), load_fast="false", reload_interval=5)
+    board.configure(logdir=folder, load_fast="false", reload_interval=5)
     board.main()
 
 

@@ -80,7 +80,7 @@ def test_from_answers_to_a_better_model_and_its_next_questions(trained, photos, 
         unlabelled_photos_come(photos, trained, range(LABELLED, LATE))
         asked = until(lambda: len(requests(1)) >= 12 and requests(1), trained.instance)
         of_people = [OpenRequest(row["request_id"], row["batch_id"], row["image_id"]) for row in asked]
-        assert answer(of_people, truth, Path(lake.requests), Path(lake.answers)) == len(asked)
+        assert answer(of_people, truth, lake.requests, lake.answers) == len(asked)
 
         # Merged, trained, validated, promoted, scored: all by sensors.
         until(lambda: scored_by()[2] == sum(scored_by().values()) > 0, trained.instance)

@@ -132,7 +132,11 @@ def test_what_a_step_says_to_people_is_shown_as_it_was(error) -> None:
 def test_labelled_and_held_back_photos_are_all_of_them_once(photos, tmp_path) -> None:
     labelled, unlabelled = tmp_path / "labeled", tmp_path / "unlabeled"
     counts = [
-        (arrive_labelled(photos, labelled), arrive_unlabelled(photos, unlabelled, tmp_path, labelled)) for _ in range(2)
+        (
+            arrive_labelled(photos, str(labelled)),
+            arrive_unlabelled(photos, str(unlabelled), str(tmp_path), str(labelled)),
+        )
+        for _ in range(2)
     ]
 
     arrived = [path.read_bytes() for path in itertools.chain(labelled.glob("*/*"), unlabelled.iterdir())]
@@ -144,9 +148,12 @@ def test_labelled_and_held_back_photos_are_all_of_them_once(photos, tmp_path) ->
 
 def test_what_came_labelled_is_not_held_back_where_more_is_held_back_by_now(photos, tmp_path) -> None:
     labelled, unlabelled = tmp_path / "labeled", tmp_path / "unlabeled"
-    before = arrive_labelled(photos, labelled, 0.3)
+    before = arrive_labelled(photos, str(labelled), 0.3)
 
-    now = arrive_labelled(photos, labelled, 0.8), arrive_unlabelled(photos, unlabelled, tmp_path, labelled, 0.8)
+    now = (
+        arrive_labelled(photos, str(labelled), 0.8),
+        arrive_unlabelled(photos, str(unlabelled), str(tmp_path), str(labelled), 0.8),
+    )
 
     assert now == (0, 80 - before)
 
@@ -170,8 +177,8 @@ def test_the_samples_and_one_s_own_photos_after_them_are_two_lakes(photos, tmp_p
 
 
 def test_what_is_held_back_tells_its_class_nowhere_but_aside(photos, tmp_path) -> None:
-    arrive_unlabelled(photos, tmp_path / "unlabeled", tmp_path, tmp_path / "labeled")
-    truth = read_truth(tmp_path)
+    arrive_unlabelled(photos, str(tmp_path / "unlabeled"), str(tmp_path), str(tmp_path / "labeled"))
+    truth = read_truth(str(tmp_path))
 
     held_back = {photo.image_id: photo.folder for photo in photos_in(photos) if photo.is_held_back()}
     assert truth == held_back
@@ -180,7 +187,7 @@ def test_what_is_held_back_tells_its_class_nowhere_but_aside(photos, tmp_path) -
 
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(photos, tmp_path) -> None:
     with disk_full_after(100), pytest.raises(DlassetsError, match=r"truth.csv could not be written.*run again"):
-        arrive_unlabelled(photos, tmp_path / "landing", tmp_path / "aside", tmp_path / "labeled")
+        arrive_unlabelled(photos, str(tmp_path / "landing"), str(tmp_path / "aside"), str(tmp_path / "labeled"))
 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

@@ -65,7 +65,7 @@ def test_a_set_that_has_gained_photos_goes_on_in_its_lake_also_when_the_first_de
     photos_of(mine, "001.cat/b.jpg", "002.dog/c.jpg")
     for _ in range(2):
         with taken_by(settings, str(mine)):
-            arrive_labelled(mine, tmp_path / "lake/landing/labeled")
+            arrive_labelled(mine, str(tmp_path / "lake/landing/labeled"))
     assert files_in(tmp_path / "lake")["demo/set.txt"].decode() == f"{mine}\n"
 
 
@@ -128,7 +128,7 @@ def test_storage_without_hard_links_has_the_record_as_well(tmp_path, monkeypatch
         raise PermissionError("no links here")
 
     monkeypatch.setattr("os.link", refuse)
-    with filled_from("a set", tmp_path, tmp_path / "record", lambda: False, ""):
+    with filled_from("a set", tmp_path, str(tmp_path / "record"), lambda: False, ""):
         pass
 
     assert files_in(tmp_path) == {"record": b"a set\n"}
@@ -162,13 +162,13 @@ def test_samples_do_not_come_among_somebody_s_own_photos(tmp_path) -> None:
 
 def test_two_classes_of_one_number_are_refused_before_a_photo_of_theirs_arrives(tmp_path) -> None:
     landing, images = tmp_path / "landing", photos_of(tmp_path / "images", "001.cat/a.jpg", "002.dog/b.jpg")
-    arrive_labelled(images, landing)
+    arrive_labelled(images, str(landing))
     before = files_in(landing)
     (images / "002.dog").rename(images / "002.horse")
     photos_of(images, *(f"002.horse/{number}.jpg" for number in range(9)))
 
     with pytest.raises(DlassetsError, match=r"two classes of one number, 002.dog and 002.horse"):
-        arrive_labelled(images, landing)
+        arrive_labelled(images, str(landing))
     assert files_in(landing) == before
 
 

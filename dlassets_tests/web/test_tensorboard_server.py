@@ -5,7 +5,6 @@ import os
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +19,7 @@ from dlassets_tests.servers import fetch, free_port
 @pytest.mark.slow
 def test_it_shows_the_lake_s_curves_and_refuses_another_host(tmp_path) -> None:
     lake = Lake.at(str(tmp_path / "lake"))
-    with curves(Path(lake.tensorboard, "head-1a2b3c4d")) as write:
+    with curves(f"{lake.tensorboard}/head-1a2b3c4d") as write:
         write(Event("epoch", 1, 1, {"loss": 0.5}))
 
     with _tensorboard(free_port(), tmp_path, os.environ | {"DLASSETS_ROOT": lake.root}) as server:

@@ -24,8 +24,6 @@ from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step, commit_of, step
 from dlassets.pipeline.steps.shared import MOST_SAID, derived, images_of
 from dlassets.registry.models import TRAINED_MODEL, TUNED_HYPERPARAMETERS
-from dlassets.storage.lake import local_path
-from dlassets.storage.stores import is_object_storage
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -228,10 +226,10 @@ def _events_to(report: Report, session: Session, name: str) -> Iterator[OnEvent]
     from dlassets.extras import TENSORBOARD, installed
     from dlassets.learning.training.curves import curves
 
-    if not session.settings.mlflow.tensorboard or is_object_storage(session.lake.root) or not installed(TENSORBOARD):
+    if not session.settings.mlflow.tensorboard or not installed(TENSORBOARD):
         yield report.event
         return
-    with curves(local_path(session.lake.tensorboard) / name) as write:
+    with curves(f"{session.lake.tensorboard}/{name}") as write:
 
         def both(event: Event) -> None:
             write(event)

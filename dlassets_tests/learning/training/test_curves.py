@@ -19,7 +19,7 @@ def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_reads_each_step_and_epoch(tmp_path) -> None:
-    with curves(tmp_path / "run") as write:
+    with curves(str(tmp_path / "run")) as write:
         for number in (1, 2):
             write(Event("step", number, 4, {"loss": 4.0 / number}))
         write(Event("epoch", 1, 2, {"loss": 3.0, "validation_loss": 2.5}))
@@ -36,7 +36,7 @@ def test_tensorboard_reads_each_step_and_epoch(tmp_path) -> None:
 def test_a_folder_that_cannot_be_is_told(tmp_path) -> None:
     (tmp_path / "run").write_text("a file")
 
-    with pytest.raises(OSError, match="exists"), curves(tmp_path / "run"):
+    with pytest.raises(OSError, match="exists"), curves(str(tmp_path / "run")):
         pass
 
 
@@ -45,7 +45,7 @@ def test_it_takes_no_torch_and_no_tensorflow(tmp_path) -> None:
 import sys
 from pathlib import Path
 from dlassets.learning.training.curves import curves
-with curves(Path({str(tmp_path)!r})):
+with curves({str(tmp_path)!r}):
     print({{"torch", "tensorflow"}} & sys.modules.keys())
 """
     assert python(program).strip() == "set()"
