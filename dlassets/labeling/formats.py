@@ -14,13 +14,11 @@ from urllib.parse import quote
 
 from dlassets.images.folders import class_folder
 from dlassets.labeling.services import Act, Answer, Refusal, Request, Standing, is_duration
-from dlassets.lakehouse.tables import ANSWERED, FOLDER, LONGEST_SECONDS, OPEN, SKIPPED, TAKEN_BACK
+from dlassets.lakehouse.tables import ANSWERED, FOLDER, LONGEST_SECONDS, OPEN, PHOTO, SKIPPED, TAKEN_BACK
 from dlassets.storage.records import as_text, lacking, read_records
 
 # An answer is to a request, or about a photo that it names itself.
 REQUIRED = (("request_id", "image_id", "path"), "label")
-# What `human_labels` calls the request of the latter: this, and the photo's image_id.
-PHOTO = "photo "
 # Where an import says why an entry of another service's file is no answer.
 UNUSABLE = "unusable"
 # Of one file so many are told one by one.
