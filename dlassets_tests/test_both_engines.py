@@ -26,7 +26,6 @@ from dlassets.engines.local import LocalEngine
 from dlassets.intake.damage import put_back
 from dlassets.labeling import answers, consensus, honeypots
 from dlassets.labeling.annotators import known_of_people
-from dlassets.labeling.asking import may_answer
 from dlassets.labeling.exchange.base import ForeignAnswer
 from dlassets.labeling.exchange.exporting import Export
 from dlassets.labeling.exchange.registry import FORMATS
@@ -198,7 +197,6 @@ def ask_everything(whole: Whole) -> None:
     predicted(engine, tables, model)
     cached = selection._Cached(engine, tables, ["of no image"])
     assert (len([*cached.waiting()]), len([*cached.known()])) == (0, 0)
-    may_answer(engine, tables, "ann", 10)
     answers._known(engine, tables["human_labels"]).standing("folder", ["of no request"])
     consensus._guesses(engine, tables, ["of no image"])
     consensus._honeypots(engine, tables)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction, Written
 from dlassets.engines.schema import schema_of
 from dlassets.images.folders import class_of_folder, comparable
-from dlassets.labeling.formats import MOST_PROBLEMS, PHOTO, problem
+from dlassets.labeling.formats import MOST_PROBLEMS, problem
 from dlassets.labeling.services import Answer, Known, LabelingService, Refusal, is_duration
 from dlassets.lakehouse.classes import Class, classes_of
 from dlassets.lakehouse.labels import NEWEST_ANSWER, STANDING_ANSWERS, STANDING_LABELS
@@ -24,6 +24,7 @@ from dlassets.lakehouse.tables import (
     CLASSES,
     HUMAN_LABELS,
     LABEL_REQUESTS,
+    PHOTO,
     RAW_IMAGES,
     REFUSED,
     SKIPPED,

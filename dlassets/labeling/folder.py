@@ -24,7 +24,7 @@ from dlassets.labeling.page_answers import PAGE
 from dlassets.labeling.refusal_files import SUFFIX, is_refusal_file, write_refusals
 from dlassets.labeling.services import NOTHING_KNOWN, Answer, Batch, Known, LabelingService, Refusal, Standing
 from dlassets.lakehouse.tables import FOLDER
-from dlassets.storage.files import open_regular, write_whole
+from dlassets.storage.files import open_regular, write_where_changed, write_whole
 from dlassets.storage.lines import ended_lines
 from dlassets.storage.records import READERS, as_text
 
@@ -34,6 +34,8 @@ _LEFT_ALONE = re.compile(r"(?i)[._~].*|thumbs\.db|desktop\.ini|readme\.txt|index
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What was shown last of where requests stand.
 _SHOWN = ".shown"
+# The class folders that were made, in the folder of answers; and how to answer, in each batch.
+_CLASSES, _HOW_TO = ".classes", "README.txt"
 # Seconds after which nobody is writing a batch any more that has not come to its place.
 _LONGEST_WRITING = 86_400
 
@@ -62,8 +64,7 @@ class FolderService(LabelingService):
             if not _PLAIN.fullmatch(name):
                 raise DlassetsError(f"{name!r} cannot be a file's name: use letters, digits, '.', '_' and '-'.")
         try:
-            for label, name in batch.classes.items():
-                (self._answers / class_folder(label, name)).mkdir(parents=True, exist_ok=True)
+            self._make_class_folders(batch.classes)
             self._lay_out(batch, photos)
             self._clean(batch)
         except OSError as error:
@@ -117,6 +118,37 @@ class FolderService(LabelingService):
             ) from errors[0]
         write_whole(record, state)
 
+    def show_classes(self, classes: Mapping[int, str]) -> None:
+        if not self._requests.is_dir():  # nobody is asked here
+            return
+        try:
+            for batch in self._requests.glob("[!.]*"):
+                if not batch.is_symlink() and (batch / _HOW_TO).is_file():
+                    write_where_changed(batch / _HOW_TO, self._how_to(classes, batch))
+            self._make_class_folders(classes)
+        except OSError as error:
+            raise DlassetsError(
+                f"People are not shown the classes of now: {error}. Make {self._requests} and {self._answers} yours to "
+                "write."
+            ) from error
+
+    def _how_to(self, classes: Mapping[int, str], batch: Path) -> bytes:
+        return how_to_answer(classes, os.path.relpath(self._answers, batch)).encode()
+
+    def _make_class_folders(self, classes: Mapping[int, str]) -> None:
+        """Make a folder for every class, and remove those that were made here for what is none any more, and are empty.
+
+        What lies in one of these is an answer still.
+        """
+        record, folders = self._answers / _CLASSES, _folders(classes)
+        for name in folders:
+            (self._answers / name).mkdir(parents=True, exist_ok=True)
+        made = _lines(record) if record.is_file() else []
+        for name in set(made) - set(folders):
+            with suppress(OSError):  # it is in use, or gone
+                (self._answers / Path(name).name).rmdir()
+        write_where_changed(record, "".join(f"{name}\n" for name in folders).encode())
+
     def _lay_out(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> None:
         folder = self._requests / batch.id
         wanted = {request.request_id for request in batch.requests}
@@ -131,8 +163,7 @@ class FolderService(LabelingService):
                     f"{len(missing)} photos of the labelling batch {batch.id} are missing: {missing[:5]}."
                 )
             show_batch(unfinished, batch.id, [Standing(request) for request in batch.requests])
-            how_to = how_to_answer(batch.classes, os.path.relpath(self._answers, folder))
-            (unfinished / "README.txt").write_text(how_to, encoding="utf-8")
+            (unfinished / _HOW_TO).write_bytes(self._how_to(batch.classes, folder))
             self._bring(unfinished, folder, files)
         except OSError:
             if wanted - self.photos():  # else another run was first
@@ -145,7 +176,7 @@ class FolderService(LabelingService):
         except OSError:
             if not folder.is_dir():
                 raise
-            (unfinished / "README.txt").replace(folder / "README.txt")
+            (unfinished / _HOW_TO).replace(folder / _HOW_TO)
             shown = self.photos()
             for request_id, name in files.items():
                 if request_id not in shown:
@@ -220,6 +251,14 @@ class FolderService(LabelingService):
             seen_at=moved_at,
             service=self.name,
         )
+
+
+def _folders(classes: Mapping[int, str]) -> list[str]:
+    return [class_folder(label, name) for label, name in sorted(classes.items())]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
 
 
 def _unfinished(batch: Batch) -> str:

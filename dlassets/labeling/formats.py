@@ -14,13 +14,11 @@ from urllib.parse import quote
 
 from dlassets.images.folders import class_folder
 from dlassets.labeling.services import Act, Answer, Refusal, Request, Standing, is_duration
-from dlassets.lakehouse.tables import ANSWERED, FOLDER, LONGEST_SECONDS, OPEN, SKIPPED, TAKEN_BACK
+from dlassets.lakehouse.tables import ANSWERED, FOLDER, LONGEST_SECONDS, OPEN, PHOTO, SKIPPED, TAKEN_BACK
 from dlassets.storage.records import as_text, lacking, read_records
 
 # An answer is to a request, or about a photo that it names itself.
 REQUIRED = (("request_id", "image_id", "path"), "label")
-# What `human_labels` calls the request of the latter: this, and the photo's image_id.
-PHOTO = "photo "
 # Where an import says why an entry of another service's file is no answer.
 UNUSABLE = "unusable"
 # Of one file so many are told one by one.
@@ -193,7 +191,7 @@ def request_list(requests: Sequence[Request]) -> bytes:
 
 
 def contact_sheet(batch_id: str, standings: Sequence[Standing], photos: Mapping[str, str]) -> str:
-    """Return a page that shows every request of a batch: those that wait first, the least sure before others.
+    """Return a page that shows every request of a batch, in the order of `in_order`.
 
     `photos` is the photo's place, seen from the page, by request id: of one that it lacks no picture is shown.
     """
@@ -213,8 +211,8 @@ em {{ color: #b00; font-style: normal }}
 img {{ width: 100%; height: 200px; object-fit: contain; background: #f4f4f4 }}
 small {{ color: #666 }}
 </style></head><body><h1>{title}{withdrawn}</h1>
-<p>Under each photo that waits: what the model thinks it shows and how sure it is, the least sure first. README.txt says
-how to answer. This page is written anew when answers are read.</p>
+<p>Under each photo that waits: what the model thinks it shows and how sure it is. What matters most comes first, then
+what it is least sure of. README.txt says how to answer. This page is written anew when answers are read.</p>
 <main>
 {figures}
 </main></body></html>
@@ -222,9 +220,14 @@ how to answer. This page is written anew when answers are read.</p>
 
 
 def in_order(standings: Sequence[Standing]) -> list[Standing]:
-    """Return the requests as people see them: those that wait first, the least sure before others."""
+    """Return the requests as people see them: those that wait first, as `turn` has it."""
     places = {OPEN: 0, ANSWERED: 1}
-    return sorted(standings, key=lambda s: (places.get(s.status, 2), s.request.confidence, s.request.request_id))
+    return sorted(standings, key=lambda standing: (places.get(standing.status, 2), *turn(standing.request)))
+
+
+def turn(request: Request) -> tuple[int, float, str]:
+    """Return what orders requests as people are to come to them: of the highest priority first, then the least sure."""
+    return -(request.priority or 0), request.confidence, request.request_id
 
 
 def _figure(standing: Standing, photo: str | None) -> str:

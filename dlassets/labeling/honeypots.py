@@ -43,7 +43,8 @@ def with_honeypots(
     """Return the images that people are to be asked about with honeypots among them.
 
     Which images bring one is a function of image_id, such that `labeling.honeypot_share` of all that is asked are
-    honeypots in the long run; each comes right after the image that brings it. `snapshots` holds what `select_requests`
+    honeypots in the long run; each comes right after the image that brings it, with that one's priority, or it would be
+    told by its place. `snapshots` holds what `select_requests`
     reads, label_errors and consensus.
     """
     share = settings.labeling.honeypot_share
@@ -56,7 +57,7 @@ def with_honeypots(
     for row in chosen:
         mixed.append(row)
         if is_below_share(row["image_id"], brings, BAITED) and (honeypot := next(honeypots, None)):
-            mixed.append({**honeypot, "strategy": HONEYPOT})
+            mixed.append({**honeypot, "strategy": HONEYPOT, "priority": row["priority"]})
     return mixed
 
 

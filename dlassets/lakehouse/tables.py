@@ -14,6 +14,8 @@ PLANNED, OPEN, ANSWERED, WITHDRAWN = "planned", "open", "answered", "withdrawn"
 WAITING = f"status IN ('{PLANNED}', '{OPEN}')"
 # What became of an answer.
 ACCEPTED, REFUSED, SKIPPED, TAKEN_BACK = "accepted", "refused", "skipped", "taken_back"
+# What the request of an answer about a photo that nobody was asked about is called: this, and the photo's image_id.
+PHOTO = "photo "
 # The service of answers that were put into the folder, in whose files many computers write their times.
 FOLDER = "folder"
 # The longest that a person may have taken for one answer, in seconds: more is no measurement, but a clock that was set.

@@ -2,6 +2,7 @@ import codecs
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,7 +94,55 @@ def test_the_contact_sheet_escapes_what_came_from_outside_and_shows_the_least_su
 
 def test_sending_makes_a_folder_for_every_class(service, tmp_path) -> None:
     service.send(batch(classes={2: "hat", 3: "a/b", 7: "7"}), iter(PHOTOS))
-    assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == ["002.hat", "003.a_b", "007"]
+    assert class_folders(tmp_path) == ["002.hat", "003.a_b", "007"]
+
+
+def test_classes_follow_in_folders_that_nobody_uses_and_in_how_to_answer(service, tmp_path) -> None:
+    service.send(batch(), iter(PHOTOS))
+    put(tmp_path, "006.shirt/aa11.jpg")
+    (tmp_path / "answers" / "011.scarf").mkdir()  # somebody's own
+    (tmp_path / "answers" / "mine").mkdir()
+    how_to = tmp_path / "requests" / "v1-ab" / "README.txt"
+
+    service.show_classes({2: "cap", 12: "sock"})
+
+    assert class_folders(tmp_path) == ["002.cap", "006.shirt", "011.scarf", "012.sock", "mine"]
+    assert "012.sock" in how_to.read_text()
+    assert "shirt" not in how_to.read_text()
+    assert answered(service) == [("aa11", "006.shirt")]
+    before = contents(tmp_path), how_to.stat().st_ino
+    service.show_classes({2: "cap", 12: "sock"})
+    assert (contents(tmp_path), how_to.stat().st_ino) == before
+
+
+def test_where_nobody_is_asked_no_class_is_shown(service, tmp_path) -> None:
+    service.show_classes({2: "cap"})
+    assert class_folders(tmp_path) == []
+
+
+def class_folders(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "answers").glob("[!.]*"))
+
+
+def test_what_matters_most_stands_first_in_the_list_and_on_the_sheet_also_when_it_is_written_again(
+    service, tmp_path
+) -> None:
+    names = ("aa11", "bb22", "cc33", "dd44")
+    asked = [
+        Request(name, f"unlabeled/{name}.jpg", name, 2, "hat", confidence, priority=priority)
+        for name, confidence, priority in zip(names, (0.3, 0.9, 0.2, 0.9), (None, 7, -1, 7), strict=True)
+    ]
+    folder = tmp_path / "requests" / "v1-ab"
+    sent = Batch("v1-ab", asked, CLASSES)
+    service.send(sent, [(name, photo(name)) for name in names])
+    lists = [(folder / "requests.csv").read_bytes()]
+    service.show_standing([("v1-ab", [Standing(request) for request in reversed(asked)])], "again")
+    lists.append((folder / "requests.csv").read_bytes())
+
+    assert re.findall(r"^[a-d]{2}\d{2}", lists[0].decode(), re.MULTILINE) == ["bb22", "dd44", "aa11", "cc33"]
+    assert lists[0] == lists[1]
+    page = (folder / "index.html").read_text()
+    assert re.findall(r'src="(\w+)\.jpg"', page) == ["bb22", "dd44", "aa11", "cc33"]
 
 
 def test_the_same_batch_again_changes_nothing_and_reads_no_photo(service, tmp_path) -> None:

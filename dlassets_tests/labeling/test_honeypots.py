@@ -62,6 +62,12 @@ def test_a_share_of_what_is_asked_is_settled_and_nobody_can_tell(asking) -> None
     assert {row["known_label"] for row in asking.rows("label_requests") if row["strategy"] != HONEYPOT} == {None}
 
 
+def test_one_has_the_priority_of_the_photo_that_brings_it(asking) -> None:
+    asking.send(honeypot_share=SHARE, priorities={"unlabeled": 3})
+
+    assert {row["priority"] for row in honeypots(asking)} == {3}
+
+
 def test_asked_again_there_is_none_but_for_what_is_new(asking) -> None:
     asking.send(honeypot_share=SHARE)
     version = asking.pin("label_requests").version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
 import numpy as np
 import pytest
@@ -221,3 +222,16 @@ def test_two_who_merge_at_once_are_one_after_the_other(asked: Bench) -> None:
         merge(asked, 6, 2)
     with pytest.raises(DlassetsError, match="merge into 10"):
         merge_classes(asked.engine, pin(asked.lake, "classes"), 6, 2, "bo")
+
+
+def test_the_folder_offers_the_classes_of_now_and_shows_what_the_model_thinks_by_them(asked: Bench) -> None:
+    merge(asked, 2, 10)
+    asked.service.show_classes(known_classes(asked.engine, asked.pin("classes")))
+    asked.show()
+
+    (batch,) = asked.requests.glob("v3-*")
+    how_to = (batch / "README.txt").read_text().partition("The classes:")[2].split()
+    assert how_to == ["006.shirt", "010.t-shirt"]
+    assert not (asked.answers / "002.hat").exists()
+    shown = (batch / "requests.csv").read_text(), (batch / "index.html").read_text()
+    assert all("t-shirt" in each and not re.search(r"\bhat\b", each) for each in shown)

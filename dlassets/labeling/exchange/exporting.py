@@ -13,6 +13,7 @@ from dlassets.engines.base import Engine, Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.labeling.exchange.base import FileFormat, ShownRequest, class_name
 from dlassets.labeling.folder import write_photos
+from dlassets.labeling.formats import turn
 from dlassets.labeling.requests import PhotosOf, with_photo
 from dlassets.labeling.services import Request
 from dlassets.lakehouse.classes import known_classes
@@ -86,10 +87,9 @@ class Export:
             name: self.snapshots[name] for name in ("raw_images", "deleted_files", "quarantined_files", "classes")
         }
         found = with_photo(self.engine, images, requests, f"r.status = '{OPEN}'") if wanted else []
-        rows = [row for row in found if row["request_id"] in wanted]
+        rows = sorted((row for row in found if row["request_id"] in wanted), key=lambda row: turn(_request(row)))
         if not rows:
             raise DlassetsError("No request is open: there is nothing to ask anybody about.")
-        rows.sort(key=lambda row: (-(row["priority"] or 0), row["confidence"], row["request_id"]))
         return rows, len(wanted) - len(rows)
 
     def _batch_of_each(self) -> list[dict[str, str]]:
@@ -98,7 +98,7 @@ class Export:
         return list(self.engine.sql(query, tables).arrow().to_pylist())
 
     def _write(self, folder: Path, rows: Sequence[dict[str, Any]]) -> _Written:
-        requests = {row["request_id"]: Request(**{name: row[name] for name in _REQUEST}) for row in rows}
+        requests = {row["request_id"]: _request(row) for row in rows}
         places = {row["request_id"]: self._origin(row["path"]) for row in rows}
         if self.photos:
             (folder / PHOTOS).mkdir()
@@ -140,11 +140,12 @@ class Export:
         return {row["image_id"]: (row["width"], row["height"]) for row in rows}
 
 
-_REQUEST = tuple(Request.__dataclass_fields__)
-
-
 @dataclass(frozen=True)
 class _Written:
     requests: Sequence[ShownRequest]
     files: Sequence[str]
     left_out: int
+
+
+def _request(row: Mapping[str, Any]) -> Request:
+    return Request(**{name: row[name] for name in Request.__dataclass_fields__})

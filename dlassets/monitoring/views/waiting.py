@@ -1,4 +1,4 @@
-"""What waits for people: the open requests, batch by batch, the least sure first."""
+"""What waits for people: the open requests, batch by batch, what matters most first, then the least sure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Batch:
-    """`open` requests of `total` are not answered; some of them, the least sure first, are `shown`."""
+    """`open` requests of `total` are not answered; those that people are to come to first are `shown`."""
 
     id: str
     service: str
@@ -58,7 +58,8 @@ def waiting(reading: Reading, batches: int = MOST_BATCHES, most: int = MOST_OF_A
             FROM ({with_classes_in_force(LABEL_REQUESTS)}) AS r
         ), placed AS (
             SELECT counted.*, COUNT(*) OVER () AS all_open,
-                ROW_NUMBER() OVER (PARTITION BY batch_id ORDER BY confidence, request_id) AS place,
+                ROW_NUMBER() OVER (
+                    PARTITION BY batch_id ORDER BY COALESCE(priority, 0) DESC, confidence, request_id) AS place,
                 DENSE_RANK() OVER (ORDER BY since DESC, batch_id) AS batch
             FROM counted WHERE status = '{OPEN}'
         ), batches AS (

@@ -13,6 +13,10 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from dlassets.engines.local import LocalEngine
+from dlassets.images.digest import image_id_of
+from dlassets.lakehouse.classes import merge_classes
+from dlassets.lakehouse.snapshots import pin
 from dlassets.settings import ServingSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets.web.serving.app import create_app as create_served_app
@@ -20,7 +24,7 @@ from dlassets.web.serving.label import queue
 from dlassets.web.serving.label.alone import create_app
 from dlassets_tests.programs import invoke
 from dlassets_tests.tables import put
-from dlassets_tests.web.serving.label_lake import HOSTILE, Person, label_lake
+from dlassets_tests.web.serving.label_lake import HOSTILE, Person, label_lake, picture
 
 TOKEN = "a-token-of-twenty-signs"
 People = Callable[..., Person]
@@ -94,6 +98,67 @@ def test_two_people_hold_no_photo_at_once_but_where_two_answers_are_wanted(peopl
     assert cid.next() == []  # Bob is about to give the second answer
     bob.answer("a2")
     assert [person.next() for person in (ann, bob, cid)] == [["a4"], ["a3", "a1"], []]
+
+
+@pytest.fixture
+def asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
+    """Two people are to answer about the photo of a1, about which a2 asks, and a3 as a honeypot did."""
+    monkeypatch.setattr(queue, "LOOK_SECONDS", 0)
+    of_one = {"path": HOSTILE, "image_id": image_id_of(picture(1))}
+    settings = label_lake(
+        tmp_path,
+        (0.5, 0.4, 0.3, 0.2),
+        a1={"answers_wanted": 2, "status": "withdrawn"},
+        a2={"answers_wanted": 2, **of_one},
+        a3={"status": "answered", "strategy": "honeypot", **of_one},
+    )
+    with at(settings) as seated:
+        yield seated
+
+
+def test_nobody_is_asked_twice_about_a_photo_that_several_are_asked_about(asked_again: People) -> None:
+    ann, bob, cid = asked_again("Ann"), asked_again("Bob"), asked_again("Cid")
+    ann.answer("a1")  # on this page, and nobody has taken it in yet
+    cid.answer("a3")
+
+    assert ann.next() == ["a4"]
+    assert bob.next() == ["a2"]
+    assert cid.next() == []  # one answer more is wanted, and Bob is about to give it
+    bob.act("a2", "skipped")
+    assert cid.next() == ["a2"]
+    assert cid.deal()["progress"]["answered"] == 1  # the honeypot
+    cid.answer("a2")
+    assert cid.deal()["progress"]["answered"] == 2
+
+
+@pytest.mark.parametrize("of", ["a1", f"photo {image_id_of(picture(1))}"])
+def test_nor_by_what_was_taken_in_and_nobody_asked_for(asked_again: People, tmp_path: Path, of: str) -> None:
+    told = {"request_id": of, "label": 2, "annotator": "Ann", "status": "accepted", "image_id": image_id_of(picture(1))}
+    put(Lake.at(str(tmp_path)), "human_labels", told)
+
+    assert asked_again("Ann").next() == ["a4"]
+    assert asked_again("Bob").next(1) == ["a2"]
+
+
+def test_a_hand_has_one_request_about_a_photo_that_several_are_asked_about(tmp_path: Path) -> None:
+    of_one = {"path": HOSTILE, "image_id": image_id_of(picture(1)), "answers_wanted": 2}
+    with at(label_lake(tmp_path, (0.2, 0.3, 0.4), a1=of_one, a2=of_one)) as seated:
+        ann = seated("Ann")
+        assert ann.next() == ["a1", "a3"]
+        ann.answer("a1")
+        assert ann.next() == ["a3"]
+
+
+@pytest.mark.parametrize("name", ["o'clock", "Ann; DROP TABLE human_labels --", "<script>alert(1)</script>"])
+def test_a_name_is_text_whatever_is_in_it(people: People, settings: Settings, name: str) -> None:
+    put(
+        Lake.at(settings.root),
+        "human_labels",
+        {"request_id": "a2", "label": 2, "annotator": name, "status": "accepted"},
+    )
+
+    assert people(name).next() == ["a4", "a3", "a1"]
+    assert people("Bob").next() == ["a2"]
 
 
 def test_one_person_at_two_browsers_is_shown_two_photos_and_answers_for_both(people: People) -> None:
@@ -207,6 +272,17 @@ def test_a_class_that_was_added_since_is_an_answer_at_once(settings) -> None:
         ann.next()
         put(Lake.at(settings.root), "classes", {"label": 12, "name": "scarf"})
         assert ann.answer("a4", 12) is None
+
+
+def test_classes_that_were_merged_are_not_offered_and_mean_the_other(people: People, settings: Settings) -> None:
+    ann = people("Ann")
+    ann.next()
+    merge_classes(LocalEngine(), pin(Lake.at(settings.root), "classes"), 2, 10, "ada")
+
+    dealt = people("Bob").deal(1)
+    assert dealt["classes"]["all"] == [[6, "<b>shirt</b>"], [10, "t-shirt"]]
+    assert dealt["photos"][0]["guess"] == 10
+    assert ann.answer("a4", 2) is None  # the page has the classes of before
 
 
 def test_a_photo_is_had_by_its_request_alone_smaller_and_encoded_anew(people: People) -> None:

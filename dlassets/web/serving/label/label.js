@@ -223,7 +223,8 @@ function turn(by) {
 async function show(photo, before = null) {
   current = photo;
   isShown = false;
-  chosen = before !== null ? { label: before, why: "your answer before" } : photo.guess !== null ? { label: photo.guess, why: percent(photo.confidence) } : null;
+  // What was merged into another class since is no longer offered.
+  chosen = names.has(before) ? { label: before, why: "your answer before" } : names.has(photo.guess) ? { label: photo.guess, why: percent(photo.confidence) } : null;
   part("find").value = "";
   classPage = chosen ? Math.max(0, Math.floor(classes.findIndex(([label]) => label === chosen.label) / ON_A_PAGE)) : 0;
   showClasses();

@@ -98,12 +98,7 @@ class Queue:
             self._answers.follow()
             self._let_go()
             kept = [name for name in hand.holds if self._is_for(name, hand)]
-            new: list[OpenRequest] = []
-            for request in self._turns(hand):
-                if len(new) >= most:
-                    break
-                if request.request_id not in hand.holds:
-                    new.append(request)
+            new = self._new(hand, most)
             self._let_go(hand.browser)
             until = time.monotonic() + LEASE_SECONDS
             for name in (*kept, *(request.request_id for request in new)):
@@ -160,13 +155,25 @@ class Queue:
             return "There is no such request."
         if given.act != "answered":
             return None
-        if given.label not in self._open.classes:
+        if not self._open.has_class(given.label):
             self._look(at_once=True)
-        return None if given.label in self._open.classes else f"There is no class {given.label}."
+        return None if self._open.has_class(given.label) else f"There is no class {given.label}."
 
     def _request(self, request_id: str) -> OpenRequest | None:
         found = self._open.requests.get(request_id)
         return found or sent_request(Reading(self._settings), request_id)
+
+    def _new(self, hand: Hand, most: int) -> list[OpenRequest]:
+        """Return what comes into a hand; nothing that an answer to what is in it would be one to as well."""
+        new: list[OpenRequest] = []
+        held = {*hand.holds}
+        for request in self._turns(hand):
+            if len(new) >= most:
+                break
+            if held.isdisjoint(request.counted):
+                new.append(request)
+                held.add(request.request_id)
+        return new
 
     def _turns(self, hand: Hand) -> Iterator[OpenRequest]:
         """Yield the requests that a person may be shown: in their order, and what they skipped, the oldest first."""
@@ -181,16 +188,23 @@ class Queue:
         yield from (self._open.requests[name] for _, name in sorted(skipped))
 
     def _is_for(self, name: str, hand: Hand) -> bool:
-        """Whether a request wants another answer, of this person, that no others are about to give."""
+        """Whether a request wants another answer, of this person, that no others are about to give.
+
+        Where several are asked, nobody is asked about a photo again which they have answered about, to whichever
+        request.
+        """
         request = self._open.requests.get(name)
         if request is None:
             return False
-        answered = self._people(name)
-        held = self._leases[name].until.keys() - {hand.browser} if name in self._leases else ()
-        return hand.person not in answered and len(answered) + len(held) < request.wanted
+        answered = self._people(request)
+        held = {who for each in request.counted if each in self._leases for who in self._leases[each].until}
+        return hand.person not in answered and len(answered) + len(held - {hand.browser}) < request.wanted
 
-    def _people(self, name: str) -> AbstractSet[str | None]:
+    def _people(self, request: OpenRequest) -> AbstractSet[str | None]:
         """Return who has answered a request: by what the tables have, or what they said here since."""
+        return {who for name in request.counted for who in self._answered(name)}
+
+    def _answered(self, name: str) -> AbstractSet[str | None]:
         words, said = self._open.words.get(name, {}), self._answers.of(name)
         if not words and not said:
             return frozenset()
@@ -199,8 +213,9 @@ class Queue:
     def _progress(self, person: str) -> Progress:
         """Return how far people have come; what is yet to be taken in counts."""
         open_ = self._open
-        touched = {*open_.words, *self._answers.requests} & open_.requests.keys()
-        done = sum(len(self._people(name)) >= open_.requests[name].wanted for name in touched)
+        said = {*open_.words, *self._answers.requests}
+        touched = {name for each in said for name in open_.counts_for.get(each, ())}
+        done = sum(len(self._people(open_.requests[name])) >= open_.requests[name].wanted for name in touched)
         of = open_.answered + len(open_.requests)
         return Progress(open_.answered + done, of, self._answers.answered_by(person))
 
