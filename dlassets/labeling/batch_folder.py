@@ -9,32 +9,11 @@ from itertools import count
 from pathlib import Path
 
 from dlassets.labeling.formats import contact_sheet, in_order, request_list
+from dlassets.labeling.layout import LIST, LISTS, READ_BYTES, SHEET, is_photo
 from dlassets.labeling.services import Request, Standing
 from dlassets.lakehouse.tables import ANSWERED, OPEN, WITHDRAWN
 from dlassets.storage.files import open_regular, write_where_changed
 from dlassets.storage.records import read_records
-
-_BEGINNINGS = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG\r\n\x1a\n": ".png",
-    b"GIF8": ".gif",
-    b"BM": ".bmp",
-    b"II*\x00": ".tif",
-    b"MM\x00*": ".tif",
-    b"RIFF": ".webp",
-}
-_OTHER_PHOTO = ".img"
-PHOTO_SUFFIXES = {*_BEGINNINGS.values(), _OTHER_PHOTO, ".jpeg", ".tiff"}
-
-SHEET = "index.html"
-# The digests of all lists that were written here, by which it is known which of them people have not touched.
-_WRITTEN = ".lists"
-_READ_BYTES = 2**20
-
-
-def suffix_of(photo: bytes) -> str:
-    """Return how the name of a photo's file ends, by the bytes that it begins with."""
-    return next((suffix for start, suffix in _BEGINNINGS.items() if photo.startswith(start)), _OTHER_PHOTO)
 
 
 def show_batch(folder: Path, batch_id: str, standings: Sequence[Standing]) -> None:
@@ -86,7 +65,7 @@ def write_list(folder: Path, waiting: Sequence[Request]) -> None:
         return
     content = request_list(rest)
     if not current.exists() or current.read_bytes() != content:
-        with (folder / _WRITTEN).open("a") as file:  # before the list: killed in between, it is one more that is known
+        with (folder / LISTS).open("a") as file:  # before the list: killed in between, it is one more that is known
             file.write(f"{hashlib.sha256(content).hexdigest()}\n")
         write_where_changed(current, content)
 
@@ -95,7 +74,7 @@ def _lists(folder: Path) -> Iterator[Path]:
     """Yield the lists that are there, with the first place that is free among them."""
     free = 0
     for number in count(1):
-        path = folder / ("requests.csv" if number == 1 else f"requests-{number}.csv")
+        path = folder / (LIST if number == 1 else f"requests-{number}.csv")
         free += not (path.exists() or path.is_symlink())
         if free > 1:
             return
@@ -110,7 +89,7 @@ def _is_touched(path: Path) -> bool:
         digest = hashlib.sha256()
         for chunk in _chunks(path):
             digest.update(chunk)
-        return digest.hexdigest() not in path.with_name(_WRITTEN).read_text()
+        return digest.hexdigest() not in path.with_name(LISTS).read_text()
     except OSError:
         return path.exists()
 
@@ -126,7 +105,7 @@ def _request_ids(path: Path) -> set[str]:
 
 def _chunks(path: Path) -> Iterator[bytes]:
     with open_regular(path) as file:
-        yield from iter(lambda: file.read(_READ_BYTES), b"")
+        yield from iter(lambda: file.read(READ_BYTES), b"")
 
 
 def _photos(folder: Path) -> dict[str, str]:
@@ -134,7 +113,7 @@ def _photos(folder: Path) -> dict[str, str]:
     if folder.is_symlink():
         return {}
     try:
-        photos = [path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and not path.is_symlink()]
+        photos = [path for path in folder.iterdir() if is_photo(path) and not path.is_symlink()]
     except (FileNotFoundError, NotADirectoryError):
         return {}
     return {photo.stem: photo.name for photo in sorted(photos)}

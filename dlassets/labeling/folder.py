@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import stat
 import time
@@ -18,8 +17,18 @@ from pathlib import Path
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import viewable
 from dlassets.images.folders import class_folder
-from dlassets.labeling.batch_folder import PHOTO_SUFFIXES, show_batch, suffix_of, touched_lists
+from dlassets.labeling.batch_folder import show_batch, touched_lists
 from dlassets.labeling.formats import how_to_answer, problem, read_answers
+from dlassets.labeling.layout import (
+    HOW_TO,
+    LEFT_ALONE,
+    READ_BYTES,
+    SHOWN,
+    is_photo,
+    is_plain,
+    refuse_unplain,
+    suffix_of,
+)
 from dlassets.labeling.page_answers import PAGE
 from dlassets.labeling.refusal_files import SUFFIX, is_refusal_file, write_refusals
 from dlassets.labeling.services import NOTHING_KNOWN, Answer, Batch, Known, LabelingService, Refusal, Standing
@@ -28,18 +37,11 @@ from dlassets.storage.files import open_regular, write_where_changed, write_whol
 from dlassets.storage.lines import ended_lines
 from dlassets.storage.records import READERS, as_text
 
-# What file managers and editors leave behind, files still being copied, and what a batch brings with it.
-_LEFT_ALONE = re.compile(r"(?i)[._~].*|thumbs\.db|desktop\.ini|readme\.txt|index\.html")
-
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# What was shown last of where requests stand.
-_SHOWN = ".shown"
-# The class folders that were made, in the folder of answers; and how to answer, in each batch.
-_CLASSES, _HOW_TO = ".classes", "README.txt"
+# The class folders that were made, in the folder of answers.
+_CLASSES = ".classes"
 # Seconds after which nobody is writing a batch any more that has not come to its place.
 _LONGEST_WRITING = 86_400
 
-READ_BYTES = 2**20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -60,9 +62,7 @@ class FolderService(LabelingService):
         self._answers = answers
 
     def send(self, batch: Batch, photos: Iterable[tuple[str, bytes]]) -> dict[str, str]:
-        for name in (batch.id, *(request.request_id for request in batch.requests)):
-            if not _PLAIN.fullmatch(name):
-                raise DlassetsError(f"{name!r} cannot be a file's name: use letters, digits, '.', '_' and '-'.")
+        refuse_unplain(batch)
         try:
             self._make_class_folders(batch.classes)
             self._lay_out(batch, photos)
@@ -84,10 +84,7 @@ class FolderService(LabelingService):
 
     def photos(self, among: Collection[str] | None = None) -> set[str]:  # noqa: ARG002 - a look finds all
         return {
-            path.stem
-            for root in (self._requests, self._answers)
-            for path in root.glob("[!.]*/*")
-            if path.suffix.lower() in PHOTO_SUFFIXES
+            path.stem for root in (self._requests, self._answers) for path in root.glob("[!.]*/*") if is_photo(path)
         }
 
     def show_refusals(self, refusals: Sequence[Refusal]) -> None:
@@ -99,13 +96,13 @@ class FolderService(LabelingService):
             ) from error
 
     def show_standing(self, batches: Iterable[tuple[str, Sequence[Standing]]], state: str) -> None:
-        record = self._requests / _SHOWN
+        record = self._requests / SHOWN
         if not self._requests.is_dir() or (record.is_file() and record.read_text(errors="replace") == state):
             return
         errors = []
         for batch_id, standings in batches:
             folder = self._requests / batch_id
-            if not _PLAIN.fullmatch(batch_id) or folder.is_symlink() or not folder.is_dir():
+            if not is_plain(batch_id) or folder.is_symlink() or not folder.is_dir():
                 continue  # people have taken it away
             try:
                 show_batch(folder, batch_id, standings)
@@ -123,8 +120,8 @@ class FolderService(LabelingService):
             return
         try:
             for batch in self._requests.glob("[!.]*"):
-                if not batch.is_symlink() and (batch / _HOW_TO).is_file():
-                    write_where_changed(batch / _HOW_TO, self._how_to(classes, batch))
+                if not batch.is_symlink() and (batch / HOW_TO).is_file():
+                    write_where_changed(batch / HOW_TO, self._how_to(classes, batch))
             self._make_class_folders(classes)
         except OSError as error:
             raise DlassetsError(
@@ -163,7 +160,7 @@ class FolderService(LabelingService):
                     f"{len(missing)} photos of the labelling batch {batch.id} are missing: {missing[:5]}."
                 )
             show_batch(unfinished, batch.id, [Standing(request) for request in batch.requests])
-            (unfinished / _HOW_TO).write_bytes(self._how_to(batch.classes, folder))
+            (unfinished / HOW_TO).write_bytes(self._how_to(batch.classes, folder))
             self._bring(unfinished, folder, files)
         except OSError:
             if wanted - self.photos():  # else another run was first
@@ -176,7 +173,7 @@ class FolderService(LabelingService):
         except OSError:
             if not folder.is_dir():
                 raise
-            (unfinished / _HOW_TO).replace(folder / _HOW_TO)
+            (unfinished / HOW_TO).replace(folder / HOW_TO)
             shown = self.photos()
             for request_id, name in files.items():
                 if request_id not in shown:
@@ -203,8 +200,8 @@ class FolderService(LabelingService):
     def _walk(self) -> Iterator[str]:
         for folder, subfolders, names in os.walk(self._answers, onerror=_raise_unless_gone):
             links = [name for name in subfolders if Path(folder, name).is_symlink()]
-            subfolders[:] = sorted(name for name in subfolders if not _LEFT_ALONE.fullmatch(name))
-            yield from (f"{folder}{os.sep}{name}" for name in sorted(names + links) if not _LEFT_ALONE.fullmatch(name))
+            subfolders[:] = sorted(name for name in subfolders if not LEFT_ALONE.fullmatch(name))
+            yield from (f"{folder}{os.sep}{name}" for name in sorted(names + links) if not LEFT_ALONE.fullmatch(name))
 
     def _read(self, path: Path) -> Iterator[Answer]:
         origin = as_text(self._within(path))
@@ -236,7 +233,7 @@ class FolderService(LabelingService):
     def _moved_photo(self, path: Path, origin: str, status: os.stat_result) -> Answer:
         # Moving a photo leaves its modification time (when it was sent) as it is: the move itself is the change time.
         moved_at = _time(status.st_ctime_ns)
-        if path.suffix.lower() not in PHOTO_SUFFIXES:
+        if not is_photo(path):
             return problem(origin, "is neither a photo nor a CSV, JSON or JSONL file", moved_at)
         if path.parent == self._answers:
             return problem(origin, "lies in no class folder: move it into one", moved_at)

@@ -110,18 +110,19 @@ class Session:
 
     @cached_property
     def labeling(self) -> Services:
-        """Where people are asked, and where they answer: what lies in the folder of answers always counts.
-
-        Raises SettingsError where people are asked in the folder, and the lake's root is none.
-        """
+        """Where people are asked, and where they answer: what lies in the folder of answers always counts."""
+        from dlassets.labeling.bucket import BucketService
         from dlassets.labeling.folder import FolderService
         from dlassets.labeling.label_studio.service import LabelStudioService
         from dlassets.labeling.services import LabelingService, Services
 
         names = self.settings.labeling.service
         services: dict[str, LabelingService] = {}
-        if "folder" in names or is_local(self.lake.root):
-            services["folder"] = FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
+        requests, answers = self.lake.requests, self.lake.answers
+        if is_local(self.lake.root):
+            services["folder"] = FolderService(local_path(requests), local_path(answers))
+        else:
+            services["folder"] = BucketService(requests, answers)
         if "labelstudio" in names:
             services["labelstudio"] = LabelStudioService(self.settings.labeling.label_studio, self.lake)
         return Services([services[name] for name in names], [*services.values()])

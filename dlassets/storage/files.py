@@ -57,8 +57,12 @@ def write_whole(
         raise
 
 
-def write_where_changed(path: Path, data: bytes) -> None:
-    """Write a local file as `write_whole` does, unless it is there and has these bytes."""
+def write_where_changed(path: str | Path, data: bytes) -> None:
+    """Write a file as `write_whole` does, unless it is there and has these bytes."""
+    if isinstance(path, str):
+        if not (is_there(path) and read_whole(path) == data):
+            write_whole(path, data)
+        return
     with suppress(FileNotFoundError):
         if not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data:
             return
@@ -224,6 +228,11 @@ def _filled(view: memoryview, read: Callable[[memoryview], int]) -> int:
     while size < len(view) and (more := read(view[size:])):
         size += more
     return size
+
+
+def opened(location: str) -> Any:
+    """Open a file at a path or URI to read from; the caller closes it. Raises OSError as `read_bytes`."""
+    return _opened(*cached_filesystem_of(location))
 
 
 def read_bytes(filesystem: pafs.FileSystem, path: str) -> bytes:

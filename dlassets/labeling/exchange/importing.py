@@ -16,8 +16,8 @@ from dlassets.labeling.answers import class_of
 from dlassets.labeling.exchange.base import Beginning, FileFormat, ForeignAnswer
 from dlassets.labeling.exchange.registry import format_of
 from dlassets.labeling.exchange.resolving import Known, Target
-from dlassets.labeling.folder import READ_BYTES
 from dlassets.labeling.formats import MOST_PROBLEMS, UNUSABLE
+from dlassets.labeling.layout import READ_BYTES
 from dlassets.lakehouse.classes import Class
 from dlassets.storage.files import open_regular, write_lines_where_changed
 from dlassets.storage.records import as_text

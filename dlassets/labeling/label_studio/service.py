@@ -18,7 +18,6 @@ from typing import Any
 
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import as_jpeg, viewable
-from dlassets.labeling.batch_folder import suffix_of
 from dlassets.labeling.label_studio.http import (
     Address,
     LabelStudioError,
@@ -37,6 +36,7 @@ from dlassets.labeling.label_studio.project import (
     changed_since,
     request_id_in,
 )
+from dlassets.labeling.layout import suffix_of
 from dlassets.labeling.services import NOTHING_KNOWN, Answer, Batch, Known, LabelingService, Refusal, Request, Standing
 from dlassets.lakehouse.tables import OPEN
 from dlassets.settings import LabelStudioSettings
