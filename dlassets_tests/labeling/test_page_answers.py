@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dlassets.labeling.page_answers import Given, PageAnswers, UnwrittenError
+from dlassets.labeling.page_files import PageFolder
 from dlassets_tests.disk import disk_full_after
 
 from .conftest import A, B, Bench
@@ -19,7 +20,8 @@ WRITES = """
 import sys
 from pathlib import Path
 from dlassets.labeling.page_answers import Given, PageAnswers
-answers = PageAnswers(Path(sys.argv[1]))
+from dlassets.labeling.page_files import PageFolder
+answers = PageAnswers(PageFolder(Path(sys.argv[1])))
 for place in range(50):
     answers.write([Given(f"both-{place}", f"r{place}", "Ann", "answered", 2)])
     answers.write([Given(f"{sys.argv[2]}-{place}", f"r{place}", sys.argv[2], "answered", 6)])
@@ -36,7 +38,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def page(asked: Bench) -> PageAnswers:
-    return PageAnswers(asked.answers / "page")
+    return PageAnswers(PageFolder(asked.answers / "page"))
 
 
 def test_an_answer_of_the_page_is_read_as_all_answers_are(asked: Bench, page: PageAnswers) -> None:
@@ -54,7 +56,7 @@ def test_an_answer_of_the_page_is_read_as_all_answers_are(asked: Bench, page: Pa
 def test_what_is_sent_again_is_written_once_also_by_the_next_server(page: PageAnswers, asked: Bench) -> None:
     page.write([given("one", A)])
     page.write([given("one", A), given("two", B), given("two", B)])
-    PageAnswers(asked.answers / "page").write([given("two", B), given("one", A)])
+    PageAnswers(PageFolder(asked.answers / "page")).write([given("two", B), given("one", A)])
 
     assert [line["answer_id"] for line in lines_of(asked.answers / "page")] == ["one", "two"]
 
@@ -121,7 +123,7 @@ def test_what_a_killed_server_left_of_a_line_costs_no_other_and_is_sent_again(as
     with file.open("ab") as stream:
         stream.write(b'{"request_id": "' + B.encode() + b'", "label": "1')
 
-    after = PageAnswers(asked.answers / "page")
+    after = PageAnswers(PageFolder(asked.answers / "page"))
     after.write([given("two", B, 10)])
     asked.collect()
 
@@ -149,7 +151,7 @@ def test_a_link_or_a_pipe_in_its_place_is_not_written_through(tmp_path: Path, pl
     elsewhere, folder = tmp_path / "elsewhere", tmp_path / "answers/page"
     elsewhere.mkdir()
     folder.parent.mkdir()
-    probe = PageAnswers(tmp_path / "probe")
+    probe = PageAnswers(PageFolder(tmp_path / "probe"))
     probe.write([given("probe", "r")])
     (name,) = (path.name for path in (tmp_path / "probe").glob("*.jsonl"))
     if planted == "folder":
@@ -160,7 +162,7 @@ def test_a_link_or_a_pipe_in_its_place_is_not_written_through(tmp_path: Path, pl
         (folder / name).symlink_to(elsewhere / "file") if planted == "file" else os.mkfifo(folder / name)
 
     with pytest.raises(UnwrittenError, match="cannot be written") as raised:
-        PageAnswers(folder).write([given("one", "r")])
+        PageAnswers(PageFolder(folder)).write([given("one", "r")])
 
     assert not raised.value.is_full
     assert [path.read_bytes() for path in elsewhere.iterdir()] in ([], [b""])
@@ -172,7 +174,7 @@ def test_what_others_put_there_is_followed_as_far_as_it_says_anything(tmp_path: 
         '{"request_id": "r2", "label": "2", "answered_at": "9999-12-31T23:59:59Z", "annotator": "Ann"}\n'
         '{"request_id": "r3", "label": "2", "answered_at": "yesterday"}\n[1]\nno line\n'
     )
-    page = PageAnswers(tmp_path)
+    page = PageAnswers(PageFolder(tmp_path))
     page.follow()
     page.write([given("one", "r4")])
 

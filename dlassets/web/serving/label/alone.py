@@ -11,7 +11,6 @@ from starlette.responses import RedirectResponse, Response
 
 from dlassets.masking import print_unmasked
 from dlassets.settings import Settings
-from dlassets.storage.lake import Lake, local_path
 from dlassets.web.serving.guarded import HANDLERS, middleware
 from dlassets.web.serving.label import page
 from dlassets.web.serving.metrics import Metrics
@@ -47,7 +46,6 @@ def serve_page(settings: Settings, *, shows_token: bool) -> NoReturn:
 
     Raises DlassetsError where its address or the answers cannot be had.
     """
-    local_path(Lake.at(settings.root).answers)
     tell = print_unmasked if shows_token else click.echo
     run(create_app(settings), settings, lambda address: tell(_announcement(settings, address)))
 

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from dlassets.images.digest import image_id_of
 from dlassets.labeling.page_answers import PAGE, Given, PageAnswers, Said
+from dlassets.labeling.page_files import page_files
 from dlassets.monitoring.views.open_requests import (
     READS,
     OpenRequest,
@@ -22,7 +23,7 @@ from dlassets.monitoring.views.open_requests import (
 from dlassets.monitoring.views.photos import paths_of
 from dlassets.monitoring.views.reading import Reading
 from dlassets.settings import Settings
-from dlassets.storage.lake import Lake, local_path
+from dlassets.storage.lake import Lake
 
 # How often the tables are asked whether they have moved.
 LOOK_SECONDS = 1.0
@@ -80,8 +81,7 @@ class Queue:
 
     @cached_property
     def _answers(self) -> PageAnswers:
-        """Raises SettingsError where the lake's root is no folder, as the folder of answers has to be."""
-        return PageAnswers(local_path(Lake.at(self._settings.root).answers) / PAGE)
+        return PageAnswers(page_files(f"{Lake.at(self._settings.root).answers}/{PAGE}"))
 
     @property
     def classes(self) -> Mapping[int, str]:
