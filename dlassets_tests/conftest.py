@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -165,6 +166,16 @@ def s3() -> Iterator[S3]:
     """An S3 server, in a process of its own."""
     with serve() as server:
         yield server
+
+
+@pytest.fixture
+def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a new, empty bucket that this process may use."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    name = f"photos-{uuid.uuid4().hex[:8]}"
+    s3.create(name)
+    return name
 
 
 @pytest.fixture(scope="session")

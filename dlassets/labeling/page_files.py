@@ -94,12 +94,13 @@ class PageFolder(PageFiles):
 
 
 class PageBucket(PageFiles):
-    """Objects of a day, each of one process alone: nobody waits, and of two servers the times of lines say the order."""
+    """Objects of a day, each of one process alone: nobody waits, and times of lines are the order between servers."""
 
     def __init__(self, location: str) -> None:
         self.place = location
         self._seen: dict[str, tuple[int, int]] = {}
-        self._own, self._begun = "", b""
+        self._own, self._begun, self._added = "", b"", b""
+        self._own_names: set[str] = set()
 
     def alone(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -112,11 +113,15 @@ class PageBucket(PageFiles):
         self._own = ""  # where it fails nobody can say whether it was written: the next goes into another object
         write_whole(f"{self.place}/{own}", whole)
         self._own, self._begun = own, whole
+        self._own_names.add(own)
+        self._added += lines
 
     def new_lines(self) -> Iterator[Iterable[bytes]]:
+        added, self._added = self._added, b""
+        yield [added]
         for name, info in files_under(self.place).items():
             state = (info.size, info.mtime_ns)
-            if name.endswith(SUFFIX) and self._seen.get(name) != state:
+            if name.endswith(SUFFIX) and name not in self._own_names and self._seen.get(name) != state:
                 self._seen[name] = state
                 yield ended_lines([read_whole(f"{self.place}/{name}")])
 
