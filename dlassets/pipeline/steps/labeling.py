@@ -70,7 +70,7 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     commit = commit_of(provenance)
     if model is None:
         report.warning("No version is champion, so nobody is asked about more images.")
-    reopened = reopen_requests(session.engine, session.lake, snapshots[HUMAN_LABELS.name], commit)
+    reopened = reopen_requests(session.engine, session.lake, snapshots, settings.labeling, commit)
     written, closed = close_requests(session.engine, session.lake, snapshots, model, settings, commit)
     asked = session.labeling.asked
     sent, unasked = send_requests(session.engine, session.lake, asked, snapshots, model, settings, commit)
