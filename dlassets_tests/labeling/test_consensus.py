@@ -13,9 +13,12 @@ from dlassets.labeling.annotators import update_annotators
 from dlassets.labeling.consensus import update_consensus
 from dlassets.labeling.overlap import answers_wanted
 from dlassets.lakehouse.hashing import is_below_share
+from dlassets.pipeline import steps
+from dlassets.pipeline.session import Session
 from dlassets.settings import LabelingSettings, Settings
 from dlassets_tests.labeling.conftest import CLASSES, Bench, image_id, prediction
 from dlassets_tests.labeling.people import answer, request
+from dlassets_tests.pipelines import Warnings
 from dlassets_tests.tables import NOON, take_labels
 
 LABELS = tuple(CLASSES)
@@ -331,9 +334,10 @@ def test_what_fewer_say_than_were_asked_since_one_took_theirs_back_is_open_again
 SAID = (("ann", 6, 1), ("bob", 6, 2), ("bob", 10, 3))
 
 
-@pytest.mark.parametrize(
-    "order", [(2, 1, 0), *(pytest.param(order, marks=pytest.mark.slow) for order in itertools.permutations(range(3)))]
-)
+*SLOW_ORDERS, BACKWARDS = itertools.permutations(range(3))
+
+
+@pytest.mark.parametrize("order", [BACKWARDS, *(pytest.param(order, marks=pytest.mark.slow) for order in SLOW_ORDERS)])
 def test_in_whatever_order_answers_are_read_the_dispute_is_asked_on(asked, order) -> None:
     for read, place in enumerate(order, 1):
         who, label, minute = SAID[place]
@@ -344,3 +348,16 @@ def test_in_whatever_order_answers_are_read_the_dispute_is_asked_on(asked, order
 
     assert turn(asked) == ("open", 3)
     assert consensus(asked)["a"] == (None, 2, True, "shirt: ann; t-shirt: bob")
+
+
+@pytest.mark.slow
+def test_where_several_are_asked_and_somebody_gives_no_name_the_run_says_what_to_do(asked) -> None:
+    asked.add("human_labels", [answer("a", None, 6, 1), answer("b", "ann", 6, 2), answer("e", None, 6, 3)])
+    told = Warnings()
+
+    steps.label_requests.run(Session(Settings(root=asked.lake.root)), told)
+
+    (warning,) = (message for message in told.messages if "without a name" in message)
+    assert warning.startswith("1 requests want answers of several people")
+    assert "column `annotator`" in warning
+    assert "`dlassets label`" in warning

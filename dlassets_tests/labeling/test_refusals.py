@@ -86,14 +86,14 @@ def test_what_is_refused_of_a_list_stands_beside_it_until_it_is_corrected(told: 
 
 
 def test_what_cannot_be_read_of_a_list_stands_beside_it_too_also_when_it_is_saved_again(told: Bench) -> None:
-    content = f"request_id,label,answered_at\n{A},hat\n{B},cape,\n{B},hat,soon\n"
+    content = f"request_id,label,answered_at\n{A},hat,,\n{B},cape,\n{B},hat,soon\n"
     for seconds in (0, 60):
         put(told, "mine.csv", content, seconds)
         tell(told)
         (beside,) = refusal_files(told).items()
         assert beside[0] == "mine.csv.refused.csv"
         assert [(row[0], row[4].removeprefix(f"{row[0]}: ")[:22]) for row in beside[1]] == [
-            ("mine.csv, line 2", "has 2 fields where the"),
+            ("mine.csv, line 2", "has 4 fields where the"),
             ("mine.csv, line 3", "unknown class cape: th"),
             ("mine.csv, line 4", "answered_at 'soon' is "),
         ]
