@@ -261,7 +261,7 @@ def test_days_of_which_an_earlier_release_told_withdrawals_stand_until_each_one_
         Measure("requests", 2, 2, "withdrawn", period=Period.day(NOON.date() + dt.timedelta(days))) for days in (-1, 0)
     ]
 
-    def standing(*asked: dict[str, Any]) -> dict[int, int | None]:
+    def standing(*asked: dict[str, Any]) -> dict[int, float | None]:
         put(lake, "label_requests", *asked)
         write(engine, pin(lake, "labeling_report"), counted(engine, lake), Commit())
         return {
