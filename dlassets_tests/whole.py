@@ -44,6 +44,7 @@ _DIGESTS = {"package", "run_id"}
 _TIMES = {
     "scored_at",
     "requested_at",
+    "closed_at",
     "answered_at",
     "decided_at",
     "first_answer_at",

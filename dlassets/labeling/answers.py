@@ -302,7 +302,7 @@ def _of_requests(answers: Iterator[Answer], known: Collection[str]) -> Iterator[
                 last = answer
         if last is not None:
             message = f"{strange - MOST_PROBLEMS:,} more answers name no request"
-            yield problem(f"{file}, further answers", message, last.answered_at)
+            yield problem(f"{file}, further answers", message, last.answered_at, file)
 
 
 def _answer_rows(answers: Iterator[Answer], classes: Mapping[int, Class]) -> pa.Table:

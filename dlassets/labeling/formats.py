@@ -76,28 +76,30 @@ def read_answers(chunks: Iterable[bytes], suffix: str, origin: str, written_at: 
             continue
         number += 1
         if number > MOST_ANSWERS:
-            yield problem(f"{origin}, {place}", f"a file has no more than {MOST_ANSWERS:,} answers", written_at)
+            message = f"a file has no more than {MOST_ANSWERS:,} answers"
+            yield problem(f"{origin}, {place}", message, written_at, origin)
             break
         problems += answer.problem is not None
         if answer.problem is None or problems <= MOST_PROBLEMS:
             yield answer
     if problems > MOST_PROBLEMS:
-        yield problem(f"{origin}, further entries", f"{problems - MOST_PROBLEMS:,} more cannot be read", written_at)
+        message = f"{problems - MOST_PROBLEMS:,} more cannot be read"
+        yield problem(f"{origin}, further entries", message, written_at, origin)
 
 
-def problem(origin: str, message: str, written_at: datetime) -> Answer:
-    """Return what stands for an answer that cannot be read."""
-    place = as_text(origin)
-    return Answer(place, None, None, written_at, place, dated=False, problem=f"{place}: {message}", file=place)
+def problem(origin: str, message: str, written_at: datetime, file: str | None = None) -> Answer:
+    """Return what stands for an answer that cannot be read, in a file with others or of a place of its own."""
+    place, within = as_text(origin), as_text(origin if file is None else file)
+    return Answer(place, None, None, written_at, place, dated=False, problem=f"{place}: {message}", file=within)
 
 
 def _answer(entry: dict[str, Any] | str, origin: str, written_at: datetime, file: str) -> Answer | None:
     if isinstance(entry, str):
-        return problem(origin, entry, written_at)
+        return problem(origin, entry, written_at, file)
     try:
         return _said(entry, origin, written_at, file)
     except _NoAnswerError as error:
-        return problem(origin, str(error), written_at)
+        return problem(origin, str(error), written_at, file)
 
 
 def _said(entry: dict[str, Any], origin: str, written_at: datetime, file: str) -> Answer | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dlassets.engines.base import Engine, Snapshot
 from dlassets.lakehouse.hashing import OVERLAPPED, is_below_share
-from dlassets.lakehouse.labels import GIVEN_AT, LABELING_ANSWERS, NEWEST_ANSWER
+from dlassets.lakehouse.labels import GIVEN_AT, LABELING_ANSWERS, NAMELESS, NEWEST_ANSWER
 from dlassets.lakehouse.tables import HONEYPOT
 from dlassets.settings import LabelingSettings
 
@@ -80,3 +80,13 @@ def answers_of_several(engine: Engine, snapshots: Mapping[str, Snapshot]) -> Ans
     newest = np.full(len(image_ids), np.datetime64(0, "us"))
     np.maximum.at(newest, at[0], rows["answered_at"].to_numpy().astype("datetime64[us]"))
     return Answers(image_ids, annotators, labels, newest)
+
+
+def without_names(engine: Engine, snapshots: Mapping[str, Snapshot]) -> int:
+    """Return how many open requests that several are to answer somebody without a name has answered.
+
+    `snapshots` holds label_requests and human_labels.
+    """
+    tables = {name: snapshots[name] for name in ("label_requests", "human_labels")}
+    found = engine.sql(f"SELECT COUNT(*) AS requests FROM ({NAMELESS}) AS nameless", tables).arrow()  # noqa: S608
+    return int(found["requests"][0].as_py())

@@ -164,7 +164,14 @@ def _plan(
         }
         for row in chosen
     ]
-    common = {"requested_at": now, "status": PLANNED, "service": service, "external_id": None, "reason": None}
+    common = {
+        "requested_at": now,
+        "status": PLANNED,
+        "service": service,
+        "external_id": None,
+        "reason": None,
+        "closed_at": None,
+    }
     planned = []
     if begun is not None and now - begun.since < timedelta(hours=settings.batch_hours):
         room = max(0, settings.batch_size - begun.requests)

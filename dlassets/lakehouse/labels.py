@@ -15,7 +15,16 @@ from dlassets.lakehouse.classes import SAID, SAID_AT, SAID_BY, SAID_LABEL, label
 from dlassets.lakehouse.content import USABLE
 from dlassets.lakehouse.hashing import split_of
 from dlassets.lakehouse.split_groups import GROUPS, with_groups
-from dlassets.lakehouse.tables import ACCEPTED, CONSENSUS, FOLDER, HONEYPOT, HUMAN_LABELS, LABELED_IMAGES, TAKEN_BACK
+from dlassets.lakehouse.tables import (
+    ACCEPTED,
+    CONSENSUS,
+    FOLDER,
+    HONEYPOT,
+    HUMAN_LABELS,
+    LABELED_IMAGES,
+    OPEN,
+    TAKEN_BACK,
+)
 from dlassets.settings import LabelSettings, Settings
 
 # SQL over `labeled_images`: the images that carry different labels under different paths.
@@ -61,6 +70,20 @@ LABELING_ANSWERS = f"""
         ON honeypots.request_id = standing.request_id
     WHERE honeypots.request_id IS NULL
 """  # noqa: S608 - constants
+
+# SQL over `label_requests` and `human_labels`: open requests that several people are to answer, of whom somebody has
+# who gave no name. All who give none are one person, so no two of them can answer one.
+NAMELESS = f"""
+    SELECT r.request_id, r.path, r.answers_wanted FROM label_requests AS r
+    WHERE r.status = '{OPEN}' AND r.answers_wanted > 1 AND EXISTS (
+        SELECT 1 FROM ({STANDING_ANSWERS}) AS standing
+        WHERE standing.request_id = r.request_id AND COALESCE(standing.annotator, '') = '')
+"""  # noqa: S608 - constants
+NAMES_WANTED = (
+    "All who give no name count as one person, and these wait for others. Where people move photos or fill in lists, "
+    "have them write who they are into a column `annotator` of the list; or ask them on the page of `dlassets label` "
+    "or in Label Studio, which ask for a name."
+)
 
 # What a conflict comes to, in words, by the setting `labels.conflicts`.
 CONFLICT_OUTCOMES = {

@@ -419,6 +419,12 @@ LABEL_REQUESTS = Table(
         Column(
             "known_label", "bigint", "Of a honeypot, the label that the image had when it was sent: the right answer."
         ),
+        Column(
+            "closed_at",
+            "timestamp",
+            "When it was found to be answered, or was withdrawn; null of one that waits, or was closed before that was "
+            "written down.",
+        ),
     ),
     key=("request_id",),
 )

@@ -10,7 +10,7 @@ from typing import Any
 from dlassets.engines.base import Engine, Rows, Snapshot
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.content import USABLE
-from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, labels_in_force, undecided
+from dlassets.lakehouse.labels import CONFLICT_OUTCOMES, NAMELESS, NAMES_WANTED, labels_in_force, undecided
 from dlassets.lakehouse.refusals import QUARANTINED
 from dlassets.lakehouse.tables import LONGEST_SECONDS, TABLES, TEST, TRAIN, VALIDATION, WAITING
 from dlassets.registry.models import NOT_CURRENT, PREDICTED, ModelVersion
@@ -185,6 +185,13 @@ RULES = (
         remedy="These images have no label, and nobody else is asked. An answer to the request in a file ends it, by "
         "somebody who answers otherwise than before, or who has not answered yet; so does a lower "
         "labeling.consensus_quality where more than half agree.",
+    ),
+    Rule(
+        "several_have_names",
+        "label_requests",
+        "Nobody without a name has answered an open request that several people are to answer. A warning.",
+        NAMELESS,
+        remedy=NAMES_WANTED,
     ),
     Rule(
         "every_consensus_is_of_several",

@@ -66,6 +66,7 @@ def test_a_dispute_is_settled_by_a_third_and_it_is_shown_who_said_what(empty, ph
     assert (reported["label_requests"]["requests_closed"], reported["label_requests"]["requests_asked_on"]) == (1, 1)
     checks = {each.check_name: each.passed for each in first.get_asset_check_evaluations()}
     assert checks["nothing_disputed"]
+    assert checks["several_have_names"]
 
     before = empty.versions()
     turn(empty)

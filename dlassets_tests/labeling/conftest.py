@@ -126,8 +126,8 @@ class Bench:
         sources = {name: self.pin(name) for name in ("label_requests", "raw_images", "classes")}
         return collect_answers(self.engine, self.service, self.pin("human_labels"), sources, Commit())
 
-    def reopen(self) -> Written:
-        return reopen_requests(self.engine, self.lake, self.pin("human_labels"), Commit())
+    def reopen(self, **settings: Any) -> Written:
+        return reopen_requests(self.engine, self.lake, self.snapshots, LabelingSettings(**settings), Commit())
 
     def close(self, version: int | None = None, conflicts: Conflicts = "drop", **settings: Any) -> Written:
         chosen = _settings(conflicts, settings)

@@ -377,10 +377,14 @@ def test_what_nobody_answers_in_time_is_withdrawn_and_rests(bench, engine) -> No
     assert bench.close().changed is False
     bench.close(expire_days=3)
     assert statuses(bench) == {"a": ("withdrawn", EXPIRED), "b": ("open", None)}
+    closed = [row["closed_at"] for row in by_path(bench)]
+    assert NOW < closed[0] < dt.datetime.now(dt.UTC)
+    assert closed[1] is None
     assert bench.send(expire_days=3).changed is False
     bench.replace_requests({**by_path(bench)[0], "requested_at": NOW - dt.timedelta(days=7)}, b)
     assert bench.send(expire_days=3).inserted == 1
     assert statuses(bench) == {"a": ("open", None), "b": ("open", None)}
+    assert [row["closed_at"] for row in by_path(bench)] == [None, None]
 
 
 def by_path(bench: Bench) -> list[dict[str, Any]]:

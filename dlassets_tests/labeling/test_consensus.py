@@ -1,6 +1,7 @@
 """What several people say together, and what becomes of it where they do not agree."""
 
 import datetime as dt
+import itertools
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from dlassets.labeling.annotators import update_annotators
 from dlassets.labeling.consensus import update_consensus
 from dlassets.labeling.overlap import answers_wanted
 from dlassets.lakehouse.hashing import is_below_share
+from dlassets.pipeline import steps
+from dlassets.pipeline.session import Session
 from dlassets.settings import LabelingSettings, Settings
 from dlassets_tests.labeling.conftest import CLASSES, Bench, image_id, prediction
 from dlassets_tests.labeling.people import answer, request
+from dlassets_tests.pipelines import Warnings
 from dlassets_tests.tables import NOON, take_labels
 
 LABELS = tuple(CLASSES)
@@ -278,3 +282,82 @@ def test_the_same_answers_come_to_the_same_on_both_engines(bench, engine) -> Non
     people_again, _ = update_annotators(bench.engine, of_people, Commit())
     assert (again.changed, people_again.changed) == (False, False)
     assert {name: len(rows) for name, rows in ours.items()} == {"consensus": 60, "annotators": 5}
+
+
+def turn(bench: Bench) -> tuple[str, int | None]:
+    """Have what was answered weighed, and requests opened and closed by it; return where that of photo a stands."""
+    weigh(bench)
+    bench.reopen()
+    bench.close(version=3)
+    (row,) = (row for row in bench.rows("label_requests") if row["request_id"] == "a")
+    assert (row["closed_at"] is None) == (row["status"] == "open")
+    return row["status"], row["answers_wanted"]
+
+
+def test_what_was_agreed_on_and_is_disputed_later_goes_to_one_more_while_more_may_be_asked(asked) -> None:
+    asked.add("human_labels", [answer("a", "ann", 6, 1), answer("a", "bob", 6, 2)])
+    assert turn(asked) == ("answered", 2)
+
+    asked.add("human_labels", [answer("a", "bob", 10, 3)])
+    assert turn(asked) == ("open", 3)
+    assert turn(asked) == ("open", 3)
+    asked.add("human_labels", [answer("a", "cem", 10, 4)])
+    assert turn(asked) == ("answered", 3)
+
+    asked.add("human_labels", [answer("a", "ann", 2, 5), answer("a", "cem", 6, 6)])
+    assert turn(asked) == ("answered", 3)  # disputed, and three have answered
+
+
+def test_a_further_answer_that_disputes_what_was_agreed_on_is_no_end_where_four_may_be_asked(asked) -> None:
+    def turn_of_four() -> tuple[str, int]:
+        weigh(asked, consensus_quality=0.99)
+        asked.reopen(most_answers=4)
+        asked.close(version=3, most_answers=4)
+        (row,) = (row for row in asked.rows("label_requests") if row["request_id"] == "a")
+        return row["status"], row["answers_wanted"]
+
+    asked.add("human_labels", [answer(name, who, 6) for name in "abcd" for who in ("ann", "bob")])
+    assert turn_of_four() == ("answered", 2)
+    asked.add("human_labels", [answer("a", "cem", 10, 2)])
+    assert turn_of_four() == ("open", 4)
+
+
+def test_what_fewer_say_than_were_asked_since_one_took_theirs_back_is_open_again(asked) -> None:
+    asked.add("human_labels", [answer("a", "ann", 6, 1), answer("a", "bob", 6, 2)])
+    assert turn(asked) == ("answered", 2)
+    asked.add("human_labels", [answer("a", "bob", None, 3, status="taken_back")])
+    assert turn(asked) == ("open", 2)
+    asked.add("human_labels", [answer("a", "cem", 6, 4)])
+    assert turn(asked) == ("answered", 2)
+
+
+SAID = (("ann", 6, 1), ("bob", 6, 2), ("bob", 10, 3))
+
+
+*SLOW_ORDERS, BACKWARDS = itertools.permutations(range(3))
+
+
+@pytest.mark.parametrize("order", [BACKWARDS, *(pytest.param(order, marks=pytest.mark.slow) for order in SLOW_ORDERS)])
+def test_in_whatever_order_answers_are_read_the_dispute_is_asked_on(asked, order) -> None:
+    for read, place in enumerate(order, 1):
+        who, label, minute = SAID[place]
+        at = NOON + dt.timedelta(minutes=minute)
+        given = {"answered_at": at, "read_at": NOON + dt.timedelta(days=1), "service": "page"}
+        asked.add("human_labels", [answer("a", who, label, read, **given)])
+        turn(asked)
+
+    assert turn(asked) == ("open", 3)
+    assert consensus(asked)["a"] == (None, 2, True, "shirt: ann; t-shirt: bob")
+
+
+@pytest.mark.slow
+def test_where_several_are_asked_and_somebody_gives_no_name_the_run_says_what_to_do(asked) -> None:
+    asked.add("human_labels", [answer("a", None, 6, 1), answer("b", "ann", 6, 2), answer("e", None, 6, 3)])
+    told = Warnings()
+
+    steps.label_requests.run(Session(Settings(root=asked.lake.root)), told)
+
+    (warning,) = (message for message in told.messages if "without a name" in message)
+    assert warning.startswith("1 requests want answers of several people")
+    assert "column `annotator`" in warning
+    assert "`dlassets label`" in warning

@@ -24,7 +24,8 @@ from dlassets_tests import tables
 from dlassets_tests.programs import invoke
 from dlassets_tests.tables import NOON, local_alone
 
-from .conftest import A, B, Bench, image_id, prediction, put, raw_image
+from .conftest import A, B, Bench, doubted, image_id, labelled, prediction, put, raw_image
+from .people import request
 from .test_answers import label_of_a
 from .test_requests import take_labels
 
@@ -235,3 +236,20 @@ def test_the_folder_offers_the_classes_of_now_and_shows_what_the_model_thinks_by
     assert not (asked.answers / "002.hat").exists()
     shown = (batch / "requests.csv").read_text(), (batch / "index.html").read_text()
     assert all("t-shirt" in each and not re.search(r"\bhat\b", each) for each in shown)
+
+
+def test_what_was_asked_of_a_class_that_was_merged_stays_asked(bench: Bench) -> None:
+    """A honeypot whose answer was known, and a label that looked wrong, are so by the class of now."""
+    told = [labelled(name, 10, f"labeled/010.t-shirt/{name}.jpg") for name in "hd"]
+    bench.add("labeled_images", told)
+    bench.add("raw_images", [raw_image(name, row["path"]) for name, row in zip("hd", told, strict=True)])
+    bench.add("label_errors", [{**doubted("d", 6, 0.1), "suggested_label": 2}])
+    bench.add(
+        "label_requests", [request("h", strategy="honeypot", known_label=6), request("d", strategy="label_error")]
+    )
+    merge(bench, 6, 10)
+
+    bench.close(version=3)
+
+    assert {row["request_id"]: row["reason"] for row in bench.rows("label_requests")} == {"h": None, "d": None}
+    assert {row["known_label"] for row in bench.rows("label_requests")} == {6, None}  # as it was written

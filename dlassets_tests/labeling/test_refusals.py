@@ -85,6 +85,23 @@ def test_what_is_refused_of_a_list_stands_beside_it_until_it_is_corrected(told: 
     assert [path.name for path in told.answers.glob("[!.]*") if path.is_file()] == ["mine.csv"]
 
 
+def test_what_cannot_be_read_of_a_list_stands_beside_it_too_also_when_it_is_saved_again(told: Bench) -> None:
+    content = f"request_id,label,answered_at\n{A},hat,,\n{B},cape,\n{B},hat,soon\n"
+    for seconds in (0, 60):
+        put(told, "mine.csv", content, seconds)
+        tell(told)
+        (beside,) = refusal_files(told).items()
+        assert beside[0] == "mine.csv.refused.csv"
+        assert [(row[0], row[4].removeprefix(f"{row[0]}: ")[:22]) for row in beside[1]] == [
+            ("mine.csv, line 2", "has 4 fields where the"),
+            ("mine.csv, line 3", "unknown class cape: th"),
+            ("mine.csv, line 4", "answered_at 'soon' is "),
+        ]
+    put(told, "mine.csv", f"request_id,label\n{A},hat\n", 120)
+    tell(told)
+    assert refusal_files(told) == {}
+
+
 def test_what_is_refused_of_photos_stands_in_one_file(told: Bench) -> None:
     (told.answers / "cape").mkdir()
     (told.answers / "002.hat" / "renamed.jpg").write_bytes(photo("a"))

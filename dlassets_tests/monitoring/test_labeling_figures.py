@@ -21,7 +21,6 @@ from dlassets.monitoring.labeling_report.figures import (
     paired_interval,
     queue,
     time_to_answer,
-    withdrawn_on,
     work,
 )
 from dlassets.monitoring.labeling_report.measures import Measure, Period, measure_of
@@ -48,12 +47,14 @@ def by_name(found: list[Measure]) -> dict[tuple[Any, ...], tuple[float | None, i
     return named
 
 
-def requests(*rows: tuple[str, str, dt.datetime | None, dt.datetime | None]) -> "pa.Table":
+def requests(*rows: tuple[str | dt.datetime | None, ...]) -> "pa.Table":
+    """Return requests of strategy, status, requested_at, answered_at and, where it is said, closed_at."""
     import pyarrow as pa
 
     time = pa.timestamp("us", tz="UTC")
     columns = {"strategy": pa.string(), "status": pa.string(), "requested_at": time, "answered_at": time}
-    return pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema=pa.schema(columns))
+    columns["closed_at"] = time
+    return pa.Table.from_pylist([dict(zip(columns, row, strict=False)) for row in rows], schema=pa.schema(columns))
 
 
 def later(hours: float) -> dt.datetime:
@@ -278,32 +279,28 @@ def test_the_queue_is_what_waits_and_since_when() -> None:
     }
 
 
-def test_requests_are_counted_by_the_day_that_they_were_asked_and_answered_and_withdrawn_ones_as_they_become_more() -> (
-    None
-):
+def test_requests_are_counted_by_the_day_that_they_were_asked_and_answered_and_withdrawn() -> None:
     asked = requests(
-        ("margin", "answered", NOON, later(13)),
-        ("margin", "answered", NOON, later(1)),
-        ("margin", "withdrawn", later(24), None),
+        ("margin", "answered", NOON, later(13), later(13)),
+        ("margin", "answered", NOON, later(1), later(13)),
+        ("margin", "withdrawn", later(24), None, later(25)),
+        ("margin", "withdrawn", NOON, None, later(2)),
+        ("margin", "withdrawn", NOON, None),  # before that was written down
         ("margin", "open", later(24), None),
     )
 
-    found = flows(asked)
-
     tomorrow = dt.date(2026, 2, 1)
-    assert by_name(found) == {
-        ("requests", "asked"): (4, 4),
-        ("requests", "asked", DAY): (2, 2),
+    assert by_name(flows(asked)) == {
+        ("requests", "asked"): (6, 6),
+        ("requests", "asked", DAY): (4, 4),
         ("requests", "asked", tomorrow): (2, 2),
         ("requests", "answered"): (2, 2),
         ("requests", "answered", DAY): (1, 1),
         ("requests", "answered", tomorrow): (1, 1),
-        ("requests", "withdrawn"): (1, 1),
+        ("requests", "withdrawn"): (3, 3),
+        ("requests", "withdrawn", DAY): (1, 1),
+        ("requests", "withdrawn", tomorrow): (1, 1),
     }
-    now = found[-1]
-    before = Measure("requests", 0, 0, "withdrawn")
-    assert withdrawn_on(DAY, before, now) == [Measure("requests", 1, 1, "withdrawn", period=Period.day(DAY))]
-    assert withdrawn_on(DAY, now, before) == []
 
 
 def test_a_measure_is_what_its_row_says_and_each_has_a_name_of_its_own() -> None:

@@ -10,9 +10,9 @@ from dlassets.engines.base import Commit, Engine, Snapshot
 from dlassets.engines.local import LocalEngine
 from dlassets.lakehouse.model_versions import KnownModel, record_models
 from dlassets.lakehouse.snapshots import evolve, pin
-from dlassets.lakehouse.tables import MODEL_VERSIONS
+from dlassets.lakehouse.tables import LABEL_REQUESTS, MODEL_VERSIONS
 from dlassets.monitoring.labeling_report import pictures
-from dlassets.monitoring.labeling_report.measures import Measure
+from dlassets.monitoring.labeling_report.measures import Measure, Period
 from dlassets.monitoring.labeling_report.report import Counted, count, standing_measures, write
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
@@ -25,7 +25,7 @@ from dlassets.storage.lake import Lake
 from dlassets_tests.pipelines import Warnings
 from dlassets_tests.registry.conftest import Registry, opened, registry  # noqa: F401 - a fixture
 from dlassets_tests.servers import free_port
-from dlassets_tests.tables import NOON, get, image_id, local_alone, pins, put
+from dlassets_tests.tables import NOON, arrow, get, image_id, local_alone, pins, put
 
 MODEL = "image_classifier"
 FIRST, SECOND = ModelVersion(MODEL, 1, "p" * 64), ModelVersion(MODEL, 2, "q" * 64)
@@ -236,7 +236,7 @@ def test_what_is_otherwise_is_written_and_what_was_known_on_a_day_before_stays(e
     assert (again.changed, again.version) == (False, first.version)
 
     put(answered, "human_labels", answer("chance wrong", status="taken_back", read_order=9))
-    put(answered, "label_requests", request("gone", status="withdrawn"))
+    put(answered, "label_requests", request("gone", status="withdrawn", closed_at=LATER + dt.timedelta(days=1)))
     tomorrow = report(LATER + dt.timedelta(days=1))
 
     assert tomorrow.changed
@@ -253,6 +253,28 @@ def test_what_is_otherwise_is_written_and_what_was_known_on_a_day_before_stays(e
     days = [each for each in written(answered) if each.slice == "withdrawn" and each.period]
     assert [(each.period.start.day, each.count) for each in days] == [(1, 1)]
     assert {row["reported_on"] for row in rows if row["figure"] == "cost"} == {NOON.date()}  # it is the same still
+
+
+def test_days_of_which_an_earlier_release_told_withdrawals_stand_until_each_one_s_day_is_known(tmp_path) -> None:
+    lake, engine = Lake.at(str(tmp_path)), LocalEngine()
+    of_days = [
+        Measure("requests", 2, 2, "withdrawn", period=Period.day(NOON.date() + dt.timedelta(days))) for days in (-1, 0)
+    ]
+
+    def standing(*asked: dict[str, Any]) -> dict[int, float | None]:
+        put(lake, "label_requests", *asked)
+        write(engine, pin(lake, "labeling_report"), counted(engine, lake), Commit())
+        return {
+            each.period.start.day: each.value for each in written(lake) if each.slice == "withdrawn" and each.period
+        }
+
+    write(engine, pin(lake, "labeling_report"), Counted(EARLIER, of_days), Commit())
+    old = [request(name, status="withdrawn") for name in "ab"]
+    assert standing(*old, request("c", status="withdrawn", closed_at=LATER)) == {30: 2, 31: 1}
+
+    rows = arrow("label_requests", *({**row, "closed_at": LATER} for row in old))
+    engine.merge(engine.rows(rows), LABEL_REQUESTS, pin(lake, "label_requests").uri, Commit())
+    assert standing() == {30: None, 31: 3}
 
 
 def of_run(settings: Settings, model: ModelVersion, run_id: str) -> Lake:

@@ -61,6 +61,7 @@ CLEAN: dict[str, list[Row]] = {
         ANSWER,
         {**ANSWER, "answer": "4", "status": "refused", "reason": "because", "read_order": -1},
         {**ANSWER, "answer": None, "label": None, "status": "skipped", "reason": "because", "seconds": 2.5},
+        *({**ANSWER, "request_id": name, "annotator": None} for name in "tu"),
     ],
     "consensus": [TOGETHER, {**TOGETHER, "image_id": B, "label": None, "disputed": True}],
     "annotators": [PERSON, {**PERSON, "annotator": None}],
@@ -165,6 +166,12 @@ BREAKING: list[tuple[str, str, list[Row], int]] = [
         "requests_are_about_current_images",
         [{"request_id": status, "status": status, "image_id": "c" * 64} for status in STATUSES],
         2,
+    ),
+    (
+        "label_requests",
+        "several_have_names",
+        [{**REQUEST, "request_id": name, "answers_wanted": wanted} for name, wanted in (("t", 2), ("u", 1), ("r", 2))],
+        1,
     ),
     ("label_requests", "one_open_request_an_image", [REQUEST, {**REQUEST, "request_id": "s"}], 1),
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from dlassets.errors import DlassetsError
 from dlassets.labeling.answers import class_of
@@ -24,6 +26,7 @@ from dlassets.storage.records import as_text
 
 # Where they come to lie in the folder of answers.
 IMPORTED = "imported"
+_LOCK = ".lock"
 # No file of answers is read beyond so many that it would be too much at once; this is well below.
 LINES_A_FILE = 100_000
 # Answers whose photos are looked up at once: each time, the names of all photos of the lake are gone through.
@@ -94,7 +97,11 @@ class Import:
                 suffix = path.suffix.lower()
                 file_format = self.format or format_of(Beginning(suffix, begun))
                 imported = Imported(path.name, file_format, self.answers / IMPORTED / f"{digest.hexdigest()}.jsonl")
-                self._write(imported, self._lines(imported, file_format.read(chain([begun], chunks), suffix)))
+                lines = self._lines(imported, file_format.read(chain([begun], chunks), suffix))
+                if self.dry_run:
+                    deque(lines, maxlen=0)
+                else:
+                    self._write(imported, lines)
         except DlassetsError as error:
             raise DlassetsError(f"{path.name} cannot be imported: {error}") from error
         except OSError as error:
@@ -105,18 +112,20 @@ class Import:
         return imported
 
     def _write(self, imported: Imported, lines: Iterator[bytes]) -> None:
-        if self.dry_run:
-            for _ in lines:
-                pass
-            return
-        number = 1
-        while (first := next(lines, None)) is not None:
-            part = chain([first], islice(lines, LINES_A_FILE - 1))
-            imported.written |= write_lines_where_changed(imported.part(number), part)
-            number += 1
-        while (left := imported.part(number)).exists():  # of an import when less was known
-            left.unlink()
-            number += 1
+        folder = imported.target.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / _LOCK):  # one at a time: what is unfinished there then is nobody's
+            for unfinished in folder.glob(".*"):
+                if unfinished.name != _LOCK:  # an import was killed that was writing it
+                    unfinished.unlink()
+            number = 1
+            while (first := next(lines, None)) is not None:
+                part = chain([first], islice(lines, LINES_A_FILE - 1))
+                imported.written |= write_lines_where_changed(imported.part(number), part)
+                number += 1
+            while (left := imported.part(number)).exists():  # of an import when less was known
+                left.unlink()
+                number += 1
 
     def _lines(self, imported: Imported, said: Iterator[ForeignAnswer]) -> Iterator[bytes]:
         """Yield a line for each answer and each that is none; of these, MOST_PROBLEMS and how many more there are."""

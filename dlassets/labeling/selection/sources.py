@@ -106,13 +106,14 @@ def asking(model: ModelVersion, labeling: LabelingSettings) -> pa.Table:
 def moment(labeling: LabelingSettings, now: dt.datetime) -> pa.Table:
     """Return the one row of the table `moment`: the times that count when it is `now`, in UTC.
 
-    `today` is when the day began. A request that was sent before `expires_before` is withdrawn, and one that was for
-    that reason is not sent again while it was sent after `rests_since`; both are null where none expires.
+    `today` is when the day of `now` began. A request that was sent before `expires_before` is withdrawn, and one that
+    was for that reason is not sent again while it was sent after `rests_since`; both are null where none expires.
     """
     import pyarrow as pa
 
     days = None if labeling.expire_days is None else dt.timedelta(days=labeling.expire_days)
     times = {
+        "now": now,
         "today": now.replace(hour=0, minute=0, second=0, microsecond=0),
         "expires_before": days and now - days,
         "rests_since": days and now - 2 * days,

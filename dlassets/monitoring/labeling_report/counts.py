@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MOST_VERSIONS = 20
 
 _REQUESTS = f"""
-    SELECT r.strategy, r.status, r.requested_at, answered.answered_at FROM label_requests AS r
+    SELECT r.strategy, r.status, r.requested_at, r.closed_at, answered.answered_at FROM label_requests AS r
     LEFT JOIN (SELECT request_id, MIN({GIVEN_AT}) AS answered_at FROM ({STANDING_ANSWERS}) AS standing
         GROUP BY request_id) AS answered ON answered.request_id = r.request_id
 """  # noqa: S608 - constants
@@ -158,7 +158,10 @@ def _readable(table: Snapshot, version: int | None) -> Snapshot | None:
 
 
 def requests(engine: Engine, tables: Mapping[str, Snapshot]) -> pa.Table:
-    """Return strategy, status, requested_at and answered_at of each request: when its first standing answer came."""
+    """Return strategy, status, requested_at, closed_at and answered_at of each request.
+
+    The last is when its first answer came that stands.
+    """
     return engine.sql(_REQUESTS, _of(tables, LABEL_REQUESTS.name, HUMAN_LABELS.name)).arrow()
 
 

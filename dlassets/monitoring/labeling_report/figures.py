@@ -251,25 +251,25 @@ def queue(requests: pa.Table, now: dt.datetime) -> list[Measure]:
 
 
 def flows(requests: pa.Table) -> list[Measure]:
-    """Return how many requests were asked and answered, in all and by day, and how many are withdrawn."""
+    """Return how many requests were asked, answered and withdrawn, in all and by day.
+
+    Those that were withdrawn and asked or answered after all are no more among the withdrawn ones; of those that were
+    before a lake wrote down when, the day is not known.
+    """
+    is_withdrawn = requests["status"].to_numpy() == WITHDRAWN
+    flowing = (
+        (measures.ASKED, _times(requests, "requested_at")),
+        (measures.ANSWERED, _times(requests, "answered_at")),
+        (measures.WITHDRAWN, np.where(is_withdrawn, _times(requests, "closed_at"), np.datetime64("NaT"))),
+    )
     found = []
-    for part, column in ((measures.ASKED, "requested_at"), (measures.ANSWERED, "answered_at")):
-        times = _times(requests, column)
+    for part, times in flowing:
         days, numbers = np.unique(times[~np.isnat(times)].astype("datetime64[D]"), return_counts=True)
-        found.append(_number(measures.REQUESTS, int(numbers.sum()), part))
+        in_all = is_withdrawn.sum() if part == measures.WITHDRAWN else numbers.sum()
+        found.append(_number(measures.REQUESTS, int(in_all), part))
         for day, number in zip(days.tolist(), numbers.tolist(), strict=True):
             found.append(_number(measures.REQUESTS, number, part, Period.day(day)))
-    withdrawn = int((requests["status"].to_numpy() == WITHDRAWN).sum())
-    return [*found, _number(measures.REQUESTS, withdrawn, measures.WITHDRAWN)]
-
-
-def withdrawn_on(day: dt.date, before: Measure, now: Measure) -> list[Measure]:
-    """Return how many requests were withdrawn on a day: so many more than `before` it are withdrawn `now`.
-
-    Nobody writes down when a request is withdrawn. Those that were asked or answered after all are no more among them.
-    """
-    more = now.count - before.count
-    return [_number(measures.REQUESTS, more, measures.WITHDRAWN, Period.day(day))] if more > 0 else []
+    return found
 
 
 def _number(figure: str, number: int, part: str, period: Period | None = None) -> Measure:

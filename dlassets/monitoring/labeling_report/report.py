@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,14 +17,13 @@ from dlassets.monitoring.labeling_report.measures import Measure, measure_of
 from dlassets.settings import Settings
 
 _APP_ID = f"dlassets/{LABELING_REPORT.name}"
-_WITHDRAWN = Measure(measures.REQUESTS, 0, 0, measures.WITHDRAWN).id
 
-# SQL over `labeling_report`: what stands of each measure, behind what stood before it.
+# SQL over `labeling_report`: what stands of each measure.
 _KNOWN = f"""
     SELECT {", ".join(LABELING_REPORT.names)} FROM (
         SELECT labeling_report.*, ROW_NUMBER() OVER (PARTITION BY measure_id ORDER BY reported_on DESC) AS place
         FROM labeling_report) AS placed
-    WHERE place <= 2 ORDER BY reported_on, measure_id
+    WHERE place = 1 ORDER BY measure_id
 """  # noqa: S608 - the table's own columns
 
 
@@ -80,7 +79,7 @@ def write(engine: Engine, report: Snapshot, counted: Counted, commit: Commit) ->
 
     known = engine.sql(_KNOWN, {LABELING_REPORT.name: report}).arrow().to_pylist()
     standing = {measure.id: measure for measure in standing_measures(known)}
-    now = {measure.id: measure for measure in [*counted.measures, *_withdrawn(known, counted)]}
+    now = {measure.id: measure for measure in counted.measures}
     gone = [each for each in standing.values() if each.id not in now and _would_be_counted(each, counted)]
     new = [each for each in now.values() if standing.get(each.id) != each]
     new += [replace(each, value=None, low=None, high=None, count=0) for each in gone]
@@ -98,18 +97,16 @@ def standing_measures(rows: Sequence[Mapping[str, Any]]) -> list[Measure]:
 
 
 def _would_be_counted(measure: Measure, counted: Counted) -> bool:
-    """Whether it was to be counted again: a day's withdrawals are told once, and of old versions nothing anew."""
+    """Whether it was to be counted again: of old versions nothing is, nor are withdrawals of which no day is known."""
     if measure.value is None:
         return False
     if measure.model is not None:
         return any(measure.model == version.model for version in counted.versions)
-    return measure.slice != measures.WITHDRAWN or measure.period is None
+    return measure.slice != measures.WITHDRAWN or measure.period is None or _knows_when_withdrawn(counted)
 
 
-def _withdrawn(known: Sequence[Mapping[str, Any]], counted: Counted) -> Iterator[Measure]:
-    """Yield how many requests were withdrawn on the day of the count, by the last count of a day before it."""
-    today = counted.at.date()
-    before = [row for row in known if row["measure_id"] == _WITHDRAWN and row["reported_on"] < today]
-    now = [measure for measure in counted.measures if measure.id == _WITHDRAWN]
-    if before and now:
-        yield from figures.withdrawn_on(today, measure_of(before[-1]), now[0])
+def _knows_when_withdrawn(counted: Counted) -> bool:
+    """Whether the day of each withdrawal is known: before there was `closed_at`, it was told by the days' counts."""
+    withdrawn = [e for e in counted.measures if (e.figure, e.slice) == (measures.REQUESTS, measures.WITHDRAWN)]
+    of_days, in_all = ([each for each in withdrawn if bool(each.period) is of_day] for of_day in (True, False))
+    return sum(each.count for each in of_days) == sum(each.count for each in in_all)

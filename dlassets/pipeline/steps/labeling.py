@@ -58,8 +58,10 @@ if TYPE_CHECKING:
 def label_requests(session: Session, read: Reads, report: Report) -> Made:
     """Close the requests that need no answer any more, and send people what the champion is unsure of."""
     from dlassets.labeling.closing import close_requests, reopen_requests
+    from dlassets.labeling.overlap import without_names
     from dlassets.labeling.requests import send_requests
     from dlassets.lakehouse.classes import known_classes
+    from dlassets.lakehouse.labels import NAMES_WANTED
 
     settings, model = session.settings, read.champion
     images = read.named(RAW_IMAGES, DELETED_FILES, QUARANTINED_FILES)
@@ -70,7 +72,7 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     commit = commit_of(provenance)
     if model is None:
         report.warning("No version is champion, so nobody is asked about more images.")
-    reopened = reopen_requests(session.engine, session.lake, snapshots[HUMAN_LABELS.name], commit)
+    reopened = reopen_requests(session.engine, session.lake, snapshots, settings.labeling, commit)
     written, closed = close_requests(session.engine, session.lake, snapshots, model, settings, commit)
     asked = session.labeling.asked
     sent, unasked = send_requests(session.engine, session.lake, asked, snapshots, model, settings, commit)
@@ -81,6 +83,11 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
             "these are answered, or another day or run begins."
         )
     shown = {LABEL_REQUESTS.name: read.own(LABEL_REQUESTS), **read.named(HUMAN_LABELS, CLASSES)}
+    if nameless := without_names(session.engine, shown):
+        report.warning(
+            f"{nameless:,} requests want answers of several people, and somebody without a name has answered them. "
+            f"{NAMES_WANTED}"
+        )
     classes = known_classes(session.engine, read[CLASSES])
     for service in session.labeling.read:
         _told(report, functools.partial(_show, session, service, classes, shown))

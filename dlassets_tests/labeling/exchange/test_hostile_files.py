@@ -14,6 +14,7 @@ from dlassets.labeling.exchange.base import ForeignAnswer
 from dlassets.labeling.exchange.registry import FORMATS
 from dlassets.labeling.formats import MOST_PROBLEMS
 from dlassets_tests.disk import disk_full_after
+from dlassets_tests.killing import killed_at
 from dlassets_tests.labeling.exchange.conftest import ANN, Exchange, counts
 
 MEGABYTE = 2**20
@@ -138,7 +139,7 @@ def test_many_answers_are_several_files(exchange: Exchange, tmp_path: Path, monk
     for lines in (10, 10, 20):
         monkeypatch.setattr(importing, "LINES_A_FILE", lines)
         imported = exchange.take(path)
-        parts = [path.read_text().count("\n") for path in sorted(imported.target.parent.iterdir())]
+        parts = [path.read_text().count("\n") for path in sorted(imported.target.parent.glob("[!.]*"))]
         written.append((imported.written, sorted(parts)))
 
     assert written == [(True, [5, 10, 10]), (False, [5, 10, 10]), (True, [5, 20])]
@@ -178,7 +179,7 @@ def test_a_name_leads_nowhere(exchange: Exchange, tmp_path: Path, name: str, mon
 
     assert counts(imported) == (0, 0, 0, 1)
     assert "names no photo" in imported.examples[0]
-    assert {*opened} <= {str(path)}
+    assert {*opened} <= {str(path), str(exchange.answers / "imported" / ".lock")}
 
 
 def test_a_pipe_is_not_waited_for(exchange: Exchange, tmp_path: Path) -> None:
@@ -195,8 +196,27 @@ def test_a_full_disk_leaves_nothing_half_imported(exchange: Exchange, tmp_path: 
     with disk_full_after(1000), pytest.raises(DlassetsError, match="no file is half there"):
         exchange.take(path)
 
-    assert [*(exchange.answers / "imported").iterdir()] == []
+    assert {path.name for path in (exchange.answers / "imported").iterdir()} <= {".lock"}
     assert exchange.take(path).answers == 500
+
+
+def test_what_a_killed_import_left_half_written_goes_with_the_next(
+    exchange: Exchange, tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "a.csv").write_text(f"request_id,label\n{ANN},hat\n")
+    (tmp_path / "b.csv").write_text(f"request_id,label\n{ANN},shirt\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process tidies nothing up
+        with killed_at(Path, "replace"):
+            exchange.take(tmp_path / "a.csv")
+    folder = exchange.answers / "imported"
+    assert len([path for path in folder.glob(".*") if path.name != ".lock"]) == 1
+    assert [*folder.glob("[!.]*")] == []
+
+    imported = exchange.take(tmp_path / "b.csv")
+    again = exchange.take(tmp_path / "a.csv")
+
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {imported.target.name, again.target.name}
 
 
 def test_a_place_that_is_no_folder_is_a_clear_error(exchange: Exchange, tmp_path: Path) -> None:

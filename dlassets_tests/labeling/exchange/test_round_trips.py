@@ -172,7 +172,7 @@ def test_the_same_file_twice_changes_nothing(exchange: Exchange, tmp_path: Path)
 
     assert (first.written, again.written) == (True, False)
     assert (again.target, again.target.stat()) == (first.target, before)
-    assert [file.name for file in first.target.parent.iterdir()] == [first.target.name]
+    assert [file.name for file in first.target.parent.glob("[!.]*")] == [first.target.name]
 
 
 def test_the_labelling_pipeline_takes_it_in(tmp_path: Path, exchange: Exchange) -> None:
