@@ -11,7 +11,7 @@ import click
 
 from dlassets.cli.group import PathHere, in_one_line, settings_and_lake
 from dlassets.errors import DlassetsError
-from dlassets.storage.lake import local_path
+from dlassets.storage.files import is_there
 
 if TYPE_CHECKING:
     from dlassets.labeling.exchange.base import FileFormat
@@ -81,7 +81,7 @@ def import_(files: Sequence[Path], file_format: FileFormat | None, annotator: st
     engine = LocalEngine()
     known = Known(engine, pin(lake, "label_requests"), pin(lake, "raw_images"))
     classes = classes_of(engine, pin(lake, "classes"))
-    taking = Import(known, local_path(lake.answers), classes, file_format, annotator, dry_run)
+    taking = Import(known, lake.answers, classes, file_format, annotator, dry_run)
     is_whole = True
     for path in files:
         try:
@@ -119,7 +119,7 @@ def _tell(imported: Imported, *, dry_run: bool) -> None:
         click.echo("Nothing was written (--dry-run).")
     elif imported.written:
         click.echo(f"They stand in {imported.target}, and count when labeling_pipeline has run.")
-    elif imported.target.exists():
+    elif is_there(imported.target):
         click.echo("This file was imported before: nothing has changed.")
 
 

@@ -57,23 +57,33 @@ def write_whole(
         raise
 
 
-def write_where_changed(path: str | Path, data: bytes) -> None:
-    """Write a file as `write_whole` does, unless it is there and has these bytes."""
-    if isinstance(path, str):
-        if not (is_there(path) and read_whole(path) == data):
-            write_whole(path, data)
-        return
-    with suppress(FileNotFoundError):
-        if not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data:
-            return
-    write_whole(path, data)
+def write_where_changed(location: str | Path, data: bytes) -> bool:
+    """Write a file as `write_whole` does, unless it is there and has these bytes; return if it did."""
+    if isinstance(location, str) and is_object_storage(location):
+        is_same = is_there(location) and read_whole(location) == data
+    else:
+        is_same = _has_bytes(location if isinstance(location, Path) else _local(location), data)
+    if not is_same:
+        write_whole(location, data)
+    return not is_same
 
 
-def write_lines_where_changed(path: Path, lines: Iterable[bytes]) -> bool:
-    """Write a local file of any length as `write_whole` does, unless it is there and has these bytes; return if it did.
+def _has_bytes(path: Path, data: bytes) -> bool:
+    try:
+        return not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
+    except FileNotFoundError:
+        return False
 
-    Raises OSError as `write_whole` does, and whatever making the lines raises; nothing is left behind then.
+
+def write_lines_where_changed(location: str, lines: Iterable[bytes]) -> bool:
+    """Write a file of any length as `write_whole` does, unless it is there and has these bytes; return if it did.
+
+    Lines of a file in object storage are in memory at once. Raises OSError as `write_whole` does, and whatever making
+    the lines raises; nothing is left behind then.
     """
+    if is_object_storage(location):
+        return write_where_changed(location, b"".join(lines))
+    path = _local(location)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished(path)
     try:

@@ -12,12 +12,16 @@ from dlassets.errors import DlassetsError
 from dlassets.labeling import bucket as of_bucket
 from dlassets.labeling import page_files as of_page
 from dlassets.labeling.bucket import BucketService
+from dlassets.labeling.exchange.importing import Import
+from dlassets.labeling.exchange.resolving import Known
 from dlassets.labeling.folder import FolderService
 from dlassets.labeling.page_answers import Given, PageAnswers, UnwrittenError
 from dlassets.labeling.page_files import page_files
 from dlassets.labeling.services import Batch, Refusal, Standing
+from dlassets.lakehouse.classes import Class
 from dlassets.storage.files import files_under, move_file, read_whole, write_whole
 from dlassets_tests.storage.server import Faults
+from dlassets_tests.tables import NOON
 
 from .conftest import Bench
 from .test_folder import PHOTOS, batch
@@ -243,3 +247,19 @@ class TestThePage:
         page.write([self.given("y", "bb22")])
 
         assert place.said() == {("aa11", "6", "Ann"), ("bb22", "6", "Ann")}
+
+
+def test_another_service_s_file_is_imported_into_a_bucket_and_again_changes_nothing(place, tmp_path, bench) -> None:
+    bench.add_photos("a")
+    bench.score({"a": 0.4})
+    bench.send()
+    (asked,) = bench.rows("label_requests")
+    known = Known(bench.engine, bench.pin("label_requests"), bench.pin("raw_images"))
+    given = tmp_path / "theirs.csv"
+    given.write_text(f"request_id;label;annotator\n{asked['request_id']};hat;Ann\n")
+    importing = Import(known, place.answers, {2: Class(2, "hat", [], NOON, "test")})
+
+    taken = [importing.file(given) for _ in range(2)]
+
+    assert [(each.answers, each.written) for each in taken] == [(1, True), (1, False)]
+    assert place.said() == {(asked["request_id"], "hat", "Ann")}

@@ -64,11 +64,11 @@ def test_lines_are_written_whole_and_once(tmp_path: Path) -> None:
         yield b"1\n"
         raise KeyError
 
-    written = [write_lines_where_changed(path, lines) for lines in ([b"1\n", b"2\n"], [b"1\n2\n"], [b"1\n2\n3\n"])]
+    written = [write_lines_where_changed(str(path), lines) for lines in ([b"1\n", b"2\n"], [b"1\n2\n"], [b"1\n2\n3\n"])]
     with pytest.raises(KeyError):
-        write_lines_where_changed(path, broken())
+        write_lines_where_changed(str(path), broken())
     with disk_full_after(3), pytest.raises(OSError, match="too large"):
-        write_lines_where_changed(path, [b"1\n", b"2\n", b"4\n"])
+        write_lines_where_changed(str(path), [b"1\n", b"2\n", b"4\n"])
 
     assert written == [True, False, True]
     assert [(each.name, each.read_bytes()) for each in path.parent.iterdir()] == [("a.jsonl", b"1\n2\n3\n")]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -21,11 +22,13 @@ from dlassets.labeling.exchange.resolving import Known, Target
 from dlassets.labeling.formats import MOST_PROBLEMS, UNUSABLE
 from dlassets.labeling.layout import READ_BYTES
 from dlassets.lakehouse.classes import Class
-from dlassets.storage.files import open_regular, write_lines_where_changed
+from dlassets.storage.files import is_there, open_regular, remove_file, write_lines_where_changed
+from dlassets.storage.lake import is_local, local_path
 from dlassets.storage.records import as_text
 
 # Where they come to lie in the folder of answers.
 IMPORTED = "imported"
+_SUFFIX = ".jsonl"
 _LOCK = ".lock"
 # No file of answers is read beyond so many that it would be too much at once; this is well below.
 LINES_A_FILE = 100_000
@@ -43,7 +46,7 @@ class Imported:
 
     file: str
     format: FileFormat
-    target: Path
+    target: str
     answers: int = 0
     skipped: int = 0
     unanswered: int = 0
@@ -53,9 +56,9 @@ class Imported:
     annotators: Counter[str] = field(default_factory=Counter)
     written: bool = False
 
-    def part(self, number: int) -> Path:
+    def part(self, number: int) -> str:
         """Return the file of the first, the second … LINES_A_FILE lines."""
-        return self.target if number == 1 else self.target.with_stem(f"{self.target.stem}-{number}")
+        return self.target if number == 1 else f"{self.target.removesuffix(_SUFFIX)}-{number}{_SUFFIX}"
 
     def refuse(self, place: str, problem: str) -> None:
         self.unusable += 1
@@ -71,7 +74,7 @@ class Import:
     """
 
     known: Known
-    answers: Path
+    answers: str
     classes: Mapping[int, Class]
     format: FileFormat | None = None
     annotator: str | None = None
@@ -96,7 +99,7 @@ class Import:
                 begun = next(chunks, b"")
                 suffix = path.suffix.lower()
                 file_format = self.format or format_of(Beginning(suffix, begun))
-                imported = Imported(path.name, file_format, self.answers / IMPORTED / f"{digest.hexdigest()}.jsonl")
+                imported = Imported(path.name, file_format, self._place(digest.hexdigest()))
                 lines = self._lines(imported, file_format.read(chain([begun], chunks), suffix))
                 if self.dry_run:
                     deque(lines, maxlen=0)
@@ -112,20 +115,35 @@ class Import:
         return imported
 
     def _write(self, imported: Imported, lines: Iterator[bytes]) -> None:
-        folder = imported.target.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / _LOCK):  # one at a time: what is unfinished there then is nobody's
-            for unfinished in folder.glob(".*"):
-                if unfinished.name != _LOCK:  # an import was killed that was writing it
-                    unfinished.unlink()
+        with self._alone():
             number = 1
             while (first := next(lines, None)) is not None:
                 part = chain([first], islice(lines, LINES_A_FILE - 1))
                 imported.written |= write_lines_where_changed(imported.part(number), part)
                 number += 1
-            while (left := imported.part(number)).exists():  # of an import when less was known
-                left.unlink()
+            while is_there(left := imported.part(number)):  # of an import when less was known
+                remove_file(left)
                 number += 1
+
+    def _place(self, digest: str) -> str:
+        return f"{self.answers}/{IMPORTED}/{digest}{_SUFFIX}"
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Have no other import write into the folder meanwhile, and nothing of a killed one lie there. Raises OSError.
+
+        In a bucket there is no half of an object, and of two imports of a file the last one's objects stand.
+        """
+        if not is_local(self.answers):
+            yield
+            return
+        folder = local_path(self.answers) / IMPORTED
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / _LOCK):  # one at a time: what is unfinished there then is nobody's
+            for unfinished in folder.glob(".*"):
+                if unfinished.name != _LOCK:  # an import was killed that was writing it
+                    unfinished.unlink()
+            yield
 
     def _lines(self, imported: Imported, said: Iterator[ForeignAnswer]) -> Iterator[bytes]:
         """Yield a line for each answer and each that is none; of these, MOST_PROBLEMS and how many more there are."""

@@ -47,13 +47,14 @@ class Exchange:
     def take(self, path: Path, **how: Any) -> Imported:
         known = Known(self.bench.engine, self.bench.pin("label_requests"), self.bench.pin("raw_images"))
         classes = classes_of(self.bench.engine, self.bench.pin("classes"))
-        return Import(known, self.answers, classes, **how).file(path)
+        return Import(known, str(self.answers), classes, **how).file(path)
 
     def said(self, imported: Imported) -> list[dict[str, Any]]:
         """Return the lines that are written, less where each comes from."""
-        if not imported.target.exists():
+        target = Path(imported.target)
+        if not target.exists():
             return []
-        lines = [json.loads(line) for line in imported.target.read_text().splitlines()]
+        lines = [json.loads(line) for line in target.read_text().splitlines()]
         assert {line.pop("service") for line in lines} <= {imported.format.name}
         assert all(line.pop("origin").startswith(f"{imported.file}, ") for line in lines)
         return lines

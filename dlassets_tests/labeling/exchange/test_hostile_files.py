@@ -139,7 +139,7 @@ def test_many_answers_are_several_files(exchange: Exchange, tmp_path: Path, monk
     for lines in (10, 10, 20):
         monkeypatch.setattr(importing, "LINES_A_FILE", lines)
         imported = exchange.take(path)
-        parts = [path.read_text().count("\n") for path in sorted(imported.target.parent.glob("[!.]*"))]
+        parts = [path.read_text().count("\n") for path in sorted(Path(imported.target).parent.glob("[!.]*"))]
         written.append((imported.written, sorted(parts)))
 
     assert written == [(True, [5, 10, 10]), (False, [5, 10, 10]), (True, [5, 20])]
@@ -216,7 +216,7 @@ def test_what_a_killed_import_left_half_written_goes_with_the_next(
     imported = exchange.take(tmp_path / "b.csv")
     again = exchange.take(tmp_path / "a.csv")
 
-    assert {path.name for path in folder.iterdir()} - {".lock"} == {imported.target.name, again.target.name}
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {Path(imported.target).name, Path(again.target).name}
 
 
 def test_a_place_that_is_no_folder_is_a_clear_error(exchange: Exchange, tmp_path: Path) -> None:
