@@ -334,10 +334,14 @@ def test_what_fewer_say_than_were_asked_since_one_took_theirs_back_is_open_again
 SAID = (("ann", 6, 1), ("bob", 6, 2), ("bob", 10, 3))
 
 
-*SLOW_ORDERS, BACKWARDS = itertools.permutations(range(3))
+# Of the orders in which it was agreed on first, one is tried each time.
+ORDERS = [
+    order if order == (1, 0, 2) else pytest.param(order, marks=pytest.mark.slow)
+    for order in itertools.permutations(range(3))
+]
 
 
-@pytest.mark.parametrize("order", [BACKWARDS, *(pytest.param(order, marks=pytest.mark.slow) for order in SLOW_ORDERS)])
+@pytest.mark.parametrize("order", ORDERS)
 def test_in_whatever_order_answers_are_read_the_dispute_is_asked_on(asked, order) -> None:
     for read, place in enumerate(order, 1):
         who, label, minute = SAID[place]
