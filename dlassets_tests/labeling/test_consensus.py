@@ -308,6 +308,7 @@ def test_what_was_agreed_on_and_is_disputed_later_goes_to_one_more_while_more_ma
     assert turn(asked) == ("answered", 3)  # disputed, and three have answered
 
 
+@pytest.mark.slow
 def test_a_further_answer_that_disputes_what_was_agreed_on_is_no_end_where_four_may_be_asked(asked) -> None:
     def turn_of_four() -> tuple[str, int]:
         weigh(asked, consensus_quality=0.99)
