@@ -308,6 +308,7 @@ def test_what_was_agreed_on_and_is_disputed_later_goes_to_one_more_while_more_ma
     assert turn(asked) == ("answered", 3)  # disputed, and three have answered
 
 
+@pytest.mark.slow
 def test_a_further_answer_that_disputes_what_was_agreed_on_is_no_end_where_four_may_be_asked(asked) -> None:
     def turn_of_four() -> tuple[str, int]:
         weigh(asked, consensus_quality=0.99)
@@ -334,10 +335,14 @@ def test_what_fewer_say_than_were_asked_since_one_took_theirs_back_is_open_again
 SAID = (("ann", 6, 1), ("bob", 6, 2), ("bob", 10, 3))
 
 
-*SLOW_ORDERS, BACKWARDS = itertools.permutations(range(3))
+# Of the orders in which it was agreed on first, one is tried each time.
+ORDERS = [
+    order if order == (1, 0, 2) else pytest.param(order, marks=pytest.mark.slow)
+    for order in itertools.permutations(range(3))
+]
 
 
-@pytest.mark.parametrize("order", [BACKWARDS, *(pytest.param(order, marks=pytest.mark.slow) for order in SLOW_ORDERS)])
+@pytest.mark.parametrize("order", ORDERS)
 def test_in_whatever_order_answers_are_read_the_dispute_is_asked_on(asked, order) -> None:
     for read, place in enumerate(order, 1):
         who, label, minute = SAID[place]
