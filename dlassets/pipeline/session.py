@@ -123,7 +123,9 @@ class Session:
         if "folder" in names or is_local(self.lake.root):
             services["folder"] = FolderService(local_path(self.lake.requests), local_path(self.lake.answers))
         if "labelstudio" in names:
-            services["labelstudio"] = LabelStudioService(self.settings.labeling.label_studio, self.lake)
+            services["labelstudio"] = LabelStudioService(
+                self.settings.labeling.label_studio, self.lake, self.settings.serving.webhook_secret
+            )
         return Services([services[name] for name in names], [*services.values()])
 
     def changed(self, **fields: Any) -> Self:

@@ -19,6 +19,7 @@ from typing import Any
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import as_jpeg, viewable
 from dlassets.labeling.batch_folder import suffix_of
+from dlassets.labeling.label_studio.hints import Hints
 from dlassets.labeling.label_studio.http import (
     Address,
     LabelStudioError,
@@ -68,8 +69,8 @@ class LabelStudioService(LabelingService):
 
     name = "labelstudio"
 
-    def __init__(self, settings: LabelStudioSettings, lake: Lake) -> None:
-        self._settings, self._lake = settings, lake
+    def __init__(self, settings: LabelStudioSettings, lake: Lake, webhook_secret: str | None = None) -> None:
+        self._settings, self._lake, self._webhook_secret = settings, lake, webhook_secret
         self._opened: Project | None = None
 
     @property
@@ -113,10 +114,15 @@ class LabelStudioService(LabelingService):
             return self.project.tasks_of(among).keys() & uploaded
         return {task.request_id for task in self.project.tasks() if task.request_id in uploaded}
 
+    def lost(self, request_ids: Collection[str]) -> set[str]:
+        if not request_ids:
+            return set()
+        return self.project.without_task(request_ids) if self._open().is_there else set(request_ids)
+
     def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:
         if not self._open().is_there:
             return
-        since = known.since.get(self.name)
+        since = known.since(self.name, self._place)
         changed = self.project.tasks(*changed_since(_EPOCH if since is None else since - _OVERLAP))
         while some := list(islice(changed, _READ_AT_ONCE)):
             yield from self._answers(some, known)
@@ -138,6 +144,11 @@ class LabelStudioService(LabelingService):
     def show_classes(self, classes: Mapping[int, str]) -> None:
         if self._open().is_there:
             self.project.show_classes(classes)
+
+    def ask_for_hints(self) -> None:
+        url, secret = self._settings.hint_url, self._webhook_secret
+        if self._open().is_there:
+            self.project.send_hints(None if url is None or secret is None else Hints.to(url, secret))
 
     def show_standing(self, batches: Iterable[tuple[str, Sequence[Standing]]], state: str) -> None:
         if not self._open().is_there:
@@ -225,7 +236,7 @@ class LabelStudioService(LabelingService):
         said = {id_: self._said_in(row) for id_, row in exported.items()}
         yield from (answer for answers in said.values() for answer in answers)
         asked = {task.request_id: exported[task.id] for task in changed if task.request_id and task.id in exported}
-        standing = known.standing(self.name, asked.keys())
+        standing = known.standing(self.name, self._place, asked.keys())
         lacking = {id_ for id_ in asked if not _stands(standing.get(id_, {}), said[asked[id_]["id"]])}
         for request_id, everywhere in self._said_in_any(lacking).items():
             yield from self._changed(asked[request_id], everywhere, standing[request_id])
@@ -290,6 +301,14 @@ class LabelStudioService(LabelingService):
             service=self.name,
             **more,
         )
+
+    @property
+    def _place(self) -> str:
+        """What the origins of this project's answers are LIKE: a lake's own server has had whatever port was free."""
+        address = self.project.address
+        if self._settings.url is None:
+            address = re.sub(r":\d+/", ":%/", address, count=1)
+        return f"{address}/%"
 
     @property
     def _record(self) -> str:

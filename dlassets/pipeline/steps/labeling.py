@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from dlassets.engines.base import Snapshot, Written
+from dlassets.engines.base import Commit, Snapshot, Written
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import (
     ANNOTATORS,
@@ -73,6 +73,8 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     reopened = reopen_requests(session.engine, session.lake, snapshots[HUMAN_LABELS.name], commit)
     written, closed = close_requests(session.engine, session.lake, snapshots, model, settings, commit)
     asked = session.labeling.asked
+    for service in asked:
+        _told(report, functools.partial(_send_lost, session, service, snapshots, commit, report))
     sent, unasked = send_requests(session.engine, session.lake, asked, snapshots, model, settings, commit)
     if unasked:
         report.info(
@@ -84,6 +86,7 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     classes = known_classes(session.engine, read[CLASSES])
     for service in session.labeling.read:
         _told(report, functools.partial(_show, session, service, classes, shown))
+        _told(report, service.ask_for_hints)
     details = {
         "requests_sent": sent.inserted,
         "requests_closed": closed.answered,
@@ -125,6 +128,16 @@ def human_labels(session: Session, read: Reads, report: Report) -> Made:
     for told in away:
         report.warning(str(told))
     return Made(provenance, {HUMAN_LABELS.name: written}, {"answers_refused_now": refused})
+
+
+def _send_lost(
+    session: Session, service: LabelingService, snapshots: Mapping[str, Snapshot], commit: Commit, report: Report
+) -> None:
+    from dlassets.labeling.requests import send_lost
+
+    sent = send_lost(session.engine, session.lake, service, snapshots, commit)
+    if sent.updated:
+        report.info(f"{sent.updated:,} open requests were no longer in {service.name}, and were sent there again.")
 
 
 def _show(
@@ -204,7 +217,7 @@ def _versions_told(session: Session, counted: Counted, report: Report) -> bool:
 
 
 def _told(report: Report, tell: Callable[[], None]) -> None:
-    """Let people know; where that cannot be, what they answered counts all the same."""
+    """Let people know, or ask what became of it; where that cannot be, what they answered counts all the same."""
     try:
         tell()
     except DlassetsError as error:
