@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dlassets.errors import DlassetsError
 from dlassets.labeling.label_studio.hints import HEADER, PATH, key_of
 from dlassets.labeling.label_studio.service import LabelStudioService
 from dlassets.settings import Settings
@@ -106,5 +107,7 @@ def test_it_is_told_where_once_and_no_longer_where_the_setting_is_gone(
         (ours["id"], f"http://127.0.0.1:10{PATH}", True),
     ]
 
+    with pytest.raises(DlassetsError, match=r"sends no hint .* Enter a valid URL.*found all the same"):
+        hinted(studio, "http://of-no-domain:8000").ask_for_hints()
     hinted(studio, None).ask_for_hints()
     assert [each["id"] for each in webhooks(studio, label_studio_server)] == [another["id"]]

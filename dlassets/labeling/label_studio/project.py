@@ -72,8 +72,8 @@ class Project:
     def is_there(self) -> bool:
         return self._id is not None or self._found()
 
-    def made(self, classes: Mapping[int, str]) -> dict[int, str]:
-        """Return what answers call each class, by label, of the project with these classes.
+    def made(self, classes: Mapping[int, str]) -> dict[int, tuple[str, str]]:
+        """Return alias and name of each class, by label, of the project with these classes.
 
         Make the project where it is not there, and bring its interface up to the classes. Raises LabelStudioError.
         An interface that somebody has made for something else is left alone, and is an error.
@@ -87,8 +87,8 @@ class Project:
                     raise
         return self.show_classes(classes)
 
-    def show_classes(self, classes: Mapping[int, str]) -> dict[int, str]:
-        """Bring the interface up to the classes; return what answers call each, by label."""
+    def show_classes(self, classes: Mapping[int, str]) -> dict[int, tuple[str, str]]:
+        """Bring the interface up to the classes; return alias and name of each, by label."""
         shown = choices_in(self.http.get(self._path())["parsed_label_config"] or {})
         if shown is None:
             raise LabelStudioError(
@@ -98,7 +98,7 @@ class Project:
         wanted = choices_of(classes, shown)
         if wanted != shown:
             self.http.patch(self._path(), {"label_config": interface_of(wanted)})
-        return {label: alias for label, (alias, _) in wanted.items()}
+        return wanted
 
     def tasks(self, *where: Filter) -> Iterator[Task]:
         """Yield the tasks that all of some conditions hold for, in the order of their ids.
