@@ -107,7 +107,7 @@ def test_it_is_told_where_once_and_no_longer_where_the_setting_is_gone(
         (ours["id"], f"http://127.0.0.1:10{PATH}", True),
     ]
 
-    with pytest.raises(DlassetsError, match=r"sends no hint .* Enter a valid URL.*found all the same"):
+    with pytest.raises(DlassetsError, match=r"sends no hint .*Enter a valid URL.*found all the same"):
         hinted(studio, "http://of-no-domain:8000").ask_for_hints()
     hinted(studio, None).ask_for_hints()
     assert [each["id"] for each in webhooks(studio, label_studio_server)] == [another["id"]]
