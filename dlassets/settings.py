@@ -511,6 +511,12 @@ class LabelStudioSettings(_Section):
         "dlassets", description="The title of the project there, which is made where it is not."
     )
 
+    hint_url: Annotated[Place, Field(pattern=r"^https?://[^/?#]")] | None = Field(
+        None,
+        description="Where `dlassets serve` or `dlassets label` answers as Label Studio reaches it, which says at "
+        "once there that somebody has answered; unset: it says nothing.",
+    )
+
     @model_validator(mode="after")
     def _names_both(self) -> LabelStudioSettings:
         if (self.url is None) != (self.token is None):
@@ -624,7 +630,7 @@ class ServingSettings(_Section):
         description="People are asked about served photos less confident than this; unset: about none.",
     )
     webhook_secret: Annotated[str, Field(min_length=16)] | None = Field(
-        None, description="The secret of MLflow's webhooks; unset: none is taken."
+        None, description="The secret of webhooks, MLflow's and Label Studio's; unset: none is taken."
     )
 
     @model_validator(mode="after")
@@ -842,6 +848,14 @@ class Settings(_Section):
         if unknown := sorted(self.labeling.priorities.keys() - self.landing.keys()):
             zones = ", ".join(sorted(self.landing))
             raise ValueError(f"labeling.priorities names {', '.join(unknown)}, and the landing zones are {zones}")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_hints_by_a_secret(self) -> Settings:
+        if self.labeling.label_studio.hint_url is not None and self.serving.webhook_secret is None:
+            raise ValueError(
+                "labeling.label_studio.hint_url is for hints that are known by serving.webhook_secret: set it"
+            )
         return self
 
     @field_validator("landing")

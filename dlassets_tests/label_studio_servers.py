@@ -24,6 +24,12 @@ from dlassets.storage.lake import Lake
 from dlassets_tests.servers import free_port
 
 INSTALLED = Path(__file__).resolve().parent.parent / ENVIRONMENT
+WEBHOOK_SECRET = "a secret of sixteen letters"
+# What it is started with, so that it sends hints to this machine.
+HINTED = {
+    "DLASSETS_LABELING__LABEL_STUDIO__HINT_URL": "http://127.0.0.1:9",
+    "DLASSETS_SERVING__WEBHOOK_SECRET": WEBHOOK_SECRET,
+}
 needs_label_studio = pytest.mark.skipif(
     not (INSTALLED / ".ready").exists(), reason="Label Studio is not installed: scripts/setup.sh labelstudio"
 )
@@ -80,7 +86,7 @@ class LabelStudioServer:
         command = [sys.executable, "-m", "dlassets", "labelstudio", "--port", str(self.port)]
         self._process = subprocess.Popen(
             [*command, "--environment", str(INSTALLED)],
-            env=os.environ | {"DLASSETS_ROOT": self.lake.root},
+            env=os.environ | {"DLASSETS_ROOT": self.lake.root} | HINTED,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -129,7 +135,7 @@ class LabelStudioServer:
     def service(self, lake: Lake, title: str | None = None, **settings: Any) -> LabelStudioService:
         """Return the service of a lake in a project of its own."""
         told = {"url": self.login.url, "token": self.login.token, "project": title or f"test {uuid.uuid4().hex}"}
-        return LabelStudioService(LabelStudioSettings(**told | settings), lake)
+        return LabelStudioService(LabelStudioSettings(**told | settings), lake, WEBHOOK_SECRET)
 
 
 @contextmanager

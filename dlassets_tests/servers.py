@@ -6,10 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import uvicorn
 
 from dlassets.cli.servers import HOST
 
@@ -44,6 +49,25 @@ def taken_port() -> Iterator[int]:
 def free_port() -> int:
     with taken_port() as port:
         return port
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """An application at an address of this machine, in a thread of this process."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield f"http://{HOST}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import datetime as dt
 import functools
 import inspect
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -30,6 +30,8 @@ from dlassets.labeling.exchange.base import ForeignAnswer
 from dlassets.labeling.exchange.exporting import Export
 from dlassets.labeling.exchange.registry import FORMATS
 from dlassets.labeling.exchange.resolving import Known
+from dlassets.labeling.folder import FolderService
+from dlassets.labeling.requests import send_lost
 from dlassets.labeling.retraining import new_labels
 from dlassets.labeling.selection import choice as selection
 from dlassets.labeling.selection.choice import select_requests
@@ -56,6 +58,7 @@ from dlassets.scoring import current
 from dlassets.scoring.batch import Scope, Scorer, score_new
 from dlassets.scoring.made import predicted
 from dlassets.settings import LabelingSettings, LabelSettings, LandingZone, ScoringSettings, Settings, SplitSettings
+from dlassets.storage.lake import Lake
 from dlassets_tests.registry.conftest import store_of
 from dlassets_tests.tables import pins
 from dlassets_tests.whole import Whole, comparable
@@ -197,7 +200,7 @@ def ask_everything(whole: Whole) -> None:
     predicted(engine, tables, model)
     cached = selection._Cached(engine, tables, ["of no image"])
     assert (len([*cached.waiting()]), len([*cached.known()])) == (0, 0)
-    answers._known(engine, tables["human_labels"]).standing("folder", ["of no request"])
+    ask_of_services(engine, session.lake, tables)
     consensus._guesses(engine, tables, ["of no image"])
     consensus._honeypots(engine, tables)
     known_of_people(engine, tables)
@@ -209,6 +212,18 @@ def ask_everything(whole: Whole) -> None:
     loop.session = session
     loop._people_answer()
     loop._summary()
+
+
+class Forgetful(FolderService):
+    def lost(self, request_ids: Collection[str]) -> set[str]:  # noqa: ARG002
+        return {"of no request"}
+
+
+def ask_of_services(engine: Engine, lake: Lake, tables: Mapping[str, Snapshot]) -> None:
+    known = answers._known(engine, tables["human_labels"])
+    known.since("folder", "%")
+    known.standing("folder", "%", ["of no request"])
+    assert not send_lost(engine, lake, Forgetful(Path("/"), Path("/")), tables, Commit()).changed
 
 
 def look_at_pages(settings: Settings, raw_images: Snapshot, version: int) -> None:

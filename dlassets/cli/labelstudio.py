@@ -16,14 +16,14 @@ from filelock import FileLock, Timeout
 
 from dlassets.errors import DlassetsError
 from dlassets.labeling.label_studio.own import OwnServer, file_of, folder_of, new_server, own_server, write_server
-from dlassets.settings import load_settings
+from dlassets.settings import Settings, load_settings
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
     from dlassets.cli.servers import Server
 
 ENVIRONMENT = ".venv-labelstudio"
-_DATABASE = "label_studio.sqlite3"
+_DATA, _DATABASE = "data", "label_studio.sqlite3"
 # What it is told by its own variables; those of whoever starts it are for another.
 _OTHERS = ("LABEL_STUDIO_", "DJANGO_", "POSTGRE_", "SENTRY_", "DLASSETS_")
 
@@ -40,10 +40,10 @@ def labelstudio(port: int, environment: Path | None) -> None:
 
     With the setting labeling.service: labelstudio people are asked there.
     """
-    sys.exit(serve(Lake.at(load_settings().root), port, environment or _installed()))
+    sys.exit(serve(load_settings(), port, environment or _installed()))
 
 
-def serve(lake: Lake, port: int, environment: Path, timeout: float = 300) -> int:
+def serve(settings: Settings, port: int, environment: Path, timeout: float = 300) -> int:
     """Run the lake's Label Studio until SIGINT, SIGTERM or SIGHUP; return the exit code.
 
     Its log-in is made when it is first started, and stands in a file that its owner alone may read. Raises
@@ -51,6 +51,7 @@ def serve(lake: Lake, port: int, environment: Path, timeout: float = 300) -> int
     """
     from dlassets.cli.servers import HOST, ServerError, await_servers, free_ports, stop_requests
 
+    lake = Lake.at(settings.root)
     folder = folder_of(lake)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder), stop_requests() as stop:
@@ -63,7 +64,8 @@ def serve(lake: Lake, port: int, environment: Path, timeout: float = 300) -> int
         server = replace(server, url=f"http://{HOST}:{port}")
         write_server(lake, server)
         click.echo(f"Starting Label Studio; its log is {folder / 'server.log'}.")
-        with _label_studio(folder, port, environment, server) as process:
+        hints = settings.labeling.label_studio.hint_url is not None
+        with _label_studio(folder, port, environment, _variables(server, folder / _DATA, hints=hints)) as process:
             try:
                 await_servers([process], stop, timeout)
                 if not stop.is_set():
@@ -98,10 +100,10 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _label_studio(folder: Path, port: int, environment: Path, server: OwnServer) -> Iterator[Server]:
+def _label_studio(folder: Path, port: int, environment: Path, variables: Mapping[str, str]) -> Iterator[Server]:
     from dlassets.cli.servers import HOST, running
 
-    data = folder / "data"
+    data = folder / _DATA
     data.mkdir(exist_ok=True)
     prepared = environment / "prepared" / _DATABASE
     if not (data / _DATABASE).exists() and prepared.is_file():
@@ -110,13 +112,15 @@ def _label_studio(folder: Path, port: int, environment: Path, server: OwnServer)
         unfinished.replace(data / _DATABASE)
     command = [str(environment / "bin" / "python"), "label_studio.server", "start", "--no-browser"]
     command += ["--internal-host", HOST, "--port", str(port)]
-    variables = _variables(server, data)
     with running("Label Studio", command, port, "/health", folder / "server.log", variables) as process:
         yield process
 
 
-def _variables(server: OwnServer, data: Path) -> Mapping[str, str]:
-    """Return the environment of the server: nobody else signs up there, and it asks nothing of other machines."""
+def _variables(server: OwnServer, data: Path, *, hints: bool) -> Mapping[str, str]:
+    """Return the environment of the server: nobody else signs up there, and it asks nothing of other machines.
+
+    For hints, it may send something to addresses that are this machine's, or of no public network.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)}
     return kept | {
         "LABEL_STUDIO_BASE_DATA_DIR": str(data),
@@ -126,6 +130,7 @@ def _variables(server: OwnServer, data: Path) -> Mapping[str, str]:
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "false",
+        "SSRF_PROTECTION_ENABLED": "false" if hints else "true",
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
     }

@@ -19,15 +19,15 @@ from dlassets.errors import DlassetsError, SettingsError
 from dlassets.lakehouse.tables import HUMAN_LABELS, LABELED_IMAGES, PREDICTIONS_CURRENT, RAW_IMAGES
 from dlassets.masking import masked
 from dlassets.pipeline.session import Session
-from dlassets.registry.hints import hint_of
 from dlassets.registry.models import VALIDATED_VERSION
 from dlassets.registry.store import existing_client
 from dlassets.resources.asked_runs import Asked, ask
 from dlassets.resources.dead_runs import end_dead_runs
 from dlassets.settings import LandingZone, Settings
+from dlassets.storage.hints import hint_in
 from dlassets.storage.lake import Lake
 
-# How often it is looked for a hint of MLflow's webhooks, where there may be any; Dagster's daemon looks no more often.
+# How often it is looked for a hint of a webhook's, where there may be any; Dagster's daemon looks no more often.
 HINT_SECONDS = 5
 # How often Dagster's daemon comes round to its sensors, at most: one that is to look more often does so while it lasts.
 DAEMON_SECONDS = 5
@@ -86,12 +86,25 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
     """Return the sensor of the labelling services: new answers start the labelling pipeline, until they are taken in.
 
     A service that is away keeps no other's answers waiting: where these ask for nothing, the look fails and says why.
+    It looks as often as the others do, and at once where a hint of Label Studio's was taken; what no hint came of is
+    found all the same.
     """
-    sensor = "new_answers"
+    sensor, file = "new_answers", Lake.at(settings.root).answer_hints
+    hints = settings.labeling.label_studio.hint_url is not None and "labelstudio" in settings.labeling.service
 
-    @_sensor(sensor, LABELING_PIPELINE, settings, f"Starts {LABELING_PIPELINE.name} when people have answered.")
+    @_sensor(
+        sensor,
+        LABELING_PIPELINE,
+        settings,
+        f"Starts {LABELING_PIPELINE.name} when people have answered.",
+        hints=hints,
+    )
     def new_answers(context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]) -> dg.SensorResult:
-        before, now, has_answers, away = _digests(context.cursor), {}, False, []
+        seen = _seen(context.cursor)
+        looked = {"looked_at": time.time(), "hint": hint_in(file) if hints else ""}
+        if hints and not _is_due(looked, seen, settings):
+            return dg.SensorResult(skip_reason="No hint has come since the last look, and the next one is not due.")
+        before, now, has_answers, away = seen.get("answers", {}), {}, False, []
         for service in session.labeling.read:
             try:
                 digest = service.answers_digest()
@@ -102,24 +115,30 @@ def answers_sensor(settings: Settings) -> dg.SensorDefinition:
                 away.append(error)
                 digest = before.get(service.name, "")
             now[service.name] = digest
-        cursor = json.dumps(now)
+        seen = {**looked, "answers": now}
         wanted = f"answers:{'-'.join(filter(None, now.values()))}" if has_answers else None
         asked = ask(context.instance, sensor, wanted, settings.automation.attempts)
         if asked.request is None:
             if away and not asked.said:
                 raise away[0]
-            return _not_asked(context, asked, HUMAN_LABELS.name, "No new answer.", cursor)
-        return dg.SensorResult([asked.request], cursor=cursor)
+            return _not_asked(context, asked, HUMAN_LABELS.name, "No new answer.", json.dumps(seen))
+        return dg.SensorResult([asked.request], cursor=json.dumps(seen))
 
     return new_answers
 
 
-def _digests(cursor: str | None) -> dict[str, str]:
-    """Return what each service's answers were at the last look; none where that ended otherwise."""
+def _seen(cursor: str | None) -> dict[str, Any]:
+    """Return what a sensor saw at its last look; nothing where it gave up then."""
     try:
-        return {str(name): str(digest) for name, digest in json.loads(cursor or "{}").items()}
+        return dict(json.loads(cursor or "{}"))
     except ValueError:
         return {}
+
+
+def _is_due(now: Mapping[str, Any], seen: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether a look is due by the clock, or by a hint that has come since the last one."""
+    since = now["looked_at"] - seen.get("looked_at", 0)
+    return now["hint"] != seen.get("hint", "") or not 0 <= since < settings.automation.sensor_seconds - 1
 
 
 def retraining_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -190,21 +209,20 @@ def registry_sensor(settings: Settings) -> dg.SensorDefinition:
     """
     sensor, lake = "registry_changes", Lake.at(settings.root)
     hints = settings.serving.webhook_secret is not None
-    seconds = settings.automation.sensor_seconds
 
     @_sensor(
         sensor,
         VALIDATION_PIPELINE,
         settings,
         f"Starts {VALIDATION_PIPELINE.name} for versions without a validation, and notices aliases moved by hand.",
-        min(HINT_SECONDS, seconds) if hints else None,
+        hints=hints,
     )
     def registry_changes(
         context: dg.SensorEvaluationContext, session: dg.ResourceParam[Session]
     ) -> dg.SensorResult | dg.SkipReason:
         seen = json.loads(context.cursor or "{}")
-        now, hint = time.time(), hint_of(lake) if hints else ""
-        if hint == seen.get("hint", "") and now - seen.get("looked_at", 0) < seconds - 1:
+        looked = {"looked_at": time.time(), "hint": hint_in(lake.registry_hints) if hints else ""}
+        if not _is_due(looked, seen, settings):
             return dg.SkipReason("No webhook has come since the last look, and the next one is not due.")
         if existing_client(settings) is None:
             return dg.SkipReason("There is no registry yet.")
@@ -219,7 +237,7 @@ def registry_sensor(settings: Settings) -> dg.SensorDefinition:
             number: ask(context.instance, sensor, name, attempts, each_by_itself=True)
             for number, name in found.unvalidated.items()
         }
-        return _asked_for_versions(asked, found.sentences, {"looked_at": now, "hint": hint}, seen.get("given_up"))
+        return _asked_for_versions(asked, found.sentences, looked, seen.get("given_up"))
 
     return registry_changes
 
@@ -323,14 +341,18 @@ def sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
 
 def _sensor(
-    name: str, job: Any, settings: Settings, description: str, seconds: int | None = None
+    name: str, job: Any, settings: Settings, description: str, *, hints: bool = False
 ) -> Callable[..., dg.SensorDefinition]:
-    """Return the decorator of a sensor that looks as often as the settings say, and from the beginning if they do."""
+    """Return the decorator of a sensor that looks as often as the settings say, and from the beginning if they do.
+
+    One that may get `hints` comes round for these more often.
+    """
     automation = settings.automation
+    seconds = automation.sensor_seconds
     return dg.sensor(
         name=name,
         job=job,
-        minimum_interval_seconds=seconds or automation.sensor_seconds,
+        minimum_interval_seconds=min(HINT_SECONDS, seconds) if hints else seconds,
         default_status=dg.DefaultSensorStatus.RUNNING if automation.sensors else dg.DefaultSensorStatus.STOPPED,
         description=description,
     )

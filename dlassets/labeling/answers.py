@@ -217,19 +217,31 @@ def _known(engine: Engine, human_labels: Snapshot) -> Known:
 
     table = {HUMAN_LABELS.name: human_labels}
 
-    def standing(service: str, request_ids: Collection[str]) -> dict[str, dict[str | None, datetime]]:
+    def given(service: str, place: str) -> Rows:
+        return engine.rows(pa.table({"service": [service], "place": [place]}))
+
+    def since(service: str, place: str) -> datetime | None:
+        query = """
+            SELECT MAX(said.answered_at) AS since FROM human_labels AS said
+            JOIN given ON said.service = given.service AND said.origin LIKE given.place
+        """
+        newest: datetime | None = (
+            engine.sql(query, {**table, "given": given(service, place)}).arrow()["since"][0].as_py()
+        )
+        return newest
+
+    def standing(service: str, place: str, request_ids: Collection[str]) -> dict[str, dict[str | None, datetime]]:
         asked = engine.rows(pa.table({"request_id": pa.array(request_ids, pa.string())}))
         query = f"""
             SELECT said.request_id, said.annotator, said.answered_at FROM ({STANDING_ANSWERS}) AS said
-            JOIN asked ON asked.request_id = said.request_id WHERE said.service = '{service}'
-        """  # noqa: S608 - constants, and a class's own name
+            JOIN asked ON asked.request_id = said.request_id
+            JOIN given ON said.service = given.service AND said.origin LIKE given.place
+        """  # noqa: S608 - constants
         found: dict[str, dict[str | None, datetime]] = defaultdict(dict)
-        for row in engine.sql(query, {**table, "asked": asked}).arrow().to_pylist():
+        for row in engine.sql(query, {**table, "asked": asked, "given": given(service, place)}).arrow().to_pylist():
             found[row["request_id"]][row["annotator"]] = row["answered_at"]
         return found
 
-    newest = engine.sql("SELECT service, MAX(answered_at) AS since FROM human_labels GROUP BY service", table).arrow()
-    since = {row["service"]: row["since"] for row in newest.to_pylist() if row["service"] is not None}
     return Known(since, standing)
 
 

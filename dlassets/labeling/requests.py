@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from dlassets.engines.base import Commit, Engine, Snapshot, Transaction, Written
+from dlassets.engines.base import Commit, Engine, Rows, Snapshot, Transaction, Written
 from dlassets.labeling.honeypots import with_honeypots
 from dlassets.labeling.overlap import answers_wanted
 from dlassets.labeling.selection.choice import select_requests
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _APP_ID = f"dlassets/{LABEL_REQUESTS.name}"
+_IMAGES = ("raw_images", "deleted_files", "quarantined_files")
 
 # Image bytes in this process at once, on their way from the table to the service.
 CHUNK_BYTES = 64 * 2**20
@@ -100,29 +101,53 @@ def send_requests(
         return replace(written, inserted=len(asked), updated=0), unasked
 
     planned, unasked = replanned(plan)
-    written = planned
     requests = replace(pin(lake, LABEL_REQUESTS.name), version=planned.version)
-    images = {name: snapshots[name] for name in ("raw_images", "deleted_files", "quarantined_files")}
-    photos = Photos(engine, lake, images["raw_images"])
-    planned_batches = _unsent(engine, {**images, CLASSES.name: snapshots[CLASSES.name]}, requests, services)
-    batches = list(filter(None, (_with_photos(photos, batch) for batch in planned_batches)))
-    classes = known_classes(engine, snapshots["classes"]) if batches else {}
-    for batch in batches:
-        opened = engine.rows(_send(photos, services, batch, classes))
-        written = replanned(functools.partial(engine.merge, opened, LABEL_REQUESTS, requests.uri, commit))
-    sent, unsent = (sum(map(len, each)) for each in (batches, planned_batches))
-    updated = max(0, sent - planned.inserted)
-    quarantined = failed_images(engine, images)
-    written = replace(written, inserted=planned.inserted, updated=updated)
-    return replace(written, left_out=unsent - sent, quarantined=quarantined), unasked
+    everywhere = " AND ".join(goes_to(service.name) for service in services)
+    unsent = f"r.status = '{PLANNED}' OR (r.status = '{OPEN}' AND NOT ({everywhere}))"
+    rows = with_photo(engine, _named(snapshots), requests, unsent)
+    sent = _send_all(Photos(engine, lake, snapshots["raw_images"]), services, snapshots, rows, planned, commit)
+    quarantined = failed_images(engine, {name: snapshots[name] for name in _IMAGES})
+    updated = max(0, sent.updated - planned.inserted)
+    return replace(sent, inserted=planned.inserted, updated=updated, quarantined=quarantined), unasked
+
+
+def send_lost(
+    engine: Engine, lake: Lake, service: LabelingService, snapshots: Mapping[str, Snapshot], commit: Commit
+) -> Written:
+    """Send the open requests once more that went to a service and are no longer there: somebody has deleted them.
+
+    None lost, no new version; `updated` counts those that were, `left_out` those whose photo is gone. `snapshots` holds
+    raw_images, deleted_files, quarantined_files and classes. Raises DlassetsError where the service cannot say, or
+    cannot be sent to.
+    """
+    import pyarrow as pa
+
+    requests = pin(lake, LABEL_REQUESTS.name)
+    written = Written(requests.version, changed=False)
+    lost = service.lost(_waiting(engine, service, requests))
+    if not lost:
+        return written
+    tables: dict[str, Snapshot | Rows] = {
+        **_named(snapshots),
+        "lost": engine.rows(pa.table({"request_id": sorted(lost)})),
+    }
+    rows = with_photo(engine, tables, requests, "r.request_id IN (SELECT request_id FROM lost)")
+    return _send_all(Photos(engine, lake, snapshots["raw_images"]), [service], snapshots, rows, written, commit)
 
 
 def without_photo(engine: Engine, service: LabelingService, label_requests: Snapshot) -> list[str]:
     """Return the open requests that went to a service where people have no photo of them."""
-    query = f"SELECT request_id FROM label_requests AS r WHERE status = '{OPEN}' AND {goes_to(service.name)}"  # noqa: S608 - constants
-    opened = engine.sql(query, {"label_requests": label_requests}).arrow()
-    waiting = set(opened["request_id"].to_pylist())
+    waiting = _waiting(engine, service, label_requests)
     return sorted(waiting - service.photos(waiting)) if waiting else []
+
+
+def _waiting(engine: Engine, service: LabelingService, label_requests: Snapshot) -> set[str]:
+    query = f"SELECT request_id FROM label_requests AS r WHERE status = '{OPEN}' AND {goes_to(service.name)}"  # noqa: S608 - constants
+    return set(engine.sql(query, {"label_requests": label_requests}).arrow()["request_id"].to_pylist())
+
+
+def _named(snapshots: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
+    return {name: snapshots[name] for name in (*_IMAGES, CLASSES.name)}
 
 
 @dataclass(frozen=True)
@@ -183,23 +208,13 @@ def _plan(
     return pa.Table.from_pylist([{**row, **common} for row in planned], schema=LABEL_REQUESTS.schema)
 
 
-def _unsent(
-    engine: Engine, images: Mapping[str, Snapshot], requests: Snapshot, services: Sequence[LabelingService]
-) -> list[list[dict[str, Any]]]:
-    """Return the requests that a service has yet to get and whose photo is still to be had, a list a batch.
-
-    With its length in bytes; under another path with the same bytes, where it is no longer under its own.
-    """
-    everywhere = " AND ".join(goes_to(service.name) for service in services)
-    unsent = f"r.status = '{PLANNED}' OR (r.status = '{OPEN}' AND NOT ({everywhere}))"
-    rows = with_photo(engine, images, requests, unsent)
-    return [list(batch) for _, batch in groupby(rows, key=lambda row: row["batch_id"])]
-
-
-def with_photo(engine: Engine, images: Mapping[str, Snapshot], requests: Snapshot, which: str) -> list[dict[str, Any]]:
+def with_photo(
+    engine: Engine, images: Mapping[str, Snapshot | Rows], requests: Snapshot, which: str
+) -> list[dict[str, Any]]:
     """Return the requests, batch by batch, whose photo is still to be had, with where that is and its length in bytes.
 
-    `which` is SQL over `label_requests` AS r; `images` are raw_images, deleted_files, quarantined_files and classes.
+    That is under another path with the same bytes, where it is no longer under its own. `which` is SQL over
+    `label_requests` AS r, and whatever `images` has beside raw_images, deleted_files, quarantined_files and classes.
     """
     query = f"""
         WITH chosen AS (
@@ -215,6 +230,30 @@ def with_photo(engine: Engine, images: Mapping[str, Snapshot], requests: Snapsho
     """  # noqa: S608 - constants
     rows = engine.sql(query, {**images, "label_requests": requests}).arrow()
     return list(rows.drop_columns("path").rename_columns({"now_at": "path"}).to_pylist())
+
+
+def _send_all(
+    photos: Photos,
+    services: Sequence[LabelingService],
+    snapshots: Mapping[str, Snapshot],
+    rows: Sequence[Mapping[str, Any]],
+    before: Written,
+    commit: Commit,
+) -> Written:
+    """Send requests whose photo is whole, batch by batch, and write down that they are open: `updated` are so many.
+
+    The others, `left_out`, wait for their photos. `before` is the last write of the table.
+    """
+    engine, uri = photos.engine, photos.lake.table(LABEL_REQUESTS.name)
+    batches = [list(batch) for _, batch in groupby(rows, key=lambda row: row["batch_id"])]
+    whole = list(filter(None, (_with_photos(photos, batch) for batch in batches)))
+    classes = known_classes(engine, snapshots[CLASSES.name]) if whole else {}
+    written = replace(before, inserted=0, updated=0)
+    for batch in whole:
+        opened = engine.rows(_send(photos, services, batch, classes))
+        written = written.and_then(replanned(functools.partial(engine.merge, opened, LABEL_REQUESTS, uri, commit)))
+    sent = sum(map(len, whole))
+    return replace(written, updated=sent, left_out=len(rows) - sent)
 
 
 def _with_photos(photos: Photos, planned: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -80,12 +80,13 @@ class Answer:
 class Known:
     """What `human_labels` has already of what services gave, for one that need not give all of it again.
 
-    `since` is by service the newest time of its answers. `standing` returns of some requests the annotators whose
-    answer in that service is accepted and not taken back, with the time of that answer, by request id.
+    Both are asked about a service and a place of it: the answers whose `origin` is LIKE that text. `since` returns the
+    newest time of those, None where there is none. `standing` returns of some requests the annotators whose answer
+    there is accepted and not taken back, with the time of that answer, by request id.
     """
 
-    since: Mapping[str, datetime] = field(default_factory=dict)
-    standing: Callable[[str, Collection[str]], Mapping[str, Mapping[str | None, datetime]]] = lambda _, __: {}
+    since: Callable[[str, str], datetime | None] = lambda _, __: None
+    standing: Callable[[str, str, Collection[str]], Mapping[str, Mapping[str | None, datetime]]] = lambda *_: {}
 
 
 NOTHING_KNOWN = Known()
@@ -140,6 +141,13 @@ class LabelingService(ABC):
         Where some are named, of those at least: a service need not look for others then.
         """
 
+    def lost(self, request_ids: Collection[str]) -> set[str]:  # noqa: ARG002 - for those that lose some
+        """Return those of the requests, which were sent, that are no longer there, so that they are to be sent again.
+
+        None where what people take away is to stay away. Raises DlassetsError where that cannot be said.
+        """
+        return set()
+
     @abstractmethod
     def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:
         """Yield every answer given so far, in a stable order, as they are read: memory is not of all of them.
@@ -165,6 +173,12 @@ class LabelingService(ABC):
 
     def show_classes(self, classes: Mapping[int, str]) -> None:  # noqa: B027 - most show them with what they send
         """Let people choose among these classes, name by label, in what they were asked before as well.
+
+        Raises DlassetsError where that cannot be.
+        """
+
+    def ask_for_hints(self) -> None:  # noqa: B027 - most have none to give
+        """Have the service say at once when somebody has answered, where the settings want that; else no longer.
 
         Raises DlassetsError where that cannot be.
         """

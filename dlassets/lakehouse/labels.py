@@ -43,7 +43,8 @@ _OWN_TIME = f"CASE WHEN COALESCE(service, '{FOLDER}') <> '{FOLDER}' THEN LEAST(a
 
 def _standing(human_labels: str) -> str:
     return f"""
-    SELECT request_id, path, image_id, label, annotator, answered_at, read_at, read_order, service, seconds FROM (
+    SELECT request_id, path, image_id, label, annotator, answered_at, read_at, read_order, service, seconds, origin
+    FROM (
         SELECT of_service.*, ROW_NUMBER() OVER (
             PARTITION BY request_id, annotator ORDER BY {NEWEST_ANSWER}) AS place
         FROM (

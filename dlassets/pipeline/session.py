@@ -124,7 +124,9 @@ class Session:
         else:
             services["folder"] = BucketService(requests, answers)
         if "labelstudio" in names:
-            services["labelstudio"] = LabelStudioService(self.settings.labeling.label_studio, self.lake)
+            services["labelstudio"] = LabelStudioService(
+                self.settings.labeling.label_studio, self.lake, self.settings.serving.webhook_secret
+            )
         return Services([services[name] for name in names], [*services.values()])
 
     def changed(self, **fields: Any) -> Self:

@@ -6,7 +6,6 @@ two receivers at the same moment one may forget what the other has seen: then a 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ class Deliveries:
     """The deliveries that were taken lately, by their ids."""
 
     def __init__(self, lake: Lake) -> None:
-        self._file = lake.hints
+        self._file = lake.registry_hints
         self._one_at_a_time = threading.Lock()
 
     def take(self, delivery: str, sent_at: float, now: float) -> bool:
@@ -47,11 +46,3 @@ class Deliveries:
             return {}
         except (ValueError, AttributeError, TypeError):  # somebody else's file: what it said is forgotten
             return {}
-
-
-def hint_of(lake: Lake) -> str:
-    """Return what changes with each hint; empty text where there was none."""
-    try:
-        return hashlib.sha256(read_whole(lake.hints)).hexdigest()[:16]
-    except FileNotFoundError:
-        return ""

@@ -89,9 +89,14 @@ class Lake:
         return self.under("events", zone)
 
     @property
-    def hints(self) -> str:
+    def registry_hints(self) -> str:
         """What MLflow's webhooks brought lately: a file that makes the sensor of the registry look at once."""
         return self.under("hints", "mlflow.json")
+
+    @property
+    def answer_hints(self) -> str:
+        """What Label Studio's webhook brought last: a file that makes the sensor of answers look at once."""
+        return self.under("hints", "labelstudio.txt")
 
     @property
     def tensorboard(self) -> str:

@@ -52,7 +52,7 @@ def test_requests_go_out_and_their_answers_come_in(run, asked: Bench, tmp_path: 
     again = run("import", path, "--annotator", "anna")
 
     told = "output.manifest, SageMaker Ground Truth's manifest: 2 answers by anna.\n"
-    (target,) = (asked.answers / "imported").iterdir()
+    (target,) = (asked.answers / "imported").glob("[!.]*")
     assert (dry.exit_code, dry.output) == (0, f"{told}Nothing was written (--dry-run).\n")
     assert (done.exit_code, done.output) == (
         0,

@@ -138,6 +138,8 @@ def test_a_hint_makes_the_next_look_due_at_once_and_without_one_it_is_due_later(
     assert asked(told) == ["1"]
     assert "No webhook has come" in tick(hinted, told.cursor).skip_message
     assert asked(tick(hinted, a_look_later(told))) == ["1"]
+    clock_set_back = json.dumps({**json.loads(told.cursor), "looked_at": time.time() + 3600})
+    assert asked(tick(hinted, clock_set_back)) == ["1"]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from dlassets.images.folders import class_folder
 from dlassets.labeling.answers import collect_answers
 from dlassets.labeling.closing import close_requests, reopen_requests
 from dlassets.labeling.folder import FolderService
-from dlassets.labeling.requests import request_id, send_requests
+from dlassets.labeling.requests import request_id, send_lost, send_requests
 from dlassets.labeling.services import Refusal
 from dlassets.labeling.standing import show_standing
 from dlassets.lakehouse.snapshots import pin
@@ -111,6 +111,9 @@ class Bench:
     ) -> tuple[Written, int]:
         chosen = _settings(conflicts, settings)
         return send_requests(self.engine, self.lake, [self.service], self.snapshots, _model(version), chosen, Commit())
+
+    def send_lost(self) -> Written:
+        return send_lost(self.engine, self.lake, self.service, self.snapshots, Commit())
 
     def collect(self, classes: dict[int, str] = CLASSES) -> Written:
         return self.collect_and_refuse(classes)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dlassets.labeling.label_studio.service import LabelStudioService
 from dlassets.labeling.requests import request_id
 from dlassets.registry.models import ModelVersion
+from dlassets_tests.label_studio_servers import WEBHOOK_SECRET
 
 from .conftest import MODEL, Bench, image_id
 
@@ -25,7 +26,7 @@ def tasks(bench: Bench) -> dict[str, int]:
 
 def again(bench: Bench) -> None:
     """What a later run has: the same project, of which it remembers nothing."""
-    bench.service = LabelStudioService(bench.service._settings, bench.lake)
+    bench.service = LabelStudioService(bench.service._settings, bench.lake, WEBHOOK_SECRET)
 
 
 def answered(bench: Bench) -> list[tuple[str, int | None, str, str | None]]:

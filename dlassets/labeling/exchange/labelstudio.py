@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 from dlassets.images.label_lists import PHOTO_COLUMNS
 from dlassets.labeling.exchange.base import (
@@ -16,16 +15,13 @@ from dlassets.labeling.exchange.base import (
     FileFormat,
     ForeignAnswer,
     ShownRequest,
-    class_name,
     json_file,
     records_of,
 )
 from dlassets.labeling.exchange.flat import answer_of, labels_in, one_class
 from dlassets.labeling.formats import seconds_of, time_of
+from dlassets.labeling.label_studio.interface import IMAGE, choices_of, interface_of, task_of
 from dlassets.storage.records import as_text
-
-# What its label config calls the question and the photo.
-CHOICE, PHOTO = "label", "image"
 
 
 class LabelStudioFiles(FileFormat):
@@ -38,8 +34,9 @@ class LabelStudioFiles(FileFormat):
         return {"data", "annotations"} <= names or {"annotation_id", "annotator", "lead_time"} <= names
 
     def write(self, requests: Sequence[ShownRequest], classes: Mapping[int, str]) -> dict[str, bytes]:
-        tasks = [_task(shown, classes) for shown in requests]
-        return {"tasks.json": json_file(tasks), "label-config.xml": label_config(classes).encode()}
+        choices = choices_of(classes, {})
+        tasks = [_task(shown, choices) for shown in requests]
+        return {"tasks.json": json_file(tasks), "label-config.xml": interface_of(choices).encode()}
 
     def read(self, chunks: Iterable[bytes], suffix: str) -> Iterator[ForeignAnswer]:
         for place, record in records_of(chunks, suffix):
@@ -51,24 +48,9 @@ class LabelStudioFiles(FileFormat):
                 yield answer_of(place, record)
 
 
-def label_config(classes: Mapping[int, str]) -> str:
-    """Return the label config of a project that asks for one of these classes."""
-    choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for _, name in sorted(classes.items()))
-    return f"""<View>
-  <Image name="{PHOTO}" value="${PHOTO}"/>
-  <Choices name="{CHOICE}" toName="{PHOTO}" choice="single" showInLine="true">
-{choices}
-  </Choices>
-</View>
-"""
-
-
-def _task(shown: ShownRequest, classes: Mapping[int, str]) -> dict[str, Any]:
+def _task(shown: ShownRequest, choices: Mapping[int, tuple[str, str]]) -> dict[str, Any]:
     request = shown.request
-    chosen = {"choices": [class_name(request.predicted_label, classes)]}
-    result = {"from_name": CHOICE, "to_name": PHOTO, "type": "choices", "value": chosen}
-    data = {PHOTO: shown.place, "request_id": request.request_id, "path": request.path, "image_id": request.image_id}
-    return {"data": data, "predictions": [{"score": round(request.confidence, 4), "result": [result]}]}
+    return task_of(request, shown.place, choices, path=request.path, image_id=request.image_id)
 
 
 def _of_task(place: str, task: Mapping[str, Any]) -> Iterator[ForeignAnswer]:
@@ -78,7 +60,7 @@ def _of_task(place: str, task: Mapping[str, Any]) -> Iterator[ForeignAnswer]:
     if not isinstance(data, dict) or not isinstance(annotations, list):
         yield ForeignAnswer(place, problem="is no task of Label Studio")
         return
-    names = (PHOTO, *PHOTO_COLUMNS)
+    names = (IMAGE, *PHOTO_COLUMNS)
     photo = next((as_text(data[name]) for name in names if isinstance(data.get(name), str)), "")
     unanswered = ForeignAnswer(place, photo, as_text(data.get("request_id")), as_text(data.get("image_id")))
     if not annotations:

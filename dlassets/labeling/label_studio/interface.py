@@ -13,6 +13,7 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from dlassets.images.folders import class_folder
+from dlassets.labeling.services import Request
 
 # Of a task's data.
 IMAGE, REQUEST_ID, ABOUT = "image", "request_id", "about"
@@ -20,6 +21,8 @@ IMAGE, REQUEST_ID, ABOUT = "image", "request_id", "about"
 QUESTION, PHOTO = "label", "photo"
 _HOTKEYS = "123456789"
 _LABEL = re.compile(r"(\d+)(?:\.|$)", re.ASCII)
+# The least sure of all are served first, whichever version asked: of the versions of a model, one alone would be.
+_MODEL = "dlassets"
 # What XML 1.0 has no way to write.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -64,6 +67,25 @@ def interface_of(choices: Mapping[int, tuple[str, str]]) -> str:
     # Below the classes, which a tall photo would push out of sight.
     photo = f'  <Image name="{PHOTO}" value="${IMAGE}" zoomControl="true"/>'
     return "\n".join([*lines, "  </Choices>", photo, "</View>"])
+
+
+def task_of(request: Request, image: str, choices: Mapping[int, tuple[str, str]], **more: str) -> dict[str, Any]:
+    """Return the task that asks about a request whose photo is at `image`, with what the model thinks; `more` is data.
+
+    A guess of a class that is none of the choices is not shown.
+    """
+    name, guess = request.path.rsplit("/", 1)[-1], request.predicted_name or request.predicted_label
+    about = f"{name}: the model thinks {guess}, {request.confidence:.0%} sure"
+    data = {IMAGE: image, REQUEST_ID: request.request_id, ABOUT: about, **more}
+    if request.predicted_label not in choices:
+        return {"data": data}
+    result = result_of(choices[request.predicted_label][0])
+    return {"data": data, "predictions": [{"result": result, "score": score_of(request), "model_version": _MODEL}]}
+
+
+def score_of(request: Request) -> float:
+    """Return what people are asked by, the lowest first: how sure the model is, and below all that what is pressing."""
+    return round(request.confidence - (request.priority or 0), 6)
 
 
 def result_of(alias: str) -> list[dict[str, Any]]:

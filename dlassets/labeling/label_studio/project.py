@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from dlassets.labeling.label_studio.hints import HEADER, Hints
 from dlassets.labeling.label_studio.http import LabelStudioError, LabelStudioHttp, NotThereError
 from dlassets.labeling.label_studio.interface import REQUEST_ID, choices_in, choices_of, interface_of
 
@@ -71,8 +72,8 @@ class Project:
     def is_there(self) -> bool:
         return self._id is not None or self._found()
 
-    def made(self, classes: Mapping[int, str]) -> dict[int, str]:
-        """Return what answers call each class, by label, of the project with these classes.
+    def made(self, classes: Mapping[int, str]) -> dict[int, tuple[str, str]]:
+        """Return alias and name of each class, by label, of the project with these classes.
 
         Make the project where it is not there, and bring its interface up to the classes. Raises LabelStudioError.
         An interface that somebody has made for something else is left alone, and is an error.
@@ -86,8 +87,8 @@ class Project:
                     raise
         return self.show_classes(classes)
 
-    def show_classes(self, classes: Mapping[int, str]) -> dict[int, str]:
-        """Bring the interface up to the classes; return what answers call each, by label."""
+    def show_classes(self, classes: Mapping[int, str]) -> dict[int, tuple[str, str]]:
+        """Bring the interface up to the classes; return alias and name of each, by label."""
         shown = choices_in(self.http.get(self._path())["parsed_label_config"] or {})
         if shown is None:
             raise LabelStudioError(
@@ -97,7 +98,7 @@ class Project:
         wanted = choices_of(classes, shown)
         if wanted != shown:
             self.http.patch(self._path(), {"label_config": interface_of(wanted)})
-        return {label: alias for label, (alias, _) in wanted.items()}
+        return wanted
 
     def tasks(self, *where: Filter) -> Iterator[Task]:
         """Yield the tasks that all of some conditions hold for, in the order of their ids.
@@ -120,6 +121,15 @@ class Project:
                 if task.request_id is not None:
                     found[task.request_id].append(task)
         return found
+
+    def without_task(self, request_ids: Collection[str]) -> set[str]:
+        """Return those of the requests that have no task. To count them takes a quarter of what a list of them does."""
+        lacking: set[str] = set()
+        for some in _parts(sorted(request_ids)):
+            where = (f"data.{REQUEST_ID}", "in_list", "List", some)
+            if self._page([where], 1)["total"] != len(some):
+                lacking |= set(some) - {task.request_id for task in self.tasks(where) if task.request_id}
+        return lacking
 
     def state(self) -> tuple[int, str]:
         """Return how many tasks anybody has answered or skipped, and when one of them changed last."""
@@ -165,6 +175,19 @@ class Project:
             exported |= {row["id"]: row for row in self.http.get(self._path("export"), **asked)}
         return exported
 
+    def send_hints(self, hints: Hints | None) -> None:
+        """Have the server send a hint whenever people answer, to one address; None: to none any more."""
+        ours = [each for each in self.http.get(_WEBHOOKS, project=self._number) if HEADER in each["headers"]]
+        for each in ours if hints is None else ours[1:]:
+            self.http.delete(f"{_WEBHOOKS}{each['id']}/")
+        if hints is None:
+            return
+        wanted = {**_HINTS, "url": hints.url, "headers": {HEADER: hints.key}}
+        if not ours:
+            self.http.post(_WEBHOOKS, {"project": self._number, **wanted})
+        elif {name: ours[0][name] for name in wanted} | {"actions": sorted(ours[0]["actions"])} != wanted:
+            self.http.patch(f"{_WEBHOOKS}{ours[0]['id']}/", wanted)
+
     @cached_property
     def people(self) -> dict[int, str]:
         """The address of each person's mail, which is their name here, by their number there."""
@@ -200,6 +223,14 @@ class Project:
         return self.http.get("/api/tasks", project=self._number, page_size=size, query=json.dumps(query))
 
 
+_WEBHOOKS = "/api/webhooks/"
+# A hint says what has happened and nothing of it.
+_HINTS = {
+    "is_active": True,
+    "send_payload": False,
+    "send_for_all_actions": False,
+    "actions": ["ANNOTATIONS_CREATED", "ANNOTATIONS_DELETED", "ANNOTATION_CREATED", "ANNOTATION_UPDATED"],
+}
 # Of a project that is made here. People see what the model thinks, and the least sure first.
 _SETTINGS = {
     "sampling": "Uncertainty sampling",

@@ -18,6 +18,7 @@ from typing import Any
 
 from dlassets.errors import DlassetsError
 from dlassets.images.decode import as_jpeg, viewable
+from dlassets.labeling.label_studio.hints import Hints
 from dlassets.labeling.label_studio.http import (
     Address,
     LabelStudioError,
@@ -25,7 +26,7 @@ from dlassets.labeling.label_studio.http import (
     NotThereError,
     UncertainError,
 )
-from dlassets.labeling.label_studio.interface import ABOUT, IMAGE, REQUEST_ID, chosen_in, result_of
+from dlassets.labeling.label_studio.interface import chosen_in, score_of, task_of
 from dlassets.labeling.label_studio.own import address_of
 from dlassets.labeling.label_studio.project import (
     BYTES_AT_ONCE,
@@ -50,8 +51,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _READ_AT_ONCE = _ADDED_AT_ONCE = 200
 # How often tasks are added of which it is not known whether they were.
 _ATTEMPTS = 3
-# The least sure of all are served first, whichever version asked: of the versions of a model, one alone would be.
-_MODEL = "dlassets"
 _SHOWN_BY_BROWSERS = {".jpg", ".png", ".gif", ".bmp", ".webp"}
 _MOST_LOOKED_AT = 16
 _looked_at: dict[tuple[Address, str], Project] = {}
@@ -68,8 +67,8 @@ class LabelStudioService(LabelingService):
 
     name = "labelstudio"
 
-    def __init__(self, settings: LabelStudioSettings, lake: Lake) -> None:
-        self._settings, self._lake = settings, lake
+    def __init__(self, settings: LabelStudioSettings, lake: Lake, webhook_secret: str | None = None) -> None:
+        self._settings, self._lake, self._webhook_secret = settings, lake, webhook_secret
         self._opened: Project | None = None
 
     @property
@@ -87,14 +86,14 @@ class LabelStudioService(LabelingService):
         requests = {request.request_id: request for request in batch.requests}
         if strange := [id_ for id_ in requests if not _PLAIN.fullmatch(id_)]:
             raise DlassetsError(f"{strange[0]!r} cannot be a file's name: use letters, digits, '_' and '-'.")
-        aliases = self._open().made(batch.classes)
+        choices = self._open().made(batch.classes)
         tasks = self._tasks_of(requests)
         for attempt in range(_ATTEMPTS):
             lacking = [request for request in requests.values() if request.request_id not in tasks]
             if not lacking:
                 break
             try:
-                self._add(batch.id, lacking, aliases, self._uploaded(lacking, photos))
+                self._add(batch.id, lacking, choices, self._uploaded(lacking, photos))
             except UncertainError:
                 if attempt + 1 == _ATTEMPTS:
                     raise
@@ -113,10 +112,15 @@ class LabelStudioService(LabelingService):
             return self.project.tasks_of(among).keys() & uploaded
         return {task.request_id for task in self.project.tasks() if task.request_id in uploaded}
 
+    def lost(self, request_ids: Collection[str]) -> set[str]:
+        if not request_ids:
+            return set()
+        return self.project.without_task(request_ids) if self._open().is_there else set(request_ids)
+
     def each_answer(self, known: Known = NOTHING_KNOWN) -> Iterator[Answer]:
         if not self._open().is_there:
             return
-        since = known.since.get(self.name)
+        since = known.since(self.name, self._place)
         changed = self.project.tasks(*changed_since(_EPOCH if since is None else since - _OVERLAP))
         while some := list(islice(changed, _READ_AT_ONCE)):
             yield from self._answers(some, known)
@@ -138,6 +142,20 @@ class LabelStudioService(LabelingService):
     def show_classes(self, classes: Mapping[int, str]) -> None:
         if self._open().is_there:
             self.project.show_classes(classes)
+
+    def ask_for_hints(self) -> None:
+        if not self._open().is_there:
+            return
+        url, secret = self._settings.hint_url, self._webhook_secret
+        try:
+            self.project.send_hints(None if url is None or secret is None else Hints.to(url, secret))
+        except LabelStudioError as error:
+            raise LabelStudioError(
+                f"Label Studio sends no hint that somebody has answered: {error} Answers are found all the same, at "
+                "the usual looks. Where labeling.label_studio.hint_url is an address of its own machine or of a "
+                "private network, start it with SSRF_PROTECTION_ENABLED=false, as make labelstudio does once that is "
+                "set."
+            ) from error
 
     def show_standing(self, batches: Iterable[tuple[str, Sequence[Standing]]], state: str) -> None:
         if not self._open().is_there:
@@ -212,10 +230,14 @@ class LabelStudioService(LabelingService):
         return {id_: there[id_][0] for id_ in wanted}
 
     def _add(
-        self, batch_id: str, requests: Sequence[Request], aliases: Mapping[int, str], photos: Mapping[str, Photo]
+        self,
+        batch_id: str,
+        requests: Sequence[Request],
+        choices: Mapping[int, tuple[str, str]],
+        photos: Mapping[str, Photo],
     ) -> None:
-        ordered = sorted(requests, key=lambda r: (_score(r), r.request_id))
-        tasks = [_as_task(batch_id, request, aliases, photos[request.request_id]) for request in ordered]
+        ordered = sorted(requests, key=lambda r: (score_of(r), r.request_id))
+        tasks = [task_of(each, photos[each.request_id].address, choices, batch=batch_id) for each in ordered]
         for start in range(0, len(tasks), _ADDED_AT_ONCE):
             self.project.add(tasks[start : start + _ADDED_AT_ONCE])
 
@@ -225,7 +247,7 @@ class LabelStudioService(LabelingService):
         said = {id_: self._said_in(row) for id_, row in exported.items()}
         yield from (answer for answers in said.values() for answer in answers)
         asked = {task.request_id: exported[task.id] for task in changed if task.request_id and task.id in exported}
-        standing = known.standing(self.name, asked.keys())
+        standing = known.standing(self.name, self._place, asked.keys())
         lacking = {id_ for id_ in asked if not _stands(standing.get(id_, {}), said[asked[id_]["id"]])}
         for request_id, everywhere in self._said_in_any(lacking).items():
             yield from self._changed(asked[request_id], everywhere, standing[request_id])
@@ -292,6 +314,14 @@ class LabelStudioService(LabelingService):
         )
 
     @property
+    def _place(self) -> str:
+        """What the origins of this project's answers are LIKE: a lake's own server has had whatever port was free."""
+        address = self.project.address
+        if self._settings.url is None:
+            address = re.sub(r":\d+/", ":%/", address, count=1)
+        return f"{address}/%"
+
+    @property
     def _record(self) -> str:
         return f"{self._lake.labelstudio}/shown.json"
 
@@ -323,26 +353,6 @@ def _loads(photos: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, byte
         size += len(photo)
     if load:
         yield load
-
-
-def _as_task(batch_id: str, request: Request, aliases: Mapping[int, str], photo: Photo) -> dict[str, Any]:
-    name = request.path.rsplit("/", 1)[-1]
-    guess = request.predicted_name or request.predicted_label
-    data = {
-        IMAGE: photo.address,
-        REQUEST_ID: request.request_id,
-        ABOUT: f"{name}: the model thinks {guess}, {request.confidence:.0%} sure",
-        "batch": batch_id,
-    }
-    if request.predicted_label not in aliases:
-        return {"data": data}
-    guessed = {"result": result_of(aliases[request.predicted_label]), "score": _score(request), "model_version": _MODEL}
-    return {"data": data, "predictions": [guessed]}
-
-
-def _score(request: Request) -> float:
-    """Return what people are asked by, the lowest first: how sure the model is, and below all that what is pressing."""
-    return request.confidence - (request.priority or 0)
 
 
 def _newest(said: Sequence[Answer]) -> dict[str | None, Answer]:

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from dlassets.engines.base import Snapshot, Written
+from dlassets.engines.base import Commit, Snapshot, Written
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import (
     ANNOTATORS,
@@ -75,6 +75,9 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
     reopened = reopen_requests(session.engine, session.lake, snapshots, settings.labeling, commit)
     written, closed = close_requests(session.engine, session.lake, snapshots, model, settings, commit)
     asked = session.labeling.asked
+    send_lost = functools.partial(_send_lost, session, snapshots, commit, report)
+    # Once it is said that a service cannot be told anything, that is not tried again.
+    away = [service for service in asked if not _told(report, functools.partial(send_lost, service))]
     sent, unasked = send_requests(session.engine, session.lake, asked, snapshots, model, settings, commit)
     if unasked:
         report.info(
@@ -90,7 +93,8 @@ def label_requests(session: Session, read: Reads, report: Report) -> Made:
         )
     classes = known_classes(session.engine, read[CLASSES])
     for service in session.labeling.read:
-        _told(report, functools.partial(_show, session, service, classes, shown))
+        if service not in away:
+            _told(report, functools.partial(_show, session, service, classes, shown))
     details = {
         "requests_sent": sent.inserted,
         "requests_closed": closed.answered,
@@ -134,14 +138,25 @@ def human_labels(session: Session, read: Reads, report: Report) -> Made:
     return Made(provenance, {HUMAN_LABELS.name: written}, {"answers_refused_now": refused})
 
 
+def _send_lost(
+    session: Session, snapshots: Mapping[str, Snapshot], commit: Commit, report: Report, service: LabelingService
+) -> None:
+    from dlassets.labeling.requests import send_lost
+
+    sent = send_lost(session.engine, session.lake, service, snapshots, commit)
+    if sent.updated:
+        report.info(f"{sent.updated:,} open requests were no longer in {service.name}, and were sent there again.")
+
+
 def _show(
     session: Session, service: LabelingService, classes: Mapping[int, str], shown: Mapping[str, Snapshot]
 ) -> None:
-    """Show the classes of now, and where requests stand."""
+    """Show the classes of now, and where requests stand; and say where hints of answers are wanted."""
     from dlassets.labeling.standing import show_standing
 
     service.show_classes(classes)
     show_standing(session.engine, service, shown)
+    service.ask_for_hints()
 
 
 @step(CONSENSUS, reads=[HUMAN_LABELS, CLASSES], looks_back=[LABEL_REQUESTS, PREDICTIONS])
@@ -210,9 +225,11 @@ def _versions_told(session: Session, counted: Counted, report: Report) -> bool:
     return True
 
 
-def _told(report: Report, tell: Callable[[], None]) -> None:
-    """Let people know; where that cannot be, what they answered counts all the same."""
+def _told(report: Report, tell: Callable[[], None]) -> bool:
+    """Let people know; where that cannot be, what they answered counts all the same, and False is returned."""
     try:
         tell()
     except DlassetsError as error:
         report.warning(str(error))
+        return False
+    return True

@@ -15,9 +15,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from dlassets import __version__
 from dlassets.images.decode import ImageError
+from dlassets.labeling.label_studio.hints import PATH as HINTS
 from dlassets.scoring.online import Form, Listener
 from dlassets.settings import Settings
 from dlassets.web.serving import answers, documented, forms, page
+from dlassets.web.serving.answer_hints import hint_router
 from dlassets.web.serving.asked import asked_of
 from dlassets.web.serving.guarded import HANDLERS, middleware
 from dlassets.web.serving.label import page as label
@@ -30,7 +32,7 @@ from dlassets.web.serving.webhooks import webhook_router
 # What is asked without a token: whether the service is up, what it is, and its page, on which a person gives one.
 _OPEN = {
     *("/", "/health", "/ping", "/ready", "/v2/health/live", "/v2/health/ready", "/openapi.json"),
-    *(*page.FILES, *label.FILES, WEBHOOKS),  # webhooks are signed
+    *(*page.FILES, *label.FILES, WEBHOOKS, HINTS),  # webhooks bring a signature, or a key of their own
 }
 # JSON that takes longer to read than a request may hold up the others is read by a thread.
 _LONG = 2**18
@@ -64,6 +66,7 @@ def create_app(settings: Settings, listeners: Sequence[Listener] = ()) -> FastAP
     app.include_router(_routes(service))
     app.include_router(page.routes(service))
     app.include_router(label.routes(settings))
+    app.include_router(hint_router(settings))
 
     async def then_looks() -> AsyncIterator[None]:
         yield  # what is refused raises here

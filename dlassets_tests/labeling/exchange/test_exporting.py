@@ -44,9 +44,10 @@ def test_label_studio_is_told_what_the_model_thinks_the_least_sure_first(exchang
 
     found = tasks(folder)
     assert [*found] == [ANN, BOB, CAT, DAN]
-    result = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": ["hat"]}}
-    assert found[ANN]["predictions"] == [{"score": 0.1, "result": [result]}]
-    assert '<Choice value="t-shirt"/>' in (folder / "label-config.xml").read_text()
+    result = {"from_name": "label", "to_name": "photo", "type": "choices", "value": {"choices": ["002.hat"]}}
+    assert found[ANN]["predictions"] == [{"score": 0.1, "model_version": "dlassets", "result": [result]}]
+    assert found[ANN]["data"]["about"] == "ann.jpg: the model thinks hat, 10% sure"
+    assert '<Choice alias="010.t-shirt" value="t-shirt" hotkey="3"/>' in (folder / "label-config.xml").read_text()
 
 
 def test_the_sizes_of_photos_are_told_where_they_are_known(asked: Bench, exchange: Exchange, tmp_path: Path) -> None:

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
-from dlassets.registry.hints import hint_of
 from dlassets.registry.store import MlflowStore
 from dlassets.settings import Settings
+from dlassets.storage.hints import hint_in
 from dlassets.storage.lake import Lake
 from dlassets.web.serving.webhooks import PATH, webhook_router
 from dlassets_tests.mlflow_servers import mlflow_server
 from dlassets_tests.pipelines import Pipelines
 from dlassets_tests.programs import dlassets, invoke
-from dlassets_tests.servers import fetch, free_port
+from dlassets_tests.servers import fetch, served
 
 SECRET = "a secret of sixteen letters"
 MODEL = "image_classifier"
 
 
-@contextmanager
-def service(settings: Settings, port: int) -> Iterator[None]:
+def service(settings: Settings) -> FastAPI:
     app = FastAPI()
     app.include_router(webhook_router(settings))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_for(lambda: server.started)
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
+    return app
 
 
 def wait_for(happens: Callable[[], object]) -> None:
@@ -71,8 +60,7 @@ def test_a_new_version_is_asked_for_at_once_by_a_webhook_and_later_without(tmp_p
 
     monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")
     monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
-    port, before = free_port(), mlflow.get_tracking_uri()
-    address = f"http://127.0.0.1:{port}{PATH}"
+    before = mlflow.get_tracking_uri()
     with mlflow_server(tmp_path) as server:
         settings = Settings(
             root=str(tmp_path / "lake"),
@@ -85,7 +73,8 @@ def test_a_new_version_is_asked_for_at_once_by_a_webhook_and_later_without(tmp_p
             "DLASSETS_MLFLOW__TRACKING_URI": server.uri,
             "DLASSETS_SERVING__WEBHOOK_SECRET": SECRET,
         }
-        with service(settings, port):
+        with served(service(settings)) as taken_at:
+            address = f"{taken_at}{PATH}"
             added = [dlassets("webhooks", "add", address, **environment) for _ in range(2)]
             assert [(each.returncode, each.stdout) for each in added] == [
                 (0, f"MLflow sends webhooks to {address}, and the first one was taken.\n")
@@ -93,10 +82,10 @@ def test_a_new_version_is_asked_for_at_once_by_a_webhook_and_later_without(tmp_p
             assert len(store.client.list_webhooks()) == 1
             looked = pipelines.tick("registry_changes")
             assert looked.run_requests == []
-            hint, began = hint_of(lake), time.monotonic()
+            hint, began = hint_in(lake.registry_hints), time.monotonic()
 
             first = new_version(store, lake)
-            wait_for(lambda: hint_of(lake) != hint)
+            wait_for(lambda: hint_in(lake.registry_hints) != hint)
             told_after = time.monotonic() - began
 
             assert asked(pipelines, looked.cursor) == [first]

@@ -10,8 +10,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from dlassets.registry.hints import Deliveries, hint_of
+from dlassets.registry.hints import Deliveries
 from dlassets.settings import Settings
+from dlassets.storage.hints import hint_in
 from dlassets.web.serving.app import create_app
 from dlassets.web.serving.webhooks import MAX_BYTES, PATH, signature_of, webhook_router
 
@@ -48,24 +49,24 @@ def test_a_signature_is_mlflow_s_own() -> None:
 
 
 def test_a_genuine_one_is_a_hint(receiver, lake) -> None:
-    assert hint_of(lake) == ""
+    assert hint_in(lake.registry_hints) == ""
 
     assert receiver.post(PATH, content=BODY, headers=headers()).status_code == 202
-    first = hint_of(lake)
+    first = hint_in(lake.registry_hints)
     assert receiver.post(PATH, content=BODY, headers=headers(delivery="7b1d")).status_code == 202
 
-    assert len({"", first, hint_of(lake)}) == 3
+    assert len({"", first, hint_in(lake.registry_hints)}) == 3
 
 
 def test_a_replay_is_refused_and_over_a_restart_too(receiver, settings, lake) -> None:
     sent = headers()
     assert receiver.post(PATH, content=BODY, headers=sent).status_code == 202
-    hint = hint_of(lake)
+    hint = hint_in(lake.registry_hints)
 
     answers = [each.post(PATH, content=BODY, headers=sent) for each in (receiver, receiver_of(settings))]
 
     assert [answer.status_code for answer in answers] == [409, 409]
-    assert hint_of(lake) == hint
+    assert hint_in(lake.registry_hints) == hint
 
 
 def now(seconds: float) -> int:
@@ -111,7 +112,7 @@ def now(seconds: float) -> int:
 )
 def test_what_is_not_of_mlflow_and_of_now_is_refused(receiver, lake, given) -> None:
     assert receiver.post(PATH, content=BODY, headers=given()).status_code == 401
-    assert hint_of(lake) == ""
+    assert hint_in(lake.registry_hints) == ""
 
 
 def test_no_more_than_the_limit_is_read_of_a_body(receiver, lake) -> None:
@@ -119,7 +120,7 @@ def test_no_more_than_the_limit_is_read_of_a_body(receiver, lake) -> None:
 
     assert receiver.post(PATH, content=b"x" * (MAX_BYTES + 1), headers=headers()).status_code == 413
     assert receiver.post(PATH, content=in_pieces, headers=headers()).status_code == 413
-    assert hint_of(lake) == ""
+    assert hint_in(lake.registry_hints) == ""
 
 
 def test_what_is_remembered_is_of_the_last_minutes_and_bounded(lake, monkeypatch) -> None:
@@ -128,22 +129,22 @@ def test_what_is_remembered_is_of_the_last_minutes_and_bounded(lake, monkeypatch
     for number in range(5):
         assert deliveries.take(str(number), 1000 + number, 1000 + number)
 
-    assert json.loads(Path(lake.hints).read_text()) == {"2": 1002, "3": 1003, "4": 1004}
+    assert json.loads(Path(lake.registry_hints).read_text()) == {"2": 1002, "3": 1003, "4": 1004}
     assert deliveries.take("late", 1303, 1303)
-    assert [*json.loads(Path(lake.hints).read_text())] == ["3", "4", "late"]
+    assert [*json.loads(Path(lake.registry_hints).read_text())] == ["3", "4", "late"]
 
 
 def test_where_the_lake_cannot_be_written_mlflow_is_to_send_it_again(receiver, lake) -> None:
-    Path(lake.hints).parent.mkdir(parents=True)
-    Path(lake.hints).mkdir()
+    Path(lake.registry_hints).parent.mkdir(parents=True)
+    Path(lake.registry_hints).mkdir()
 
     assert receiver.post(PATH, content=BODY, headers=headers()).status_code == 503
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": "x"}'])
 def test_a_file_that_is_another_s_is_written_anew(receiver, lake, text) -> None:
-    Path(lake.hints).parent.mkdir(parents=True)
-    Path(lake.hints).write_text(text)
+    Path(lake.registry_hints).parent.mkdir(parents=True)
+    Path(lake.registry_hints).write_text(text)
 
     assert receiver.post(PATH, content=BODY, headers=headers()).status_code == 202
 
@@ -159,7 +160,7 @@ def test_the_service_takes_them_without_its_token_and_looks_at_once_who_is_champ
     assert client.post(PATH, content=BODY, headers=headers()).status_code == 202
 
     assert due.is_set()
-    assert hint_of(lake)
+    assert hint_in(lake.registry_hints)
     assert PATH not in client.get("/openapi.json").text
 
 

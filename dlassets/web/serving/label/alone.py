@@ -9,8 +9,10 @@ import click
 from fastapi import FastAPI
 from starlette.responses import RedirectResponse, Response
 
+from dlassets.labeling.label_studio.hints import PATH as HINTS
 from dlassets.masking import print_unmasked
 from dlassets.settings import Settings
+from dlassets.web.serving.answer_hints import hint_router
 from dlassets.web.serving.guarded import HANDLERS, middleware
 from dlassets.web.serving.label import page
 from dlassets.web.serving.metrics import Metrics
@@ -25,7 +27,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Return the page alone, guarded as what is served: by serving.token, or open to this machine alone."""
     app = FastAPI(
         openapi_url=None,
-        middleware=middleware(settings, Metrics(), {"/", "/health", *page.FILES}),
+        middleware=middleware(settings, Metrics(), {"/", "/health", *page.FILES, HINTS}),
         exception_handlers=HANDLERS,
     )
 
@@ -38,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         return Response("OK", media_type="text/plain")
 
     app.include_router(page.routes(settings))
+    app.include_router(hint_router(settings))
     return app
 
 
