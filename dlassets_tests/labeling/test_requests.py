@@ -199,7 +199,9 @@ def test_requests_close_when_an_accepted_answer_is_there_and_only_once(scored: B
     written = scored.close()
     assert (written.updated, written.inserted) == (1, 0)
     after = {row["path"]: row for row in scored.rows("label_requests")}
-    assert after["unlabeled/a.jpg"] == {**before["unlabeled/a.jpg"], "status": "answered"}
+    closed_at = after["unlabeled/a.jpg"]["closed_at"]
+    assert after["unlabeled/a.jpg"] == {**before["unlabeled/a.jpg"], "status": "answered", "closed_at": closed_at}
+    assert closed_at > before["unlabeled/a.jpg"]["requested_at"]
     assert after["unlabeled/b.jpg"] == before["unlabeled/b.jpg"]
     again = scored.close()
     assert (again.changed, again.version) == (False, written.version)
