@@ -6,7 +6,7 @@ from typing import Any
 from dlassets.engines.local import LocalEngine
 from dlassets.registry.lifecycle import versions_of
 from dlassets.registry.store import MlflowStore
-from dlassets.settings import Settings
+from dlassets.settings import MlflowSettings, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.tables import get
 
@@ -26,12 +26,13 @@ _COMPARED = {
 }
 
 
-def contents(root: Path) -> dict[str, Any]:
+def contents(root: Path | str, tracking_uri: str | None = None) -> dict[str, Any]:
     """Return the compared rows of every table, the registered versions and the champion.
 
     Confidences to nine digits: the last of a float64's depend on how many rows were scored together.
     """
-    lake, mlflow = Lake.at(str(root)), MlflowStore(Settings(root=str(root)))
+    settings = Settings(root=str(root), mlflow=MlflowSettings(tracking_uri=tracking_uri))
+    lake, mlflow = Lake.at(settings.root), MlflowStore(settings)
     tables = {name: get(LocalEngine(), lake, name, columns) for name, columns in _COMPARED.items()}
     confident = ("evaluated_rows", "predictions", "predictions_current", "label_requests")
     for row in (row for name in confident for row in tables[name]):

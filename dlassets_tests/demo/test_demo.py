@@ -19,6 +19,7 @@ from dlassets.demo.photos import (
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
+from dlassets.storage.files import files_under
 from dlassets.storage.lake import Lake
 from dlassets_tests.contents import contents
 from dlassets_tests.disk import disk_full_after
@@ -116,6 +117,29 @@ def test_a_demo_killed_again_and_again_ends_as_one_that_never_was(finished, phot
     root, _ = finished
     for (name, actual), expected in zip(contents(tmp_path).items(), contents(root).values(), strict=True):
         assert actual == expected, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", pytest.param("spark", marks=pytest.mark.spark)])
+def test_in_a_bucket_the_demo_makes_what_it_makes_in_a_folder(engine, finished, photos, bucket, tmp_path) -> None:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    environment = {
+        "DLASSETS_ENGINE": engine,
+        "DLASSETS_MLFLOW__TRACKING_URI": store,
+        "DAGSTER_HOME": str(tmp_path / "home"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+
+    ran = dlassets("demo", "--images", photos, DLASSETS_ROOT=f"s3://{bucket}/lake", **environment)
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    root, _ = finished
+    made, expected = contents(f"s3://{bucket}/lake", store), contents(root)
+    for name, rows in expected.items():
+        assert made[name] == rows, name
+    kinds = {name.partition("/")[0] for name in files_under(f"s3://{bucket}/lake")}
+    assert kinds == {"tables", "landing", "labeling", "mlflow", "demo", "reports", "tensorboard"}
+    assert {path.name for path in tmp_path.iterdir()} <= {".being-made.lock", "mlflow.db", "home", "cache"}
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
