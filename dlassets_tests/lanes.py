@@ -27,6 +27,23 @@ BUDGET, BUDGET_OF_A_TEST = 600, 5
 SLOWEST_FILES = 10
 OUT_OF_TIME = "no time left for it in this turn"
 SPARK = "spark"
+# Files that take long for the number of their tests. Begun last, as xdist would, each leaves the other process idle.
+LONG = (
+    "dlassets_tests/test_pipelines.py",
+    "dlassets_tests/demo/test_demo.py",
+    "dlassets_tests/learning/training/test_pixel_training.py",
+    "dlassets_tests/defs/test_operations.py",
+    "dlassets_tests/learning/training/test_launch.py",
+    "dlassets_tests/pipeline/test_reproduce.py",
+    "dlassets_tests/labeling/test_label_studio.py",
+    "dlassets_tests/learning/training/test_head_training.py",
+    "dlassets_tests/tuning/test_study.py",
+    "dlassets_tests/tuning/test_automl.py",
+    "dlassets_tests/alerts/test_outbox.py",
+    "dlassets_tests/defs/test_tuning.py",
+    "dlassets_tests/registry/test_tracking.py",
+    "dlassets_tests/pipeline/test_earlier_lake.py",
+)
 
 _BEGAN, _DEADLINE = pytest.StashKey[float](), pytest.StashKey[float]()
 # A file in which the processes of a run say which tests take a Spark session.
@@ -46,8 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_BEGAN] = time.time()
     if options.until is not None:
         config.stash[_DEADLINE] = beside.get("deadline", config.stash[_BEGAN] + options.until)
-    if options.turn:
-        options.loadscopereorder = False
+    options.loadscopereorder = False  # they come in the order in which they are to be begun
     if getattr(options, "numprocesses", None):
         config.stash[_ON_SPARK] = Path(tempfile.mkdtemp(prefix="dlassets-tests-")) / "on-spark.json"
         # Read when numpy or torch is imported. Threads for every core, in each process, would wait for each other.
@@ -67,6 +83,8 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     lane, turn = config.option.lane, config.option.turn
     chosen = [item for item in items if lane in ("all", lane_of(item))]
+    if hasattr(config, "workerinput") and not turn:
+        chosen = _longest_first(chosen)
     config.hook.pytest_deselected(items=[item for item in items if lane not in ("all", lane_of(item))])
     first = place_of(turn, len(chosen)) if turn and chosen else 0
     items[:] = chosen[first:] + chosen[:first]
@@ -77,6 +95,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if file := getattr(session.config, "workerinput", {}).get("on_spark"):
         on_spark = [item.nodeid for item in session.items if item.get_closest_marker(SPARK)]
         write_whole(file, json.dumps(on_spark))  # the same in each process, and read once all have written it
+
+
+def _longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests by what one process runs of them: all of Spark, then files that take long, then by their number.
+
+    What takes long is begun while there is more to do, and files of few quick tests fill up the end.
+    """
+    scopes = defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        scopes[_scope(item.nodeid, item.get_closest_marker(SPARK) is not None)].append(item)
+    places = {scope: place for place, scope in enumerate((SPARK, *LONG))}
+    ordered = sorted(scopes, key=lambda scope: (places.get(scope, len(places)), -len(scopes[scope])))
+    return [item for scope in ordered for item in scopes[scope]]
+
+
+def _scope(test: str, is_on_spark: bool) -> str:
+    return SPARK if is_on_spark else test.partition("::")[0]
 
 
 def lane_of(item: pytest.Item) -> str:
@@ -103,7 +138,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return frozenset(json.loads(config.stash[_ON_SPARK].read_text()))
 
         def _split_scope(self, nodeid: str) -> str:
-            return SPARK if nodeid in self.on_spark else nodeid.partition("::")[0]
+            return _scope(nodeid, nodeid in self.on_spark)
 
     return OneSession(config, log)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import dlassets_tests
+from dlassets_tests.lanes import LONG
 
 pytest_plugins = ["pytester"]
 
@@ -115,6 +116,21 @@ def test_a_file_is_run_by_one_process_and_all_of_spark_by_one(suite) -> None:
         workers.setdefault("spark" if test.endswith("[spark]") else test.partition("::")[0], set()).add(worker)
     assert workers.keys() == {"spark", "test_one.py", "test_other.py"}
     assert all(len(processes) == 1 for processes in workers.values())
+
+
+def test_what_takes_long_is_begun_first_and_files_of_few_tests_last(suite) -> None:
+    one = "def test_alone():\n    pass\n"
+    suite.makepyfile(test_few=one, **{LONG[1].removesuffix(".py"): one})
+
+    result = suite.runpytest_subprocess("-n", "1", "--lane", "fast")
+
+    began = re.findall(r"PASSED (\S+)\.py::(\S+)", result.stdout.str())
+    files = list(dict.fromkeys("spark" if test.endswith("[spark]") else file for file, test in began))
+    assert files == ["spark", LONG[1].removesuffix(".py"), "test_one", "test_other", "test_few"]
+
+
+def test_the_files_that_take_long_are_there() -> None:
+    assert [file for file in LONG if not Path(dlassets_tests.__file__).parent.parent.joinpath(file).is_file()] == []
 
 
 def test_files_that_are_named_run_alone_though_coverage_is_asked_for(suite) -> None:

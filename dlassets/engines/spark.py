@@ -48,33 +48,51 @@ _ENDING_SECONDS = 5
 
 
 class SparkRows(Rows):
-    """A DataFrame, lazy until it is asked for values or written, and from then on kept where Spark computed it.
+    """A DataFrame, lazy until it is asked for values or written, and from then on kept.
 
-    Kept is a local checkpoint, not a cache: Spark drops a cache that reads a table as soon as that table is written,
-    and a second write would run the kernels again.
+    What was asked for here is kept here: it is handed back to Spark only where it goes on working with it. All else is
+    kept where Spark computed it, by a local checkpoint and no cache: Spark drops a cache that reads a table as soon as
+    that table is written, and a second write would run the kernels again.
     """
 
     def __init__(self, frame: DataFrame, *, kept: bool = False, advance: Advance | None = None) -> None:
-        self.frame = frame
+        self._frame = frame
         self._kept = kept
+        self._here: pa.Table | None = None
         self._advance = advance
+
+    @property
+    def frame(self) -> DataFrame:
+        return self._frame if self._here is None else self.keep()
 
     def keep(self) -> DataFrame:
         """Compute the rows, once."""
-        if not self._kept:
+        if self._kept:
+            return self._frame
+        if self._here is not None:
+            self._frame = _as_frame(self._here, self._frame.sparkSession)
+        else:
             with explained_spark():
-                self.frame = self.frame.localCheckpoint(eager=True)
-            self._kept = True
+                self._frame = self._frame.localCheckpoint(eager=True)
             if self._advance is not None:
-                self._advance(self.frame.count())
-        return self.frame
+                self._advance(self._frame.count())
+        self._kept = True
+        return self._frame
 
     def arrow(self) -> pa.Table:
-        frame = self.keep()
+        if self._here is not None:
+            return self._here
         with explained_spark():
-            return frame.toArrow()
+            table = self._frame.toArrow()
+        if not self._kept:
+            self._here = table
+            if self._advance is not None:
+                self._advance(table.num_rows)
+        return table
 
     def batches(self) -> Iterator[pa.RecordBatch]:
+        if self._here is None:  # they may be wide: Spark can lay kept ones on a disk
+            self.keep()
         yield from self.arrow().to_batches()
 
     def map(self, kernel: Kernel, columns: Sequence[Column]) -> SparkRows:
@@ -89,7 +107,7 @@ class SparkRows(Rows):
         return SparkRows(frame.where(null), kept=True), SparkRows(frame.where(~null), kept=True)
 
     def count(self) -> int:
-        return self.keep().count()
+        return self.keep().count() if self._here is None else self._here.num_rows
 
 
 class FileRows(SparkRows):
@@ -130,12 +148,7 @@ class SparkEngine(DeltaEngine):
         return self._session()
 
     def rows(self, table: pa.Table) -> SparkRows:
-        from pyspark.sql.pandas.types import from_arrow_schema
-
-        # Spark Connect takes no schema from a table without rows.
-        session = self.session
-        with explained_spark():
-            return SparkRows(session.createDataFrame(table, from_arrow_schema(table.schema)), kept=True)
+        return SparkRows(_as_frame(table, self.session), kept=True)
 
     def sql(self, query: str, tables: Mapping[str, Snapshot | Rows]) -> SparkRows:
         frames: dict[str, Any] = {
@@ -255,6 +268,14 @@ class SparkEngine(DeltaEngine):
         part = f.pmod(f.xxhash64(f.col(f"`{key}`")), f.lit(groups))
         rows = self._read(snapshot).select(*(f.col(f"`{name}`") for name in columns))
         return SparkRows(rows.groupBy(part).applyInPandas(_with_encoded_errors(function), _ddl(returns)))
+
+
+def _as_frame(table: pa.Table, session: SparkSession) -> DataFrame:
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    # Spark Connect takes no schema from a table without rows.
+    with explained_spark():
+        return session.createDataFrame(table, from_arrow_schema(table.schema))
 
 
 def _frame(rows: Rows) -> DataFrame:

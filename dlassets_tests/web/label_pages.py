@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,13 @@ class Opened:
     @property
     def answers(self) -> list[tuple[str, str | None, str]]:
         return [(line["request_id"], line.get("label"), line["status"]) for line in self.lines]
+
+    def has_answers(self, lines: int) -> list[tuple[str, str | None, str]]:
+        """Return the answers once so many are written down: a page goes on before the server has heard of one."""
+        deadline = time.monotonic() + _PATIENCE / 1000
+        while len(self.lines) < lines and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.answers
 
 
 def sees(person: Person, path: str = "") -> None:

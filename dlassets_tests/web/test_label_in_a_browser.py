@@ -39,12 +39,13 @@ def test_three_are_answered_by_keys_and_one_is_taken_back_and_the_labels_follow(
             sees(ann, path)
             ann.page.keyboard.press(key)
         sees(ann, "6.jpg")
+        progressed(ann, "4 of 12 answered · 4 by you")
         ann.page.keyboard.press("Control+z")
         sees(ann, "5.jpg")
         assert "your answer before" in ann.page.inner_text("#accept")
         progressed(ann, "3 of 12 answered · 3 by you")
 
-        assert served.answers == [
+        assert served.has_answers(6) == [
             ("a1", "2", "answered"),
             ("a2", "6", "answered"),
             ("a3", None, "skipped"),
@@ -94,7 +95,7 @@ def test_on_a_phone_with_a_token_nothing_is_wider_than_the_screen_and_thumbs_ans
         ann.page.get_by_role("button", name="Undo").tap()
         sees(ann, "3.jpg")
         progressed(ann, "2 of 12 answered · 2 by you")
-        assert served.answers == [("a1", "2", "answered"), ("a2", "10", "answered"), ("a3", None, "skipped")]
+        assert served.has_answers(3) == [("a1", "2", "answered"), ("a2", "10", "answered"), ("a3", None, "skipped")]
 
         ann.page.reload()  # the browser has kept the token and the name
         sees(ann)

@@ -34,12 +34,15 @@ def new_figure(width: float, height: float) -> Figure:
 
     mpl.rcParams["text.parse_math"] = False  # names of files and classes are no formulas, whatever is in them
     warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # it is drawn as a box
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
 
 
 def as_png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    # As figure.savefig would, but for a drawing in vain before: that lays out what is laid out here again.
+    FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
 
 
