@@ -33,7 +33,7 @@ pytest_plugins = ["dlassets_tests.lanes"]
 # for this one, which it leaves alone.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
-# What Spark compiles, plans anew midway, divides, and finds out to read less costs more than the few rows of a test.
+# What Spark compiles, plans anew midway and divides costs more than the few rows of a test.
 FOR_FEW_ROWS = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -42,8 +42,6 @@ FOR_FEW_ROWS = {
     "spark.sql.shuffle.partitions": "1",
     "spark.sql.files.minPartitionNum": "1",
     "spark.default.parallelism": "1",
-    "spark.databricks.delta.stats.skipping": "false",
-    "spark.databricks.delta.writeChecksumFile.enabled": "false",
     # What collects garbage beside the work takes the processors from the other process of the tests.
     "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -Xms1g -Xmn512m -XX:MetaspaceSize=256m",
 }
