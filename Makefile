@@ -59,7 +59,7 @@ pictures: $(READY) ## take README's pictures anew, of the default demo, in a Chr
 	$(BIN)/pytest dlassets_tests/web/test_pages_in_a_browser.py dlassets_tests/labeling/test_label_studio_in_a_browser.py dlassets_tests/web/test_label_in_a_browser.py --pictures docs $(ARGS)
 
 log-store: $(READY) ## compile what commits to S3 on Spark, by a JDK's javac, to the jar beside its source in dlassets/engines
-	$(BIN)/python -m scripts.log_store
+	$(BIN)/python scripts/log_store.py
 
 house: $(READY) ## draw the rooms and who imports whom anew, to docs/house.svg
 	$(BIN)/python scripts/house.py

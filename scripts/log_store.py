@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Compile the log store of Spark on S3 to its jar, which is committed: who installs dlassets need not have a compiler.
 
 `make log-store`. It takes a JDK's javac, and the jars of a Spark session on S3, which

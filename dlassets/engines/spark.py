@@ -12,27 +12,26 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlassets.engines.base import COMMIT_FIELD, Commit, Rows, Snapshot, Written
+from dlassets.engines.base import Commit, Rows, Snapshot, Written
 from dlassets.engines.delta_log import (
     DeltaEngine,
-    commits,
     damaged_data,
     damaged_log,
     has_small_files,
+    landed,
     past_maintenance,
     read_table,
     refuse_overtaken,
 )
 from dlassets.engines.schema import Column, Table
-from dlassets.engines.spark_session import jvm_ended, jvm_has_ended
+from dlassets.engines.spark_session import LOG_STORE, LOG_STORE_JAR, jvm_ended, jvm_has_ended, refuse_unconditional
 from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
 from dlassets.extras import SPARK, require
 from dlassets.storage.files import READ_ERROR, read_files
 from dlassets.storage.lake import is_uri
-from dlassets.storage.stores import advice, filesystem_of
+from dlassets.storage.stores import advice, filesystem_of, on_s3
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,13 +114,17 @@ class FileRows(SparkRows):
 
 
 class SparkEngine(DeltaEngine):
-    """Spark SQL and Delta on Spark. `session` is called, and Spark started, when first needed."""
+    """Spark SQL and Delta on Spark. `session` is called, and Spark started, when first needed.
+
+    `only_writer` says that nobody else writes what it does meanwhile: on S3 it then writes without a condition too.
+    """
 
     name = "spark"
 
-    def __init__(self, session: Callable[[], SparkSession]) -> None:
+    def __init__(self, session: Callable[[], SparkSession], *, only_writer: bool = False) -> None:
         require(SPARK, "The engine spark", "Or set DLASSETS_ENGINE=local, which does without it.")
         self._session = session
+        self._only_writer = only_writer
         # What a MERGE says of itself goes through the session's settings, which its writes share: one at a time.
         self._writing = threading.RLock()
 
@@ -229,7 +232,12 @@ class SparkEngine(DeltaEngine):
 
     @contextmanager
     def _committing(self, table: Table, uri: str, commit: Commit | None) -> Iterator[None]:
-        """Have every commit of the session say what `commit` says, in files of the table's kind."""
+        """Have every commit of the session say what `commit` says, in files of the table's kind.
+
+        Raises DlassetsError where the session would commit to S3 whatever another writer does.
+        """
+        if on_s3(uri) and not self._only_writer:
+            refuse_unconditional(self.session, uri)
         settings = {"spark.sql.parquet.compression.codec": "uncompressed" if table.wide else "zstd"}
         if table.row_group is not None:
             settings["parquet.block.row.count.limit"] = str(table.row_group)
@@ -308,10 +316,8 @@ def _landed(uri: str, before: int, commit: Commit) -> int:
     Delta on Spark skips a write whose transaction is in the log already, and says nothing. Raises ConflictError then:
     the commit that is there is another's.
     """
-    after = read_table(uri).version()
-    for entry in islice(commits(uri, after), after - before):
-        if entry.get(COMMIT_FIELD) == commit.message:
-            return int(entry["version"])
+    if (entry := landed(uri, before, commit)) is not None:
+        return int(entry["version"])
     raise ConflictError(
         f"Another run wrote the same batch to {uri} first. Nothing of this one was written; run it again."
     )
@@ -399,8 +405,16 @@ def _refused(uri: str, line: str) -> DlassetsError:
     )
 
 
+def _without_log_store(uri: str, line: str) -> DlassetsError:
+    return DlassetsError(
+        f"Spark is told to write to {uri or 'S3'} by {LOG_STORE}, and has no such class ({line}). Give it "
+        f"{LOG_STORE_JAR}, by --jars where it is a Spark Connect server."
+    )
+
+
 # What a line of Spark's pages means, the first that fits: by its name, since Spark Connect gives it in another class.
 _MEANINGS: dict[str, Callable[[str, str], Exception]] = {
+    rf"ClassNotFound.*{re.escape(LOG_STORE)}": _without_log_store,
     r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)": _overtaken,
     r"AccessDenied|AWS\w+Exception|No space left|Permission denied|Read-only file system": _refused,
     r"\[DELTA_(\w*LOG|\w*CHECKPOINT|\w*HISTORY|VERSIONS_NOT|STATE_RECOVER)|/_delta_log\b": damaged_log,

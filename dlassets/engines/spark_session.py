@@ -35,11 +35,17 @@ TASK_TRIES = 4
 LOG_STORE = "dlassets.engines.S3LogStore"
 LOG_STORE_JAR = Path(__file__).with_name("s3_log_store") / "s3-log-store.jar"
 LOG_STORE_OF_S3 = "spark.delta.logStore.s3a.impl"
+_CONDITIONAL = {LOG_STORE, "io.delta.storage.S3LogStore"}
 
 _COMPILED = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 
 # A user's `conf` adds to these; it replaces any other.
-_LISTS = {"spark.jars": ",", "spark.jars.packages": ",", "spark.jars.excludes": ",", "spark.driver.extraJavaOptions": " "}
+_LISTS = {
+    "spark.jars": ",",
+    "spark.jars.packages": ",",
+    "spark.jars.excludes": ",",
+    "spark.driver.extraJavaOptions": " ",
+}
 
 _SUBMIT_ARGUMENTS = "PYSPARK_SUBMIT_ARGS"
 
@@ -117,6 +123,19 @@ def started(config: dict[str, str]) -> SparkSession:
                 f"spark.conf; by default /tmp). Everything it said: {_log()}"
             ) from error
     return SparkSession.builder.getOrCreate()
+
+
+def refuse_unconditional(session: SparkSession, uri: str) -> None:
+    """Raise DlassetsError where a session would commit to a table on S3 whatever another writer does meanwhile."""
+    used = session.conf.get(LOG_STORE_OF_S3, None) or "Delta's own, S3SingleDriverLogStore"
+    if used not in _CONDITIONAL:
+        raise DlassetsError(
+            f"Spark would write {uri} without a condition, and what another wrote at the same moment would be lost: "
+            f"its {LOG_STORE_OF_S3} is {used}. Nothing was written. Set it to {LOG_STORE}, and let Spark have "
+            f"{LOG_STORE_JAR}: a Spark Connect server by --conf and --jars when it starts. Or set "
+            "spark.only_writer=true (DLASSETS_SPARK__ONLY_WRITER) where one Spark driver alone, and no engine `local`, "
+            "writes this lake."
+        )
 
 
 def jvm_has_ended(seconds: float = 0) -> bool:

@@ -102,16 +102,16 @@ def serve_versitygw(program: str, folder: Path) -> Iterator[S3]:
     command = [program, "--port", address, "--region", REGION, "--quiet", "posix", str(folder)]
     with subprocess.Popen(command, env={**os.environ, **keys}, stdout=subprocess.DEVNULL) as process:
         try:
-            _answers(port)
+            answers(port)
             with serve(behind=port) as store:
                 yield store
         finally:
             process.kill()
 
 
-def _answers(port: int) -> None:
+def answers(port: int, seconds: float = 30) -> None:
     """Wait until something listens at a port of this machine. Raises OSError where nothing does in time."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -1,13 +1,12 @@
-"""A driver of its own that commits to a table beside others: `python -m dlassets_tests.engines.committer local …`.
+"""A driver of its own that commits to a table beside others: `python -m dlassets_tests.storage.committer local …`.
 
-Called with an engine, a lake's root, a name, how many commits to make, and Spark's settings (`name=value`). It says
-`ready`, waits for a line, appends one row a commit, and says how often it lost to another.
+Called with an engine (`local`, `spark`, or a Spark Connect server's address), a lake's root, a name, how many commits
+to make, and settings of Spark (`name=value`). It says `ready`, waits for a line, appends one row a commit, and says how
+often it lost to another.
 """
 
 import datetime as dt
 import sys
-
-import pyarrow as pa
 
 from dlassets.engines.base import Commit, Engine
 from dlassets.engines.local import LocalEngine
@@ -22,10 +21,14 @@ WHEN = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 
 
 def main(engine: str, root: str, name: str, commits: str, *conf: str) -> None:
+    import pyarrow as pa
+
     lake = Lake.at(root)
     committing: Engine = LocalEngine()
-    if engine == "spark":
-        settings = SparkSettings(master="local[1]", driver_memory="1g", conf=dict(each.split("=", 1) for each in conf))
+    if engine != "local":
+        remote = None if engine == "spark" else engine
+        given = dict(each.split("=", 1) for each in conf)
+        settings = SparkSettings(master="local[1]", remote=remote, driver_memory="1g", conf=given)
         session = spark_session(settings, [root])
         session.sql("SELECT 1").collect()
         committing = SparkEngine(lambda: session)
