@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Compile the log store of Spark on S3 to its jar, which is committed: who installs dlassets need not have a compiler.
 
-`make log-store`. It takes a JDK's javac, and the jars of a Spark session on S3, which
-Spark fetches once. The same source and the same javac make the same bytes.
+`make log-store`. It takes the javac of a JDK, and the jars of a Spark session on S3, which Spark fetches once. The same
+source and the same javac make the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from dlassets.engines import spark_session as sessions
@@ -40,7 +40,7 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 def jars(session: SparkSession) -> list[Path]:
     """Return the jars of a session on S3 that the source is compiled against."""
-    jvm = session.sparkContext._jvm  # noqa: SLF001 - nobody else knows where its classes are from
+    jvm: Any = session.sparkContext._jvm  # noqa: SLF001 - nobody else knows where its classes are from
     loader = jvm.Thread.currentThread().getContextClassLoader()
     places = [jvm.Class.forName(name, False, loader).getProtectionDomain().getCodeSource() for name in _NEEDED]
     return [Path(unquote(urlparse(place.getLocation().toString()).path)) for place in places]

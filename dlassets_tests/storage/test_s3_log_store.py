@@ -22,7 +22,8 @@ from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import rows
 from dlassets_tests.servers import free_port
 from dlassets_tests.storage import committer
-from dlassets_tests.storage.s3 import S3, Faults, answers, serve_versitygw
+from dlassets_tests.storage.s3 import S3, answers, serve_versitygw
+from dlassets_tests.storage.server import Faults
 from dlassets_tests.storage.test_s3_tables import NOTED
 from dlassets_tests.tables import put
 from scripts import log_store

@@ -12,7 +12,7 @@ from dlassets.resources.session import DagsterSession
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import rows
-from dlassets_tests.storage.s3 import Faults
+from dlassets_tests.storage.server import Faults
 
 WHEN = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 NOTED = {"path": "photos/a.jpg", "landing": "photos", "deleted_at": WHEN, "returned_at": None}
