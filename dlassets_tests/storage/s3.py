@@ -70,7 +70,7 @@ class S3:
 
     @property
     def injected(self) -> dict[str, int]:
-        """How often each fault was injected since the faults were set."""
+        """How often each fault that is set was injected since."""
         return self._control("GET")
 
     def _control(self, method: str, faults: Faults | None = None) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 It is moto's, or the one at the port of this machine that is given (`python server.py 7070`), behind a little WSGI
 application that knows one pair of credentials and injects faults. PUT /_faults sets them (`Faults`, as JSON) and starts
-counting anew; GET /_faults says how many of each there were.
+counting anew; GET /_faults says how many there were of each that is set.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 Start = Callable[..., Any]
 Application = Callable[[dict[str, Any], Start], Iterable[bytes]]
 ACCESS_KEY = "test-key"
+_COUNTED = ("busy", "slow", "cut", "lost")
 # Headers that are of one connection.
 _HOPS = {"Connection", "Transfer-Encoding"}
 
@@ -95,7 +96,8 @@ class Store:
             if environ["REQUEST_METHOD"] == "PUT":
                 self._faults = Faults(**json.loads(_body(environ)))
                 self._counts.clear()
-            counts = {fault: self._counts[fault] for fault in ("busy", "slow", "cut", "lost")}
+            faults = [name for name in _COUNTED if getattr(self._faults, f"{name}_every")]
+            counts = {fault: self._counts[fault] for fault in faults}
         start("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(counts).encode()]
 
