@@ -35,6 +35,7 @@ from dlassets.storage.stores import advice, filesystem_of, on_s3
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.dataset as pads
     from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 
@@ -165,7 +166,9 @@ class SparkEngine(DeltaEngine):
     ) -> SparkRows:
         """As Engine.map; `advance` is told once, when all rows are done."""
         wanted = _frame(keys)
-        rows = self._read(snapshot).join(wanted, wanted.columns, "left_semi").select(*columns)
+        (key,) = wanted.columns
+        rows = self._read_with(snapshot, key, keys.arrow()[key].combine_chunks())
+        rows = rows.join(wanted, key, "left_semi").select(*columns)
         return SparkRows(_mapped(rows, kernel, returns), advance=advance)
 
     def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
@@ -218,6 +221,33 @@ class SparkEngine(DeltaEngine):
         reader = self.session.read.format("delta").option("versionAsOf", snapshot.version)
         with explained_spark(snapshot.uri):
             return reader.load(_spark_uri(snapshot.uri))
+
+    def _read_with(self, snapshot: Snapshot, key: str, wanted: pa.Array) -> DataFrame:
+        """Return the rows of the data files that have a wanted key: to Delta a join says nothing of which these are.
+
+        Of a file they are those of its row groups between the least and the greatest of these keys.
+        """
+        import pyarrow.compute as pc
+        from pyspark.sql import functions as f
+
+        from dlassets.engines.columns import columns_of
+        from dlassets.engines.local import explained_files
+
+        table, place, columns = self._read(snapshot), _spark_uri(snapshot.uri), columns_of(snapshot)
+
+        def has_one(file: pads.ParquetFileFragment) -> bool:
+            keys = file.to_table(schema=columns.schema, columns=[key])[key]
+            return bool(pc.any(pc.is_in(keys, value_set=wanted)).as_py())
+
+        with explained_files():
+            files = [f"{place}/{file.path}" for file in columns.fragments_with(key, wanted) if has_one(file)]
+        if not files:
+            return table.where(f.lit(False))
+        span = pc.min_max(wanted)
+        with explained_spark(snapshot.uri):
+            # None of their names is a pattern, whatever signs it has.
+            reader = self.session.read.schema(table.schema).options(basePath=place, __globPaths__="false")
+            return reader.parquet(*files).where(f.col(f"`{key}`").between(span["min"].as_py(), span["max"].as_py()))
 
     def _write(self, rows: Rows, table: Table, uri: str, commit: Commit, mode: str, **options: str) -> Written:
         delta, frame = _opened(uri, commit), _shaped(rows, table)
@@ -418,6 +448,7 @@ _MEANINGS: dict[str, Callable[[str, str], Exception]] = {
     r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)": _overtaken,
     r"AccessDenied|AWS\w+Exception|No space left|Permission denied|Read-only file system": _refused,
     r"\[DELTA_(\w*LOG|\w*CHECKPOINT|\w*HISTORY|VERSIONS_NOT|STATE_RECOVER)|/_delta_log\b": damaged_log,
+    r"\[PATH_NOT_FOUND\].*\.parquet": damaged_data,
     r"\[FAILED_READ_FILE|\[CANNOT_READ_FILE_FOOTER|not a Parquet file|\.parquet\b.*(does not exist|Checksum error)": (
         damaged_data
     ),
