@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak check pictures house dev serve labelstudio bench bench-ingest bench-training bench-serving bench-labeling simulate setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak check pictures log-store house dev serve labelstudio bench bench-ingest bench-training bench-serving bench-labeling simulate setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -57,6 +57,9 @@ check: $(READY) ## formatting, lint, types, layers and dependencies
 
 pictures: $(READY) ## take README's pictures anew, of the default demo, in a Chromium that must be there
 	$(BIN)/pytest dlassets_tests/web/test_pages_in_a_browser.py dlassets_tests/labeling/test_label_studio_in_a_browser.py dlassets_tests/web/test_label_in_a_browser.py --pictures docs $(ARGS)
+
+log-store: $(READY) ## compile what commits to S3 on Spark, by a JDK's javac, to the jar beside its source in dlassets/engines
+	$(BIN)/python scripts/log_store.py
 
 house: $(READY) ## draw the rooms and who imports whom anew, to docs/house.svg
 	$(BIN)/python scripts/house.py

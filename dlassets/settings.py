@@ -302,6 +302,9 @@ class SparkSettings(_Section):
     master: str = Field("local[*]", description="local[*], spark://… or k8s://…")
     remote: str | None = Field(None, description="A Spark Connect server, sc://host:port; wins over master.")
     driver_memory: str = Field("4g", pattern=r"^[1-9]\d*[kmgtKMGT]?[bB]?$")
+    only_writer: bool = Field(
+        False, description="On S3: one Spark driver alone writes the lake, so it may do so without a condition."
+    )
     conf: dict[str, str] = Field(default_factory=dict, description="Any further Spark setting.")
 
 

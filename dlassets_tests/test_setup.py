@@ -128,6 +128,7 @@ def called(result: subprocess.CompletedProcess[str]) -> list[str]:
                 f"pytest {' '.join(f'dlassets_tests/{file}' for file in IN_A_BROWSER)} --pictures docs engine=",
             ],
         ),
+        (["log-store"], ["python scripts/log_store.py engine="]),
         (["house"], ["python scripts/house.py engine="]),
         (["changelog"], [f"towncrier build --yes --version {dlassets.__version__} engine="]),
     ],

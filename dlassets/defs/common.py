@@ -51,8 +51,7 @@ def table_asset(
     ) -> Iterator[dg.MaterializeResult]:
         if config:
             session = session.changed(**context.op_execution_context.op_config)
-        read = step.hand_out(session)
-        made = step.work(session, read, progress.of(context))
+        read, made = step.done(session, progress.of(context))
         more = metadata(session, read, made) if metadata else {}
         for name in made.written:
             if dg.AssetKey(name) in context.selected_asset_keys:

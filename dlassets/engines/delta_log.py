@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlassets.engines.base import Commit, Engine, Maintained
+from dlassets.engines.base import COMMIT_FIELD, Commit, Engine, Maintained
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.storage.files import listed
 from dlassets.storage.stores import advice, cached_filesystem_of, filesystem_of
@@ -219,6 +219,13 @@ def commits(uri: str, version: int) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             raise damaged_log(uri, f"{name}: {error}") from error
         yield {"operation": "unknown", "timestamp": 0, **said, "version": number}
+
+
+def landed(uri: str, before: int, commit: Commit) -> dict[str, Any] | None:
+    """Return what the log has of this commit after version `before`, as `commits` does; None where it is not there."""
+    after = int(read_table(uri).version())
+    since = islice(commits(uri, after), after - before)
+    return next((entry for entry in since if entry.get(COMMIT_FIELD) == commit.message), None)
 
 
 def _said_by(commit: bytes) -> dict[str, Any]:

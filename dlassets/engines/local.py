@@ -19,6 +19,7 @@ from dlassets.engines.delta_log import (
     damaged_data,
     explained,
     hold,
+    landed,
     open_table,
     past_maintenance,
     read_table,
@@ -27,6 +28,7 @@ from dlassets.engines.delta_log import (
 )
 from dlassets.engines.processors import processors
 from dlassets.engines.schema import Column, Table, schema_of
+from dlassets.errors import DlassetsError
 from dlassets.storage.files import READ_ERROR, micro_batches, read_files
 from dlassets.storage.stores import filesystem_of, is_object_storage
 
@@ -215,16 +217,17 @@ class LocalEngine(DeltaEngine):
         return LocalRows(schema, _matching(dataset, columns, key, wanted, rows), compute)
 
     def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
-        return _write(rows, table, uri, commit, mode="append")
+        return _once(uri, commit, lambda: _write(rows, table, uri, commit, mode="append"))
 
     def replace(
         self, rows: Rows, table: Table, uri: str, commit: Commit, where: Mapping[str, Sequence[str]] | None = None
     ) -> Written:
         predicate = " AND ".join(f"{name} IN ({_literals(values)})" for name, values in (where or {}).items())
-        return _write(rows, table, uri, commit, mode="overwrite", predicate=predicate or None)
+        options = {"mode": "overwrite", "predicate": predicate or None}
+        return _once(uri, commit, lambda: _write(rows, table, uri, commit, **options))
 
     def merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
-        return past_maintenance(uri, lambda: _merge(rows, table, uri, commit))
+        return _once(uri, commit, lambda: past_maintenance(uri, lambda: _merge(rows, table, uri, commit)))
 
     def _compact(self, table: Table, uri: str, target_bytes: int, z_order: Sequence[str]) -> None:
         from deltalake import CommitProperties
@@ -385,12 +388,28 @@ def _decoded(
             yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema(list(map(schema.field, columns))))
 
 
+def _once(uri: str, commit: Commit, write: Callable[[], Written]) -> Written:
+    """Run `write`; where it fails, and its commit is in the log all the same, it did not.
+
+    delta-rs repeats a PUT whose answer got lost, is refused, and takes its own commit for another's.
+    """
+    seen = read_table(uri)
+    refuse_overtaken(seen, commit)
+    try:
+        return write()
+    except DlassetsError:
+        if (entry := landed(uri, seen.version(), commit)) is None:
+            raise
+        done = entry["operationMetrics"]
+        inserted = done.get("num_target_rows_inserted", done.get("num_added_rows", 0))
+        return Written(entry["version"], inserted, done.get("num_target_rows_updated", 0))
+
+
 def _write(rows: Rows, table: Table, uri: str, commit: Commit, **options: Any) -> Written:
     """Stream the rows into the table; nothing is committed where an append has none."""
     import pyarrow as pa
     from deltalake import write_deltalake
 
-    refuse_overtaken(read_table(uri), commit)
     written = 0
     raised: list[BaseException] = []
 

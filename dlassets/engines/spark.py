@@ -12,30 +12,30 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlassets.engines.base import COMMIT_FIELD, Commit, Rows, Snapshot, Written
+from dlassets.engines.base import Commit, Rows, Snapshot, Written
 from dlassets.engines.delta_log import (
     DeltaEngine,
-    commits,
     damaged_data,
     damaged_log,
     has_small_files,
+    landed,
     past_maintenance,
     read_table,
     refuse_overtaken,
 )
 from dlassets.engines.schema import Column, Table
-from dlassets.engines.spark_session import jvm_ended, jvm_has_ended
+from dlassets.engines.spark_session import LOG_STORE, LOG_STORE_JAR, jvm_ended, jvm_has_ended, refuse_unconditional
 from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
 from dlassets.extras import SPARK, require
 from dlassets.storage.files import READ_ERROR, read_files
 from dlassets.storage.lake import is_uri
-from dlassets.storage.stores import advice, filesystem_of
+from dlassets.storage.stores import advice, filesystem_of, on_s3
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.dataset as pads
     from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 
@@ -133,13 +133,17 @@ class FileRows(SparkRows):
 
 
 class SparkEngine(DeltaEngine):
-    """Spark SQL and Delta on Spark. `session` is called, and Spark started, when first needed."""
+    """Spark SQL and Delta on Spark. `session` is called, and Spark started, when first needed.
+
+    `only_writer` says that nobody else writes what it does meanwhile: on S3 it then writes without a condition too.
+    """
 
     name = "spark"
 
-    def __init__(self, session: Callable[[], SparkSession]) -> None:
+    def __init__(self, session: Callable[[], SparkSession], *, only_writer: bool = False) -> None:
         require(SPARK, "The engine spark", "Or set DLASSETS_ENGINE=local, which does without it.")
         self._session = session
+        self._only_writer = only_writer
         # What a MERGE says of itself goes through the session's settings, which its writes share: one at a time.
         self._writing = threading.RLock()
 
@@ -175,7 +179,9 @@ class SparkEngine(DeltaEngine):
     ) -> SparkRows:
         """As Engine.map; `advance` is told once, when all rows are done."""
         wanted = _frame(keys)
-        rows = self._read(snapshot).join(wanted, wanted.columns, "left_semi").select(*columns)
+        (key,) = wanted.columns
+        rows = self._read_with(snapshot, key, keys.arrow()[key].combine_chunks())
+        rows = rows.join(wanted, key, "left_semi").select(*columns)
         return SparkRows(_mapped(rows, kernel, returns), advance=advance)
 
     def append(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
@@ -229,6 +235,33 @@ class SparkEngine(DeltaEngine):
         with explained_spark(snapshot.uri):
             return reader.load(_spark_uri(snapshot.uri))
 
+    def _read_with(self, snapshot: Snapshot, key: str, wanted: pa.Array) -> DataFrame:
+        """Return the rows of the data files that have a wanted key: to Delta a join says nothing of which these are.
+
+        Of a file they are those of its row groups between the least and the greatest of these keys.
+        """
+        import pyarrow.compute as pc
+        from pyspark.sql import functions as f
+
+        from dlassets.engines.columns import columns_of
+        from dlassets.engines.local import explained_files
+
+        table, place, columns = self._read(snapshot), _spark_uri(snapshot.uri), columns_of(snapshot)
+
+        def has_one(file: pads.ParquetFileFragment) -> bool:
+            keys = file.to_table(schema=columns.schema, columns=[key])[key]
+            return bool(pc.any(pc.is_in(keys, value_set=wanted)).as_py())
+
+        with explained_files():
+            files = [f"{place}/{file.path}" for file in columns.fragments_with(key, wanted) if has_one(file)]
+        if not files:
+            return table.where(f.lit(False))
+        span = pc.min_max(wanted)
+        with explained_spark(snapshot.uri):
+            # None of their names is a pattern, whatever signs it has.
+            reader = self.session.read.schema(table.schema).options(basePath=place, __globPaths__="false")
+            return reader.parquet(*files).where(f.col(f"`{key}`").between(span["min"].as_py(), span["max"].as_py()))
+
     def _write(self, rows: Rows, table: Table, uri: str, commit: Commit, mode: str, **options: str) -> Written:
         delta, frame = _opened(uri, commit), _shaped(rows, table)
         number = frame.count()
@@ -242,7 +275,12 @@ class SparkEngine(DeltaEngine):
 
     @contextmanager
     def _committing(self, table: Table, uri: str, commit: Commit | None) -> Iterator[None]:
-        """Have every commit of the session say what `commit` says, in files of the table's kind."""
+        """Have every commit of the session say what `commit` says, in files of the table's kind.
+
+        Raises DlassetsError where the session would commit to S3 whatever another writer does.
+        """
+        if on_s3(uri) and not self._only_writer:
+            refuse_unconditional(self.session, uri)
         settings = {"spark.sql.parquet.compression.codec": "uncompressed" if table.wide else "zstd"}
         if table.row_group is not None:
             settings["parquet.block.row.count.limit"] = str(table.row_group)
@@ -329,10 +367,8 @@ def _landed(uri: str, before: int, commit: Commit) -> int:
     Delta on Spark skips a write whose transaction is in the log already, and says nothing. Raises ConflictError then:
     the commit that is there is another's.
     """
-    after = read_table(uri).version()
-    for entry in islice(commits(uri, after), after - before):
-        if entry.get(COMMIT_FIELD) == commit.message:
-            return int(entry["version"])
+    if (entry := landed(uri, before, commit)) is not None:
+        return int(entry["version"])
     raise ConflictError(
         f"Another run wrote the same batch to {uri} first. Nothing of this one was written; run it again."
     )
@@ -420,11 +456,20 @@ def _refused(uri: str, line: str) -> DlassetsError:
     )
 
 
+def _without_log_store(uri: str, line: str) -> DlassetsError:
+    return DlassetsError(
+        f"Spark is told to write to {uri or 'S3'} by {LOG_STORE}, and has no such class ({line}). Give it "
+        f"{LOG_STORE_JAR}, by --jars where it is a Spark Connect server."
+    )
+
+
 # What a line of Spark's pages means, the first that fits: by its name, since Spark Connect gives it in another class.
 _MEANINGS: dict[str, Callable[[str, str], Exception]] = {
+    rf"ClassNotFound.*{re.escape(LOG_STORE)}": _without_log_store,
     r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)": _overtaken,
     r"AccessDenied|AWS\w+Exception|No space left|Permission denied|Read-only file system": _refused,
     r"\[DELTA_(\w*LOG|\w*CHECKPOINT|\w*HISTORY|VERSIONS_NOT|STATE_RECOVER)|/_delta_log\b": damaged_log,
+    r"\[PATH_NOT_FOUND\].*\.parquet": damaged_data,
     r"\[FAILED_READ_FILE|\[CANNOT_READ_FILE_FOOTER|not a Parquet file|\.parquet\b.*(does not exist|Checksum error)": (
         damaged_data
     ),

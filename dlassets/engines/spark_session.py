@@ -30,10 +30,22 @@ BATCH_ROWS = 64
 
 TASK_TRIES = 4
 
+# What commits to S3 on the condition that nobody else did: Delta's own looks first, and puts then. `make log-store`
+# compiles it. May go when a Delta has io.delta.storage.S3LogStore.
+LOG_STORE = "dlassets.engines.S3LogStore"
+LOG_STORE_JAR = Path(__file__).with_name("s3_log_store") / "s3-log-store.jar"
+LOG_STORE_OF_S3 = "spark.delta.logStore.s3a.impl"
+_CONDITIONAL = {LOG_STORE, "io.delta.storage.S3LogStore"}
+
 _COMPILED = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 
 # A user's `conf` adds to these; it replaces any other.
-_LISTS = {"spark.jars.packages": ",", "spark.jars.excludes": ",", "spark.driver.extraJavaOptions": " "}
+_LISTS = {
+    "spark.jars": ",",
+    "spark.jars.packages": ",",
+    "spark.jars.excludes": ",",
+    "spark.driver.extraJavaOptions": " ",
+}
 
 _SUBMIT_ARGUMENTS = "PYSPARK_SUBMIT_ARGS"
 
@@ -56,6 +68,8 @@ def spark_config(settings: SparkSettings, uris: Sequence[str] = ()) -> dict[str,
     if settings.remote is not None:
         return config | {"spark.remote": settings.remote} | settings.conf
     object_storage = s3a_config(uris, os.environ)
+    if object_storage:
+        object_storage |= {"spark.jars": LOG_STORE_JAR.as_uri(), LOG_STORE_OF_S3: LOG_STORE}
     config |= {
         "spark.master": _with_retries(settings.master) if object_storage else settings.master,
         "spark.driver.memory": settings.driver_memory,
@@ -82,10 +96,11 @@ def spark_session(settings: SparkSettings, uris: Sequence[str] = ()) -> SparkSes
     """
     with _starting:
         config = spark_config(settings, uris)
-        return _started(config) if settings.remote is None else _connected(settings.remote, config)
+        return started(config) if settings.remote is None else _connected(settings.remote, config)
 
 
-def _started(config: dict[str, str]) -> SparkSession:
+def started(config: dict[str, str]) -> SparkSession:
+    """Return this process's session, started with these settings where there is none. Raises as `spark_session`."""
     from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
@@ -108,6 +123,19 @@ def _started(config: dict[str, str]) -> SparkSession:
                 f"spark.conf; by default /tmp). Everything it said: {_log()}"
             ) from error
     return SparkSession.builder.getOrCreate()
+
+
+def refuse_unconditional(session: SparkSession, uri: str) -> None:
+    """Raise DlassetsError where a session would commit to a table on S3 whatever another writer does meanwhile."""
+    used = session.conf.get(LOG_STORE_OF_S3, None) or "Delta's own, S3SingleDriverLogStore"
+    if used not in _CONDITIONAL:
+        raise DlassetsError(
+            f"Spark would write {uri} without a condition, and what another wrote at the same moment would be lost: "
+            f"its {LOG_STORE_OF_S3} is {used}. Nothing was written. Set it to {LOG_STORE}, and let Spark have "
+            f"{LOG_STORE_JAR}: a Spark Connect server by --conf and --jars when it starts. Or set "
+            "spark.only_writer=true (DLASSETS_SPARK__ONLY_WRITER) where one Spark driver alone, and no engine `local`, "
+            "writes this lake."
+        )
 
 
 def jvm_has_ended(seconds: float = 0) -> bool:

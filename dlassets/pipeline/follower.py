@@ -52,7 +52,7 @@ class Follower:
         read = step.hand_out(self._session)
         if self._done.get(step.name) == read.state:
             return None
-        made = step.work(self._session, read, Report())
+        read, made = step.done(self._session, first=read)
         if made.complete:
             self._done[step.name] = read.state
         return made

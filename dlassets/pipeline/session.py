@@ -73,7 +73,7 @@ class Session:
             return LocalEngine()
         from dlassets.engines.spark import SparkEngine
 
-        return SparkEngine(self._spark)
+        return SparkEngine(self._spark, only_writer=self.settings.spark.only_writer)
 
     @cached_property
     def mlflow(self) -> MlflowStore:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Snapshot, Written
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.provenance import Provenance
+from dlassets.lakehouse.snapshots import replanned
 from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.registry.models import VALIDATED_VERSION, Model, ModelVersion
@@ -79,7 +80,20 @@ class Step:
         return Reads(self, session, {table.name: session.pin(table) for table in tables}, champion)
 
     def run(self, session: Session, report: Report | None = None) -> Made:
-        return self.work(session, self.hand_out(session), report or Report())
+        return self.done(session, report)[1]
+
+    def done(self, session: Session, report: Report | None = None, first: Reads | None = None) -> tuple[Reads, Made]:
+        """Do its work, and return what it was of: of what stands then, where another run committed first.
+
+        `first` is what it was handed already, for the first try. Raises ConflictError where it lost again and again.
+        """
+
+        def work() -> tuple[Reads, Made]:
+            nonlocal first
+            read, first = first or self.hand_out(session), None
+            return read, self.work(session, read, report or Report())
+
+        return replanned(work)
 
 
 def step(

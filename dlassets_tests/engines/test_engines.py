@@ -43,6 +43,18 @@ def predictions(engine: Engine, *rows: dict[str, Any]) -> Rows:
     return engine.rows(arrow("predictions", *rows))
 
 
+def spoil(file: Path, column: str) -> None:
+    """Put zeros in place of a column of a Parquet file, so that it alone cannot be read."""
+    import pyarrow.parquet as pq
+
+    group = pq.read_metadata(file).row_group(0)
+    (chunk,) = (group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == column)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    with file.open("r+b") as stream:
+        stream.seek(start)
+        stream.write(bytes(chunk.total_compressed_size))
+
+
 def append(engine: Engine, lake: Lake, *rows: dict[str, Any], **commit: Any) -> Written:
     return put(lake, "predictions", *rows, engine=engine, commit=Commit(**commit))
 
@@ -281,6 +293,27 @@ class TestReading:
             {"image_id": image_id(str(n)), "size": 3 * n, "reversed": bytes([255, 0, n]) * n} for n in (2, 99, 140)
         ]
         assert sum(done) == 3
+
+    def test_map_reads_no_file_without_a_row_that_is_asked_for(self, engine: Engine, lake: Lake) -> None:
+        import pyarrow as pa
+        from deltalake import DeltaTable
+
+        names = ("a", "b", "c")
+        for name in names:  # a file each
+            put(lake, "raw_images", photo(name, name.encode()))
+        table = pin(lake, "raw_images")
+        actions = pa.table(DeltaTable(table.uri).get_add_actions(flatten=True)).to_pylist()
+        (file_of_b,) = (action["path"] for action in actions if action["min.path"].endswith("b.jpg"))
+        spoil(Path(table.uri, file_of_b), "content")
+
+        def sizes_of(*names: str) -> list[int]:
+            keys = engine.rows(pa.table({"path": [f"zone/{name}.jpg" for name in names]}))
+            made = engine.map(table, ["image_id", "content"], keys, sizes, SIZES).arrow()
+            return made["size"].to_pylist()
+
+        assert sizes_of("a", "c") == [1, 1]
+        with pytest.raises((DlassetsError, OSError)):
+            sizes_of("b")
 
     def test_map_gives_the_columns_that_a_file_does_not_have(self, engine: Engine, tmp_path: Path) -> None:
         import pyarrow as pa

@@ -1,11 +1,14 @@
 """What a step is handed, and what follows from its declaration."""
 
+import datetime as dt
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dlassets.engines.base import Commit, Written
+from dlassets.engines.local import LocalEngine
 from dlassets.engines.schema import Table
 from dlassets.lakehouse.snapshots import pin, provenance_of
 from dlassets.lakehouse.tables import (
@@ -25,7 +28,7 @@ from dlassets.registry.models import VALIDATED_VERSION, ModelVersion
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.programs import python
-from dlassets_tests.tables import image_id, put
+from dlassets_tests.tables import arrow, get, image_id, put
 
 PHOTO = {"path": "unlabeled/a.jpg", "image_id": image_id("a"), "length": 1}
 
@@ -59,6 +62,33 @@ def test_a_step_is_handed_the_version_there_was_when_it_began(settings: Settings
 
     assert read[RAW_IMAGES].version == 0
     assert handed(Session(settings), RAW_IMAGES)[RAW_IMAGES].version == 1
+
+
+def test_a_step_that_lost_to_another_run_is_done_again_on_what_that_left(settings: Settings, lake: Lake) -> None:
+    seen: list[int] = []
+
+    def taken_over(batch: Any) -> Any:
+        if len(seen) == 1:  # between what this run planned and its commit
+            put(lake, "raw_images", PHOTO)
+            commit_note("theirs")
+        return batch
+
+    def commit_note(landing: str, kernel: Any = lambda batch: batch) -> Written:
+        note = {"path": "unlabeled/a.jpg", "landing": landing, "deleted_at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)}
+        rows = LocalEngine().rows(arrow("deleted_files", note)).map(kernel, DELETED_FILES.columns)
+        return LocalEngine().merge(rows, DELETED_FILES, pin(lake, "deleted_files").uri, Commit())
+
+    @step(DELETED_FILES, reads=[RAW_IMAGES])
+    def noting(session: Session, read: Reads, report: Report) -> Made:
+        seen.append(read[RAW_IMAGES].version)
+        return Made(read.provenance(), {DELETED_FILES.name: commit_note("ours", taken_over)})
+
+    read, made = noting.done(Session(settings))
+
+    assert seen == [0, 1]
+    assert read[RAW_IMAGES].version == made.provenance.inputs["raw_images"] == 1
+    assert (made.written["deleted_files"].updated, made.written["deleted_files"].inserted) == (1, 0)
+    assert [row["landing"] for row in get(LocalEngine(), lake, "deleted_files", "landing")] == ["ours"]
 
 
 def test_what_was_looked_at_is_recorded_and_nothing_else(settings: Settings, lake: Lake) -> None:

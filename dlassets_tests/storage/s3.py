@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from dlassets_tests.servers import free_port
 from dlassets_tests.storage import server
 from dlassets_tests.storage.server import ACCESS_KEY, Faults
 
 REGION = "eu-west-1"
+SECRET_KEY = "test-secret"
 
 
 class S3:
@@ -28,7 +34,7 @@ class S3:
             "AWS_ALLOW_HTTP": "true",
             "AWS_REGION": REGION,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": "test-secret",
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
@@ -41,7 +47,7 @@ class S3:
             endpoint_url=self.address,
             region_name=REGION,
             aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key="test-secret",
+            aws_secret_access_key=SECRET_KEY,
         )
 
     def create(self, bucket: str) -> None:
@@ -64,7 +70,7 @@ class S3:
 
     @property
     def injected(self) -> dict[str, int]:
-        """How often each fault was injected since the faults were set."""
+        """How often each fault that is set was injected since."""
         return self._control("GET")
 
     def _control(self, method: str, faults: Faults | None = None) -> dict[str, int]:
@@ -76,11 +82,42 @@ class S3:
 
 
 @contextmanager
-def serve() -> Iterator[S3]:
-    program = [sys.executable, server.__file__]
+def serve(behind: int | None = None) -> Iterator[S3]:
+    """Serve moto's store, or the one at the port `behind`, with faults before it."""
+    program = [sys.executable, server.__file__, *([] if behind is None else [str(behind)])]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
             yield S3(int(process.stdout.readline()))
         finally:
             process.kill()  # where Ctrl-C is ignored, as in a shell's background, SIGTERM may be too
+
+
+@contextmanager
+def serve_versitygw(program: str, folder: Path) -> Iterator[S3]:
+    """Serve the objects in a folder by a real S3 server, which checks signatures and creates on a condition."""
+    port = free_port()
+    keys = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
+    address = f"127.0.0.1:{port}"
+    command = [program, "--port", address, "--region", REGION, "--quiet", "posix", str(folder)]
+    with subprocess.Popen(command, env={**os.environ, **keys}, stdout=subprocess.DEVNULL) as process:
+        try:
+            answers(port)
+            with serve(behind=port) as store:
+                yield store
+        finally:
+            process.kill()
+
+
+def answers(port: int, seconds: float = 30) -> None:
+    """Wait until something listens at a port of this machine. Raises OSError where nothing does in time."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return

@@ -12,6 +12,7 @@ from dlassets.resources.session import DagsterSession
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.intake.test_ingest import rows
+from dlassets_tests.storage.server import Faults
 
 WHEN = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 NOTED = {"path": "photos/a.jpg", "landing": "photos", "deleted_at": WHEN, "returned_at": None}
@@ -50,6 +51,29 @@ def test_of_two_writers_that_planned_the_same_batch_one_is_refused(local_engine,
 
     assert sorted(outcomes) == ["refused", "written"]
     assert rows(local_engine, lake, "deleted_files", "path") == [("photos/a.jpg",)]
+
+
+@pytest.mark.slow
+def test_a_write_whose_answer_got_lost_is_done_once(local_engine, s3, bucket) -> None:
+    import pyarrow as pa
+
+    lake = Lake.at(f"s3://{bucket}/lake")
+    pin(lake, "deleted_files")
+    uri = lake.table("deleted_files")
+
+    def note(*paths: str):
+        noted = [{**NOTED, "path": path} for path in paths]
+        return local_engine.rows(pa.Table.from_pylist(noted, schema=DELETED_FILES.schema))
+
+    with s3.faults(Faults(lost_every=1)):  # of each try: delta-rs commits again and again, until it gives up
+        appended = local_engine.append(note("a", "b"), DELETED_FILES, uri, Commit({}, Transaction("test", 1)))
+        merged = local_engine.merge(note("b", "c"), DELETED_FILES, uri, Commit())
+        replaced = local_engine.replace(note("a"), DELETED_FILES, uri, Commit(), {"path": ["a"]})
+
+    assert rows(local_engine, lake, "deleted_files", "path") == [("a",), ("b",), ("c",)]
+    assert (appended.inserted, merged.inserted, merged.updated, replaced.inserted) == (2, 1, 1, 1)
+    with pytest.raises(ConflictError):
+        append(local_engine, lake, number=1)
 
 
 def append(engine: Engine, lake: Lake, number: int) -> None:
