@@ -237,7 +237,7 @@ def test_what_cannot_be_is_refused_by_name(path, value) -> None:
         ("DLASSETS_UI__DAGSTER", "http://[::1]:3000"),
         ("DLASSETS_SPARK__MASTER", "spark://one:7077,two:7077"),
         ("DLASSETS_SPARK__MASTER", "k8s://https://example.com:6443"),
-        ("DLASSETS_MLFLOW__TRACKING_URI", "postgresql://user:p@ss:word@db.example.com:5432/mlflow"),
+        ("DLASSETS_MLFLOW__TRACKING_URI", "postgresql+psycopg2://user:p@ss:word@db.example.com:5432/mlflow"),
         ("DLASSETS_MLFLOW__TRACKING_URI", "databricks://scope:prefix"),
         ("DLASSETS_MLFLOW__TRACKING_URI", "sqlite:////lake/mlflow.db"),
         ("DLASSETS_ROOT", "abfss://container@account.dfs.core.windows.net/lake"),
@@ -248,6 +248,13 @@ def test_ports_and_hosts_that_can_be_are_taken(path, value) -> None:
     settings = load_settings({path: value})
 
     assert getattr(getattr(settings, section) if section else settings, name) == value
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_postgresql_is_reached_by_the_driver_that_is_there_whatever_its_users_call_it(scheme) -> None:
+    settings = load_settings({"DLASSETS_MLFLOW__TRACKING_URI": f"{scheme}://me:secret@db:5432/mlflow"})
+
+    assert settings.mlflow.tracking_uri == "postgresql+psycopg2://me:secret@db:5432/mlflow"
 
 
 def test_a_refused_uri_is_shown_without_its_password() -> None:

@@ -17,8 +17,9 @@ from dlassets_tests.servers import fetch, free_port
 
 
 @pytest.mark.slow
-def test_it_shows_the_lake_s_curves_and_refuses_another_host(tmp_path) -> None:
-    lake = Lake.at(str(tmp_path / "lake"))
+@pytest.mark.parametrize("place", ["a folder", "a bucket"])
+def test_it_shows_the_lake_s_curves_and_refuses_another_host(tmp_path, place, bucket) -> None:
+    lake = Lake.at(str(tmp_path / "lake") if place == "a folder" else f"s3a://{bucket}/lake")
     with curves(f"{lake.tensorboard}/head-1a2b3c4d") as write:
         write(Event("epoch", 1, 1, {"loss": 0.5}))
 
@@ -49,10 +50,3 @@ def test_without_its_extra_it_says_which_to_install(lake, lacking) -> None:
 
     assert result.exit_code == 1
     assert "pip install 'dlassets[tensorboard]'" in result.output
-
-
-def test_where_the_lake_is_no_folder_it_says_so() -> None:
-    result = invoke("dev", "--tensorboard", DLASSETS_ROOT="s3a://bucket/lake")
-
-    assert result.exit_code == 2
-    assert "is not a local folder" in result.output

@@ -6,6 +6,7 @@ import pytest
 
 from dlassets.learning.training.curves import curves
 from dlassets.learning.training.job import Event
+from dlassets.storage.files import files_under, read_whole, write_whole
 from dlassets_tests.programs import python
 
 
@@ -31,6 +32,22 @@ def test_tensorboard_reads_each_step_and_epoch(tmp_path) -> None:
         "loss": [(0, 3.0), (1, 1.0)],
         "validation_loss": [(0, 2.5), (1, 2.0)],
     }
+
+
+def test_in_a_bucket_they_are_seen_after_each_epoch_and_at_the_end(bucket, tmp_path) -> None:
+    run = f"s3://{bucket}/run"
+
+    def seen() -> dict[str, list[tuple[int, float]]]:
+        for name in files_under(run):
+            write_whole(tmp_path / "seen" / name, read_whole(f"{run}/{name}"))
+        return read(tmp_path / "seen")
+
+    with curves(run) as write:
+        write(Event("epoch", 1, 2, {"loss": 3.0}))
+        assert seen() == {"loss": [(0, 3.0)]}
+        write(Event("step", 1, 2, {"loss": 2.0}))
+
+    assert seen() == {"loss": [(0, 3.0)], "step/loss": [(0, 2.0)]}
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path) -> None:
