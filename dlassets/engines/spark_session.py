@@ -125,6 +125,13 @@ def started(config: dict[str, str]) -> SparkSession:
     return SparkSession.builder.getOrCreate()
 
 
+def works_here(session: SparkSession) -> bool:
+    """Whether this machine does a session's work: not so where a Connect server does, whatever its master is."""
+    from pyspark.sql.utils import is_remote
+
+    return not is_remote() and str(session.conf.get("spark.master", "")).startswith("local")
+
+
 def refuse_unconditional(session: SparkSession, uri: str) -> None:
     """Raise DlassetsError where a session would commit to a table on S3 whatever another writer does meanwhile."""
     used = session.conf.get(LOG_STORE_OF_S3, None) or "Delta's own, S3SingleDriverLogStore"

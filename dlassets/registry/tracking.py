@@ -31,8 +31,8 @@ from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.report import Judged, log_report
 from dlassets.settings import TrainingSettings
+from dlassets.storage.files import remove_folder
 from dlassets.storage.lake import Lake
-from dlassets.storage.stores import filesystem_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,11 +76,9 @@ class TrainingInputs:
     def of(
         cls, lake: Lake, training_set: Snapshot, backbone: BackboneRef, settings: TrainingSettings
     ) -> TrainingInputs:
-        """Return the inputs of a training whose checkpoints, where it keeps any, lie in the lake."""
+        """Return the inputs of a training; what its processes hand to each other on a cluster lies in the lake."""
         job, versions = Job(training_set, backbone, settings), lineage(lake, training_set.version)
         inputs = cls(job, feature_version(backbone), versions, identity(training_set))
-        if settings.trainable == "head":
-            return inputs
         return replace(inputs, job=replace(job, folder=f"{lake.training}/{inputs.sha256[:16]}"))
 
     @property
@@ -210,9 +208,7 @@ def _trained(mlflow: Any, job: Job, splits: Splits, fit: Fit, report: OnEvent) -
         trained = fit(job, live, splits)
         mlflow.log_metric("training_seconds", time.monotonic() - began)
     if job.folder is not None:  # its checkpoints are no longer needed
-        filesystem, path = filesystem_of(job.folder)
-        filesystem.create_dir(path, recursive=True)  # there may have been nothing to keep
-        filesystem.delete_dir(path)
+        remove_folder(job.folder)
     return trained
 
 

@@ -150,6 +150,13 @@ def move_file(location: str, target: str) -> None:
     filesystem.move(path, place)
 
 
+def remove_folder(location: str) -> None:
+    """Delete a folder at a path or URI with all that lies in it, if it is there. Raises OSError."""
+    filesystem, path = cached_filesystem_of(location)
+    with suppress(FileNotFoundError):
+        filesystem.delete_dir(path)
+
+
 def remove_file(location: str) -> None:
     """Delete a file at a path or URI, if it is there. Raises OSError."""
     filesystem, path = cached_filesystem_of(location)

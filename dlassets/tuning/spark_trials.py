@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dlassets.engines.spark_session import works_here
 from dlassets.errors import DlassetsError
 from dlassets.learning.training.job import Metrics
 from dlassets.settings import TuningSettings
@@ -121,10 +122,9 @@ class _TrialOnExecutor:
 
 def _check_reachable(session: SparkSession, store: str) -> None:
     """Raise DlassetsError where executors on other machines would look for a store that is a file of this one."""
-    from pyspark.sql.utils import is_remote
-
-    here = not is_remote() and str(session.conf.get("spark.master", "")).startswith("local")
-    if not here and not store.startswith(("http://", "https://", "databricks", "postgresql", "mysql", "mssql")):
+    if not works_here(session) and not store.startswith(
+        ("http://", "https://", "databricks", "postgresql", "mysql", "mssql")
+    ):
         raise DlassetsError(
             f"Trials on a Spark cluster write to MLflow, and its store {store} is a file of this machine. Start a "
             "tracking server that the executors reach, set DLASSETS_MLFLOW__TRACKING_URI to it, or tune with "

@@ -32,7 +32,8 @@ _ARRAYS = ("weight", "bias", "mean", "scale")
 class Job:
     """All that every process of a training is given.
 
-    `folder`, a path or URI that all of them reach, takes checkpoints; without one a killed training starts anew.
+    `folder`, a path or URI that all of them reach, takes checkpoints of pixels' training, and on a cluster whatever
+    processes hand to each other; without one a killed training starts anew.
     """
 
     training_set: Snapshot

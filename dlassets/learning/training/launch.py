@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Protocol
 import dlassets
 from dlassets.engines.base import Engine
 from dlassets.engines.processors import processors
+from dlassets.engines.spark_session import works_here
 from dlassets.errors import DlassetsError, decoded_error
 from dlassets.learning.examples import Splits
 from dlassets.learning.training.exchange import Exchange
@@ -119,7 +120,7 @@ def _with_remark(trained: Trained, starts: int) -> Trained:
 @contextmanager
 def _exchange(job: Job, place: Place) -> Iterator[Exchange]:
     with ExitStack() as stack:
-        if place.session is None or _is_local(place.session):
+        if place.session is None or works_here(place.session):
             exchange = Exchange(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlassets-training-")))
         elif job.folder is None:
             raise DlassetsError("A training on a cluster needs a folder (Job.folder) that all of its machines reach.")
@@ -148,7 +149,7 @@ class _Run(Protocol):
 
 
 def _start(job: Job, place: Place, exchange: Exchange, training: str) -> _Run:
-    on_one_machine = place.session is None or _is_local(place.session)
+    on_one_machine = place.session is None or works_here(place.session)
     start = Start(exchange.folder, training)
     if on_one_machine:
         start = dataclasses.replace(
@@ -229,7 +230,7 @@ class _SparkTasks:
     ) -> None:
         from pyspark.ml.torch.distributor import TorchDistributor
 
-        local = _is_local(session)
+        local = works_here(session)
         self._session, self._exchange = session, exchange
         self._tag = f"dlassets-training-{uuid.uuid4().hex}"
         self._error: Exception | None = None
@@ -298,10 +299,6 @@ def last_lines(output: str) -> str:
     """Return the end of an output, without the JVM's stack, which tells of itself alone."""
     lines = [line for line in output.strip().splitlines() if not line.startswith("\tat ")]
     return "\n".join(lines[-LAST_LINES:])
-
-
-def _is_local(session: SparkSession) -> bool:
-    return str(session.conf.get("spark.master", "")).startswith("local")
 
 
 def _use_gpu(session: SparkSession, compute: ComputeSettings, *, local: bool) -> bool:

@@ -13,8 +13,9 @@ from dlassets.engines.spark_session import spark_session
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.learning.backbones import BackboneRef
-from dlassets.learning.training.job import Event, Job
+from dlassets.learning.training.job import Event
 from dlassets.learning.training.launch import Place, launch
+from dlassets.registry.tracking import TrainingInputs
 from dlassets.settings import SparkSettings, TrainingSettings
 from dlassets.storage.lake import Lake
 from dlassets_tests.learning.training import trainings
@@ -38,9 +39,9 @@ def main(master: str, folder: Path) -> None:
 
 def train_a_head(place: Place, folder: Path) -> None:
     told: list[Event] = []
-    snapshot = pin(Lake.at(str(folder / "lake")), "training_set")
-    job = Job(snapshot, BackboneRef("none"), TrainingSettings(), str(folder / "head"))
-    launch(job, place, told.append).save(str(folder / "head"))
+    lake = Lake.at(str(folder / "lake"))
+    inputs = TrainingInputs.of(lake, pin(lake, "training_set"), BackboneRef("efficientnet_lite0"), TrainingSettings())
+    launch(inputs.job, place, told.append).save(str(folder / "head"))
     write(folder / "head", [event.number for event in told])
 
 
