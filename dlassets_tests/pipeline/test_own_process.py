@@ -49,6 +49,18 @@ def test_an_error_elsewhere_is_raised_as_what_it_was_there(kind, error, said) ->
     assert type(raised.value).__name__ == error
 
 
+class Interrupted(Report):
+    def info(self, message: str) -> None:
+        raise KeyboardInterrupt(message)
+
+
+def test_a_call_is_ended_where_the_caller_is_interrupted() -> None:
+    with pytest.raises(KeyboardInterrupt, match="begun"):
+        Call(tell, (3,)).run(Interrupted())
+
+    assert psutil.Process().children() == []
+
+
 @pytest.mark.slow
 def test_a_call_whose_time_is_over_is_ended_with_what_it_started(tmp_path) -> None:
     file = tmp_path / "pids"
