@@ -102,8 +102,3 @@ def test_a_step_runs_on_a_session_of_its_own_that_comes_and_goes_with_its_work(m
         assert failures(result) == {}
         shown = {name: values(made)["engine"] for name, made in materialized(result).items()}
         assert shown == {"classes": "spark", "labeled_images": "local"}
-        free = Kept(master, tmp_path / "free.log", executors=2)
-        try:
-            free.says("has")
-        finally:
-            free.end()
