@@ -146,7 +146,12 @@ def test_a_class_with_spark_has_the_engine_and_what_the_profile_says_but_for_wha
 def test_what_may_pass_is_tried_again_later_and_later(tmp_path, instance, work) -> None:
     pipelines = lake_of(tmp_path, instance, own={"retries": 2, "retry_seconds": 0.05})
     left = [RuntimeError("a wire was loose"), ConflictError("another writer was first")]
-    ran = work(lambda: left and _raise(left.pop(0)))
+
+    def fail_while_any_is_left() -> None:
+        if left:
+            raise left.pop(0)
+
+    ran = work(fail_while_any_is_left)
 
     result = run(pipelines)
 
