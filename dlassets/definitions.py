@@ -7,12 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets.defs import alerting, automation, checks, freshness, jobs, streaming
-from dlassets.defs.ingest import assets as ingest_assets
-from dlassets.defs.labeling import assets as labeling_assets
+from dlassets.defs import alerting, automation, checks, compute, freshness, jobs, streaming
 from dlassets.defs.operations import assets as operations_assets
-from dlassets.defs.scoring import assets as scoring_assets
-from dlassets.defs.training import assets as training_assets
 from dlassets.resources.error_texts import write_readable_errors
 from dlassets.resources.forked_runs import fork_runs
 from dlassets.resources.progress import LoggedProgress
@@ -26,10 +22,10 @@ def build_defs(
     loggers: Mapping[str, dg.LoggerDefinition] | None = None,
 ) -> dg.Definitions:
     """Return the definitions for these settings; `overrides` swaps resources, `loggers` adds to Dagster's own."""
+    compute.check(settings)
     assets = [
-        *dg.load_assets_from_modules(
-            [ingest_assets, labeling_assets, training_assets, scoring_assets, operations_assets]
-        ),
+        *compute.assets(settings),
+        *dg.load_assets_from_modules([operations_assets]),
         streaming.PHOTO_STREAM,
     ]
     resources = {"session": session_resource(settings), "progress": LoggedProgress()}

@@ -47,7 +47,11 @@ class SettingsError(DlassetsError):
     """A setting is unknown or has a value that cannot be."""
 
 
-class ConflictError(DlassetsError):
+class PassingError(DlassetsError):
+    """Something that may have passed a little later: doing the same again, unchanged, may help."""
+
+
+class ConflictError(PassingError):
     """Another writer committed first; what was planned on the old snapshot must be planned again."""
 
 

@@ -298,14 +298,69 @@ class SplitSettings(_Section):
         return self
 
 
+_JAVA_MEMORY = r"^[1-9]\d*[kmgtKMGT]?[bB]?$"
+
+
+class ExecutorSpan(_Section):
+    """Executors that come and go with the work: Spark's dynamic allocation."""
+
+    at_least: Count = 1
+    at_most: Count
+
+    @model_validator(mode="after")
+    def _is_a_span(self) -> ExecutorSpan:
+        if self.at_least > self.at_most:
+            raise ValueError("at_least must be no more than at_most")
+        return self
+
+
 class SparkSettings(_Section):
     master: str = Field("local[*]", description="local[*], spark://… or k8s://…")
     remote: str | None = Field(None, description="A Spark Connect server, sc://host:port; wins over master.")
-    driver_memory: str = Field("4g", pattern=r"^[1-9]\d*[kmgtKMGT]?[bB]?$")
+    driver_memory: str = Field("4g", pattern=_JAVA_MEMORY)
+    executors: Count | ExecutorSpan | None = Field(
+        None, description="How many a session takes of its cluster, or between how many; unset: all that it gives."
+    )
+    executor_cores: Count | None = Field(None, description="Cores of each; unset: as the cluster has it.")
+    executor_memory: str | None = Field(None, pattern=_JAVA_MEMORY)
+    executor_gpus: Count | None = Field(None, description="GPUs of each, one a task; unset: none.")
     only_writer: bool = Field(
         False, description="On S3: one Spark driver alone writes the lake, so it may do so without a condition."
     )
     conf: dict[str, str] = Field(default_factory=dict, description="Any further Spark setting.")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine does the work, with no cluster to take executors of."""
+        return self.remote is None and self.master.startswith("local")
+
+    @property
+    def most_cores(self) -> int | None:
+        """How many cores a session of a cluster comes to have at most, None where it says nothing of them."""
+        if self.executors is None or self.executor_cores is None:
+            return None
+        most = self.executors.at_most if isinstance(self.executors, ExecutorSpan) else self.executors
+        return most * self.executor_cores
+
+    def changed_by(self, other: SparkSettings) -> SparkSettings:
+        """Return these settings with what the other ones say in their place; both `conf` count."""
+        said = {name: getattr(other, name) for name in other.model_fields_set}
+        return self.model_copy(update={**said, "conf": {**self.conf, **other.conf}})
+
+    def check_executors(self, where: str) -> None:
+        """Raise ValueError for executors that there cannot be; `where` names these settings."""
+        said = [name for name in _EXECUTORS if getattr(self, name) is not None]
+        if said and self.is_local:
+            raise ValueError(f"{where}.{said[0]} is of a cluster, and {where}.master is {self.master}: name a cluster")
+        if said and self.remote is not None:
+            raise ValueError(
+                f"{where}.{said[0]} is of no use with {where}.remote: the server has its executors already"
+            )
+        if self.executors is not None and self.executor_cores is None:
+            raise ValueError(f"{where}.executors needs {where}.executor_cores: a session is to take no more than that")
+
+
+_EXECUTORS = ("executors", "executor_cores", "executor_memory", "executor_gpus")
 
 
 class FeatureSettings(_Section):
@@ -773,6 +828,95 @@ class AutomationSettings(_Section):
     )
 
 
+DEFAULT_CLASS = "default"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+class ComputeClass(_Section):
+    """Where steps run that name it, and how long, how often and how many of them at once."""
+
+    place: Literal["run", "process", "spark"] = Field(
+        "run",
+        description="run: the process of the run. process: one of its own. spark: the same, which has a Spark session "
+        "of its own, whatever `engine` is.",
+    )
+    spark: SparkSettings = Field(
+        SparkSettings(), description="How that session differs from what the section `spark` says."
+    )
+    gpu: bool | None = Field(None, description="true: there must be one. false: none is seen. Unset: as it is.")
+    timeout_minutes: Minutes | None = Field(
+        None, description="A step that takes longer is ended, with its process; unset: any time."
+    )
+    retries: int = Field(
+        0, ge=0, le=100, description="How often a step is tried again, where that may help: see docs/compute.md."
+    )
+    retry_seconds: Seconds = Field(30, description="How long it waits before the first retry, and twice as long each.")
+    pool: Name | None = Field(None, description="Steps of a pool wait for each other, in all runs.")
+
+    @model_validator(mode="after")
+    def _has_a_process_where_it_needs_one(self) -> ComputeClass:
+        if self.place == "run" and self.timeout_minutes is not None:
+            raise ValueError(
+                "timeout_minutes ends a step's process, and with place run that is the whole run's: set place to "
+                "process. (How long a run may take is run_monitoring.max_runtime_seconds in Dagster's dagster.yaml.)"
+            )
+        if self.place == "run" and self.gpu is False:
+            raise ValueError("gpu: false hides GPUs from a process, and with place run that is the whole run's")
+        if self.place != "spark" and "spark" in self.model_fields_set:
+            raise ValueError(f"spark says how a session differs, and with place {self.place} there is none of its own")
+        return self
+
+    def __str__(self) -> str:
+        """Say in a line what it is, without a secret."""
+        spark = self.spark
+        said = [
+            {
+                "run": "in the run's process",
+                "process": "in a process of its own",
+                "spark": "in a Spark session of its own",
+            }[self.place],
+            f"of {spark.remote or spark.master}" if spark.model_fields_set & {"remote", "master"} else "",
+            f"{spark.most_cores} cores at most" if spark.most_cores else "",
+            {None: "", True: "with a GPU", False: "without a GPU"}[self.gpu],
+            f"at most {self.timeout_minutes:g} minutes" if self.timeout_minutes else "",
+            f"tried again {self.retries} times" if self.retries else "",
+            f"pool {self.pool}" if self.pool else "",
+        ]
+        return masked(", ".join(filter(None, said)))
+
+
+class StepsComputeSettings(_Section):
+    """Which step runs where. Without classes each runs in the process of the run."""
+
+    classes: dict[Name, ComputeClass] = Field(
+        default_factory=dict, description=f"By name; `{DEFAULT_CLASS}` is that of whatever names none."
+    )
+    stages: dict[str, str] = Field(
+        default_factory=dict, description="Which class: of a stage (ingest, training, …), or of a step, which wins."
+    )
+    pools: dict[Name, Count] = Field(default_factory=dict, description="How many steps of a pool at once; unset: 1.")
+
+    @property
+    def all_classes(self) -> dict[str, ComputeClass]:
+        return {DEFAULT_CLASS: ComputeClass(), **self.classes}
+
+    @property
+    def pool_limits(self) -> dict[str, int]:
+        """How many steps of each pool may run at once."""
+        used = {each.pool: 1 for each in self.classes.values() if each.pool is not None}
+        return {**used, **self.pools}
+
+    @model_validator(mode="after")
+    def _names_what_there_is(self) -> StepsComputeSettings:
+        for stage, name in self.stages.items():
+            if name not in self.all_classes:
+                known = ", ".join(self.all_classes)
+                raise ValueError(masked(f"{stage} names the class {name!r}, and the classes are {known}"))
+        if unused := sorted(self.pools.keys() - {each.pool for each in self.classes.values()}):
+            raise ValueError(f"no class has the pool {', '.join(unused)}: name it there, or leave it out")
+        return self
+
+
 AlertKind = Literal["run_failed", "check_failed", "freshness_missed", "approval_wanted", "champion_changed"]
 ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 
@@ -837,8 +981,24 @@ class Settings(_Section):
     stream: StreamSettings = StreamSettings()
     mlflow: MlflowSettings = MlflowSettings()
     ui: UiSettings = UiSettings()
+    compute: StepsComputeSettings = StepsComputeSettings()
     automation: AutomationSettings = AutomationSettings()
     alerts: AlertSettings = AlertSettings()
+
+    @model_validator(mode="after")
+    def _takes_executors_that_there_can_be(self) -> Settings:
+        self.spark.check_executors("spark")
+        for name, compute in self.compute.classes.items():
+            if compute.place == "spark":
+                self.spark.changed_by(compute.spark).check_executors(f"compute.classes.{name}.spark")
+        return self
+
+    def of_class(self, name: str) -> Settings:
+        """Return what a step of this compute class goes by."""
+        compute = self.compute.all_classes[name]
+        if compute.place != "spark":
+            return self
+        return self.model_copy(update={"engine": "spark", "spark": self.spark.changed_by(compute.spark)})
 
     @model_validator(mode="after")
     def _notes_the_cameras_it_groups_by(self) -> Settings:

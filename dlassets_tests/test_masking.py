@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import dagster as dg
 import pytest
@@ -115,7 +115,8 @@ def test_an_address_is_told_without_user_and_query() -> None:
 # ---- settings
 
 # Texts that may hold one: those of servers that are told it, and what is no URI at all.
-TOLD = {"mlflow.tracking_uri", "alerts.urls", "spark.master", "spark.remote", "spark.conf"}
+_OF_SPARK = {"spark.master", "spark.remote", "spark.conf"}
+TOLD = {"mlflow.tracking_uri", "alerts.urls", *_OF_SPARK, *(f"compute.classes.{name}" for name in _OF_SPARK)}
 NO_URIS = {
     "mlflow.experiment",
     "serving.token",
@@ -146,7 +147,7 @@ def planted(path: tuple[str, ...]) -> dict[str, Any]:
     if "landing" in section:
         return {"landing": {"labeled": {"uri": "x", "labelled": True} | tree}}
     for parent in reversed(section):
-        tree = {parent: tree}
+        tree = {parent: {"own": {"place": "spark"} | tree} if parent == "classes" else tree}
     return dict(tree)
 
 
@@ -154,6 +155,8 @@ def _section(path: tuple[str, ...]) -> Any:
     found: Any = Settings
     for name in path:
         found = found.model_fields[name].annotation
+        if get_origin(found) is dict:
+            found = get_args(found)[1]
     return found
 
 

@@ -1,7 +1,9 @@
-"""A step as an asset: its spec, its run and what it reports. No logic of any one step."""
+"""A step as an asset: its spec, and what it reports. Where it runs is said in `compute`. No logic of any one step."""
 
+import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -10,19 +12,36 @@ from dlassets.engines.schema import Table
 from dlassets.lakehouse.provenance import Provenance
 from dlassets.lakehouse.tables import IMAGE_PROFILES, TABLES
 from dlassets.masking import masked
+from dlassets.pipeline.report import Report
 from dlassets.pipeline.session import Session
 from dlassets.pipeline.step import Made, Reads, Step
 from dlassets.registry.models import Model
-from dlassets.resources.progress import LoggedProgress
 
 INGEST, TRAINING, SCORING, LABELING = "ingest", "training", "scoring", "labeling"
 OWNERS = ["team:ml-platform"]
 PIPELINE_TAG = "dlassets/pipeline"
 
-# What a run makes comes before checks that stop nothing: people wait for it.
-FIRST = {"dagster/priority": "1"}
-
 Metadata = Mapping[str, Any]
+
+
+Results = Callable[[Session, Step, Report], Sequence[dg.MaterializeResult]]
+
+
+@dataclass(frozen=True)
+class StepAsset:
+    """A step as the assets of what it makes, wherever it runs.
+
+    `decorator` is Dagster's, which takes a config schema, tags and a pool besides. `results` runs a step and says what
+    is reported of it: `step`, or the other one that `instead` has a run take in its place. `config` is what a run may
+    set of its session's fields.
+    """
+
+    step: Step
+    group: str
+    results: Results
+    decorator: Callable[..., Callable[[Any], dg.AssetsDefinition]]
+    config: Mapping[str, dg.Field] = field(default_factory=dict)
+    instead: Callable[[dg.AssetExecutionContext], Step | None] = lambda _: None
 
 
 def table_asset(
@@ -30,34 +49,25 @@ def table_asset(
     group: str,
     metadata: Callable[[Session, Reads, Made], Metadata] | None = None,
     config: Mapping[str, dg.Field] | None = None,
-) -> dg.AssetsDefinition:
+) -> StepAsset:
     """Return the assets of a step that makes tables. `metadata` says what they report besides their table's.
 
     It may read what the step declares, and nothing else. `config` is what a run may set of its session's fields.
     """
 
-    @dg.multi_asset(
+    def results(session: Session, step: Step, report: Report) -> list[dg.MaterializeResult]:
+        read, made = step.done(session, report)
+        more = metadata(session, read, made) if metadata else {}
+        return [table_result(session, TABLES[name], made, more) for name in made.written]
+
+    decorator = functools.partial(
+        dg.multi_asset,
         name=step.name,
         specs=[table_spec(table, group, step) for table in step.makes if isinstance(table, Table)],
         description=step.description,
-        config_schema=config,
-        op_tags=FIRST,
         can_subset=len(step.makes) > 1,  # so that `--select raw_images` will do; all are written whichever is asked for
     )
-    def asset(
-        context: dg.AssetExecutionContext,
-        session: dg.ResourceParam[Session],
-        progress: dg.ResourceParam[LoggedProgress],
-    ) -> Iterator[dg.MaterializeResult]:
-        if config:
-            session = session.changed(**context.op_execution_context.op_config)
-        read, made = step.done(session, progress.of(context))
-        more = metadata(session, read, made) if metadata else {}
-        for name in made.written:
-            if dg.AssetKey(name) in context.selected_asset_keys:
-                yield table_result(session, TABLES[name], made, more)
-
-    return asset
+    return StepAsset(step, group, results, decorator, config or {})
 
 
 def model_asset(
@@ -66,14 +76,18 @@ def model_asset(
     result: Callable[[Session, Made], dg.MaterializeResult],
     checks: Sequence[dg.AssetCheckSpec],
     instead: Callable[[dg.AssetExecutionContext], Step | None] = lambda _: None,
-) -> dg.AssetsDefinition:
+) -> StepAsset:
     """Return the asset of a step that makes something in MLflow; `result` says what it reports.
 
     `instead` may name another step that a run takes in its place.
     """
     (model,) = step.makes
 
-    @dg.asset(
+    def results(session: Session, step: Step, report: Report) -> list[dg.MaterializeResult]:
+        return [result(session, step.run(session, report))]
+
+    decorator = functools.partial(
+        dg.asset,
         name=model.name,
         deps=_deps(step),
         description=model.description,
@@ -83,14 +97,7 @@ def model_asset(
         code_version="1",
         check_specs=checks,
     )
-    def asset(
-        context: dg.AssetExecutionContext,
-        session: dg.ResourceParam[Session],
-        progress: dg.ResourceParam[LoggedProgress],
-    ) -> dg.MaterializeResult:
-        return result(session, (instead(context) or step).run(session, progress.of(context)))
-
-    return asset
+    return StepAsset(step, TRAINING, results, decorator, instead=instead)
 
 
 def table_spec(table: Table, group: str, step: Step) -> dg.AssetSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -9,21 +10,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlassets.engines.java import ensure_java
-from dlassets.errors import DlassetsError
+from dlassets.errors import DlassetsError, PassingError
 from dlassets.masking import is_secret, masked
+from dlassets.settings import ExecutorSpan, SparkSettings
 from dlassets.storage.cache import cache_path
 from dlassets.storage.stores import s3a_config
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-    from dlassets.settings import SparkSettings
 
 # Rows of a step through image bytes: Spark's own 10,000 photos would be gigabytes in one Arrow batch.
 BATCH_ROWS = 64
@@ -36,6 +37,7 @@ LOG_STORE = "dlassets.engines.S3LogStore"
 LOG_STORE_JAR = Path(__file__).with_name("s3_log_store") / "s3-log-store.jar"
 LOG_STORE_OF_S3 = "spark.delta.logStore.s3a.impl"
 _CONDITIONAL = {LOG_STORE, "io.delta.storage.S3LogStore"}
+_log_of_code = logging.getLogger(__name__)
 
 _COMPILED = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 
@@ -48,6 +50,11 @@ _LISTS = {
 }
 
 _SUBMIT_ARGUMENTS = "PYSPARK_SUBMIT_ARGS"
+
+_SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
+
+# How long a cluster is given to give a session its first cores before that is said, and how often it is said then.
+PATIENCE_SECONDS, REMIND_SECONDS = 10.0, 60.0
 
 _starting = threading.Lock()
 
@@ -81,22 +88,62 @@ def spark_config(settings: SparkSettings, uris: Sequence[str] = ()) -> dict[str,
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
     }
-    if settings.master.startswith("local"):
-        config |= _for_one_machine(settings.master)
+    config |= _for_one_machine(settings.master) if settings.is_local else _of_a_cluster(settings)
     for name, value in [*object_storage.items(), *settings.conf.items()]:
         joined = name in _LISTS and name in config
         config[name] = f"{config[name]}{_LISTS[name]}{value}" if joined else value
     return config
 
 
-def spark_session(settings: SparkSettings, uris: Sequence[str] = ()) -> SparkSession:
+def spark_session(
+    settings: SparkSettings, uris: Sequence[str] = (), tell: Callable[[str], None] = _log_of_code.warning
+) -> SparkSession:
     """Return this process's session, started on the first call. `uris` are as for `spark_config`.
 
-    Raises DlassetsError where there is no Java, Delta's jars cannot be had, or the cluster or server does not answer.
+    Where a cluster has no cores left it waits until it has, and tells of that. Raises DlassetsError where there is no
+    Java, Delta's jars cannot be had, or the cluster or server does not answer.
     """
     with _starting:
         config = spark_config(settings, uris)
-        return started(config) if settings.remote is None else _connected(settings.remote, config)
+        if settings.remote is not None:
+            return _connected(settings.remote, config)
+        is_new = not _is_started()
+        session = started(config)
+        if is_new and not settings.is_local:
+            _wait_for_cores(session, settings, tell)
+            if _SHUFFLE_PARTITIONS not in config:
+                session.conf.set(_SHUFFLE_PARTITIONS, session.sparkContext.defaultParallelism)
+        return session
+
+
+def _wait_for_cores(session: SparkSession, settings: SparkSettings, tell: Callable[[str], None]) -> None:
+    """Wait until the cluster has given this session an executor. Nothing else would say that it has none to give."""
+    began, due, pause = time.monotonic(), PATIENCE_SECONDS, threading.Event()
+    while not _executors(session):
+        if jvm_has_ended():
+            raise jvm_ended()
+        if (waited := time.monotonic() - began) >= due:
+            due += REMIND_SECONDS
+            tell(
+                f"Waiting for {waited:.0f} s by now for cores of the cluster {masked(settings.master)}. It goes on as "
+                "soon as there are any. Either other sessions have all of them (one that does not say spark.executors "
+                "takes what there is), or none of its machines has the cores and the memory that one executor takes "
+                "(spark.executor_cores, spark.executor_memory)."
+            )
+        pause.wait(0.1)
+    if (waited := time.monotonic() - began) >= PATIENCE_SECONDS:
+        tell(f"The cluster has given cores after {waited:.0f} s.")
+
+
+def _executors(session: SparkSession) -> int:
+    """Return how many executors a session has: each has a store of blocks, as the driver does."""
+    return int(session.sparkContext._jsc.sc().getExecutorMemoryStatus().size()) - 1  # noqa: SLF001 - Python has no word
+
+
+def _is_started() -> bool:
+    from pyspark import SparkContext
+
+    return SparkContext._active_spark_context is not None  # noqa: SLF001 - what the builder itself looks at
 
 
 def started(config: dict[str, str]) -> SparkSession:
@@ -107,7 +154,7 @@ def started(config: dict[str, str]) -> SparkSession:
 
     if jvm_has_ended():
         raise jvm_ended()
-    if SparkContext._active_spark_context is None:  # noqa: SLF001 - what the builder itself looks at
+    if not _is_started():
         ensure_java()
         # Workers, too, are to be this Python.
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
@@ -145,6 +192,14 @@ def refuse_unconditional(session: SparkSession, uri: str) -> None:
         )
 
 
+def give_back_cores() -> None:
+    """End this process's session, if there is one, so that its cluster has the cores again at once."""
+    if "pyspark" in sys.modules and _is_started():
+        from pyspark import SparkContext
+
+        SparkContext.getOrCreate().stop()
+
+
 def jvm_has_ended(seconds: float = 0) -> bool:
     """Whether the JVM that this process started, if it did, is gone, or will be within some seconds."""
     from pyspark import SparkContext
@@ -158,7 +213,7 @@ def jvm_has_ended(seconds: float = 0) -> bool:
 
 
 def jvm_ended() -> DlassetsError:
-    return DlassetsError(
+    return PassingError(
         "Spark's JVM has ended: killed, or out of memory. Give it more (spark.driver_memory), or the machine less to "
         f"do, and run again: what was committed before stands. Everything it said: {_log()}"
     )
@@ -243,7 +298,7 @@ def _connected(remote: str, config: dict[str, str]) -> SparkSession:
             "spark.remote."
         ) from error
     except PySparkException as error:
-        raise DlassetsError(
+        raise PassingError(
             f"The Spark Connect server {remote} does not answer: {error}. Start it, or change spark.remote "
             "(SPARK_REMOTE)."
         ) from error
@@ -276,10 +331,35 @@ def _for_one_machine(master: str) -> dict[str, str]:
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraJavaOptions": f"{_COMPILED} -Xlog:disable {_class_archive()}",
-        "spark.sql.shuffle.partitions": cores,
+        _SHUFFLE_PARTITIONS: cores,
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": cores,
         "spark.databricks.delta.snapshotPartitions": "1",
     }
+
+
+def _of_a_cluster(settings: SparkSettings) -> dict[str, str]:
+    """Say which executors a session takes. A standalone cluster counts cores in all, others count executors."""
+    config = {}
+    if settings.executor_cores is not None:
+        config["spark.executor.cores"] = str(settings.executor_cores)
+    if settings.executor_memory is not None:
+        config["spark.executor.memory"] = settings.executor_memory
+    if settings.executor_gpus is not None:
+        # As training wants them: a process has one to itself.
+        config |= {"spark.executor.resource.gpu.amount": str(settings.executor_gpus)}
+        config |= {"spark.task.resource.gpu.amount": "1"}
+    if settings.most_cores is not None:
+        config |= {"spark.cores.max": str(settings.most_cores), _SHUFFLE_PARTITIONS: str(settings.most_cores)}
+    if isinstance(settings.executors, ExecutorSpan):
+        config |= {
+            "spark.dynamicAllocation.enabled": "true",
+            "spark.dynamicAllocation.shuffleTracking.enabled": "true",  # a cluster need have no shuffle service then
+            "spark.dynamicAllocation.minExecutors": str(settings.executors.at_least),
+            "spark.dynamicAllocation.maxExecutors": str(settings.executors.at_most),
+        }
+    elif settings.executors is not None:
+        config["spark.executor.instances"] = str(settings.executors)
+    return config
 
 
 def _class_archive() -> str:

@@ -6,19 +6,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dlassets.errors import DlassetsError
+from dlassets.errors import PassingError
 
 
 @contextmanager
 def explained_mlflow(while_: str) -> Iterator[None]:
-    """Raise DlassetsError in place of what MLflow raises where it goes away while something is done."""
+    """Raise PassingError in place of what MLflow raises where it goes away while something is done."""
     try:
         yield
     except Exception as error:
         if not _is_of_mlflow(error):
             raise
         message = str(error).rstrip(".")
-        raise DlassetsError(
+        raise PassingError(
             f"MLflow failed while {while_}: {message}. Once it can be reached, do the same again: what was done stands."
         ) from error
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.engines.process_identity import ProcessIdentity
-from dlassets.errors import DlassetsError, SettingsError
+from dlassets.errors import DlassetsError, PassingError, SettingsError
 from dlassets.extras import CLUSTER, require
 from dlassets.learning.backbones import BackboneRef, backbone_of, published
 from dlassets.learning.weights import MODEL
@@ -43,7 +43,7 @@ class MlflowStore:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """A client of the store, with the experiment made. Raises DlassetsError where the store cannot be reached."""
+        """A client of the store, with the experiment made. Raises PassingError where the store cannot be reached."""
         import mlflow
         from mlflow.exceptions import MlflowException
         from mlflow.tracking._tracking_service import utils
@@ -60,7 +60,7 @@ class MlflowStore:
         try:
             _have_experiment(client, self.experiment, artifacts)
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise DlassetsError(
+            raise PassingError(
                 f"MLflow's store at {uri} cannot be reached: {error}. Start the server, or set "
                 "DLASSETS_MLFLOW__TRACKING_URI to one that runs (unset: a file under the lake's root)."
             ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dagster as dg
 
 from dlassets.engines.process_identity import ProcessIdentity
+from dlassets.resources.pools import free_pools
 
 PROCESS_TAG = "dlassets/process"
 _GOING_ON = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
@@ -30,5 +31,6 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
             instance.report_run_canceled(run, message)
         else:
             instance.report_run_failed(run, message)
+        free_pools(instance, run.run_id)
         said.append(f"Run {run.run_id} of {run.job_name} is ended. {message}")
     return said

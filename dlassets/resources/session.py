@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -15,6 +16,7 @@ from dlassets.pipeline.session import Session
 from dlassets.resources.code_location import give_location
 from dlassets.resources.dead_runs import claim, end_dead_runs
 from dlassets.resources.instance import other_lake_of
+from dlassets.resources.pools import set_pools
 from dlassets.settings import Settings
 from dlassets.storage.lake import Lake
 from dlassets.storage.stores import on_s3
@@ -31,7 +33,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class DagsterSession(Session):
+    """`tell_of_spark` is told what Spark waits for, in place of the run's log."""
+
     context: dg.InitResourceContext | None = None
+    tell_of_spark: Callable[[str], None] | None = None
 
     @cached_property
     def mlflow(self) -> DagsterMlflowStore:
@@ -45,7 +50,8 @@ class DagsterSession(Session):
     def _spark(self) -> SparkSession:
         from dlassets.resources.spark import spark_session
 
-        return spark_session(self.settings.spark, self._places)
+        log = (self.context and self.context.log) or _log
+        return spark_session(self.settings.spark, self._places, self.tell_of_spark or log.warning)
 
 
 @functools.cache
@@ -55,6 +61,24 @@ def _delta_table(uri: str) -> DeltaTableResource:
 
     # Neither says anything: delta-rs finds what a storage takes in the environment.
     return DeltaTableResource(url=uri, storage_options=S3Config() if on_s3(uri) else LocalConfig())
+
+
+def for_another_process(session: DagsterSession, **fields: Any) -> DagsterSession:
+    """Return a session with these fields that can be pickled, and has opened nothing: of the same run of Dagster."""
+    context = session.context and dg.InitResourceContext(
+        # Nothing else of it is asked for there, and resources cannot be pickled.
+        resource_config=None,
+        resources=(),  # type: ignore[arg-type]
+        resource_def=None,
+        all_resource_defs={},
+        dagster_run=session.context.run,
+    )
+    return DagsterSession(
+        **{"settings": session.settings, "scope": session.scope, **fields},
+        run_id=session.run_id,
+        tags=dict(session.tags),
+        context=context,
+    )
 
 
 def session_resource(settings: Settings) -> dg.ResourceDefinition:
@@ -69,6 +93,7 @@ def session_resource(settings: Settings) -> dg.ResourceDefinition:
             give_location(context.instance, run.run_id)
             for said in end_dead_runs(context.instance):
                 (context.log or _log).warning(said)
+            set_pools(context.instance, settings.compute.pool_limits)
         return DagsterSession(settings, run_id=run.run_id if run else "", tags=run.tags if run else {}, context=context)
 
     return dg.ResourceDefinition(made)

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from dlassets.defs.compute import asset_of
 from dlassets.defs.training.assets import tuned_hyperparameters
 from dlassets.lakehouse.tables import TEST, TRAIN, VALIDATION
 from dlassets.resources.progress import LoggedProgress
@@ -20,7 +21,7 @@ LABELS = [3, 12] * 10
 
 def materialize(settings: Settings, instance: dg.DagsterInstance) -> dg.AssetMaterialization:
     resources = {"session": session_resource(settings), "progress": LoggedProgress()}
-    result = dg.materialize([tuned_hyperparameters], resources=resources, instance=instance)
+    result = dg.materialize([asset_of(tuned_hyperparameters, settings)], resources=resources, instance=instance)
     return materialized(result)["tuned_hyperparameters"]
 
 

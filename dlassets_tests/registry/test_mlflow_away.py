@@ -162,7 +162,9 @@ def test_what_runs_sensors_and_commands_do_with_mlflow_away_is_done_once_it_is_b
             with wire.cut_after(requests):
                 said = failures(pipelines.run_only(versions))
                 assert wire.has_lost == bool(said), requests
-                assert all("MLflow" in each and each.startswith("DlassetsError") for each in said.values()), said
+                assert all(
+                    "MLflow" in each and each.startswith(("DlassetsError", "PassingError")) for each in said.values()
+                ), said
         result = pipelines.run_only(versions)
         assert result.success, failures(result)
         assert pipelines.tick("registry_changes").skip_message == "Every version has a validation."

@@ -1,0 +1,39 @@
+"""What tests call in a process of its own: it imports little, so that such a process is there soon."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dlassets.errors import ConflictError
+from dlassets.pipeline.own_process import Call
+from dlassets.pipeline.report import Report
+
+__all__ = ["Call", "Report", "fail", "go_on", "tell", "until"]
+
+
+def tell(number: int, report: Report) -> tuple[int, int]:
+    report.info("begun")
+    report.count("photos", number, None)
+    return number + 1, os.getpid()
+
+
+def fail(kind: str, _: Report) -> None:
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise {"conflict": ConflictError("again"), "other": KeyError("lost")}[kind]
+
+
+def go_on(file: str, _: Report) -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    Path(file).write_text(f"{os.getpid()} {child.pid}")
+    child.wait()
+
+
+def until(happens: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
