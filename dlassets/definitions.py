@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -13,6 +13,7 @@ from dlassets.defs.labeling import assets as labeling_assets
 from dlassets.defs.operations import assets as operations_assets
 from dlassets.defs.scoring import assets as scoring_assets
 from dlassets.defs.training import assets as training_assets
+from dlassets.pipeline.jobs import Job
 from dlassets.resources.error_texts import write_readable_errors
 from dlassets.resources.forked_runs import fork_runs
 from dlassets.resources.progress import LoggedProgress
@@ -24,31 +25,40 @@ def build_defs(
     settings: Settings,
     overrides: Mapping[str, Any] | None = None,
     loggers: Mapping[str, dg.LoggerDefinition] | None = None,
+    more_jobs: Sequence[Job] = (),
 ) -> dg.Definitions:
-    """Return the definitions for these settings; `overrides` swaps resources, `loggers` adds to Dagster's own."""
-    assets = [
-        *dg.load_assets_from_modules(
-            [ingest_assets, labeling_assets, training_assets, scoring_assets, operations_assets]
-        ),
-        streaming.PHOTO_STREAM,
-    ]
+    """Return the definitions for these settings; `overrides` swaps resources, `loggers` adds to Dagster's own.
+
+    `more_jobs` are pipelines beside those of dlassets and of the lake, or in place of one that is called the same.
+    """
+    assets = all_assets()
+    pipelines = jobs.pipelines_of(settings, assets, more_jobs)
     resources = {"session": session_resource(settings), "progress": LoggedProgress()}
     return dg.Definitions(
         assets=assets,
         asset_checks=[*checks.CHECKS, *automation.CHECKS, *freshness.checks(settings, assets), streaming.is_up],
-        jobs=jobs.JOBS,
+        jobs=jobs.jobs(pipelines),
         sensors=[
             *automation.sensors(settings),
             streaming.silence_sensor(settings),
             freshness.freshness_sensor(settings),
             alerting.alerts_sensor(settings),
         ],
-        schedules=automation.schedules(settings),
+        schedules=jobs.schedules(pipelines),
         resources={**resources, **(overrides or {})},
         # One process a run: one JVM on Spark, and no import of torch or mlflow paid for twice.
         loggers=loggers,
         executor=dg.in_process_executor,
     )
+
+
+def all_assets() -> list[Any]:
+    return [
+        *dg.load_assets_from_modules(
+            [ingest_assets, labeling_assets, training_assets, scoring_assets, operations_assets]
+        ),
+        streaming.PHOTO_STREAM,
+    ]
 
 
 write_readable_errors()
