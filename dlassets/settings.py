@@ -21,7 +21,17 @@ from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from dlassets.errors import SettingsError
@@ -771,7 +781,7 @@ class Schedule(_Section):
         None, description="Of weekly: a weekday, in English. Of monthly: a number, at most 28, or `last`."
     )
     starting: dt.date | None = Field(None, description="Of biweekly: the first day, and so the weekday and the weeks.")
-    cron: Text | None = Field(None, description="A line of cron, in place of all of those.")
+    cron: str | None = Field(None, pattern=r"^[\w@*/,#? -]+$", description="A line of cron, in place of all of those.")
     time_zone: Text = Field("UTC", description="By its name in the IANA's list, such as Europe/Berlin.")
     paused: bool = Field(False, description="Whether it waits until somebody switches it on in Dagster.")
 
@@ -801,6 +811,11 @@ class Schedule(_Section):
             hint = f"; did you mean {near[0]}?" if near else ", such as Europe/Berlin"
             raise ValueError(f"{value!r} is no time zone of the IANA's list{hint}") from error
         return value
+
+    @model_serializer(mode="wrap")
+    def _as_it_is_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not said of it."""
+        return {name: value for name, value in dump(self).items() if value is not None and value is not False}
 
     @model_validator(mode="after")
     def _says_when(self) -> Schedule:

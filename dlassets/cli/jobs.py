@@ -255,5 +255,5 @@ def _last(name: str, instance: dg.DagsterInstance) -> str:
     import dagster as dg
 
     for record in instance.get_run_records(dg.RunsFilter(job_name=name), limit=1):
-        return f"{record.dagster_run.status.value.lower()} {record.update_timestamp:%Y-%m-%d %H:%M}"
+        return f"{record.dagster_run.status.value.lower()} {record.update_timestamp:%Y-%m-%d %H:%M} UTC"
     return "never"

@@ -243,7 +243,9 @@ def _refuse_unknown(job: Job, name: str, steps: KnownSteps) -> None:
 
 def _near(name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {near[0]}?" if near else f" There are {', '.join(sorted(known))}."
+    # One cares for each table: all of them would hide the others.
+    there_are = ", ".join(sorted(each for each in known if not each.startswith("maintenance_")))
+    return f" Did you mean {near[0]}?" if near else f" There are {there_are}."
 
 
 # ---- files
@@ -308,8 +310,12 @@ def kept_jobs(lake: Lake, steps: KnownSteps, taken: Collection[str], settings: S
 
 
 def keep_job(lake: Lake, job: Job) -> bool:
-    """Keep a pipeline as one of the lake's own; return whether that changed anything."""
-    return write_where_changed(lake.job(job.name), as_text([job]).encode())
+    """Keep a pipeline as one of the lake's own; return whether that changed anything.
+
+    What follows from its steps is left out: the next release of dlassets may have them otherwise.
+    """
+    own = job.model_copy(update={"tasks": tuple(Task(name=task.name) for task in job.tasks)})
+    return write_where_changed(lake.job(job.name), as_text([own]).encode())
 
 
 def delete_job(lake: Lake, name: str) -> None:
