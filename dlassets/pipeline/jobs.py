@@ -293,8 +293,13 @@ class Kept:
 
 def kept_jobs(lake: Lake, steps: KnownSteps, taken: Collection[str], settings: Settings) -> Kept:
     """Return the lake's own pipelines; `taken` are names that are others'. A file that is none breaks itself alone."""
-    jobs, broken = {}, {}
-    for name in _kept_names(lake):
+    jobs: dict[str, Job] = {}
+    broken: dict[str, str] = {}
+    try:
+        names = _kept_names(lake)
+    except (OSError, DlassetsError) as error:
+        return Kept({}, {lake.jobs: masked(str(error))})
+    for name in names:
         try:
             if refuse_no_name(name) in taken:
                 raise JobError(f"{name} is a pipeline of dlassets: delete {lake.job(name)}.")

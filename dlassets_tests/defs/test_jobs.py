@@ -11,17 +11,19 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 import yaml
+from click.testing import Result
 
 from dlassets.definitions import all_assets, build_defs
 from dlassets.defs.jobs import checked, pipelines_of, run_config_of
 from dlassets.defs.schedules import cron_of, refuse_never, times
 from dlassets.errors import DlassetsError, SettingsError
-from dlassets.pipeline.jobs import Job, JobError, as_text, keep_job, read_text
+from dlassets.pipeline.jobs import Job, JobError, as_text, delete_job, keep_job, read_text
 from dlassets.resources.dagster_alerts import failed_runs
 from dlassets.settings import Schedule, Settings
 from dlassets.storage.lake import Lake
 from dlassets_tests.pipelines import failures
 from dlassets_tests.programs import invoke
+from dlassets_tests.tables import get
 
 MINE = {
     "name": "look",
@@ -162,6 +164,45 @@ def test_of_files_with_one_that_cannot_be_none_is_applied(lake: Lake, file: Path
 
     assert (ran.exit_code, "scoring_pipeline is a pipeline of dlassets" in ran.stderr) == (1, True)
     assert not Path(lake.jobs).exists()
+
+
+def test_in_a_bucket_pipelines_are_kept_and_deleted_as_in_a_folder(bucket: str) -> None:
+    settings = Settings(root=f"s3://{bucket}/lake")
+    lake = Lake.at(settings.root)
+
+    assert [keep_job(lake, made(settings)), keep_job(lake, made(settings))] == [True, False]
+    assert [*pipelines_of(settings, all_assets()).kept.jobs] == ["look"]
+    delete_job(lake, "look")
+    assert [*pipelines_of(settings, all_assets()).kept.jobs] == []
+
+
+def test_a_pipeline_that_was_never_applied_runs_out_of_its_file(
+    lake: Lake, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")  # as it was, after the command
+    settings = Settings(root=lake.root)
+    for zone in ("labeled", "unlabeled"):
+        Path(lake.zone(zone)).mkdir(parents=True)
+    photo = next(photos.glob("*/*"))
+    (Path(lake.zone("unlabeled")) / photo.name).write_bytes(photo.read_bytes())
+    file = tmp_path / "quick.json"
+    file.write_text(text({"name": "quick", "tasks": [{"name": "ingested_files"}], "parameters": {}}))
+
+    def run(*options: str) -> Result:
+        return invoke("jobs", "run", "--config", file, *options, DLASSETS_ROOT=settings.root)
+
+    good, bad = run("--set", "ingest.max_file_bytes=10"), run("--set", "ingest.max_file_byte=10")
+    Path(lake.zone("unlabeled"), photo.name).unlink()
+    Path(lake.zone("unlabeled")).rmdir()
+    failed = run()
+
+    assert (good.exit_code, "✓ ingested_files" in good.output) == (0, True)
+    assert get(lake, "quarantined_files")["reason"].to_pylist() == ["too_large"]
+    assert (bad.exit_code, "Did you mean ingest.max_file_bytes" in bad.stderr) == (2, True)
+    assert (failed.exit_code, failed.stderr.startswith("error: ingested_files: ")) == (1, True)
+    listed = invoke("jobs", "list", DLASSETS_ROOT=settings.root).output
+    assert "quick" not in listed
+    assert invoke("jobs", "run", "quick", DLASSETS_ROOT=settings.root).exit_code == 1
 
 
 # ---- Dagster
