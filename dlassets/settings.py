@@ -836,7 +836,7 @@ class Schedule(_Section):
         return self
 
 
-_SCHEDULED = {
+_SCHEDULED: dict[str, Schedule | None] = {
     "scoring_pipeline": Schedule(repeat="daily", at="02:00"),
     "training_pipeline": Schedule(repeat="weekly", day="sunday", at="04:00"),
     "maintenance_pipeline": Schedule(repeat="daily", at="03:00"),
@@ -859,6 +859,16 @@ class AutomationSettings(_Section):
     streaming: bool = Field(
         False, description="Whether `dlassets stream` is to be up: Dagster then shows when nothing is heard of it."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_schedules_in_one_place(cls, given: Any) -> Any:
+        """Say where the lines of cron of release 0.2 have gone to: the nearest name would be another setting's."""
+        for name in given if isinstance(given, Mapping) else ():
+            if str(name).endswith("_cron"):
+                pipeline = f"{str(name).removesuffix('_cron')}_pipeline"
+                raise ValueError(f"{name} has become scheduled.{pipeline}, which takes a line of cron as well")
+        return given
 
 
 AlertKind = Literal["run_failed", "check_failed", "freshness_missed", "approval_wanted", "champion_changed"]

@@ -66,6 +66,11 @@ def test_a_line_of_cron_takes_the_place_of_a_schedule_of_the_profile() -> None:
     assert scheduled["maintenance_pipeline"] == Schedule(repeat="daily", at="03:00")
 
 
+def test_a_line_of_cron_of_the_last_release_says_where_it_has_gone_to() -> None:
+    with pytest.raises(SettingsError, match=r"scoring_cron has become scheduled\.scoring_pipeline"):
+        load_settings({"DLASSETS_AUTOMATION__SCORING_CRON": "*/5 * * * *"})
+
+
 def test_a_pattern_may_begin_with_a_bracket() -> None:
     settings = load_settings({"DLASSETS_LANDING__LABELED__PATTERN": "[.]png$"})
 

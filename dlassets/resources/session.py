@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _CHANGED = dg.Field(
-    dg.Permissive(),
+    dict,
     is_required=False,
     description="Settings that this run has otherwise than its lake, by their names, such as training.epochs: of "
     f"{', '.join(OF_A_RUN)}.",
