@@ -7,6 +7,7 @@ setting. Nothing here reads a table, a model or a photo.
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import fnmatch
 import functools
@@ -17,9 +18,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote, urlencode
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from dlassets.errors import SettingsError
@@ -810,22 +822,111 @@ class UiSettings(_Section):
         return value
 
 
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+# What a schedule that repeats takes besides `at`.
+_TAKES = {"daily": None, "weekly": "day", "biweekly": "starting", "monthly": "day"}
+_LAST_OF_EVERY_MONTH = 28
+
+
+class Schedule(_Section):
+    """When a pipeline starts by itself: as the calendar repeats itself, or by a line of cron, which a text alone is."""
+
+    repeat: Literal["daily", "weekly", "biweekly", "monthly"] | None = None
+    at: str | None = Field(
+        None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="The time of day; on a day that skips it, the next."
+    )
+    day: int | str | None = Field(
+        None, description="Of weekly: a weekday, in English. Of monthly: a number, at most 28, or `last`."
+    )
+    starting: dt.date | None = Field(None, description="Of biweekly: the first day, and so the weekday and the weeks.")
+    cron: str | None = Field(None, pattern=r"^[\w@*/,#? -]+$", description="A line of cron, in place of all of those.")
+    time_zone: Text = Field("UTC", description="By its name in the IANA's list, such as Europe/Berlin.")
+    paused: bool = Field(False, description="Whether it waits until somebody switches it on in Dagster.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_cron(cls, given: Any) -> Any:
+        return {"cron": given} if isinstance(given, str) else given
+
+    @field_validator("day", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _is_a_time(cls, value: Any) -> Any:
+        """Read 14:30 as it was written: without quotes, YAML takes it for a number of base 60."""
+        return f"{value // 60:02}:{value % 60:02}" if type(value) is int else value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+            near = difflib.get_close_matches(value, available_timezones(), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ", such as Europe/Berlin"
+            raise ValueError(f"{value!r} is no time zone of the IANA's list{hint}") from error
+        return value
+
+    @model_serializer(mode="wrap")
+    def _as_it_is_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not said of it."""
+        return {name: value for name, value in dump(self).items() if value is not None and value is not False}
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Schedule:
+        given = [name for name in ("at", "day", "starting") if getattr(self, name) is not None]
+        if (self.repeat is None) is (self.cron is None):
+            raise ValueError("it says when by one of `repeat` (daily, weekly, biweekly, monthly) and `cron`")
+        if self.repeat is None:
+            if given:
+                raise ValueError(f"cron says all of when: leave {', '.join(given)} out")
+            return self
+        taken = [name for name in ("at", _TAKES[self.repeat]) if name]
+        if given != taken:
+            raise ValueError(f"{self.repeat} takes {' and '.join(taken)}, and has {' and '.join(given) or 'neither'}")
+        if self.repeat == "weekly" and self.day not in WEEKDAYS:
+            raise ValueError(f"day {self.day!r} is no weekday: one is {', '.join(WEEKDAYS)}")
+        if self.repeat == "monthly" and self.day != "last" and self.day not in range(1, _LAST_OF_EVERY_MONTH + 1):
+            raise ValueError(f"day {self.day!r} is not in every month: use 1 to {_LAST_OF_EVERY_MONTH}, or last")
+        return self
+
+
+_SCHEDULED: dict[str, Schedule | None] = {
+    "scoring_pipeline": Schedule(repeat="daily", at="02:00"),
+    "training_pipeline": Schedule(repeat="weekly", day="sunday", at="04:00"),
+    "maintenance_pipeline": Schedule(repeat="daily", at="03:00"),
+}
+
+
 class AutomationSettings(_Section):
     sensors: bool = Field(False, description="Whether sensors start by themselves.")
-    schedules: bool = Field(False, description="Whether schedules start by themselves.")
+    schedules: bool = Field(False, description="Whether the schedules of `scheduled` start by themselves.")
     sensor_seconds: Count = 30
     attempts: Count = Field(
         6, description="Runs that a sensor asks for, later and later, before it gives up what none of them has done."
     )
-    scoring_cron: str = "0 2 * * *"
-    training_cron: str = "0 4 * * 0"
-    maintenance_cron: str = "0 3 * * *"
+    scheduled: dict[str, Schedule | None] = Field(
+        default_factory=lambda: dict(_SCHEDULED), description="When which pipelines of dlassets start by themselves."
+    )
     fresh_hours: dict[str, Annotated[float, Field(gt=0, le=_CENTURY_HOURS)]] = Field(
         default_factory=dict, description="Assets that are to be made at least every so many hours."
     )
     streaming: bool = Field(
         False, description="Whether `dlassets stream` is to be up: Dagster then shows when nothing is heard of it."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_schedules_in_one_place(cls, given: Any) -> Any:
+        """Say where the lines of cron of release 0.2 have gone to: the nearest name would be another setting's."""
+        for name in given if isinstance(given, Mapping) else ():
+            if str(name).endswith("_cron"):
+                pipeline = f"{str(name).removesuffix('_cron')}_pipeline"
+                raise ValueError(f"{name} has become scheduled.{pipeline}, which takes a line of cron as well")
+        return given
 
 
 DEFAULT_CLASS = "default"
@@ -1049,6 +1150,23 @@ def load_settings(environment: Mapping[str, str] | None = None, **changes: Any) 
     except ValidationError as error:
         lines = [f"  {message}" for details in error.errors() for message in _messages(details, sources)]
         raise SettingsError("These settings cannot be:\n" + "\n".join(lines)) from error
+
+
+def changed_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Return settings with others in some places, by their dotted names, such as `training.epochs`.
+
+    Texts are read as those of variables are. Raises SettingsError as `load_settings`.
+    """
+    tree: dict[str, Any] = {}
+    for name, value in changes.items():
+        for part in reversed(name.split(".")):
+            value = {part: _value(name, value) if isinstance(value, str) else value}  # noqa: PLW2901 - from leaf to root
+        tree = _merged(tree, value)
+    try:
+        return Settings.model_validate(_merged(settings.model_dump(), tree))
+    except ValidationError as error:
+        lines = [f"  {message}" for each in error.errors() for message in _messages(each, {"the parameters": tree})]
+        raise SettingsError("These parameters cannot be:\n" + "\n".join(lines)) from error
 
 
 def _profile(name: str | None) -> dict[str, Any]:

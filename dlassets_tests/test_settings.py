@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from dlassets.errors import SettingsError
-from dlassets.settings import PROFILES, LandingZone, Settings, load_settings
+from dlassets.settings import PROFILES, LandingZone, Schedule, Settings, load_settings
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,6 @@ def test_the_cluster_profile_runs_spark_on_object_storage() -> None:
         ("DLASSETS_SPARK__CONF", "{spark.ui.port: '4050'}", "spark.conf", {"spark.ui.port": "4050"}),
         ("DLASSETS_REGISTRY__MODEL_NAME", "2026", "registry.model_name", "2026"),
         ("DLASSETS_MLFLOW__EXPERIMENT", "on", "mlflow.experiment", "on"),
-        ("DLASSETS_AUTOMATION__SCORING_CRON", "*/5 * * * *", "automation.scoring_cron", "*/5 * * * *"),
     ],
 )
 def test_a_variable_is_read_as_its_setting_s_type(variable, text, path, expected) -> None:
@@ -58,6 +57,18 @@ def test_a_variable_is_read_as_its_setting_s_type(variable, text, path, expected
         value = getattr(value, name)
 
     assert value == expected
+
+
+def test_a_line_of_cron_takes_the_place_of_a_schedule_of_the_profile() -> None:
+    scheduled = load_settings({"DLASSETS_AUTOMATION__SCHEDULED__SCORING_PIPELINE": "*/5 * * * *"}).automation.scheduled
+
+    assert scheduled["scoring_pipeline"] == Schedule(cron="*/5 * * * *")
+    assert scheduled["maintenance_pipeline"] == Schedule(repeat="daily", at="03:00")
+
+
+def test_a_line_of_cron_of_the_last_release_says_where_it_has_gone_to() -> None:
+    with pytest.raises(SettingsError, match=r"scoring_cron has become scheduled\.scoring_pipeline"):
+        load_settings({"DLASSETS_AUTOMATION__SCORING_CRON": "*/5 * * * *"})
 
 
 def test_a_pattern_may_begin_with_a_bracket() -> None:

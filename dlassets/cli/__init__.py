@@ -6,6 +6,7 @@ from dlassets.cli.classes import classes
 from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
+from dlassets.cli.jobs import jobs
 from dlassets.cli.label_page import label
 from dlassets.cli.labels import labels
 from dlassets.cli.labelstudio import labelstudio
@@ -24,6 +25,7 @@ for command in (
     demo,
     samples,
     dev,
+    jobs,
     watch,
     stream,
     serve,

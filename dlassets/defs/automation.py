@@ -10,14 +10,14 @@ import dagster as dg
 from dlassets.defs.jobs import (
     INGEST_PIPELINE,
     LABELING_PIPELINE,
-    MAINTENANCE_PIPELINE,
     SCORING_PIPELINE,
     TRAINING_PIPELINE,
     VALIDATION_PIPELINE,
 )
-from dlassets.errors import DlassetsError, SettingsError
+from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import HUMAN_LABELS, LABELED_IMAGES, PREDICTIONS_CURRENT, RAW_IMAGES
 from dlassets.masking import masked
+from dlassets.pipeline.jobs import Job
 from dlassets.pipeline.session import Session
 from dlassets.registry.models import VALIDATED_VERSION
 from dlassets.registry.store import existing_client
@@ -314,24 +314,6 @@ def dead_runs_sensor(settings: Settings) -> dg.SensorDefinition:
     return dead_runs
 
 
-def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    automation = settings.automation
-    status = dg.DefaultScheduleStatus.RUNNING if automation.schedules else dg.DefaultScheduleStatus.STOPPED
-    try:
-        return [
-            dg.ScheduleDefinition(
-                name=name, job=job, cron_schedule=cron, default_status=status, description=job.description
-            )
-            for name, job, cron in (
-                ("daily_scoring", SCORING_PIPELINE, automation.scoring_cron),
-                ("weekly_training", TRAINING_PIPELINE, automation.training_cron),
-                ("nightly_maintenance", MAINTENANCE_PIPELINE, automation.maintenance_cron),
-            )
-        ]
-    except dg.DagsterInvalidDefinitionError as error:
-        raise SettingsError(f"{error} Set automation.scoring_cron, training_cron and maintenance_cron so.") from error
-
-
 def sensors(settings: Settings) -> list[dg.SensorDefinition]:
     found = [landing_sensor(name, zone, settings) for name, zone in settings.landing.items()]
     found += [answers_sensor(settings), registry_sensor(settings), champion_sensor(settings)]
@@ -341,7 +323,7 @@ def sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
 
 def _sensor(
-    name: str, job: Any, settings: Settings, description: str, *, hints: bool = False
+    name: str, job: Job, settings: Settings, description: str, *, hints: bool = False
 ) -> Callable[..., dg.SensorDefinition]:
     """Return the decorator of a sensor that looks as often as the settings say, and from the beginning if they do.
 
@@ -351,7 +333,7 @@ def _sensor(
     seconds = automation.sensor_seconds
     return dg.sensor(
         name=name,
-        job=job,
+        job_name=job.name,
         minimum_interval_seconds=min(HINT_SECONDS, seconds) if hints else seconds,
         default_status=dg.DefaultSensorStatus.RUNNING if automation.sensors else dg.DefaultSensorStatus.STOPPED,
         description=description,

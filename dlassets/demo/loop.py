@@ -7,17 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dagster as dg
-from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 
 from dlassets.definitions import build_defs
 from dlassets.demo.annotator import OpenRequest, answer
-from dlassets.demo.display import Display
 from dlassets.demo.photos import HELD_BACK, arrive_labelled, arrive_unlabelled, read_truth
 from dlassets.demo.summary import Summary, show
-from dlassets.errors import DlassetsError, printed_error
+from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import LABEL_REQUESTS, LABELED_IMAGES, TABLES
 from dlassets.pipeline.session import Session
+from dlassets.resources.display import Display, failure_of
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
 from dlassets.settings import Settings
 from dlassets.storage.lake import is_local, local_path
@@ -93,7 +92,7 @@ class Loop:
         verdicts = [check for check in result.get_asset_check_evaluations() if check.check_name == GATE]
         # Where the gate refused it, it did its work: the champion stays, and scoring goes on with it.
         if not result.success and all(verdict.passed for verdict in verdicts):
-            raise JobFailedError(_failure(result))
+            raise JobFailedError(failure_of(result))
         self.verdict = verdicts[-1].description
         self.display.print(str(self.verdict))
         self._learned_from = self._labels
@@ -119,7 +118,7 @@ class Loop:
     def _run_job(self, name: str) -> None:
         result = self._execute(name)
         if not result.success:
-            raise JobFailedError(_failure(result))
+            raise JobFailedError(failure_of(result))
 
     def _execute(self, name: str) -> dg.ExecuteInProcessResult:
         job = self.defs.resolve_job_def(name)
@@ -194,25 +193,3 @@ def run_demo(
     arrive without a label.
     """
     show(console, Loop(settings, console).run(images, held_back), not_taken_in)
-
-
-def _failure(result: dg.ExecuteInProcessResult) -> str:
-    """Return what the failed checks and steps said."""
-    messages = [
-        f"{check.asset_key.to_user_string()}: the check {check.check_name} did not pass: {check.description}"
-        for check in result.get_asset_check_evaluations()
-        if check.blocking and not check.passed
-    ]
-    for event in result.all_events:
-        if event.event_type == dg.DagsterEventType.STEP_FAILURE:
-            error = event.step_failure_data.error
-            if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
-                messages.append(f"{event.step_key}: {_message(error)}")
-    return "\n".join(messages) or "The run failed before its first step; Dagster's UI shows its log."
-
-
-def _message(error: SerializableErrorInfo) -> str:
-    """Return the message for people that an error was caused by, else what its root says."""
-    while (ours := printed_error(error.message)) is None and error.cause is not None:
-        error = error.cause
-    return str(ours or error.message.strip())

@@ -15,18 +15,32 @@ from dagster_shared.error import SerializableErrorInfo
 
 from dlassets.alerts.outbox import Alert
 from dlassets.errors import printed_error, some_of
+from dlassets.pipeline.jobs import RunAlert
 from dlassets.settings import UiSettings
 
 # The check that says whether an asset was made in time: see defs/freshness.py.
 IS_FRESH = "is_fresh"
 _NAMED = 3
+# Of a pipeline's run, what people are told of it.
+ALERTS_TAG, _NOTHING = "dlassets/alerts", "nothing"
 _SAID = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
 
 
 def failed_runs(instance: dg.DagsterInstance, since: dt.datetime, ui: UiSettings) -> list[Alert]:
     """Return an alert for each run that has failed since then."""
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
-    return [_of_run(instance, record.dagster_run, ui) for record in instance.get_run_records(failed)]
+    runs = (record.dagster_run for record in instance.get_run_records(failed))
+    return [_of_run(instance, run, ui) for run in runs if _is_told_of(run, "run_failed")]
+
+
+def alerts_tag(kinds: Sequence[RunAlert]) -> str:
+    """Return what the tag of a run says: what people are told of it."""
+    return " ".join(kinds) or _NOTHING
+
+
+def _is_told_of(run: dg.DagsterRun | None, kind: RunAlert) -> bool:
+    """Whether people are to be told so of a run: of one that is of no pipeline they are told all."""
+    return run is None or kind in run.tags.get(ALERTS_TAG, kind).split()
 
 
 def evaluations(instance: dg.DagsterInstance, since: dt.datetime, after: int) -> list[dg.EventLogRecord]:
@@ -63,6 +77,8 @@ def failing_checks(
             failing.discard(name)
         elif name not in failing:
             failing.add(name)
+            if not _is_told_of(instance.get_run_by_id(entry.run_id), "check_failed"):
+                continue
             alerts.append(_of_check(evaluation, f"{name}/{entry.run_id}/{entry.timestamp}", ui))
     return alerts, sorted(failing)
 

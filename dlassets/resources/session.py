@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dlassets.pipeline.jobs import OF_A_RUN, settings_of_run
 from dlassets.pipeline.session import Session
 from dlassets.resources.code_location import give_location
 from dlassets.resources.dead_runs import claim, end_dead_runs
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from dlassets.resources.mlflow import DagsterMlflowStore
 
 _log = logging.getLogger(__name__)
+_CHANGED = dg.Field(
+    dict,
+    is_required=False,
+    description="Settings that this run has otherwise than its lake, by their names, such as training.epochs: of "
+    f"{', '.join(OF_A_RUN)}.",
+)
 
 
 @dataclass(eq=False)
@@ -94,6 +101,7 @@ def session_resource(settings: Settings) -> dg.ResourceDefinition:
             for said in end_dead_runs(context.instance):
                 (context.log or _log).warning(said)
             set_pools(context.instance, settings.compute.pool_limits)
-        return DagsterSession(settings, run_id=run.run_id if run else "", tags=run.tags if run else {}, context=context)
+        changed = settings_of_run(settings, context.resource_config.get("settings", {}))
+        return DagsterSession(changed, run_id=run.run_id if run else "", tags=run.tags if run else {}, context=context)
 
-    return dg.ResourceDefinition(made)
+    return dg.ResourceDefinition(made, config_schema={"settings": _CHANGED})

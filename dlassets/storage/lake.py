@@ -140,6 +140,14 @@ class Lake:
         """The Label Studio of the lake's own: how to log in, its database and photos; and what others were shown."""
         return self.under("labelstudio")
 
+    def job(self, name: str) -> str:
+        """Where a pipeline of the lake's own is kept."""
+        return f"{self.jobs}/{name}.json"
+
+    @property
+    def jobs(self) -> str:
+        return self.under("jobs")
+
     @property
     def mlflow(self) -> str:
         return self.under("mlflow")

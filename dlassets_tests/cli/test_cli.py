@@ -67,11 +67,11 @@ def test_a_setting_that_cannot_be_is_one_error_with_exit_code_2(tmp_path, enviro
 
 
 def test_its_process_ends_with_the_code_and_the_error_alone(tmp_path) -> None:
-    ran = dlassets("demo", DLASSETS_ROOT=str(tmp_path), DLASSETS_AUTOMATION__SCORING_CRON="every day")
+    ran = dlassets("demo", DLASSETS_ROOT=str(tmp_path), DLASSETS_AUTOMATION__SCHEDULED__SCORING_PIPELINE="every day")
 
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("error: ")
-    assert "invalid cron schedule 'every day'" in ran.stderr
+    assert "every day (UTC), never comes" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert list(tmp_path.iterdir()) == []
 

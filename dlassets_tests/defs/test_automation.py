@@ -191,9 +191,11 @@ def test_a_list_that_nobody_has_filled_in_yet_starts_no_run(empty: Pipelines, an
 def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
     automation = dict.fromkeys(("sensors", "schedules", "streaming"), running) | {
         "sensor_seconds": 45,
-        "scoring_cron": "*/10 * * * *",
-        "training_cron": "0 1 * * 1",
-        "maintenance_cron": "0 5 * * *",
+        "scheduled": {
+            "scoring_pipeline": "*/10 * * * *",
+            "training_pipeline": {"repeat": "weekly", "day": "monday", "at": "01:00"},
+            "maintenance_pipeline": {"repeat": "daily", "at": "05:00"},
+        },
     }
     defs = build_defs(Settings.model_validate({"root": lake.root, "automation": automation}))
 
@@ -216,9 +218,11 @@ def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
 
 
 def test_a_cron_line_that_is_none_is_a_setting_that_cannot_be(lake) -> None:
+    scheduled = {"scheduled": {"scoring_pipeline": "every day"}}
+    settings = Settings.model_validate({"root": lake.root, "automation": scheduled})
 
-    with pytest.raises(SettingsError, match=r"'every day'.*automation.scoring_cron"):
-        build_defs(Settings.model_validate({"root": lake.root, "automation": {"scoring_cron": "every day"}}))
+    with pytest.raises(SettingsError, match=r"automation\.scheduled\.scoring_pipeline: .* every day \(UTC\), never"):
+        build_defs(settings)
 
 
 def test_a_zone_with_events_is_not_listed_by_its_sensor(empty, tmp_path, photos, monkeypatch) -> None:

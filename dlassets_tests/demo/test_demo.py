@@ -8,7 +8,6 @@ import dagster as dg
 import pytest
 
 from dlassets.demo.annotator import OpenRequest, answer
-from dlassets.demo.loop import _failure
 from dlassets.demo.photos import (
     arrive_labelled,
     arrive_unlabelled,
@@ -19,6 +18,7 @@ from dlassets.demo.photos import (
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.lakehouse.tables import TABLES
+from dlassets.resources.display import failure_of
 from dlassets.storage.files import files_under
 from dlassets.storage.lake import Lake
 from dlassets_tests.contents import contents
@@ -150,7 +150,7 @@ def test_what_a_step_says_to_people_is_shown_as_it_was(error) -> None:
 
     job = dg.GraphDefinition(name="failing", node_defs=[step]).to_job()
 
-    assert _failure(job.execute_in_process(raise_on_error=False)) == f"step: {error}"
+    assert failure_of(job.execute_in_process(raise_on_error=False)) == f"step: {error}"
 
 
 def test_labelled_and_held_back_photos_are_all_of_them_once(photos, tmp_path) -> None:

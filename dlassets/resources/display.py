@@ -1,4 +1,4 @@
-"""What is shown while the demo runs: the stage, the step, how far it is, and how long it has taken."""
+"""What is shown while a pipeline runs in the foreground: the stage, the step, how far it is, and how long it takes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from dlassets.errors import printed_error
 from dlassets.pipeline.report import Report
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ class Display:
 
         @dg.logger
         def display_logger(context: dg.InitLoggerContext) -> logging.Logger:  # noqa: ARG001 - Dagster's signature
-            log = logging.getLogger("dlassets.demo")
+            log = logging.getLogger("dlassets.display")
             log.setLevel(logging.DEBUG)
             log.propagate = False
             log.handlers.clear()
@@ -117,3 +119,25 @@ class _StepReport(Report):
 
     def warning(self, message: str) -> None:
         self._display.warn(message)
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """Return what the failed checks and steps said."""
+    messages = [
+        f"{check.asset_key.to_user_string()}: the check {check.check_name} did not pass: {check.description}"
+        for check in result.get_asset_check_evaluations()
+        if check.blocking and not check.passed
+    ]
+    for event in result.all_events:
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.error
+            if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
+                messages.append(f"{event.step_key}: {_message(error)}")
+    return "\n".join(messages) or "The run failed before its first step; Dagster's UI shows its log."
+
+
+def _message(error: SerializableErrorInfo) -> str:
+    """Return the message for people that an error was caused by, else what its root says."""
+    while (ours := printed_error(error.message)) is None and error.cause is not None:
+        error = error.cause
+    return str(ours or error.message.strip())
