@@ -14,6 +14,7 @@ from dlassets.cli.models import approve, models, reject, rollback
 from dlassets.cli.quarantine import quarantine
 from dlassets.cli.reproduce import reproduce
 from dlassets.cli.serving import serve
+from dlassets.cli.status import status
 from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
@@ -40,6 +41,7 @@ for command in (
     reject,
     rollback,
     verify,
+    status,
     doctor,
     quarantine,
     reproduce,
