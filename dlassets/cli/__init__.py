@@ -2,6 +2,7 @@
 
 from dlassets.cli.alerts import alerts
 from dlassets.cli.annotators import annotators
+from dlassets.cli.backups import backup
 from dlassets.cli.classes import classes
 from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
@@ -35,6 +36,7 @@ for command in (
     annotators,
     history,
     restore,
+    backup,
     forget,
     models,
     approve,
