@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets.defs import alerting, automation, checks, freshness, jobs, streaming
+from dlassets.defs import alerting, automation, checks, freshness, heartbeat, jobs, streaming
 from dlassets.defs.ingest import assets as ingest_assets
 from dlassets.defs.labeling import assets as labeling_assets
 from dlassets.defs.operations import assets as operations_assets
@@ -31,18 +31,27 @@ def build_defs(
             [ingest_assets, labeling_assets, training_assets, scoring_assets, operations_assets]
         ),
         streaming.PHOTO_STREAM,
+        heartbeat.AUTOMATION,
     ]
+    sensors = [
+        *automation.sensors(settings),
+        streaming.silence_sensor(settings),
+        freshness.freshness_sensor(settings),
+        alerting.alerts_sensor(settings),
+    ]
+    names = [sensor.name for sensor in sensors]
     resources = {"session": session_resource(settings), "progress": LoggedProgress()}
     return dg.Definitions(
         assets=assets,
-        asset_checks=[*checks.CHECKS, *automation.CHECKS, *freshness.checks(settings, assets), streaming.is_up],
-        jobs=jobs.JOBS,
-        sensors=[
-            *automation.sensors(settings),
-            streaming.silence_sensor(settings),
-            freshness.freshness_sensor(settings),
-            alerting.alerts_sensor(settings),
+        asset_checks=[
+            *checks.CHECKS,
+            *automation.CHECKS,
+            *freshness.checks(settings, assets),
+            streaming.is_up,
+            heartbeat.check(settings, names),
         ],
+        jobs=jobs.JOBS,
+        sensors=[*sensors, heartbeat.heartbeat_sensor(settings, names)],
         schedules=automation.schedules(settings),
         resources={**resources, **(overrides or {})},
         # One process a run: one JVM on Spark, and no import of torch or mlflow paid for twice.

@@ -115,7 +115,7 @@ def test_an_address_is_told_without_user_and_query() -> None:
 # ---- settings
 
 # Texts that may hold one: those of servers that are told it, and what is no URI at all.
-TOLD = {"mlflow.tracking_uri", "alerts.urls", "spark.master", "spark.remote", "spark.conf"}
+TOLD = {"mlflow.tracking_uri", "alerts.urls", "automation.heartbeat_url", "spark.master", "spark.remote", "spark.conf"}
 NO_URIS = {
     "mlflow.experiment",
     "serving.token",

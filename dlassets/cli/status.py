@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -105,10 +106,17 @@ def _dagster(settings: Settings, lake: Lake) -> Iterator[Matter]:
     from dlassets.defs import freshness
     from dlassets.monitoring.matters import Matter
     from dlassets.resources import dagster_matters
+    from dlassets.resources.silence import silent
 
     with dagster_matters.existing_instance(lake) as instance:
         if instance is None:
+            if settings.goes_on_by_itself:
+                yield Matter("silent", "Dagster has done nothing here yet", "start its daemon: `dlassets dev`")
             return
+        if settings.goes_on_by_itself:
+            names = {sensor.name for sensor in defs.get_repository_def().sensor_defs}
+            for said in silent(instance, names, settings.automation.heartbeat_minutes, dt.datetime.now(dt.UTC)):
+                yield Matter("silent", said, "until then nothing starts by itself, and nobody is told of anything")
         graph = defs.resolve_asset_graph()
         yield from dagster_matters.runs(instance, settings.ui)
         yield from dagster_matters.checks(instance, graph, settings.ui)
