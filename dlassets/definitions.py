@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from dlassets.defs import alerting, automation, checks, compute, freshness, jobs, streaming
+from dlassets.defs import alerting, automation, checks, compute, freshness, heartbeat, jobs, streaming
 from dlassets.defs.operations import assets as operations_assets
 from dlassets.pipeline.jobs import Job
 from dlassets.resources.error_texts import write_readable_errors
@@ -30,17 +30,25 @@ def build_defs(
     compute.check(settings)
     assets = all_assets(settings)
     pipelines = jobs.pipelines_of(settings, assets, more_jobs)
+    sensors = [
+        *automation.sensors(settings),
+        streaming.silence_sensor(settings),
+        freshness.freshness_sensor(settings),
+        alerting.alerts_sensor(settings),
+    ]
+    names = [sensor.name for sensor in sensors]
     resources = {"session": session_resource(settings), "progress": LoggedProgress()}
     return dg.Definitions(
         assets=assets,
-        asset_checks=[*checks.CHECKS, *automation.CHECKS, *freshness.checks(settings, assets), streaming.is_up],
-        jobs=jobs.jobs(pipelines),
-        sensors=[
-            *automation.sensors(settings),
-            streaming.silence_sensor(settings),
-            freshness.freshness_sensor(settings),
-            alerting.alerts_sensor(settings),
+        asset_checks=[
+            *checks.CHECKS,
+            *automation.CHECKS,
+            *freshness.checks(settings, assets),
+            streaming.is_up,
+            heartbeat.check(settings, names),
         ],
+        jobs=jobs.jobs(pipelines),
+        sensors=[*sensors, heartbeat.heartbeat_sensor(settings, names)],
         schedules=jobs.schedules(pipelines),
         resources={**resources, **(overrides or {})},
         # One process a run: one JVM on Spark, and no import of torch or mlflow paid for twice.
@@ -55,6 +63,7 @@ def all_assets(settings: Settings) -> list[Any]:
         *compute.assets(settings),
         *dg.load_assets_from_modules([operations_assets]),
         streaming.PHOTO_STREAM,
+        heartbeat.AUTOMATION,
     ]
 
 

@@ -25,7 +25,7 @@ _SHORTEST = 6
 # A user of fewer letters, or without a digit, may well be a word (postgres, mlflow) that says something elsewhere.
 _SHORTEST_USER = 8
 # Settings whose URLs are secret as a whole: some have a token in place of a host, or in the path.
-_SECRET_URLS = re.compile(r"(?i)urls")
+_SECRET_URLS = re.compile(r"(?i)urls|heartbeat_url")
 # What of them may be a token: it has a digit, or is so long, and is no name of a host.
 _LONGEST_WORD = 16
 # Of a password with a slash in a text, whose end is looked for from each :// on.

@@ -917,6 +917,13 @@ class AutomationSettings(_Section):
     streaming: bool = Field(
         False, description="Whether `dlassets stream` is to be up: Dagster then shows when nothing is heard of it."
     )
+    heartbeat_minutes: Minutes = Field(
+        10, description="Dagster's daemon and its sensors may be silent for so long, before it is told."
+    )
+    heartbeat_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
+        None,
+        description="Called while none of them is silent, as services of dead-man's switches want it; it is secret.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -1085,6 +1092,13 @@ class Settings(_Section):
     compute: StepsComputeSettings = StepsComputeSettings()
     automation: AutomationSettings = AutomationSettings()
     alerts: AlertSettings = AlertSettings()
+
+    @property
+    def goes_on_by_itself(self) -> bool:
+        """Whether Dagster's daemon is to do anything that nobody starts."""
+        automation = self.automation
+        named = automation.sensors or automation.schedules or automation.streaming or automation.fresh_hours
+        return bool(named or automation.heartbeat_url or self.alerts.are_on)
 
     @model_validator(mode="after")
     def _takes_executors_that_there_can_be(self) -> Settings:

@@ -116,7 +116,8 @@ def test_an_address_is_told_without_user_and_query() -> None:
 
 # Texts that may hold one: those of servers that are told it, and what is no URI at all.
 _OF_SPARK = {"spark.master", "spark.remote", "spark.conf"}
-TOLD = {"mlflow.tracking_uri", "alerts.urls", *_OF_SPARK, *(f"compute.classes.{name}" for name in _OF_SPARK)}
+_OTHERS = {"mlflow.tracking_uri", "alerts.urls", "automation.heartbeat_url"}
+TOLD = {*_OTHERS, *_OF_SPARK, *(f"compute.classes.{name}" for name in _OF_SPARK)}
 NO_URIS = {
     "mlflow.experiment",
     "serving.token",

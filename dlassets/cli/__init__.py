@@ -2,6 +2,7 @@
 
 from dlassets.cli.alerts import alerts
 from dlassets.cli.annotators import annotators
+from dlassets.cli.backups import backup
 from dlassets.cli.classes import classes
 from dlassets.cli.comparison import compare
 from dlassets.cli.doctor import doctor
@@ -15,6 +16,7 @@ from dlassets.cli.models import approve, models, reject, rollback
 from dlassets.cli.quarantine import quarantine
 from dlassets.cli.reproduce import reproduce
 from dlassets.cli.serving import serve
+from dlassets.cli.status import status
 from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
 from dlassets.cli.verify import verify
@@ -36,12 +38,14 @@ for command in (
     annotators,
     history,
     restore,
+    backup,
     forget,
     models,
     approve,
     reject,
     rollback,
     verify,
+    status,
     doctor,
     quarantine,
     reproduce,

@@ -13,9 +13,10 @@ from urllib.parse import unquote
 
 import click
 
+from dlassets.cli import elsewhere
 from dlassets.cli.group import settings_and_lake
 from dlassets.errors import DlassetsError, SettingsError, some_of
-from dlassets.resources.instance import DATABASES, HOME_VARIABLE, home_of
+from dlassets.resources.instance import DATABASES, HOME_VARIABLE, has_own_databases, home_of
 from dlassets.settings import Settings
 from dlassets.storage.databases import explained_databases, remedy_of
 from dlassets.storage.lake import Lake, local_path
@@ -151,16 +152,19 @@ def _landing_zones(settings: Settings, lake: Lake) -> Iterator[Finding]:
 
 
 def _mlflow(settings: Settings, lake: Lake) -> Iterator[Finding]:
-    from dlassets.registry.store import MlflowStore, store_file, store_uri
+    from dlassets.registry.store import store_file, store_uri
 
     if (file := store_file(store_uri(settings, lake))) is None:
-        MlflowStore(settings).client.search_experiments(max_results=1)
+        yield from elsewhere.mlflow_server(settings)
     elif file.exists():  # else the first run makes it
         yield from _damage_of(file)
 
 
 def _dagster(_: Settings, lake: Lake) -> Iterator[Finding]:
     home = home_of(lake)
+    if not has_own_databases(home / "dagster.yaml"):
+        yield from elsewhere.dagster_server(home)
+        return
     for name in DATABASES:
         if (home / name).exists():
             yield from _damage_of(home / name)
@@ -216,12 +220,14 @@ def _alerts(settings: Settings, lake: Lake) -> Iterator[Finding]:
 
 
 _CHECKS: dict[str, Check] = {
+    "bucket": elsewhere.bucket,
     "lake": _is_there,
     "room and rights": _places,
     "landing zones": _landing_zones,
     "tables": _tables,
     "MLflow's store": _mlflow,
     "Dagster's databases": _dagster,
+    "Spark": elsewhere.spark,
     "models that the tables name": _models,
     "alerts": _alerts,
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dlassets.cli.backups import restore_lake
 from dlassets.cli.group import settings_and_lake, show
 from dlassets.errors import DlassetsError
 from dlassets.storage.lake import Lake
@@ -67,23 +68,42 @@ def history(table: str | None, model: str | None, limit: int, *, as_json: bool) 
 
 
 @click.command()
-@click.argument("table")
+@click.argument("table", required=False)
+@click.option(
+    "--from", "source", metavar="PLACE", help="Not a table, but the whole lake, from the newest backup there."
+)
 @click.option("--version", type=click.IntRange(min=0), metavar="N", help="This version of the table.")
 @click.option("--at", type=_Moment(), metavar="TIME", help="The version that the table had then (ISO 8601, UTC).")
 @_MODEL
 @click.option("--to", metavar="FOLDER", help="Write it there, as a table of its own, and leave the live one alone.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def restore(
-    table: str, version: int | None, at: dt.datetime | None, model: str | None, to: str | None, *, yes: bool
+    table: str | None,
+    source: str | None,
+    version: int | None,
+    at: dt.datetime | None,
+    model: str | None,
+    to: str | None,
+    *,
+    yes: bool,
 ) -> None:
     """Give TABLE back the rows it had: as its newest version, or as a table of its own with --to.
 
     Nothing is deleted: the version that is the newest now can be restored in its turn. The next ingest takes the
     photos in again that a restored raw_images lacks.
+
+    With --from the whole lake is restored, as `dlassets backup` has copied it, into a root that is empty.
     """
     from dlassets.lakehouse.history import restore as restore_here
     from dlassets.lakehouse.history import restore_to, table_of, whole_version
 
+    if source is not None:
+        if any(choice is not None for choice in (table, version, at, model, to)):
+            raise click.UsageError("--from restores the whole lake: name neither a table nor a version.")
+        restore_lake(source)
+        return
+    if table is None:
+        raise click.UsageError("Name a table, or a backup with --from.")
     if sum(choice is not None for choice in (version, at, model)) != 1:
         raise click.UsageError("Say which version: one of --version, --at and --model.")
     settings, lake = settings_and_lake()

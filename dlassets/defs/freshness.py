@@ -41,7 +41,7 @@ def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
     )
     def notice(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         before: dict[str, bool] = json.loads(context.cursor or "{}")
-        found = {asset: _evaluated(context.instance, asset, hours) for asset, hours in automation.fresh_hours.items()}
+        found = {asset: evaluated(context.instance, asset, hours) for asset, hours in automation.fresh_hours.items()}
         changed = [check for asset, check in found.items() if before.get(asset) is not check.passed]
         late = [asset for asset, check in found.items() if not check.passed]
         return dg.SensorResult(
@@ -58,13 +58,14 @@ def _check(asset: str, hours: float) -> dg.AssetChecksDefinition:
         asset=dg.AssetKey.from_user_string(asset), name=IS_FRESH, description=f"It was made within {hours:g} hours."
     )
     def is_fresh(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        found = _evaluated(context.instance, asset, hours)
+        found = evaluated(context.instance, asset, hours)
         return dg.AssetCheckResult(passed=found.passed, description=found.description)
 
     return is_fresh
 
 
-def _evaluated(instance: dg.DagsterInstance, asset: str, hours: float) -> dg.AssetCheckEvaluation:
+def evaluated(instance: dg.DagsterInstance, asset: str, hours: float) -> dg.AssetCheckEvaluation:
+    """Return whether an asset was made within so many hours, by what the instance knows now."""
     key = dg.AssetKey.from_user_string(asset)
     record = next(iter(instance.fetch_materializations(key, limit=1).records), None)
     at = None if record is None else dt.datetime.fromtimestamp(record.timestamp, dt.UTC)

@@ -12,10 +12,10 @@ from typing import Any
 import dagster as dg
 
 from dlassets.defs.common import PIPELINE_TAG
+from dlassets.defs.compute import TAG as COMPUTE_TAG
 from dlassets.defs.operations.assets import MAINTENANCE_ASSETS
 from dlassets.defs.schedules import refuse_never, schedule_of
 from dlassets.errors import DlassetsError, SettingsError
-from dlassets.pipeline import steps
 from dlassets.pipeline.jobs import (
     DAY,
     RUN_ALERTS,
@@ -184,16 +184,11 @@ def known_steps(assets: Iterable[Any]) -> dict[str, KnownStep]:
             makes={key.to_user_string() for key in asset.keys},
             reads={key.to_user_string() for deps in asset.asset_deps.values() for key in deps},
             parameters=list(getattr(asset.op.config_schema.config_type, "fields", None) or ()),
-            compute=compute_of(asset.op.name),
+            compute=asset.op.tags.get(COMPUTE_TAG),
         )
         for asset in assets
         if isinstance(asset, dg.AssetsDefinition) and asset.is_executable
     }
-
-
-def compute_of(step: str) -> str | None:
-    """Return the compute class that a step names, if it names one."""
-    return getattr(getattr(steps, step, None), "compute", None)
 
 
 def jobs(pipelines: Pipelines) -> list[Any]:

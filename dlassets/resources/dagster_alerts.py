@@ -30,7 +30,7 @@ def failed_runs(instance: dg.DagsterInstance, since: dt.datetime, ui: UiSettings
     """Return an alert for each run that has failed since then."""
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
     runs = (record.dagster_run for record in instance.get_run_records(failed))
-    return [_of_run(instance, run, ui) for run in runs if _is_told_of(run, "run_failed")]
+    return [failed_run(instance, run, ui) for run in runs if _is_told_of(run, "run_failed")]
 
 
 def alerts_tag(kinds: Sequence[RunAlert]) -> str:
@@ -100,17 +100,18 @@ def _completed(
     return latest
 
 
-def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, ui: UiSettings) -> Alert:
+def failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, ui: UiSettings) -> Alert:
+    """Return the alert for a run that has failed."""
     return Alert(
         "run_failed",
-        f"Run of {_name(run)} failed",
+        f"Run of {name_of(run)} failed",
         _why(instance, run.run_id),
         run.run_id,
         f"{ui.dagster}/runs/{run.run_id}",
     )
 
 
-def _name(run: dg.DagsterRun) -> str:
+def name_of(run: dg.DagsterRun) -> str:
     """Return what a run is of: its job, or the assets that were chosen where that is none of ours."""
     assets = sorted(key.to_user_string() for key in run.asset_selection or ())
     return some_of(assets, _NAMED) if assets and run.job_name.startswith("__") else run.job_name

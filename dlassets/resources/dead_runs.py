@@ -19,12 +19,17 @@ def claim(instance: dg.DagsterInstance, run_id: str) -> None:
     instance.add_run_tags(run_id, {PROCESS_TAG: str(ProcessIdentity.this())})
 
 
+def dead_process(run: dg.DagsterRun) -> ProcessIdentity | None:
+    """Return a run's process where that is known to be gone."""
+    process = ProcessIdentity.parse(run.tags.get(PROCESS_TAG, ""))
+    return process if process is not None and process.is_gone else None
+
+
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """End the runs whose process is gone, as failed or, where that was asked for, as canceled; return what was said."""
     said = []
     for run in instance.get_runs(dg.RunsFilter(statuses=list(_GOING_ON))):
-        process = ProcessIdentity.parse(run.tags.get(PROCESS_TAG, ""))
-        if process is None or not process.is_gone:
+        if (process := dead_process(run)) is None:
             continue
         message = f"Its process {process.pid} on {process.host} was killed; what it had committed stands. Run it again."
         if run.status is dg.DagsterRunStatus.CANCELING:

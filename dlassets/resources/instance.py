@@ -38,7 +38,7 @@ def dagster_home(lake: Lake) -> Path:
         is_ours = not os.environ.get(HOME_VARIABLE) or not any(home.iterdir())
         if is_ours and not config.exists():
             write_whole(config, DEFAULT.read_bytes())  # part of one would stand for ever
-        if _keeps_own_databases(config):
+        if has_own_databases(config):
             make_once(home, DATABASES, _is_whole, _make)
     except (OSError, sqlite3.Error) as error:
         raise DlassetsError(
@@ -72,7 +72,7 @@ def other_lake_of(home: Path, lake: Lake) -> str | None:
     )
 
 
-def _keeps_own_databases(config: Path) -> bool:
+def has_own_databases(config: Path) -> bool:
     """Whether an instance keeps everything in sqlite in its own folder, as Dagster does unless told otherwise."""
     said = yaml.safe_load(config.read_bytes()) if config.exists() else None
     return not any(name.endswith("storage") for name in said or ())

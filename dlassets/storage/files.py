@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import filecmp
 import os
+import re
 import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,7 @@ READ_ERROR = "read_error"
 _LOOKS = 20
 # So much of a file's name stands in that of the hidden one it is written as: any name is too long for twice itself.
 _NAME_SHOWN = 48
+_UNFINISHED = re.compile(r"\..*-[0-9a-f]{32}", re.DOTALL)
 
 
 def write_whole(
@@ -102,6 +104,11 @@ def write_lines_where_changed(location: str, lines: Iterable[bytes]) -> bool:
 def _unfinished(target: Path) -> Path:
     """Return the hidden name beside its place that a file has until it is whole."""
     return target.with_name(f".{target.name[:_NAME_SHOWN]}-{uuid.uuid4().hex}")
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file is called as one is that a killed process was writing."""
+    return _UNFINISHED.fullmatch(name) is not None
 
 
 def sync_folder(folder: Path) -> None:

@@ -49,14 +49,14 @@ def test_an_empty_root_has_no_lake_and_lacks_its_landing_zones(lake, monkeypatch
     assert code == 1
     assert "lake: 1 found" in said
     assert "landing zones: 2 found" in said
-    assert said.count(": well") == 6
+    assert said.count(": well") == 8
     assert not Path(lake.root).exists(), "looking makes nothing"
 
 
 def test_a_sound_lake_is_well(sound, monkeypatch) -> None:
     code, said = asked(sound, monkeypatch)
 
-    assert (code, said.count(": well")) == (0, 8), said
+    assert (code, said.count(": well")) == (0, 10), said
 
 
 def test_an_address_of_alerts_that_cannot_be_and_alerts_that_were_given_up_are_found(sound, monkeypatch) -> None:
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_named_with_what_to_do(sound, monkeypatch, pattern, fau
 
     assert code == 1
     assert said in output
-    assert output.count(": well") == 7
+    assert output.count(": well") == 9
 
 
 def test_a_store_that_another_process_holds_is_not_called_damaged(sound, monkeypatch) -> None:

@@ -97,6 +97,7 @@ GRAPH = {
         },
     ),
     "photo_stream": ("operations", set()),
+    "automation": ("operations", set()),
 }
 
 

@@ -91,7 +91,7 @@ def test_what_is_written_of_a_pipeline_has_its_tasks_in_order_with_what_they_nee
             "goes round in a circle: classes → predictions → classes",
         ),
         ({"tasks": [{"name": "classes", "needs": ["human_labels"]}]}, "classes needs nothing of this pipeline"),
-        ({"tasks": [{"name": "classes", "compute": "gpu"}]}, "runs on no compute class, and the file says gpu"),
+        ({"tasks": [{"name": "classes", "compute": "gpu"}]}, "runs on default, and the file says gpu"),
         ({"tasks": []}, "jobs.0.tasks: Tuple should have at least 1 item"),
         ({"parameters": {"training.epoch": 5}}, "Did you mean training.epochs"),
         ({"parameters": {"training.epochs": "many"}}, "training.epochs: Input should be a valid integer"),

@@ -6,6 +6,7 @@ import pytest
 
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
+from dlassets.monitoring.matters import in_registry
 from dlassets.registry import approval
 from dlassets.registry.aliases import notice_outside_moves
 from dlassets.registry.approval import approve, reject, rollback, settle
@@ -123,6 +124,9 @@ def test_with_approval_by_a_person_a_version_waits_and_is_asked_about_once(regis
     ):
         assert part in decisions[0].reason
     assert registry.client.get_model_version(MODEL, "2").description.startswith("Waits for approval: as good.")
+    (matter,) = in_registry(registry.resource.settings)
+    assert (matter.what, matter.is_wrong) == (f"version 2 of {MODEL} waits for approval", False)
+    assert "`dlassets approve 2`" in matter.todo
 
 
 def test_an_approval_promotes_and_is_its_reason(registry) -> None:
