@@ -42,6 +42,7 @@ from dlassets.lakehouse.split_groups import straddling
 from dlassets.lakehouse.tables import MODEL_VERSIONS, TABLES
 from dlassets.lakehouse.training_set import PIXELS, choose, chosen_from
 from dlassets.monitoring.labeling_report.counts import judged, versions_of
+from dlassets.monitoring.matters import in_tables
 from dlassets.monitoring.quality import RULES, check
 from dlassets.monitoring.views.bought import bought
 from dlassets.monitoring.views.comparison import compare
@@ -240,6 +241,7 @@ def look_at_pages(settings: Settings, raw_images: Snapshot, version: int) -> Non
     open_requests(reading)
     sent_request(reading, "a request")
     compare(reading, version, version)
+    list(in_tables(reading))
 
 
 @pytest.fixture(scope="module")
