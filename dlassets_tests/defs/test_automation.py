@@ -208,7 +208,7 @@ def test_sensors_and_schedules_follow_the_settings(lake, running) -> None:
     expected = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     assert {found.default_status for found in schedules.values()} == {expected}
     names = {"new_files_in_labeled", "new_files_in_unlabeled", "new_answers", "registry_changes", "new_champion"}
-    names |= {"dead_runs", "alerts", "freshness", "stream_silence"}
+    names |= {"dead_runs", "alerts", "freshness", "stream_silence", "heartbeat"}
     assert {found.name for found in defs.sensors} == names
     for found in defs.sensors:
         assert found.minimum_interval_seconds == 45

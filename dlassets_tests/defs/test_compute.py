@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 import pytest
 
 from dlassets.definitions import build_defs
@@ -15,7 +14,7 @@ from dlassets.defs import compute
 from dlassets.defs.compute import STEP_ASSETS
 from dlassets.errors import ConflictError, DlassetsError, SettingsError
 from dlassets.settings import Settings, load_settings
-from dlassets_tests.pipeline.elsewhere import until
+from dlassets_tests.pipeline.elsewhere import own_processes, until
 from dlassets_tests.pipelines import Pipelines, failures, materialized, new_lake, values
 
 # A step that reads and makes next to nothing.
@@ -92,7 +91,7 @@ def test_a_step_of_a_class_with_a_process_runs_in_one_and_reports_as_it_would_he
     assert shown["changed"] == "nothing new: the table was left as it is"
     assert shown["provenance"]["run_id"] == result.run_id
     assert "classes runs in a process of its own (compute class own)." in messages(instance, result)
-    assert psutil.Process().children() == []
+    assert own_processes() == []
 
 
 def test_the_config_of_a_run_shows_the_classes_and_may_name_another(tmp_path, instance, work) -> None:
@@ -200,7 +199,7 @@ def test_a_step_that_takes_too_long_is_ended_and_the_error_says_what_to_do(tmp_p
     assert "classes took longer than the 0.001 minutes of its compute class own, and was ended." in said
     assert "compute.classes.own.timeout_minutes" in said
     assert happened(result) == ["STEP_START", "STEP_FAILURE"]
-    assert psutil.Process().children() == []
+    assert own_processes() == []
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def webhooks(bench: Bench, server: LabelStudioServer) -> list[dict[str, Any]]:
     return server.owner.ask("GET", "/api/webhooks/", project=project_of(bench))
 
 
+@pytest.mark.slow
 def test_an_answer_is_looked_for_at_once_and_without_its_hint_a_little_later(
     studio: Bench, page: str, label_studio_server: LabelStudioServer, instance: dg.DagsterInstance
 ) -> None:

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from dlassets.errors import ConflictError
 from dlassets.pipeline.own_process import Call
 from dlassets.pipeline.report import Report
 
-__all__ = ["Call", "Report", "fail", "go_on", "tell", "until"]
+__all__ = ["Call", "Report", "fail", "go_on", "own_processes", "tell", "until"]
 
 
 def tell(number: int, report: Report) -> tuple[int, int]:
@@ -37,3 +39,9 @@ def until(happens: Callable[[], object]) -> None:
     while not happens():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def own_processes() -> list[psutil.Process]:
+    """Return the processes of calls that this one has; tests before have left others, which serve them all."""
+    children = psutil.Process().children()
+    return [child for child in children if "dlassets.pipeline.own_process" in child.cmdline()]

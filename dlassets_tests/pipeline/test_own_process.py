@@ -11,7 +11,7 @@ import pytest
 from dlassets.pipeline.own_process import Call, TimedOutError
 from dlassets.pipeline.report import Report
 from dlassets_tests.pipeline import elsewhere
-from dlassets_tests.pipeline.elsewhere import fail, go_on, tell, until
+from dlassets_tests.pipeline.elsewhere import fail, go_on, own_processes, tell, until
 
 
 class Heard(Report):
@@ -58,7 +58,7 @@ def test_a_call_is_ended_where_the_caller_is_interrupted() -> None:
     with pytest.raises(KeyboardInterrupt, match="begun"):
         Call(tell, (3,)).run(Interrupted())
 
-    assert psutil.Process().children() == []
+    assert own_processes() == []
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from dlassets_tests.pipelines import Pipelines, arrive, failures, materialized, 
 from dlassets_tests.programs import invoke
 from dlassets_tests.tables import get
 
+pytestmark = pytest.mark.slow
+
 MODEL = "image_classifier"
 ON_PIXELS = TrainingSettings(trainable="last_n", pixels=PixelSettings(epochs=2, batch_size=16))
 
@@ -91,7 +93,6 @@ def test_what_differs_is_listed(trained) -> None:
     assert "differs: numpy: 0." in result.output
 
 
-@pytest.mark.slow
 def test_a_model_is_reproduced_from_the_version_it_learned_from_though_labels_have_come_since(trained) -> None:
     pipelines, run_id = trained
     photo = next(pipelines.zone("unlabeled").iterdir())
@@ -136,7 +137,6 @@ def test_rows_that_are_gone_are_said_with_the_remedy(trained) -> None:
     assert f"Version {version} of training_set cannot be had any more: 1 of its files are gone" in result.output
 
 
-@pytest.mark.slow
 def test_a_model_on_pixels_is_trained_registered_scores_and_is_reproduced(photos, tmp_path, instance) -> None:
     pipelines = new_lake(tmp_path / "lake", instance, training=ON_PIXELS)
     arrive(photos, pipelines)

@@ -115,7 +115,7 @@ def test_chosen_rows_are_learned_from_as_if_there_were_no_others() -> None:
     assert learned.history == alone.history
 
 
-# In a process of its own, which ends without stopping tracemalloc: torch's threads, which it follows, do not survive that.
+# In a process of its own, which ends without stopping tracemalloc: the threads of torch that it follows crash at that.
 MEASURED = """
 import os
 import tracemalloc

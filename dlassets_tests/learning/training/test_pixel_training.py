@@ -153,6 +153,7 @@ def test_the_head_and_weights_are_those_of_the_best_epoch(job, whole) -> None:
     assert loss == pytest.approx(whole.history[whole.best_epoch]["validation_loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_photos_by_heart_where_it_sees_them_unchanged(job) -> None:
     plan = {"epochs": 4, "learning_rate": 5e-4, "head_learning_rate": 2e-3, "augmentation": "none"}
 
@@ -339,6 +340,7 @@ def test_a_damaged_checkpoint_is_passed_over(kept, whole, tmp_path) -> None:
     assert numbers(fit(kept)) == numbers(whole)
 
 
+@pytest.mark.slow
 def test_another_jobs_checkpoint_is_not_used(kept, whole) -> None:
     with pytest.raises(Killed):
         fit(other(kept, seed=1), stopping_at("step", 6))
