@@ -132,6 +132,7 @@ def lake_of(texts: Texts, photos: Path, tmp_path_factory: pytest.TempPathFactory
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_a_lake_is_the_same_row_by_row_whichever_engine_made_it(lake_of, local_engine, spark_engine) -> None:
     one, other = lake_of(local_engine), lake_of(spark_engine)
