@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -174,11 +173,7 @@ def s3() -> Iterator[S3]:
 @pytest.fixture
 def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of a new, empty bucket that this process may use."""
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    name = f"photos-{uuid.uuid4().hex[:8]}"
-    s3.create(name)
-    return name
+    return s3.new_bucket(monkeypatch)
 
 
 @pytest.fixture(scope="session")

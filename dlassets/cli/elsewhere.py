@@ -88,11 +88,10 @@ def mlflow_server(settings: Settings) -> Iterator[str]:
     from sqlalchemy import NullPool, create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
-    from dlassets.registry.store import existing_client, store_uri
+    from dlassets.registry.store import existing_client, require_driver, store_uri
 
     uri = store_uri(settings, Lake.at(settings.root))
-    if uri.startswith("postgresql+psycopg2:"):
-        require(CLUSTER, "A store of MLflow's on PostgreSQL")
+    require_driver(uri)
     try:
         if re.match(r"(postgresql|mysql|mssql)\b", uri):  # MLflow itself would try for minutes
             create_engine(uri, poolclass=NullPool).connect().close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,10 +91,11 @@ def delete(name: str) -> None:
 def list_() -> None:
     """Show each pipeline: whose it is, when it comes, when next, and how its last run ended."""
     from dlassets.defs.schedules import in_words
+    from dlassets.resources.instance import opened_instance
 
     _, lake = settings_and_lake()
     _, pipelines = _settings_and_pipelines()
-    with _instance(lake) as instance:
+    with opened_instance(lake) as instance:
         rows = [
             (
                 job.name,
@@ -212,9 +212,10 @@ def _run(settings: Settings, job: Job, pipelines: Pipelines) -> int:
     from dlassets.pipeline.jobs import JobError
     from dlassets.resources.dead_runs import end_dead_runs
     from dlassets.resources.display import Display, failure_of
+    from dlassets.resources.instance import opened_instance
 
     display = Display(console())
-    with _instance(Lake.at(settings.root)) as instance:
+    with opened_instance(Lake.at(settings.root)) as instance:
         end_dead_runs(instance)
         if run_id := going_on(instance, job.name):
             raise JobError(
@@ -229,15 +230,6 @@ def _run(settings: Settings, job: Job, pipelines: Pipelines) -> int:
         if result.success:
             return 0
         raise JobError(failure_of(result))
-
-
-def _instance(lake: Lake) -> dg.DagsterInstance:
-    import dagster as dg
-
-    from dlassets.resources.instance import HOME_VARIABLE, dagster_home
-
-    os.environ[HOME_VARIABLE] = str(dagster_home(lake))
-    return dg.DagsterInstance.get()
 
 
 def _next(job: Job, instance: dg.DagsterInstance) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import LABEL_REQUESTS, LABELED_IMAGES, TABLES
 from dlassets.pipeline.session import Session
 from dlassets.resources.display import Display, failure_of
-from dlassets.resources.instance import HOME_VARIABLE, dagster_home
+from dlassets.resources.instance import opened_instance
 from dlassets.settings import Settings
 from dlassets.storage.lake import is_local, local_path
 
@@ -45,8 +44,7 @@ class Loop:
         self._learned_from = -1
         self._retrained = False
         self._warned: set[str] = set()
-        os.environ[HOME_VARIABLE] = str(dagster_home(self.lake))
-        self.instance = dg.DagsterInstance.get()
+        self.instance = opened_instance(self.lake)
         self.defs = build_defs(settings, {"progress": self.display}, loggers={LOGGER: self.display.logger})
 
     def run(self, images: Path, held_back: float = HELD_BACK) -> Summary:

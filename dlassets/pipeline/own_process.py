@@ -19,10 +19,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dlassets
+from dlassets.engines.child_processes import python_path
 from dlassets.errors import ProcessFailedError, error_from, record_of
 from dlassets.masking import learn, learn_variables
 from dlassets.pipeline.report import Report
@@ -79,12 +78,10 @@ class Call:
 
     def _start(self) -> tuple[Connection, subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair()
-        package = str(Path(dlassets.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         with ours, theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
-                env={**os.environ, "PYTHONPATH": path, **self.environment},
+                env={**os.environ, "PYTHONPATH": python_path(), **self.environment},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for this process: what then becomes of the other it says itself

@@ -203,8 +203,7 @@ def opened_store(settings: Settings, lake: Lake) -> tuple[str, str | None]:
     Raises DlassetsError as `tracking_uri` and `ready_store` do.
     """
     uri, artifacts = tracking_uri(settings, lake), artifact_location(settings, lake)
-    if uri.startswith("postgresql+psycopg2:"):
-        require(CLUSTER, "A store of MLflow's on PostgreSQL")
+    require_driver(uri)
     if artifacts is not None and on_s3(artifacts):
         require(CLUSTER, "MLflow, to keep files on S3,")
     ready_store(uri, artifacts)
@@ -213,6 +212,12 @@ def opened_store(settings: Settings, lake: Lake) -> tuple[str, str | None]:
         with _explained_store(file):  # any other may be of several lakes
             move_in(file, local_path(lake.root))
     return uri, artifacts
+
+
+def require_driver(uri: str) -> None:
+    """Raise MissingExtraError where a store's database needs a driver that is not installed."""
+    if uri.startswith("postgresql+psycopg2:"):
+        require(CLUSTER, "A store of MLflow's on PostgreSQL")
 
 
 def ready_store(uri: str, artifacts: str | None) -> None:

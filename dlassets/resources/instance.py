@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -14,6 +15,9 @@ from dlassets.lakehouse.tables import CONSENSUS, HUMAN_LABELS
 from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.files import write_whole
 from dlassets.storage.lake import Lake, local_path
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 HOME_VARIABLE = "DAGSTER_HOME"
 DEFAULT = Path(__file__).with_name("dagster.yaml")
@@ -46,6 +50,14 @@ def dagster_home(lake: Lake) -> Path:
             "folder."
         ) from error
     return home
+
+
+def opened_instance(lake: Lake) -> dg.DagsterInstance:
+    """Return the instance of a lake, which is this process's from then on. Raises DlassetsError as `dagster_home`."""
+    import dagster as dg
+
+    os.environ[HOME_VARIABLE] = str(dagster_home(lake))
+    return dg.DagsterInstance.get()
 
 
 def home_of(lake: Lake) -> Path:

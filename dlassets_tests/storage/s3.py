@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from dlassets_tests.servers import free_port
 from dlassets_tests.storage import server
@@ -49,6 +52,14 @@ class S3:
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
         )
+
+    def new_bucket(self, patch: pytest.MonkeyPatch) -> str:
+        """Return the name of a new, empty bucket, which this process may use from now on."""
+        for name, value in self.environment.items():
+            patch.setenv(name, value)
+        name = f"bucket-{uuid.uuid4().hex[:8]}"
+        self.create(name)
+        return name
 
     def create(self, bucket: str) -> None:
         self.client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import uuid
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -53,11 +52,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def lake(store: S3, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    for name, value in store.environment.items():
-        monkeypatch.setenv(name, value)
-    bucket = f"lake-{uuid.uuid4().hex[:8]}"
-    store.create(bucket)
-    lake = Lake.at(f"s3://{bucket}/lake")
+    lake = Lake.at(f"s3://{store.new_bucket(monkeypatch)}/lake")
     pin(lake, "deleted_files")
     return lake
 

@@ -27,8 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import dlassets
 from dlassets.engines.base import Engine
+from dlassets.engines.child_processes import python_path
 from dlassets.engines.processors import processors
 from dlassets.engines.spark_session import works_here
 from dlassets.errors import DlassetsError, decoded_error
@@ -178,8 +178,6 @@ class _LocalProcesses:
 
     def _begin(self, start: Start, rank: int, processes: int) -> subprocess.Popen[bytes]:
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        package = str(Path(dlassets.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         with self._file(rank).open("wb") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", run_process.__module__, json.dumps(asdict(start))],
@@ -187,7 +185,7 @@ class _LocalProcesses:
                     **os.environ,
                     **{name: str(value) for name, value in places.items()},
                     "OMP_NUM_THREADS": str(start.threads),
-                    "PYTHONPATH": path,
+                    "PYTHONPATH": python_path(),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
