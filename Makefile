@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak check pictures log-store house dev serve labelstudio bench bench-ingest bench-training bench-serving bench-labeling simulate setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak check pictures log-store house dev serve labelstudio bench bench-ingest bench-training bench-serving bench-labeling bench-operate simulate setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -88,6 +88,9 @@ bench-serving: $(READY) .venv-peers/.ready ## measure serving and scoring, besid
 
 bench-labeling: $(READY) .venv-labelstudio/.ready ## measure labelling with a real Label Studio; IMAGES=<folder>
 	$(BIN)/python -m benchmarks labeling $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
+
+bench-operate: $(READY) ## measure running a lake, by where it lies and is computed; IMAGES=<folder>, ARGS='launch looks …' for parts
+	$(BIN)/python -m benchmarks operate $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
 
 simulate: $(READY) ## play a labelled photo set again: accuracy by answers, for each way to choose; IMAGES=<folder>, ARGS='--plot curve.png'
 	$(BIN)/python -m benchmarks simulate $(if $(IMAGES),--images "$$IMAGES") $(ARGS)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [names…]`, `… ingest|training|serving|labeling [parts…]`, `… simulate|asking`: measure.
+"""`python -m benchmarks [names…]`, `… ingest|training|serving|labeling|operate [parts…]`, `… simulate|asking`: measure.
 
 Figures are shown as tables. Nothing passes or fails: goals stand beside figures.
 """
@@ -20,6 +20,7 @@ from benchmarks import accuracy, asking, demo_time, loading, simulate
 from benchmarks.ingest import command as ingest
 from benchmarks.labeling import command as labeling
 from benchmarks.machine import Machine
+from benchmarks.operate import command as operate
 from benchmarks.report import Report
 from benchmarks.serving import command as serving
 from benchmarks.training import command as training
@@ -97,6 +98,8 @@ if __name__ == "__main__":
                 serving.main(rest, prog_name="python -m benchmarks serving")
             case ["labeling", *rest]:
                 labeling.main(rest, prog_name="python -m benchmarks labeling")
+            case ["operate", *rest]:
+                operate.main(rest, prog_name="python -m benchmarks operate")
             case ["asking", *rest]:
                 asking.main(rest, prog_name="python -m benchmarks asking")
             case ["simulate", *rest]:

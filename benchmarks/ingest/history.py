@@ -40,15 +40,22 @@ BACKBONE = "timm/test_vit"
 _CLASSES = 5
 
 
-def grow(root: str, zone: str, start: int, stop: int, care_every: int = 0) -> Figures:
-    """Give the lake the ingests from `start` to `stop`, and what the steps make of each; with care now and then."""
+def grow(
+    root: str, zone: str, start: int, stop: int, care_every: int = 0, retention_hours: int | None = None
+) -> Figures:
+    """Give the lake the ingests from `start` to `stop`, and what the steps make of each; with care now and then.
+
+    All of them are of this hour, so that care deletes nothing of them by the settings: `retention_hours` 0 lets it.
+    """
     from dlassets.engines.local import LocalEngine
     from dlassets.lakehouse.maintenance import maintain
     from dlassets.lakehouse.snapshots import pin, transaction_version
 
     session = _session(root, zone)
     lake, engine = session.lake, LocalEngine()
-    dimensions, took = _dimensions(session), 0.0
+    dimensions, took, care = _dimensions(session), 0.0, session.settings.maintenance
+    if retention_hours is not None:
+        care = care.model_copy(update={"retention_hours": retention_hours})
     for number in range(start, stop):
         for table, rows in _made(number, session.feature_version, dimensions):
             now = pin(lake, table.name)
@@ -58,7 +65,7 @@ def grow(root: str, zone: str, start: int, stop: int, care_every: int = 0) -> Fi
         if care_every and (number + 1) % care_every == 0:
             started = time.perf_counter()
             for table in TABLES.values():
-                maintain(engine, lake, table, session.settings.maintenance)
+                maintain(engine, lake, table, care)
             took = time.perf_counter() - started
     return {"care_s": took}
 
