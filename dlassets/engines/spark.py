@@ -25,12 +25,22 @@ from dlassets.engines.delta_log import (
     read_table,
     refuse_overtaken,
 )
+from dlassets.engines.only_writer import OnlyWriter
 from dlassets.engines.schema import Column, Table
-from dlassets.engines.spark_session import LOG_STORE, LOG_STORE_JAR, jvm_ended, jvm_has_ended, refuse_unconditional
+from dlassets.engines.spark_session import (
+    LOG_STORE,
+    LOG_STORE_JAR,
+    driver_of,
+    is_conditional,
+    jvm_ended,
+    jvm_has_ended,
+    refuse_unconditional,
+    workers_lack,
+)
 from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
 from dlassets.extras import SPARK, require
 from dlassets.storage.files import READ_ERROR, read_files
-from dlassets.storage.lake import is_uri
+from dlassets.storage.lake import Lake, is_uri
 from dlassets.storage.stores import advice, filesystem_of, on_s3
 
 if TYPE_CHECKING:
@@ -135,7 +145,8 @@ class FileRows(SparkRows):
 class SparkEngine(DeltaEngine):
     """Spark SQL and Delta on Spark. `session` is called, and Spark started, when first needed.
 
-    `only_writer` says that nobody else writes what it does meanwhile: on S3 it then writes without a condition too.
+    `only_writer` says that nobody else writes what it does meanwhile: on S3 it then writes without a condition too, and
+    keeps other drivers that say so from it.
     """
 
     name = "spark"
@@ -143,7 +154,8 @@ class SparkEngine(DeltaEngine):
     def __init__(self, session: Callable[[], SparkSession], *, only_writer: bool = False) -> None:
         require(SPARK, "The engine spark", "Or set DLASSETS_ENGINE=local, which does without it.")
         self._session = session
-        self._only_writer = only_writer
+        self._is_only_writer = only_writer
+        self._leases: dict[str, OnlyWriter] = {}
         # What a MERGE says of itself goes through the session's settings, which its writes share: one at a time.
         self._writing = threading.RLock()
 
@@ -277,10 +289,9 @@ class SparkEngine(DeltaEngine):
     def _committing(self, table: Table, uri: str, commit: Commit | None) -> Iterator[None]:
         """Have every commit of the session say what `commit` says, in files of the table's kind.
 
-        Raises DlassetsError where the session would commit to S3 whatever another writer does.
+        Raises as `_refuse_two`.
         """
-        if on_s3(uri) and not self._only_writer:
-            refuse_unconditional(self.session, uri)
+        self._refuse_two(table, uri)
         settings = {"spark.sql.parquet.compression.codec": "uncompressed" if table.wide else "zstd"}
         if table.row_group is not None:
             settings["parquet.block.row.count.limit"] = str(table.row_group)
@@ -291,6 +302,18 @@ class SparkEngine(DeltaEngine):
             settings["spark.databricks.delta.write.txnVersion"] = str(commit.transaction.version)
         with self._writing, _settings(self.session, settings), explained_spark(uri):
             yield
+
+    def _refuse_two(self, table: Table, uri: str) -> None:
+        """Raise DlassetsError where the session would commit to S3 whatever another does, and there may be another."""
+        if not on_s3(uri) or is_conditional(self.session):
+            return
+        if not self._is_only_writer:
+            refuse_unconditional(self.session, uri)
+        root = Lake.of_table(uri, table.name).root
+        with self._writing:
+            if root not in self._leases:
+                self._leases[root] = OnlyWriter(root, driver_of(self.session))
+        self._leases[root].check()
 
     def apply_in_pandas(
         self,
@@ -429,6 +452,8 @@ def _in_our_words(said: str, uri: str) -> Exception | None:
     """Return the error that Spark's pages come down to; None for one that nothing is known of."""
     if (ours := decoded_error(said)) is not None:  # as a worker raised it
         return ours
+    if (lack := workers_lack(said)) is not None:
+        return lack
     for pattern, error_of in _MEANINGS.items():
         if line := _line_with(pattern, said):
             return error_of(uri, line)
