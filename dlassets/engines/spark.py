@@ -37,7 +37,7 @@ from dlassets.engines.spark_session import (
     refuse_unconditional,
     workers_lack,
 )
-from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
+from dlassets.errors import ConflictError, DlassetsError, PassingError, decoded_error, encoded_errors
 from dlassets.extras import SPARK, require
 from dlassets.storage.files import READ_ERROR, read_files
 from dlassets.storage.lake import Lake, is_uri
@@ -488,9 +488,17 @@ def _without_log_store(uri: str, line: str) -> DlassetsError:
     )
 
 
+def _executor_lost(uri: str, line: str) -> PassingError:
+    return PassingError(
+        f"Spark lost an executor, and with it rows that were computed{f' for {uri}' if uri else ''} ({line}). Run "
+        "again: what was committed before stands."
+    )
+
+
 # What a line of Spark's pages means, the first that fits: by its name, since Spark Connect gives it in another class.
 _MEANINGS: dict[str, Callable[[str, str], Exception]] = {
     rf"ClassNotFound.*{re.escape(LOG_STORE)}": _without_log_store,
+    r"CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND|Checkpoint block \S+ not found": _executor_lost,
     r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)": _overtaken,
     r"AccessDenied|AWS\w+Exception|No space left|Permission denied|Read-only file system": _refused,
     r"\[DELTA_(\w*LOG|\w*CHECKPOINT|\w*HISTORY|VERSIONS_NOT|STATE_RECOVER)|/_delta_log\b": damaged_log,

@@ -1,37 +1,20 @@
 """The whole loop on a Spark elsewhere: a standalone cluster, a Connect server, and both; in a folder and on S3."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dlassets_tests.conftest import FOR_FEW_ROWS
 from dlassets_tests.contents import contents
-from dlassets_tests.engines.connect import connect_server
-from dlassets_tests.learning.training.cluster import cluster
+from dlassets_tests.engines.places import CLUSTER, CONNECT, CONNECT_TO_CLUSTER, SECONDS, spark_elsewhere
 from dlassets_tests.programs import dlassets
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
-# A quiet machine of two cores takes a third of it.
-SECONDS = 800
 PHOTOS = ("--classes", "3", "--per-class", "12")
-# Two versions, each by its own scores of the test photos alone.
+# What a version is on blurred photos is no part of the loop, and takes as long as all the rest of its validation.
 FEW = {"DLASSETS_VALIDATION__SAMPLE": "0"}
-
-_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m"
-CONF = FOR_FEW_ROWS | {
-    # Rows in two parts, so that either worker has some.
-    "spark.sql.shuffle.partitions": "2",
-    "spark.default.parallelism": "2",
-    "spark.databricks.delta.snapshotPartitions": "1",
-    "spark.driver.host": "127.0.0.1",
-    "spark.driver.extraJavaOptions": _JVM,
-    "spark.executor.extraJavaOptions": _JVM,
-    "spark.executor.memory": "600m",
-}
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +26,10 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return contents(root)
 
 
-@pytest.fixture(scope="module", params=["cluster", "connect", "connect to a cluster"])
+@pytest.fixture(scope="module", params=[CLUSTER, CONNECT, CONNECT_TO_CLUSTER])
 def place(request: pytest.FixtureRequest, s3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The variables that have a lake use this Spark, whose machines reach the S3 server."""
-    folder = tmp_path_factory.mktemp("spark")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3.environment.items():
-            patch.setenv(name, value)
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        if request.param == "connect":
-            with connect_server(folder / "server.log", "local[2]", CONF) as address:
-                yield {"SPARK_REMOTE": address}
-            return
-        with cluster(folder, workers=2) as master:
-            if request.param == "cluster":
-                spark = {"MASTER": master, "DRIVER_MEMORY": "1g", "CONF": json.dumps(CONF)}
-                yield {f"DLASSETS_SPARK__{name}": value for name, value in spark.items()}
-                return
-            with connect_server(folder / "server.log", master, CONF) as address:
-                yield {"SPARK_REMOTE": address}
+    with spark_elsewhere(request.param, tmp_path_factory.mktemp("spark"), s3) as variables:
+        yield variables
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -78,7 +46,7 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_demo_makes_there_what_the_engine_local_makes(expected, place, lake) -> None:
-    ran = dlassets("demo", *PHOTOS, seconds=SECONDS, DLASSETS_ENGINE="spark", **FEW, **place, **lake)
+    ran = dlassets("demo", *PHOTOS, seconds=SECONDS, **FEW, **place, **lake)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
     made = contents(lake["DLASSETS_ROOT"], lake.get("DLASSETS_MLFLOW__TRACKING_URI"))
