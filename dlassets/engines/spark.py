@@ -488,6 +488,13 @@ def _without_log_store(uri: str, line: str) -> DlassetsError:
     )
 
 
+def _without_storage(uri: str, line: str) -> DlassetsError:
+    return DlassetsError(
+        f"Spark has nothing that reads {uri or 'this storage'} ({line}). Start it with the jars of that storage, as "
+        "docs/ingestion.md says for S3 and a Spark Connect server. Nothing was written."
+    )
+
+
 def _executor_lost(uri: str, line: str) -> PassingError:
     return PassingError(
         f"Spark lost an executor, and with it rows that were computed{f' for {uri}' if uri else ''} ({line}). Run "
@@ -498,6 +505,7 @@ def _executor_lost(uri: str, line: str) -> PassingError:
 # What a line of Spark's pages means, the first that fits: by its name, since Spark Connect gives it in another class.
 _MEANINGS: dict[str, Callable[[str, str], Exception]] = {
     rf"ClassNotFound.*{re.escape(LOG_STORE)}": _without_log_store,
+    r"ClassNotFoundException: Class \S+FileSystem not found|No FileSystem for scheme": _without_storage,
     r"CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND|Checkpoint block \S+ not found": _executor_lost,
     r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)": _overtaken,
     r"AccessDenied|AWS\w+Exception|No space left|Permission denied|Read-only file system": _refused,

@@ -168,7 +168,8 @@ def started(config: dict[str, str]) -> SparkSession:
     if not _is_started():
         ensure_java()
         os.environ |= _pythons(config)
-        conf = SparkConf(loadDefaults=False).setAll(list(config.items()))
+        # spark-submit has added the packages to the jars by now: executors would have none of them by this list.
+        conf = SparkConf(loadDefaults=False).setAll([item for item in config.items() if item[0] != "spark.jars"])
         try:
             SparkContext(conf=conf, gateway=_jvm(config))
         except Py4JError as error:

@@ -1,6 +1,7 @@
 """What a session is configured with, and what is said where it cannot start."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,22 @@ def test_what_workers_lack_is_said_with_what_to_install(said, lack) -> None:
 
     assert f"Spark's workers {lack}. Install dlassets {__version__}" in str(error)
     assert workers_lack("No module named 'somebody_elses'") is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (
+            "java.lang.ClassNotFoundException: Class org.apache.hadoop.fs.s3a.S3AFileSystem not found",
+            "nothing that reads",
+        ),
+        ("[CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND] Checkpoint block rdd_3_1 not found!", "lost an executor.*Run again"),
+    ],
+)
+def test_a_log_that_could_not_be_read_for_another_reason_is_not_said_to_be_damaged(cause, said) -> None:
+    pages = f"[FAILED_READ_FILE.NO_HINT] Encountered error while reading file s3a://b/t/_delta_log/0.json.\nCaused by: {cause}"
+
+    assert re.search(said, str(_in_our_words(pages, "s3a://b/t")))
 
 
 def test_spark_connect_takes_what_a_session_may_set() -> None:
