@@ -109,7 +109,7 @@ def test_what_workers_lack_is_said_with_what_to_install(said, lack) -> None:
     ],
 )
 def test_a_log_that_could_not_be_read_for_another_reason_is_not_said_to_be_damaged(cause, said) -> None:
-    pages = f"[FAILED_READ_FILE.NO_HINT] Encountered error while reading file s3a://b/t/_delta_log/0.json.\nCaused by: {cause}"
+    pages = f"[FAILED_READ_FILE.NO_HINT] Encountered error while reading file s3a://b/t/_delta_log/0.json.\n  {cause}"
 
     assert re.search(said, str(_in_our_words(pages, "s3a://b/t")))
 

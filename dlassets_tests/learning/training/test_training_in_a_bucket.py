@@ -17,7 +17,7 @@ from dlassets.storage.lake import Lake
 from dlassets_tests.engines.places import CLUSTER, CONNECT_TO_CLUSTER, SECONDS, spark_elsewhere
 from dlassets_tests.learning.examples import rows
 from dlassets_tests.learning.training import bucket_driver
-from dlassets_tests.learning.training.test_head_training import ARRAYS, LABELS, LAST_DIGITS, fit, put
+from dlassets_tests.learning.training.test_head_training import ARRAYS, LABELS, LAST_DIGITS, fit, part, put
 from dlassets_tests.mlflow_servers import MlflowServer
 from dlassets_tests.programs import dlassets
 
@@ -37,8 +37,10 @@ def place(request: pytest.FixtureRequest, s3, tmp_path: Path) -> Iterator[dict[s
 
 def test_executors_learn_from_a_bucket_what_one_process_learns_and_try_settings(place, bucket, tmp_path) -> None:
     lake = Lake.at(f"s3a://{bucket}/lake")
-    splits = [(split, rows(LABELS, seed=seed, spread=2.0)) for seed, split in enumerate((TRAIN, VALIDATION, TEST))]
-    put(LocalEngine(), lake, *splits)
+    train = rows(LABELS, spread=2.0)
+    parts = [(TRAIN, part(train, slice(0, 25))), (TRAIN, part(train, slice(25, None)))]  # a file for each process
+    others = [(VALIDATION, rows(LABELS, seed=1, spread=2.0)), (TEST, rows([3], seed=2))]
+    put(LocalEngine(), lake, *parts, *others)
 
     program = (sys.executable, "-m", bucket_driver.__name__)
     ran = dlassets(tmp_path, command=program, seconds=SECONDS, DLASSETS_ROOT=lake.root, **place)
