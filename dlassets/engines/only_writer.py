@@ -15,12 +15,12 @@ import logging
 import threading
 import time
 import uuid
-from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from dlassets.errors import PassingError
 from dlassets.extras import CLUSTER, require
+from dlassets.storage.stores import advice
 
 LEASE_SECONDS = 60.0
 # Stores tell times by the second.
@@ -30,13 +30,17 @@ _log = logging.getLogger(__name__)
 
 
 class OnlyWriter:
-    """A claim of `owner` to be the only writer below `root`, an s3:// or s3a:// URI. Safe in many threads."""
+    """A claim of `owner` to be the only writer below `root`, an s3:// or s3a:// URI. Safe in many threads.
 
-    def __init__(self, root: str, owner: str, seconds: float = LEASE_SECONDS) -> None:
+    It is given back when this process ends, unless `is_shared`: clients of a Connect server are one driver, which goes
+    on without any of them.
+    """
+
+    def __init__(self, root: str, owner: str, *, is_shared: bool = False, seconds: float = LEASE_SECONDS) -> None:
         require(CLUSTER, "spark.only_writer on S3")
         import boto3
 
-        self._root, self._owner, self._seconds = root, owner, seconds
+        self._root, self._owner, self._is_shared, self._seconds = root, owner, is_shared, seconds
         self._bucket, _, folder = root.partition("://")[2].partition("/")
         self._key = f"{folder}/spark-writer.json".lstrip("/")
         self._client = boto3.Session().client("s3")  # not the one whose credentials are kept
@@ -46,14 +50,29 @@ class OnlyWriter:
         self._thread: threading.Thread | None = None
 
     def check(self) -> None:
-        """Have the lease, for a commit that is made now. Raises PassingError where another has it."""
+        """Have the lease, for a commit that is made now.
+
+        Raises PassingError where another has it, and where the store does not say whose it is.
+        """
         with self._asking:
             if time.monotonic() >= self._until - self._seconds / 2:
-                self._take()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._renew_now_and_then, daemon=True, name="only-writer")
-            self._thread.start()
-            atexit.register(self._leave)
+                self._take_or_say_why()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._renew_now_and_then, daemon=True, name="only-writer")
+                self._thread.start()
+                if not self._is_shared:
+                    atexit.register(self._leave)
+
+    def _take_or_say_why(self) -> None:
+        try:
+            self._take()
+        except PassingError:
+            raise
+        except Exception as error:  # whatever the store, the network or the credentials say
+            raise PassingError(
+                f"Nothing says who writes {self._root}, and spark.only_writer allows one: {advice(self._root, error)} "
+                "Nothing was written."
+            ) from error
 
     def give_back(self) -> None:
         """Let another have it at once."""
@@ -65,10 +84,10 @@ class OnlyWriter:
             self._tag, self._until = None, 0.0
 
     def _leave(self) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        with suppress(BotoCoreError, ClientError):  # it runs out by itself
+        try:
             self.give_back()
+        except Exception as error:  # noqa: BLE001 - whatever the store or the network says, as the process ends
+            _log.warning("The lease of %s could not be given back, and runs out by itself: %s", self._root, error)
 
     def _renew_now_and_then(self) -> None:
         while not self._ended.wait(self._seconds / 3):
@@ -103,14 +122,12 @@ class OnlyWriter:
 
     def _put(self, **condition: str) -> bool:
         """Write the lease, and return whether the condition held."""
-        from botocore.exceptions import ClientError
-
         body = {"owner": self._owner, "seconds": self._seconds, "written": uuid.uuid4().hex}
         try:
             answer = self._client.put_object(
                 Bucket=self._bucket, Key=self._key, Body=json.dumps(body).encode(), **condition
             )
-        except ClientError as error:
+        except self._client.exceptions.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] not in _REFUSED:
                 raise
             self._tag = None

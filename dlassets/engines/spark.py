@@ -305,6 +305,8 @@ class SparkEngine(DeltaEngine):
 
     def _refuse_two(self, table: Table, uri: str) -> None:
         """Raise DlassetsError where the session would commit to S3 whatever another does, and there may be another."""
+        from pyspark.sql.utils import is_remote
+
         if not on_s3(uri) or is_conditional(self.session):
             return
         if not self._is_only_writer:
@@ -312,7 +314,7 @@ class SparkEngine(DeltaEngine):
         root = Lake.of_table(uri, table.name).root
         with self._writing:
             if root not in self._leases:
-                self._leases[root] = OnlyWriter(root, driver_of(self.session))
+                self._leases[root] = OnlyWriter(root, driver_of(self.session), is_shared=is_remote())
         self._leases[root].check()
 
     def apply_in_pandas(

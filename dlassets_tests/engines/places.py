@@ -13,8 +13,8 @@ from dlassets_tests.learning.training.cluster import cluster
 from dlassets_tests.storage.s3 import S3
 
 CLUSTER, CONNECT, CONNECT_TO_CLUSTER = "cluster", "connect", "connect-to-cluster"
-# A quiet machine of two cores takes a third of it.
-SECONDS = 800
+# A quiet machine of two cores takes a fifth of it.
+SECONDS = 1200
 
 _JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m"
 _CONF = FOR_FEW_ROWS | {

@@ -47,17 +47,22 @@ def test_of_two_drivers_the_second_is_refused_until_the_first_has_ended(s3, buck
 
 def test_clients_of_one_connect_server_are_one_driver(bucket) -> None:
     root = f"s3://{bucket}/lake"
-    one, other = (OnlyWriter(root, "local-1 at one:1") for _ in range(2))
+    one, other = (OnlyWriter(root, "local-1 at one:1", is_shared=True) for _ in range(2))
 
     for writer in (one, other, one):
         writer.check()
-    one.give_back()
+
+
+@pytest.mark.usefixtures("bucket")
+def test_where_the_store_says_nothing_the_commit_is_not_made() -> None:
+    with pytest.raises(PassingError, match=r"Nothing says who writes s3://no-such-bucket/lake.*create no-such-bucket"):
+        OnlyWriter("s3://no-such-bucket/lake", "one").check()
 
 
 @pytest.mark.slow
 def test_a_lease_is_renewed_while_its_driver_lives_and_runs_out_when_it_does_not(s3, bucket) -> None:
     root = f"s3://{bucket}/lake"
-    first, second = OnlyWriter(root, "one", SHORT), OnlyWriter(root, "two", SHORT)
+    first, second = OnlyWriter(root, "one", seconds=SHORT), OnlyWriter(root, "two", seconds=SHORT)
     first.check()
     until = time.monotonic() + 3 * SHORT + 2
     while time.monotonic() < until:  # longer than a lease that nobody renews
