@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from dlassets.engines.only_writer import OnlyWriter
 from dlassets.engines.spark import SparkEngine
 from dlassets.engines.spark_session import LOG_STORE, LOG_STORE_JAR, LOG_STORE_OF_S3
-from dlassets.errors import DlassetsError
+from dlassets.errors import DlassetsError, PassingError
 from dlassets.lakehouse.snapshots import pin
 from dlassets.storage.lake import Lake
 from dlassets_tests.engines.connect import connect_server
@@ -97,7 +98,13 @@ def test_spark_without_the_log_store_is_refused_and_told_how_to_have_it(local_en
     try:
         with pytest.raises(DlassetsError, match=f"is {DELTAS_OWN}.*s3-log-store.jar.*--jars.*spark.only_writer"):
             put(lake, "deleted_files", NOTED, engine=spark_engine)
-        put(lake, "deleted_files", NOTED, engine=SparkEngine(lambda: session, only_writer=True))
+        another, only = OnlyWriter(lake.root, "another at elsewhere:1"), SparkEngine(lambda: session, only_writer=True)
+        another.check()
+        with pytest.raises(PassingError, match=r"Another Spark driver writes .*: another at elsewhere:1"):
+            put(lake, "deleted_files", NOTED, engine=only)
+        another.give_back()
+        put(lake, "deleted_files", NOTED, engine=only)
+        only._leases[lake.root].give_back()
     finally:
         session.conf.set(LOG_STORE_OF_S3, LOG_STORE)
 
