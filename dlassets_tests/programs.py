@@ -14,9 +14,16 @@ COMMAND = (sys.executable, "-c", "from dlassets.cli import main; main()")
 
 
 def dlassets(
-    *arguments: str | Path, command: Sequence[str] = COMMAND, seconds: float = 280, **environment: str
+    *arguments: str | Path, command: Sequence[str] = COMMAND, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command, or another one, to its end, which is to come within so many seconds."""
+    """Run the command, or another one, to its end."""
+    return dlassets_within(280, *arguments, command=command, **environment)
+
+
+def dlassets_within(
+    seconds: float, /, *arguments: str | Path, command: Sequence[str] = COMMAND, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, which is to come within so many seconds."""
     return subprocess.run(
         [*command, *map(str, arguments)],
         env=os.environ | {"COLUMNS": "200"} | environment,

@@ -8,7 +8,7 @@ import pytest
 
 from dlassets_tests.contents import contents
 from dlassets_tests.engines.places import CLUSTER, CONNECT, CONNECT_TO_CLUSTER, SECONDS, spark_elsewhere
-from dlassets_tests.programs import dlassets
+from dlassets_tests.programs import dlassets_within
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -21,7 +21,7 @@ FEW = {"DLASSETS_VALIDATION__SAMPLE": "0"}
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the engine `local` makes of the same photos."""
     root = tmp_path_factory.mktemp("local") / "lake"
-    ran = dlassets("demo", *PHOTOS, seconds=SECONDS, DLASSETS_ROOT=str(root), **FEW)
+    ran = dlassets_within(SECONDS, "demo", *PHOTOS, DLASSETS_ROOT=str(root), **FEW)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return contents(root)
 
@@ -46,7 +46,7 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_demo_makes_there_what_the_engine_local_makes(expected, place, lake) -> None:
-    ran = dlassets("demo", *PHOTOS, seconds=SECONDS, **FEW, **place, **lake)
+    ran = dlassets_within(SECONDS, "demo", *PHOTOS, **FEW, **place, **lake)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
     made = contents(lake["DLASSETS_ROOT"], lake.get("DLASSETS_MLFLOW__TRACKING_URI"))

@@ -30,7 +30,8 @@ def connect_server(
     config = spark_config(SparkSettings(master=master, driver_memory="1g", conf=dict(conf or {})), [root])
     config |= {"spark.connect.grpc.binding.address": "127.0.0.1", "spark.connect.grpc.binding.port": str(port)}
     options = [word for name, value in config.items() for word in ("--conf", f"{name}={value}")]
-    program = [Path(pyspark.__file__).parent / "bin" / "spark-submit", "--class", SERVER, *options, "spark-internal"]
+    submit = str(Path(pyspark.__file__).parent / "bin" / "spark-submit")
+    program = [submit, "--class", SERVER, *options, "spark-internal"]
     with (
         log.open("wb") as stream,
         subprocess.Popen(

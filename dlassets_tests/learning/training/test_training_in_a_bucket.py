@@ -19,7 +19,7 @@ from dlassets_tests.learning.examples import rows
 from dlassets_tests.learning.training import bucket_driver
 from dlassets_tests.learning.training.test_head_training import ARRAYS, LABELS, LAST_DIGITS, fit, part, put
 from dlassets_tests.mlflow_servers import MlflowServer
-from dlassets_tests.programs import dlassets
+from dlassets_tests.programs import dlassets_within
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -43,7 +43,7 @@ def test_executors_learn_from_a_bucket_what_one_process_learns_and_try_settings(
     put(LocalEngine(), lake, *parts, *others)
 
     program = (sys.executable, "-m", bucket_driver.__name__)
-    ran = dlassets(tmp_path, command=program, seconds=SECONDS, DLASSETS_ROOT=lake.root, **place)
+    ran = dlassets_within(SECONDS, tmp_path, command=program, DLASSETS_ROOT=lake.root, **place)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
     said = json.loads((tmp_path / "said.json").read_text())
