@@ -13,7 +13,7 @@ from dlassets_tests.learning.training.cluster import cluster
 from dlassets_tests.storage.s3 import S3
 
 CLUSTER, CONNECT, CONNECT_TO_CLUSTER = "cluster", "connect", "connect-to-cluster"
-# A quiet machine of two cores takes a fifth of it.
+# The demo takes 340 to 470 seconds of processors there: on two busy ones it was twelve minutes.
 SECONDS = 1200
 
 _JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m"
