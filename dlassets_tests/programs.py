@@ -17,13 +17,20 @@ def dlassets(
     *arguments: str | Path, command: Sequence[str] = COMMAND, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command, or another one, to its end."""
+    return dlassets_within(280, *arguments, command=command, **environment)
+
+
+def dlassets_within(
+    seconds: float, /, *arguments: str | Path, command: Sequence[str] = COMMAND, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, which is to come within so many seconds."""
     return subprocess.run(
         [*command, *map(str, arguments)],
         env=os.environ | {"COLUMNS": "200"} | environment,
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=seconds,
     )
 
 

@@ -25,12 +25,22 @@ from dlassets.engines.delta_log import (
     read_table,
     refuse_overtaken,
 )
+from dlassets.engines.only_writer import OnlyWriter
 from dlassets.engines.schema import Column, Table
-from dlassets.engines.spark_session import LOG_STORE, LOG_STORE_JAR, jvm_ended, jvm_has_ended, refuse_unconditional
-from dlassets.errors import ConflictError, DlassetsError, decoded_error, encoded_errors
+from dlassets.engines.spark_session import (
+    LOG_STORE,
+    LOG_STORE_JAR,
+    driver_of,
+    is_conditional,
+    jvm_ended,
+    jvm_has_ended,
+    refuse_unconditional,
+    workers_lack,
+)
+from dlassets.errors import ConflictError, DlassetsError, PassingError, decoded_error, encoded_errors
 from dlassets.extras import SPARK, require
 from dlassets.storage.files import READ_ERROR, read_files
-from dlassets.storage.lake import is_uri
+from dlassets.storage.lake import Lake, is_uri
 from dlassets.storage.stores import advice, filesystem_of, on_s3
 
 if TYPE_CHECKING:
@@ -135,7 +145,8 @@ class FileRows(SparkRows):
 class SparkEngine(DeltaEngine):
     """Spark SQL and Delta on Spark. `session` is called, and Spark started, when first needed.
 
-    `only_writer` says that nobody else writes what it does meanwhile: on S3 it then writes without a condition too.
+    `only_writer` says that nobody else writes what it does meanwhile: on S3 it then writes without a condition too, and
+    keeps other drivers that say so from it.
     """
 
     name = "spark"
@@ -143,7 +154,8 @@ class SparkEngine(DeltaEngine):
     def __init__(self, session: Callable[[], SparkSession], *, only_writer: bool = False) -> None:
         require(SPARK, "The engine spark", "Or set DLASSETS_ENGINE=local, which does without it.")
         self._session = session
-        self._only_writer = only_writer
+        self._is_only_writer = only_writer
+        self._leases: dict[str, OnlyWriter] = {}
         # What a MERGE says of itself goes through the session's settings, which its writes share: one at a time.
         self._writing = threading.RLock()
 
@@ -277,10 +289,9 @@ class SparkEngine(DeltaEngine):
     def _committing(self, table: Table, uri: str, commit: Commit | None) -> Iterator[None]:
         """Have every commit of the session say what `commit` says, in files of the table's kind.
 
-        Raises DlassetsError where the session would commit to S3 whatever another writer does.
+        Raises as `_refuse_two`.
         """
-        if on_s3(uri) and not self._only_writer:
-            refuse_unconditional(self.session, uri)
+        self._refuse_two(table, uri)
         settings = {"spark.sql.parquet.compression.codec": "uncompressed" if table.wide else "zstd"}
         if table.row_group is not None:
             settings["parquet.block.row.count.limit"] = str(table.row_group)
@@ -291,6 +302,20 @@ class SparkEngine(DeltaEngine):
             settings["spark.databricks.delta.write.txnVersion"] = str(commit.transaction.version)
         with self._writing, _settings(self.session, settings), explained_spark(uri):
             yield
+
+    def _refuse_two(self, table: Table, uri: str) -> None:
+        """Raise DlassetsError where the session would commit to S3 whatever another does, and there may be another."""
+        from pyspark.sql.utils import is_remote
+
+        if not on_s3(uri) or is_conditional(self.session):
+            return
+        if not self._is_only_writer:
+            refuse_unconditional(self.session, uri)
+        root = Lake.of_table(uri, table.name).root
+        with self._writing:
+            if root not in self._leases:
+                self._leases[root] = OnlyWriter(root, driver_of(self.session), is_shared=is_remote())
+        self._leases[root].check()
 
     def apply_in_pandas(
         self,
@@ -429,6 +454,8 @@ def _in_our_words(said: str, uri: str) -> Exception | None:
     """Return the error that Spark's pages come down to; None for one that nothing is known of."""
     if (ours := decoded_error(said)) is not None:  # as a worker raised it
         return ours
+    if (lack := workers_lack(said)) is not None:
+        return lack
     for pattern, error_of in _MEANINGS.items():
         if line := _line_with(pattern, said):
             return error_of(uri, line)
@@ -463,9 +490,25 @@ def _without_log_store(uri: str, line: str) -> DlassetsError:
     )
 
 
+def _without_storage(uri: str, line: str) -> DlassetsError:
+    return DlassetsError(
+        f"Spark has nothing that reads {uri or 'this storage'} ({line}). Start it with the jars of that storage, as "
+        "docs/ingestion.md says for S3 and a Spark Connect server. Nothing was written."
+    )
+
+
+def _executor_lost(uri: str, line: str) -> PassingError:
+    return PassingError(
+        f"Spark lost an executor, and with it rows that were computed{f' for {uri}' if uri else ''} ({line}). Run "
+        "again: what was committed before stands."
+    )
+
+
 # What a line of Spark's pages means, the first that fits: by its name, since Spark Connect gives it in another class.
 _MEANINGS: dict[str, Callable[[str, str], Exception]] = {
     rf"ClassNotFound.*{re.escape(LOG_STORE)}": _without_log_store,
+    r"ClassNotFoundException: Class \S+FileSystem not found|No FileSystem for scheme": _without_storage,
+    r"CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND|Checkpoint block \S+ not found": _executor_lost,
     r"\[DELTA_(CONCURRENT_|METADATA_CHANGED|PROTOCOL_CHANGED)": _overtaken,
     r"AccessDenied|AWS\w+Exception|No space left|Permission denied|Read-only file system": _refused,
     r"\[DELTA_(\w*LOG|\w*CHECKPOINT|\w*HISTORY|VERSIONS_NOT|STATE_RECOVER)|/_delta_log\b": damaged_log,

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlassets import __version__
 from dlassets.engines.java import ensure_java
 from dlassets.errors import DlassetsError, PassingError
 from dlassets.masking import is_secret, masked
@@ -49,9 +50,19 @@ _LISTS = {
     "spark.driver.extraJavaOptions": " ",
 }
 
+_PYTHON = "spark.pyspark.python"
+
 _SUBMIT_ARGUMENTS = "PYSPARK_SUBMIT_ARGS"
 
+# In how many parts a shuffle's rows come, and the list of a table's files: Spark's 200 and Delta's 50 are for far more.
 _SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
+_SNAPSHOT_PARTITIONS = "spark.databricks.delta.snapshotPartitions"
+
+_LACKS = {
+    r"No module named '(dlassets|pyspark|pyarrow|pandas|numpy)\b": "have no package {0}",
+    r'Cannot run program "([^"\s]*python[^"\s]*)"': "have no program {0}",
+    r"\[PYTHON_VERSION_MISMATCH\] Python in worker has different version: ([\d.]+)": "have Python {0}",
+}
 
 # How long a cluster is given to give a session its first cores before that is said, and how often it is said then.
 PATIENCE_SECONDS, REMIND_SECONDS = 10.0, 60.0
@@ -111,8 +122,8 @@ def spark_session(
         session = started(config)
         if is_new and not settings.is_local:
             _wait_for_cores(session, settings, tell)
-            if _SHUFFLE_PARTITIONS not in config:
-                session.conf.set(_SHUFFLE_PARTITIONS, session.sparkContext.defaultParallelism)
+            for name in {_SHUFFLE_PARTITIONS, _SNAPSHOT_PARTITIONS} - config.keys():
+                session.conf.set(name, session.sparkContext.defaultParallelism)
         return session
 
 
@@ -156,9 +167,9 @@ def started(config: dict[str, str]) -> SparkSession:
         raise jvm_ended()
     if not _is_started():
         ensure_java()
-        # Workers, too, are to be this Python.
-        os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-        conf = SparkConf(loadDefaults=False).setAll(list(config.items()))
+        os.environ |= _pythons(config)
+        # spark-submit has added the packages to the jars by now: executors would have none of them by this list.
+        conf = SparkConf(loadDefaults=False).setAll([item for item in config.items() if item[0] != "spark.jars"])
         try:
             SparkContext(conf=conf, gateway=_jvm(config))
         except Py4JError as error:
@@ -172,6 +183,31 @@ def started(config: dict[str, str]) -> SparkSession:
     return SparkSession.builder.getOrCreate()
 
 
+def _pythons(config: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that say which Python runs: the driver sends the workers the name of theirs.
+
+    It is this one, but for a cluster that has been given another (PYSPARK_PYTHON): its machines may have theirs
+    elsewhere. A name without a folder is what each of them finds on its own PATH.
+    """
+    named = config.get(_PYTHON) or os.environ.get("PYSPARK_PYTHON")
+    workers = named if named and not config["spark.master"].startswith("local") else sys.executable
+    return {"PYSPARK_PYTHON": workers, "PYSPARK_DRIVER_PYTHON": sys.executable}
+
+
+def workers_lack(said: str) -> DlassetsError | None:
+    """Return what is wrong with the Python of Spark's workers, by what Spark said; None where that is not it."""
+    here = ".".join(map(str, sys.version_info[:2]))
+    for pattern, lack in _LACKS.items():
+        if found := re.search(pattern, said):
+            return DlassetsError(
+                f"Spark's workers {lack.format(*found.groups())}. Install dlassets {__version__} with its extra spark "
+                f"on each of their machines, in a Python {here}, and have PYSPARK_PYTHON (here, or where the Spark "
+                "Connect server starts) name that Python as it is called there. `dlassets doctor` says what each "
+                "worker has."
+            )
+    return None
+
+
 def works_here(session: SparkSession) -> bool:
     """Whether this machine does a session's work: not so where a Connect server does, whatever its master is."""
     from pyspark.sql.utils import is_remote
@@ -179,10 +215,15 @@ def works_here(session: SparkSession) -> bool:
     return not is_remote() and str(session.conf.get("spark.master", "")).startswith("local")
 
 
+def is_conditional(session: SparkSession) -> bool:
+    """Whether a session commits to a table on S3 on the condition that no other writer did meanwhile."""
+    return session.conf.get(LOG_STORE_OF_S3, None) in _CONDITIONAL
+
+
 def refuse_unconditional(session: SparkSession, uri: str) -> None:
     """Raise DlassetsError where a session would commit to a table on S3 whatever another writer does meanwhile."""
-    used = session.conf.get(LOG_STORE_OF_S3, None) or "Delta's own, S3SingleDriverLogStore"
-    if used not in _CONDITIONAL:
+    if not is_conditional(session):
+        used = session.conf.get(LOG_STORE_OF_S3, None) or "Delta's own, S3SingleDriverLogStore"
         raise DlassetsError(
             f"Spark would write {uri} without a condition, and what another wrote at the same moment would be lost: "
             f"its {LOG_STORE_OF_S3} is {used}. Nothing was written. Set it to {LOG_STORE}, and let Spark have "
@@ -190,6 +231,12 @@ def refuse_unconditional(session: SparkSession, uri: str) -> None:
             "spark.only_writer=true (DLASSETS_SPARK__ONLY_WRITER) where one Spark driver alone, and no engine `local`, "
             "writes this lake."
         )
+
+
+def driver_of(session: SparkSession) -> str:
+    """Return what Spark calls a session's driver, and where that runs: clients of a Connect server share one."""
+    conf = session.conf
+    return f"{conf.get('spark.app.id')} at {conf.get('spark.driver.host', '')}:{conf.get('spark.driver.port', '')}"
 
 
 def give_back_cores() -> None:
@@ -333,7 +380,7 @@ def _for_one_machine(master: str) -> dict[str, str]:
         "spark.driver.extraJavaOptions": f"{_COMPILED} -Xlog:disable {_class_archive()}",
         _SHUFFLE_PARTITIONS: cores,
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": cores,
-        "spark.databricks.delta.snapshotPartitions": "1",
+        _SNAPSHOT_PARTITIONS: "1",
     }
 
 

@@ -23,8 +23,9 @@ from dlassets.storage.files import files_under
 from dlassets.storage.lake import Lake
 from dlassets_tests.contents import contents
 from dlassets_tests.disk import disk_full_after
+from dlassets_tests.engines.places import SECONDS
 from dlassets_tests.errors import ERRORS
-from dlassets_tests.programs import dlassets, invoke
+from dlassets_tests.programs import dlassets, dlassets_within, invoke
 
 # The functions before or after which the power goes, in the order in which a run gets to them.
 KILLS = [
@@ -130,7 +131,7 @@ def test_in_a_bucket_the_demo_makes_what_it_makes_in_a_folder(engine, finished, 
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
 
-    ran = dlassets("demo", "--images", photos, DLASSETS_ROOT=f"s3://{bucket}/lake", **environment)
+    ran = dlassets_within(SECONDS, "demo", "--images", photos, DLASSETS_ROOT=f"s3://{bucket}/lake", **environment)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
     root, _ = finished

@@ -10,8 +10,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dlassets import __version__
+from dlassets.settings import SparkSettings
 from dlassets_tests.learning.training.cluster import cluster
 from dlassets_tests.pipelines import failures, materialized, new_lake, values
+from dlassets_tests.programs import dlassets
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -35,12 +38,40 @@ sessions.give_back_cores()
 """
 
 
+# A Python of the workers' own, which has everything but this package.
+LACKING = """\
+import sys
+
+class NotThere:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "dlassets":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotThere())
+"""
+RUN_A_KERNEL = """
+import sys
+import pyarrow as pa
+from dlassets.engines.spark import SparkEngine
+from dlassets.engines.spark_session import spark_session
+from dlassets.errors import DlassetsError
+from dlassets.settings import SparkSettings
+from dlassets_tests.engines.test_engines import SIZES, sizes
+
+given = SparkSettings.model_validate_json(sys.argv[1])
+engine = SparkEngine(lambda: spark_session(given))
+rows = pa.table({"image_id": ["one"], "content": [b"abc"]})
+try:
+    print(engine.rows(rows).map(sizes, SIZES).count())
+except DlassetsError as error:
+    print(error)
+"""
+
+
 class Kept:
     """A session in a process of its own."""
 
     def __init__(self, master: str, log: Path, **spark: object) -> None:
-        from dlassets.settings import SparkSettings
-
         self.log = log
         settings = SparkSettings.model_validate({"master": master, "driver_memory": "512m", **EXECUTOR, **spark})
         with log.open("wb") as output:
@@ -102,3 +133,26 @@ def test_a_step_runs_on_a_session_of_its_own_that_comes_and_goes_with_its_work(m
         assert failures(result) == {}
         shown = {name: values(made)["engine"] for name, made in materialized(result).items()}
         assert shown == {"classes": "spark", "labeled_images": "local"}
+
+
+def test_workers_keep_the_python_that_is_theirs_and_say_where_it_lacks_dlassets(master, tmp_path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LACKING)
+    theirs = tmp_path / "python"
+    theirs.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} "$@"\n')
+    theirs.chmod(0o755)
+    settings = SparkSettings(master=master, driver_memory="512m", executors=1, **EXECUTOR).model_dump_json(
+        exclude_unset=True
+    )
+
+    def ran(**environment: str) -> str:
+        program = (sys.executable, "-c", RUN_A_KERNEL)
+        done = dlassets(settings, command=program, SPARK_LOCAL_IP="127.0.0.1", **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert ran() == "1\n"
+    said = ran(PYSPARK_PYTHON=str(theirs))
+    assert said.startswith(
+        f"Spark's workers have no package dlassets. Install dlassets {__version__} with its extra spark"
+    )
+    assert len(said.splitlines()) == 1

@@ -1,13 +1,16 @@
 """What a session is configured with, and what is said where it cannot start."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dlassets.engines.spark_session import spark_config
+from dlassets import __version__
+from dlassets.engines.spark import _in_our_words
+from dlassets.engines.spark_session import _pythons, spark_config, workers_lack
 from dlassets.settings import SparkSettings
 from dlassets_tests.programs import python
 from dlassets_tests.secrets import shown_command_lines
@@ -64,6 +67,51 @@ def test_a_cluster_keeps_its_own_sizes_and_addresses() -> None:
 
     assert "spark.sql.extensions" in config
     assert not {"spark.driver.bindAddress", "spark.sql.shuffle.partitions"} & config.keys()
+
+
+def test_a_cluster_keeps_the_python_that_it_was_given_and_one_machine_has_this_one(monkeypatch) -> None:
+    there = {"spark.master": "spark://head:7077"}
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
+    assert _pythons(there)["PYSPARK_PYTHON"] == sys.executable
+
+    monkeypatch.setenv("PYSPARK_PYTHON", "/opt/workers/bin/python")
+    assert _pythons(there) == {"PYSPARK_PYTHON": "/opt/workers/bin/python", "PYSPARK_DRIVER_PYTHON": sys.executable}
+    assert _pythons({**there, "spark.pyspark.python": "python3.11"})["PYSPARK_PYTHON"] == "python3.11"
+    assert _pythons({"spark.master": "local[2]"})["PYSPARK_PYTHON"] == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("said", "lack"),
+    [
+        ("ModuleNotFoundError: No module named 'dlassets.engines'", "have no package dlassets"),
+        (
+            'java.io.IOException: Cannot run program "/opt/bin/python3": error=2, No such',
+            "have no program /opt/bin/python3",
+        ),
+        ("[PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.9 than", "have Python 3.9"),
+    ],
+)
+def test_what_workers_lack_is_said_with_what_to_install(said, lack) -> None:
+    error = _in_our_words(f"Job aborted due to stage failure:\n  {said}\n\tat java.lang.Thread.run", "s3a://lake")
+
+    assert f"Spark's workers {lack}. Install dlassets {__version__}" in str(error)
+    assert workers_lack("No module named 'somebody_elses'") is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (
+            "java.lang.ClassNotFoundException: Class org.apache.hadoop.fs.s3a.S3AFileSystem not found",
+            "nothing that reads",
+        ),
+        ("[CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND] Checkpoint block rdd_3_1 not found!", "lost an executor.*Run again"),
+    ],
+)
+def test_a_log_that_could_not_be_read_for_another_reason_is_not_said_to_be_damaged(cause, said) -> None:
+    pages = f"[FAILED_READ_FILE.NO_HINT] Encountered error while reading file s3a://b/t/_delta_log/0.json.\n  {cause}"
+
+    assert re.search(said, str(_in_our_words(pages, "s3a://b/t")))
 
 
 def test_spark_connect_takes_what_a_session_may_set() -> None:

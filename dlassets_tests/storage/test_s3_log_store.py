@@ -7,21 +7,21 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from dlassets.engines.only_writer import OnlyWriter
 from dlassets.engines.spark import SparkEngine
-from dlassets.engines.spark_session import LOG_STORE, LOG_STORE_JAR, LOG_STORE_OF_S3, spark_config
-from dlassets.errors import DlassetsError
+from dlassets.engines.spark_session import LOG_STORE, LOG_STORE_JAR, LOG_STORE_OF_S3
+from dlassets.errors import DlassetsError, PassingError
 from dlassets.lakehouse.snapshots import pin
-from dlassets.settings import SparkSettings
 from dlassets.storage.lake import Lake
+from dlassets_tests.engines.connect import connect_server
 from dlassets_tests.intake.test_ingest import rows
-from dlassets_tests.servers import free_port
 from dlassets_tests.storage import committer
-from dlassets_tests.storage.s3 import S3, answers, serve_versitygw
+from dlassets_tests.storage.s3 import S3, serve_versitygw
 from dlassets_tests.storage.server import Faults
 from dlassets_tests.storage.test_s3_tables import NOTED
 from dlassets_tests.tables import put
@@ -29,7 +29,6 @@ from scripts import log_store
 
 COMMITS = 5
 DELTAS_OWN = "io.delta.storage.S3SingleDriverLogStore"
-CONNECT = "org.apache.spark.sql.connect.service.SparkConnectServer"
 
 
 def test_the_jar_is_of_this_source() -> None:
@@ -99,7 +98,13 @@ def test_spark_without_the_log_store_is_refused_and_told_how_to_have_it(local_en
     try:
         with pytest.raises(DlassetsError, match=f"is {DELTAS_OWN}.*s3-log-store.jar.*--jars.*spark.only_writer"):
             put(lake, "deleted_files", NOTED, engine=spark_engine)
-        put(lake, "deleted_files", NOTED, engine=SparkEngine(lambda: session, only_writer=True))
+        another, only = OnlyWriter(lake.root, "another at elsewhere:1"), SparkEngine(lambda: session, only_writer=True)
+        another.check()
+        with pytest.raises(PassingError, match=r"Another Spark driver writes .*: another at elsewhere:1"):
+            put(lake, "deleted_files", NOTED, engine=only)
+        another.give_back()
+        put(lake, "deleted_files", NOTED, engine=only)
+        only._leases[lake.root].give_back()
     finally:
         session.conf.set(LOG_STORE_OF_S3, LOG_STORE)
 
@@ -116,30 +121,6 @@ def test_the_jar_is_what_its_source_compiles_to(spark_engine, s3) -> None:
         pytest.skip("another javac makes other bytes of it")
 
     assert {name: jar.read(name) for name in jar.namelist()} == log_store.compiled(log_store.jars(spark_engine.session))
-
-
-@contextmanager
-def connect_server(log: Path) -> Iterator[str]:
-    """A Spark Connect server as an operator would start one for a lake on S3; its address."""
-    import pyspark
-
-    port = free_port()
-    config = spark_config(SparkSettings(master="local[1]", driver_memory="1g"), ["s3a://bucket"])
-    config |= {"spark.connect.grpc.binding.address": "127.0.0.1", "spark.connect.grpc.binding.port": str(port)}
-    options = [word for name, value in config.items() for word in ("--conf", f"{name}={value}")]
-    program = [
-        str(Path(pyspark.__file__).parent / "bin" / "spark-submit"),
-        "--class",
-        CONNECT,
-        *options,
-        "spark-internal",
-    ]
-    with log.open("wb") as stream, subprocess.Popen(program, stdout=stream, stderr=stream) as server:
-        try:
-            answers(port, seconds=100)
-            yield f"sc://127.0.0.1:{port}"
-        finally:
-            server.kill()
 
 
 def commit(lake: Lake, drivers: Sequence[str], *conf: str) -> None:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Protocol
 from dlassets.engines.base import Engine
 from dlassets.engines.child_processes import python_path
 from dlassets.engines.processors import processors
-from dlassets.engines.spark_session import works_here
+from dlassets.engines.spark_session import workers_lack, works_here
 from dlassets.errors import DlassetsError, decoded_error
 from dlassets.learning.examples import Splits
 from dlassets.learning.training.exchange import Exchange
@@ -280,11 +280,8 @@ def checked_output(output: str, processes: int) -> str:
     """
     if (error := decoded_error(output)) is not None:
         raise error
-    if "No module named 'dlassets'" in output:
-        raise DlassetsError(
-            "Spark's workers have no package dlassets. Install it there, in the Python that PYSPARK_PYTHON names, or "
-            "set training.compute.processes to 1 to train in this process."
-        )
+    if (lack := workers_lack(output)) is not None:
+        raise lack
     if "SPARK-24819" in output or "requires more slots" in output:
         raise DlassetsError(
             f"Spark has fewer slots than the {processes} that training.compute.processes asks for, and they are needed "

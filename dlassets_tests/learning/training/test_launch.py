@@ -170,7 +170,10 @@ Driver stacktrace:"""
 @pytest.mark.parametrize(
     ("cause", "advice"),
     [
-        ("ModuleNotFoundError: No module named 'dlassets'", "Spark's workers have no package dlassets. Install it"),
+        (
+            "ModuleNotFoundError: No module named 'dlassets'",
+            "Spark's workers have no package dlassets. Install dlassets",
+        ),
         ("[SPARK-24819]: Barrier execution mode does not allow", "fewer slots than the 3 .* Lower it"),
     ],
 )

@@ -21,7 +21,7 @@ from dlassets.learning.backbones import BackboneRef, feature_version
 from dlassets.learning.calibration import calibrated
 from dlassets.learning.embedding import load_backbone
 from dlassets.registry.edge import run_edge
-from dlassets.registry.edge.bundle import DESCRIPTION, find_bundle, write_description
+from dlassets.registry.edge.bundle import DESCRIPTION, find_bundle, keep_bundle, write_description
 from dlassets.registry.edge.make import RUNNER, TOLERANCE, make_bundle
 from dlassets.registry.edge.photos import EdgePhotos, Seen
 from dlassets.registry.models import ModelVersion
@@ -83,6 +83,30 @@ def device(made, tmp_path) -> Path:
 
 def arrives(device: Path, number: int) -> Path:
     return Path(shutil.copytree(device / "bundles" / "1", device / "bundles" / str(number)))
+
+
+def test_a_bundle_is_kept_in_a_bucket_whole_and_one_that_lacks_a_file_is_none(s3, bucket) -> None:
+    tags = {}
+    client = SimpleNamespace(
+        get_model_version=lambda *_: SimpleNamespace(run_id=None),
+        set_model_version_tag=lambda *named: tags.update({named[2]: named[3]}),
+    )
+
+    def fill(folder: Path) -> None:
+        (folder / "openvino").mkdir()
+        (folder / "openvino" / "model.xml").write_text("a network")
+        write_description(folder, {"model": MODEL._asdict()})
+
+    location = f"s3://{bucket}/lake/edge/image_classifier-3"
+    kept = keep_bundle(location, MODEL, fill, client)
+
+    found = find_bundle(location, MODEL)
+    assert found is not None
+    assert found.description == kept.description
+    assert {*found.description["sha256"]} == {"openvino/model.xml"}
+    assert list(tags.values()) == [found.description["digest"]]
+    s3.delete(bucket, "lake/edge/image_classifier-3/openvino/model.xml")
+    assert find_bundle(location, MODEL) is None
 
 
 def test_a_bundle_says_what_is_in_it(made, package) -> None:
