@@ -299,3 +299,7 @@ def test_a_tilde_is_the_home_folder_wherever_a_setting_is_a_place(tmp_path, monk
     assert settings.root == f"{tmp_path}/lake"
     assert settings.features.weights == f"{tmp_path}/w.safetensors"
     assert settings.landing["a"].uri == f"{tmp_path}/photos"
+
+
+def test_a_cluster_keeps_dagsters_runs_for_two_weeks() -> None:
+    assert load_settings({"DLASSETS_PROFILE": "cluster"}).maintenance.run_days == 14
