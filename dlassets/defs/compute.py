@@ -208,7 +208,7 @@ def pod_of(settings: Settings, steps: Iterable[str]) -> dict[str, Any]:
 
 
 def _mebibytes(memory: str) -> int:
-    return int(memory[:-2]) * 1024 ** "MGT".index(memory[-2])
+    return int(memory[:-2]) << 10 * "MGT".index(memory[-2])
 
 
 def _has_gpu() -> bool:
