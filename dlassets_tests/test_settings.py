@@ -145,8 +145,10 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ({"DLASSETS_LANDING__LABELED__LABELED": "true"}, "landing.labeled.labeled: "),
         (
             {"DLASSETS_PROFILE": "nope"},
-            r"DLASSETS_PROFILE=nope: there is no .*nope.yaml. Set it to .* a profile "
-            r"\(accurate, cluster, databricks, kubernetes, local\)",
+            (
+                r"DLASSETS_PROFILE=nope: there is no .*nope.yaml. Set it to .* a profile "
+                r"\(accurate, cluster, databricks, kubernetes, local\)"
+            ),
         ),
     ],
 )
