@@ -47,7 +47,7 @@ def build_defs(
             streaming.is_up,
             heartbeat.check(settings, names),
         ],
-        jobs=jobs.jobs(pipelines),
+        jobs=jobs.jobs(pipelines, settings),
         sensors=[*sensors, heartbeat.heartbeat_sensor(settings, names)],
         schedules=jobs.schedules(pipelines),
         resources={**resources, **(overrides or {})},

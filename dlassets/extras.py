@@ -8,7 +8,7 @@ from dlassets.errors import DlassetsError
 
 # An extra of pyproject.toml, and what is imported of it: it is there where all of these are.
 SPARK, TUNING, LABEL_ERRORS, PETASTORM, HEIF = "spark", "tuning", "label-errors", "petastorm", "heif"
-EDGE, TENSORBOARD, CLUSTER = "edge", "tensorboard", "cluster"
+EDGE, TENSORBOARD, CLUSTER, KUBERNETES = "edge", "tensorboard", "cluster", "kubernetes"
 MODULES = {
     SPARK: ("pyspark", "delta", "dagster_pyspark"),
     TUNING: ("optuna",),
@@ -18,6 +18,7 @@ MODULES = {
     EDGE: ("onnx", "onnxruntime"),
     TENSORBOARD: ("tensorboard",),
     CLUSTER: ("boto3", "dagster_postgres", "flask_wtf", "psycopg2"),
+    KUBERNETES: ("dagster_k8s",),
 }
 
 

@@ -940,6 +940,14 @@ DEFAULT_CLASS = "default"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
+class PodSettings(_Section):
+    """What a run's pod asks of a Kubernetes cluster; nothing is said of it where runs start elsewhere."""
+
+    cores: float = Field(gt=0, le=1024, description="Asked for; more are taken where nobody else wants them.")
+    memory: str = Field(pattern=r"^[1-9]\d*[MGT]i$", description="Asked for, and the most that it may take.")
+    gpus: int = Field(0, ge=0, le=64, description="NVIDIA's, on nodes that are kept for those who ask for one.")
+
+
 class ComputeClass(_Section):
     """Where steps run that name it, and how long, how often and how many of them at once."""
 
@@ -960,6 +968,9 @@ class ComputeClass(_Section):
     )
     retry_seconds: Seconds = Field(30, description="How long it waits before the first retry, and twice as long each.")
     pool: Name | None = Field(None, description="Steps of a pool wait for each other, in all runs.")
+    pod: PodSettings | None = Field(
+        None, description="On Kubernetes: what the pod of a run has that has a step of this class; unset: the chart's."
+    )
 
     @model_validator(mode="after")
     def _has_a_process_where_it_needs_one(self) -> ComputeClass:

@@ -158,6 +158,7 @@ def _section(path: tuple[str, ...]) -> Any:
         found = found.model_fields[name].annotation
         if get_origin(found) is dict:
             found = get_args(found)[1]
+        found = next((kind for kind in get_args(found) if kind is not type(None)), found)  # of `… | None`
     return found
 
 

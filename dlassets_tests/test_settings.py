@@ -145,7 +145,10 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         ({"DLASSETS_LANDING__LABELED__LABELED": "true"}, "landing.labeled.labeled: "),
         (
             {"DLASSETS_PROFILE": "nope"},
-            r"DLASSETS_PROFILE=nope: there is no .*nope.yaml. Set it to .* a profile \(accurate, cluster, local\)",
+            (
+                r"DLASSETS_PROFILE=nope: there is no .*nope.yaml. Set it to .* a profile "
+                r"\(accurate, cluster, databricks, kubernetes, local\)"
+            ),
         ),
     ],
 )
@@ -299,3 +302,7 @@ def test_a_tilde_is_the_home_folder_wherever_a_setting_is_a_place(tmp_path, monk
     assert settings.root == f"{tmp_path}/lake"
     assert settings.features.weights == f"{tmp_path}/w.safetensors"
     assert settings.landing["a"].uri == f"{tmp_path}/photos"
+
+
+def test_a_cluster_keeps_dagsters_runs_for_two_weeks() -> None:
+    assert load_settings({"DLASSETS_PROFILE": "cluster"}).maintenance.run_days == 14

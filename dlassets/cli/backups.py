@@ -34,7 +34,7 @@ def backup(target: str, *, verify: bool) -> None:
 
 
 def restore_lake(source: str) -> None:
-    """Restore the newest backup of a place into the root that the settings name, which is empty."""
+    """Restore the newest backup of a place, or one by its manifest, into the root of the settings, which is empty."""
     from dlassets.resources.backup import restore_backup
 
     settings, lake = settings_and_lake(is_there=False)

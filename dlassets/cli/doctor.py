@@ -30,14 +30,19 @@ Check = Callable[[Settings, Lake], Iterator[Finding]]
 
 
 @click.command()
-def doctor() -> None:
+@click.option("--only", multiple=True, metavar="THING", help="This alone, as it is called there; may be repeated.")
+def doctor(only: tuple[str, ...]) -> None:
     """Look at everything that a lake needs, and say what is wrong and what to do. Exit code 1 where anything is.
 
     The photos' own bytes are compared by `dlassets verify`.
     """
+    if unknown := [name for name in only if name not in _CHECKS]:
+        raise click.UsageError(f"There is no {unknown[0]!r} to look at. There are: {', '.join(_CHECKS)}.")
     settings, lake = settings_and_lake(is_there=False)
     wrong = 0
     for name, look in _CHECKS.items():
+        if only and name not in only:
+            continue
         findings = list(_found(look, settings, lake))
         wrong += len(findings)
         click.echo(f"{name}: {'well' if not findings else f'{len(findings)} found'}")
@@ -152,12 +157,15 @@ def _landing_zones(settings: Settings, lake: Lake) -> Iterator[Finding]:
 
 
 def _mlflow(settings: Settings, lake: Lake) -> Iterator[Finding]:
+    from dlassets.registry.release import refuse_other_release
     from dlassets.registry.store import store_file, store_uri
 
     if (file := store_file(store_uri(settings, lake))) is None:
         yield from elsewhere.mlflow_server(settings)
     elif file.exists():  # else the first run makes it
-        yield from _damage_of(file)
+        yield from (damage := list(_damage_of(file)))
+        if not damage:
+            refuse_other_release(store_uri(settings, lake))
 
 
 def _dagster(_: Settings, lake: Lake) -> Iterator[Finding]:
@@ -168,6 +176,7 @@ def _dagster(_: Settings, lake: Lake) -> Iterator[Finding]:
     for name in DATABASES:
         if (home / name).exists():
             yield from _damage_of(home / name)
+    yield from elsewhere.of_another_release(home)
 
 
 def _damage_of(database: Path) -> Iterator[Finding]:

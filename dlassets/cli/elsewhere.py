@@ -113,16 +113,23 @@ def dagster_server(home: Path) -> Iterator[str]:
     try:
         with dg.DagsterInstance.from_config(str(home)) as instance:
             instance.get_runs_count()
-            for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
-                there, wanted = getattr(storage, "alembic_version", lambda: (None, None))() or (None, None)
-                if there != wanted:
-                    yield f"Dagster's database is of release {there}, not {wanted}: run `dagster instance migrate`."
-                    return
+        yield from of_another_release(home)
     except Exception as error:  # noqa: BLE001 - of whichever storage it names
         yield (
             f"Dagster's databases cannot be used: {_said(error.__cause__ or error)}. {config} names them: start "
             "their server, see that it takes this user and password, and install dlassets with its extra cluster where "
             "it is PostgreSQL."
+        )
+
+
+def of_another_release(home: Path) -> Iterator[str]:
+    """Yield which databases of a Dagster instance are of another release of Dagster than this one."""
+    from dlassets.resources.upgrade import changes_of_dagster
+
+    for change in changes_of_dagster(home):
+        yield (
+            f"{change.what} {change.now}, and here it {change.then}: `dlassets upgrade --rehearse` says what would "
+            "change, `dlassets upgrade PLACE` does it, with a backup."
         )
 
 

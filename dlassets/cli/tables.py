@@ -70,7 +70,10 @@ def history(table: str | None, model: str | None, limit: int, *, as_json: bool) 
 @click.command()
 @click.argument("table", required=False)
 @click.option(
-    "--from", "source", metavar="PLACE", help="Not a table, but the whole lake, from the newest backup there."
+    "--from",
+    "source",
+    metavar="PLACE",
+    help="Not a table, but the whole lake, from the newest backup there, or the one of this manifest.",
 )
 @click.option("--version", type=click.IntRange(min=0), metavar="N", help="This version of the table.")
 @click.option("--at", type=_Moment(), metavar="TIME", help="The version that the table had then (ISO 8601, UTC).")

@@ -4,7 +4,7 @@ A step whose class has a process of its own runs there as a whole, with what is 
 waits for it, and never starts a Spark session that would hold what the step's is to have.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,8 @@ STEP_ASSETS = {
 STAGES = sorted({each.group for each in STEP_ASSETS.values()})
 # What a run may set of each step that it makes.
 FIELD, TAG = "compute", "dlassets/compute"
+# dagster-k8s's name for what a run's pod is to have, and Kubernetes's for a GPU and for what keeps others off its node.
+POD_TAG, _GPU = "dagster-k8s/config", "nvidia.com/gpu"
 # What a run makes comes before checks that stop nothing: people wait for it.
 _FIRST = {"dagster/priority": "1"}
 # Where Linux shows the GPUs that a process may use.
@@ -184,6 +186,29 @@ def _tried_again(context: dg.AssetExecutionContext, compute: ComputeClass) -> It
 def _class_of(settings: Settings, step: str) -> str:
     stages = settings.compute.stages
     return stages.get(step, stages.get(STEP_ASSETS[step].group, DEFAULT_CLASS))
+
+
+def pod_of(settings: Settings, steps: Iterable[str]) -> dict[str, Any]:
+    """Return the tag by which Dagster's launcher for Kubernetes sizes the pod of a run of these steps.
+
+    One pod runs all of them, so it has the most that a class of any of them asks for. Empty where no class says so.
+    """
+    names = {_class_of(settings, step) for step in steps if step in STEP_ASSETS}
+    pods = [pod for name in sorted(names) if (pod := settings.compute.all_classes[name].pod) is not None]
+    if not pods:
+        return {}
+    memory = max((pod.memory for pod in pods), key=_mebibytes)
+    requests = {"cpu": f"{max(pod.cores for pod in pods):g}", "memory": memory}
+    limits, spec = {"memory": memory}, {}
+    if gpus := max(pod.gpus for pod in pods):
+        limits[_GPU] = str(gpus)
+        spec = {"tolerations": [{"key": _GPU, "operator": "Exists", "effect": "NoSchedule"}]}
+    container = {"resources": {"requests": requests, "limits": limits}}
+    return {POD_TAG: {"container_config": container, **({"pod_spec_config": spec} if spec else {})}}
+
+
+def _mebibytes(memory: str) -> int:
+    return int(memory[:-2]) << 10 * "MGT".index(memory[-2])
 
 
 def _has_gpu() -> bool:

@@ -13,6 +13,7 @@ import dagster as dg
 
 from dlassets.defs.common import PIPELINE_TAG
 from dlassets.defs.compute import TAG as COMPUTE_TAG
+from dlassets.defs.compute import pod_of
 from dlassets.defs.operations.assets import MAINTENANCE_ASSETS
 from dlassets.defs.schedules import refuse_never, schedule_of
 from dlassets.errors import DlassetsError, SettingsError
@@ -191,11 +192,11 @@ def known_steps(assets: Iterable[Any]) -> dict[str, KnownStep]:
     }
 
 
-def jobs(pipelines: Pipelines) -> list[Any]:
+def jobs(pipelines: Pipelines, settings: Settings) -> list[Any]:
     """Return the jobs of Dagster; a pipeline that cannot be is one that says why, and fails of it."""
     for name, why in pipelines.kept.broken.items():
         _log.warning("The pipeline %s of this lake's own cannot be: %s", name, why)
-    made = [_job(job, pipelines.steps) for job in pipelines.all.values()]
+    made = [_job(job, pipelines.steps, settings) for job in pipelines.all.values()]
     return [*made, *(_broken(name, why) for name, why in pipelines.kept.broken.items() if name.isidentifier())]
 
 
@@ -263,14 +264,15 @@ def _why_never(job: Job) -> str | None:
     return None
 
 
-def _job(job: Job, known: KnownSteps) -> Any:
+def _job(job: Job, known: KnownSteps, settings: Settings) -> Any:
+    steps = [task.name for task in job.tasks]
     keys = [dg.AssetKey.from_user_string(key) for task in job.tasks for key in sorted(known[task.name].makes)]
     return dg.define_asset_job(
         job.name,
         selection=dg.AssetSelection.assets(*keys),
         description=job.description,
         config=_config(job, known),
-        tags={PIPELINE_TAG: job.name, ALERTS_TAG: alerts_tag(job.alerts)},
+        tags={PIPELINE_TAG: job.name, ALERTS_TAG: alerts_tag(job.alerts), **pod_of(settings, steps)},
     )
 
 

@@ -24,8 +24,8 @@ from dlassets.engines.delta_log import (
 from dlassets.engines.schema import Table
 from dlassets.errors import ConflictError, DlassetsError
 from dlassets.lakehouse.snapshots import (
-    PROPERTIES,
     at_version,
+    brought_up,
     commits,
     evolve,
     files_of,
@@ -74,7 +74,7 @@ def maintain(
     `needed` are versions that must stay readable (see `history.needed_versions`). Where another run's write comes in
     between, it stands, and putting files together is planned again; in the end it waits for the next time.
     """
-    before = replanned(lambda: _with_properties(lake, table))
+    before = replanned(lambda: brought_up(lake, table))
     kept = tuple(version for version in sorted(needed) if at_version(before, version))
     is_due = False
 
@@ -203,17 +203,6 @@ def _recorded_version(table: Snapshot, version: int) -> int:
     if snapshot is None:
         return version
     return next((commit["version"] for commit in commits(snapshot) if recorded(commit)), version)
-
-
-def _with_properties(lake: Lake, table: Table) -> Snapshot:
-    """Return the table as it was, having given one that an older release made the properties that new ones have."""
-    now = evolve(lake, table)
-    delta = open_table(now.uri)
-    lacking = {name: value for name, value in PROPERTIES.items() if delta.metadata().configuration.get(name) != value}
-    if lacking:
-        with explained(now.uri):
-            delta.alter.set_table_properties(lacking)
-    return now
 
 
 def _log(table: Snapshot) -> tuple[pafs.FileSystem, str, list[str]]:

@@ -96,6 +96,34 @@ def ready_table(lake: Lake, table: Table, opened: Callable[[str], DeltaTable] | 
     return replanned(ready)
 
 
+def lacking(lake: Lake, table: Table) -> tuple[list[str], list[str]]:
+    """Return the columns and properties that a table which is there has not got yet. Nothing is written.
+
+    Raises DlassetsError as `evolve` does.
+    """
+    delta = read_table(lake.table(table.name))
+    columns = [column.name for column in _lacking(table, delta.schema().to_json())]
+    return columns, sorted(_properties_lacking(delta))
+
+
+def brought_up(lake: Lake, table: Table) -> Snapshot:
+    """Return the table as it was before, having given it the columns and properties that new ones have.
+
+    Raises DlassetsError as `evolve` does.
+    """
+    now = evolve(lake, table)
+    delta = open_table(now.uri)
+    if wanted := _properties_lacking(delta):
+        with explained(now.uri):
+            delta.alter.set_table_properties(wanted)
+    return now
+
+
+def _properties_lacking(delta: DeltaTable) -> dict[str, str]:
+    there = delta.metadata().configuration
+    return {name: value for name, value in PROPERTIES.items() if there.get(name) != value}
+
+
 def _create(uri: str, table: Table) -> None:
     """Create the table: version 0, no rows, readable by delta-rs and Spark alike.
 

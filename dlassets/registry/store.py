@@ -19,6 +19,7 @@ from dlassets.learning.weights import MODEL
 from dlassets.registry.lifecycle import TAG_PROCESS, end_dead_runs, find_run, model_of
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.moving import move_in
+from dlassets.registry.release import refuse_other_release
 from dlassets.settings import Settings
 from dlassets.storage.databases import make_once, remedy_of, rows_of
 from dlassets.storage.lake import Lake, local_path
@@ -60,10 +61,7 @@ class MlflowStore:
         try:
             _have_experiment(client, self.experiment, artifacts)
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise PassingError(
-                f"MLflow's store at {uri} cannot be reached: {error}. Start the server, or set "
-                "DLASSETS_MLFLOW__TRACKING_URI to one that runs (unset: a file under the lake's root)."
-            ) from error
+            raise _unreached(uri, error) from error
         return client
 
     @property
@@ -141,7 +139,27 @@ def existing_client(settings: Settings) -> MlflowClient | None:
     fail_soon()
     quiet_mlflow()
     with nullcontext() if file is None else _explained_store(file):
+        _refuse_other_release(uri)
         return MlflowClient(uri, uri)
+
+
+def _refuse_other_release(uri: str) -> None:
+    """As refuse_other_release; raises PassingError where a store that is no file cannot be reached."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        refuse_other_release(uri)
+    except SQLAlchemyError as error:
+        if store_file(uri) is not None:
+            raise
+        raise _unreached(uri, error) from error
+
+
+def _unreached(uri: str, error: Exception) -> PassingError:
+    return PassingError(
+        f"MLflow's store at {uri} cannot be reached: {error}. Start the server, or set "
+        "DLASSETS_MLFLOW__TRACKING_URI to one that runs (unset: a file under the lake's root)."
+    )
 
 
 def _have_experiment(client: MlflowClient, name: str, location: str | None) -> None:
@@ -207,6 +225,7 @@ def opened_store(settings: Settings, lake: Lake) -> tuple[str, str | None]:
     if artifacts is not None and on_s3(artifacts):
         require(CLUSTER, "MLflow, to keep files on S3,")
     ready_store(uri, artifacts)
+    _refuse_other_release(uri)
     file = store_file(uri)
     if file is not None and not is_object_storage(lake.root) and file == local_path(lake.mlflow) / _FILE:
         with _explained_store(file):  # any other may be of several lakes

@@ -28,7 +28,7 @@ from dlassets.masking import masked
 from dlassets.registry.store import store_file, store_uri
 from dlassets.resources.instance import has_own_databases, home_of
 from dlassets.settings import Settings
-from dlassets.storage.backups import Backups, Held, Manifest, Source, is_empty, sources_under
+from dlassets.storage.backups import Backups, Held, Manifest, Source, is_empty, named, sources_under
 from dlassets.storage.databases import PATIENCE_SECONDS
 from dlassets.storage.files import files_under, is_there, is_unfinished, read_whole, remove_file, write_whole
 from dlassets.storage.lake import Lake, local_path
@@ -90,16 +90,16 @@ def _one_moment(
     Where something always is, tables are as they were at one moment before: what they name is in the databases.
     """
     for _ in range(_ROUNDS):
-        pinned = _pinned(lake)
+        pinned = pinned_tables(lake)
         shutil.rmtree(scratch)
         scratch.mkdir()
         databases, left_out = _databases(settings, lake, scratch, before)
-        if _pinned(lake) == pinned:
+        if pinned_tables(lake) == pinned:
             break
     return pinned, databases, left_out
 
 
-def _pinned(lake: Lake) -> dict[str, Snapshot]:
+def pinned_tables(lake: Lake) -> dict[str, Snapshot]:
     """Return each table at the version that it had at one moment: none committed between two looks."""
     while True:
         first, second = _newest(lake), _newest(lake)
@@ -153,13 +153,11 @@ def _databases(
         own = {
             path: source for path, source in sources_under(lake.root).items() if path.split("/")[0] not in _NO_DATABASES
         }
-        found |= {
-            path: _copy_of(each, path, scratch, before) for path, each in own.items() if _is_sqlite(each.location)
-        }
+        found |= {path: _copy_of(each, path, scratch, before) for path, each in own.items() if is_sqlite(each.location)}
     uri = store_uri(settings, lake)
     left_out = []
     if uri.startswith("postgresql"):
-        found[_OF_MLFLOW] = _dump(uri, scratch / "mlflow.pgdump")
+        found[_OF_MLFLOW] = dumped(uri, scratch / "mlflow.pgdump")
     elif store_file(uri) is None:
         left_out.append(f"MLflow's store at {masked(uri)}: back that server up by itself")
     home = home_of(lake)
@@ -174,13 +172,13 @@ def _of_dagster(home: Path, scratch: Path, before: Manifest | None) -> dict[str,
     """Return what an instance's folder has, its databases copied, and where they are PostgreSQL's a dump of them."""
     found: dict[str, Source | Held] = {}
     for path, source in sources_under(str(home), DAGSTER).items():
-        if _is_sqlite(source.location):
+        if is_sqlite(source.location):
             found[path] = _copy_of(source, path, scratch, before)
         elif not path.endswith((*_JOURNALS, ".lock")):
             found[path] = source
     config = home / _CONFIG
-    if config.exists() and not has_own_databases(config) and (address := _dagsters_postgres(home)):
-        found[_OF_DAGSTER] = _dump(address, scratch / "dagster.pgdump")
+    if config.exists() and not has_own_databases(config) and (address := dagsters_postgres(home)):
+        found[_OF_DAGSTER] = dumped(address, scratch / "dagster.pgdump")
     return found
 
 
@@ -190,7 +188,7 @@ def _is_of_database(location: str) -> bool:
     return stem.endswith(_DATABASES)
 
 
-def _is_sqlite(location: str) -> bool:
+def is_sqlite(location: str) -> bool:
     if not location.endswith(_DATABASES):
         return False
     with local_path(location).open("rb") as file:
@@ -206,18 +204,23 @@ def _copy_of(source: Source, path: str, scratch: Path, before: Manifest | None) 
     if held is not None and held.stamp == stamp:
         return held
     copy = scratch / f"{len(list(scratch.iterdir()))}.db"
+    copy_database(database, copy)
+    return Source(str(copy), copy.stat().st_size, stamp)
+
+
+def copy_database(database: Path, target: Path) -> None:
+    """Copy a database of sqlite whole while it is used. Raises DlassetsError where it cannot be read."""
     try:
         with (
             closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as live,
-            closing(sqlite3.connect(copy)) as new,
+            closing(sqlite3.connect(target)) as new,
         ):
             live.backup(new)
     except sqlite3.Error as error:
         raise DlassetsError(f"{database} cannot be backed up: {error}. See `dlassets doctor`.") from error
-    return Source(str(copy), copy.stat().st_size, stamp)
 
 
-def _dagsters_postgres(home: Path) -> str | None:
+def dagsters_postgres(home: Path) -> str | None:
     import dagster as dg
 
     with dg.DagsterInstance.from_config(str(home)) as instance:
@@ -234,7 +237,7 @@ def _postgres(uri: str) -> Iterator[tuple[str, dict[str, str]]]:
     yield url.set(password=None).render_as_string(hide_password=False), {**os.environ, **secret}
 
 
-def _run(program: str, *arguments: str, uri: str) -> None:
+def run_client(program: str, *arguments: str, uri: str) -> None:
     with _postgres(uri) as (address, environment):
         try:
             done = subprocess.run(
@@ -247,19 +250,27 @@ def _run(program: str, *arguments: str, uri: str) -> None:
         raise DlassetsError(f"{program} failed: {said}. See that the server runs and is no newer than {program}.")
 
 
-def _dump(uri: str, file: Path) -> Source:
-    _run("pg_dump", "--format=custom", "--no-owner", f"--file={file}", uri=uri)
+def dumped(uri: str, file: Path) -> Source:
+    run_client("pg_dump", "--format=custom", "--no-owner", f"--file={file}", uri=uri)
     return Source(str(file), file.stat().st_size, "")
 
 
+def put_dump_back(file: Path, uri: str) -> None:
+    """Restore a dump to a database of PostgreSQL; tables of these names that are there are replaced."""
+    options = ("--no-owner", "--clean", "--if-exists", "--single-transaction")
+    run_client("pg_restore", *options, str(file), uri=uri)
+
+
 def restore_backup(settings: Settings, lake: Lake, source: str, progress: Progress) -> Manifest:
-    """Restore the newest backup at a place into an empty root; one that was killed goes on where it is run again.
+    """Restore the newest backup at a place into an empty root, or the one whose manifest is named.
+
+    One that was killed goes on where it is run again.
 
     The backup is read as a whole first, and a damaged one refused before anything is written. Raises DlassetsError
     where the root, Dagster's folder or a database is not empty.
     """
-    backups = Backups(source)
-    manifest = backups.required()
+    backups, name = named(source)
+    manifest = backups.required(name)
     _refuse_full(settings, lake, manifest)
     backups.refuse_damaged(manifest, lambda done: progress("files looked at", done, len(manifest.files)))
     write_whole(lake.under(BEGUN), manifest.name)
@@ -278,11 +289,10 @@ def restore_backup(settings: Settings, lake: Lake, source: str, progress: Progre
     )
     for paths in rounds:
         backups.put_back(manifest, paths, place_of, functools.partial(_tell, progress, len(paths)))
-    for path, uri in _dumped(settings, lake, manifest).items():
+    for path, uri in _targets_of_dumps(settings, lake, manifest).items():
         with tempfile.TemporaryDirectory(prefix="dlassets-restore-") as scratch:
             backups.put_back(manifest, [path], Lake(scratch).under, lambda _: None)
-            options = ("--no-owner", "--clean", "--if-exists", "--single-transaction")
-            _run("pg_restore", *options, Lake(scratch).under(path), uri=uri)
+            put_dump_back(Path(Lake(scratch).under(path)), uri)
     _tidy(lake.root, str(home))
     remove_file(lake.under(BEGUN))
     return manifest
@@ -300,13 +310,13 @@ def _tell(progress: Progress, total: int, done: int) -> None:
     progress("files", done, total)
 
 
-def _dumped(settings: Settings, lake: Lake, manifest: Manifest) -> dict[str, str]:
+def _targets_of_dumps(settings: Settings, lake: Lake, manifest: Manifest) -> dict[str, str]:
     """Return the databases that dumps of a backup go to. Raises DlassetsError where the settings name none."""
     found = {}
     if _OF_MLFLOW in manifest.files:
         found[_OF_MLFLOW] = store_uri(settings, lake)
     if _OF_DAGSTER in manifest.files:
-        found[_OF_DAGSTER] = _dagsters_postgres(home_of(lake)) or ""
+        found[_OF_DAGSTER] = dagsters_postgres(home_of(lake)) or ""
     if wrong := [path for path, uri in found.items() if not uri.startswith("postgresql")]:
         raise DlassetsError(
             f"The backup has a database of PostgreSQL ({wrong[0]}): set DLASSETS_MLFLOW__TRACKING_URI, or Dagster's "
@@ -317,7 +327,7 @@ def _dumped(settings: Settings, lake: Lake, manifest: Manifest) -> dict[str, str
 
 def _refuse_full(settings: Settings, lake: Lake, manifest: Manifest) -> None:
     if _OF_MLFLOW in manifest.files and not store_uri(settings, lake).startswith("postgresql"):
-        _dumped(settings, lake, replace(manifest, files={_OF_MLFLOW: manifest.files[_OF_MLFLOW]}))
+        _targets_of_dumps(settings, lake, replace(manifest, files={_OF_MLFLOW: manifest.files[_OF_MLFLOW]}))
     begun = lake.under(BEGUN)
     if is_there(begun):
         if (name := read_whole(begun).decode()) != manifest.name:

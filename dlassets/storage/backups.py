@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 
-from dlassets.errors import DlassetsError
+from dlassets.errors import DlassetsError, some_of
 from dlassets.storage.files import (
     files_under,
     is_unfinished,
@@ -70,6 +70,12 @@ class Source:
     stamp: str
 
 
+def named(source: str) -> tuple[Backups, str | None]:
+    """Return the backups at a place, and the name of the one that is meant where `source` is its manifest's path."""
+    place, _, name = source.rpartition("/backups/")
+    return (Backups(place), name) if _NAME.fullmatch(name) else (Backups(source), None)
+
+
 class Backups:
     """The backups at a place, which is a path or URI."""
 
@@ -98,8 +104,12 @@ class Backups:
     def _objects(self) -> dict[str, int]:
         return {name.rpartition("/")[2]: info.size for name, info in files_under(f"{self.place}/objects").items()}
 
-    def required(self) -> Manifest:
-        """Return the newest backup. Raises DlassetsError where there is none, or its manifest is damaged."""
+    def required(self, name: str | None = None) -> Manifest:
+        """Return the backup of this name, or the newest. Raises DlassetsError where it is not there, or is damaged."""
+        if name is not None:
+            if name not in (names := self.names()):
+                raise DlassetsError(f"There is no backup {name} at {self.place}. There are {some_of(names, _SHOWN)}.")
+            return self.read(name)
         if (manifest := self.newest()) is None:
             raise DlassetsError(
                 f"There is no backup at {self.place}: one that was killed is none. Name the place that `dlassets "

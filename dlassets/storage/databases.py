@@ -7,11 +7,17 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from dlassets.errors import DlassetsError
+from dlassets.masking import masked
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 # Beside a database of sqlite while it is written to: left by a killed process, they would be played into a new one.
 _JOURNALS = ("-journal", "-wal", "-shm")
@@ -75,6 +81,40 @@ def rows_of(database: Path, table: str) -> int:
             return 0
         (count,) = connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()  # noqa: S608 - a name of this code
         return int(count)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Which release a database's tables are of, by its number in alembic, and the newest that this code knows.
+
+    `revision` is None where nothing has been made in it. `is_newer`: this code does not know its number.
+    """
+
+    revision: str | None
+    newest: str
+    is_newer: bool
+
+    @property
+    def is_older(self) -> bool:
+        return self.revision is not None and not self.is_newer and self.revision != self.newest
+
+
+def standing(uri: str, scripts: ScriptDirectory) -> Standing:
+    """Look at which of these releases a database is of. Raises DlassetsError where it says two at once."""
+    from alembic.util import CommandError
+    from sqlalchemy import NullPool, create_engine, inspect, text
+
+    with create_engine(uri, poolclass=NullPool).connect() as connection:
+        is_made = inspect(connection).has_table("alembic_version")
+        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() if is_made else []
+    if len(found) > 1:
+        raise DlassetsError(f"The database {masked(uri)} says that it is of two releases at once. {_DAMAGED}")
+    revision, is_newer = (found[0] if found else None), False
+    try:
+        scripts.get_revision(revision or "base")
+    except CommandError:
+        is_newer = True
+    return Standing(revision, str(scripts.get_current_head()), is_newer)
 
 
 @contextmanager
