@@ -191,12 +191,14 @@ def test_a_study_that_another_machine_runs_is_refused_while_it_beats(bench, else
     bench.mlflow.client.set_terminated(elsewhere.run_id, "KILLED")
 
 
+@pytest.mark.slow
 def test_a_study_of_another_machine_that_has_stopped_beating_is_gone_on_with(bench, elsewhere) -> None:
     best = bench.study(bowl, ONE_AT_A_TIME.model_copy(update={"trials": 5}))
 
     assert (best.run_id, len(best.trials)) == (elsewhere.run_id, 5)
 
 
+@pytest.mark.slow
 def test_who_runs_a_study_says_so_as_long_as_it_does(bench, elsewhere) -> None:
     beats = set[str]()
 
