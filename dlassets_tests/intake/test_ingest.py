@@ -317,16 +317,11 @@ def test_a_batch_of_a_cluster_grows_with_its_cores(spark_engine, lake, settings,
 
     one_by_one = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=1)})
     assert spark_engine.shares == 1
-    monkeypatch.setattr(spark, "works_here", lambda _: False)
-    monkeypatch.setattr(spark_engine, "_shares", None)
-    parallelism = "spark.sql.leafNodeDefaultParallelism"  # what a session has of a cluster with two cores
-    spark_engine.session.conf.set(parallelism, 2)
-    try:
-        done = ingest(spark_engine, lake, one_by_one, {})
-    finally:
-        spark_engine.session.conf.unset(parallelism)
+    assert spark_engine._cores() == spark_engine.session.sparkContext.defaultParallelism
+    monkeypatch.setattr(spark_engine, "_shares", 2)  # as a cluster of two cores has
 
-    assert spark_engine.shares == 2
+    done = ingest(spark_engine, lake, one_by_one, {})
+
     assert (done.images, done.batches) == (4, 2)
     assert len(rows(spark_engine, lake, "raw_images", "path")) == 4
     listing = pa.table({"path": ["a/1", "a/2", "a/3"], "length": pa.array([10, 10, 10**7], pa.int64())})
