@@ -3,8 +3,8 @@
     <target>/objects/ab/<sha-256>       what the files of any backup hold
     <target>/backups/<time>-<16 digits of its sha-256>.json     which files a backup has, and what they hold
 
-A backup that was killed has no manifest, and so is none; what it copied the next one finds. Nothing is ever changed, and
-nothing deleted unless that is asked for: see `Backups.thin`.
+A backup that was killed has no manifest, and so is none; what it copied the next one finds. Nothing is ever changed,
+and nothing deleted unless that is asked for: see `Backups.thin`.
 """
 
 from __future__ import annotations
