@@ -225,7 +225,10 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 class IngestSettings(_Section):
     files_per_batch: Count = Field(10_000, description="A micro-batch ends at this many files,")
     bytes_per_batch: int = Field(
-        128 * 2**20, gt=0, lt=2**31, description="or at this many bytes, whichever comes first."
+        128 * 2**20,
+        gt=0,
+        lt=2**31,
+        description="or at this many bytes, whichever comes first; times the cores of a cluster.",
     )
     max_file_bytes: int = Field(100 * 2**20, gt=0, lt=2**31, description="A larger file is quarantined as too_large.")
     max_pixels: Count = Field(

@@ -10,14 +10,18 @@ from dlassets.cli.group import bars, settings_and_lake
 @click.command()
 @click.argument("target")
 @click.option("--verify", is_flag=True, help="Read the newest backup there as a whole, and make none.")
-def backup(target: str, *, verify: bool) -> None:
+@click.option("--keep", type=click.IntRange(min=1), help="Delete all but so many of the newest then; none without it.")
+def backup(target: str, *, verify: bool, keep: int | None) -> None:
     """Back the lake up to TARGET, a folder or s3:// URI: tables, files, MLflow's store and Dagster's, while all runs.
 
     Only what is new since the backups before is copied. A backup that was killed is none; run it again. The way back:
     `dlassets restore --from TARGET`.
     """
     from dlassets.resources import backup as made_by
+    from dlassets.storage.backups import Backups
 
+    if verify and keep is not None:
+        raise click.UsageError("--verify makes no backup and deletes none: leave --keep out.")
     if verify:
         with bars() as report:
             manifest = made_by.verify(target, report.count)
@@ -31,6 +35,9 @@ def backup(target: str, *, verify: bool) -> None:
     click.echo(f"{manifest.name}: {holds}, of which {_size(done.copied)} were copied.")
     for left_out in manifest.left_out:
         click.secho(f"Not in it: {left_out}.", fg="yellow", err=True)
+    if keep is not None:
+        deleted, freed = Backups(target).thin(keep)
+        click.echo(f"{len(deleted)} older backups were deleted, and {_size(freed)} that no other holds.")
 
 
 def restore_lake(source: str) -> None:

@@ -153,6 +153,11 @@ class Engine(ABC):
 
     name: str
 
+    @property
+    def shares(self) -> int:
+        """How many times what one machine takes in at once this takes: so many cores as a cluster has, else one."""
+        return 1
+
     @abstractmethod
     def rows(self, table: pa.Table) -> Rows:
         """Return `table`, already in this process, as rows of this engine."""

@@ -36,6 +36,7 @@ from dlassets.engines.spark_session import (
     jvm_has_ended,
     refuse_unconditional,
     workers_lack,
+    works_here,
 )
 from dlassets.errors import ConflictError, DlassetsError, PassingError, decoded_error, encoded_errors
 from dlassets.extras import SPARK, require
@@ -55,6 +56,10 @@ Part = TypeVar("Part")
 
 # What a JVM that was killed takes to be gone.
 _ENDING_SECONDS = 5
+# More numbers than any cluster has cores, each of which has some of them.
+_RANGE = 1_000_000
+# The column that says which part of a listing a file belongs to, and what opening it costs, as bytes.
+_PART, _OPENING = "__part", 64 * 2**10
 
 
 class SparkRows(Rows):
@@ -156,12 +161,28 @@ class SparkEngine(DeltaEngine):
         self._session = session
         self._is_only_writer = only_writer
         self._leases: dict[str, OnlyWriter] = {}
+        self._shares: int | None = None
         # What a MERGE says of itself goes through the session's settings, which its writes share: one at a time.
         self._writing = threading.RLock()
 
     @property
     def session(self) -> SparkSession:
         return self._session()
+
+    @property
+    def shares(self) -> int:
+        """As Engine.shares: of Spark on this machine one. A cluster is asked once, by a job."""
+        if self._shares is None:
+            self._shares = 1 if works_here(self.session) else self._cores()
+        return self._shares
+
+    def _cores(self) -> int:
+        """Return the cores of the cluster, which a Connect server tells by how it splits a range alone."""
+        from pyspark.sql import functions as f
+
+        with explained_spark():
+            parts = self.session.range(_RANGE).select(f.spark_partition_id().alias("part"))
+            return int(parts.distinct().count())
 
     def rows(self, table: pa.Table) -> SparkRows:
         return SparkRows(_as_frame(table, self.session), kept=True)
@@ -222,7 +243,15 @@ class SparkEngine(DeltaEngine):
         self, name: str, uri: str, listing: pa.Table, most_bytes: int, advance: Advance | None = None
     ) -> FileRows:
         read = functools.partial(_read_content, uri, len(name) + 1, most_bytes)
-        return FileRows(self.rows(listing).frame, read, advance)
+        return FileRows(self._spread(listing), read, advance)
+
+    def _spread(self, listing: pa.Table) -> DataFrame:
+        """Return a listing's rows, on a cluster in parts of about as many bytes, one for each of its cores."""
+        parts = min(self.shares, listing.num_rows)
+        if parts <= 1:
+            return self.rows(listing).frame
+        frame = _as_frame(listing.append_column(_PART, parts_of(listing, parts)), self.session)
+        return frame.repartitionById(parts, _PART).drop(_PART)
 
     def _merge(self, rows: Rows, table: Table, uri: str, commit: Commit) -> Written:
         delta, source = _opened(uri, commit), _shaped(rows, table)
@@ -331,6 +360,16 @@ class SparkEngine(DeltaEngine):
         part = f.pmod(f.xxhash64(f.col(f"`{key}`")), f.lit(groups))
         rows = self._read(snapshot).select(*(f.col(f"`{name}`") for name in columns))
         return SparkRows(rows.groupBy(part).applyInPandas(_with_encoded_errors(function), _ddl(returns)))
+
+
+def parts_of(listing: pa.Table, parts: int) -> pa.Array:
+    """Return which of so many parts each file of a listing belongs to, one after the other: by their bytes."""
+    import numpy as np
+    import pyarrow as pa
+
+    costs = listing["length"].to_numpy() + _OPENING
+    middles = np.cumsum(costs) - costs / 2
+    return pa.array(np.minimum(middles * parts // max(int(costs.sum()), 1), parts - 1).astype(np.int32))
 
 
 def _as_frame(table: pa.Table, session: SparkSession) -> DataFrame:

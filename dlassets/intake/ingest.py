@@ -221,16 +221,21 @@ class Intake:
         """Take in those of the listed files that are new or changed, in micro-batches."""
         if not listing.num_rows:
             return
-        most_files = self.settings.ingest.files_per_batch
         raw, refused = self.tables()
         new = self.new_files(listing, raw, refused)
         self._compared_with = raw.version, refused.version
         lists, new = self._lists_apart(new)
-        for batch in micro_batches(lists, REPLACED_AT_ONCE, self.settings.ingest.bytes_per_batch):
+        limits = self.settings.ingest
+        for batch in micro_batches(lists, REPLACED_AT_ONCE, limits.bytes_per_batch):
             replanned(functools.partial(self._take_in_lists, batch))
+        if not new.num_rows:  # to ask Spark anything starts it
+            return
+        most_files, most_bytes = (
+            self.engine.shares * limit for limit in (limits.files_per_batch, limits.bytes_per_batch)
+        )
         # Apart, so that batches without a changed file are plain appends.
         for replaces, most in ((False, most_files), (True, min(most_files, REPLACED_AT_ONCE))):
-            for batch in micro_batches(_where(new, "replaces", replaces), most, self.settings.ingest.bytes_per_batch):
+            for batch in micro_batches(_where(new, "replaces", replaces), most, most_bytes):
                 replanned(functools.partial(self._take_in_batch, batch))
 
     def tables(self) -> tuple[Snapshot, Snapshot]:

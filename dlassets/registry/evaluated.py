@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dlassets.engines.base import Commit, Engine, Snapshot, Written
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.tables import EVALUATED_ROWS, TEST, VALIDATION
-from dlassets.registry.lifecycle import TAG_ASSET, TAG_INPUTS, runs_where
+from dlassets.registry.lifecycle import TAG_ASSET, TAG_INPUTS, first_of, runs_where
 from dlassets.registry.lineage import learned_in
 from dlassets.registry.models import TRAINED_MODEL
 from dlassets.registry.report import EVALUATION, ROWS, TAG_ROWS
@@ -36,17 +37,18 @@ def evaluated_runs(mlflow: MlflowStore, lake: Lake) -> list[Run]:
     """Return the finished runs of `trained_model` on this lake that have logged their rows, the newest first.
 
     Neither trials of a study are among them, nor trainings that reproduce another, nor those of earlier releases; and
-    of several on the same inputs it is the first that finished.
+    of several on the same inputs it is the one that `first_of` says.
     """
     condition = f"tags.{TAG_ASSET} = '{TRAINED_MODEL.name}' AND attributes.status = 'FINISHED'"
     found = runs_where(mlflow.client, mlflow.experiment, condition)
     # A lake that was moved has its own runs still, whose inputs name where it was.
     of_lake = [run for run in found if TAG_ROWS in run.data.tags and (mlflow.is_own or learned_in(run, lake))]
-    in_turn = sorted(of_lake, key=lambda run: (run.info.end_time, run.info.run_id))
-    first: dict[str, Run] = {}  # of two trainings on the same inputs at once: see `find_run`
-    for run in in_turn:
-        first.setdefault(run.data.tags[TAG_INPUTS], run)
-    return list(first.values())[::-1]
+    by_inputs: dict[str, list[Run]] = defaultdict(list)
+    for run in of_lake:
+        by_inputs[run.data.tags[TAG_INPUTS]].append(run)
+    name = mlflow.settings.registry.model_name
+    chosen = [first_of(mlflow.client, name, trainings) for trainings in by_inputs.values()]
+    return sorted(chosen, key=lambda run: (run.info.end_time, run.info.run_id), reverse=True)
 
 
 def gather(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,14 +40,25 @@ TAG_VERSIONS = "mlflow.modelVersions"
 TAG_PROCESS = "dlassets.process"
 
 
-def find_run(client: MlflowClient, experiment: str, inputs_sha256: str) -> Run | None:
-    """Return the run that learned from exactly these inputs, if one has finished.
+def find_run(client: MlflowClient, experiment: str, model_name: str, inputs_sha256: str) -> Run | None:
+    """Return the run that learned from exactly these inputs, if one has finished: see `first_of`."""
+    found = runs_where(client, experiment, _learned_from(inputs_sha256))
+    return first_of(client, model_name, found) if found else None
 
-    Of several, as two trainings at once leave them, it is the first that finished: everybody's answer from then on.
+
+def first_of(client: MlflowClient, model_name: str, trainings: Sequence[Run]) -> Run:
+    """Return which of the finished trainings on the same inputs is everybody's answer: two at once leave two.
+
+    It is the one that is registered first, by the numbers that the store gives; while none is, the first that
+    finished, by the clocks of their machines.
     """
-    condition = f"tags.`{TAG_INPUTS}` = '{inputs_sha256}' AND attributes.status = 'FINISHED'"
-    found = runs_where(client, experiment, condition)
-    return min(found, key=lambda run: (run.info.end_time, run.info.run_id), default=None)
+    if len(trainings) > 1 and (versions := _versions_of(client, model_name, trainings)):
+        return next(run for run in trainings if run.info.run_id == versions[0].run_id)
+    return min(trainings, key=lambda run: (run.info.end_time, run.info.run_id))
+
+
+def _learned_from(inputs_sha256: str) -> str:
+    return f"tags.`{TAG_INPUTS}` = '{inputs_sha256}' AND attributes.status = 'FINISHED'"
 
 
 def runs_where(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
@@ -68,40 +79,54 @@ def end_dead_runs(client: MlflowClient, experiment: str) -> list[str]:
 
 
 def register(client: MlflowClient, model_name: str, run: Run) -> int:
-    """Register the run's model as a version; a run that is registered already keeps its version."""
+    """Register the run's model as a version; what learned from the same inputs is one version, the first there is."""
     from mlflow.exceptions import MlflowException
 
-    if not _versions_of_run(client, model_name, run):
+    trainings = _same_trainings(client, run)
+    if not _versions_of(client, model_name, trainings):
         try:
             client.create_registered_model(model_name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = _model_of(run)
-        tags = {name: run.data.tags[name] for name in (TAG_PACKAGE,) if name in run.data.tags} | {TAG_STEP: STEP}
+        tags = {name: run.data.tags[name] for name in (TAG_PACKAGE, TAG_INPUTS) if name in run.data.tags}
         model_id = source.removeprefix(MODEL)
-        client.create_model_version(model_name, source, run.info.run_id, tags, model_id=model_id)
-    version = _one_version(client, model_name, run)
-    _link(client, run, model_name, version)
-    return version
+        client.create_model_version(model_name, source, run.info.run_id, {**tags, TAG_STEP: STEP}, model_id=model_id)
+        trainings = _same_trainings(client, run)  # another may have finished, and been registered, meanwhile
+    version = _one_version(client, model_name, trainings)
+    registered = next(training for training in trainings if training.info.run_id == version.run_id)
+    _link(client, registered, model_name, int(version.version))
+    return int(version.version)
 
 
-def _one_version(client: MlflowClient, model_name: str, run: Run) -> int:
-    """Return the first version of a run, once those are deleted that a step has made of it again.
+def _same_trainings(client: MlflowClient, run: Run) -> list[Run]:
+    """Return the finished runs that learned from the inputs of this one, itself among them."""
+    if (inputs := run.data.tags.get(TAG_INPUTS)) is None:
+        return [run]
+    found = client.search_runs([run.info.experiment_id], _learned_from(inputs))
+    return [run, *(other for other in found if other.info.run_id != run.info.run_id)]
 
-    That happens where another process registers it at the same moment, and where an answer of MLflow's is lost: its
-    client asks again. What somebody registers by hand is theirs, and so is what has an alias.
+
+def _one_version(client: MlflowClient, model_name: str, trainings: Sequence[Run]) -> RegisteredVersion:
+    """Return the first version of trainings on the same inputs, once those are withdrawn that a step has made again.
+
+    That happens where two processes register at the same moment, one training or one each, and where an answer of
+    MLflow's is lost: its client asks again. Each looks when it has made its own, so that the one with the higher number
+    sees the other. What somebody registers by hand is theirs, and so is what has an alias; of another training, what
+    does not say its inputs was registered when that made a version of its own.
     """
-    first, *again = _versions_of_run(client, model_name, run)
+    first, *again = _versions_of(client, model_name, trainings)
     for version in again:
-        if version.tags.get(TAG_STEP) == STEP and not version.aliases:
+        is_again = version.run_id == first.run_id or TAG_INPUTS in version.tags
+        if is_again and version.tags.get(TAG_STEP) == STEP and not version.aliases:
             if_there(functools.partial(client.delete_model_version, model_name, version.version))
-    return int(first.version)
+    return first
 
 
 def registered_as(client: MlflowClient, model_name: str, run: Run) -> int:
     """Return the version that a run's model is registered as. Raises DlassetsError where it is not."""
-    if not (versions := _versions_of_run(client, model_name, run)):
+    if not (versions := _versions_of(client, model_name, [run])):
         raise DlassetsError(
             f"The model of run {run.info.run_id} is not registered. Materialize registered_version first."
         )
@@ -117,9 +142,10 @@ def _link(client: MlflowClient, run: Run, model_name: str, version: int) -> None
         client.set_logged_model_tags(id_, {TAG_VERSIONS: json.dumps([*links, link])})
 
 
-def _versions_of_run(client: MlflowClient, model_name: str, run: Run) -> list[RegisteredVersion]:
-    """Return the versions of a run, the oldest first."""
-    found = client.search_model_versions(f"name = '{model_name}' AND run_id = '{run.info.run_id}'")
+def _versions_of(client: MlflowClient, model_name: str, runs: Sequence[Run]) -> list[RegisteredVersion]:
+    """Return the versions of runs, the oldest first."""
+    ids = ", ".join(f"'{run.info.run_id}'" for run in runs)
+    found = client.search_model_versions(f"name = '{model_name}' AND run_id IN ({ids})")
     return sorted(found, key=lambda version: int(version.version))
 
 

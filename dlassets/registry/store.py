@@ -94,7 +94,8 @@ class MlflowStore:
 
     def find_run(self, *digests: str) -> Run | None:
         """Return the finished run that learned from exactly the inputs of these digests, if there is one."""
-        found = (find_run(self.client, self.experiment, inputs_sha256) for inputs_sha256 in digests)
+        name = self.settings.registry.model_name
+        found = (find_run(self.client, self.experiment, name, inputs_sha256) for inputs_sha256 in digests)
         return next((run for run in found if run is not None), None)
 
     def run_of(self, *digests: str) -> Run:

@@ -22,6 +22,7 @@ from dlassets.learning.calibration import calibrated
 from dlassets.learning.evaluation.evaluate import evaluate
 from dlassets.learning.examples import Examples, Splits, read_splits
 from dlassets.learning.features import Embedder
+from dlassets.learning.training.checkpoints import clear
 from dlassets.learning.training.job import Event, Job, OnEvent, Trained
 from dlassets.registry.environment import environment, installed
 from dlassets.registry.lifecycle import TAG_INPUTS, run_or_none
@@ -31,7 +32,6 @@ from dlassets.registry.outages import explained_mlflow
 from dlassets.registry.package import ModelPackage
 from dlassets.registry.report import Judged, log_report
 from dlassets.settings import TrainingSettings
-from dlassets.storage.files import remove_folder
 from dlassets.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _trained(mlflow: Any, job: Job, splits: Splits, fit: Fit, report: OnEvent) -
         trained = fit(job, live, splits)
         mlflow.log_metric("training_seconds", time.monotonic() - began)
     if job.folder is not None:  # its checkpoints are no longer needed
-        remove_folder(job.folder)
+        clear(job.folder)
     return trained
 
 

@@ -3,7 +3,8 @@
     <target>/objects/ab/<sha-256>       what the files of any backup hold
     <target>/backups/<time>-<16 digits of its sha-256>.json     which files a backup has, and what they hold
 
-A backup that was killed has no manifest, and so is none; what it copied the next one finds. Nothing is ever changed.
+A backup that was killed has no manifest, and so is none; what it copied the next one finds. Nothing is ever changed,
+and nothing deleted unless that is asked for: see `Backups.thin`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import datetime as dt
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -24,6 +26,7 @@ from dlassets.storage.files import (
     listed,
     opened,
     read_whole,
+    remove_file,
     write_lines_where_changed,
     write_whole,
 )
@@ -34,6 +37,7 @@ _NAME = re.compile(r"\d{8}T\d{12}Z-([0-9a-f]{16})\.json")
 _CHUNK = 8 * 2**20
 _COPYING, _SMALL = 8, 64 * 2**20
 _SHOWN = 3
+_YOUNG_SECONDS = 24 * 60 * 60
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,24 @@ class Backups:
         name = f"{made_at:%Y%m%dT%H%M%S%f}Z-{hashlib.sha256(content).hexdigest()[:16]}.json"
         write_whole(f"{self.place}/backups/{name}", content)
         return name
+
+    def thin(self, keep: int) -> tuple[list[str], int]:
+        """Delete all but the newest backups; return their names, and the bytes of what no other holds.
+
+        An object that is younger than a day stays: another backup may have written it, whose manifest is yet to come.
+        Raises DlassetsError where a backup that is kept cannot be read: nothing is deleted then.
+        """
+        names = self.names()
+        old, kept = names[:-keep], names[-keep:]
+        needed = {held.sha256 for name in kept for held in self.read(name).files.values()}
+        for name in old:  # first, so that none is left whose objects have gone
+            remove_file(f"{self.place}/backups/{name}")
+        freed, oldest = 0, time.time_ns() - _YOUNG_SECONDS * 10**9
+        for name, info in files_under(f"{self.place}/objects").items():
+            if name.rpartition("/")[2] not in needed and info.mtime_ns < oldest:
+                remove_file(f"{self.place}/objects/{name}")
+                freed += info.size
+        return old, freed
 
     def copy(
         self, sources: Mapping[str, Source], before: Manifest | None, done: Callable[[int], None]

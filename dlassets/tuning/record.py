@@ -10,7 +10,9 @@ import contextlib
 import datetime as dt
 import json
 import os
+import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from dlassets.tuning.trials import ACCURACY, FAILURE, INTERRUPTED, LOSS, best_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from optuna.trial import FrozenTrial, Trial, TrialState
 
 PICTURE = "tuning/study.png"
@@ -32,6 +35,11 @@ TAG_DIGEST, TAG_BEST, TAG_WINNER = "dlassets.tuning.sha256", "dlassets.tuning.be
 TAG_FEATURES, TAG_TRAINABLE = "dlassets.tuning.feature_version", "dlassets.tuning.trainable"
 TAG_FINISHED = "dlassets.tuning.finished_at"
 
+# Whose value a process changes as long as it runs the study.
+TAG_BEAT = "dlassets.tuning.beat"
+
+SECONDS_BETWEEN_BEATS, PATIENCE_SECONDS = 10.0, 60.0
+SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_BETWEEN_WRITES = 2.0
 
 
@@ -79,25 +87,65 @@ class StudyRecord:
         }
         for name, value in parameters.items():
             self.client.log_param(self.run_id, name, value)
-        self._tag({TAG_DIGEST: self.question.sha256, TAG_PROCESS: str(ProcessIdentity.this())})
+        beat = uuid.uuid4().hex
+        self._tag({TAG_DIGEST: self.question.sha256, TAG_BEAT: beat, TAG_PROCESS: str(ProcessIdentity.this())})
         try:
-            yield
+            with self._beating():
+                yield
         except BaseException:
             self.client.set_terminated(self.run_id, "KILLED")
             raise
 
     def _refuse_where_another_runs_it(self) -> None:
-        """Raise DlassetsError where a live process of this machine runs the study: both would try, and count, double.
+        """Raise DlassetsError where a live process runs the study: both would try, and count, double.
 
-        One of another machine is taken for dead: that cannot be seen from here.
+        One of another machine is watched, for nothing else of it can be seen from here, and clocks differ: it is dead
+        where it does not say for PATIENCE_SECONDS that it goes on.
         """
         run = self.client.get_run(self.run_id)
         process = ProcessIdentity.parse(run.data.tags.get(TAG_PROCESS, ""))
-        if run.info.status == "RUNNING" and process and process.is_alive and process.pid != os.getpid():
+        if run.info.status != "RUNNING" or process is None:
+            return
+        is_here = process.is_alive
+        goes_on = process.pid != os.getpid() if is_here else not process.is_gone and self._goes_on(run)
+        if goes_on:
+            where = "this machine" if is_here else process.host
             raise DlassetsError(
-                f"The study {self.name} is being run by process {process.pid} of this machine. Wait for it, or end "
+                f"The study {self.name} is being run by process {process.pid} of {where}. Wait for it, or end "
                 "that process and run it again: it goes on from the trials that are done."
             )
+
+    def _goes_on(self, run: Run) -> bool:
+        """Whether a process of another machine says, while this one waits, that it runs the study."""
+        beat, until = run.data.tags.get(TAG_BEAT), time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            run = self.client.get_run(self.run_id)
+            if run.info.status != "RUNNING":
+                return False
+            if run.data.tags.get(TAG_BEAT) != beat:
+                return True
+        return False
+
+    @contextlib.contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Say every so often that the study goes on, to who cannot see this process."""
+        over = threading.Event()
+
+        def beat() -> None:
+            from mlflow.exceptions import MlflowException
+
+            while not over.wait(SECONDS_BETWEEN_BEATS):
+                with contextlib.suppress(MlflowException):  # the trials themselves will say that it is away
+                    self._tag({TAG_BEAT: uuid.uuid4().hex})
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def resume(self) -> list[dict[str, Any]]:
         """End the trials that nobody runs any more, and return what is tried before the sampler is asked.

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dlassets.engines import columns, delta_log
+from dlassets.engines import columns, delta_log, spark
 from dlassets.engines.base import Commit, Engine
 from dlassets.engines.local import LocalEngine
 from dlassets.errors import ConflictError, DlassetsError
@@ -298,6 +298,39 @@ def test_small_batches_take_in_the_same_files(local_engine, lake, settings, land
 
     assert (done.images, done.batches) == (4, 4)
     assert len(rows(local_engine, lake, "raw_images", "path")) == 4
+
+
+def test_a_listing_is_split_by_bytes_one_file_after_the_other() -> None:
+    import pyarrow as pa
+
+    mib = 2**20
+    lengths = pa.table({"length": pa.array([mib] * 4 + [4 * mib, 8 * mib], pa.int64())})
+
+    assert spark.parts_of(lengths, 2).to_pylist() == [0, 0, 0, 0, 0, 1]
+    assert spark.parts_of(lengths, 4).to_pylist() == [0, 0, 0, 0, 1, 3]
+    assert spark.parts_of(pa.table({"length": pa.array([0, 0, 0, 0], pa.int64())}), 4).to_pylist() == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_batch_of_a_cluster_grows_with_its_cores(spark_engine, lake, settings, landing, monkeypatch) -> None:
+    import pyarrow as pa
+
+    one_by_one = settings.model_copy(update={"ingest": IngestSettings(files_per_batch=1)})
+    assert spark_engine.shares == 1
+    assert spark_engine._cores() == spark_engine.session.sparkContext.defaultParallelism
+    monkeypatch.setattr(spark_engine, "_shares", 2)  # as a cluster of two cores has
+
+    done = ingest(spark_engine, lake, one_by_one, {})
+
+    assert (done.images, done.batches) == (4, 2)
+    assert len(rows(spark_engine, lake, "raw_images", "path")) == 4
+    listing = pa.table({"path": ["a/1", "a/2", "a/3"], "length": pa.array([10, 10, 10**7], pa.int64())})
+    parts = spark_engine._spread(listing).selectExpr("path", "spark_partition_id() AS part").toArrow()
+    assert sorted(parts.to_pylist(), key=lambda row: row["path"]) == [
+        {"path": "a/1", "part": 0},
+        {"path": "a/2", "part": 0},
+        {"path": "a/3", "part": 1},
+    ]
 
 
 @pytest.mark.parametrize("commits", [1, 2], ids=["raw_images", "quarantined_files"])

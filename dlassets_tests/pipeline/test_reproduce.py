@@ -66,7 +66,7 @@ def test_a_reproduction_is_a_run_that_says_so_and_takes_no_one_s_place(trained) 
     assert runs
     assert all(run.data.metrics["test_accuracy"] == original.data.metrics["test_accuracy"] for run in runs)
     assert versions_of(mlflow.client, MODEL) == [1]
-    found = find_run(mlflow.client, mlflow.experiment, original.data.tags["dlassets.inputs_sha256"])
+    found = find_run(mlflow.client, mlflow.experiment, MODEL, original.data.tags["dlassets.inputs_sha256"])
     assert found is not None
     assert found.info.run_id == run_id
 

@@ -96,8 +96,8 @@ class Registry:
         self.client.set_model_version_tag(model.name, str(model.version), TAG_VALIDATION, made.sha256)
         return made
 
-    def run(self, package: ModelPackage, inputs: str = "inputs", status: str = "FINISHED") -> Any:
-        """Return a run that logged the package, as training would."""
+    def run(self, package: ModelPackage, inputs: str | None = None, status: str = "FINISHED") -> Any:
+        """Return a run that logged the package, as training would; on inputs of its own where none are named."""
         import mlflow
 
         from dlassets.registry.lifecycle import TAG_INPUTS
@@ -105,7 +105,7 @@ class Registry:
 
         experiment = self.client.get_experiment_by_name(self.resource.experiment)
         with mlflow.start_run(experiment_id=experiment.experiment_id) as run:
-            mlflow.set_tag(TAG_INPUTS, inputs)
+            mlflow.set_tag(TAG_INPUTS, inputs or run.info.run_id)
             log_model(mlflow, package, example=b"no photo")
         self.client.set_terminated(run.info.run_id, status)
         return self.client.get_run(run.info.run_id)

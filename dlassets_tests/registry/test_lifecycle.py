@@ -4,16 +4,20 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef
 from dlassets.registry.entry import enter
+from dlassets.registry.events import REGISTERED
 from dlassets.registry.lifecycle import (
     CHALLENGER,
+    STEP,
     TAG_PACKAGE,
     TAG_PROCESS,
+    TAG_STEP,
     end_dead_runs,
     find_run,
     load_run,
@@ -39,11 +43,11 @@ def test_a_run_is_found_by_what_it_learned_from_once_it_has_finished(registry) -
     registry.run(GOOD, "running", status="RUNNING")
 
     experiment = registry.resource.experiment
-    assert find_run(registry.client, experiment, "one").info.run_id == finished.info.run_id
+    assert find_run(registry.client, experiment, MODEL, "one").info.run_id == finished.info.run_id
     assert registry.resource.run_of("one").info.run_id == finished.info.run_id
     for inputs in ("failed", "running", "another"):
-        assert find_run(registry.client, experiment, inputs) is None
-    assert find_run(registry.client, "no such experiment", "one") is None
+        assert find_run(registry.client, experiment, MODEL, inputs) is None
+    assert find_run(registry.client, "no such experiment", MODEL, "one") is None
     with pytest.raises(DlassetsError, match="Materialize trained_model first"):
         registry.resource.run_of("another")
 
@@ -140,6 +144,61 @@ def test_two_trainings_of_the_same_inputs_at_once_make_one_version(registry) -> 
         versions.append(register(registry.client, MODEL, registry.resource.run_of("same")))
 
     assert versions == versions_of(registry.client, MODEL) * 2 == [1, 1]
+
+
+@pytest.fixture
+def twice(registry) -> tuple[Any, Any]:
+    """Two trainings of the same inputs, of which the second has ended before the first by its machine's clock."""
+    first, second = (registry.run(GOOD, "same", status="RUNNING") for _ in range(2))
+    registry.client.set_terminated(first.info.run_id, "FINISHED", end_time=2_000)
+    return registry.client.get_run(first.info.run_id), second
+
+
+def ended(registry, run: Any, at: int = 1_000) -> Any:
+    registry.client.set_terminated(run.info.run_id, "FINISHED", end_time=at)
+    return registry.client.get_run(run.info.run_id)
+
+
+def test_by_clocks_that_differ_two_trainings_of_the_same_inputs_are_one_version(registry, twice) -> None:
+    first, second = twice
+    assert enter(registry.by(), first).version == 1
+    second = ended(registry, second)
+
+    found = registry.resource.run_of("same")
+
+    assert found.info.run_id == first.info.run_id
+    assert [enter(registry.by(), run).version for run in (found, second, first)] == [1, 1, 1]
+    assert versions_of(registry.client, MODEL) == [1]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_training_that_is_registered_while_another_of_the_same_inputs_is_gives_way(registry, twice, killed) -> None:
+    first, second = twice[0], ended(registry, twice[1])
+
+    def registered_second() -> None:
+        assert enter(registry.by(), first).version == 1
+
+    with overtaken_at(registry.client, "create_model_version", registered_second):
+        if killed:  # before it can withdraw what it has registered
+            with killed_at(registry.client, "delete_model_version"):
+                enter(registry.by(), second)
+            assert versions_of(registry.client, MODEL) == [1, 2]
+        assert enter(registry.by(), registry.resource.run_of("same") if killed else second).version == 1
+
+    assert versions_of(registry.client, MODEL) == [1]
+    assert registry.resource.run_of("same").info.run_id == first.info.run_id
+    events = [event for event in registry.by().history().events if event.event == REGISTERED]
+    assert [event.model.version for event in events] == [1]
+
+
+def test_a_version_of_the_same_inputs_that_was_made_before_they_were_one_stays(registry, twice) -> None:
+    first, second = twice[0], ended(registry, twice[1])
+    register(registry.client, MODEL, first)
+    source = f"models:/{second.outputs.model_outputs[0].model_id}"
+    registry.client.create_model_version(MODEL, source, second.info.run_id, {TAG_STEP: STEP})
+
+    assert register(registry.client, MODEL, second) == 1
+    assert versions_of(registry.client, MODEL) == [1, 2]
 
 
 def test_a_run_that_two_processes_register_at_once_is_one_version(registry) -> None:

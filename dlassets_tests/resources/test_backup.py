@@ -206,6 +206,37 @@ def test_a_damaged_backup_is_refused_with_the_file_and_nothing_is_written(used, 
     assert verify(target, quiet).tables == manifest.tables
 
 
+def test_older_backups_are_deleted_when_that_is_asked_for_and_what_is_kept_stays_whole(used, other, target) -> None:
+    settings = Settings(root=used.root)
+    places = Path(target, "objects").rglob
+    made = [back_up(settings, used, target, quiet).manifest.name]
+    only_first = Path(used.root, "reports", "page.html")
+    content = only_first.read_text()
+    only_first.unlink()
+    for number in (7, 8):
+        put(used, "raw_images", photo(number))
+        made.append(back_up(settings, used, target, quiet).manifest.name)
+    holders = [place for place in places("*") if place.is_file() and place.read_bytes() == content.encode()]
+    assert len(holders) == 1
+
+    assert Backups(target).thin(2) == ([made[0]], 0)  # another backup may have just written what none names
+    assert holders[0].exists()
+    for place in places("*"):
+        os.utime(place, (1, 1))
+    deleted, freed = Backups(target).thin(2)
+
+    assert deleted == []
+    assert freed >= len(content)
+    assert not holders[0].exists()
+    assert Backups(target).names() == made[1:]
+    assert verify(target, quiet).name == made[2]
+    Path(target, "backups", made[2]).rename(Path(target, "taken-away"))
+    assert verify(target, quiet).name == made[1]
+    restore_backup(Settings(root=other.root), other, target, quiet)
+    assert "z/7.jpg" in paths(other)
+    assert "z/8.jpg" not in paths(other)
+
+
 def test_a_manifest_that_was_changed_is_refused(used, other, target) -> None:
     name = made(used, target).manifest.name
     file = Path(target, "backups", name)

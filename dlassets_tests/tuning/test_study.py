@@ -28,7 +28,7 @@ from dlassets.storage.lake import Lake
 from dlassets.tuning import local_trials, record
 from dlassets.tuning.local_trials import LocalTrials
 from dlassets.tuning.question import Question
-from dlassets.tuning.record import PICTURE, TAG_BEST, TAG_WINNER
+from dlassets.tuning.record import PICTURE, TAG_BEAT, TAG_BEST, TAG_WINNER, StudyRecord
 from dlassets.tuning.spark_trials import SparkTrials
 from dlassets.tuning.study import Best, run_study, winner
 from dlassets.tuning.trials import ACCURACY, LOSS
@@ -168,6 +168,48 @@ def test_a_study_that_another_process_runs_is_refused_until_that_is_gone(bench) 
         other.communicate(b"\n")
 
     assert len(bench.study(bowl, more).trials) == 5
+
+
+@pytest.fixture
+def elsewhere(bench, monkeypatch) -> Best:
+    """A study that another machine runs, or did until it was killed; all waits are a hundredth of theirs."""
+    for name in ("SECONDS_BETWEEN_BEATS", "PATIENCE_SECONDS", "SECONDS_BETWEEN_LOOKS"):
+        monkeypatch.setattr(record, name, getattr(record, name) / 100)
+    done = bench.study(bowl)
+    bench.mlflow.client.set_tag(done.run_id, TAG_PROCESS, "another-host 7 1.5")
+    bench.mlflow.client.update_run(done.run_id, status="RUNNING")
+    return done
+
+
+def test_a_study_that_another_machine_runs_is_refused_while_it_beats(bench, elsewhere, monkeypatch) -> None:
+    there = StudyRecord(bench.mlflow.client, bench.mlflow.experiment, bench.ask())
+    more = ONE_AT_A_TIME.model_copy(update={"trials": 5})
+    monkeypatch.setattr(record, "PATIENCE_SECONDS", 60.0)  # of a machine that is busy; a beat ends it
+    with there._beating(), pytest.raises(DlassetsError, match="by process 7 of another-host"):
+        bench.study(bowl, more)
+    assert bench.mlflow.client.get_run(elsewhere.run_id).info.status == "RUNNING"
+    bench.mlflow.client.set_terminated(elsewhere.run_id, "KILLED")
+
+
+@pytest.mark.slow
+def test_a_study_of_another_machine_that_has_stopped_beating_is_gone_on_with(bench, elsewhere) -> None:
+    best = bench.study(bowl, ONE_AT_A_TIME.model_copy(update={"trials": 5}))
+
+    assert (best.run_id, len(best.trials)) == (elsewhere.run_id, 5)
+
+
+@pytest.mark.slow
+def test_who_runs_a_study_says_so_as_long_as_it_does(bench, elsewhere) -> None:
+    beats = set[str]()
+
+    def report(*_: Any) -> None:
+        until = time.monotonic() + 60
+        while len(beats) < 2 and time.monotonic() < until:
+            beats.add(bench.mlflow.client.get_run(elsewhere.run_id).data.tags[TAG_BEAT])
+
+    bench.study(bowl, ONE_AT_A_TIME.model_copy(update={"trials": 5}), report=report)
+
+    assert len(beats) == 2
 
 
 @pytest.mark.slow

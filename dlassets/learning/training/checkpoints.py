@@ -10,18 +10,22 @@ import hashlib
 import json
 import logging
 import re
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
 from dlassets.learning.training.job import Job
 from dlassets.learning.weights import digest
-from dlassets.storage.files import listed, read_bytes, write_whole
+from dlassets.storage.files import files_under, listed, read_bytes, remove_file, remove_folder, write_whole
 from dlassets.storage.stores import advice, filesystem_of
 
 if TYPE_CHECKING:
+    import pyarrow.fs as pafs
     import torch
 
+# What nobody has written to for so long is of a training that was killed: one that runs says so every few seconds.
+LONG_AGO_SECONDS = 24 * 60 * 60
 KEPT = 2  # the newest, and the one before it should the newest be damaged
 
 # What may differ between a training and the one that goes on from its checkpoint: the result is the same.
@@ -106,11 +110,30 @@ class Checkpoints:
         return Checkpoint(_step(name), load(data), _state(data))
 
     def _remove_older(self) -> None:
-        names = [info.base_name for info in listed(self._files, self._folder)]
-        # A process that was killed while it wrote left what it had, hidden; one process at a time writes here.
-        unfinished = [name for name in names if name.startswith(".") and self._job in name]
+        hidden = [info for info in listed(self._files, self._folder) if info.base_name.startswith(".")]
+        # A process that was killed while it wrote left what it had; another on the same inputs may be writing.
+        unfinished = [info.base_name for info in hidden if self._job in info.base_name and is_old(info)]
         for name in (*self._names()[KEPT:], *unfinished):
-            self._files.delete_file(f"{self._folder}/{name}")
+            remove_file(f"{self._uri}/{name}")
+
+
+def clear(folder: str) -> None:
+    """Remove the checkpoints of a training that has come to its end, and whatever killed ones left beside them.
+
+    Another on the same inputs may go on at once: what its processes tell each other, a folder of theirs, stays.
+    """
+    files = files_under(folder)
+    going_on = {path.partition("/")[0] for path, info in files.items() if "/" in path and not is_old(info)}
+    if not going_on:
+        remove_folder(folder)
+        return
+    for path in files:
+        if path.partition("/")[0] not in going_on:
+            remove_file(f"{folder}/{path}")
+
+
+def is_old(info: pafs.FileInfo) -> bool:
+    return bool(info.mtime_ns < time.time_ns() - LONG_AGO_SECONDS * 10**9)
 
 
 def _step(name: str) -> int:

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 @step(REGISTERED_VERSION, reads=[TRAINED_MODEL, TUNED_HYPERPARAMETERS, TRAINING_SET])
 def registered_version(session: Session, read: Reads, report: Report) -> Made:
     """Register the trained model as a version, which waits to be validated."""
-    run = session.mlflow.run_of(*training_inputs(session, read).digests)
+    digests = training_inputs(session, read).digests
+    run = session.mlflow.run_of(*digests)
     _notice_outside_moves(session, report)
     model = _entered(session, read, run)
+    run = session.mlflow.run_of(*digests)  # of another training on the same inputs, where that is registered
     return Made(read.provenance(model), details={"run": run, "model": model})
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: read back as they were written, and never where a byte is wrong or the training is another."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 from dlassets.engines.base import Snapshot
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef
+from dlassets.learning.training import checkpoints
 from dlassets.learning.training.checkpoints import Checkpoint, Checkpoints, fingerprint
 from dlassets.learning.training.job import Job
 from dlassets.settings import TrainingSettings
+from dlassets_tests.killing import overtaken_at
 
 MINE, ANOTHERS = "0" * 12, "f" * 12
 
@@ -38,13 +41,13 @@ def assert_equal(one: Checkpoint | None, other: Checkpoint) -> None:
 
 
 def test_the_newest_is_read_as_it_was_written_and_only_two_are_kept(tmp_path) -> None:
-    checkpoints = Checkpoints(str(tmp_path / "new" / "folder"), MINE)
+    kept = Checkpoints(str(tmp_path / "new" / "folder"), MINE)
     for step in (8, 9, 10, 100):
-        checkpoints.save(checkpoint(step))
+        kept.save(checkpoint(step))
 
     assert len(files(tmp_path / "new" / "folder")) == 2
-    assert_equal(checkpoints.newest(), checkpoint(100))
-    assert_equal(checkpoints.at(10), checkpoint(10))
+    assert_equal(kept.newest(), checkpoint(100))
+    assert_equal(kept.at(10), checkpoint(10))
 
 
 def test_there_is_none_in_an_empty_folder_or_where_no_folder_is(tmp_path) -> None:
@@ -62,13 +65,13 @@ def test_there_is_none_in_an_empty_folder_or_where_no_folder_is(tmp_path) -> Non
     ],
 )
 def test_a_damaged_one_is_passed_over_for_the_one_before(tmp_path, damage, caplog) -> None:
-    checkpoints = Checkpoints(str(tmp_path), MINE)
-    checkpoints.save(checkpoint(1))
-    checkpoints.save(checkpoint(2))
+    kept = Checkpoints(str(tmp_path), MINE)
+    kept.save(checkpoint(1))
+    kept.save(checkpoint(2))
     newest = files(tmp_path)[-1]
     newest.write_bytes(damage(newest.read_bytes()))
 
-    assert_equal(checkpoints.newest(), checkpoint(1))
+    assert_equal(kept.newest(), checkpoint(1))
     assert f"{newest.name} is damaged" in caplog.text
 
 
@@ -84,15 +87,52 @@ def test_another_trainings_are_neither_read_nor_removed(tmp_path) -> None:
     assert_equal(theirs.newest(), checkpoint(50))
 
 
-def test_what_a_killed_process_had_begun_to_write_is_no_checkpoint_and_goes_with_the_next(tmp_path) -> None:
-    checkpoints = Checkpoints(str(tmp_path), MINE)
-    checkpoints.save(checkpoint(1))
+@pytest.mark.parametrize("is_old", [True, False])
+def test_what_is_half_written_is_no_checkpoint_and_goes_once_nobody_can_be_writing_it(tmp_path, is_old) -> None:
+    kept = Checkpoints(str(tmp_path), MINE)
+    kept.save(checkpoint(1))
     begun = tmp_path / f".writing-{MINE}-0123"
     begun.write_bytes(b"half of it")
+    if is_old:
+        aged(begun)
 
-    assert_equal(checkpoints.newest(), checkpoint(1))
-    checkpoints.save(checkpoint(2))
-    assert not begun.exists()
+    assert_equal(kept.newest(), checkpoint(1))
+    kept.save(checkpoint(2))
+    assert begun.exists() is not is_old
+
+
+def aged(file: Path) -> None:
+    """Have a file be last written to in 1970."""
+    os.utime(file, (1, 1))
+
+
+def test_one_that_another_process_removes_first_is_no_failure(tmp_path) -> None:
+    one, other = (Checkpoints(str(tmp_path), MINE) for _ in range(2))
+    for step in range(2):
+        one.save(checkpoint(step))
+
+    with overtaken_at(checkpoints, "remove_file", lambda: other.save(checkpoint(3))):
+        one.save(checkpoint(2))
+
+    assert_equal(one.newest(), checkpoint(3))
+    assert len(files(tmp_path)) == 2
+
+
+def test_who_ends_a_training_leaves_what_another_on_the_same_inputs_goes_on_in(tmp_path) -> None:
+    folder = tmp_path / "training"
+    Checkpoints(str(folder), MINE).save(checkpoint(1))
+    for name in ("exchange-dead", "exchange-alive"):
+        (folder / name).mkdir()
+        (folder / name / "job.json").write_text("{}")
+    aged(folder / "exchange-dead" / "job.json")
+
+    checkpoints.clear(str(folder))
+    assert [file.relative_to(folder).as_posix() for file in folder.rglob("*.*")] == ["exchange-alive/job.json"]
+
+    aged(folder / "exchange-alive" / "job.json")
+    checkpoints.clear(str(folder))
+    assert not folder.exists()
+    checkpoints.clear(str(folder))
 
 
 def test_a_process_that_does_not_see_what_the_first_saw_says_so(tmp_path) -> None:
@@ -111,12 +151,12 @@ def test_they_lie_in_object_storage_as_well(s3, monkeypatch) -> None:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     s3.create("checkpoints")
-    checkpoints = Checkpoints("s3://checkpoints/a/training", MINE)
+    kept = Checkpoints("s3://checkpoints/a/training", MINE)
     for step in range(3):
-        checkpoints.save(checkpoint(step))
+        kept.save(checkpoint(step))
 
-    assert_equal(checkpoints.newest(), checkpoint(2))
-    assert_equal(checkpoints.at(1), checkpoint(1))
+    assert_equal(kept.newest(), checkpoint(2))
+    assert_equal(kept.at(1), checkpoint(1))
     listed = s3.client.list_objects_v2(Bucket="checkpoints", Prefix="a/training/")["Contents"]
     assert len([item for item in listed if item["Key"].endswith(".safetensors")]) == 2
 
