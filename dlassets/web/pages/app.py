@@ -18,6 +18,7 @@ from dlassets.errors import DlassetsError
 from dlassets.masking import masked
 from dlassets.settings import Settings
 from dlassets.web.guard import Guard
+from dlassets.web.identity import behind_the_proxy
 from dlassets.web.pages import files, lake, pictures
 from dlassets.web.pages.rendering import Templates, icon, style
 
@@ -57,7 +58,11 @@ def create_app(settings: Settings) -> Starlette:
     prefix = urlsplit(settings.ui.pages).path.rstrip("/")
     return Starlette(
         routes=[*routes, Mount(prefix, routes=routes)] if prefix else routes,
-        middleware=[Middleware(Safe), Middleware(Guard, addresses=settings.ui.of_pages)],
+        middleware=[
+            Middleware(Safe),
+            *behind_the_proxy(settings.access, {"/health", f"{prefix}/health"}),
+            Middleware(Guard, addresses=settings.ui.of_pages),
+        ],
         exception_handlers={HTTPException: refused, DlassetsError: refused},
     )
 
