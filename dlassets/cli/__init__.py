@@ -19,6 +19,7 @@ from dlassets.cli.serving import serve
 from dlassets.cli.status import status
 from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
+from dlassets.cli.users import users
 from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
 from dlassets.cli.webhooks import webhooks
@@ -53,6 +54,7 @@ for command in (
     automl,
     alerts,
     webhooks,
+    users,
 ):
     main.add_command(command)
 
