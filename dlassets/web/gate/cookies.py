@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Mapping
@@ -10,8 +11,10 @@ from dataclasses import asdict, dataclass
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from dlassets.settings import AccessSettings
+from dlassets.web.gate.label_studio import SESSION_COOKIE
 
 COOKIE = "dlassets_session"
+LABEL_STUDIO_COOKIE = "dlassets_label_studio"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Cookies:
         self._seconds = int(access.session_minutes * 60)
         self._is_secure = (access.url or "").startswith("https://")
         self._sessions = URLSafeTimedSerializer(cookie_secret, "a session of the gate")
+        self._label_studio = URLSafeTimedSerializer(cookie_secret, "whose a session of Label Studio is")
         self._ended: dict[str, float] = {}
 
     def write(self, session: Session) -> str:
@@ -60,7 +64,27 @@ class Cookies:
             self._ended[session.id] = now + self._seconds
         return self._header("", 0)
 
-    def _header(self, value: str, seconds: int) -> str:
+    def write_label_studio(self, name: str, session: str) -> list[str]:
+        """Return the headers Set-Cookie of a session at Label Studio, and of whose it is."""
+        whose = self._label_studio.dumps([name, _digest(session)])
+        return [
+            self._header(session, self._seconds, SESSION_COOKIE),
+            self._header(whose, self._seconds, LABEL_STUDIO_COOKIE),
+        ]
+
+    def is_at_label_studio(self, name: str, cookies: Mapping[str, str]) -> bool:
+        """Whether the session at Label Studio is this person's: another may have used this browser before."""
+        try:
+            whose = self._label_studio.loads(cookies.get(LABEL_STUDIO_COOKIE, ""), max_age=self._seconds)
+        except BadSignature:
+            return False
+        return bool(whose == [name, _digest(cookies.get(SESSION_COOKIE, ""))])
+
+    def _header(self, value: str, seconds: int, name: str = COOKIE) -> str:
         # Lax: a link from a mail leads in, and no other site's page can have anything done.
         secure = "; Secure" if self._is_secure else ""
-        return f"{COOKIE}={value}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{secure}"
+        return f"{name}={value}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{secure}"
+
+
+def _digest(session: str) -> str:
+    return hashlib.sha256(session.encode()).hexdigest()[:32]

@@ -142,7 +142,7 @@ def test_a_labeller_answers_in_their_own_name_alone(made) -> None:
 def test_people_log_in_once_in_a_browser_and_find_all_of_it(made) -> None:
     with chromium() as browser:
         page = browser.new_context(ignore_https_errors=True).new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(30_000)
         page.goto(f"{made.url}/labeling")
         page.get_by_label("Name").fill("anna")
         page.get_by_label("Password").fill("not hers at all")
@@ -181,7 +181,7 @@ def test_people_log_in_once_in_a_browser_and_find_all_of_it(made) -> None:
 def test_a_labeller_s_page_knows_them_by_their_log_in(made) -> None:
     with chromium() as browser:
         page = browser.new_context(ignore_https_errors=True).new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(30_000)
         page.goto(f"{made.url}/label/")
         page.get_by_label("Name").fill("lars")
         page.get_by_label("Password").fill(password_of("lars"))
