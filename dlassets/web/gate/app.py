@@ -115,9 +115,7 @@ class Gate:
         """Say whether the proxy may hand a request on, and as whose: 200 with headers, or what its sender is told."""
         headers = request.headers
         if not is_by_the_proxy(headers, self._proxy_secret):
-            return PlainTextResponse(
-                "The proxy alone is told, by access.proxy_secret.\n", HTTPStatus.FORBIDDEN
-            )
+            return PlainTextResponse("The proxy alone is told, by access.proxy_secret.\n", HTTPStatus.FORBIDDEN)
         asked = _Asked(*(headers.get(name, "") for name in (PART_HEADER, "X-Forwarded-Method", "X-Forwarded-Uri")))
         if refused := guard.refusal(asked.method, headers, self._hosts):
             return self._refused(request, refused.status, refused.reason)
@@ -132,8 +130,7 @@ class Gate:
     def _answer_to(self, request: Request, asked: _Asked, visitor: Visitor) -> Response:
         if reason := policy.refusal(asked.part, asked.method, asked.address.partition("?")[0], visitor.roles):
             return self._refused(request, HTTPStatus.FORBIDDEN, reason)
-        at_label_studio = self._cookies.is_at_label_studio(visitor.name, request.cookies)
-        if asked.part == policy.LABEL_STUDIO and not at_label_studio:
+        if asked.part == policy.LABEL_STUDIO and not self._cookies.is_at_label_studio(request.cookies):
             return self._sent_to_label_studio(request, asked)
         return Response(headers={**visitor.headers, **self._known_as(asked.part, visitor)})
 
@@ -188,15 +185,15 @@ class Gate:
 
     async def to_label_studio(self, request: Request) -> Response:
         """Log a person in at Label Studio, and send them there."""
-        visitor = self._keeper.by_cookie(request.cookies)
-        if visitor is None:
+        session, visitor = self._cookies.read(request.cookies), self._keeper.by_cookie(request.cookies)
+        if session is None or visitor is None:
             return self._asked_to_log_in(request, "GET", LABEL_STUDIO_PATH)
         if reason := policy.refusal(policy.LABEL_STUDIO, "GET", LABEL_STUDIO_PATH, visitor.roles):
             return self._refused(request, HTTPStatus.FORBIDDEN, reason)
         server = address_of(self._label_studio, self._lake)
-        session = await logged_in(server, visitor.name, self._cookie_secret)
+        there = await logged_in(server, visitor.name, self._cookie_secret)
         answer = RedirectResponse(_own_path(request.query_params.get("next", LABEL_STUDIO_PATH)), HTTPStatus.SEE_OTHER)
-        for header in self._cookies.write_label_studio(visitor.name, session):
+        for header in self._cookies.write_label_studio(session, there):
             answer.headers.append("Set-Cookie", header)
         return answer
 

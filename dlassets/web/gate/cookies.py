@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import time
 from collections.abc import Mapping
@@ -40,7 +39,7 @@ class Cookies:
         self._seconds = int(access.session_minutes * 60)
         self._is_secure = (access.url or "").startswith("https://")
         self._sessions = URLSafeTimedSerializer(cookie_secret, "a session of the gate")
-        self._label_studio = URLSafeTimedSerializer(cookie_secret, "whose a session of Label Studio is")
+        self._label_studio = URLSafeTimedSerializer(cookie_secret, "a log-in at Label Studio")
         self._ended: dict[str, float] = {}
 
     def write(self, session: Session) -> str:
@@ -64,27 +63,24 @@ class Cookies:
             self._ended[session.id] = now + self._seconds
         return self._header("", 0)
 
-    def write_label_studio(self, name: str, session: str) -> list[str]:
-        """Return the headers Set-Cookie of a session at Label Studio, and of whose it is."""
-        whose = self._label_studio.dumps([name, _digest(session)])
-        return [
-            self._header(session, self._seconds, SESSION_COOKIE),
-            self._header(whose, self._seconds, LABEL_STUDIO_COOKIE),
-        ]
+    def write_label_studio(self, session: Session, value: str) -> list[str]:
+        """Return the headers Set-Cookie of a log-in at Label Studio, and of which log-in here it belongs to."""
+        told = {SESSION_COOKIE: value, LABEL_STUDIO_COOKIE: str(self._label_studio.dumps(session.id))}
+        return [self._header(value, self._seconds, cookie) for cookie, value in told.items()]
 
-    def is_at_label_studio(self, name: str, cookies: Mapping[str, str]) -> bool:
-        """Whether the session at Label Studio is this person's: another may have used this browser before."""
+    def is_at_label_studio(self, cookies: Mapping[str, str]) -> bool:
+        """Whether who asks has been logged in at Label Studio: another may have used this browser before.
+
+        What the cookie of that holds is no sign, since Label Studio writes it anew as it goes.
+        """
+        session = self.read(cookies)
         try:
-            whose = self._label_studio.loads(cookies.get(LABEL_STUDIO_COOKIE, ""), max_age=self._seconds)
+            held = self._label_studio.loads(cookies.get(LABEL_STUDIO_COOKIE, ""), max_age=self._seconds)
         except BadSignature:
             return False
-        return bool(whose == [name, _digest(cookies.get(SESSION_COOKIE, ""))])
+        return session is not None and bool(held == session.id)
 
     def _header(self, value: str, seconds: int, name: str = COOKIE) -> str:
         # Lax: a link from a mail leads in, and no other site's page can have anything done.
         secure = "; Secure" if self._is_secure else ""
         return f"{name}={value}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{secure}"
-
-
-def _digest(session: str) -> str:
-    return hashlib.sha256(session.encode()).hexdigest()[:32]
