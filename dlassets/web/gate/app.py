@@ -227,11 +227,10 @@ class Gate:
         )
         return PlainTextResponse(text, HTTPStatus.UNAUTHORIZED, headers)
 
-    def _sent_to_label_studio(self, request: Request, method: str, address: str) -> Response:
-        if method == "GET" and _is_page(request):
-            return RedirectResponse(
-                f"/gate/label-studio?next={quote(_own_path(address), safe='')}", HTTPStatus.SEE_OTHER
-            )
+    def _sent_to_label_studio(self, request: Request, asked: _Asked) -> Response:
+        if asked.method == "GET" and _is_page(request):
+            there = quote(_own_path(asked.address), safe="")
+            return RedirectResponse(f"/gate/label-studio?next={there}", HTTPStatus.SEE_OTHER)
         text = f"Open {self.url}{LABEL_STUDIO_PATH} in a browser: it is by pages that people are logged in there.\n"
         return PlainTextResponse(text, HTTPStatus.UNAUTHORIZED)
 

@@ -160,7 +160,7 @@ def test_people_log_in_once_in_a_browser_and_find_all_of_it(made) -> None:
         page.goto(made.url)
         page.get_by_label("Why version 1 is approved or rejected").fill("it is good")
         page.get_by_role("button", name="Approve").click()
-        page.get_by_text("it is good").wait_for()
+        page.get_by_text("it is good").first.wait_for()
         page.get_by_text("champion").first.wait_for()
 
         page.get_by_role("link", name="You").click()
