@@ -429,3 +429,13 @@ def test_a_table_whose_log_is_damaged_is_said_to_be_in_a_page(lake):
 
     assert answer.status_code == 503
     assert "label_requests" in text_of(answer.text)
+
+
+def test_nobody_decides_on_a_version_who_has_not_logged_in_at_a_gate(pages, small):
+    answer = pages.post(
+        "/versions/approve", data={"version": "3", "reason": "mine"}, headers={"X-Dlassets-User": "anna"}
+    )
+
+    assert answer.status_code == 403
+    assert "who has logged in as approver" in text_of(answer.text)
+    assert "Approve" not in pages.get("/").text
