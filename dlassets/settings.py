@@ -136,7 +136,7 @@ class _Section(BaseModel):
 
 def _is_in_a_file(name: str, value: object) -> bool:
     """Whether what may be secret is said by the name of a file: {file: /run/secrets/token}."""
-    return may_be_secret(name) and isinstance(value, Mapping) and set(value) == {"file"}
+    return isinstance(value, Mapping) and set(value) == {"file"} and may_be_secret(str(name))
 
 
 def _read(name: str, value: Mapping[str, Any]) -> str:
