@@ -67,6 +67,11 @@ def is_secret(name: str, value: str) -> bool:
     return any(True for _ in _secrets_in(value, name))
 
 
+def may_be_secret(name: str) -> bool:
+    """Whether a setting of this name is secret, or may hold something that is."""
+    return name == "tracking_uri" or any(known.fullmatch(name) for known in (_IS_SECRET, _SECRET_URLS))
+
+
 def without_secrets(uri: str) -> str:
     """Return the address in a URI, without user and query: for whoever has a user and password of their own."""
     return _USER_IN_TEXT.sub("://", uri).partition("?")[0]

@@ -13,11 +13,12 @@ import fnmatch
 import functools
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import yaml
@@ -35,7 +36,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from dlassets.errors import SettingsError
-from dlassets.masking import has_secret, learn, learn_variables, masked
+from dlassets.masking import has_secret, learn, learn_variables, masked, may_be_secret
 
 PREFIX = "DLASSETS_"
 PROFILE_VARIABLE = PREFIX + "PROFILE"
@@ -106,7 +107,9 @@ class _Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_learned(cls, given: Any) -> Any:
-        """Have what is secret in it masked from now on, refused or not."""
+        """Have what is secret in it masked from now on, refused or not; secrets of files are read before that."""
+        if isinstance(given, Mapping):
+            given = {name: _read(name, value) if _is_in_a_file(name, value) else value for name, value in given.items()}
         learn(given)
         return given
 
@@ -129,6 +132,25 @@ class _Section(BaseModel):
         elif isinstance(value, (int, float)) and abs(value) > _MOST:
             raise ValueError(f"it may be at most {_MOST}")
         return value
+
+
+def _is_in_a_file(name: str, value: object) -> bool:
+    """Whether what may be secret is said by the name of a file: {file: /run/secrets/token}."""
+    return isinstance(value, Mapping) and set(value) == {"file"} and may_be_secret(str(name))
+
+
+def _read(name: str, value: Mapping[str, Any]) -> str:
+    """Return the secret in a file, without the line break at its end. Raises ValueError for what anybody may read."""
+    path = Path(str(value["file"])).expanduser()
+    try:
+        if path.stat().st_mode & stat.S_IROTH:
+            raise ValueError(f"anybody on this machine may read {path}, which holds {name}: chmod o-rwx {path}")
+        secret = path.read_text().removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name} cannot be read from {path}: {error}") from error
+    if not secret:
+        raise ValueError(f"{path}, which is to hold {name}, is empty")
+    return secret
 
 
 def _ports(uri: str) -> list[str]:
@@ -1075,6 +1097,77 @@ class AlertSettings(_Section):
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+Role = Literal["viewer", "labeller", "operator", "approver"]
+ROLES: tuple[Role, ...] = get_args(Role)
+# Shorter ones could be guessed by trying.
+Key = Annotated[str, Field(min_length=32)]
+
+
+class MlflowAccount(_Section):
+    """An account of MLflow's own log-in, which the gate hands on for people."""
+
+    user: Text
+    password: Text
+
+
+class OidcSettings(_Section):
+    """The identity provider that people log in at, as OpenID Connect has it."""
+
+    issuer: Annotated[Place, Field(pattern=r"^https?://[^/?#]")] = Field(
+        description="Its address, below which /.well-known/openid-configuration answers."
+    )
+    client_id: Text
+    client_secret: Text
+    scopes: tuple[Text, ...] = ("openid", "profile", "email")
+    name_claim: Text = Field("email", description="The claim that is a person's name here; it must be theirs for good.")
+    roles_claim: Text = Field("groups", description="The claim that lists the groups (or roles) of a person.")
+    roles: dict[str, tuple[Role, ...]] = Field(
+        default_factory=dict, description="Roles by group; who is in none of these groups is not let in."
+    )
+
+    @model_validator(mode="after")
+    def _is_not_listened_to(self) -> OidcSettings:
+        if self.issuer.startswith("http://") and urlsplit(self.issuer).hostname not in LOOPBACK:
+            raise ValueError("issuer must be https://…: whoever is between could say who anybody is")
+        return self
+
+
+class AccessSettings(_Section):
+    """The gate: one log-in in front of all that browsers reach. Without `url` there is none."""
+
+    url: Place | None = Field(
+        None, description="Where people find everything, such as https://lake.example.com; unset: there is no gate."
+    )
+    login: Literal["basic", "oidc"] = Field("basic", description="Passwords of users_file, or an identity provider.")
+    users_file: Place | None = Field(None, description="What `dlassets users` keeps: who there is, and in which roles.")
+    cookie_secret: Key | None = Field(None, description="Signs the cookies of who has logged in.")
+    proxy_secret: Key | None = Field(
+        None,
+        description="Tells requests that come by the proxy; where it is set, pages, Dagster and what is served answer "
+        "no others, and take the name of who asks from it.",
+    )
+    session_minutes: Minutes = Field(720, description="How long a log-in lasts.")
+    attempts: Count = Field(5, description="Wrong passwords in a row, of one name or address, before the next waits.")
+    mlflow_reader: MlflowAccount | None = Field(None, description="Who people are to MLflow; its permission is READ.")
+    mlflow_writer: MlflowAccount | None = Field(None, description="Who operators and approvers are to MLflow.")
+    oidc: OidcSettings | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s*?#]+/?", value):
+            raise ValueError(f"{value!r} is no address such as https://lake.example.com")
+        return value and value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _has_a_provider_where_it_needs_one(self) -> AccessSettings:
+        if self.login == "oidc" and self.oidc is None:
+            raise ValueError(
+                "login is oidc: set oidc.issuer, oidc.client_id, oidc.client_secret and oidc.roles as well"
+            )
+        return self
+
+
 class Settings(_Section):
     """Everything that may differ between two deployments."""
 
@@ -1106,6 +1199,7 @@ class Settings(_Section):
     compute: StepsComputeSettings = StepsComputeSettings()
     automation: AutomationSettings = AutomationSettings()
     alerts: AlertSettings = AlertSettings()
+    access: AccessSettings = AccessSettings()
 
     @property
     def goes_on_by_itself(self) -> bool:

@@ -123,6 +123,8 @@ NO_URIS = {
     "serving.token",
     "serving.webhook_secret",
     "registry.actor",
+    "access.cookie_secret",
+    "access.proxy_secret",
     *(f"landing.{name}" for name in ("pattern", "junk", "lists", "photo_column", "label_column")),
 }
 
@@ -299,6 +301,7 @@ TRIED = (
     "served",
     "sqlite",
     "alerts-wrong",
+    "access",
     "down-http",
     "down-sqlite-away",
     "zone-s3",

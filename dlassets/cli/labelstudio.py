@@ -65,7 +65,8 @@ def serve(settings: Settings, port: int, environment: Path, timeout: float = 300
         write_server(lake, server)
         click.echo(f"Starting Label Studio; its log is {folder / 'server.log'}.")
         hints = settings.labeling.label_studio.hint_url is not None
-        with _label_studio(folder, port, environment, _variables(server, folder / _DATA, hints=hints)) as process:
+        variables = {**_variables(server, folder / _DATA, hints=hints), **_address(settings)}
+        with _label_studio(folder, port, environment, variables) as process:
             try:
                 await_servers([process], stop, timeout)
                 if not stop.is_set():
@@ -134,6 +135,12 @@ def _variables(server: OwnServer, data: Path, *, hints: bool) -> Mapping[str, st
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
     }
+
+
+def _address(settings: Settings) -> Mapping[str, str]:
+    """Return the variable by which it writes its own addresses as people reach them, where that is by the proxy."""
+    url = settings.access.url
+    return {"LABEL_STUDIO_HOST": f"{url}/label-studio"} if url else {}
 
 
 def _announce(server: OwnServer, lake: Lake) -> None:

@@ -278,6 +278,10 @@ def signed(events: Sequence[Event], actor: str, run_id: str) -> Iterator[Event]:
             yield event
 
 
+# Of a run of Dagster: who launched it, where that is known.
+USER_TAG = "user"
+
+
 def acting(setting: str | None, tags: Mapping[str, str]) -> str:
     """Return who acts: by the setting, else by the tags of Dagster's run, else the user of this process.
 
@@ -285,7 +289,7 @@ def acting(setting: str | None, tags: Mapping[str, str]) -> str:
     """
     if setting:
         return setting
-    if user := tags.get("user"):
+    if user := tags.get(USER_TAG):
         return user
     for tag in ("dagster/schedule_name", "dagster/sensor_name"):
         if tag in tags:

@@ -325,7 +325,7 @@ def test_every_answer_says_what_a_browser_may_do_with_it(small, pages):
             "default-src 'none'; img-src 'self' data:; style-src 'self'"
         )
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
     assert "style=" not in "".join(pages.get(page).text for page in PAGES)
 
 
@@ -429,3 +429,13 @@ def test_a_table_whose_log_is_damaged_is_said_to_be_in_a_page(lake):
 
     assert answer.status_code == 503
     assert "label_requests" in text_of(answer.text)
+
+
+def test_nobody_decides_on_a_version_who_has_not_logged_in_at_a_gate(pages, small):
+    answer = pages.post(
+        "/versions/approve", data={"version": "3", "reason": "mine"}, headers={"X-Dlassets-User": "anna"}
+    )
+
+    assert answer.status_code == 403
+    assert "who has logged in as approver" in text_of(answer.text)
+    assert "Approve" not in pages.get("/").text

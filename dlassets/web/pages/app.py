@@ -18,7 +18,8 @@ from dlassets.errors import DlassetsError
 from dlassets.masking import masked
 from dlassets.settings import Settings
 from dlassets.web.guard import Guard
-from dlassets.web.pages import files, lake, pictures
+from dlassets.web.identity import behind_the_proxy
+from dlassets.web.pages import decisions, files, lake, pictures
 from dlassets.web.pages.rendering import Templates, icon, style
 
 # Nothing from elsewhere, and no script: what is on a page came from files' names and other people's words.
@@ -29,7 +30,7 @@ POLICY = (
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none at all, browsers keep from a form's server that it is its own
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> Starlette:
         *lake.routes(settings, templates),
         *pictures.routes(settings),
         *files.routes(settings),
+        *decisions.routes(settings),
         Route("/style.css", style),
         Route("/favicon.ico", icon),
         Route("/health", _health),
@@ -57,7 +59,11 @@ def create_app(settings: Settings) -> Starlette:
     prefix = urlsplit(settings.ui.pages).path.rstrip("/")
     return Starlette(
         routes=[*routes, Mount(prefix, routes=routes)] if prefix else routes,
-        middleware=[Middleware(Safe), Middleware(Guard, addresses=settings.ui.of_pages)],
+        middleware=[
+            Middleware(Safe),
+            *behind_the_proxy(settings.access, {"/health", f"{prefix}/health"}),
+            Middleware(Guard, addresses=settings.ui.of_pages),
+        ],
         exception_handlers={HTTPException: refused, DlassetsError: refused},
     )
 

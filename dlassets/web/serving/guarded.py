@@ -13,28 +13,36 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from dlassets.labeling.label_studio.hints import PATH as HINTS
 from dlassets.settings import Settings
 from dlassets.web.guard import Guard
+from dlassets.web.identity import behind_the_proxy
 from dlassets.web.pages.app import Safe
 from dlassets.web.serving.metrics import Metrics
 from dlassets.web.serving.noted import GONE, Noted
 from dlassets.web.serving.refusals import RefusedError, refusal, refusal_of
+from dlassets.web.serving.webhooks import PATH as WEBHOOKS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _log = logging.getLogger("dlassets.serving")
+# By who started it, whether it is up.
+_PROBED = ("/health", "/ping", "/ready", "/v2/health/live", "/v2/health/ready", "/metrics")
 
 
 def middleware(settings: Settings, metrics: Metrics, open_paths: Collection[str]) -> list[Middleware]:
     """Return what stands before an application; `open_paths` are asked for without a token."""
-    token, ui = settings.serving.token, settings.ui
-    return [
-        Middleware(Noted, metrics=metrics),
-        Middleware(Safe),
-        # Without a token, whatever any page that is open in a browser here sends would be answered.
-        Middleware(Bearer, token=token, open_paths=open_paths) if token else Middleware(Guard, addresses=ui.of_label),
-    ]
+    return [Middleware(Noted, metrics=metrics), Middleware(Safe), *_asked_who(settings, open_paths)]
+
+
+def _asked_who(settings: Settings, open_paths: Collection[str]) -> list[Middleware]:
+    token, guard = settings.serving.token, Middleware(Guard, addresses=settings.ui.of_label)
+    # Webhooks come from servers beside this one, and bring a signature, or a key of their own.
+    if behind := behind_the_proxy(settings.access, {*_PROBED, WEBHOOKS, HINTS}):
+        return [*behind, guard]
+    # Without a token, whatever any page that is open in a browser here sends would be answered.
+    return [Middleware(Bearer, token=token, open_paths=open_paths) if token else guard]
 
 
 class Bearer:

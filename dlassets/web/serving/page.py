@@ -42,7 +42,7 @@ def routes(service: Service) -> APIRouter:
             model=champion.model if champion else None,
             name=name,
             problem=service.life.problem,
-            needs_token=settings.serving.token is not None,
+            needs_token=settings.serving.token is not None and settings.access.proxy_secret is None,
             ui=settings.ui,
             of_versions=f"{settings.ui.mlflow}/#/models/{quote(name, safe='')}/versions/",
             max_bytes=settings.serving.max_bytes,
