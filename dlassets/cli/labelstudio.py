@@ -18,6 +18,7 @@ from dlassets.errors import DlassetsError
 from dlassets.labeling.label_studio.own import OwnServer, file_of, folder_of, new_server, own_server, write_server
 from dlassets.settings import Settings, load_settings
 from dlassets.storage.lake import Lake
+from dlassets.web.ports import HOST, free_ports
 
 if TYPE_CHECKING:
     from dlassets.cli.servers import Server
@@ -49,7 +50,7 @@ def serve(settings: Settings, port: int, environment: Path, timeout: float = 300
     Its log-in is made when it is first started, and stands in a file that its owner alone may read. Raises
     DlassetsError where it runs already, and SettingsError where the lake is no folder.
     """
-    from dlassets.cli.servers import HOST, ServerError, await_servers, free_ports, stop_requests
+    from dlassets.cli.servers import ServerError, await_servers, stop_requests
 
     lake = Lake.at(settings.root)
     folder = folder_of(lake)
@@ -101,7 +102,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _label_studio(folder: Path, port: int, environment: Path, variables: Mapping[str, str]) -> Iterator[Server]:
-    from dlassets.cli.servers import HOST, running
+    from dlassets.cli.servers import running
 
     data = folder / _DATA
     data.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dlassets.cli.servers import HOST
+from dlassets.web.ports import HOST
 from dlassets.monitoring.views.models import models_of
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
