@@ -20,6 +20,7 @@ from dlassets.cli.serving import serve
 from dlassets.cli.status import status
 from dlassets.cli.tables import forget, history, restore
 from dlassets.cli.training import automl
+from dlassets.cli.users import users
 from dlassets.cli.verify import verify
 from dlassets.cli.watch import stream, watch
 from dlassets.cli.webhooks import webhooks
@@ -56,6 +57,7 @@ for command in (
     automl,
     alerts,
     webhooks,
+    users,
 ):
     main.add_command(command)
 

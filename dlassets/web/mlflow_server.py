@@ -47,24 +47,27 @@ class Door:
     somebody has chosen since stays. Programs, which ask for no page, meet MLflow itself.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, prefix: str = "") -> None:
+        self._app, self._path = app, f"{prefix.rstrip('/')}/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _is_opened(scope):
+        if _is_opened(scope, self._path):
             await HTMLResponse(_DOOR, headers={"Cache-Control": "no-store"})(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
-def _is_opened(scope: Scope) -> bool:
-    if scope["type"] != "http" or (scope["method"], scope["path"], scope["query_string"]) != ("GET", "/", b""):
+def _is_opened(scope: Scope, path: str) -> bool:
+    if scope["type"] != "http" or (scope["method"], scope["path"], scope["query_string"]) != ("GET", path, b""):
         return False
     return "text/html" in Headers(scope=scope).get("accept", "")
 
 
 def create_app() -> ASGIApp:
-    """Return MLflow's own application, guarded. A function, since `mlflow server` itself imports what names it."""
+    """Return MLflow's own application, guarded. A function, since `mlflow server` itself imports what names it.
+
+    With the variable MLFLOW_AUTH_CONFIG_PATH, MLflow's own accounts are asked for as well.
+    """
     addresses = load_settings().ui.of_mlflow
     # MLflow asks less of the two (any page of this machine may write, and 10.evil.example is a host it takes for one of
     # a private network), and would not know the addresses that the settings name.
@@ -72,9 +75,23 @@ def create_app() -> ASGIApp:
     origins = [urlsplit(address) for address in addresses]
     os.environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(f"{each.scheme}://{each.netloc}" for each in origins)
 
+    from mlflow.environment_variables import MLFLOW_AUTH_CONFIG_PATH
+    from mlflow.server.handlers import STATIC_PREFIX_ENV_VAR
+
+    prefix = os.environ.get(STATIC_PREFIX_ENV_VAR, "")
+    return Guard(Door(_with_log_in() if MLFLOW_AUTH_CONFIG_PATH.get() else _without_log_in(), prefix), addresses)
+
+
+def _without_log_in() -> ASGIApp:
     from mlflow.server.fastapi_app import app
 
-    return Guard(Door(app), addresses)
+    return app  # type: ignore[no-any-return]
+
+
+def _with_log_in() -> ASGIApp:
+    from mlflow.server import auth
+
+    return auth.create_app()  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.errors import DlassetsError
 from dlassets.lakehouse.snapshots import newest
 from dlassets.lakehouse.tables import MODEL_EVENTS
-from dlassets.registry.events import STANDING, Event, History, events_of
+from dlassets.registry.events import STANDING, WAITING, Event, History, events_of
 from dlassets.registry.lifecycle import CHAMPION, identified, model_of, registered_versions, run_or_none
 from dlassets.registry.model_registry import earlier_history
 from dlassets.registry.store import existing_client
@@ -69,6 +69,11 @@ class Version:
         if self.is_champion:
             return STANDING[CHAMPION]
         return "not known" if self.last is None else STANDING[self.last.to_state]
+
+    @property
+    def waits(self) -> bool:
+        """Whether a person is to approve or reject it."""
+        return self.last is not None and self.last.to_state == WAITING
 
     def last_of(self, event: str) -> Event | None:
         """Return the newest event of this kind."""

@@ -62,7 +62,8 @@ RULES = (
         "approver",
         rf"{_API}/(?:registered-models/(?:alias|delete|rename)|model-versions/(?:transition-stage|delete))",
     ),
-    Rule(MLFLOW, "operator", r"/mlflow/[\w/.=-]*"),
+    # No part begins with a dot: what goes back again is another address than it seems to be.
+    Rule(MLFLOW, "operator", r"/mlflow(?:/[\w=-][\w.=-]*)+"),
 )
 
 

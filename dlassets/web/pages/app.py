@@ -19,7 +19,7 @@ from dlassets.masking import masked
 from dlassets.settings import Settings
 from dlassets.web.guard import Guard
 from dlassets.web.identity import behind_the_proxy
-from dlassets.web.pages import files, lake, pictures
+from dlassets.web.pages import decisions, files, lake, pictures
 from dlassets.web.pages.rendering import Templates, icon, style
 
 # Nothing from elsewhere, and no script: what is on a page came from files' names and other people's words.
@@ -50,6 +50,7 @@ def create_app(settings: Settings) -> Starlette:
         *lake.routes(settings, templates),
         *pictures.routes(settings),
         *files.routes(settings),
+        *decisions.routes(settings),
         Route("/style.css", style),
         Route("/favicon.ico", icon),
         Route("/health", _health),

@@ -24,6 +24,8 @@ from dlassets.monitoring.views.reading import Reading
 from dlassets.monitoring.views.waiting import waiting
 from dlassets.settings import Settings
 from dlassets.storage.files import is_there
+from dlassets.web.identity import visitor_of
+from dlassets.web.pages.decisions import may_decide
 from dlassets.web.pages.rendering import Templates
 
 # Thumbnails in a box of the first page, classes that a matrix has room for, and pages that may be asked for.
@@ -48,7 +50,7 @@ class LakePages:
         self._settings = settings
         self._templates = templates
 
-    def start(self, _: Request) -> Response:
+    def start(self, request: Request) -> Response:
         reading, (models, problem) = Reading(self._settings), self._models()
         champion = models.champion
         wrong = mistakes(reading, champion.run_id, Chosen(), most=_FEW) if champion else None
@@ -59,6 +61,7 @@ class LakePages:
         return self._templates.page(
             "start.html",
             models=models,
+            decides=may_decide(visitor_of(request.scope)),
             problem=problem,
             overview=overview(reading),
             wrong=wrong,

@@ -45,6 +45,7 @@ class Templates:
             link=functools.partial(link, urlsplit(settings.ui.pages).path.rstrip("/")),
             ui=settings.ui,
             root=Lake.at(settings.root).root,
+            gate=settings.access.url,
         )
 
     def page(self, name: str, code: int = HTTPStatus.OK, /, **values: Any) -> Response:

@@ -11,7 +11,7 @@ const browser = ownName(); // what it holds is still its own when the page is lo
 const unsent = new Map(); // answers that the server has not said it keeps, by their ids, in their order
 const coming = []; // photos that are shown next
 const past = []; // what was done, the newest last
-let token = recall("token") ?? "", person = recall("name") ?? "";
+let token = recall("token") ?? "", person = recall("name") ?? "", known = null; // known: by a log-in, and so not chosen
 let classes = [], names = new Map(), digest = "";
 let current = null, chosen = null, isShown = false, shownAt = 0, seen = 0;
 let classPage = 0, filling = false, sending = false, wait = RETRY, number = 0, beat = 0, again = 0, refused = "";
@@ -47,7 +47,8 @@ function recallAnswers() {
     }
   } catch { /* as above */ }
   found.sort((a, b) => a.at - b.at || a.number - b.number);
-  for (const answer of found) if (!unsent.has(answer.id)) unsent.set(answer.id, answer);
+  // What another person did in this browser waits until they log in again.
+  for (const answer of found) if (!unsent.has(answer.id) && answer.person === (known ?? answer.person)) unsent.set(answer.id, answer);
 }
 
 // The server.
@@ -154,7 +155,7 @@ async function send() {
 }
 
 function failed(error) {
-  if (error.status === 401) {
+  if (error.status === 401 && !known) {
     if (isIn()) enter(token ? "The token is not the server's (any more)." : "", true);
     return;
   }
@@ -395,7 +396,7 @@ part("before").addEventListener("click", () => turn(-1));
 part("after").addEventListener("click", () => turn(1));
 part("find").addEventListener("input", () => { classPage = 0; showClasses(); });
 part("zoom").addEventListener("click", () => part("zoom").setAttribute("aria-pressed", part("zoom").getAttribute("aria-pressed") !== "true"));
-part("who").addEventListener("click", () => enter(""));
+part("who").addEventListener("click", () => known ? location.assign("/gate/") : enter(""));
 part("enter").addEventListener("submit", (event) => {
   event.preventDefault();
   const given = part("name").value.trim().replace(/\s+/g, " ");
@@ -416,6 +417,8 @@ if (handed) { // behind #, no server has seen it; nor need anybody who looks at 
   keep("dlassets.token", token);
   window.history.replaceState(null, "", location.pathname + location.search);
 }
+try { known = (await (await ask("who")).json()).name; } catch { /* what it asks next says why */ }
+person = known ?? person;
 recallAnswers();
 if (person) begin();
 else enter("");

@@ -20,6 +20,7 @@ from dlassets.images.digest import image_id_of
 from dlassets.labeling.page_answers import Given, UnwrittenError
 from dlassets.monitoring.views.open_requests import OpenRequest
 from dlassets.settings import Settings
+from dlassets.web.identity import visitor_of
 from dlassets.web.pages.pictures import smaller
 from dlassets.web.pages.rendering import icon, style
 from dlassets.web.serving.bodies import Bodies
@@ -30,7 +31,7 @@ from dlassets.web.serving.refusals import RefusedError, later
 PAGE = "/label/"
 _KINDS = {"label.css": "text/css", "label.js": "text/javascript"}
 # What is asked without a token: the page has nobody's photos or names in it.
-FILES = ("/label", PAGE, *(PAGE + name for name in (*_KINDS, "style.css", "icon.svg")))
+FILES = ("/label", PAGE, *(PAGE + name for name in (*_KINDS, "style.css", "icon.svg", "who")))
 
 LONGEST_SIDE = 1600
 _MOST_BYTES = 2**18
@@ -45,7 +46,8 @@ def _is_a_name(text: str) -> str:
     return name
 
 
-Name = Annotated[str, Field(max_length=60), AfterValidator(_is_a_name)]
+# People type 60 at most; the name of a log-in may be a long address.
+Name = Annotated[str, Field(max_length=200), AfterValidator(_is_a_name)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 RequestId = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -102,7 +104,7 @@ def routes(settings: Settings) -> APIRouter:
     @router.post("/label/next", response_model=None)
     async def next_(request: Request) -> Response:
         asked: _Next = await sent(request, _Next)
-        hand = Hand(asked.person, asked.browser, asked.holds)
+        hand = Hand(_known(request) or asked.person, asked.browser, asked.holds)
         dealt, classes = await _told(lambda: (queue.deal(hand, asked.most), queue.classes))
         return _json({**_dealt(dealt, classes), **_classes(classes, asked.classes)})
 
@@ -110,12 +112,17 @@ def routes(settings: Settings) -> APIRouter:
     async def answers(request: Request) -> Response:
         """Keep answers: of each that cannot be kept, `problems` says why in its place, and of the others null."""
         asked: _Answers = await sent(request, _Answers)
-        read = [_read(one) for one in asked.answers]
+        read = [_read(one, _known(request)) for one in asked.answers]
         given = [one for one in read if isinstance(one, Given)]
         found, progress = await _told(lambda: queue.take(asked.browser, given))
         of_given = iter(found)
         problems = [next(of_given) if isinstance(one, Given) else one for one in read]
         return _json({"problems": problems, "progress": asdict(progress) if progress else None})
+
+    @router.get("/label/who", response_model=None)
+    async def who(request: Request) -> Response:
+        """Say as whom a person has logged in; null where they say it themselves."""
+        return _json({"name": _known(request)})
 
     @router.get("/label/photo/{request_id}", response_model=None)
     async def photo(request_id: str) -> Response:
@@ -158,12 +165,21 @@ async def _told(ask: Any) -> Any:
         raise later(HTTPStatus.SERVICE_UNAVAILABLE, str(error), 5) from error
 
 
-def _read(sent: Any) -> Given | str:
-    """Return an answer, or what is wrong with it."""
+def _known(request: Request) -> str | None:
+    """Return the name that a person has logged in by; None where nobody need."""
+    visitor = visitor_of(request.scope)
+    return visitor.name if visitor else None
+
+
+def _read(sent: Any, known: str | None) -> Given | str:
+    """Return an answer, or what is wrong with it: to be another's than of who has logged in, say."""
     try:
-        return _Answer.model_validate(sent).given
+        given = _Answer.model_validate(sent).given
     except ValidationError as error:
         return _first(error)
+    if known not in (None, given.annotator):
+        return f"It is of {given.annotator}, and {known} has logged in."
+    return given
 
 
 def _first(error: ValidationError) -> str:
