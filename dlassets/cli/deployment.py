@@ -44,7 +44,7 @@ _home = click.option(
 def up(home: Path, profile: str, engine: str, spark: str, *, labelstudio: bool, timeout: float) -> None:
     """Start all that a team shares under a supervisor, and return once it is healthy.
 
-    PostgreSQL, an S3 server, Spark, MLflow, Dagster, the lake's pages, the served champion, and a proxy with a log-in in
+    PostgreSQL, an S3 server, Spark, MLflow, Dagster, the pages, the served champion, and a proxy with a log-in in
     front of them, all on this machine alone. `dlassets down` stops them.
     """
     from dlassets.deployment import deployment
@@ -54,7 +54,7 @@ def up(home: Path, profile: str, engine: str, spark: str, *, labelstudio: bool, 
     click.echo(f"Starting what is in {home}; logs are in {home / 'logs'}.")
     plan = deployment.up(home, options, click.echo, timeout)
     if plan is None:
-        click.echo(f"It is up already. `dlassets down` stops it; with other options it is started again after that.")
+        click.echo("It is up already. `dlassets down` stops it; with other options it is started again after that.")
         return
     click.echo(f"All is healthy after {time.monotonic() - began:.0f} s.")
     _announce(plan)

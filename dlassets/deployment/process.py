@@ -12,7 +12,6 @@ from typing import Any
 from dlassets.errors import SettingsError
 from dlassets.web.ports import HOST
 
-
 # What a process says is kept as it says it, in so many files of so many MB.
 _AS_IT_IS = {
     "disable_json": True,

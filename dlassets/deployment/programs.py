@@ -36,8 +36,8 @@ def programs() -> Programs:
     advice = []
     if missing := [name for name, path in found.items() if path is None]:
         advice.append(
-            f"{', '.join(missing)}: scripts/setup.sh shared builds them into {ENVIRONMENT}, which needs Go 1.26; or put "
-            "them on the PATH."
+            f"{', '.join(missing)}: scripts/setup.sh shared builds them into {ENVIRONMENT}, which needs Go 1.26; or "
+            "put them on the PATH."
         )
     if postgres is None:
         advice.append("PostgreSQL: install it, as by apt-get install postgresql, or put its programs on the PATH.")
