@@ -19,7 +19,7 @@ from dlassets.resources.instance import HOME_VARIABLE
 from dlassets.settings import PROFILE_VARIABLE, Settings, load_settings
 from dlassets.storage.lake import Lake
 from dlassets.web.gate.caddy import PATHS, Proxy, Upstreams, addresses, caddyfile
-from dlassets.web.gate.policy import DAGSTER, MLFLOW
+from dlassets.web.gate.policy import DAGSTER, LABEL_STUDIO, MLFLOW
 from dlassets.web.ports import HOST
 
 SparkKind = Literal["cluster", "connect", "none"]
@@ -311,7 +311,8 @@ class Plan:
     def _label_studio(self) -> Process:
         from dlassets.deployment.label_studio import process
 
-        return process(self.home.labelstudio, self.ports["labelstudio"], self.secrets)
+        at = f"{self.url}{PATHS[LABEL_STUDIO]}"
+        return process(self.home.labelstudio, self.ports["labelstudio"], self.secrets, at)
 
     @property
     def _gate(self) -> Process:

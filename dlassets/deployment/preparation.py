@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from dlassets.deployment.home import as_shell, write_private
+from dlassets.deployment.label_studio import give_database, installed
 from dlassets.deployment.plan import (
     DATABASE_PASSWORD,
     DATABASES,
@@ -43,6 +44,8 @@ def prepare(plan: Plan) -> None:
     _dagster(plan)
     _mlflow_accounts(plan)
     _first_user(plan)
+    if plan.options.labelstudio:
+        give_database(installed(), home.labelstudio)
     write_whole(home.caddy / "Caddyfile", plan.caddyfile)
     processes = plan.processes
     for process in processes:
