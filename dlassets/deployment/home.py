@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -55,6 +55,12 @@ SECRETS = (
     "labelstudio_token",
 )
 _OWNERS_ONLY = 0o077
+# What a deployment sets itself: a shell that has read another's `env` must not pass that on.
+_OWN = (
+    *("DLASSETS_ACCESS__", "DLASSETS_UI__", "DLASSETS_MLFLOW__TRACKING_URI", "DLASSETS_SPARK__MASTER"),
+    *("DLASSETS_SPARK__REMOTE", "DLASSETS_SPARK__EXECUTOR", "DLASSETS_LABELING__LABEL_STUDIO__", "DLASSETS_ROOT"),
+    *("DLASSETS_PROFILE", "DLASSETS_ENGINE", "DAGSTER_", "MLFLOW_", "AWS_", "SPARK_", "PC_", "PG"),
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ class Home:
         Raises DlassetsError that names the services whose ports others have taken.
         """
         file = self.folder / "ports.json"
-        kept = _read(file)
+        kept: dict[str, int] = _read(file)
         for name in wanted:
             if name not in kept:
                 (kept[name],) = free_ports(PORTS[name], besides=list(kept.values()))
@@ -159,12 +165,17 @@ class Home:
     def secrets(self) -> Mapping[str, str]:
         """Return the secrets, those that lack made now. They are masked in all that this process says."""
         file = self.folder / "secrets.json"
-        kept = _read(file)
+        kept: dict[str, str] = _read(file)
         if lacking := [name for name in SECRETS if name not in kept]:
             kept |= {name: secrets.token_hex(24) for name in lacking}
             write_private(file, json.dumps(kept, indent=2))
         learn({f"{name}_secret": value for name, value in kept.items()})
         return kept
+
+
+def outside() -> dict[str, str]:
+    """Return this process's variables, but for those that a deployment sets: of another, or of a lake without one."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
 
 
 def write_private(path: Path, text: str) -> None:
@@ -181,11 +192,7 @@ def as_shell(variables: Mapping[str, str]) -> str:
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables.items()))
 
 
-def digest_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _read(file: Path) -> dict[str, object] | dict[str, int] | dict[str, str]:
+def _read(file: Path) -> dict[str, Any]:
     try:
         kept = json.loads(file.read_text())
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from dlassets.deployment.home import Home
+from dlassets.deployment.home import Home, outside
 from dlassets.deployment.process import Probe, Process, Until
 from dlassets.deployment.programs import Programs
 from dlassets.errors import SettingsError
@@ -74,7 +74,7 @@ class Plan:
     @property
     def settings(self) -> Settings:
         """The settings of its processes. Raises SettingsError where the lake's root is no bucket of its S3 server."""
-        settings = load_settings({**os.environ, **self.common})
+        settings = load_settings({**outside(), **self.common})
         if urlsplit(settings.root).scheme not in {"s3", "s3a"}:
             raise SettingsError(
                 f"The root of a shared deployment is a bucket of its S3 server, such as s3a://dlassets/lake, and the "
@@ -106,7 +106,7 @@ class Plan:
             }
         elif self.options.spark == "connect":
             shared["DLASSETS_SPARK__REMOTE"] = f"sc://{HOST}:{self.ports['spark']}"
-        return shared | addresses(self.url)
+        return {**shared, **addresses(self.url)}
 
     @property
     def bucket(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlassets.deployment.home import Home
+from dlassets.deployment.home import Home, outside
 from dlassets.engines.process_identity import ProcessIdentity
 from dlassets.errors import DlassetsError
 
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
 
 _SOCKET = "supervisor.sock"
 _MARK = "DEPLOYMENT_HOME"
-# What a deployment sets itself: a shell that has read another's `env` must not pass that on.
-_OWN = ("DLASSETS_ACCESS__", "DLASSETS_UI__", "DLASSETS_MLFLOW__TRACKING_URI", "DLASSETS_SPARK__MASTER")
-_OWN += (
-    "DLASSETS_SPARK__REMOTE",
-    "DLASSETS_SPARK__EXECUTOR",
-    "DLASSETS_ROOT",
-    "DLASSETS_PROFILE",
-    "DLASSETS_ENGINE",
-    "DAGSTER_",
-    "MLFLOW_",
-)
-_OWN += ("AWS_", "SPARK_", "PC_", "PG")
 _ASK_SECONDS, _STOP_SECONDS, _GRACE_SECONDS = 20, 180, 10
 _POLL_SECONDS = 0.2
 
@@ -71,7 +59,7 @@ class Supervisor:
             process = subprocess.Popen(
                 command,
                 cwd=self._home.folder,
-                env={**_environment(), _MARK: self._home.mark},
+                env={**outside(), _MARK: self._home.mark},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -113,7 +101,7 @@ class Supervisor:
         """Raise DlassetsError where it takes its configuration for none."""
         command = [*self._command("up"), "--config", self._home.config.name, "--dry-run", "--disable-dotenv"]
         done = subprocess.run(
-            command, cwd=self._home.folder, env=_environment(), capture_output=True, text=True, check=False
+            command, cwd=self._home.folder, env=outside(), capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             raise DlassetsError(f"The supervisor does not take {self._home.config}: {done.stderr}{done.stdout}")
@@ -139,7 +127,7 @@ class Supervisor:
             done = subprocess.run(
                 self._command(*question),
                 cwd=self._home.folder,
-                env=_environment(),
+                env=outside(),
                 capture_output=True,
                 text=True,
                 check=False,
@@ -195,11 +183,6 @@ def end_of(log: Path, lines: int = 30) -> str:
     except FileNotFoundError:
         return f"It has written no log ({log})."
     return "\n".join([f"The end of {log}:", *text])
-
-
-def _environment() -> dict[str, str]:
-    """Return this process's variables, but for those of another deployment."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
 
 
 def _state(said: Mapping[str, Any]) -> State:

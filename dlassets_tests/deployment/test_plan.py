@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -35,7 +36,7 @@ def planned(folder: Path, **options: object) -> Plan:
     return Plan(Home(folder), told, ANYWHERE, ports, SECRET)
 
 
-def config_of(plan: Plan) -> dict[str, object]:
+def config_of(plan: Plan) -> dict[str, Any]:
     home = plan.home
     return rendered(plan.processes, home.environments, home.logs, home.folder)
 
@@ -93,7 +94,7 @@ def test_the_supervisor_takes_the_configuration(tmp_path: Path) -> None:
     config = config_of(plan)
     plan.home.config.write_text(yaml.safe_dump(config))
     Supervisor(plan.home, Path(program)).check()
-    config["processes"]["postgres"]["comand"] = "sleep 1"  # type: ignore[index]
+    config["processes"]["postgres"]["comand"] = "sleep 1"
     plan.home.config.write_text(yaml.safe_dump(config))
     with pytest.raises(DlassetsError, match="comand"):
         Supervisor(plan.home, Path(program)).check()
@@ -117,7 +118,7 @@ def test_a_port_that_another_program_took_is_named(tmp_path: Path) -> None:
 
 def test_programs_that_are_not_there_are_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(programs_module.sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setattr("sys.prefix", str(tmp_path / ".venv"))
     monkeypatch.setattr(programs_module, "_DEBIAN", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DlassetsError) as raised:
@@ -131,6 +132,13 @@ def test_a_root_that_is_no_bucket_is_refused(tmp_path: Path) -> None:
     profile.write_text("root: lake\n")
     with pytest.raises(SettingsError, match="is a bucket of its S3 server"):
         _ = planned(tmp_path, profile=str(profile)).settings
+
+
+def test_the_lake_of_the_shell_is_not_the_deployments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLASSETS_ROOT", "lake")
+    monkeypatch.setenv("DLASSETS_TRAINING__EPOCHS", "3")
+    settings = planned(tmp_path).settings
+    assert (settings.root, settings.training.epochs) == ("s3a://dlassets/lake", 3)
 
 
 def test_the_engine_spark_needs_a_spark(tmp_path: Path) -> None:
