@@ -74,6 +74,7 @@ def cases(mlflow: str) -> Iterator[Case]:
     for name, urls in (("alerts", told.rpartition(" ")[0]), ("alerts-wrong", told)):
         given = {"ALERTS__URLS": urls, "ALERTS__GROUP_SECONDS": "0"}
         yield Case(name, given, [train, [*TICK, "alerts"], *alerts, doctor])
+    yield _of_access(train, score, maintain, doctor, dev)
     yield Case("sqlite", sqlite | small, [train, *look, score], [dev], photos=True)
 
     down = {
@@ -123,6 +124,26 @@ def cases(mlflow: str) -> Iterator[Case]:
     yield Case("wrong-origins", origins, [ingest, doctor], [dev])
     url = f"http://{CREDENTIALS}@{REFUSED}/photos.zip?{TOKENS}"
     yield Case("samples", {}, [[*DLASSETS, "samples", url, "photos"], [*DLASSETS, "demo", "--images", url]])
+
+
+def _of_access(*commands: Sequence[str]) -> Case:
+    """Return a whole loop with every secret that is no URI's: of the gate, of what is served, of Label Studio."""
+    secrets = {
+        "ACCESS__COOKIE_SECRET": "Qz7fCookie1" * 4,
+        "ACCESS__PROXY_SECRET": "Qz7fProxy1" * 4,
+        "ACCESS__MLFLOW_READER": "{user: reader, password: Qz7fReader1}",
+        "ACCESS__MLFLOW_WRITER": "{user: writer, password: Qz7fWriter1}",
+        "ACCESS__OIDC": f"{{issuer: 'http://{REFUSED}', client_id: gate, client_secret: Qz7fClient1}}",
+        "SERVING__TOKEN": "Qz7fServing1Serving",
+        "SERVING__WEBHOOK_SECRET": "Qz7fWebhook1Webhook",
+        "LABELING__LABEL_STUDIO": f"{{url: 'http://{REFUSED}', token: Qz7fStudio1Studio}}",
+    }
+    login = {"ACCESS__URL": "http://127.0.0.1:9", "ACCESS__LOGIN": "oidc", "ACCESS__USERS_FILE": "users.yaml"}
+    train, score, maintain, doctor, dev = commands
+    gate = (sys.executable, "-m", "dlassets.web.gate")
+    serve = [*DLASSETS, "serve", "--port", str(free_port())]
+    wrong = [*DLASSETS, "users", "list"]
+    return Case("access", secrets | login, [train, score, maintain, doctor, gate, wrong], [serve, dev], photos=True)
 
 
 def found_in(case: Case, folder: Path, photos: Path, say: Callable[[str], None] = click.echo) -> list[Finding]:

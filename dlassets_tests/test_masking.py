@@ -123,6 +123,8 @@ NO_URIS = {
     "serving.token",
     "serving.webhook_secret",
     "registry.actor",
+    "access.cookie_secret",
+    "access.proxy_secret",
     *(f"landing.{name}" for name in ("pattern", "junk", "lists", "photo_column", "label_column")),
 }
 
@@ -158,6 +160,7 @@ def _section(path: tuple[str, ...]) -> Any:
         found = found.model_fields[name].annotation
         if get_origin(found) is dict:
             found = get_args(found)[1]
+        found = next((kind for kind in get_args(found) if kind is not type(None)), found)
     return found
 
 
@@ -298,6 +301,7 @@ TRIED = (
     "served",
     "sqlite",
     "alerts-wrong",
+    "access",
     "down-http",
     "down-sqlite-away",
     "zone-s3",

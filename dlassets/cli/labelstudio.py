@@ -66,7 +66,8 @@ def serve(settings: Settings, port: int, environment: Path, timeout: float = 300
         click.echo(f"Starting Label Studio; its log is {folder / 'server.log'}.")
         told = {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)}
         hints = settings.labeling.label_studio.hint_url is not None
-        with _label_studio(folder, port, environment, told | variables(server, folder / _DATA, hints=hints)) as process:
+        told |= {**variables(server, folder / _DATA, hints=hints), **_address(settings)}
+        with _label_studio(folder, port, environment, told) as process:
             try:
                 await_servers([process], stop, timeout)
                 if not stop.is_set():
@@ -98,6 +99,12 @@ def _label_studio(folder: Path, port: int, environment: Path, variables: Mapping
         "Label Studio", command(environment, port), port, "/health", folder / "server.log", variables
     ) as process:
         yield process
+
+
+def _address(settings: Settings) -> Mapping[str, str]:
+    """Return the variable by which it writes its own addresses as people reach them, where that is by the proxy."""
+    url = settings.access.url
+    return {"LABEL_STUDIO_HOST": f"{url}/label-studio"} if url else {}
 
 
 def _announce(server: OwnServer, lake: Lake) -> None:

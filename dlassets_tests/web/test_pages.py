@@ -325,7 +325,7 @@ def test_every_answer_says_what_a_browser_may_do_with_it(small, pages):
             "default-src 'none'; img-src 'self' data:; style-src 'self'"
         )
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
     assert "style=" not in "".join(pages.get(page).text for page in PAGES)
 
 

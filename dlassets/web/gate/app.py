@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -19,22 +20,35 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from dlassets.errors import DlassetsError, SettingsError
+from dlassets.labeling.label_studio.own import address_of
 from dlassets.masking import masked
 from dlassets.settings import AccessSettings, MlflowAccount, Settings
+from dlassets.storage.lake import Lake
 from dlassets.web import guard
 from dlassets.web.gate import policy
 from dlassets.web.gate.cookies import Cookies
 from dlassets.web.gate.doorkeeper import Doorkeeper, WaitError
+from dlassets.web.gate.label_studio import logged_in
 from dlassets.web.gate.oidc import Provider, RefusedLoginError
 from dlassets.web.identity import Visitor, is_by_the_proxy
 from dlassets.web.pages.app import Safe
 from dlassets.web.pages.rendering import icon, style
 
 PART_HEADER = "X-Dlassets-Part"
+LABEL_STUDIO_PATH = "/label-studio/"
 # Of a log-in at a provider, which a person begins here and ends there.
 _LOGIN_SECONDS = 900
 _LONGEST_FORM = 10_000
 _WRONG = "The name or the password is wrong."
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request as the proxy has it: for which server, and its method and address."""
+
+    part: str
+    method: str
+    address: str
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -52,6 +66,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/gate/", gate.me),
             Route("/gate/login", gate.login, methods=["GET", "POST"]),
             Route("/gate/logout", gate.logout, methods=["POST"]),
+            Route("/gate/label-studio", gate.to_label_studio),
             Route("/gate/oidc/login", gate.to_the_provider),
             Route("/gate/oidc/callback", gate.from_the_provider),
             Route("/gate/style.css", style),
@@ -80,9 +95,10 @@ def create_app(settings: Settings) -> Starlette:
 class Gate:
     def __init__(self, settings: Settings) -> None:
         self.access = settings.access
-        self.url, cookie_secret, self._proxy_secret = _required(settings.access)
+        self.url, self._cookie_secret, self._proxy_secret = _required(settings.access)
+        self._label_studio, self._lake = settings.labeling.label_studio, Lake.at(settings.root)
         self._hosts = guard.hosts_of([self.url])
-        self._cookies = Cookies(self.access, cookie_secret)
+        self._cookies = Cookies(self.access, self._cookie_secret)
         self._keeper = Doorkeeper(self.access, self._cookies)
         self._provider = _provider(self.access, self.url)
         self._templates = Environment(
@@ -99,22 +115,24 @@ class Gate:
         """Say whether the proxy may hand a request on, and as whose: 200 with headers, or what its sender is told."""
         headers = request.headers
         if not is_by_the_proxy(headers, self._proxy_secret):
-            return PlainTextResponse(
-                "The proxy alone is told, which knows access.proxy_secret.\n", HTTPStatus.FORBIDDEN
-            )
-        method, address = headers.get("x-forwarded-method", ""), headers.get("x-forwarded-uri", "")
-        part, path = headers.get(PART_HEADER, ""), address.partition("?")[0]
-        if refused := guard.refusal(method, headers, self._hosts):
+            return PlainTextResponse("The proxy alone is told, by access.proxy_secret.\n", HTTPStatus.FORBIDDEN)
+        asked = _Asked(*(headers.get(name, "") for name in (PART_HEADER, "X-Forwarded-Method", "X-Forwarded-Uri")))
+        if refused := guard.refusal(asked.method, headers, self._hosts):
             return self._refused(request, refused.status, refused.reason)
         try:
             visitor = await self._visitor(request)
         except WaitError as error:
             return _wait(error)
         if visitor is None:
-            return self._asked_to_log_in(request, method, address)
-        if reason := policy.refusal(part, method, path, visitor.roles):
+            return self._asked_to_log_in(request, asked.method, asked.address)
+        return self._answer_to(request, asked, visitor)
+
+    def _answer_to(self, request: Request, asked: _Asked, visitor: Visitor) -> Response:
+        if reason := policy.refusal(asked.part, asked.method, asked.address.partition("?")[0], visitor.roles):
             return self._refused(request, HTTPStatus.FORBIDDEN, reason)
-        return Response(headers={**visitor.headers, **self._known_as(part, visitor)})
+        if asked.part == policy.LABEL_STUDIO and not self._cookies.is_at_label_studio(request.cookies):
+            return self._sent_to_label_studio(request, asked)
+        return Response(headers={**visitor.headers, **self._known_as(asked.part, visitor)})
 
     async def me(self, request: Request) -> Response:
         """Say who asks: a page for people, JSON for programs."""
@@ -165,6 +183,20 @@ class Gate:
             return self._login_page("/", str(error), HTTPStatus.FORBIDDEN)
         return _sent_on(_own_path(then), self._cookies.write(session))
 
+    async def to_label_studio(self, request: Request) -> Response:
+        """Log a person in at Label Studio, and send them there."""
+        session, visitor = self._cookies.read(request.cookies), self._keeper.by_cookie(request.cookies)
+        if session is None or visitor is None:
+            return self._asked_to_log_in(request, "GET", LABEL_STUDIO_PATH)
+        if reason := policy.refusal(policy.LABEL_STUDIO, "GET", LABEL_STUDIO_PATH, visitor.roles):
+            return self._refused(request, HTTPStatus.FORBIDDEN, reason)
+        server = address_of(self._label_studio, self._lake)
+        there = await logged_in(server, visitor.name, self._cookie_secret)
+        answer = RedirectResponse(_own_path(request.query_params.get("next", LABEL_STUDIO_PATH)), HTTPStatus.SEE_OTHER)
+        for header in self._cookies.write_label_studio(session, there):
+            answer.headers.append("Set-Cookie", header)
+        return answer
+
     async def failed(self, request: Request, error: Exception) -> Response:
         return self._refused(request, HTTPStatus.SERVICE_UNAVAILABLE, masked(str(error)))
 
@@ -194,6 +226,13 @@ class Gate:
             "`dlassets users token` as `Authorization: Bearer …`.\n"
         )
         return PlainTextResponse(text, HTTPStatus.UNAUTHORIZED, headers)
+
+    def _sent_to_label_studio(self, request: Request, asked: _Asked) -> Response:
+        if asked.method == "GET" and _is_page(request):
+            there = quote(_own_path(asked.address), safe="")
+            return RedirectResponse(f"/gate/label-studio?next={there}", HTTPStatus.SEE_OTHER)
+        text = f"Open {self.url}{LABEL_STUDIO_PATH} in a browser: it is by pages that people are logged in there.\n"
+        return PlainTextResponse(text, HTTPStatus.UNAUTHORIZED)
 
     def _refused(self, request: Request, status: HTTPStatus, reason: str) -> Response:
         if _is_page(request):

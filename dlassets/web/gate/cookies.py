@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from dlassets.settings import AccessSettings
+from dlassets.web.gate.label_studio import SESSION_COOKIE
 
 COOKIE = "dlassets_session"
+LABEL_STUDIO_COOKIE = "dlassets_label_studio"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Cookies:
         self._seconds = int(access.session_minutes * 60)
         self._is_secure = (access.url or "").startswith("https://")
         self._sessions = URLSafeTimedSerializer(cookie_secret, "a session of the gate")
+        self._label_studio = URLSafeTimedSerializer(cookie_secret, "a log-in at Label Studio")
         self._ended: dict[str, float] = {}
 
     def write(self, session: Session) -> str:
@@ -60,7 +63,24 @@ class Cookies:
             self._ended[session.id] = now + self._seconds
         return self._header("", 0)
 
-    def _header(self, value: str, seconds: int) -> str:
+    def write_label_studio(self, session: Session, value: str) -> list[str]:
+        """Return the headers Set-Cookie of a log-in at Label Studio, and of which log-in here it belongs to."""
+        told = {SESSION_COOKIE: value, LABEL_STUDIO_COOKIE: str(self._label_studio.dumps(session.id))}
+        return [self._header(value, self._seconds, cookie) for cookie, value in told.items()]
+
+    def is_at_label_studio(self, cookies: Mapping[str, str]) -> bool:
+        """Whether who asks has been logged in at Label Studio: another may have used this browser before.
+
+        What the cookie of that holds is no sign, since Label Studio writes it anew as it goes.
+        """
+        session = self.read(cookies)
+        try:
+            held = self._label_studio.loads(cookies.get(LABEL_STUDIO_COOKIE, ""), max_age=self._seconds)
+        except BadSignature:
+            return False
+        return session is not None and bool(held == session.id)
+
+    def _header(self, value: str, seconds: int, name: str = COOKIE) -> str:
         # Lax: a link from a mail leads in, and no other site's page can have anything done.
         secure = "; Secure" if self._is_secure else ""
-        return f"{COOKIE}={value}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{secure}"
+        return f"{name}={value}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{secure}"

@@ -32,12 +32,12 @@ class Provider:
 
     async def check(self) -> None:
         """Raise SettingsError where no provider answers at the address of the settings."""
-        import httpx
+        import httpx2
 
         issuer = self._settings.issuer
         try:
             metadata = await self._client.load_server_metadata()
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError) as error:
             raise SettingsError(
                 f"No identity provider answers at {issuer}{_DISCOVERY} ({type(error).__name__}: {error}). Put "
                 "access.oidc.issuer right, or see that it can be reached from here; or set access.login to basic."
@@ -57,7 +57,7 @@ class Provider:
 
     async def came_back(self, request: Request) -> tuple[Session, str]:
         """Return the session of who the provider says it is, and where they go. Raises RefusedLoginError."""
-        import httpx
+        import httpx2
         from authlib.integrations.base_client import OAuthError
         from joserfc.errors import JoseError
 
@@ -68,7 +68,7 @@ class Provider:
             raise RefusedLoginError(
                 f"The log-in at the identity provider did not count ({error.error}). Begin again."
             ) from error
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError) as error:
             raise RefusedLoginError("The identity provider did not answer as one does. Try again later.") from error
         finally:
             request.session.clear()

@@ -30,7 +30,7 @@ POLICY = (
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none at all, browsers keep from a form's server that it is its own
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }

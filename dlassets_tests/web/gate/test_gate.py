@@ -101,8 +101,6 @@ API = "/mlflow/api/2.0/mlflow"
         ("label", "GET", "/label/", ALL),
         ("label", "POST", "/label/next", {"labeller"}),
         ("label", "POST", "/label/answers", {"labeller"}),
-        ("label_studio", "GET", "/label-studio/projects", {"labeller"}),
-        ("label_studio", "POST", "/label-studio/api/tasks/1/annotations/", {"labeller"}),
         ("elsewhere", "GET", "/", set()),
         ("pages", "TRACE", "/", set()),
     ],
@@ -114,6 +112,16 @@ def test_each_role_may_what_it_is_for(of_people, part, method, path, allowed):
     for role in ALL - allowed:
         assert answers[role].status_code == 403
         assert len(answers[role].text.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/projects"), ("POST", "/api/tasks/1/annotations/")])
+def test_label_studio_is_for_labellers_whom_it_has_let_in(of_people, method, path):
+    codes = {
+        role: asker.asks("label_studio", method, f"/label-studio{path}").status_code
+        for role, asker in of_people.items()
+    }
+
+    assert codes == {"viewer": 403, "labeller": 401, "operator": 403, "approver": 403}
 
 
 def test_roles_come_together(own_file):
