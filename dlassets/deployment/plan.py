@@ -125,13 +125,18 @@ class Plan:
             "MLFLOW_TRACKING_PASSWORD": self.secrets["mlflow_writer"],
             DATABASE_PASSWORD: self.secrets["dagster_database"],
         }
-        if self.options.labelstudio:
-            told |= {
-                "DLASSETS_LABELING__SERVICE": "folder,labelstudio",
-                "DLASSETS_LABELING__LABEL_STUDIO__URL": f"http://{HOST}:{self.ports['labelstudio']}",
-                "DLASSETS_LABELING__LABEL_STUDIO__TOKEN": self.secrets["labelstudio_token"],
-            }
-        return told
+        return {**told, **self._studio}
+
+    @property
+    def _studio(self) -> dict[str, str]:
+        """Where Label Studio is, for who asks people there and for who lets them in."""
+        if not self.options.labelstudio:
+            return {}
+        return {
+            "DLASSETS_LABELING__SERVICE": "folder,labelstudio",
+            "DLASSETS_LABELING__LABEL_STUDIO__URL": f"http://{HOST}:{self.ports['labelstudio']}",
+            "DLASSETS_LABELING__LABEL_STUDIO__TOKEN": self.secrets["labelstudio_token"],
+        }
 
     def database(self, name: str) -> str:
         """Return the address of a database, with its password, as MLflow takes it."""
@@ -320,6 +325,7 @@ class Plan:
         environment = {
             **self.common,
             **self._accounts,
+            **self._studio,
             "DLASSETS_ACCESS__COOKIE_SECRET": self.secrets["cookie"],
             "DLASSETS_ACCESS__PROXY_SECRET": self.secrets["proxy"],
         }
