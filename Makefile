@@ -1,6 +1,6 @@
 # Every target that needs the environment sets it up first: .venv, from the locks. The second time that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow coverage wheel soak check pictures log-store house dev serve labelstudio bench bench-ingest bench-training bench-serving bench-labeling bench-operate simulate setup lock clean clean-cache changelog
+.PHONY: help demo test test-all test-slow coverage wheel soak check pictures log-store house dev serve labelstudio shared bench bench-ingest bench-training bench-serving bench-labeling bench-operate simulate setup lock clean clean-cache changelog
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -44,8 +44,9 @@ wheel: $(READY) ## build dist/*.whl and try it in empty environments; PYTHONS='3
 	@scripts/wheel.sh $(PYTHONS)
 
 # files: ingest, ARGS='--seed N' or --spark. lakes: whole lakes, ARGS='--seed N'. stores: their making, ARGS='--kills 300 --openers 100'.
-soak: $(READY) ## random operations, faults and kills for SECONDS=600; MODE=files (what is taken in), lakes (all of it) or stores
-	$(BIN)/python -m dlassets_tests.soak.$(or $(MODE),files) $(if $(filter-out stores,$(or $(MODE),files)),--seconds $(or $(SECONDS),600)) $(ARGS)
+# shared: processes of `dlassets up`, ARGS='--kills 20 --seed N'.
+soak: $(READY) ## random operations, faults and kills for SECONDS=600; MODE=files (what is taken in), lakes (all of it), stores, shared
+	$(BIN)/python -m dlassets_tests.soak.$(or $(MODE),files) $(if $(filter-out stores shared,$(or $(MODE),files)),--seconds $(or $(SECONDS),600)) $(ARGS)
 
 check: $(READY) ## formatting, lint, types, layers and dependencies
 	$(BIN)/ruff format --check .
@@ -72,6 +73,9 @@ serve: $(READY) ## answer over HTTP what the champion says of photos, with a pag
 
 labelstudio: .venv-labelstudio/.ready ## install Label Studio, and start one of the lake's own, in which people are asked; ARGS='--port 8080'
 	$(BIN)/dlassets labelstudio $(ARGS)
+
+shared: $(READY) .venv-shared/.ready ## start all that a team shares, behind one log-in, until `dlassets down`; ARGS='--engine spark'
+	$(BIN)/dlassets up $(ARGS)
 
 bench: $(READY) ## measure speed and accuracy; IMAGES=<folder> for one's own photos
 	$(BIN)/python -m benchmarks $(if $(IMAGES),--images "$$IMAGES") $(ARGS)
@@ -107,11 +111,14 @@ $(READY): requirements.lock requirements-tools.lock pyproject.toml scripts/setup
 .venv-labelstudio/.ready: requirements-labelstudio.lock | $(READY)
 	@scripts/setup.sh labelstudio
 
+.venv-shared/.ready: deploy/programs/go.mod deploy/programs/go.sum | $(READY)
+	@scripts/setup.sh shared
+
 lock: ## resolve pyproject.toml anew into the locks; ARGS=--upgrade for newer releases
 	@scripts/setup.sh lock $(ARGS)
 
 clean: ## delete the environments, caches and build output; never the lake, nor what benchmarks found
-	rm -rf .venv .venv-peers .venv-labelstudio build dist *.egg-info .coverage* coverage.xml
+	rm -rf .venv .venv-peers .venv-labelstudio .venv-shared build dist *.egg-info .coverage* coverage.xml
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	rm -rf .tmp_dagster_home_* artifacts derby.log metastore_db spark-warehouse
 	find . -path ./lake -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from dlassets.cli.servers import HOST
+from dlassets.web.ports import HOST
 
 DEFINITIONS = """
 from dagster import Definitions, asset, define_asset_job

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Build the one environment, .venv, from the two locks. Run by make. `scripts/setup.sh lock` instead resolves
 # pyproject.toml anew into the locks, with any further options of `uv pip compile`; `scripts/setup.sh peers` builds
-# .venv-peers, what benchmarks compare dlassets with, which sees the packages of .venv as well; and `scripts/setup.sh
-# labelstudio` builds .venv-labelstudio, a labelling server of its own.
+# .venv-peers, what benchmarks compare dlassets with, which sees the packages of .venv as well; `scripts/setup.sh
+# labelstudio` builds .venv-labelstudio, a labelling server of its own; and `scripts/setup.sh shared` builds the programs of
+# `dlassets up` that are no Python, with Go, into .venv-shared.
 #
 # Everything fetched is checked against a hash: uv and what it builds source packages with (requirements-tools.lock), and
 # all the rest (requirements.lock, requirements-peers.lock, requirements-labelstudio.lock). PYTHON names the Python to use; package indexes are whatever
@@ -15,6 +16,7 @@ ENVIRONMENT=.venv
 STAMP=$ENVIRONMENT/.ready
 PEERS=.venv-peers
 STUDIO=.venv-labelstudio
+PROGRAMS=.venv-shared
 # What the peers ask for in other releases than requirements.lock has: they get their own.
 PEERS_OWN='huggingface-hub|tqdm'
 
@@ -115,6 +117,21 @@ build_labelstudio() {
     touch "$STUDIO/.ready"
 }
 
+# A supervisor, an S3 server and a proxy, of the versions and hashes of deploy/programs.
+build_programs() {
+    command -v go >/dev/null 2>&1 ||
+        fail "Go 1.26 or newer builds the programs of dlassets up, and there is no go on the PATH. Install it, or put
+process-compose, versitygw and caddy on the PATH yourself: then nothing needs to be built."
+    echo "Building process-compose, versitygw and caddy into $PROGRAMS (minutes the first time)"
+    mkdir -p "$PROGRAMS/bin"
+    (cd deploy/programs && go build -ldflags '-s -w' -o "../../$PROGRAMS/bin/" tool) ||
+        fail "the programs of deploy/programs could not be built; the lines above say why."
+    if ! command -v postgres >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
+        echo "PostgreSQL is not there, which dlassets up needs as well: install it, as by apt-get install postgresql."
+    fi
+    touch "$PROGRAMS/.ready"
+}
+
 # The lock without torch, torchvision and what comes with a CUDA build of them.
 lock_without_torch() {
     awk '/^[a-z0-9]/ { wanted = !/^(torch|torchvision|triton|nvidia-|cuda-)/ } wanted' requirements.lock
@@ -136,6 +153,11 @@ install_lock() {
 if [ "${1:-}" = peers ]; then
     share_pip_settings
     build_peers
+    exit
+fi
+
+if [ "${1:-}" = shared ]; then
+    build_programs
     exit
 fi
 

@@ -5,6 +5,7 @@ from dlassets.cli.annotators import annotators
 from dlassets.cli.backups import backup
 from dlassets.cli.classes import classes
 from dlassets.cli.comparison import compare
+from dlassets.cli.deployment import down, up
 from dlassets.cli.doctor import doctor
 from dlassets.cli.group import main
 from dlassets.cli.jobs import jobs
@@ -29,6 +30,8 @@ for command in (
     demo,
     samples,
     dev,
+    up,
+    down,
     jobs,
     watch,
     stream,

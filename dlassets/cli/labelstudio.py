@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,16 +13,17 @@ from typing import TYPE_CHECKING
 import click
 from filelock import FileLock, Timeout
 
+from dlassets.deployment.label_studio import ENVIRONMENT, command, give_database, installed, variables
 from dlassets.errors import DlassetsError
 from dlassets.labeling.label_studio.own import OwnServer, file_of, folder_of, new_server, own_server, write_server
 from dlassets.settings import Settings, load_settings
 from dlassets.storage.lake import Lake
+from dlassets.web.ports import HOST, free_ports
 
 if TYPE_CHECKING:
     from dlassets.cli.servers import Server
 
-ENVIRONMENT = ".venv-labelstudio"
-_DATA, _DATABASE = "data", "label_studio.sqlite3"
+_DATA = "data"
 # What it is told by its own variables; those of whoever starts it are for another.
 _OTHERS = ("LABEL_STUDIO_", "DJANGO_", "POSTGRE_", "SENTRY_", "DLASSETS_")
 
@@ -40,7 +40,7 @@ def labelstudio(port: int, environment: Path | None) -> None:
 
     With the setting labeling.service: labelstudio people are asked there.
     """
-    sys.exit(serve(load_settings(), port, environment or _installed()))
+    sys.exit(serve(load_settings(), port, environment or installed()))
 
 
 def serve(settings: Settings, port: int, environment: Path, timeout: float = 300) -> int:
@@ -49,7 +49,7 @@ def serve(settings: Settings, port: int, environment: Path, timeout: float = 300
     Its log-in is made when it is first started, and stands in a file that its owner alone may read. Raises
     DlassetsError where it runs already, and SettingsError where the lake is no folder.
     """
-    from dlassets.cli.servers import HOST, ServerError, await_servers, free_ports, stop_requests
+    from dlassets.cli.servers import ServerError, await_servers, stop_requests
 
     lake = Lake.at(settings.root)
     folder = folder_of(lake)
@@ -64,9 +64,10 @@ def serve(settings: Settings, port: int, environment: Path, timeout: float = 300
         server = replace(server, url=f"http://{HOST}:{port}")
         write_server(lake, server)
         click.echo(f"Starting Label Studio; its log is {folder / 'server.log'}.")
+        told = {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)}
         hints = settings.labeling.label_studio.hint_url is not None
-        variables = {**_variables(server, folder / _DATA, hints=hints), **_address(settings)}
-        with _label_studio(folder, port, environment, variables) as process:
+        told |= {**variables(server, folder / _DATA, hints=hints), **_address(settings)}
+        with _label_studio(folder, port, environment, told) as process:
             try:
                 await_servers([process], stop, timeout)
                 if not stop.is_set():
@@ -80,17 +81,6 @@ def serve(settings: Settings, port: int, environment: Path, timeout: float = 300
     return 0
 
 
-def _installed() -> Path:
-    """Return the environment that Label Studio is in. Raises DlassetsError where there is none."""
-    for parent in (Path.cwd(), Path(sys.prefix).parent):
-        if (parent / ENVIRONMENT / "bin" / "label-studio").is_file():
-            return parent / ENVIRONMENT
-    raise DlassetsError(
-        "Label Studio is not installed. It has an environment of its own, which `make labelstudio` makes; where it is "
-        "elsewhere, say so: dlassets labelstudio --environment <folder>."
-    )
-
-
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     try:
@@ -102,39 +92,13 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _label_studio(folder: Path, port: int, environment: Path, variables: Mapping[str, str]) -> Iterator[Server]:
-    from dlassets.cli.servers import HOST, running
+    from dlassets.cli.servers import running
 
-    data = folder / _DATA
-    data.mkdir(exist_ok=True)
-    prepared = environment / "prepared" / _DATABASE
-    if not (data / _DATABASE).exists() and prepared.is_file():
-        unfinished = data / f".{_DATABASE}"
-        shutil.copyfile(prepared, unfinished)
-        unfinished.replace(data / _DATABASE)
-    command = [str(environment / "bin" / "python"), "label_studio.server", "start", "--no-browser"]
-    command += ["--internal-host", HOST, "--port", str(port)]
-    with running("Label Studio", command, port, "/health", folder / "server.log", variables) as process:
+    give_database(environment, folder / _DATA)
+    with running(
+        "Label Studio", command(environment, port), port, "/health", folder / "server.log", variables
+    ) as process:
         yield process
-
-
-def _variables(server: OwnServer, data: Path, *, hints: bool) -> Mapping[str, str]:
-    """Return the environment of the server: nobody else signs up there, and it asks nothing of other machines.
-
-    For hints, it may send something to addresses that are this machine's, or of no public network.
-    """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)}
-    return kept | {
-        "LABEL_STUDIO_BASE_DATA_DIR": str(data),
-        "LABEL_STUDIO_USERNAME": server.email,
-        "LABEL_STUDIO_PASSWORD": server.password,
-        "LABEL_STUDIO_USER_TOKEN": server.token,
-        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
-        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
-        "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "false",
-        "SSRF_PROTECTION_ENABLED": "false" if hints else "true",
-        "COLLECT_ANALYTICS": "false",
-        "LATEST_VERSION_CHECK": "false",
-    }
 
 
 def _address(settings: Settings) -> Mapping[str, str]:

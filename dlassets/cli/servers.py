@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,9 +27,8 @@ from dlassets.resources.code_location import LOCATION
 from dlassets.resources.instance import HOME_VARIABLE, dagster_home
 from dlassets.settings import Settings, UiSettings
 from dlassets.storage.lake import Lake
+from dlassets.web.ports import HOST, free_ports
 
-HOST = "127.0.0.1"
-PORTS_TRIED = 20
 POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 20
@@ -147,29 +145,6 @@ def _links(ui: UiSettings, addresses: Mapping[str, str]) -> dict[str, str]:
         for name, address in addresses.items()
         if name in UiSettings.model_fields and getattr(ui, name) == getattr(default, name)
     }
-
-
-def free_ports(*wanted: int) -> list[int]:
-    """Return, for each, the first port from there on that can be listened on. Raises DlassetsError if twenty cannot."""
-    found: list[int] = []
-    for first in wanted:
-        ports = range(first, min(first + PORTS_TRIED, 65536))
-        port = next((port for port in ports if port not in found and _is_free(port)), None)
-        if port is None:
-            raise DlassetsError(f"Ports {ports.start} to {ports.stop - 1} on {HOST} are all taken: name another.")
-        found.append(port)
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As servers do, or a port would seem taken for a minute after the last server on it has gone.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
 
 
 @contextmanager

@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from dlassets.cli import servers
-from dlassets.cli.servers import HOST, ServerError, serve
+from dlassets.cli.servers import ServerError, serve
 from dlassets.errors import DlassetsError
 from dlassets.settings import Settings, UiSettings
+from dlassets.web import ports
+from dlassets.web.ports import HOST
 from dlassets_tests.servers import fetch, free_port, serving, taken_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -217,11 +219,11 @@ def test_links_follow_the_ports_unless_the_settings_name_an_address():
 
 def test_taken_ports_are_passed_over():
     with taken_port() as taken:
-        first, second = servers.free_ports(taken, taken)
+        first, second = ports.free_ports(taken, taken)
     assert taken < first < second
 
 
 def test_no_free_port_is_an_error_that_names_the_ports(monkeypatch):
-    monkeypatch.setattr(servers, "_is_free", lambda _port: False)
+    monkeypatch.setattr(ports, "is_free", lambda _port: False)
     with pytest.raises(DlassetsError, match="Ports 3000 to 3019 on"):
-        servers.free_ports(3000)
+        ports.free_ports(3000)

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dlassets.cli.servers import HOST
 from dlassets.monitoring.views.models import models_of
 from dlassets.pipeline import steps
 from dlassets.pipeline.session import Session
 from dlassets.settings import LabelingSettings, Settings, UiSettings
+from dlassets.web.ports import HOST
 from dlassets_tests.browser import Person, chromium, needs_chromium
 from dlassets_tests.registry.conftest import opened
 from dlassets_tests.servers import free_port, serving

@@ -8,10 +8,11 @@ import urllib.request
 
 import pytest
 
-from dlassets.cli.servers import HOST, _tensorboard
+from dlassets.cli.servers import _tensorboard
 from dlassets.learning.training.curves import curves
 from dlassets.learning.training.job import Event
 from dlassets.storage.lake import Lake
+from dlassets.web.ports import HOST
 from dlassets_tests.programs import invoke
 from dlassets_tests.servers import fetch, free_port
 
