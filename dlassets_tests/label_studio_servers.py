@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from dlassets.cli.labelstudio import ENVIRONMENT
+from dlassets.deployment.label_studio import ENVIRONMENT
 from dlassets.labeling.label_studio.own import OwnServer, own_server
 from dlassets.labeling.label_studio.service import LabelStudioService
 from dlassets.settings import LabelStudioSettings

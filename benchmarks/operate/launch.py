@@ -83,7 +83,7 @@ def measure(bench: Bench) -> Launched:
 
 @contextmanager
 def _dagster(root: Path) -> Iterator[tuple[str, Any]]:
-    from dlassets.cli.servers import HOST, free_ports
+    from dlassets.web.ports import HOST, free_ports
 
     (port,) = free_ports(3000)
     environment = clean_environment(DLASSETS_ROOT=str(root), DAGSTER_HOME=str(dagster_home(Lake.at(str(root)))))

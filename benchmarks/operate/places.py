@@ -93,7 +93,7 @@ def _folder(folder: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def _bucket(folder: Path) -> Iterator[dict[str, str]]:
     """Have a bucket of versitygw: a real S3 server, that checks signatures and creates on a condition."""
-    from dlassets.cli.servers import HOST, free_ports
+    from dlassets.web.ports import HOST, free_ports
 
     program = shutil.which("versitygw")
     if program is None:

@@ -69,6 +69,6 @@ def _may_change(query: str, operation_name: str | None) -> bool:
 
 if __name__ == "__main__":
     # There is no option that would add to them.
-    dg.DagsterInstance.submit_run = _submit_run  # type: ignore[method-assign]
+    dg.DagsterInstance.submit_run = _submit_run  # type: ignore[method-assign, assignment]
     app.DagsterWebserver = GuardedWebserver  # type: ignore[attr-defined]
     cli.main()  # type: ignore[no-untyped-call]

@@ -153,7 +153,9 @@ class Gate:
         if request.method == "GET":
             return self._login_page(_own_path(request.query_params.get("next", "/")))
         if int(request.headers.get("content-length") or _LONGEST_FORM + 1) > _LONGEST_FORM:
-            return PlainTextResponse("A form with a name and a password is shorter.\n", HTTPStatus.CONTENT_TOO_LARGE)
+            return PlainTextResponse(
+                "A form with a name and a password is shorter.\n", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            )
         form = await request.form()
         name, password, then = (str(form.get(field, "")) for field in ("name", "password", "next"))
         try:

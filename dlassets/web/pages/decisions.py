@@ -53,7 +53,7 @@ def _decision(settings: Settings, decide: Callable[..., Any]) -> Callable[[Reque
 async def _said(request: Request) -> tuple[int, str]:
     """Return the version and the reason of a form. Raises HTTPException for what is neither."""
     if int(request.headers.get("content-length") or _LONGEST_FORM + 1) > _LONGEST_FORM:
-        raise HTTPException(HTTPStatus.CONTENT_TOO_LARGE, "A form with a version and a reason is shorter.")
+        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "A form with a version and a reason is shorter.")
     form = await request.form()
     version, reason = str(form.get("version", "")), " ".join(str(form.get("reason", "")).split())
     if not (version.isascii() and version.isdecimal()) or not 0 < len(reason) <= _LONGEST_REASON:

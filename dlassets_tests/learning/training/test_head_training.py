@@ -131,7 +131,7 @@ head_training.FEW_NUMBERS, examples.PART_NUMBERS = 0, 2**15
 train, validation = (rows([3, 12] * count, features=512, seed=seed) for seed, count in ((0, 2048), (1, 16)))
 assert train.features.nbytes == 2**23
 chosen = np.arange(1, len(train)), np.arange(len(validation))
-head_training.train_head(validation, validation, TrainingSettings(epochs=1))  # what is imported on the way is in memory now
+head_training.train_head(validation, validation, TrainingSettings(epochs=1))  # all is imported now
 tracemalloc.start()  # numpy tells it of what it holds
 head_training.train_head(train, validation, TrainingSettings(epochs=1), chosen=chosen)
 print(tracemalloc.get_traced_memory()[1], flush=True)

@@ -359,6 +359,10 @@ def test_what_is_typed_into_the_form_is_no_html_of_its_answer(asker):
     assert re.search(r'name="next" value="/&#34;&gt;&lt;script&gt;', page)
 
 
+def test_a_form_that_is_longer_than_any_name_and_password_is_not_read(asker):
+    assert asker.login("x" * 20_000).status_code == 413
+
+
 # ---- programs
 
 

@@ -55,7 +55,7 @@ def made(settings, tmp_path_factory) -> Iterator[Team]:
 
 
 def launched(session: requests.Session, made: Team) -> Any:
-    body = {"query": LAUNCH, "variables": {"params": PARAMS}}
+    body: Any = {"query": LAUNCH, "variables": {"params": PARAMS}}
     return session.post(f"{made.url}/dagster/graphql", json=body, timeout=60)
 
 
