@@ -23,6 +23,8 @@ def become(home: Path, port: str) -> NoReturn:
     conf = spark_config(settings.spark.model_copy(update={"remote": None, "master": "local[*]"}), [settings.root])
     conf |= {"spark.connect.grpc.binding.address": HOST, "spark.connect.grpc.binding.port": port}
     options = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
+    # By this, and not by spark.driver.memory, spark-submit gives memory to a server of Spark's own.
+    os.environ["SPARK_DAEMON_MEMORY"] = settings.spark.driver_memory
     submit = str(home / "bin" / "spark-submit")
     os.execv(submit, [submit, "--class", _SERVER, *options, "spark-internal"])  # noqa: S606 - no shell, as everywhere
 

@@ -1,6 +1,5 @@
 """A deployment for real: brought up, the whole loop run on it, what goes wrong with it, and taken down."""
 
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -91,12 +90,3 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_down(shared):
     down = command("down", "--home", str(shared.home))
     assert (down.returncode, down.stdout) == (0, "Stopping.\n"), down.stderr
     assert remains(Home(shared.home)) == []
-
-
-@pytest.mark.spark
-@pytest.mark.parametrize("spark", ["cluster", "connect"])
-def test_the_loop_runs_on_its_spark(spark):
-    with brought_up("--engine", "spark", "--spark", spark) as deployment:
-        assert "champion" in deployment.run("demo", *FEW_PHOTOS)
-    assert remains(Home(deployment.home)) == []
-    assert subprocess.run(["pgrep", "-f", str(deployment.home)], capture_output=True, check=False).returncode == 1
