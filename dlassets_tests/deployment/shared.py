@@ -63,12 +63,10 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def needs_programs() -> None:
-    """Skip the test where a program of a deployment is not installed; in CI they are, by .ci/run."""
+    """Skip the test where a program of a deployment is not installed. Where Go can build them, .ci/run has them built."""
     try:
         programs()
     except DlassetsError as error:
-        if os.environ.get("CI"):
-            raise
         pytest.skip(str(error))
 
 
