@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table as Grid
@@ -20,6 +22,7 @@ from dlassets.errors import DlassetsError
 
 LOCAL, SPARK = "local", "spark"
 FOLDER, BUCKET, CLUSTER, BUCKET_CLUSTER = "a folder", "S3", "a folder, two workers", "S3, two workers"
+SHARED = "dlassets up"
 # What a place may take beside the folder on the same engine: so many times as long, or so many seconds more.
 GOALS: Mapping[tuple[str, str], str] = {(BUCKET, LOCAL): "≤ 2.0 times", (CLUSTER, SPARK): "≤ 30 s more"}
 _NAME, _REGION, _KEY, _SECRET = "lake", "us-east-1", "bench", "bench-secret"
@@ -65,6 +68,8 @@ def measure(bench: Bench) -> Loops:
         (BUCKET, SPARK, _bucket),
         (CLUSTER, SPARK, _cluster),
         (BUCKET_CLUSTER, SPARK, _bucket_and_cluster),
+        (SHARED, LOCAL, partial(_shared, engine=LOCAL, spark="none")),
+        (SHARED, SPARK, partial(_shared, engine=SPARK, spark="cluster")),
     ]
     photos = sum(1 for path in bench.images.glob("*/*") if path.is_file())
     return Loops(photos, [_loop(bench, *place) for place in places])
@@ -76,7 +81,8 @@ def _loop(bench: Bench, place: str, engine: str, at: Callable[[Path], AbstractCo
     before = load()[0]
     try:
         with at(folder) as variables:
-            environment = clean_environment(DLASSETS_ENGINE=engine, DAGSTER_HOME=str(folder / "home"), **variables)
+            home = {"DAGSTER_HOME": str(folder / "home")}
+            environment = clean_environment(**{**home, "DLASSETS_ENGINE": engine, **variables})
             ran = run(
                 [str(Path(sys.executable).with_name("dlassets")), "demo", "--images", str(bench.images)], environment
             )
@@ -93,11 +99,10 @@ def _folder(folder: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def _bucket(folder: Path) -> Iterator[dict[str, str]]:
     """Have a bucket of versitygw: a real S3 server, that checks signatures and creates on a condition."""
+    from dlassets.deployment.programs import programs
     from dlassets.web.ports import HOST, free_ports
 
-    program = shutil.which("versitygw")
-    if program is None:
-        raise DlassetsError("No versitygw is on PATH: see `scripts/setup.sh shared`.")
+    program = str(programs().s3)
     (port,) = free_ports(17070)
     buckets = folder / "buckets"
     (buckets / _NAME).mkdir(parents=True)
@@ -128,6 +133,31 @@ def _cluster(folder: Path) -> Iterator[dict[str, str]]:
 
     with cluster(folder, workers=2) as master:
         yield {"DLASSETS_SPARK__MASTER": master, "SPARK_LOCAL_IP": "127.0.0.1", "DLASSETS_ROOT": str(folder / _NAME)}
+
+
+@contextmanager
+def _shared(_: Path, engine: str, spark: str) -> Iterator[dict[str, str]]:
+    """Have all that a team shares, in a folder that PostgreSQL's own user may look into."""
+    with up(engine, spark) as (home, _seconds):
+        read = ["bash", "-c", f". {home}/env && env -0"]
+        told = subprocess.run(read, env=clean_environment(), capture_output=True, text=True, check=True).stdout
+        variables = dict(line.split("=", 1) for line in told.split("\0") if line)
+        yield {name: value for name, value in variables.items() if os.environ.get(name) != value}
+
+
+@contextmanager
+def up(engine: str, spark: str) -> Iterator[tuple[Path, float]]:
+    """Have `dlassets up`: its folder, and the seconds until all was healthy."""
+    command = str(Path(sys.executable).with_name("dlassets"))
+    with tempfile.TemporaryDirectory(prefix="dlassets-bench-up-") as folder:
+        Path(folder).chmod(0o755)
+        home = Path(folder, "home")
+        try:
+            began = time.monotonic()
+            run([command, "up", "--home", str(home), "--engine", engine, "--spark", spark], clean_environment())
+            yield home, time.monotonic() - began
+        finally:
+            run([command, "down", "--home", str(home)], clean_environment())
 
 
 @contextmanager
