@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dlassets.deployment.process import Probe, Process
 from dlassets.errors import DlassetsError
@@ -67,5 +68,7 @@ def process(data: Path, port: int, secrets: Mapping[str, str], proxy: str) -> Pr
     """Return it as a process; `proxy` is the address at which browsers find it, with its path."""
     server = OwnServer(EMAIL, secrets["labelstudio_password"], secrets["labelstudio_token"])
     python, *start = command(installed(), port)
-    told = {**variables(server, data, hints=False), "LABEL_STUDIO_HOST": proxy}
+    origin = proxy.removesuffix(urlsplit(proxy).path)
+    # It knows nothing of the proxy's TLS: a page's own requests would look like another site's.
+    told = {**variables(server, data, hints=False), "LABEL_STUDIO_HOST": proxy, "CSRF_TRUSTED_ORIGINS": origin}
     return Process("labelstudio", [python, "-m", *start], told, probe=Probe(port, "/health"), whole_group=True)

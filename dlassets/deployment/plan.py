@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from dlassets.deployment.home import Home, outside
 from dlassets.deployment.process import Probe, Process, Until
 from dlassets.deployment.programs import Programs
+from dlassets.deployment.spark import LOCAL, connect_server, master, worker
 from dlassets.errors import SettingsError
 from dlassets.resources.code_location import LOCATION
 from dlassets.resources.instance import HOME_VARIABLE
@@ -98,6 +99,7 @@ class Plan:
         }
         if self.options.spark == "cluster":
             shared |= {
+                **LOCAL,
                 "DLASSETS_SPARK__MASTER": f"spark://{HOST}:{self.ports['spark']}",
                 # One on each worker. A session that says nothing would take all that there is, and the next one wait.
                 "DLASSETS_SPARK__EXECUTORS": str(len(WORKERS)),
@@ -204,8 +206,6 @@ class Plan:
     def _spark(self) -> list[Process]:
         if self.options.spark == "none":
             return []
-        from dlassets.deployment.spark import connect_server, master, worker
-
         environment = {**self.common, **self.bucket}
         if self.options.spark == "connect":
             return [connect_server(self.ports["spark"], environment)]

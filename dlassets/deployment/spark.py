@@ -14,6 +14,8 @@ from dlassets.web.ports import HOST
 
 _DEPLOY = "org.apache.spark.deploy"
 MASTER = "spark"
+# Where Spark's pages and its sessions listen: else it is every address, and who reaches a session's can run code.
+LOCAL = {"SPARK_LOCAL_IP": HOST}
 # Of a worker: what all executors on it may take together.
 WORKER_MEMORY = "3g"
 
@@ -55,6 +57,7 @@ def _environment() -> dict[str, str]:
     return {
         "JAVA_HOME": str(ensure_java()),
         "SPARK_HOME": str(spark_home()),
+        **LOCAL,
         "SPARK_DAEMON_MEMORY": "256m",
         "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1",
         "PYSPARK_PYTHON": sys.executable,

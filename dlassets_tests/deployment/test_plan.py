@@ -127,6 +127,13 @@ def test_programs_that_are_not_there_are_one_error(tmp_path: Path, monkeypatch: 
     assert "apt-get install postgresql" in str(raised.value)
 
 
+def test_a_session_on_the_cluster_and_the_cluster_listen_on_this_machine_alone(tmp_path: Path) -> None:
+    plan = planned(tmp_path, engine="spark", spark="cluster")
+    told = {process.name: process.environment.get("SPARK_LOCAL_IP") for process in plan.processes}
+    assert {told[name] for name in ("spark", "spark-worker-1", "spark-worker-2", "code-server")} == {"127.0.0.1"}
+    assert plan.everything["SPARK_LOCAL_IP"] == "127.0.0.1"
+
+
 def test_a_root_that_is_no_bucket_is_refused(tmp_path: Path) -> None:
     profile = tmp_path / "own.yaml"
     profile.write_text("root: lake\n")

@@ -19,6 +19,8 @@ from dlassets.web.identity import PROXY_HEADER, ROLES_HEADER, USER_HEADER
 
 # Below which path of the one address each server answers.
 PATHS = {DAGSTER: "/dagster", MLFLOW: "/mlflow", SERVE: "/serve", LABEL: "/label", LABEL_STUDIO: "/label-studio"}
+# Tasks of Label Studio name their photos so, whatever path it is below.
+_FURTHER = {LABEL_STUDIO: ("/data/upload/*",)}
 _VARIABLE = "DLASSETS_ACCESS__PROXY_SECRET"
 
 
@@ -128,7 +130,8 @@ def _parts(upstreams: Upstreams) -> list[str]:
 
 def _part(part: str, lines: list[str]) -> str:
     path = PATHS.get(part)
-    opened = f"\t\t@{part} path {path} {path}/*\n\t\thandle @{part} {{\n" if path else "\t\thandle {\n"
+    paths = " ".join([f"{path} {path}/*", *_FURTHER.get(part, ())])
+    opened = f"\t\t@{part} path {paths}\n\t\thandle @{part} {{\n" if path else "\t\thandle {\n"
     body = "".join(f"\t\t\t\t{line}\n" for line in (f"import ask {part}", *lines))
     return f"{opened}\t\t\troute {{\n{body}\t\t\t}}\n\t\t}}\n"
 
