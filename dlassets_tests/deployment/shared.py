@@ -63,7 +63,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def needs_programs() -> None:
-    """Skip the test where a program of a deployment is not installed. Where Go can build them, .ci/run has them built."""
+    """Skip the test where a program of a deployment is not installed. Where Go is, .ci/run builds them."""
     try:
         programs()
     except DlassetsError as error:
