@@ -121,12 +121,13 @@ def list_() -> None:
 def run(name: str | None, files: Sequence[Path], changes: Sequence[str], day: str | None) -> None:
     """Run a pipeline here and now, by its name or out of a file; exit code 1 where it fails."""
     settings, pipelines = _settings_and_pipelines()
-    job = _of_day(_chosen(name, _of_files(files) if files else [*pipelines.all.values()], pipelines), day)
+    job = _chosen(name, _of_files(files) if files else [*pipelines.all.values()], pipelines)
     if files:
         _checked(job, settings, pipelines)
-    changed = _checked(job.with_parameters(dict(map(_parameter, changes))), settings, pipelines, is_changed=True)
+    changed = _of_day(job, day).with_parameters(dict(map(_parameter, changes)))
+    parameters = _checked(changed, settings, pipelines, is_changed=True).parameters
     with ended_by_sigterm():
-        sys.exit(_run(settings, changed, pipelines))
+        sys.exit(_run(settings, job, parameters, pipelines, day))
 
 
 _RELOAD = "A Dagster that is up has it once its code location is loaded again: Deployment, Reload."
@@ -195,6 +196,8 @@ def _of_day(job: Job, day: str | None) -> Job:
         chosen = dt.date.fromisoformat(day or "")
     except ValueError as error:
         raise click.UsageError(f"{job.name} runs for a day: say which, as --day 2026-11-20.") from error
+    if job.partitions and not job.partitions.since <= chosen <= dt.datetime.now(dt.UTC).date():
+        raise click.UsageError(f"{job.name} has the days from {job.partitions.since} to today, and {day} is none.")
     return job.on_day(chosen.isoformat())
 
 
@@ -205,7 +208,7 @@ def _parameter(given: str) -> tuple[str, str]:
     return name, value
 
 
-def _run(settings: Settings, job: Job, pipelines: Pipelines) -> int:
+def _run(settings: Settings, job: Job, parameters: Mapping[str, Any], pipelines: Pipelines, day: str | None) -> int:
     from dlassets.definitions import build_defs
     from dlassets.defs.jobs import run_config_of
     from dlassets.defs.schedules import going_on
@@ -222,10 +225,13 @@ def _run(settings: Settings, job: Job, pipelines: Pipelines) -> int:
                 f"Run {run_id} of {job.name} is going on, and two would plan the same work: wait for its end."
             )
         defs = build_defs(settings, {"progress": display}, {_LOGGER: display.logger}, [job])
-        config: Mapping[str, Any] = {**run_config_of(job, pipelines.steps), "loggers": {_LOGGER: {}}}
+        config: Mapping[str, Any] = {
+            **run_config_of(job.with_parameters(parameters), pipelines.steps),
+            "loggers": {_LOGGER: {}},
+        }
         with display.stage(1, 1, job.name):
             result = defs.resolve_job_def(job.name).execute_in_process(
-                instance=instance, raise_on_error=False, run_config=config
+                instance=instance, raise_on_error=False, run_config=config, partition_key=day
             )
         if result.success:
             return 0

@@ -15,6 +15,7 @@ import dagster as dg
 from dlassets.defs.common import StepAsset
 from dlassets.defs.ingest import assets as ingest
 from dlassets.defs.labeling import assets as labeling
+from dlassets.defs.operations.assets import CARE, MAINTENANCE
 from dlassets.defs.scoring import assets as scoring
 from dlassets.defs.training import assets as training
 from dlassets.engines.spark_session import give_back_cores
@@ -28,8 +29,7 @@ from dlassets.settings import DEFAULT_CLASS, ComputeClass, Settings
 
 STEP_ASSETS = {
     each.step.name: each
-    for module in (ingest, labeling, training, scoring)
-    for each in vars(module).values()
+    for each in (*(each for module in (ingest, labeling, training, scoring) for each in vars(module).values()), *CARE)
     if isinstance(each, StepAsset)
 }
 STAGES = sorted({each.group for each in STEP_ASSETS.values()})
@@ -49,7 +49,7 @@ def check(settings: Settings) -> None:
     if unknown := sorted(compute.stages.keys() - known):
         raise SettingsError(
             f"compute.stages names {', '.join(unknown)}, and there is no such stage or step. The stages are "
-            f"{', '.join(STAGES)}; the steps are {', '.join(sorted(STEP_ASSETS))}."
+            f"{', '.join(STAGES)}; the steps are {', '.join(_steps_but_care())}, and {MAINTENANCE}__<table>."
         )
     for name, each in compute.all_classes.items():
         if each.gpu and settings.of_class(name).spark.is_local and not _has_gpu():
@@ -67,6 +67,10 @@ def check(settings: Settings) -> None:
                 f"training.compute.device is cuda, and trained_model is of the class {name}, which hides GPUs (gpu: "
                 "false). Change one of them."
             )
+
+
+def _steps_but_care() -> list[str]:
+    return sorted(name for name, each in STEP_ASSETS.items() if each.group != MAINTENANCE)
 
 
 def assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -161,7 +165,9 @@ def run_elsewhere(
 ) -> list[dg.MaterializeResult]:
     """Run a step in this process, which is its own, and return what is reported of it."""
     session.tell_of_spark = report.warning
-    results = [*STEP_ASSETS[asset_name].results(session, getattr(steps, step_name), report)]
+    asset_ = STEP_ASSETS[asset_name]
+    step = asset_.step if step_name == asset_name else getattr(steps, step_name)
+    results = [*asset_.results(session, step, report)]
     give_back_cores()
     return results
 

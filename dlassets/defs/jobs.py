@@ -14,7 +14,7 @@ import dagster as dg
 from dlassets.defs.common import PIPELINE_TAG
 from dlassets.defs.compute import TAG as COMPUTE_TAG
 from dlassets.defs.compute import pod_of
-from dlassets.defs.operations.assets import MAINTENANCE_ASSETS
+from dlassets.defs.operations.assets import CARE, dagster_runs
 from dlassets.defs.schedules import refuse_never, schedule_of
 from dlassets.errors import DlassetsError, SettingsError
 from dlassets.pipeline.jobs import (
@@ -113,7 +113,8 @@ LABELING_PIPELINE = _pipeline(
 MAINTENANCE_PIPELINE = _pipeline(
     "maintenance_pipeline",
     "Put small files of every table together, and delete what neither a reader nor a model needs.",
-    *(asset.op.name for asset in MAINTENANCE_ASSETS),
+    *(each.step.name for each in CARE),
+    dagster_runs.op.name,
 )
 BUILT_IN = {
     job.name: job

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlassets.errors import DlassetsError
+from dlassets.storage.cache import cache_path, keep_file
 from dlassets.storage.files import read_whole, write_whole
 from dlassets.storage.lake import Lake
 from dlassets.storage.stores import advice, filesystem_of
@@ -35,6 +36,8 @@ RANDOM_SEED = 0
 _PIN = "#sha256="
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SHOWN = 3
+# Of backbones that came with a downloaded model, in this machine's cache.
+_COPIES, _COPIES_KEPT = "backbones", 8
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,28 @@ def copy_of(name: str, weights: str) -> tuple[str, bytes] | None:
 def pinned(location: str, sha256: str) -> str:
     """Return the setting that names a file of weights and its checksum."""
     return f"{location}{_PIN}{sha256}"
+
+
+def kept(weights: str) -> str:
+    """Copy a file's weights into this machine's cache, and return the setting that names the copy.
+
+    `package` and `none` stay as they are. Of the copies those that were asked for last are kept.
+    """
+    location, pin = _split(weights)
+    if location in {PACKAGE, NONE}:
+        return weights
+    data = _stored(location)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if pin not in {None, sha256}:
+        raise DlassetsError(_damaged(location, str(pin), sha256, "its package"))
+    copy = cache_path(_COPIES, f"{sha256}{Path(location).suffix}")
+    try:
+        keep_file(copy, data, _COPIES_KEPT)
+    except OSError as error:
+        raise DlassetsError(
+            f"The weights cannot be kept at {copy}: {error}. Make room there, or set XDG_CACHE_HOME to another folder."
+        ) from error
+    return pinned(str(copy), sha256)
 
 
 def _split(weights: str) -> tuple[str, str | None]:

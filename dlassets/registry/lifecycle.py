@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -209,13 +211,15 @@ def registered_versions(client: MlflowClient, model_name: str | None = None) -> 
             return found
 
 
-def version_files(client: MlflowClient, model_name: str, version: int) -> Path:
-    """Download all files of a registered version as MLflow keeps them, and return their folder; see PACKAGE.
+@contextmanager
+def version_files(client: MlflowClient, model_name: str, version: int) -> Iterator[Path]:
+    """Have the folder of all files of a registered version as MLflow keeps them, see PACKAGE; a copy goes afterwards.
 
     Nothing of what they say has been looked at. Raises DlassetsError where they are gone.
     """
     source = client.get_model_version(model_name, str(version)).source
-    return _downloaded(client, f"models:/{model_name}/{version}", source)
+    with _scratch() as folder:
+        yield _downloaded(client, f"models:/{model_name}/{version}", source, folder)
 
 
 def load_run(client: MlflowClient, run: Run) -> ModelPackage:
@@ -235,10 +239,13 @@ def load_package(client: MlflowClient, uri: str, source: str, told: Mapping[str,
     `told` are the digests that it is said to have, by who says so; None of those that do not. Raises DlassetsError
     where its files are gone or broken, or have another.
     """
-    package = _downloaded(client, uri, source) / PACKAGE
-    loaded = ModelPackage.load(package)
+    with _scratch() as folder:
+        files = _downloaded(client, uri, source, folder)
+        loaded, found = ModelPackage.load(files / PACKAGE), digest_of(files / PACKAGE)
+        if files.is_relative_to(folder):
+            loaded = loaded.kept()
     named = {place: digest for place, digest in told.items() if digest is not None}
-    if others := [place for place, digest in named.items() if digest != digest_of(package)]:
+    if others := [place for place, digest in named.items() if digest != found]:
         raise DlassetsError(
             f"The package of {uri} is not the one that was registered: its files have another digest than "
             f"{' and '.join(others)} say. Nothing is done with it. Restore its files (and tags) from a copy; or go "
@@ -247,15 +254,24 @@ def load_package(client: MlflowClient, uri: str, source: str, told: Mapping[str,
     return loaded
 
 
-def _downloaded(client: MlflowClient, uri: str, source: str) -> Path:
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="dlassets-model-")
+
+
+def _downloaded(client: MlflowClient, uri: str, source: str, folder: str) -> Path:
+    """Return the folder of a model's files: where MLflow keeps them on this machine, else a copy within `folder`."""
     import mlflow
     from mlflow.exceptions import MlflowException
+    from mlflow.utils.uri import is_local_uri
 
     try:
         # Asked for a models:/ URI, MLflow looks into the store that this process opened last.
         id_ = source.removeprefix(MODEL)
         place = client.get_logged_model(id_).artifact_location if id_ != source else source
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri))
+        target = None if is_local_uri(place) else folder
+        return Path(
+            mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=target, tracking_uri=client.tracking_uri)
+        )
     except (MlflowException, OSError) as error:
         with explained_mlflow(f"the files of {uri} were read"):
             client.search_experiments(max_results=1)  # an MLflow that is away has lost nothing

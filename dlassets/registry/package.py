@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dlassets.errors import DlassetsError
 from dlassets.learning.backbones import BackboneRef, preprocessing
 from dlassets.learning.head import Head
-from dlassets.learning.weights import PACKAGE, copy_of, digest, pinned
+from dlassets.learning.weights import PACKAGE, copy_of, digest, kept, pinned
 
 # 3 added its own digest; 2 the temperature and a backbone's own weights; both are read still, and so is 1.
 FORMAT = 3
@@ -90,6 +90,10 @@ class ModelPackage:
                 f"{folder} holds no readable model package: {error}. Restore its files; or go on without it: go "
                 "back to the version before with dlassets rollback, and train with another training.seed."
             ) from error
+
+    def kept(self) -> ModelPackage:
+        """Return the package with weights of its own as a copy on this machine, which needs its folder no more."""
+        return replace(self, backbone=replace(self.backbone, weights=kept(self.backbone.weights)))
 
 
 def digest_of(folder: Path) -> str | None:

@@ -59,11 +59,14 @@ def failing_checks(
     evaluated: Sequence[dg.EventLogRecord],
     before: Collection[str],
     ui: UiSettings,
+    *,
+    whoever_is_told: bool = False,
 ) -> tuple[list[Alert], list[str]]:
     """Return an alert for each check that has come to fail at ERROR, and the names of all that fail so now.
 
     `before` are those that failed at the last look: what goes on failing is no news. What has failed and passed again
-    since then is: `evaluated` has every evaluation since, and may have some of before.
+    since then is: `evaluated` has every evaluation since, and may have some of before. A run of which people are not to
+    be told of checks leaves the news to the next that fails, unless it is `whoever_is_told`.
     """
     newest = [record.event for record in _completed(instance, keys).values() if record.event]
     entries = [*(record.event_log_entry for record in evaluated), *newest]
@@ -75,10 +78,10 @@ def failing_checks(
         name = _name_of(evaluation.asset_check_key)
         if evaluation.passed or evaluation.severity is not dg.AssetCheckSeverity.ERROR:
             failing.discard(name)
-        elif name not in failing:
+        elif name not in failing and (
+            whoever_is_told or _is_told_of(instance.get_run_by_id(entry.run_id), "check_failed")
+        ):
             failing.add(name)
-            if not _is_told_of(instance.get_run_by_id(entry.run_id), "check_failed"):
-                continue
             alerts.append(_of_check(evaluation, f"{name}/{entry.run_id}/{entry.timestamp}", ui))
     return alerts, sorted(failing)
 

@@ -81,7 +81,7 @@ def runs(instance: dg.DagsterInstance, ui: UiSettings) -> Iterator[Matter]:
 
 def checks(instance: dg.DagsterInstance, graph: BaseAssetGraph[Any], ui: UiSettings) -> Iterator[Matter]:
     """Yield the checks that fail at severity ERROR."""
-    failing, _ = failing_checks(instance, graph.asset_check_keys, [], (), ui)
+    failing, _ = failing_checks(instance, graph.asset_check_keys, [], (), ui, whoever_is_told=True)
     for alert in failing:
         yield Matter("failed", f"{alert.subject}: {' '.join(alert.body.split())}", f"see {alert.link}")
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from dlassets.storage.files import write_whole
+
 _DIGESTS = ".sha256.json"
 
 
@@ -45,6 +47,20 @@ def keep_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         except OSError:
             if not folder.is_dir():  # else another process was first
                 raise
+
+
+def keep_file(file: Path, data: bytes, at_most: int) -> None:
+    """Write a file, or anew, and delete of its folder all but the `at_most` that were written last.
+
+    Raises OSError where it cannot be written.
+    """
+    write_whole(file, data)
+    written: dict[Path, float] = {}
+    for path in file.parent.glob("[!.]*"):
+        with suppress(FileNotFoundError):  # another process deleted it
+            written[path] = path.stat().st_mtime
+    for path in sorted(written, key=written.__getitem__, reverse=True)[at_most:]:
+        path.unlink(missing_ok=True)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from dlassets.engines.local import LocalEngine
 from dlassets.errors import SettingsError
 from dlassets.registry.approval import settle
 from dlassets.registry.events import Event, signed, write_events
+from dlassets.resources.dagster_matters import checks
 from dlassets.settings import Settings
 from dlassets_tests.pipelines import Pipelines, new_lake
 from dlassets_tests.registry.conftest import registry
@@ -161,6 +162,23 @@ def test_while_a_run_is_under_way_the_check_s_last_end_counts(told) -> None:
     assert json.loads(ticks.cursor or "{}")["failing"] == ["photo_stream/is_up"]
     report(told, passed=False)
     assert len(ticks.raised()) == 1
+
+
+def test_a_check_that_fails_in_a_run_of_which_nobody_is_told_is_told_of_the_next_and_stands_in_the_status(told) -> None:
+    ticks, said = Ticks(told), []
+    for kinds in ("nothing", "run_failed", "check_failed", "nothing"):
+        run = told.instance.create_run_for_job(
+            told.defs.resolve_job_def("ingest_pipeline"), tags={"dlassets/alerts": kinds}
+        )
+        found = dg.AssetCheckEvaluation(dg.AssetKey("photo_stream"), "is_up", False, description="It is silent.")
+        kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        event = DagsterEvent(kind.value, run.job_name, event_specific_data=found)
+        told.instance.report_dagster_event(event, run.run_id)
+        (matter,) = checks(told.instance, told.defs.resolve_asset_graph(), Settings().ui)
+        said.append((len(ticks.raised()), matter.what))
+
+    assert [raised for raised, _ in said] == [0, 0, 1, 1]
+    assert {what for _, what in said} == {"Check is_up of photo_stream failed: It is silent."}
 
 
 def test_kinds_that_are_left_out_are_not_told(tmp_path, instance) -> None:

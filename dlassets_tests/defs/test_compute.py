@@ -94,6 +94,23 @@ def test_a_step_of_a_class_with_a_process_runs_in_one_and_reports_as_it_would_he
     assert own_processes() == []
 
 
+@pytest.mark.slow
+def test_the_care_of_a_table_runs_where_its_stage_says(tmp_path, instance) -> None:
+    given = {"stages": {"maintenance": "own", "maintenance__predictions": "default"}, "own": {**OWN, "pool": "few"}}
+    pipelines = lake_of(tmp_path, instance, **given)
+    defs, care = pipelines.defs, [dg.AssetKey(["maintenance", name]) for name in ("classes", "predictions")]
+
+    assert [defs.get_assets_def(key).op.pool for key in care] == ["few", None]
+    result = pipelines.run_only(dg.AssetSelection.assets(care[0]))
+
+    assert failures(result) == {}
+    assert values(materialized(result)["maintenance/classes"])["compaction"] == "done"
+    assert "maintenance__classes runs in a process of its own, pool few (compute class own)." in messages(
+        instance, result
+    )
+    assert own_processes() == []
+
+
 def test_the_config_of_a_run_shows_the_classes_and_may_name_another(tmp_path, instance, work) -> None:
     pipelines = lake_of(tmp_path, instance, own={**OWN, "timeout_minutes": 90, "retries": 2, "pool": "few"})
     ran = work(lambda: None)
@@ -264,7 +281,7 @@ def test_a_stage_that_there_is_not_is_named_with_those_that_there_are() -> None:
     settings = Settings.model_validate({"compute": {"stages": {"ingestion": "default"}}})
 
     with pytest.raises(
-        SettingsError, match=r"names ingestion, .* The stages are ingest, labeling, scoring, training;.*"
+        SettingsError, match=r"names ingestion, .* The stages are ingest, labeling, maintenance, scoring, training;.*"
     ):
         build_defs(settings)
 

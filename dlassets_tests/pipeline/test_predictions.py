@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pytest
+from click.testing import Result
 
 from dlassets.engines.local import LocalEngine
 from dlassets.images.digest import image_id_of
@@ -18,12 +19,13 @@ from dlassets.pipeline.session import Session
 from dlassets.registry.lifecycle import CHALLENGER, CHAMPION, register
 from dlassets.registry.models import ModelVersion
 from dlassets.registry.package import ModelPackage
+from dlassets.resources.instance import opened_instance
 from dlassets.scoring.online import Served
 from dlassets.scoring.served import RequestLog
 from dlassets.settings import ScoringSettings, ServingSettings, Settings
 from dlassets_tests.learning.examples import head
 from dlassets_tests.pipelines import Pipelines, Warnings, materialized, new_lake, values
-from dlassets_tests.programs import python
+from dlassets_tests.programs import invoke, python
 from dlassets_tests.registry.conftest import Registry, opened, registry  # noqa: F401 - a fixture
 from dlassets_tests.tables import get, image_id, put
 
@@ -143,6 +145,33 @@ def test_a_run_may_have_a_scope_and_so_may_a_backfill(empty: Pipelines) -> None:
     assert [each["rows_inserted"] for each in made] == [2, 0, 0]
     assert len({each["delta_version"] for each in made}) == 1  # what says the same again is not written
     assert labels(empty.settings, "predictions_current") == {("a", 1): 3, ("b", 1): 4}
+
+
+@pytest.mark.slow
+def test_a_command_runs_a_pipeline_of_days_for_one(empty: Pipelines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")  # as it was, after the command
+    photos_with_features(empty.settings, "a", "b")
+    with opened(empty.settings) as store:
+        model(Registry(store), CHAMPION, 3, 4)
+
+    def run(*options: str) -> Result:
+        return invoke("jobs", "run", "rescoring_pipeline", *options, DLASSETS_ROOT=empty.settings.root)
+
+    refused = [run(), run("--day", "yesterday"), run("--day", "2026-10-31"), run("--day", "2999-01-01")]
+    for day in ("2026-11-02", "2026-11-01"):
+        done = run("--day", day)
+        assert done.exit_code == 0, done.output
+
+    assert [result.exit_code for result in refused] == [2] * 4
+    assert "say which, as --day 2026-11-20" in refused[0].stderr
+    assert "has the days from 2026-11-01 to today" in refused[2].stderr
+    assert labels(empty.settings) == {("a", 1): 3, ("b", 1): 4}
+    with opened_instance(empty.lake) as kept:
+        runs = kept.get_runs(dg.RunsFilter(job_name="rescoring_pipeline"))
+    assert [run.tags["dagster/partition"] for run in runs] == ["2026-11-01", "2026-11-02"]
+    scopes = [run.run_config["ops"]["predictions"]["config"]["scope"] for run in runs]
+    assert scopes == ["on 2026-11-01", "on 2026-11-02"]
+    assert {run.tags["dlassets/alerts"] for run in runs} == {"run_failed check_failed"}
 
 
 def _reported(pipelines: Pipelines, job: str, options: Mapping[str, Any]) -> dict[str, Any]:

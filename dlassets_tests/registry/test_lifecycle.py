@@ -1,19 +1,23 @@
 """Runs and versions in a real registry on sqlite: found, registered once, loaded as they were logged."""
 
+import hashlib
 import os
 import shutil
 import socket
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dlassets.errors import DlassetsError
-from dlassets.learning.backbones import BackboneRef
+from dlassets.learning.backbones import BackboneRef, network
 from dlassets.registry.entry import enter
 from dlassets.registry.events import REGISTERED
 from dlassets.registry.lifecycle import (
     CHALLENGER,
+    PACKAGE,
     STEP,
     TAG_PACKAGE,
     TAG_PROCESS,
@@ -22,6 +26,7 @@ from dlassets.registry.lifecycle import (
     find_run,
     load_run,
     register,
+    version_files,
     version_of,
     versions_of,
 )
@@ -29,7 +34,8 @@ from dlassets.registry.model_registry import load_version
 from dlassets.registry.package import ModelPackage
 from dlassets.settings import Settings
 from dlassets_tests.killing import killed_at, overtaken_at
-from dlassets_tests.registry.conftest import MODEL, head, points, store_of
+from dlassets_tests.mlflow_servers import mlflow_server
+from dlassets_tests.registry.conftest import MODEL, Registry, head, opened, points, store_of
 
 GOOD, EQUAL, BAD = (
     ModelPackage(head(3, 40, knows=knows), BackboneRef("efficientnet_lite0"), "features-1") for knows in (1, 2, -1)
@@ -218,3 +224,35 @@ def test_a_name_that_settings_take_is_one_that_mlflow_finds(registry, name) -> N
     assert [enter(registry.by(model_name=name), run).version for _ in range(2)] == [1, 1]
     assert (versions_of(registry.client, name), version_of(registry.client, name, CHALLENGER)) == ([1], 1)
     assert load_version(registry.by(model_name=name), 1).feature_version == GOOD.feature_version
+
+
+@pytest.mark.slow
+def test_of_a_model_that_a_server_has_only_a_backbone_of_its_own_stays_here(tmp_path, monkeypatch) -> None:
+    from safetensors.torch import save_file
+
+    for name in ("tmp", "caches"):
+        (tmp_path / name).mkdir()
+    own = BackboneRef("torchvision/squeezenet1_1", str(tmp_path / "trained.safetensors"))
+    tensors = network(replace(own, weights="none")).network.state_dict()
+    save_file(tensors, own.weights)
+    sha256 = hashlib.sha256(Path(own.weights).read_bytes()).hexdigest()
+    with mlflow_server(tmp_path) as server:
+        settings = Settings.model_validate({"root": str(tmp_path / "lake"), "mlflow": {"tracking_uri": server.uri}})
+        with opened(settings) as store:
+            registry = Registry(store)
+            versions = [
+                register(registry.client, MODEL, registry.run(replace(GOOD, backbone=backbone)))
+                for backbone in (GOOD.backbone, own)
+            ]
+            monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+            head_alone, loaded = (load_version(registry.by(), version) for version in versions)
+            with version_files(registry.client, MODEL, versions[1]) as files:
+                assert (files / PACKAGE / "head.npz").is_file()
+
+    assert list((tmp_path / "tmp").iterdir()) == []
+    kept = tmp_path / "caches" / "dlassets" / "backbones" / f"{sha256}.safetensors"
+    assert [path for path in (tmp_path / "caches").rglob("*") if path.is_file()] == [kept]
+    assert head_alone.backbone == GOOD.backbone
+    assert loaded.backbone.weights == f"{kept}#sha256={sha256}"
+    assert network(loaded.backbone).network.state_dict().keys() == tensors.keys()

@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from dlassets.storage.cache import cache_path, is_whole, keep_folder
+from dlassets.storage.cache import cache_path, is_whole, keep_file, keep_folder
 
 
 def test_the_cache_lies_where_the_user_s_caches_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +37,14 @@ def test_a_folder_is_kept_whole_and_the_first_one_stays(tmp_path: Path) -> None:
         "one": "first",
         "two": "first",
     }
+
+
+def test_of_files_those_that_were_written_last_are_kept(tmp_path: Path) -> None:
+    for age, name in enumerate(("one", "two", "three", "two")):
+        keep_file(tmp_path / name, name.encode() * age, 2)
+        os.utime(tmp_path / name, (age, age))
+
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"three": "threethree", "two": "twotwotwo"}
 
 
 @pytest.mark.parametrize("damage", ["other bytes", None, "a file more"])

@@ -206,9 +206,10 @@ def _answered(registry: ModelRegistry, question: Question, grounds: Grounds) -> 
     gate = Gate(settings.registry.gate_confidence, settings.registry.tolerance)
     theirs = None if champion is None else champion.evaluation
     verdict = Verdict(judged.evaluation, theirs, question.champion_version, gate)
-    files = version_files(client, question.model_name, question.version)
-    described, pixels = _described(files, judged.package, runtime)
-    answer = ask(files / PACKAGE, pixels, runtime, Limits(limits.load_seconds, limits.memory_gigabytes))
+    with version_files(client, question.model_name, question.version) as files:
+        described, pixels = _described(files, judged.package, runtime)
+        answer = ask(files / PACKAGE, pixels, runtime, Limits(limits.load_seconds, limits.memory_gigabytes))
+        megabytes = _megabytes(files / PACKAGE)
     compared = comparisons(verdict, grounds.attributes())
     robust = _robustness(judged, champion, grounds, limits.sample)
     found = (
@@ -221,7 +222,7 @@ def _answered(registry: ModelRegistry, question: Question, grounds: Grounds) -> 
         checks.agrees(verdict, limits),
         checks.robust(robust, question.champion_version, limits),
         checks.fast(answer, limits),
-        checks.small(_megabytes(files / PACKAGE), limits),
+        checks.small(megabytes, limits),
     )
     blocking = tuple(replace(check, blocks=check.name in limits.blocking) for check in found)
     explanation = _explanation(verdict, blocking)
