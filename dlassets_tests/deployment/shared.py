@@ -1,15 +1,13 @@
 """A deployment for tests: `dlassets up` in a folder of its own, commands on it, and `down` at the end."""
 
-import ipaddress
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dlassets.deployment.programs import programs
@@ -88,17 +86,6 @@ def brought_up(*options: str) -> Iterator[Shared]:
         finally:
             down = command("down", "--home", str(home))
             assert down.returncode == 0, down.stdout + down.stderr
-
-
-def listening_elsewhere(processes: Sequence[psutil.Process]) -> list[str]:
-    """Return the addresses at which processes listen to other machines than this."""
-    found = [each for process in processes for each in process.net_connections("tcp") if each.status == "LISTEN"]
-    return [f"{each.laddr.ip}:{each.laddr.port}" for each in found if not _is_of_this_machine(each.laddr.ip)]
-
-
-def _is_of_this_machine(address: str) -> bool:
-    ip = ipaddress.ip_address(address)
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def secrets_in(home: Path, texts: Mapping[str, str]) -> list[tuple[str, str]]:

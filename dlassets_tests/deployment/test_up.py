@@ -10,15 +10,7 @@ import requests
 from dlassets.deployment.deployment import states
 from dlassets.deployment.home import Home
 from dlassets.deployment.supervisor import remains
-from dlassets_tests.deployment.shared import (
-    FEW_PHOTOS,
-    FEWEST_PHOTOS,
-    brought_up,
-    command,
-    listening_elsewhere,
-    needs_programs,
-    secrets_in,
-)
+from dlassets_tests.deployment.shared import FEW_PHOTOS, brought_up, command, needs_programs, secrets_in
 from dlassets_tests.servers import taken_port
 
 pytestmark = pytest.mark.slow
@@ -98,13 +90,3 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_down(shared):
     down = command("down", "--home", str(shared.home))
     assert (down.returncode, down.stdout) == (0, "Stopping.\n"), down.stderr
     assert remains(Home(shared.home)) == []
-
-
-@pytest.mark.spark
-@pytest.mark.parametrize("spark", ["cluster", "connect"])
-def test_the_loop_runs_on_its_spark_and_nothing_of_it_listens_to_other_machines(spark):
-    with brought_up("--engine", "spark", "--spark", spark) as deployment:
-        said = deployment.run("demo", *FEWEST_PHOTOS, DLASSETS_VALIDATION__SAMPLE="0")
-        assert "champion" in said
-        assert listening_elsewhere(remains(Home(deployment.home))) == []
-    assert remains(Home(deployment.home)) == []

@@ -1,6 +1,7 @@
 """The text of the Caddyfile: what is asked before what, and what is never in it."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,10 @@ def test_servers_behind_it_are_told_where_people_reach_them() -> None:
     assert settings.access.url == settings.ui.pages == "https://lake.example.com"
     assert settings.ui.mlflow == "https://lake.example.com/mlflow"
     assert settings.ui.label == "https://lake.example.com/label/"
+
+
+def test_photos_of_label_studio_s_tasks_are_asked_for_at_it_whatever_path_it_is_below() -> None:
+    text = caddyfile(Proxy("https://lake.example.com", replace(UPSTREAMS, label_studio="127.0.0.1:6"), DATA))
+
+    assert "@label_studio path /label-studio /label-studio/* /data/upload/*\n" in text
+    assert "/data/upload" not in caddyfile(Proxy("https://lake.example.com", UPSTREAMS, DATA))
