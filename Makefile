@@ -117,7 +117,7 @@ $(READY): requirements.lock requirements-tools.lock pyproject.toml scripts/setup
 lock: ## resolve pyproject.toml anew into the locks; ARGS=--upgrade for newer releases
 	@scripts/setup.sh lock $(ARGS)
 
-clean: ## delete the environments, caches and build output; never the lake, nor what benchmarks found
+clean: ## delete the environments, caches and build output; never a lake, nor what benchmarks found
 	rm -rf .venv .venv-peers .venv-labelstudio .venv-shared build dist *.egg-info .coverage* coverage.xml
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	rm -rf .tmp_dagster_home_* artifacts derby.log metastore_db spark-warehouse

@@ -147,7 +147,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
             {"DLASSETS_PROFILE": "nope"},
             (
                 r"DLASSETS_PROFILE=nope: there is no .*nope.yaml. Set it to .* a profile "
-                r"\(accurate, cluster, databricks, kubernetes, local\)"
+                r"\(accurate, cluster, databricks, kubernetes, local, shared\)"
             ),
         ),
     ],

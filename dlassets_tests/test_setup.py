@@ -141,12 +141,12 @@ def test_an_environment_that_is_there_is_not_built_again(ready):
     assert "Nothing to be done" in make(ready, "setup").stdout
 
 
-def test_clean_deletes_all_that_git_ignores_but_the_lake_and_what_benchmarks_found(ready):
+def test_clean_deletes_all_that_git_ignores_but_lakes_and_what_benchmarks_found(ready):
     ignored = [line.strip("/").replace("*", "x") for line in (REPOSITORY / ".gitignore").read_text().splitlines()]
     for name in ignored:
         (ready / name / "within").mkdir(parents=True)
     assert make(ready, "clean").returncode == 0
-    assert [name for name in ignored if (ready / name).exists()] == ["lake", "benchmarks/results"]
+    assert [name for name in ignored if (ready / name).exists()] == ["shared", "lake", "benchmarks/results"]
 
 
 def test_clean_cache_deletes_what_is_kept_for_all_lakes(ready, tmp_path):
