@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from dlassets.deployment.home import DEFAULT, Home
-from dlassets.deployment.plan import FIRST_USER, EngineName, Options, Plan, SparkKind, path_of
+
+if TYPE_CHECKING:
+    from dlassets.deployment.plan import EngineName, Plan, SparkKind
 
 _home = click.option(
     "--home",
@@ -48,6 +50,7 @@ def up(home: Path, profile: str, engine: str, spark: str, *, labelstudio: bool, 
     front of them, all on this machine alone. `dlassets down` stops them.
     """
     from dlassets.deployment import deployment
+    from dlassets.deployment.plan import Options, path_of
 
     options = Options(path_of(profile), cast("EngineName", engine), cast("SparkKind", spark), labelstudio)
     began = time.monotonic()
@@ -70,6 +73,8 @@ def down(home: Path) -> None:
 
 
 def _announce(plan: Plan) -> None:
+    from dlassets.deployment.plan import FIRST_USER
+
     home: Home = plan.home
     click.echo(f"Start here   {plan.url}")
     click.echo(f"Dagster      {plan.url}/dagster")
