@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dlassets.engines.schema import Table
+    from dlassets.intake.events import Manifest
 
 FIGURES = "figures: "
 ZONE = "photos"
@@ -96,10 +97,8 @@ def tick(engine: str, root: str, zone: str, discovery: str, times: int, photo: s
     settings = _settings(root, zone, discovery=discovery)
     manifest = Manifest.of(lake, ZONE, settings.landing[ZONE])
     runs_on = ready(engine, settings)
-    if discovery == "events":  # as if each file had come by an event, and all had been listed just now
-        known = _paths(lake.table("raw_images"))
-        manifest.record((path.removeprefix(f"{ZONE}/"), "created") for path in known)
-        manifest.advance(manifest.end(), listed_at=dt.datetime.now(dt.UTC))
+    if discovery == "events":
+        came_by_events(manifest, lake)
     start, meter = since_start(), Meter()
     seconds = [seconds_of(lambda: ingest(runs_on, lake, settings, {})) for _ in range(times)]
     used, with_one = meter.read(), []
@@ -116,6 +115,13 @@ def tick(engine: str, root: str, zone: str, discovery: str, times: int, photo: s
         "with_one": with_one,
         "rows": _rows(lake.table("raw_images")),
     }
+
+
+def came_by_events(manifest: Manifest, lake: Lake) -> None:
+    """Have it be as if each file of a lake had come by an event, and all had been listed just now."""
+    known = _paths(lake.table("raw_images"))
+    manifest.record((path.removeprefix(f"{ZONE}/"), "created") for path in known)
+    manifest.advance(manifest.end(), listed_at=dt.datetime.now(dt.UTC))
 
 
 def merge(engine: str, root: str, rows: int, changed: int, times: int, spread: bool) -> Figures:

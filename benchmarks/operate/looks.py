@@ -58,9 +58,7 @@ def measure(bench: Bench) -> AllLooks:
 
 def run(lake: str, files: int) -> dict[str, Any]:
     """Have a lake of so many files, and look at it. A task of benchmarks.worker."""
-    import datetime as dt
-
-    from benchmarks.ingest.worker import ZONE, fill
+    from benchmarks.ingest.worker import ZONE, came_by_events, fill
     from dlassets.intake.events import Manifest
     from dlassets.pipeline.session import Session
     from dlassets.settings import Settings
@@ -71,9 +69,7 @@ def run(lake: str, files: int) -> dict[str, Any]:
         {"root": lake, "landing": {ZONE: {"uri": zone, "discovery": "events", "labelled": True}}}
     )
     fill(lake, zone, files)
-    manifest = Manifest.of(Lake.at(lake), ZONE, settings.landing[ZONE])
-    manifest.record((f"{number // 1000:03d}.names/{number:09d}.jpg", "created") for number in range(files))
-    manifest.advance(manifest.end(), listed_at=dt.datetime.now(dt.UTC))
+    came_by_events(Manifest.of(Lake.at(lake), ZONE, settings.landing[ZONE]), Lake.at(lake))
     seconds, memory = _looks(Session(settings), ZONE)
     first, *later = seconds
     return {

@@ -138,11 +138,10 @@ def _cluster(folder: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def _shared(_: Path, engine: str, spark: str) -> Iterator[dict[str, str]]:
     """Have all that a team shares, in a folder that PostgreSQL's own user may look into."""
+    from dlassets_tests.deployment.shared import Shared
+
     with up(engine, spark) as (home, _seconds):
-        read = ["bash", "-c", f". {home}/env && env -0"]
-        told = subprocess.run(read, env=clean_environment(), capture_output=True, text=True, check=True).stdout
-        variables = dict(line.split("=", 1) for line in told.split("\0") if line)
-        yield {name: value for name, value in variables.items() if os.environ.get(name) != value}
+        yield Shared(home, "").environment
 
 
 @contextmanager

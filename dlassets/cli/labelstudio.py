@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from filelock import FileLock, Timeout
 
-from dlassets.deployment.label_studio import ENVIRONMENT, command, give_database, installed, variables
+from dlassets.deployment.label_studio import ENVIRONMENT, behind, command, give_database, installed, variables
 from dlassets.errors import DlassetsError
 from dlassets.labeling.label_studio.own import OwnServer, file_of, folder_of, new_server, own_server, write_server
 from dlassets.settings import Settings, load_settings
@@ -102,9 +102,12 @@ def _label_studio(folder: Path, port: int, environment: Path, variables: Mapping
 
 
 def _address(settings: Settings) -> Mapping[str, str]:
-    """Return the variable by which it writes its own addresses as people reach them, where that is by the proxy."""
+    """Return the variables by which people reach it, where that is by the proxy."""
+    from dlassets.web.gate.caddy import PATHS
+    from dlassets.web.gate.policy import LABEL_STUDIO
+
     url = settings.access.url
-    return {"LABEL_STUDIO_HOST": f"{url}/label-studio"} if url else {}
+    return behind(url + PATHS[LABEL_STUDIO]) if url else {}
 
 
 def _announce(server: OwnServer, lake: Lake) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dlassets.deployment.process import Probe, Process
+from dlassets.deployment.programs import in_environment
 from dlassets.errors import DlassetsError
 from dlassets.labeling.label_studio.own import OwnServer
 from dlassets.web.ports import HOST
@@ -20,9 +20,8 @@ EMAIL = "team@dlassets.example"
 
 def installed() -> Path:
     """Return the environment that Label Studio is in. Raises DlassetsError where there is none."""
-    for parent in (Path.cwd(), Path(sys.prefix).parent):
-        if (parent / ENVIRONMENT / "bin" / "label-studio").is_file():
-            return parent / ENVIRONMENT
+    if program := in_environment(ENVIRONMENT, "label-studio"):
+        return program.parent.parent
     raise DlassetsError(
         "Label Studio is not installed. It has an environment of its own, which `make labelstudio` makes; where it is "
         "elsewhere, say so: dlassets labelstudio --environment <folder>."
@@ -64,11 +63,17 @@ def variables(server: OwnServer, data: Path, *, hints: bool) -> dict[str, str]:
     }
 
 
+def behind(proxy: str) -> dict[str, str]:
+    """Return what its environment adds where browsers find it by a proxy: at this address, with its path.
+
+    It knows nothing of the proxy's TLS: a page's own requests would look like another site's.
+    """
+    return {"LABEL_STUDIO_HOST": proxy, "CSRF_TRUSTED_ORIGINS": proxy.removesuffix(urlsplit(proxy).path)}
+
+
 def process(data: Path, port: int, secrets: Mapping[str, str], proxy: str) -> Process:
     """Return it as a process; `proxy` is the address at which browsers find it, with its path."""
     server = OwnServer(EMAIL, secrets["labelstudio_password"], secrets["labelstudio_token"])
     python, *start = command(installed(), port)
-    origin = proxy.removesuffix(urlsplit(proxy).path)
-    # It knows nothing of the proxy's TLS: a page's own requests would look like another site's.
-    told = {**variables(server, data, hints=False), "LABEL_STUDIO_HOST": proxy, "CSRF_TRUSTED_ORIGINS": origin}
+    told = {**variables(server, data, hints=False), **behind(proxy)}
     return Process("labelstudio", [python, "-m", *start], told, probe=Probe(port, "/health"), whole_group=True)

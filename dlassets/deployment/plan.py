@@ -19,7 +19,7 @@ from dlassets.resources.code_location import LOCATION
 from dlassets.resources.instance import HOME_VARIABLE
 from dlassets.settings import PROFILE_VARIABLE, Settings, load_settings
 from dlassets.storage.lake import Lake
-from dlassets.web.gate.caddy import PATHS, Proxy, Upstreams, addresses, caddyfile
+from dlassets.web.gate.caddy import PATHS, SECRET_VARIABLE, Proxy, Upstreams, addresses, caddyfile
 from dlassets.web.gate.policy import DAGSTER, LABEL_STUDIO, MLFLOW
 from dlassets.web.ports import HOST
 
@@ -296,7 +296,7 @@ class Plan:
 
     @property
     def _behind_the_proxy(self) -> dict[str, str]:
-        return {**self.everything, "DLASSETS_ACCESS__PROXY_SECRET": self.secrets["proxy"]}
+        return {**self.everything, SECRET_VARIABLE: self.secrets["proxy"]}
 
     @property
     def _pages(self) -> Process:
@@ -327,7 +327,7 @@ class Plan:
             **self._accounts,
             **self._studio,
             "DLASSETS_ACCESS__COOKIE_SECRET": self.secrets["cookie"],
-            "DLASSETS_ACCESS__PROXY_SECRET": self.secrets["proxy"],
+            SECRET_VARIABLE: self.secrets["proxy"],
         }
         run = _python("dlassets.web.gate", "--host", HOST, "--port", str(port))
         return Process("gate", run, environment, {"mlflow-reader": Until.DONE}, Probe(port, "/health"))
@@ -340,7 +340,7 @@ class Plan:
         return Process(
             "caddy",
             [str(self.programs.proxy), "run", "--config", config, "--adapter", "caddyfile"],
-            {"DLASSETS_ACCESS__PROXY_SECRET": self.secrets["proxy"], "HOME": str(self.home.caddy)},
+            {SECRET_VARIABLE: self.secrets["proxy"], "HOME": str(self.home.caddy)},
             dict.fromkeys(behind, Until.HEALTHY),
             Probe(self.ports["proxy"]),
         )

@@ -49,10 +49,15 @@ def programs() -> Programs:
     return Programs(supervisor, s3, proxy, postgres)
 
 
+def in_environment(environment: str, name: str) -> Path | None:
+    """Return a program of an environment that `scripts/setup.sh` builds: here, or beside the one of this Python."""
+    places = (parent / environment / "bin" / name for parent in (Path.cwd(), Path(sys.prefix).parent))
+    return next((place for place in places if os.access(place, os.X_OK)), None)
+
+
 def _built(name: str) -> Path | None:
-    for parent in (Path.cwd(), Path(sys.prefix).parent):
-        if os.access(built := parent / ENVIRONMENT / "bin" / name, os.X_OK):
-            return built
+    if built := in_environment(ENVIRONMENT, name):
+        return built
     found = shutil.which(name)
     return Path(found).resolve() if found else None
 

@@ -34,7 +34,6 @@ from dlassets.web.identity import Visitor, is_by_the_proxy
 from dlassets.web.pages.app import Safe
 from dlassets.web.pages.rendering import icon, style
 
-PART_HEADER = "X-Dlassets-Part"
 LABEL_STUDIO_PATH = "/label-studio/"
 # Of a log-in at a provider, which a person begins here and ends there.
 _LOGIN_SECONDS = 900
@@ -116,7 +115,9 @@ class Gate:
         headers = request.headers
         if not is_by_the_proxy(headers, self._proxy_secret):
             return PlainTextResponse("The proxy alone is told, by access.proxy_secret.\n", HTTPStatus.FORBIDDEN)
-        asked = _Asked(*(headers.get(name, "") for name in (PART_HEADER, "X-Forwarded-Method", "X-Forwarded-Uri")))
+        asked = _Asked(
+            *(headers.get(name, "") for name in (policy.PART_HEADER, "X-Forwarded-Method", "X-Forwarded-Uri"))
+        )
         if refused := guard.refusal(asked.method, headers, self._hosts):
             return self._refused(request, refused.status, refused.reason)
         try:

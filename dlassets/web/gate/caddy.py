@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 from dlassets.errors import SettingsError
 from dlassets.settings import LOOPBACK, AccessSettings
 from dlassets.web.gate.cookies import COOKIE
-from dlassets.web.gate.policy import DAGSTER, LABEL, LABEL_STUDIO, MLFLOW, PAGES, SERVE
+from dlassets.web.gate.policy import DAGSTER, LABEL, LABEL_STUDIO, MLFLOW, PAGES, PART_HEADER, SERVE
 from dlassets.web.identity import PROXY_HEADER, ROLES_HEADER, USER_HEADER
 
 # Below which path of the one address each server answers.
 PATHS = {DAGSTER: "/dagster", MLFLOW: "/mlflow", SERVE: "/serve", LABEL: "/label", LABEL_STUDIO: "/label-studio"}
 # Tasks of Label Studio name their photos so, whatever path it is below.
 _FURTHER = {LABEL_STUDIO: ("/data/upload/*",)}
-_VARIABLE = "DLASSETS_ACCESS__PROXY_SECRET"
+SECRET_VARIABLE = "DLASSETS_ACCESS__PROXY_SECRET"  # noqa: S105 - the variable's name
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def caddyfile(proxy: Proxy) -> str:
             f"{proxy.url} is no https://…, and is listened on by {proxy.bind}: passwords could be read on their way. "
             "Without TLS there is a gate on 127.0.0.1 alone."
         )
-    secret = f"{{file.{proxy.secret_file}}}" if proxy.secret_file else f"{{env.{_VARIABLE}}}"
+    secret = f"{{file.{proxy.secret_file}}}" if proxy.secret_file else f"{{env.{SECRET_VARIABLE}}}"
     return _TEMPLATE.format(
         data=_quoted(str(proxy.data)),
         site=f"{address.scheme}://{address.netloc}",
@@ -98,6 +98,7 @@ def caddyfile(proxy: Proxy) -> str:
         gate=proxy.upstreams.gate,
         secret=_quoted(secret),
         proxy=PROXY_HEADER,
+        part=PART_HEADER,
         user=USER_HEADER,
         roles=ROLES_HEADER,
         cookie=COOKIE,
@@ -167,7 +168,7 @@ _TEMPLATE = """\
 	forward_auth {gate} {{
 		uri /check
 		import known
-		header_up X-Dlassets-Part {{args[0]}}
+		header_up {part} {{args[0]}}
 		header_up -Connection
 		header_up -Upgrade
 		copy_headers {user} {roles} Authorization
@@ -179,9 +180,9 @@ _TEMPLATE = """\
 {site} {{
 	bind {bind}{tls}
 	route {{
-		request_header -X-Dlassets-User
-		request_header -X-Dlassets-Roles
-		request_header -X-Dlassets-Part
+		request_header -{user}
+		request_header -{roles}
+		request_header -{part}
 		request_header -{proxy}
 		handle /gate/* {{
 			reverse_proxy {gate} {{

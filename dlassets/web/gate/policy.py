@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from dlassets.settings import Role
 
 PAGES, SERVE, LABEL, DAGSTER, MLFLOW, LABEL_STUDIO = "pages", "serve", "label", "dagster", "mlflow", "label_studio"
+# By which the proxy says which of them a request is for.
+PART_HEADER = "X-Dlassets-Part"
 PARTS = frozenset({PAGES, SERVE, LABEL, DAGSTER, MLFLOW, LABEL_STUDIO})
 # All that a role lets a person do; whoever is let in reads.
 DOES: dict[Role, str] = {

@@ -8,7 +8,8 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from dlassets.settings import AccessSettings, Settings
-from dlassets.web.gate.app import PART_HEADER, create_app
+from dlassets.web.gate.app import create_app
+from dlassets.web.gate.policy import PART_HEADER
 from dlassets.web.gate.users import changed, checked, with_new_password
 from dlassets.web.identity import PROXY_HEADER
 
